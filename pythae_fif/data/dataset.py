@@ -51,7 +51,7 @@ class ImageDataset(Dataset[DatasetOutput]):
             ``DataProcessor`` gives.
 
     Attributes:
-        images: As a tensor that shares the memory of the array, for reading.
+        images: As a tensor that shares the memory of the array, for reading; it is on `device`.
         labels: float32 tensor (N,) or (N, c).
         labelled: Whether labels were given.
 
@@ -63,6 +63,7 @@ class ImageDataset(Dataset[DatasetOutput]):
         self, images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None
     ) -> None:
         self.images = as_tensor(images)
+        self.device = self.images.device
         self.labelled = labels is not None
         given = torch.ones(len(self.images)) if labels is None else torch.as_tensor(labels)
         self.labels = given.to(torch.float32)
@@ -74,15 +75,11 @@ class ImageDataset(Dataset[DatasetOutput]):
         """One image, float32 (C, H, W) in [0, 1], and its label, float32."""
         return DatasetOutput(data=_unit(self.images[index]), labels=self.labels[index])
 
-    @property
-    def device(self) -> torch.device:
-        """Where the images are."""
-        return self.images.device
-
     def to(self, device: torch.device | str) -> "ImageDataset":
         """The same images and labels on a device; they stay uint8 there."""
         moved = copy.copy(self)
         moved.images, moved.labels = self.images.to(device), self.labels.to(device)
+        moved.device = moved.images.device
         return moved
 
     def batch(self, indices: Tensor, device: torch.device | str | None = None) -> DatasetOutput:

@@ -158,12 +158,10 @@ def labelled(path: Path, *choices: dict[str, str]) -> tuple[dict[str, Any], dict
         raise DataError(f"{path}: has keys {', '.join(content)}; needs data, or train and test")
     images = {key: to_uint8(content[key], f"{path}, key {key!r}") for key in keys}
     labels = {key: content[of] for key, of in keys.items() if of in content}
+    count = sum(map(len, images.values()))
     for key, of in labels.items():
-        if of.shape != (len(images[key]),) or of.dtype.kind not in "iu" or (of < 0).any():
-            raise DataError(
-                f"{path}: labels of {key!r} are {of.dtype} of shape {of.shape}, needs integers "
-                f"from 0 up of shape ({len(images[key])},)"
-            )
+        if of.shape != (len(images[key]),) or not np.isin(of, range(count)).all():
+            raise DataError(f"{path}: labels of {key!r}, needs a class from 0 on of each image")
     whole = len(labels) == len(images)
     return images, {key: of.astype(np.int64) for key, of in labels.items() if whole}
 

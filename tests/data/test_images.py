@@ -223,16 +223,11 @@ def test_what_cannot_be_an_image_is_one_line(array, part, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
-    [
-        (np.arange(-1, 99), "needs integers from 0 up of shape (100,)"),
-        (np.zeros(100), "float64 of shape (100,), needs integers"),
-        (np.arange(99), "needs integers from 0 up of shape (100,)"),
-        (np.full(100, 10**9), "a label 1,000,000,000, needs classes from 0 on"),
-    ],
+    "labels", [np.arange(-1, 99), np.full(100, 0.5), np.arange(99), np.full(100, 10**9)]
 )
-def test_labels_that_are_no_class_indices(labels, said, tmp_path):
+def test_labels_that_are_no_class_indices(labels, tmp_path):
     np.savez(tmp_path / "a.npz", data=noise(100, 1, 4, 4), labels=labels)
+    said = "a.npz: labels of 'data', needs a class from 0 on of each image"
     fail_line(DataError, said, name="npz", data=tmp_path / "a.npz")
 
 

@@ -126,7 +126,7 @@ def test_pythae_npz_layout_with_labels(root):
         ({"data": noise(20, 3, 28, 28)}, "test is uint8 of shape (20, 3, 28, 28)"),
         (
             {"data": noise(20, 1, 28, 28), "labels": np.arange(3)},
-            "labels of 'data' are int64 of shape",
+            "labels of 'data', needs a class",
         ),
     ],
 )
