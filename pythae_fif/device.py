@@ -1,7 +1,5 @@
 """Where computations take place, and the random numbers that they draw."""
 
-__all__ = ["default_device", "fork_rng", "random_state", "set_random_state"]
-
 import random
 from contextlib import AbstractContextManager
 from typing import Any

@@ -1,21 +1,5 @@
 """Typed exceptions; every message is one line that says what, where and what would be right."""
 
-__all__ = [
-    "ConfigError",
-    "DataError",
-    "FIFError",
-    "NonFiniteError",
-    "ProblemsError",
-    "RunsLeftError",
-    "StoreError",
-    "counted",
-    "did_you_mean",
-    "first_line",
-    "importing",
-    "one_line",
-    "printable",
-]
-
 import contextlib
 import re
 from collections.abc import Iterable, Iterator

@@ -1,19 +1,5 @@
 """Files written whole, set aside when damaged, locked and digested: for the whole package."""
 
-__all__ = [
-    "checksum",
-    "digest",
-    "locked",
-    "read_json",
-    "safe_name",
-    "set_aside",
-    "stored",
-    "whole_folder",
-    "write_bytes",
-    "write_json",
-    "write_whole",
-]
-
 import contextlib
 import glob
 import hashlib

@@ -3,8 +3,6 @@
 The command line's `--help` must not wait for torch, which most modules import.
 """
 
-__all__ = ["import_named", "lazily"]
-
 import ast
 import os
 import sys

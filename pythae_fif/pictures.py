@@ -1,7 +1,5 @@
 """Pictures as small files: Matplotlib figures and arrays of pixels."""
 
-__all__ = ["DPI", "figure_bytes", "new_figure", "pixel_bytes"]
-
 import io
 from typing import TYPE_CHECKING
 

@@ -5,8 +5,6 @@ in ``model_config.json``. Their class methods are wrapped here, to look into a t
 open no pickle unless it is trusted. Its samplers know of no labels, and refuse a conditional model.
 """
 
-__all__ = ["register_model"]
-
 import importlib
 import inspect
 import json

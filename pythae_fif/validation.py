@@ -1,21 +1,5 @@
 """Checked configurations: pydantic checks, and its errors become one line with the nearest key."""
 
-__all__ = [
-    "AbsolutePath",
-    "AtLeastOne",
-    "Checked",
-    "Each",
-    "Flag",
-    "Whole",
-    "as_config_error",
-    "config_dataclass",
-    "flag_of",
-    "flags_in",
-    "name_of",
-    "parse_duration",
-    "read_checked",
-]
-
 import dataclasses
 import functools
 import os

@@ -1,7 +1,5 @@
 """The one driver: runs are handed to an engine until each has its records, or has failed."""
 
-__all__ = ["Engine", "OnChange", "Outcome", "Progress", "run_all"]
-
 import contextlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The local engine: a fresh process a run, as many at once as the machine has room for."""
 
-__all__ = ["RUN_BYTES", "LocalEngine", "Slot", "cores"]
-
 import multiprocessing
 import os
 import signal

@@ -1,7 +1,5 @@
 """Where, when and with what a record was made."""
 
-__all__ = ["GitState", "command_line", "git_state", "processor", "provenance"]
-
 import contextlib
 import functools
 import importlib.metadata

@@ -1,7 +1,5 @@
 """The Ray engine: runs as Ray tasks, on one machine or a cluster."""
 
-__all__ = ["RayEngine"]
-
 import logging
 import os
 import signal

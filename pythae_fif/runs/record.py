@@ -1,7 +1,5 @@
 """What a run leaves behind: records that validate, seal and read themselves."""
 
-__all__ = ["Provenance", "Record", "ResultT"]
-
 import hashlib
 import json
 from typing import Any, Generic, TypeVar
@@ -82,14 +80,6 @@ class Record(BaseModel, Generic[ResultT]):
 
         Raises:
             StoreError: It is cut off, was changed, or is of another run.
-
-        Example:
-            >>> record = Record[int](run_id="a", result=1, provenance=Provenance())
-            >>> Record[int].parse(record.to_bytes(), "a") == record
-            True
-            >>> Record[int].parse(record.to_bytes(), "b")
-            Traceback (most recent call last):
-            pythae_fif.errors.StoreError: it is of run a, not b
         """
         try:
             found = json.loads(content)

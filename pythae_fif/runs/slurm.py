@@ -1,7 +1,5 @@
 """The Slurm engine: runs as job arrays, submitted by submitit, requeued until they are done."""
 
-__all__ = ["SlurmEngine"]
-
 import math
 import re
 import shutil
@@ -133,11 +131,11 @@ class SlurmEngine(Engine):
         how = store, command, self.cpus_per_run or 1, self.sbatch.get("gres") != "none"
         try:
             with executor.batch():
-                job = Job()  # type: ignore[no-untyped-call]
-                submitted = {spec: executor.submit(job, spec, *how) for spec in specs}
+                one = Job()  # type: ignore[no-untyped-call]
+                submitted = {spec: executor.submit(one, spec, *how) for spec in specs}
         except submitit.core.utils.FailedJobError as error:
             raise ConfigError(f"sbatch: {one_line(error)}") from error
-        jobs = {spec: str(one.job_id) for spec, one in submitted.items()}
+        jobs = {spec: str(of.job_id) for spec, of in submitted.items()}
         for spec, job in jobs.items():
             write_bytes(store.folder(spec) / JOB_FILE, job.encode())
         return jobs

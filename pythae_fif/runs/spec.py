@@ -1,7 +1,5 @@
 """What defines the result of a run, and the id that is made of it."""
 
-__all__ = ["SPECS", "SPEC_FILE", "Spec", "SpecT", "id_of", "read_spec"]
-
 import functools
 import hashlib
 import json
@@ -42,7 +40,8 @@ class Spec(Checked):
     @functools.cached_property
     def run_id(self) -> str:
         """Twelve hexadecimal digits of a hash of kind, version and all fields but `asked`."""
-        return id_of(self.to_dict())
+        content = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     @property
     def folder(self) -> str:
@@ -81,16 +80,6 @@ class Spec(Checked):
 
 
 SpecT = TypeVar("SpecT", bound=Spec)
-
-
-def id_of(content: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits of a hash of plain values, whatever the order of their keys.
-
-    Example:
-        >>> id_of({"a": 1, "b": 2}) == id_of({"b": 2, "a": 1})
-        True
-    """
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def read_spec(content: bytes) -> Spec:

@@ -1,7 +1,5 @@
 """The folder of results: a folder a run below `runs/`, or a line of a packed file of many."""
 
-__all__ = ["PackedRun", "Store", "read_file"]
-
 import json
 import os
 import stat

@@ -1,7 +1,5 @@
 """Re-reads a store and says what in it can be trusted."""
 
-__all__ = ["FINDINGS", "WRONG", "Finding", "verify"]
-
 import os
 from pathlib import Path
 from typing import Any, NamedTuple

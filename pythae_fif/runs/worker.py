@@ -1,7 +1,5 @@
 """One run, from its folder to its records: by one process at a time, resumed, never done twice."""
 
-__all__ = ["STATUS_FILE", "Run", "Status", "is_locked", "line_of", "work"]
-
 import contextlib
 import hashlib
 import logging
