@@ -34,11 +34,10 @@ class InjectiveFlowConfig(BaseAEConfig):
     Parameters:
         input_dim (tuple): Shape of one data point (C, H, W) or (D,).
         latent_dim (int): Latent dimension d, at most D. Default: 10.
-        noise (float): Standard deviation of the Gaussian noise added to the data in training; the
-            noisy data are the target of the reconstruction. Default: 0.01.
+        noise (float): Standard deviation of the Gaussian noise on the data in training, which the
+            reconstruction's target has, too. Default: 0.01.
         latent_distribution (str): 'normal', 'student_t' (independent coordinates) or
-            'multivariate_student_t' (one density of `|z|`, as the authors' released code has it).
-            Default: 'normal'.
+            'multivariate_student_t' (one density of `|z|`). Default: 'normal'.
         student_t_df (float): Degrees of freedom of the latter two. Default: 5.
 
     Raises:
@@ -65,9 +64,8 @@ class BetaConfig(InjectiveFlowConfig):
 
     Parameters:
         beta (float): Weight of the squared reconstruction error. Default: 10.
-        beta_final (float): If given, beta moves linearly from ``beta`` to ``beta_final`` over the
-            training (Sorrenson et al. 2024, appendix E.3), whose length this package's trainers
-            tell and Pythae's own do not. Default: None.
+        beta_final (float): If given, beta moves linearly from ``beta`` to it over the training
+            (appendix E.3), whose length Pythae's own trainers do not tell. Default: None.
     """
 
     beta: NonNegative = 10.0
@@ -109,10 +107,8 @@ class HutchinsonConfig(BetaConfig):
 
 @config_dataclass
 class FIFConfig(HutchinsonConfig):
-    """Free-form injective flow (FIF) config class.
-
-    The defaults are the choices of the paper (Sorrenson et al., ICLR 2024, appendix D, and E.2 for
-    beta, K and noise).
+    """Free-form injective flow (FIF) config class; the defaults are the choices of the paper
+    (Sorrenson et al., ICLR 2024, appendices D and E.2).
 
     Parameters:
         input_dim, latent_dim, noise, latent_distribution, student_t_df, beta, beta_final,
@@ -121,10 +117,9 @@ class FIFConfig(HutchinsonConfig):
             'reconstruction', that at its projection (on-manifold), or there as at a constant,
             'detached_reconstruction'. Default: 'data'.
         surrogate_fraction (float): Part of every batch, in (0, 1], whose data points carry the
-            surrogate of the volume change: the first ``ceil(surrogate_fraction * B)``, averaged
-            over themselves, which is unbiased as batches come shuffled. Below 1 they are B - 1 at
-            most, and BatchNorm's batch statistics are constants for a data point, as in evaluation
-            mode; at 1 the Jacobian is that of the whole-batch map. Default: 1, as the paper.
+            surrogate of the volume change, which is unbiased as batches come shuffled. Below 1
+            BatchNorm's batch statistics are constants for a data point, as in evaluation mode; at 1
+            the Jacobian is that of the whole-batch map. Default: 1, as the paper.
         condition_dim (int): Number of classes, or length c of a condition vector, of a conditional
             model; 0 for none. Data sets then give "labels", class indices (B,) or condition vectors
             (B, c), which the encoder takes as further channels or columns of its input, the decoder

@@ -27,13 +27,11 @@ class RectangularOutput(NamedTuple):
 def conjugate_gradient(matvec: Map, b: Tensor, *, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
     """Solves A s = b for many right-hand sides at once (Hestenes and Stiefel 1952).
 
-    A system stops when its residual is at most ``tolerance`` times its right-hand side, and the
-    whole stops when the last one does, or after d steps, which in exact arithmetic solve all.
-
     Arguments:
         matvec: v -> A v on the last axis, symmetric positive definite, each system its own A.
         b: Right-hand sides, (..., d).
-        tolerance: Relative residual, in units of the length of b.
+        tolerance: Length of the residual, in units of that of b, at which a system stops. All stop
+            after d steps, which in exact arithmetic solve them.
 
     Returns:
         The solutions, (..., d), and the number of steps of each, int64, (...).
@@ -81,7 +79,6 @@ def rectangular_surrogate(
         J^\top J \epsilon_k,
 
     whose gradient is on average that of :math:`\frac12 \log\det J^\top J` and whose value is not.
-    All K vectors are one batch.
 
     Arguments:
         encode: f, from (B, ...) to (B, d).

@@ -79,8 +79,8 @@ class FIF(InjectiveFlow):
 
     Attributes:
         surrogate_mode: How the volume term is computed: 'replay', or 'published' where a network
-            cannot be replayed (a :class:`SlowerSurrogateWarning` tells why). None before the first
-            training step, which chooses unless it is set.
+            cannot be replayed (a :class:`SlowerSurrogateWarning` tells why). The first training
+            step chooses unless it is set.
 
     Example:
         >>> from pythae_fif.models import FIF, FIFConfig
@@ -139,13 +139,9 @@ class FIF(InjectiveFlow):
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
             batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In training mode also
             ``code_square``, the mean of `|z|^2 / d`, and ``code_trace``, the estimate of
-            tr f'(x) g'(z) / d: with a normal prior the two are equal on average where training
-            rests, see :func:`~pythae_fif.volume_change.fif_loss`. In evaluation mode ``loss`` and
-            ``nll_loss`` are computed when they are first read, without gradient.
-
-        Raises:
-            ConfigError: A conditional model without labels, or a network of another form.
-            DataError: Data or labels that do not fit.
+            tr f'(x) g'(z) / d, which are equal on average where training rests, see
+            :func:`~pythae_fif.volume_change.fif_loss`. In evaluation mode ``loss`` and ``nll_loss``
+            are computed when they are first read, without gradient.
         """
         x = self._typed(inputs["data"])
         given = self._condition(inputs.get("labels") if self.condition_dim else None, x)
@@ -188,12 +184,8 @@ class FIF(InjectiveFlow):
         return lambda x: self._encode(x, condition), lambda z: self._decode(z, condition)
 
     def given(self, label: int | Tensor) -> "FIF":
-        """A conditional model at one fixed label: an unconditional one that shares its weights.
-
-        Pythae's samplers know nothing of labels; they take this model as any other.
-
-        Args:
-            label: A class index, or a condition vector (c,).
+        """A conditional model at a class index or condition vector (c,): an unconditional one that
+        shares its weights, for Pythae's samplers, which know nothing of labels.
 
         Example:
             >>> from pythae.samplers import NormalSampler

@@ -30,13 +30,12 @@ from pythae_fif.volume_change.precision import full_float32
 class InjectiveFlow(SavedModel):
     r"""An injective flow: encoder f, decoder g, and a density on the manifold of the points g(z).
 
-    What a model is once it is trained: its density, samples and Pythae's interface. A subclass
-    names its configuration, builds networks that are not given, and computes its loss in
+    A subclass names its configuration, builds networks that are not given, and computes its loss in
     ``forward``. With d = D it is a full-dimensional flow, and the density that of the data space.
 
     Methods run in evaluation mode whatever the mode of the model. Data may be tensors, numpy arrays
-    or DataFrames of floating-point numbers, (B, ...). Labels are those of a conditional model:
-    class indices (B,), one index for all, or condition vectors (B, c).
+    or DataFrames of floating-point numbers, (B, ...). Labels are those of a conditional model, of
+    f(x, c) and g(z, c): class indices (B,), one index for all, or condition vectors (B, c).
 
     Args:
         model_config (InjectiveFlowConfig): The configuration.
@@ -44,12 +43,10 @@ class InjectiveFlow(SavedModel):
         decoder (BaseDecoder): g, likewise.
 
     Attributes:
-        condition_dim: Length c of the condition of a conditional model, 0 of any other. A
-            conditional model is one of f(x, c) and g(z, c); Jacobians are those by x and by z.
+        condition_dim: Length c of the condition of a conditional model, 0 of any other.
 
     Raises:
-        ConfigError: A configuration of another model; from all methods a conditional model without
-            labels, or another with labels.
+        ConfigError: A configuration of another model; from all methods, labels too few or too many.
         DataError: From all methods, data or labels that do not fit.
     """
 
@@ -92,10 +89,8 @@ class InjectiveFlow(SavedModel):
 
         Eq. 2 of Sorrenson et al. 2024,
         :math:`\log p_Z(f(x)) - \frac12 \log\det g'(f(x))^\top g'(f(x))`, a density with respect
-        to the volume of the d-dimensional manifold. Memory is bounded by chunking.
-
-        Returns:
-            Tensor: (B,); +inf where g' has not full rank, with a RuntimeWarning.
+        to the volume of the d-dimensional manifold; (B,), and +inf where g' has not full rank, with
+        a RuntimeWarning.
 
         Raises:
             NonFiniteError: The decoder's Jacobian is not finite; the message names the samples.
@@ -105,10 +100,7 @@ class InjectiveFlow(SavedModel):
     def get_nll(
         self, data: Tensor, n_samples: int = 1, batch_size: int = 100, labels: Labels = None
     ) -> float:
-        """Mean exact log-likelihood of data (N, ...), in nats, on the manifold.
-
-        As that of Pythae's VAEs it is not negated, whatever the name says. Nothing is sampled.
-        """
+        """Mean exact :meth:`log_prob`; like that of Pythae's VAEs it is not negated."""
         x = self._typed(data)
         parts = (part.split(batch_size) for part in (x, *self._condition(labels, x)))
         return float(
@@ -132,24 +124,19 @@ class InjectiveFlow(SavedModel):
         num_samples: int | Sequence[int],
         *,
         labels: Labels = None,
-        temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Decodes codes from the model's own latent distribution.
+        """Decodes codes from the model's own latent distribution, (n, ...).
 
         Args:
             num_samples: n, or a shape such as (n, m).
             labels: Class indices (n,), one index for all, or condition vectors (n, c).
-            temperature: Factor on the codes.
             generator: Makes the draw repeatable; it must live on the device of the model.
-
-        Returns:
-            Tensor: (n, ...), on the device of the model.
 
         Raises:
             ConfigError: n is no whole number from 1 up.
         """
-        return self.decode(temperature * self._drawn(num_samples, generator), labels)
+        return self.decode(self._drawn(num_samples, generator), labels)
 
     def sample_and_log_prob(
         self,
@@ -158,10 +145,7 @@ class InjectiveFlow(SavedModel):
         labels: Labels = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Samples as of :meth:`sample`, (n, ...), with their exact log-likelihoods, (n,).
-
-        They are those of the codes that were drawn, which the encoder does not enter.
-        """
+        """Samples as of :meth:`sample`, (n, ...), with the log-likelihoods of their codes, (n,)."""
         z = self._drawn(num_samples, generator)
         given = self._condition(labels, z.flatten(0, -2))
         with self._in_evaluation_mode():
@@ -175,11 +159,7 @@ class InjectiveFlow(SavedModel):
             return self._encode(x, *self._condition(labels, x))
 
     def decode(self, z: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
-        """Points `(..., *input_dim)` of the manifold, g(z), of codes (..., d); as :meth:`encode`.
-
-        Raises:
-            DataError: Codes of another length than d.
-        """
+        """Points `(..., *input_dim)` of the manifold, g(z), of codes (..., d), likewise."""
         like = next(self.parameters())
         z = torch.as_tensor(z, device=like.device)
         if z.dim() < 2 or z.shape[-1] != self.latent_dim:
@@ -195,8 +175,6 @@ class InjectiveFlow(SavedModel):
         z = self.encode(inputs, labels, gradients=gradients)
         return self.decode(z, labels, gradients=gradients)
 
-    # ------------------------------------------------------------------ Pythae's names
-
     def embed(self, inputs: Any, labels: Labels = None) -> Tensor:
         """:meth:`encode`, as Pythae calls it, with gradients where they are on."""
         return self.encode(inputs, labels, gradients=torch.is_grad_enabled())
@@ -206,20 +184,6 @@ class InjectiveFlow(SavedModel):
         z = self.embed(inputs, labels)
         x_hat = self.decode(z, labels, gradients=torch.is_grad_enabled())
         return ModelOutput(recon_x=x_hat, embedding=z)
-
-    def interpolate(
-        self,
-        starting_inputs: Any,
-        ending_inputs: Any,
-        granularity: int = 10,
-        labels: Labels = None,
-    ) -> Tensor:
-        """Decodes straight lines in latent space, (B, granularity, ...), of one label each."""
-        start, end = (self.encode(x, labels) for x in (starting_inputs, ending_inputs))
-        steps = torch.linspace(0, 1, granularity).to(start)
-        lines = torch.lerp(start[:, None], end[:, None], steps[None, :, None])
-        given = [part.repeat_interleave(granularity, 0) for part in self._condition(labels, start)]
-        return self.decode(lines, *given)
 
     # ------------------------------------------------------------------ inside
 

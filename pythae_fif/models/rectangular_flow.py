@@ -23,8 +23,7 @@ class RectangularFlowConfig(HutchinsonConfig):
     """Rectangular flow config class.
 
     Parameters:
-        input_dim, latent_dim, beta, beta_final, hutchinson_samples, hutchinson_kind, noise,
-        latent_distribution, student_t_df: As of :class:`~pythae_fif.models.FIFConfig`.
+        others: As of :class:`~pythae_fif.models.FIFConfig`.
         jacobian_at (str): 'reconstruction', the decoder's volume change at the projection as
             published, or 'data', the encoder's at the data point (off-manifold).
             Default: 'reconstruction'.
@@ -56,8 +55,8 @@ class RectangularFlow(FIF):
 
     Raises:
         ConfigError: Only one of the two nets is given, or none for data that are no rows, or a net
-            has a norm for which the volume has no right gradient: with BatchNorm no sample has a
-            Jacobian of its own, and PyTorch differentiates Layer- and InstanceNorm wrongly.
+            has BatchNorm, by which no sample has a Jacobian of its own, or a Layer- or
+            InstanceNorm, which PyTorch differentiates wrongly.
 
     Attributes:
         cg_iterations: Conjugate gradient steps of the last training batch, (K, B); None before.

@@ -181,10 +181,9 @@ def _methods():
         model.singular_values(x),
         model.embed(x),
         model.reconstruct(x),
-        model.interpolate(x, x.flip(0)),
         model.sample(3),
     ]
-    return {result.device.type for result in results}, [r.detach().cpu() for r in results[:6]]
+    return {result.device.type for result in results}, [r.detach().cpu() for r in results[:5]]
 
 
 def test_methods_of_a_model(gpu):

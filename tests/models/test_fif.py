@@ -249,7 +249,6 @@ def test_samples_come_from_the_latent_distribution(latent):
     lengths = samples.square().sum(1).detach().numpy()
     if latent == "multivariate_student_t":  # |z|^2 / d is F-distributed
         assert scipy.stats.kstest(lengths / 2, scipy.stats.f(2, 5).cdf).pvalue > 0.01
-    assert torch.allclose(fif.sample(10, temperature=0.0), torch.zeros(10, 2))
     draws = [fif.sample(3, generator=torch.Generator().manual_seed(4)) for _ in range(2)]
     assert torch.equal(*draws) and not torch.equal(draws[0], fif.sample(3))
     assert fif.training and fif.sample((4, 3)).shape == (4, 3, 2)
@@ -267,7 +266,7 @@ def test_a_bad_number_of_samples_is_one_line(size):
 def test_codes_and_points_have_gradients_where_they_are_asked_for():
     fif, x = model().train(), images(5).requires_grad_()
     z = fif.encode(x)
-    for found in (z, fif.decode(z), fif.reconstruct(x), fif.interpolate(x, x)):
+    for found in (z, fif.decode(z), fif.reconstruct(x)):
         assert not found.requires_grad
     z = fif.encode(x, gradients=True)
     assert z.requires_grad and fif.decode(z, gradients=True).requires_grad

@@ -74,11 +74,6 @@ def test_data_take_the_type_of_the_weights(model, score):
     assert getattr(model, score)(X[:0]).shape == (0, *expected.shape[1:])
 
 
-def test_lines_take_the_type_of_the_weights(model):
-    expected = model.interpolate(X, X.flip(0), 3)
-    assert torch.equal(model.interpolate(X.double(), X.flip(0), 3), expected)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_singular_jacobian_is_named(dtype):
     with pytest.warns(RuntimeWarning, match=r"5 of 5 samples \(samples 0, 1, 2, 3, 4\)"):
