@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -132,9 +131,7 @@ def test_a_trusted_pickle_is_opened(score):
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        ("a b --seed -1", "--seed -1: at least 0 is needed"),
         ("nowhere b", "nowhere: neither a folder of images"),
-        ("empty a --extractor pixels", "empty: neither a folder of images"),
         ("broken a", "no whole saved model"),
         ("d.npz c.npz --extractor pixels", "d.npz has images of 3x6x6, not 1x6x6"),
         ("b a --extractor tf-inception", "extractor 'tf-inception'"),
@@ -142,7 +139,6 @@ def test_a_trusted_pickle_is_opened(score):
 )
 def test_one_line_for_what_does_not_fit(score, monkeypatch, words, part):
     monkeypatch.delenv("PYTHAE_FIF_TF_INCEPTION", raising=False)
-    Path("empty").mkdir()
     Path("broken").mkdir()
     Path("broken/model_config.json").write_text('{"input_dim": [1,')
     np.savez("c.npz", data=np.full((30, 6, 6), 90, np.uint8))
@@ -150,10 +146,3 @@ def test_one_line_for_what_does_not_fit(score, monkeypatch, words, part):
         "d.npz", data=np.arange(30 * 108, dtype=np.int64).reshape(30, 6, 6, 3).astype(np.uint8)
     )
     assert part in score(*words.split())
-
-
-def test_a_warning_is_one_line(folders, capsys):
-    warnings.simplefilter("always")
-    assert cli.main(["score", "a", "b", *PIXELS]) == 0
-    err = capsys.readouterr().err
-    assert err.startswith("warning: scores of 30 samples") and err.count("\n") == 1
