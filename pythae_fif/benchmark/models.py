@@ -24,18 +24,6 @@ USUAL_SAMPLERS = ("normal", "gaussian", "gmm", "maf", "iaf")
 """Those of a model with a normal prior."""
 
 
-class HyperParameters(Checked):
-    """Those of a model, of its entry or of a profile.
-
-    Attributes:
-        grid: Hyper-parameter -> values; the configurations are their product.
-        fixed: Hyper-parameters that every configuration has, unless it gives another value.
-    """
-
-    grid: Grid | None = None
-    fixed: dict[str, Any] = Field(default_factory=dict)
-
-
 class ModelClasses(Checked):
     """Of a model's entry, what defines the results of its runs beside hyper-parameters.
 
@@ -62,7 +50,7 @@ class ModelClasses(Checked):
     conditional: bool = False
 
 
-class ModelEntry(HyperParameters, ModelClasses):
+class ModelEntry(ModelClasses):
     """One model of the benchmark, from `models/<name>.yaml`.
 
     Attributes:
@@ -71,12 +59,14 @@ class ModelEntry(HyperParameters, ModelClasses):
         samplers: Those that make sense for it; the first draws from the model's own prior, which
             `normal` takes to be the standard normal whatever FIF's latent distribution is. By
             default those of :data:`USUAL_SAMPLERS`, and `two_stage` where it is variational.
+        grid: Hyper-parameter -> values; the configurations are their product.
         configurations: The configurations one by one, in place of a grid.
+        fixed: Hyper-parameters that every configuration has, unless it gives another value.
         images_only: Whether it has no networks for rows of a table, or values in [0, 1] alone.
         max_latent_dim: Largest latent dimension that the model takes; None if any.
         in_all: Whether `all` names it too.
         notes: What is known to differ from the model's paper in the Pythae that runs it.
-        Others: As of :class:`HyperParameters` and :class:`ModelClasses`.
+        Others: As of :class:`ModelClasses`.
     """
 
     label: str
@@ -84,6 +74,7 @@ class ModelEntry(HyperParameters, ModelClasses):
     samplers: Each[SamplerName]
     grid: Grid = Field(default_factory=dict)
     configurations: list[dict[str, Any]] = Field(default_factory=list)
+    fixed: dict[str, Any] = Field(default_factory=dict)
     images_only: bool = False
     max_latent_dim: AtLeastOne | None = None
     in_all: bool = True

@@ -92,15 +92,8 @@ def leaderboard(
 ) -> list[ImageResult]:
     """Every run with a record that differs from a plan's in model, hyper-parameters and seed alone.
 
-    So the files of an experiment do not depend on how its models were spread over commands.
-
-    Args:
-        store: Where the runs are.
-        experiment: Of the plan.
-        plan: Not empty.
-
-    Returns:
-        In the order of the plan, then of the names of models, configurations and seeds.
+    So the files of an experiment do not depend on how its models were spread over commands. First
+    come the runs of the plan, then the others by model, configuration and seed.
     """
     ours = {spec.run_id: spec for spec in plan}
     alike = {spec.comparable for spec in ours.values()}

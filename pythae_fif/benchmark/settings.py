@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pythae_fif.benchmark.models import HyperParameters
+from pythae_fif.benchmark.models import Grid
 from pythae_fif.data.names import DataOptions
 from pythae_fif.evaluation import known_extractor
 from pythae_fif.validation import AtLeastOne, Checked, Flag, Whole, parse_duration
@@ -72,7 +72,7 @@ class Settings(Checked):
         return self.model_dump(include={"train_size", "val_size", "test_size", "crop"})
 
 
-class ModelSettings(HyperParameters):
+class ModelSettings(Checked):
     """What a profile says of one model alone; None is the value that the profile has for all.
 
     Attributes:
@@ -81,6 +81,8 @@ class ModelSettings(HyperParameters):
         Others: As of :class:`Settings`.
     """
 
+    grid: Grid | None = None
+    fixed: dict[str, Any] = Field(default_factory=dict)
     batch_size: AtLeastOne | None = None
     learning_rate: LearningRate | None = None
     weight_decay: WeightDecay | None = None
