@@ -46,7 +46,8 @@ class RHVAE(PythaesRHVAE):
         return weights
 
     def _metric(self, z: Tensor) -> Tensor:
-        return torch.linalg.inv_ex(self._inverse_metric(z)).inverse  # waits for no check
+        metric: Tensor = torch.linalg.inv_ex(self._inverse_metric(z)).inverse  # waits for no check
+        return metric
 
     def _inverse_metric(self, z: Tensor) -> Tensor:
         d = self.latent_dim

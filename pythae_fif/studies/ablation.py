@@ -26,11 +26,11 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
         if "free-form" not in of.configuration.net:
             continue
         label, of_text = of.configuration.place.capitalize(), of.configuration.net == "free-form"
-        errors = [record.result.reconstruction for record in records]
+        errors = pd.Series([record.result["reconstruction"] for record in records])
         trainings = {label: errors}
         if label != "Off manifold" and len(errors) > 1:
-            worst = int(np.nan_to_num(errors, nan=np.inf).argmax())
-            trainings[f"{label} (outliers removed)"] = errors[:worst] + errors[worst + 1 :]
+            worst = errors.fillna(np.inf).idxmax()
+            trainings[f"{label} (outliers removed)"] = errors.drop(worst)
         for training, values in trainings.items():
             row = {"Training": training if of_text else f"{training}, SiLU"}
             row["reconstruction loss ↓"] = spread(values)

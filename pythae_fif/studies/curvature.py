@@ -37,16 +37,10 @@ def line_data() -> Tensor:
     return torch.randn(POINTS, 2, generator=generator) * torch.tensor([1.0, NOISE])
 
 
-def arc(u: Tensor) -> Tensor:
-    """The circle of radius `RADIUS` that touches the axis at u = 0, by arc length, (N, 2)."""
-    angle = u / RADIUS
-    return RADIUS * torch.cat([angle.sin(), 1 - angle.cos()], 1)
-
-
 def build(jacobian_at: JacobianAt, seed: int) -> FIF:
-    """A FIF whose encoder and decoder have been fitted to the arc, by least squares.
+    """A FIF whose decoder has been fitted to an arc, by least squares, and its encoder to project.
 
-    The encoder is the projection on the arc, so that both are consistent where training starts.
+    The arc is of the circle of radius `RADIUS` that touches the axis at the code 0.
     """
     config = FIFConfig(input_dim=(2,), latent_dim=1, beta=BETA, noise=0.0, jacobian_at=jacobian_at)
     with fork_rng():
@@ -57,14 +51,13 @@ def build(jacobian_at: JacobianAt, seed: int) -> FIF:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
         for _ in range(400):
             u = 1.5 * torch.randn(256, 1)
-            point = arc(u)
+            angle = u / RADIUS
+            point = RADIUS * torch.cat([angle.sin(), 1 - angle.cos()], 1)
             normal = (point - torch.tensor([0.0, RADIUS])) / RADIUS
             beside = point + 0.4 * torch.randn(256, 1) * normal
-            error = (model.embed(beside) - u).square() + (
-                model.decoder(u)["reconstruction"] - point
-            ).square()
+            errors = model.embed(beside) - u, model.decoder(u)["reconstruction"] - point
             optimizer.zero_grad()
-            error.mean().backward()
+            (errors[0].square() + errors[1].square()).mean().backward()
             optimizer.step()
             schedule.step()
     return model
@@ -91,7 +84,6 @@ class Curves(StudySpec):
     """The models of one variant, one a seed."""
 
     kind: ClassVar[str] = "curvature"
-    named_by: ClassVar[tuple[str, ...]] = ("jacobian_at",)
 
     jacobian_at: JacobianAt
     epochs: int

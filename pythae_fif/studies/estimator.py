@@ -1,6 +1,6 @@
 """Figure 6 and appendix D.3: how noisy the trace estimator is, and what the formulas say."""
 
-__all__ = ["TraceNoise", "gradient_distances", "run", "simulated_variance", "variance_formula"]
+__all__ = ["TraceNoise", "run", "simulated_variance", "variance_formula"]
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -30,6 +30,7 @@ SIZES: dict[str, Any] = {
 }
 BATCH, BETA = 100, 10.0
 TANGENTS = 512  # Hutchinson vectors times data points in one pass
+LARGEST = 8 * TANGENTS  # cells of more are left out
 MATRIX_DIM, DRAWS = 16, 100_000
 VARIANCES: tuple[tuple[HutchinsonKind, tuple[int, ...]], ...] = (
     ("rademacher", (1,)),
@@ -37,66 +38,6 @@ VARIANCES: tuple[tuple[HutchinsonKind, tuple[int, ...]], ...] = (
     ("scaled_gaussian", (1, 2, 4, 8, 12, 15)),
     ("orthogonal", (1, 2, 4, 8, 12, 15)),
 )
-
-
-def gradient_distances(
-    model: FIF,
-    images: Tensor,
-    labels: Tensor,
-    batches: Sequence[int],
-    repeats: int,
-    generator: torch.Generator,
-    largest: int = TANGENTS * 8,
-) -> list[dict[str, Any]]:
-    """Relative distance of surrogate gradients to the exact one (eq. 96), encoder parameters.
-
-    Args:
-        model: Conditional on classes, in evaluation mode.
-        images, labels: At least as many as the largest batch, (N, C, H, W) and (N,).
-        batches: Batch sizes.
-        repeats: Draws of Hutchinson vectors for a mean and a standard deviation.
-        generator: For them.
-        largest: More Hutchinson vectors times data points than this are left out.
-    """
-    latent_dim, dim = model.latent_dim, images[0].numel()
-    powers = [*(4**i for i in range(dim) if 4**i < dim), dim]
-    series: list[tuple[str, HutchinsonKind, Sequence[int]]] = [
-        ("latent", "orthogonal", range(1, latent_dim + 1)),
-        ("latent", "scaled_gaussian", range(1, latent_dim + 1)),
-        ("data", "orthogonal", powers),
-    ]
-    rows = []
-    for batch in batches:
-        given = model, images[:batch], labels[:batch]
-        exact = _gradient(*given, sample_hutchinson(batch, latent_dim, latent_dim), "latent")
-        for space, kind, numbers in series:
-            if kind != "orthogonal" and batch > min(batches):
-                continue
-            for k in (k for k in numbers if batch * k <= largest):
-                distances = []
-                for _ in range(repeats):
-                    size = latent_dim if space == "latent" else dim
-                    eps = sample_hutchinson(batch, size, k, kind=kind, generator=generator)
-                    found = _gradient(*given, eps, space)
-                    distances.append(float((found - exact).norm() / exact.norm()))
-                row = {"space": space, "kind": kind, "batch_size": batch, "samples": k}
-                mean, std = float(np.mean(distances)), float(np.std(distances))
-                rows.append({**row, "distance": mean, "std": std})
-    return rows
-
-
-def _gradient(model: FIF, x: Tensor, labels: Tensor, eps: Tensor, space: Any) -> Tensor:
-    """Gradient of the mean surrogate by all encoder parameters, a few vectors at a time."""
-    gradients = []
-    parameters = list(model.encoder.parameters())
-    x, eps = x.to(parameters[0].device), eps.to(parameters[0].device)
-    encode, decode = model.networks_at(as_condition(labels, model.condition_dim, x))
-    for some in torch.split(eps, max(1, TANGENTS // len(x))):
-        out = surrogate(encode, decode, x, some, trace_space=space)
-        loss = out.surrogate.mean() * (len(some) / len(eps))
-        found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-        gradients.append(torch.cat([gradient.flatten() for gradient in found]))
-    return sum(gradients[1:], gradients[0])
 
 
 def variance_formula(matrix: Tensor, kind: HutchinsonKind, samples: int = 1) -> float:
@@ -141,7 +82,6 @@ class TraceNoise(StudySpec):
     """
 
     kind: ClassVar[str] = "estimator"
-    named_by: ClassVar[tuple[str, ...]] = ("dataset",)
 
     dataset: str
     latent_dim: int
@@ -157,17 +97,15 @@ class TraceNoise(StudySpec):
         """Trains it, measures and simulates.
 
         Returns:
-            Rows of `distances` (see :func:`gradient_distances`) and `variances`, of a random
-            matrix.
+            Rows of `distances`, see :meth:`distances`, and of `variances`, of a random matrix.
         """
         splits = open_splits(self.data_hash, self.labels_hash, self.dataset, self.where)
         labels: Any = splits.labels
         data, classes = ImageDataset(splits.train, labels["train"]), int(splits.classes or 0)
         with fork_rng():
             torch.manual_seed(self.seed)
-            channels = self.channel_multiplier
-            model = build(splits.input_dim, classes, BETA, self.latent_dim, channels)
-            model.to(default_device()).train()
+            sizes = self.latent_dim, self.channel_multiplier
+            model = build(splits.input_dim, classes, BETA, *sizes).to(default_device()).train()
             optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
             for step in range(self.steps):
                 batch = data.batch(torch.randint(len(data), (BATCH,)), default_device())
@@ -175,14 +113,6 @@ class TraceNoise(StudySpec):
                 model(batch).loss.backward()
                 optimizer.step()
                 tell(step / self.steps / 2)
-        distances = gradient_distances(
-            model.eval(),
-            to_float(splits.test, limit=max(self.batches)),
-            torch.from_numpy(labels["test"]),
-            self.batches,
-            self.repeats,
-            torch.Generator().manual_seed(self.seed),
-        )
         generator = torch.Generator().manual_seed(self.seed)
         matrix = torch.randn(MATRIX_DIM, MATRIX_DIM, generator=generator, dtype=torch.float64)
         variances = [
@@ -195,7 +125,54 @@ class TraceNoise(StudySpec):
             for kind, numbers in VARIANCES
             for k in numbers
         ]
+        images = to_float(splits.test, limit=max(self.batches))
+        distances = self.distances(model.eval(), images, torch.from_numpy(labels["test"]))
         return {"distances": distances, "variances": variances}
+
+    def distances(self, model: FIF, images: Tensor, labels: Tensor) -> list[dict[str, Any]]:
+        """Relative distance of surrogate gradients to the exact one (eq. 96), encoder parameters.
+
+        Args:
+            model: Conditional on classes, in evaluation mode.
+            images, labels: At least as many as the largest batch, (N, C, H, W) and (N,).
+        """
+        d, dim, rows = self.latent_dim, images[0].numel(), []
+        generator = torch.Generator().manual_seed(self.seed)
+        series: list[tuple[str, int, HutchinsonKind, Sequence[int]]] = [
+            ("latent", d, "orthogonal", range(1, d + 1)),
+            ("latent", d, "scaled_gaussian", range(1, d + 1)),
+            ("data", dim, "orthogonal", [*(4**i for i in range(dim) if 4**i < dim), dim]),
+        ]
+        for batch in self.batches:
+            given = model, images[:batch], labels[:batch]
+            exact = _gradient(*given, sample_hutchinson(batch, d, d), "latent")
+            for space, size, kind, numbers in series:
+                if kind != "orthogonal" and batch > min(self.batches):
+                    continue
+                for k in (k for k in numbers if batch * k <= LARGEST):
+                    found = []
+                    for _ in range(self.repeats):
+                        eps = sample_hutchinson(batch, size, k, kind=kind, generator=generator)
+                        difference = _gradient(*given, eps, space) - exact
+                        found.append(float(difference.norm() / exact.norm()))
+                    row = {"space": space, "kind": kind, "batch_size": batch, "samples": k}
+                    mean, std = float(np.mean(found)), float(np.std(found))
+                    rows.append({**row, "distance": mean, "std": std})
+        return rows
+
+
+def _gradient(model: FIF, x: Tensor, labels: Tensor, eps: Tensor, space: Any) -> Tensor:
+    """Gradient of the mean surrogate by all encoder parameters, a few vectors at a time."""
+    gradients = []
+    parameters = list(model.encoder.parameters())
+    x, eps = x.to(parameters[0].device), eps.to(parameters[0].device)
+    encode, decode = model.networks_at(as_condition(labels, model.condition_dim, x))
+    for some in torch.split(eps, max(1, TANGENTS // len(x))):
+        out = surrogate(encode, decode, x, some, trace_space=space)
+        loss = out.surrogate.mean() * (len(some) / len(eps))
+        found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        gradients.append(torch.cat([gradient.flatten() for gradient in found]))
+    return sum(gradients[1:], gradients[0])
 
 
 def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
@@ -207,6 +184,18 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     name, d = f"estimator-{options.dataset}-{options.profile}", spec.latent_dim
     of_k = distances[distances.samples.isin([1, max(1, d // 2), d])]
     table = of_k.pivot_table("distance", ["space", "kind", "batch_size"], "samples")
+    figure = new_figure(10, 4.2)
+    axes: Any = figure.subplots(1, 2)
+    for axis, space, linear in zip(axes, ("data", "latent"), (0.1, 0.01), strict=True):
+        lines = distances[distances.space == space].groupby(["kind", "batch_size"])
+        for (kind, batch), line in lines:
+            label = f"batch {batch}" + ("" if kind == "orthogonal" else ", not orthogonal")
+            axis.errorbar(line.samples, line.distance, line["std"], capsize=2, label=label)
+        axis.set_yscale("symlog", linthresh=linear)
+        axis.set_ylim(bottom=0)
+        axis.set(title=f"trace in {space} space", xlabel="Hutchinson samples K")
+        axis.legend(fontsize=8)
+    axes[0].set(ylabel="relative gradient distance", xscale="log")
     return [
         Finding(
             name,
@@ -216,7 +205,7 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
             "space (left), and in latent space (right).",
             table.add_prefix("K = ").reset_index(),
             distances,
-            _figure(distances),
+            figure,
             [
                 f"{options.dataset}, d = {d}, {spec.steps:,} steps of batch {BATCH}, "
                 f"{spec.repeats} draws a point; the paper's model is trained to convergence."
@@ -229,20 +218,3 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
             variances.assign(ratio=variances.simulated / variances.formula),
         ),
     ]
-
-
-def _figure(distances: pd.DataFrame) -> Any:
-    figure = new_figure(10, 4.2)
-    axes: Any = figure.subplots(1, 2)
-    for axis, space, linear in zip(axes, ("data", "latent"), (0.1, 0.01), strict=True):
-        for (kind, batch), line in distances[distances.space == space].groupby(
-            ["kind", "batch_size"]
-        ):
-            label = f"batch {batch}" + ("" if kind == "orthogonal" else ", not orthogonal")
-            axis.errorbar(line.samples, line.distance, line["std"], capsize=2, label=label)
-        axis.set_yscale("symlog", linthresh=linear)
-        axis.set_ylim(bottom=0)
-        axis.set(title=f"trace in {space} space", xlabel="Hutchinson samples K")
-        axis.legend(fontsize=8)
-    axes[0].set(ylabel="relative gradient distance", xscale="log")
-    return figure

@@ -54,7 +54,6 @@ class LinearModels(StudySpec):
     """All models with one of `DECODERS`, of which the best of several restarts counts."""
 
     kind: ClassVar[str] = "linear"
-    named_by: ClassVar[tuple[str, ...]] = ("decoder",)
     on_cpu: ClassVar[bool] = True
 
     decoder: str

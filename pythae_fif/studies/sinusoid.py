@@ -49,7 +49,6 @@ class SinusoidModels(StudySpec):
     """
 
     kind: ClassVar[str] = "sinusoid"
-    named_by: ClassVar[tuple[str, ...]] = ("noise",)
 
     noise: float
     betas: tuple[float, ...]

@@ -34,16 +34,12 @@ class StudySpec(Spec):
     The constants of a study's module are not in the id: raise `schema_version` when one changes.
 
     Attributes:
-        result: Type of what is found.
-        named_by: The fields that tell a run from the others of its study.
         on_cpu: Whether it computes on the processor whatever else there is.
         where: The data.
     """
 
     kind: ClassVar[str] = "study"
     asked: ClassVar[frozenset[str]] = frozenset({"where"})
-    result: ClassVar[Any] = dict[str, Any]
-    named_by: ClassVar[tuple[str, ...]] = ()
     on_cpu: ClassVar[bool] = False
 
     where: DataOptions = DataOptions()
@@ -55,16 +51,17 @@ class StudySpec(Spec):
 
     @property
     def title(self) -> str:
-        """The study, and the fields that name the run."""
-        return " ".join([self.kind, *(f"{name} {getattr(self, name)}" for name in self.named_by)])
+        """The study, and the run's first field."""
+        first = next(name for name in type(self).model_fields if name != "where")
+        return f"{self.folder.removeprefix('studies/')}, {first} {getattr(self, first)}"
 
     @property
     def outputs(self) -> Mapping[str, type]:
         """One record."""
-        return {RESULT: self.result}
+        return {RESULT: dict}
 
-    def compute(self, tell: Tell) -> Any:
-        """The result, an instance of `result`."""
+    def compute(self, tell: Tell) -> dict[str, Any]:
+        """The result, of numbers, texts and lists."""
         raise NotImplementedError
 
     def run(self, run: Run) -> None:
@@ -91,10 +88,12 @@ def finish(specs: Sequence[StudySpec], options: StudyOptions, on_change: OnChang
     return store
 
 
-def results_of(specs: Sequence[StudySpec], options: StudyOptions, on_change: OnChange) -> list[Any]:
-    """The results of runs, each an instance of its `result`; see :func:`finish`."""
+def results_of(
+    specs: Sequence[StudySpec], options: StudyOptions, on_change: OnChange
+) -> list[dict[str, Any]]:
+    """The results of runs; see :func:`finish`."""
     store = finish(specs, options, on_change)
-    records = (store.record(spec, RESULT, spec.result) for spec in specs)
+    records = (store.record(spec, RESULT, dict) for spec in specs)
     return [record.result for record in records if record is not None]
 
 
@@ -104,11 +103,10 @@ class Finding:
 
     Attributes:
         name: Of its files.
-        title, caption: The heading, and two sentences.
+        title, caption, notes: The heading, and sentences below the table.
         table: The numbers.
         rows: Those of the CSV file; the table's if None.
         figure: A Matplotlib figure; None for a table alone.
-        notes: Further sentences below the table.
     """
 
     name: str

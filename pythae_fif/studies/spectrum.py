@@ -59,11 +59,10 @@ class SpectrumModel(StudySpec):
     """A model of a data set, of which the hashes of images and labels are given."""
 
     kind: ClassVar[str] = "spectrum"
-    named_by: ClassVar[tuple[str, ...]] = ("beta", "seed")
 
-    dataset: str
     beta: float
     seed: int
+    dataset: str
     size: Size
     latent_dim: int
     data_hash: str

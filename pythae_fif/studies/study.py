@@ -8,7 +8,7 @@ command line can list the studies at once.
 __all__ = ["DATASETS", "STUDIES", "Study", "StudyOptions", "import_studies", "run_study"]
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -33,56 +33,37 @@ class Study:
 
     Attributes:
         description: One line.
-        profiles: Name -> number of seeds, which then are 0, 1, ...; None where the profiles are
-            those of the data set's YAML file, with five seeds.
+        seeds: Numbers of seeds of profiles `quick` and `paper`; None where the profiles are those
+            of the data set's YAML file, with five seeds.
         datasets: Those that it can be asked for, the usual one first; empty where it makes its own.
     """
 
     description: str
-    profiles: Mapping[str, int] | None
+    seeds: tuple[int, int] | None
     datasets: tuple[str, ...] = ()
 
     @property
-    def takes(self) -> frozenset[str]:
+    def profiles(self) -> dict[str, int]:
+        """Name of a profile -> its number of seeds, which then are 0, 1, ..."""
+        return dict(zip(("quick", "paper"), self.seeds or (), strict=False))
+
+    @property
+    def takes(self) -> set[str]:
         """The fields of :class:`StudyOptions` that it takes and not every study does."""
-        of_tables = {"data", "models", "latent_dim"} if self.datasets == TABLES else set()
-        of_images = {"latent_dim"} if self.datasets == IMAGES else set()
-        return frozenset({"dataset"} if self.datasets else set()) | of_images | of_tables
+        dataset = {"dataset"} if self.datasets else set()
+        of_images = {"latent_dim"} if self.datasets in (IMAGES, TABLES) else set()
+        return dataset | of_images | ({"data", "models"} if self.datasets == TABLES else set())
 
 
 STUDIES = {
-    "sinusoid": Study(
-        "figures 3 and 7: which direction of a noisy sinusoid is learnt, against beta",
-        {"quick": 20, "paper": 20},
-        ("sinusoid",),
-    ),
-    "linear": Study(
-        "appendix C: the directions that a linear model picks, against theorem C.4",
-        {"quick": 1, "paper": 1},
-    ),
-    "estimator": Study(
-        "figure 6 and appendix D.3: the noise of the trace estimator",
-        {"quick": 1, "paper": 1},
-        IMAGES,
-    ),
-    "spectrum": Study(
-        "figures 8 and 9: what a conditional model's decoder spans, on MNIST",
-        {"quick": 2, "paper": 5},
-        IMAGES,
-    ),
-    "toy": Study(
-        "the density on a toy manifold (--dataset two_moons, circle, spiral, torus, ...)",
-        {"quick": 3, "paper": 20},
-        TOY_DATASETS,
-    ),
-    "curvature": Study(
-        "figures 2, 12 and 13: what on-manifold training does to the manifold",
-        {"quick": 5, "paper": 20},
-    ),
-    "tabular": Study("tables 1 and 5: FIF against rectangular flows on tabular data", None, TABLES),
-    "ablation": Study(
-        "tables 6 and 7: estimator, network, and on- or off-manifold training", None, TABLES
-    ),
+    "sinusoid": Study("figures 3 and 7: what is learnt of a sinusoid", (20, 20), ("sinusoid",)),
+    "linear": Study("appendix C: a linear model's directions, against theorem C.4", (1, 1)),
+    "estimator": Study("figure 6, appendix D.3: the noise of the trace estimator", (1, 1), IMAGES),
+    "spectrum": Study("figures 8 and 9: what a conditional decoder spans", (2, 5), IMAGES),
+    "toy": Study("densities on curves and surfaces (--dataset circle, ...)", (3, 20), TOY_DATASETS),
+    "curvature": Study("figures 2, 12, 13: what training does to the manifold", (5, 20)),
+    "tabular": Study("tables 1 and 5: FIF against rectangular flows on tables", None, TABLES),
+    "ablation": Study("tables 6 and 7: estimator, network, on or off the manifold", None, TABLES),
 }
 """Name of a study, which is that of its module -> its declaration."""
 
@@ -128,15 +109,12 @@ class StudyOptions:
 
 
 def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[Path]:
-    """Runs a study.
+    """Runs a study, and writes its tables and figures.
 
     Args:
         name: A key of `STUDIES`.
         options: What to run it on.
         on_change: Is told how far its runs are.
-
-    Returns:
-        The files written: a Markdown and a CSV table, and a PNG figure of each finding.
 
     Raises:
         ConfigError: An unknown study, data set or profile, or seeds for a study that takes one.
@@ -151,8 +129,8 @@ def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[P
         if valid and asked not in valid:
             hint = did_you_mean(asked, valid)
             raise ConfigError(f"study {name} has no {what} {asked!r}: {hint}")
-    seeds = options.seeds or range(profiles[profile] if profiles else 5)
-    if profiles and profiles[profile] == 1 < len(seeds):
+    seeds = options.seeds or range(profiles.get(profile, 5))
+    if profiles.get(profile) == 1 < len(seeds):
         raise ConfigError(f"--seeds {list(seeds)}: study {name} takes one seed")
     with stored(f"write {options.results}"):
         options.results.mkdir(parents=True, exist_ok=True)

@@ -3,14 +3,13 @@
 Whose Jacobian carries the gradient, where it is taken, and in which space the trace is.
 """
 
-__all__ = ["StudiedFIF", "TraceSpace", "surrogate"]
+__all__ = ["TraceSpace", "surrogate"]
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pythae_fif.models import FIF
 from pythae_fif.volume_change import SurrogateOutput
 from pythae_fif.volume_change.surrogates import JacobianAt, Map, differentiable_kernels
 
@@ -65,23 +64,6 @@ def surrogate(
             values.append(product.flatten(1).sum(-1))
         value = torch.stack(values).mean(0)
     return SurrogateOutput(-value if gradient_to == "encoder" else value, z, x_hat)
-
-
-class StudiedFIF(FIF):
-    """FIF with another volume term.
-
-    Args:
-        options: Of :func:`surrogate`.
-        others: As of :class:`~pythae_fif.models.FIF`. The trace is taken in latent space.
-    """
-
-    def __init__(self, *others: Any, **options: Any) -> None:
-        super().__init__(*others)
-        self.options = options
-
-    def volume_term(self, encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
-        at = self.model_config.jacobian_at
-        return surrogate(encode, decode, x, eps, jacobian_at=at, **self.options)
 
 
 _Pass = tuple[Tensor, Tensor]

@@ -5,8 +5,9 @@ __all__ = ["Trained", "compare", "printed", "run", "spread"]
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -20,19 +21,17 @@ from pythae_fif.runs.store import Store
 from pythae_fif.studies.spec import Finding, finish
 from pythae_fif.studies.study import StudyOptions
 from pythae_fif.studies.tabular_models import CONFIGURATIONS, RF_CODE, Configuration, Nets
-from pythae_fif.studies.tabular_run import LIKELIHOOD_ROWS, RowScores, Table, TabularModels
+from pythae_fif.studies.tabular_run import LIKELIHOOD_ROWS, Table, TabularModels
 
 TIMED_BATCH = 512
 ROUNDS = 15  # timed steps of each configuration; the first is not counted
 SOURCES_NOTE = (
-    "Settings of: FIF's text is appendix E.2 of the paper, with ReLU; FIF's code is what its "
-    "authors released, with SiLU; which of the two the published numbers are of is not told. RF's "
-    "code is what its own authors released; the other RF rows train as FIF does. Epochs and rates "
-    "are the profile's. On manifold, eq. 10 as it is written has gradient through the projection, "
-    "with ReLU none; to detach it is ours. The released code has no on-manifold training. "
-    "Published numbers are of the full data and training, on a GPU; of RF's code those of table 1."
+    "Settings are of appendix E.2, with ReLU; FIF's released code has SiLU, and which of the two "
+    "the published numbers are of is not told. The net with tanh has the settings of RF's own "
+    "code; the other RF rows train as FIF does. Eq. 10 has gradient through the projection; to "
+    "detach it is ours. Published numbers are of the full data and training, on a GPU."
 )
-Trained = list[tuple[TabularModels, list[Record[RowScores]]]]
+Trained = list[tuple[TabularModels, list[Record[dict[str, Any]]]]]
 """Of every configuration a run, and the record of each seed."""
 
 
@@ -67,34 +66,32 @@ def compare(
     chosen = [table.chosen(name, store) for name in names]
     finish([run for runs in chosen for run in runs], options, on_change)
     trained = [(runs[0], [r for run in runs for r in run.records(store)]) for runs in chosen]
-    times, rows, each = _step_seconds(names, table), [], []
+    times = {name: _step_seconds(CONFIGURATIONS[name], table) for name in names}
+    rows, each = [], []
     for of, records in trained:
-        configuration, results = of.configuration, [record.result for record in records]
-        seconds, name = times[configuration.name], configuration.name
-        iterations = [r.cg_iterations for r in results if r.cg_iterations is not None]
+        configuration, results = of.configuration, pd.DataFrame([r.result for r in records])
+        name, rate = configuration.name, of.learning_rates[0]
         row = {
             "model": "FIF" if configuration.model == "fif" else "RF",
             "net": configuration.net,
             "Jacobian": configuration.place,
-            "settings of": configuration.source,
-            "FID-like ↓": spread([r.wasserstein for r in results]),
-            "recon. ↓": spread([r.reconstruction for r in results]),
-            "log-likelihood ↑": spread([r.log_likelihood for r in results]),
-            "ms a step": number(1e3 * seconds),
-            "speedup ↑": number(times.get("rectangular_flow", math.nan) / seconds),
-            "CG steps": number(statistics.fmean(iterations) if iterations else math.nan),
-            "training CPU s": number(sum(r.seconds for r in results)),
-            "learning rate": f"{of.learning_rates[0]:g}",
+            "FID-like ↓": spread(results.wasserstein),
+            "recon. ↓": spread(results.reconstruction),
+            "log-likelihood ↑": spread(results.log_likelihood),
+            "ms a step": number(1e3 * times[name]),
+            "speedup ↑": number(times.get("rectangular_flow", math.nan) / times[name]),
+            "CG steps": number(pd.to_numeric(results.cg_iterations).mean()),
+            "training CPU s": number(results.seconds.sum()),
+            "learning rate": f"{rate:g}",
         }
         rows.append(row if options.data else row | _published(configuration, table.splits.name))
-        for seed, result in zip(options.seeds, results, strict=True):
-            each.append({"configuration": name, "seed": seed, **vars(result)})
+        each.append(results.assign(configuration=name, learning_rate=rate, seed=options.seeds))
     finding = Finding(
         f"{study}-{options.dataset}-{options.profile}",
         f"{options.dataset}, profile {options.profile}",
         caption,
         pd.DataFrame(rows),
-        pd.DataFrame(each),
+        pd.concat(each),
         None,
         _notes(trained, table),
     )
@@ -128,47 +125,41 @@ def _notes(trained: Trained, table: Table) -> list[str]:
         f"{table.latent_dim}. Profile `{options.profile}`: {profile.note}.",
         f"Of several learning rates a row has the one at which seed {options.seeds[0]} has the "
         "lowest FID-like score on the validation rows.",
-        f"Mean ± standard deviation over {len(options.seeds)} seeds on the test rows: FID-like is "
-        "the squared Wasserstein-2 distance of Gaussian fits with as many samples as test rows, of "
-        f"which {len(few):,} training rows have {as_far:.3g}; recon. the "
-        "squared error a row; log-likelihood exact, on the manifold, in nats, of the first "
-        f"{min(LIKELIHOOD_ROWS, len(test)):,} rows.",
-        f"ms a step: median of one step of a fresh model of the paper's size, batch {TIMED_BATCH}, "
-        "the models in turns, where this table was drawn; CG steps: mean a Hutchinson vector, of "
-        f"at most d; training CPU s: of all seeds, on {', '.join(sorted(machines))}.",
+        f"Over {len(options.seeds)} seeds, on the test rows: FID-like is the squared Wasserstein-2 "
+        f"distance of Gaussian fits, {as_far:.3g} of {len(few):,} training rows; log-likelihood is "
+        f"exact, on the manifold, in nats, of the first {LIKELIHOOD_ROWS:,} rows at most.",
+        f"ms a step: median of a fresh model of the paper's size, batch {TIMED_BATCH}, where this "
+        "table was drawn; CG steps: mean a Hutchinson vector; training CPU s: of all seeds, on "
+        f"{', '.join(sorted(machines))}.",
         SOURCES_NOTE,
     ]
 
 
-def _step_seconds(names: Sequence[str], table: Table) -> dict[str, float]:
-    """Median time of a training step of a fresh model of the paper's sizes, by configuration.
+def _step_seconds(configuration: Configuration, table: Table) -> float:
+    """Median time of a training step of a fresh model of the paper's sizes.
 
     Conjugate gradients need more steps later in training, so a quotient is rather to a rectangular
     flow's advantage.
     """
     x = torch.from_numpy(table.splits.train)[torch.arange(TIMED_BATCH) % len(table.splits.train)]
-    models, optimizers = {}, {}
-    for name in names:
-        torch.manual_seed(0)
-        shape = table.splits.input_dim, table.latent_dim
-        models[name] = CONFIGURATIONS[name].build(*shape, Nets()).train()
-        optimizers[name] = torch.optim.Adam(models[name].parameters(), lr=1e-4, fused=True)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(ROUNDS):  # in turns
-        for name, model in models.items():
-            start = time.perf_counter()
-            optimizers[name].zero_grad()
-            model({"data": x}).loss.backward()
-            optimizers[name].step()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+    torch.manual_seed(0)
+    model = configuration.build(table.splits.input_dim, table.latent_dim, Nets()).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        model({"data": x}).loss.backward()
+        optimizer.step()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: "pd.Series[float]") -> str:
     """Mean and standard deviation over seeds, or how many have no finite value."""
-    if diverged := sum(not math.isfinite(value) for value in values):
+    if diverged := (~np.isfinite(values)).sum():
         return f"diverged ({diverged} of {len(values)})"
-    return number(statistics.fmean(values), pd.Series(values).std())
+    return number(values.mean(), values.std())
 
 
 def printed(table: int, **at: str) -> str:

@@ -66,9 +66,7 @@ class Budget(Checked):
     """What one training may spend.
 
     Attributes:
-        epochs, batch_size: Of Adam.
         train_size: First training rows that are used; all if None.
-        nets: Sizes.
         warmup: The epochs between which the likelihood's weight rises from 0 to 1; 1 all the time
             if None.
     """
@@ -84,11 +82,8 @@ class Configuration(Checked):
     """A row of tables 1 and 6, with the settings of the text or of somebody's code.
 
     Attributes:
-        name: As options have it.
         model: Whose estimator it uses.
         net: Of `FREE_FORM` or `COUPLING`.
-        jacobian_at: As of the model's configuration.
-        settings: Of its training.
     """
 
     name: str
@@ -102,15 +97,6 @@ class Configuration(Checked):
         """Where the Jacobian is taken, in the words of table 6."""
         at = {"data": "off manifold", "reconstruction": "on manifold"}
         return at.get(self.jacobian_at, "on manifold, detached")
-
-    @property
-    def source(self) -> str:
-        """Whose settings it has: of the paper's text, of released code, or ours."""
-        if self.settings == RF_CODE:
-            return "RF's code"
-        if self.jacobian_at == "detached_reconstruction":
-            return "ours"
-        return "FIF's code" if "SiLU" in self.net else "FIF's text"
 
     def build(
         self, input_dim: tuple[int, ...], latent_dim: int, nets: Nets
@@ -178,14 +164,7 @@ def train(
     learning_rate: float,
     tell: Tell = lambda share: None,
 ) -> float | None:
-    """Trains a model with Adam; seed torch before.
-
-    Args:
-        model: In its initial state.
-        rows: (N, D).
-        budget, settings: Of the training.
-        learning_rate: The highest, of a cycle.
-        tell: Is told the share that is done, after each epoch.
+    """Trains a fresh model on rows (N, D) with Adam; seed torch before.
 
     Returns:
         Mean number of conjugate gradient steps; None where there are none.

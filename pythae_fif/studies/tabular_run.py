@@ -1,10 +1,10 @@
 """A run of the tabular studies: models of rows, trained and scored, and the data and protocol."""
 
-__all__ = ["LIKELIHOOD_ROWS", "Profile", "RowScores", "Table", "TabularModels", "row_scores"]
+__all__ = ["LIKELIHOOD_ROWS", "Profile", "Table", "TabularModels", "row_scores"]
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -25,7 +25,7 @@ from pythae_fif.runs.worker import Run
 from pythae_fif.studies.spec import StudySpec
 from pythae_fif.studies.study import StudyOptions
 from pythae_fif.studies.tabular_models import CONFIGURATIONS, Budget, Configuration, train
-from pythae_fif.validation import AtLeastOne, Checked, Each, name_of, read_checked
+from pythae_fif.validation import Each, name_of, read_checked
 from pythae_fif.volume_change import squared_error
 
 LIKELIHOOD_ROWS = 1000
@@ -50,32 +50,6 @@ class Profile(Budget):
         return Profile(**{**dict(self), **self.of.get(configuration, {})})
 
 
-class _File(Checked):
-    latent_dim: AtLeastOne | None
-    profiles: dict[str, Profile]
-
-
-@dataclass(frozen=True)
-class RowScores:
-    """What a model reached; NaN where it diverged.
-
-    Attributes:
-        wasserstein: Squared W2, with as many samples as test rows.
-        reconstruction: Squared error a test row.
-        validation_wasserstein: As `wasserstein`, of validation rows.
-        log_likelihood: Mean exact log-likelihood of the first test rows, in nats.
-        seconds: Of the training, in processor time.
-        cg_iterations: Mean conjugate gradient steps, None for FIF.
-    """
-
-    wasserstein: float
-    reconstruction: float
-    validation_wasserstein: float
-    log_likelihood: float
-    seconds: float
-    cg_iterations: float | None
-
-
 class TabularModels(StudySpec):
     """Models of one configuration, each with its learning rate, its seed and a record of its own.
 
@@ -83,7 +57,6 @@ class TabularModels(StudySpec):
     """
 
     kind: ClassVar[str] = "tabular"
-    on_cpu: ClassVar[bool] = True
 
     dataset: str
     configuration: Configuration
@@ -99,19 +72,14 @@ class TabularModels(StudySpec):
         return f"studies/tabular/{self.dataset}/{self.configuration.name}"
 
     @property
-    def title(self) -> str:
-        """Table and configuration."""
-        return f"{self.dataset} {self.configuration.name}"
-
-    @property
     def outputs(self) -> Mapping[str, type]:
         """Scores of each model."""
         models = zip(self.seeds, self.learning_rates, strict=True)
-        return {f"scores/seed{seed}-{rate:g}.json": RowScores for seed, rate in models}
+        return {f"scores/seed{seed}-{rate:g}.json": dict for seed, rate in models}
 
-    def records(self, store: Store) -> list[Record[RowScores]]:
+    def records(self, store: Store) -> list[Record[dict[str, Any]]]:
         """Those that are there, in the order of the models."""
-        found = (store.record(self, name, RowScores) for name in self.outputs)
+        found = (store.record(self, name, dict) for name in self.outputs)
         return [record for record in found if record is not None]
 
     def run(self, run: Run) -> None:
@@ -135,31 +103,38 @@ class TabularModels(StudySpec):
             start = time.process_time()  # does not count when others have the machine
             settings, tell = self.configuration.settings, lambda of: run.tell("training", of)
             iterations = train(model, rows, budget, settings, rate, tell)
-            seconds, scores = time.process_time() - start, row_scores(model, splits, seed)
-            run.save(name, RowScores(**scores, seconds=seconds, cg_iterations=iterations))
+            costs = {"seconds": time.process_time() - start, "cg_iterations": iterations}
+            run.save(name, row_scores(model, splits, seed) | costs)
 
 
 @torch.no_grad()
-def row_scores(model: FIF | RectangularFlow, splits: Splits, seed: int) -> dict[str, float]:
-    """A model's scores; NaN where it gives no finite numbers."""
+def row_scores(model: FIF | RectangularFlow, splits: Splits, seed: int) -> dict[str, Any]:
+    """A model's scores; NaN where it gives no finite numbers.
 
-    def finite(compute: Callable[[], float]) -> float:
-        try:
-            return compute()
-        except NonFiniteError:
-            return math.nan
+    Returns:
+        `wasserstein` and `validation_wasserstein`, squared W2 with as many samples as test or
+        validation rows; `reconstruction`, the squared error a test row; `log_likelihood`, exact, of
+        the first test rows, in nats.
+    """
 
     def distance(rows: Tensor) -> float:
         samples = model.sample(len(rows))
-        return finite(lambda: frechet_distance(Features(samples), Features(rows)))
+        try:
+            return frechet_distance(Features(samples), Features(rows))
+        except NonFiniteError:
+            return math.nan
 
     torch.manual_seed(seed)
     test, val = torch.from_numpy(splits.test), torch.from_numpy(splits.val)
+    try:
+        log_likelihood = float(model.log_prob(test[:LIKELIHOOD_ROWS]).mean())
+    except NonFiniteError:
+        log_likelihood = math.nan
     return {
         "wasserstein": distance(test),
         "reconstruction": float(squared_error(model.reconstruct(test), test).mean()),
         "validation_wasserstein": distance(val),
-        "log_likelihood": finite(lambda: float(model.log_prob(test[:LIKELIHOOD_ROWS]).mean())),
+        "log_likelihood": log_likelihood,
     }
 
 
@@ -182,38 +157,35 @@ class Table:
         """
         dataset, asked = str(options.dataset), options.profile
         path = configs_dir() / "tabular" / f"{dataset}.yaml"
-        file = read_checked(_File, read_yaml(path), path.name)
-        if asked not in file.profiles:
-            hint = did_you_mean(asked, file.profiles)
-            raise ConfigError(f"profile {asked!r} of {dataset}: {hint}")
-        latent_dim = file.latent_dim if options.latent_dim is None else options.latent_dim
+        file = read_yaml(path)
+        profiles, latent_dim = file["profiles"], options.latent_dim or file["latent_dim"]
+        if asked not in profiles:
+            raise ConfigError(f"profile {asked!r} of {dataset}: {did_you_mean(asked, profiles)}")
         if latent_dim is None:
             raise ConfigError(f"--dataset {dataset} needs --latent-dim")
         splits = load_tabular(dataset, options.data_root, data=options.data)
-        return cls(splits, latent_dim, file.profiles[asked], options)
+        return cls(splits, latent_dim, read_checked(Profile, profiles[asked], path.name), options)
 
     def models(
-        self, name: str, learning_rates: Sequence[float], seeds: Sequence[int], store: Store
+        self, name: str, learning_rates: list[float], seeds: Sequence[int], store: Store
     ) -> list[TabularModels]:
         """Runs of a configuration: one a model, or the one of all that a store has."""
         own = self.profile.own(name)
-
-        def run(learning_rates: Sequence[float], seeds: Sequence[int]) -> TabularModels:
-            return TabularModels(
-                dataset=self.splits.name,
-                configuration=CONFIGURATIONS[name],
-                data_hash=self.splits.content_hash,
-                latent_dim=self.latent_dim,
-                budget=Budget(**{key: getattr(own, key) for key in Budget.model_fields}),
-                learning_rates=list(learning_rates),
-                seeds=list(seeds),
-                where=self.options.where,
-            )
-
-        together = run(learning_rates, seeds)
+        together = TabularModels(
+            dataset=self.splits.name,
+            configuration=CONFIGURATIONS[name],
+            data_hash=self.splits.content_hash,
+            latent_dim=self.latent_dim,
+            budget=Budget(**{key: getattr(own, key) for key in Budget.model_fields}),
+            learning_rates=learning_rates,
+            seeds=list(seeds),
+            where=self.options.where,
+        )
         if store.is_done(together):
             return [together]
-        return [run([rate], [seed]) for rate, seed in zip(learning_rates, seeds, strict=True)]
+        models = zip(learning_rates, seeds, strict=True)
+        each = [{"learning_rates": [rate], "seeds": [seed]} for rate, seed in models]
+        return [together.model_copy(update=one) for one in each]
 
     def trials(self, name: str, store: Store) -> list[TabularModels]:
         """The first seed at every learning rate; none where there is one alone."""
@@ -225,6 +197,6 @@ class Table:
         """All seeds at the best learning rate, once the trials are done."""
         rates, seeds = self.profile.own(name).learning_rates, self.options.seeds
         records = [record for run in self.trials(name, store) for record in run.records(store)]
-        scores = [record.result.validation_wasserstein for record in records] or [0.0]
+        scores = [record.result["validation_wasserstein"] for record in records] or [0.0]
         best = int(np.where(np.isfinite(scores), scores, np.inf).argmin())
         return self.models(name, [rates[best]] * len(seeds), seeds, store)

@@ -37,7 +37,6 @@ class ToyModels(StudySpec):
     """The models of a data set, one a seed, with networks of some width."""
 
     kind: ClassVar[str] = "toy"
-    named_by: ClassVar[tuple[str, ...]] = ("dataset",)
 
     dataset: str
     seeds: tuple[int, ...]

@@ -155,8 +155,8 @@ def test_orthogonal_vectors_are_exact_at_full_number():
     assert estimator.simulated_variance(matrix, "orthogonal", 6, 100, generator) < 1e-20
 
 
-def test_gradient_distances():
-    splits, generator = load_images("digits"), torch.Generator().manual_seed(0)
+def test_gradient_distances(monkeypatch):
+    splits = load_images("digits")
     torch.manual_seed(0)
     model = spectrum.build(splits.input_dim, 10, 10.0, 6, 0.25).train()
     images, labels = to_float(splits.train), torch.from_numpy(splits.labels["train"])
@@ -168,9 +168,13 @@ def test_gradient_distances():
         optimizer.step()
     model.eval()
 
-    def measured(batches, repeats, largest):
-        given = model, images[:16], labels[:16], batches, repeats, generator, largest
-        rows = estimator.gradient_distances(*given)
+    def measured(batches, repeats, largest, seed=0):
+        monkeypatch.setattr(estimator, "LARGEST", largest)
+        given = {"data_hash": "", "labels_hash": "", "channel_multiplier": 0.25, "steps": 150}
+        spec = estimator.TraceNoise(
+            dataset="digits", latent_dim=6, seed=seed, batches=batches, repeats=repeats, **given
+        )
+        rows = spec.distances(model, images[:16], labels[:16])
         names = ("space", "kind", "batch_size", "samples")
         return {tuple(row[name] for name in names): row["distance"] for row in rows}
 
@@ -178,8 +182,7 @@ def test_gradient_distances():
     assert distance["latent", "orthogonal", 1, 6] < 1e-4
     assert distance["data", "orthogonal", 1, 64] < 1e-3
     for batch in (1, 16):  # of one vector alone, often enough that a draw does not decide
-        generator.manual_seed(1)
-        one = measured((batch,), 60, batch)
+        one = measured((batch,), 60, batch, seed=1)
         data, latent = (one[space, "orthogonal", batch, 1] for space in ("data", "latent"))
         assert data > 1.4 * latent
     for space in ("latent", "data"):

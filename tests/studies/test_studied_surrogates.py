@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from torch.autograd.functional import jacobian
 
-from pythae_fif.models import FIFConfig
-from pythae_fif.studies.surrogates import StudiedFIF, surrogate
+from pythae_fif.studies.surrogates import surrogate
 from pythae_fif.volume_change import sample_hutchinson, volume_surrogate
 
 D, d, B = 6, 3, 5
@@ -70,11 +69,3 @@ def test_batch_norm_is_that_of_the_whole_batch():
     torch.testing.assert_close(
         gradients(found, encode), gradients(expected, encode), rtol=1e-5, atol=1e-6
     )
-
-
-def test_a_model_trains_by_another_choice():
-    torch.manual_seed(0)
-    model = StudiedFIF(FIFConfig(input_dim=(D,), latent_dim=d), gradient_to="decoder").train()
-    out = model({"data": torch.randn(B, D)})
-    out.loss.backward()
-    assert all(p.grad is not None for p in model.decoder.parameters())
