@@ -63,7 +63,7 @@ def rows(folder) -> list[str]:
 @real
 def test_requeued_runs_resume_and_finish(slurm, tmp_path):
     """First by scontrol, then by the notice of the time limit."""
-    store, (spec,) = Store(tmp_path / "results"), plan_of(tmp_path, epochs=3000)
+    store, (spec,) = Store(tmp_path / "results"), plan_of(tmp_path, epochs=800)
     folder, firsts = store.folder(spec), []
 
     def disturb(progress):
@@ -82,7 +82,7 @@ def test_requeued_runs_resume_and_finish(slurm, tmp_path):
     assert len(firsts) == 2 and Status.read(folder).attempt == 3
     assert rows(folder)[0] == firsts[0] == firsts[1], "it began again, and did not resume"
     epochs = [json.loads(line)["epoch"] for line in rows(folder)]
-    assert epochs == list(range(1, 3001))
+    assert epochs == list(range(1, 801))
 
 
 @real
