@@ -1,6 +1,6 @@
 """Features of a small convolutional network trained on the data set's own labels."""
 
-__all__ = ["SHIPPED", "load_classifier", "train_classifier"]
+__all__ = ["SHIPPED", "train_classifier"]
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,32 +54,25 @@ class _Network(nn.Module):
         return features, self.head(features)
 
 
-def load_classifier(
-    splits: Splits, *, device: str | torch.device = "cpu", cache_dir: str | Path | None = None
-) -> Extractor:
-    """The network of `SHIPPED` for such images of a data set, else that of `train_classifier`."""
-    path = SHIPPED / f"{splits.name}.pt"
-    if path.is_file():
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        if tuple(held["image_shape"]) == splits.input_dim:
-            return _extractor(held["state"], splits.input_dim, device)
-    return train_classifier(splits, device=device, cache_dir=cache_dir)
-
-
 def train_classifier(
     splits: Splits, *, device: str | torch.device = "cpu", cache_dir: str | Path | None = None
 ) -> Extractor:
-    """Trains the classifier whose features serve as the data set's own yardstick.
+    """The classifier whose features serve as the data set's own yardstick.
 
-    Adam on the cross-entropy with a one-cycle learning rate, for 20 epochs and at most 600 steps.
-    On the CPU the result is a function of data and number of threads; the global random state is
-    left as it was.
+    That of digits and MNIST is shipped. Others are trained by Adam on the cross-entropy with a
+    one-cycle learning rate, for 20 epochs and at most 600 steps. On the CPU the result is a
+    function of data and number of threads; the global random state is left as it was.
 
     Args:
         splits: Data, of whose training images and labels it learns.
         device: Where to train, and where the extractor runs.
         cache_dir: Folder of the weights of all such trainings; None trains it.
     """
+    path = SHIPPED / f"{splits.name}.pt"
+    if path.is_file():
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        if tuple(held["image_shape"]) == splits.input_dim:
+            return _extractor(held["state"], splits.input_dim, device)
     assert splits.labels is not None, "there are no labels"
     images, labels = as_tensor(splits.train), torch.from_numpy(splits.labels["train"])
     if not 0 <= labels.min() < labels.max() < len(labels):

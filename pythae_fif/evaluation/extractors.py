@@ -143,14 +143,14 @@ def load_extractor(
             key = digest("pixels/1", image_shape, (height, width))
             return Extractor(name, "FD-pixels", nn.AdaptiveAvgPool2d((height, width)), key, device)
         case "classifier":
-            from pythae_fif.evaluation.classifier import load_classifier
+            from pythae_fif.evaluation.classifier import train_classifier
 
             if splits is None or splits.labels is None:
                 raise ConfigError(
                     "extractor 'classifier' needs class labels, and there are none: choose "
                     "efficientnet-lite0 or pixels, or in Python train_classifier(splits)"
                 )
-            return load_classifier(splits, device=device, cache_dir=cache_dir)
+            return train_classifier(splits, device=device, cache_dir=cache_dir)
         case "efficientnet-lite0":
             from pythae_fif.evaluation.networks import efficientnet_lite0
 

@@ -139,10 +139,8 @@ def _split_noise(table: pandas.DataFrame) -> pandas.Series:
     return 1.5 * away.groupby("sampler").transform("median") / math.sqrt(2)
 
 
-def ranks(
-    values: pandas.Series, groups: pandas.Series, noise: pandas.Series | None = None
-) -> pandas.Series:
-    """1 for the lowest value of a group and 2 for the second, equals alike, 0 for all others.
+def ranks(values: pandas.Series, groups: pandas.Series, noise: pandas.Series) -> pandas.Series:
+    """1 for the lowest value of a group and 2 for the second, 0 for all others.
 
     Where the lowest does not stand out from others, these are `LEVEL` with it and nothing else is
     ranked: two values differ if their difference is more than the root of the sum of both squared
@@ -150,15 +148,11 @@ def ranks(
     """
     found = pandas.Series(0, index=values.index)
     for _, group in values.dropna().groupby(groups):
-        if len(group) < 2:
-            continue
+        best = group.idxmin()
+        level = group - group[best] <= np.hypot(noise[group.index], noise[best])
+        level[best] = True
         places = group.rank(method="dense").astype(int)
-        marks = places.where(places <= 2, 0)
-        if noise is not None:
-            best = group.idxmin()
-            reach = np.hypot(noise[group.index], noise[best])
-            level = group - group[best] <= reach.where(group.index != best, math.inf)
-            if level.sum() > 1:
-                marks = level.astype(int) * LEVEL
-        found[group.index] = marks
+        if len(group) > 1:
+            alone = places.where(places <= 2, 0)
+            found[group.index] = alone if level.sum() == 1 else level.astype(int) * LEVEL
     return found

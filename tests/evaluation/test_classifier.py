@@ -28,11 +28,6 @@ class TestShipped:
         assert classifier(torch.from_numpy(data.test))[1].shape == (64, 10)
         assert classifier.hash == of_records
 
-    def test_knows_the_digits(self):
-        digits = load_images("digits")
-        _, logits = load_extractor("classifier", (1, 8, 8), digits)(torch.from_numpy(digits.test))
-        assert (logits.argmax(1).numpy() == digits.labels["test"]).mean() > 0.98
-
     @pytest.mark.parametrize("name", ["mnist", "x"])
     def test_is_for_no_other_images(self, blobs, name, tmp_path):
         data = dataclasses.replace(blobs, name=name)
@@ -42,7 +37,7 @@ class TestShipped:
 
 class TestTraining:
     def test_learns_digits_once(self, tmp_path, monkeypatch):
-        digits = load_images("digits")
+        digits = dataclasses.replace(load_images("digits"), name="")  # not the shipped one
         before = torch.get_rng_state()
         trained = train_classifier(digits, cache_dir=tmp_path)
         assert torch.equal(torch.get_rng_state(), before)

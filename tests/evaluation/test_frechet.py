@@ -1,10 +1,9 @@
-"""The Frechet distance and its error: against known values, SciPy, others, and each other."""
+"""The Frechet distance and its error: against known values, others, and each other."""
 
 import math
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,19 +46,19 @@ class TestDistance:
         a = Features(gaussian(rows, dim, seed=1))
         assert 0 <= frechet_distance(a, a) <= 1e-10 * float(a.root.square().sum())
 
-    @pytest.mark.parametrize("dim", [1, 2, 17, 64])
-    def test_agrees_with_scipy_sqrtm_at_full_rank(self, dim):
-        x, y = gaussian(5 * dim, dim, seed=2), gaussian(4 * dim, dim, seed=3)
-        moments = [(of.mean(0).numpy(), np.cov(of.T.numpy()).reshape(dim, dim)) for of in (x, y)]
-        (mean_a, cov_a), (mean_b, cov_b) = moments
-        root = scipy.linalg.sqrtm(cov_a @ cov_b)
-        expected = ((mean_a - mean_b) ** 2).sum() + np.trace(cov_a + cov_b - 2 * root).real
-        assert frechet_distance(Features(x), Features(y)) == pytest.approx(expected, rel=1e-6)
-
     @pytest.mark.parametrize(
-        ("n", "m", "dim"), [(5, 7, 30), (2, 2, 10), (20, 200, 50), (50, 90, 50), (51, 51, 50)]
+        ("n", "m", "dim"),
+        [
+            (5, 7, 30),
+            (2, 2, 10),
+            (20, 200, 50),
+            (50, 90, 50),
+            (51, 51, 50),
+            (9, 8, 1),
+            (99, 80, 17),
+        ],
     )
-    def test_agrees_with_the_nuclear_norm_at_deficient_rank(self, n, m, dim):
+    def test_agrees_with_the_nuclear_norm(self, n, m, dim):
         x, y = gaussian(n, dim, seed=4), gaussian(m, dim, seed=5)
         for pair in ((x, y), (y, x)):
             found = frechet_distance(*map(Features, pair))

@@ -1,7 +1,6 @@
 """The evaluation pipeline: every Pythae model and sampler, seeds, caches, JSON."""
 
 import json
-import warnings
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from support.features import names_in, noise_images
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
-from pythae_fif.evaluation import EvaluationPipeline, Features, SampleCountWarning, frechet_distance
+from pythae_fif.evaluation import EvaluationPipeline, Features, frechet_distance
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pythae_fif.evaluation.SampleCountWarning", "ignore::UserWarning:pythae.*"
@@ -129,15 +128,6 @@ def test_forms_of_data(held_out, form):
     assert pipeline(model)(None, form(held_out)).frechet == expected.frechet
 
 
-def test_a_second_evaluation_reads_the_reference(held_out, tmp_path):
-    run = pipeline(build("VAE"), cache_dir=tmp_path)
-    first = run(None, held_out)
-    (name,) = names_in(tmp_path)
-    written = (tmp_path / name).stat().st_mtime_ns
-    assert run(None, held_out) == first
-    assert (tmp_path / name).stat().st_mtime_ns == written
-
-
 def test_json_and_memorisation(train, held_out, tmp_path):
     scores = pipeline(build("VAE"))(train, held_out)
     path = scores.save_json(tmp_path / "new")
@@ -148,15 +138,6 @@ def test_json_and_memorisation(train, held_out, tmp_path):
     assert 0 <= held["memorisation"]["nearer"]["eval"] <= 1
     left_out = pipeline(build("VAE"))(None, held_out)
     assert left_out.memorisation is None and left_out.frechet == scores.frechet
-
-
-def test_warns_of_few_samples(held_out):
-    with pytest.warns(SampleCountWarning, match=r"30 samples and 40 references, fewer"):
-        pipeline(build("VAE"))(None, held_out)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", SampleCountWarning)
-        many = held_out.repeat(-(-2048 // len(held_out)), 1, 1, 1)
-        pipeline(build("VAE"), num_samples=2048, batch_size=500)(None, many)
 
 
 class TestErrors:

@@ -77,7 +77,7 @@ class TestTable:
     @pytest.mark.parametrize(
         ("values", "noise", "expected"),
         [
-            ([3.0, 1.0, 2.0], None, [0, 1, 2]),
+            ([3.0, 1.0, 2.0], [0.0] * 3, [0, 1, 2]),
             ([1.0, 1.0, 2.0], [0.1] * 3, [3, 3, 0]),
             ([1.0, 1.2, 2.0], [0.1] * 3, [1, 2, 0]),
             ([1.0, 1.1, 2.0], [0.1, math.nan, 0.1], [1, 2, 0]),
@@ -85,8 +85,8 @@ class TestTable:
         ],
     )
     def test_ranks(self, values, noise, expected):
-        noise = None if noise is None else pandas.Series(noise)
-        assert list(ranks(pandas.Series(values), pandas.Series(["N"] * 3), noise)) == expected
+        columns = (pandas.Series(of) for of in (values, ["N"] * 3, noise))
+        assert list(ranks(*columns)) == expected
 
     def test_models_that_did_not_learn_are_marked(self):
         learned = REPORT.table.groupby("model").learned.all()
