@@ -12,11 +12,11 @@ from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.cli.check import idle_gpu, machine_line, missing_to_run, missing_to_start, noted
 from pythae_fif.cli.display import Display, Terminal
 from pythae_fif.cli.estimate import print_estimate, print_plan
-from pythae_fif.cli.flags import AnyEngine, Request
+from pythae_fif.cli.flags import Request
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
 from pythae_fif.errors import ProblemsError, counted
-from pythae_fif.runs.launch import run_all
+from pythae_fif.runs.launch import Engine, run_all
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.store import Store
 
@@ -77,7 +77,7 @@ def run_benchmark(request: Request) -> bool:
     return not left
 
 
-def _engine(request: Request) -> AnyEngine:
+def _engine(request: Request) -> Engine:
     """The engine; runs under a wall clock do not share this machine's cores."""
     engine = request.engine
     timed = request.experiment.in_use.wall_clock is not None

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.cli.flags import AnyEngine
 from pythae_fif.data.names import CACHE_VARIABLE, cache_home
 from pythae_fif.data.published import absent
 from pythae_fif.errors import FIFError, ProblemsError, counted
 from pythae_fif.evaluation.extractors import require_extractor
+from pythae_fif.runs.launch import Engine
 from pythae_fif.runs.local import RUN_BYTES, LocalEngine, cores
 
 
@@ -27,7 +27,7 @@ def noted(problems: list[str]) -> Iterator[None]:
 
 
 def missing_to_start(
-    experiment: Experiment, engine: AnyEngine, results: Path, dry_run: bool
+    experiment: Experiment, engine: Engine, results: Path, dry_run: bool
 ) -> list[str]:
     """What keeps data or results from being opened; a dry run neither downloads nor writes."""
     problems: list[str] = []
@@ -59,7 +59,7 @@ def _may_be_made(folder: Path) -> bool:
     return there.is_dir() and os.access(there, os.W_OK)
 
 
-def machine_line(engine: AnyEngine) -> str:
+def machine_line(engine: Engine) -> str:
     """Device, how many runs at once and why, in one line."""
     if not isinstance(engine, LocalEngine):
         return f"device: chosen by the nodes of {type(engine).__name__.removesuffix('Engine')}"

@@ -13,12 +13,12 @@ from rich.table import Table
 from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.image_run import ImageSpec, extractor_of, trainer_of
 from pythae_fif.cli.display import Display, Terminal, duration
-from pythae_fif.cli.flags import AnyEngine
 from pythae_fif.data import Splits
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import counted
 from pythae_fif.evaluation import Features, score_samples
+from pythae_fif.runs.launch import Engine
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import line_of
@@ -48,7 +48,7 @@ def print_plan(
 
 
 def print_estimate(
-    display: Display, splits: Splits, plan: list[ImageSpec], engine: AnyEngine
+    display: Display, splits: Splits, plan: list[ImageSpec], engine: Engine
 ) -> list[str]:
     """Times a few steps of every model, and a scoring with one, and prints what all would take.
 

@@ -11,13 +11,13 @@ from pythae_fif.benchmark.config import Experiment, load_experiment
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.settings import Profile
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.runs.launch import Engine
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
 from pythae_fif.validation import Checked, Flag, flag_of, flags_in, name_of, read_checked
 
-AnyEngine = LocalEngine | RayEngine | SlurmEngine
-ENGINES: dict[str, type[AnyEngine]] = {
+ENGINES: dict[str, type[Engine]] = {
     "local": LocalEngine,
     "ray": RayEngine,
     "slurm": SlurmEngine,
@@ -72,7 +72,7 @@ class Request(NamedTuple):
 
     flags: RunFlags
     experiment: Experiment
-    engine: AnyEngine
+    engine: Engine
 
 
 class Parser(argparse.ArgumentParser):
@@ -154,7 +154,7 @@ ENGINE_FLAGS = list(dict.fromkeys(name for cls in ENGINES.values() for name in f
 """Names of the options of all engines."""
 
 
-def read_engine(flags: CommonFlags, given: Mapping[str, Any]) -> AnyEngine:
+def read_engine(flags: CommonFlags, given: Mapping[str, Any]) -> Engine:
     """The engine that the flags name, with those of the given options that are of engines.
 
     Raises:

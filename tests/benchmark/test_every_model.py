@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 import torch
 from pythae.models import AutoModel
-from support.experiments import plan_of
 from support.trainings import Killed, assert_same_weights, kill_at
-from torch.nn import ConvTranspose2d
 
 from pythae_fif.benchmark.image_run import ImageSpec, trainer_of
 from pythae_fif.benchmark.models import names_in, read_entry
-from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.benchmark.settings import Settings
-from pythae_fif.errors import NonFiniteError
-from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import work
 from pythae_fif.sampling.models import embed
 from pythae_fif.sampling.samplers import generate
 
@@ -126,14 +120,6 @@ def test_large_nets_take_a_step_and_sample(model, arch, shape, tmp_path):
     assert samples.shape == (2, *shape)
 
 
-ONE_OF_EACH_TRAINER = ("vae", "rae_l2", "factor_vae", "vaegan")
-
-
-def test_every_kind_of_trainer_is_tested():
-    kinds = {read_entry(model).trainer for model in MODELS}
-    assert {read_entry(model).trainer for model in ONE_OF_EACH_TRAINER} == kinds
-
-
 @pytest.mark.parametrize("model", ["fif_plus", "rhvae", "dnf", "trumpet"])
 def test_killed_run_resumes_to_the_same_weights(model, tmp_path):
     """Of models whose state has a form of its own; others are in `training/test_resume.py`."""
@@ -150,47 +136,3 @@ def test_killed_run_resumes_to_the_same_weights(model, tmp_path):
         4, expected.best_epoch, expected.best_eval_loss,
     )  # fmt: skip
     assert_same_weights(resumed.model, whole.model)
-
-
-@pytest.mark.parametrize("model", ONE_OF_EACH_TRAINER)
-def test_loss_that_is_not_finite_stops_the_training(model, tmp_path):
-    trainer = trainer_of(spec_of(model, epochs=3), splits_of(DIGITS, 12), {}, tmp_path)
-    bias = next(m for m in trainer.model.decoder.modules() if isinstance(m, ConvTranspose2d)).bias
-    with torch.no_grad():
-        bias[:] = torch.nan
-    if model == "vaegan":  # its cross-entropy refuses NaN by itself
-        with pytest.raises(RuntimeError, match="between 0 and 1"):
-            trainer.train()
-    else:
-        with pytest.raises(NonFiniteError, match="epoch 1, train loss: "):
-            trainer.train()
-
-
-def test_a_new_model_is_one_yaml_file(tmp_path):
-    (tmp_path / "mine.yaml").write_text(
-        """
-label: Mine
-model: pythae.models.BetaVAE
-config: pythae.models.BetaVAEConfig
-variational: true
-source: a test
-samplers: [normal, two_stage]
-fixed: {reconstruction_loss: bce}
-grid: {beta: [0.1, 0.2]}
-"""
-    )
-    flags = {"models": [str(tmp_path / "mine.yaml")], "samplers": ["all"]}
-    plan = plan_of(tmp_path, flags, fit_steps=2)
-    assert [spec.configuration for spec in plan] == ["beta=0.1", "beta=0.2"]
-    store = Store(tmp_path / "results")
-    work(plan[0], store)
-    result = ImageResult.read(store, plan[0])
-    assert set(result.scores) == {"normal", "two_stage"}
-    assert result.training.result.images_per_second > 0
-
-
-def test_saved_model_is_pythae_s_own(tmp_path):
-    trainer_of(spec_of("vaegan"), splits_of(DIGITS), {}, tmp_path).train()
-    files = {path.name for path in (tmp_path / "model").iterdir()}
-    nets = {f"{net}.pkl" for net in ("encoder", "decoder", "discriminator")}
-    assert {"model.pt", "model_config.json", *nets} <= files

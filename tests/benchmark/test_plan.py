@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pythae.data.datasets import DatasetOutput
 from support.experiments import of_shape, plan_of, splits_of, tiny
 from support.records import SETTINGS, result_of, spec_of
+from support.report_store import fill
 
 from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.image_run import ImageSpec, training_config
@@ -54,13 +55,6 @@ def test_order_overrides_and_seeds(tmp_path):
     # A grid that was asked for is not cut by the profile.
     assert [s.parameters["beta"] for s in plan[2::4]] == [3.0, 1.0, 2.0]
     assert len({s.run_id for s in plan}) == len(plan)
-
-
-def test_profile_cuts_the_grid(tmp_path):
-    plan = plan_of(tmp_path, {"models": ["fif"]}, configurations=3)
-    assert [s.configuration for s in plan] == [
-        f"beta={beta}, hutchinson_samples={k}" for beta, k in ((10, 1), (10, 2), (5, 1))
-    ]
 
 
 def test_a_flag_of_fifs_goes_over_what_the_profile_fixes():
@@ -181,13 +175,7 @@ def test_no_name_leads_out_of_the_store(name):
 
 def kept(store: Store, spec: ImageSpec) -> ImageSpec:
     """Puts a made-up run into a store."""
-    result = result_of(spec, {"normal": (1.0, 2.0)})
-    folder = store.folder(spec)
-    (folder / "scores").mkdir(parents=True)
-    (folder / "spec.json").write_text(json.dumps(spec.to_dict()))
-    (folder / "training.json").write_bytes(result.training.to_bytes())
-    (folder / "evaluation.json").write_bytes(result.evaluation.to_bytes())
-    (folder / "scores" / "normal.json").write_bytes(result.scores["normal"].to_bytes())
+    fill(store.root, [result_of(spec, {"normal": (1.0, 2.0)})])
     return spec
 
 

@@ -174,30 +174,6 @@ def test_a_sampler_that_fails_costs_its_own_score(tmp_path, store, monkeypatch):
     assert store.is_done(spec)
 
 
-def test_an_interrupt_costs_the_sampler_under_way_alone(tmp_path, store, monkeypatch):
-    (spec,) = plan_of(tmp_path, {"samplers": ["normal", "gmm", "gaussian"]})
-    score, stages = run_module.score_samples, []
-
-    def interrupted(*arguments, **more):
-        stages.append(Status.read(store.folder(spec)))
-        if len(stages) == 2:
-            raise KeyboardInterrupt
-        return score(*arguments, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module, "score_samples", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            work(spec, store)
-    assert [status.stage for status in stages] == ["sampler normal", "sampler gmm"]
-    assert stages[0].share < stages[1].share < 1
-    first = ImageResult.read(store, spec).scores
-    assert set(first) == {"normal"} and not store.is_done(spec)
-    monkeypatch.setattr(FIFTrainer, "prepare_training", None)
-    work(spec, store)
-    after = ImageResult.read(store, spec).scores
-    assert set(after) == {"normal", "gmm", "gaussian"} and after["normal"] == first["normal"]
-
-
 def test_loss_that_is_not_finite(tmp_path, store):
     flags = {"models": ["fif"], "beta": [1e39], "hutchinson_samples": [1]}
     (spec,) = plan_of(tmp_path, flags, batch_size=60)

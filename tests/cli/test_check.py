@@ -81,15 +81,6 @@ def test_everything_that_is_missing_is_a_line(errors, monkeypatch):
         assert sum(part in line for line in lines) == 1, part
 
 
-@pytest.mark.parametrize(
-    ("engine", "module"), [("ray", "ray"), ("slurm --time 01:00:00", "submitit")]
-)
-def test_the_package_of_an_engine(errors, monkeypatch, engine, module):
-    monkeypatch.setitem(sys.modules, module, None)
-    (line,) = errors(f"--engine {engine} --models ae")
-    assert f"needs the package {module}: pip install 'pythae-fif[" in line
-
-
 def test_a_store_that_has_all_needs_nothing_for_runs(tmp_path, monkeypatch, capsys, one_thread):
     file = write_tiny(tmp_path)
     words = ["--config", str(file), "--quiet"]
