@@ -44,7 +44,6 @@ def decode_files(
     image_size: int,
     progress: Callable[[int, int], None] | None = None,
     crop: float = 1.0,
-    size: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Decodes image files to RGB squares, as Pillow's ``convert("RGB")`` makes them.
 
@@ -57,20 +56,18 @@ def decode_files(
         image_size: Side S of the result in pixels.
         progress: Called as ``progress(done, total)`` all along.
         crop: Side of the square as a fraction of the shorter side, in (0, 1].
-        size: Width and height that all must have, or in this proportion; None for any.
 
     Returns:
         uint8 (N, 3, S, S).
 
     Raises:
-        DataError: Files are no regular ones, have more than 8 bits a channel or other proportions,
-            or cannot be decoded.
+        DataError: Files are no regular ones, have more than 8 bits a channel or are damaged.
     """
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
 
     def work(index: int) -> Exception | None:
         try:
-            images[index] = _decode(folder / names[index], image_size, crop, size)
+            images[index] = _decode(folder / names[index], image_size, crop)
         except Exception as error:  # Pillow's plugins raise a dozen unrelated types
             return error
         return None
@@ -90,7 +87,7 @@ def decode_files(
     return images
 
 
-def _decode(path: Path, image_size: int, crop: float, size: tuple[int, int] | None) -> np.ndarray:
+def _decode(path: Path, image_size: int, crop: float) -> np.ndarray:
     """Pixels (3, S, S); any error if it cannot be decoded."""
     if not path.is_file():  # a pipe would be waited for
         raise OSError("no regular file")
@@ -99,9 +96,6 @@ def _decode(path: Path, image_size: int, crop: float, size: tuple[int, int] | No
             raise ValueError(f"mode {file.mode}, needs 8 bits a channel: convert it")
         image = ImageOps.exif_transpose(file).convert("RGB")
     width, height = image.size
-    # A copy at another resolution rounds each side by half a pixel at most.
-    if size is not None and abs(width * size[1] - height * size[0]) > 2 * size[0]:
-        raise ValueError(f"{image.size} pixels, needs the proportions of {size}")
     # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
     side = round(crop * min(width, height), 6)
     left, top = (width - side) / 2, (height - side) / 2
@@ -176,10 +170,9 @@ def npz_file(request: Request) -> Source:
         three = {split: f"{split}_labels" for split in SPLIT_NAMES}
         two = {split: key for split, key in three.items() if split != "val"}
         images, labels = labelled(request.path, three, two, {"data": "labels"})
-        arrays, how = _split(images)
-        of_split = _split(labels)[0] if labels else None
-        source = f"npz {request.path.name}, {how}, {sizes(arrays)}"
-        return Splits("npz", **arrays, labels=of_split, source=source)
+        arrays = _split(images)
+        source = f"npz {request.path.name}, {sizes(arrays)}"
+        return Splits("npz", **arrays, labels=_split(labels) if labels else None, source=source)
 
     return [request.path], read
 
@@ -205,7 +198,7 @@ def _read_folder(request: Request, names: list[str], present: list[str]) -> Spli
         order = np.random.RandomState(0).permutation(len(names))
         split_of = np.array([names[row].split("/", 1)[0] for row in order])
         rows = {split: order[split_of == split] for split in present}
-    index, how = _split(rows)
+    index = _split(rows)
     # Decoded in their order, so that the splits are parts of one array and no copies.
     names = [names[row] for split in SPLIT_NAMES for row in index[split]]
     ends = np.cumsum([len(index[split]) for split in SPLIT_NAMES])[:2]
@@ -218,23 +211,20 @@ def _read_folder(request: Request, names: list[str], present: list[str]) -> Spli
     labels = dict(zip(SPLIT_NAMES, of_image, strict=False)) or None
     parts = np.split(images[:, :1] if grey else images, ends)
     arrays: Any = dict(zip(SPLIT_NAMES, parts, strict=True))
-    source = f"folder {request.path.name}, {request.side}x{request.side}, {how}, {sizes(arrays)}"
+    source = f"folder {request.path.name}, {request.side}x{request.side}, {sizes(arrays)}"
     return Splits("folder", **arrays, labels=labels, source=source)
 
 
-def _split(parts: dict[str, np.ndarray]) -> tuple[dict[str, Any], str]:
-    """Arrays of the three splits, and how they came about: from one array `data`, shuffled, or from
-    those of training and test, and perhaps validation, which else is held out of training.
-    """
+def _split(parts: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Arrays of the three splits: from one array `data`, shuffled, or from those of training and
+    test, and perhaps validation, which else is held out of training."""
     if "data" in parts:
         index = shuffled_split(len(parts["data"]))
-        shuffled = {split: parts["data"][rows] for split, rows in index.items()}
-        return shuffled, "shuffled 80/10/10 with seed 0"
+        return {split: parts["data"][rows] for split, rows in index.items()}
     if "val" in parts:
-        return parts, "split as given"
+        return parts
     count = len(parts["train"])
     order = np.random.RandomState(0).permutation(count)
     rows = np.split(order, [count - hold_out(count)])
     train, val = (parts["train"][np.sort(of_split)] for of_split in rows)
-    how = f"split as given, val {len(val)} of the training images by seed 0"
-    return {"train": train, "val": val, "test": parts["test"]}, how
+    return {"train": train, "val": val, "test": parts["test"]}

@@ -3,10 +3,12 @@
 __all__ = ["absent", "celeba", "torchvision_set"]
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from pythae_fif.data.images import decode_files, labelled, to_uint8
 from pythae_fif.data.names import DATA_VARIABLE, DataOptions, Request, data_home
@@ -14,7 +16,6 @@ from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, hold_out, sizes
 from pythae_fif.errors import DataError, one_line
 from pythae_fif.files import locked
 
-CELEBA_SIZE = (178, 218)
 _TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "celeba": "CelebA"}
 _SIZES = {
     "mnist": "50000/10000/10000",
@@ -134,8 +135,11 @@ def celeba(request: Request) -> Source:
     names = [name for _, name in listed]
 
     def read() -> Splits:
-        part = crop / CELEBA_SIZE[0]
-        images = decode_files(folder, names, side, request.progress, part, CELEBA_SIZE)
+        images = decode_files(folder, names, side, request.progress, crop / 178)
+        with Image.open(folder / names[0]) as first:
+            ratio = first.width / first.height
+        if not math.isclose(ratio, 178 / 218, rel_tol=0.02):
+            raise DataError(f"celeba: {folder / names[0]} is no image of 178 by 218 pixels")
         parts = np.split(images, np.searchsorted([code for code, _ in listed], ["1", "2"]))
         layout = f"{side}x{side} of the central {crop}x{crop}, image folder"
         return _splits("celeba", layout, dict(zip(SPLIT_NAMES, parts, strict=True)))

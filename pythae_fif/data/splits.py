@@ -99,7 +99,7 @@ class Splits:
         shape = self.train.shape[1:]
         for split in SPLIT_NAMES:
             images = self[split]
-            fits = (images.dtype, images.ndim) in ((np.uint8, 4), (np.float32, 2))
+            fits = (images.dtype.name, images.ndim) in (("uint8", 4), ("float32", 2))
             if not fits or images.shape[1:] != shape:
                 raise DataError(
                     f"{self.name}: {split} is {images.dtype} of shape {images.shape}, needs uint8 "

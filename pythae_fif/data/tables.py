@@ -103,8 +103,7 @@ def load_table(table: "str | Path | DataFrame", **options: Any) -> Splits:
     if asked.label is not None:
         of_row, _ = frame[asked.label][rows.index].factorize(sort=True)
         labels = {split: of_row[of_split].astype(np.int64) for split, of_split in index.items()}
-    source = f"{where}, {rows.shape[1]} columns, standardised by training rows, shuffled 80/10/10 "
-    source += f"with seed 0, {sizes(arrays)}"
+    source = f"{where}, {rows.shape[1]} columns, standardised by training rows, {sizes(arrays)}"
     how: Any = {"columns": Columns(list(rows.columns), mean.tolist(), std.tolist())}
     return Splits("csv", **arrays, labels=labels, source=source, notes=tuple(notes), **how)
 

@@ -22,8 +22,7 @@ from pythae_fif.sampling import FIT_STEPS, SAMPLERS
 from pythae_fif.training import quiet_pythae
 
 IAF_PASSES = 2400
-"""A fit of IAF in d dimensions takes this number over d steps, at least 50, because its density
-costs d passes. It grows with `fit_steps` and never exceeds it."""
+"""Over d, at least 50 and at most `fit_steps`: steps of IAF's fit, whose density costs d passes."""
 BATCH_SIZE, FIT_BATCH = 500, 100
 """Samples drawn at once, and codes in a step of a fit."""
 MIXTURE_STEPS = 500
@@ -42,8 +41,7 @@ def fit(
 
     Args:
         sampler: Any sampler of Pythae that is fitted.
-        images: Training images (N, C, H, W), float32 in [0, 1], whose largest value is 1: else
-            Pythae would refuse them, or scale them by 255, and a DataError is raised.
+        images: Training images (N, C, H, W), float32 in [0, 1]: Pythae wants a 1 among them.
         training_config: How Pythae trains samplers that are networks.
     """
     if not images.is_floating_point() or images.min() < 0 or images.max() != 1:

@@ -11,7 +11,6 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder
 from pythae.samplers import (
     GaussianMixtureSampler,
-    MAFSampler,
     NormalSampler,
     PixelCNNSampler,
     VAMPSampler,
@@ -22,11 +21,10 @@ from pythae_fif.baselines import RHVAE
 from pythae_fif.data import to_float
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.nn import spatial_networks
-from pythae_fif.sampling import FITTED, SAMPLERS
+from pythae_fif.sampling import SAMPLERS
 from pythae_fif.sampling import models as models_module
-from pythae_fif.sampling import samplers as samplers_module
 from pythae_fif.sampling.models import embed, in_batches, reconstruct, reconstruction_mse
-from pythae_fif.sampling.samplers import draw, fit, generate, needs_fit
+from pythae_fif.sampling.samplers import draw, fit, generate
 
 SHAPE = (1, 8, 8)
 IMAGES = np.random.default_rng(0).integers(0, 100, (40, *SHAPE), dtype=np.uint8)
@@ -82,9 +80,7 @@ def test_every_sampler_is_tested():
 
 
 @pytest.mark.parametrize(("name", "sampler"), CASES)
-def test_seeded_samples_of_the_data_s_shape(name, sampler, monkeypatch):
-    fits, fit_density = [], samplers_module._fit
-    monkeypatch.setattr(samplers_module, "_fit", lambda *of: fits.append(of) or fit_density(*of))
+def test_seeded_samples_of_the_data_s_shape(name, sampler):
     model = model_of(name)
     codes = embed(model, IMAGES)
     assert len(codes) == 40
@@ -92,7 +88,6 @@ def test_seeded_samples_of_the_data_s_shape(name, sampler, monkeypatch):
         generate(sampler, model, codes, num_samples=20, seed=seed, fit_steps=3)
         for seed in (1, 1, 2)
     )
-    assert len(fits) == (3 if sampler in FITTED else 0)
     assert one.shape == (20, *SHAPE)
     assert one.min() >= 0 and one.max() <= 1
     many = generate(sampler, model, codes, num_samples=510, seed=1, fit_steps=3)
@@ -211,12 +206,6 @@ class TestDraw:
 
 
 class TestFit:
-    def test_where_it_is_needed(self):
-        sampler = MAFSampler(model_of("AE"))
-        assert needs_fit(sampler)
-        sampler.is_fitted = True
-        assert not needs_fit(sampler) and not needs_fit(NormalSampler(model_of("AE")))
-
     @pytest.mark.parametrize(("name", "count"), [("AE", 40), ("FactorVAE", 101)])
     def test_of_a_model_in_training_mode_and_without_a_batch_of_one(self, name, count):
         sampler = GaussianMixtureSampler(model_of(name))

@@ -72,8 +72,3 @@ def write_mnist(root: Path, counts: tuple[int, int]) -> None:
 def counts(splits: Splits) -> list[int]:
     """The number of images of each split."""
     return [len(splits[split]) for split in SPLIT_NAMES]
-
-
-def together(splits: Splits) -> np.ndarray:
-    """The images of all splits."""
-    return np.concatenate([splits[split] for split in SPLIT_NAMES])
