@@ -22,13 +22,7 @@ from pythae_fif.data.load import open_splits
 from pythae_fif.data.names import cache_home
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import FIFError
-from pythae_fif.evaluation import (
-    Extractor,
-    Features,
-    load_extractor,
-    score_codes,
-    score_samples,
-)
+from pythae_fif.evaluation import Extractor, Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import read_json
 from pythae_fif.lazy import import_named

@@ -25,8 +25,8 @@ from pythae_fif.runs.worker import line_of
 from pythae_fif.sampling.models import embed
 from pythae_fif.training import LOG_NAME, quiet_pythae, read_log
 
-BATCHES, SAMPLES = 4, 500
-"""Of a timed training and of a timed scoring."""
+IMAGES = 500
+"""That a model is trained on, and samples that are scored, to be timed."""
 
 
 def print_plan(
@@ -56,6 +56,9 @@ def print_estimate(
         What would stop runs: a line a model that cannot take these steps.
     """
     slots = (engine if isinstance(engine, LocalEngine) else LocalEngine()).slots()
+    count, size = min(IMAGES, len(splits.train)), len(splits.train)
+    held = max(10, len(splits.val) * count // size)  # as of all images
+    part = splits.subset(train=count, val=held, test=min(IMAGES, len(splits.test)))
     runs = Counter(spec.model for spec in plan)
     first = {spec.model: spec for spec in reversed(plan)}
     trained: dict[str, tuple[float, BaseAE]] = {}
@@ -65,13 +68,13 @@ def print_estimate(
         warnings.simplefilter("ignore")  # a run's own go to its output.log
         for model in runs:
             try:
-                trained[model] = _training(first[model], splits)
+                trained[model] = _training(first[model], part, size)
             except Exception as error:  # of somebody's model, anything
                 problems.append(f"model {model} fails at once: {line_of(error)}")
         if not trained:
             return problems
         timed = min(trained, key=lambda model: trained[model][0])
-        scoring = _scoring(first[timed], trained[timed][1], splits)
+        scoring = _scoring(first[timed], trained[timed][1], splits, part)
     table = Table("model", "runs", "training", "samplers, scores", "all its runs", box=None)
     total = 0.0
     for model, (training, _) in trained.items():
@@ -82,41 +85,36 @@ def print_estimate(
     display.console.print(table)
     display.console.say(
         f"estimate: {duration(total)} one after the other, {duration(total / len(slots))} with "
-        f"{counted(len(slots), 'run')} at once. Timed: {BATCHES} steps of each model, and one "
-        f"sampler with its scores of {timed}. Not measured: fits of other samplers, features of "
-        "the data, the start of each run"
+        f"{counted(len(slots), 'run')} at once. Timed: an epoch of each model over {count:,} "
+        f"training samples, and one sampler of {timed} with its scores. Not measured: fits of "
+        "other samplers, features of the data, the start of each run"
     )
     return problems
 
 
-def _training(spec: ImageSpec, splits: Splits) -> tuple[float, BaseAE]:
-    """Seconds that a run trains and evaluates, and the model after a few steps."""
-    settings, size = spec.settings, len(splits.train)
-    count = min(size, BATCHES * settings.batch_size)
-    held = max(10, round(len(splits.val) * count / size))  # as of all images
-    part = splits.subset(train=count, val=min(held, len(splits.val)))
-    few = settings.model_copy(update={"epochs": 2, "wall_clock": None})
+def _training(spec: ImageSpec, part: Splits, size: int) -> tuple[float, BaseAE]:
+    """Seconds that a run trains and evaluates, and the model after the timed epochs."""
+    few = spec.settings.model_copy(update={"epochs": 2, "wall_clock": None})
+    short = spec.model_copy(update={"settings": few})
     with tempfile.TemporaryDirectory() as folder:
-        short = spec.model_copy(update={"settings": few})
         trainer = trainer_of(short, part, spec.labels_in(part), Path(folder))
         trainer.train()
         epoch = read_log(Path(folder) / LOG_NAME)[-1].seconds  # the first one warms up
-    whole = epoch * size / count * (settings.epochs or 1)
-    return settings.wall_clock or whole, trainer.model
+    whole = epoch * size / len(part.train) * (spec.settings.epochs or 1)
+    return spec.settings.wall_clock or whole, trainer.model
 
 
-def _scoring(spec: ImageSpec, model: BaseAE, splits: Splits) -> float:
+def _scoring(spec: ImageSpec, model: BaseAE, splits: Splits, part: Splits) -> float:
     """Seconds of a run's first sampler with its scores."""
-    count = min(SAMPLES, spec.settings.num_samples)
-    part = splits.subset(**{split: min(count, len(splits[split])) for split in SPLIT_NAMES})
+    count = min(IMAGES, spec.settings.num_samples)
     few = spec.settings.model_copy(update={"num_samples": count})
     device, labels = str(next(model.parameters()).device), spec.labels_in(part)
     extractor = extractor_of(spec.extractor, splits, spec.where, device)
     known = {split: Features.of(as_tensor(part[split]), extractor) for split in SPLIT_NAMES}
-    codes = embed(model, part.train, labels=labels.get("train"))
-    timed = spec.model_copy(update={"settings": few})
-    start = time.perf_counter()
-    samples, _ = timed.sample(spec.samplers[0], model, codes, labels)
     references = {split: known[split] for split in ("val", "test")}
+    codes = embed(model, part.train, labels=labels.get("train"))
+    start = time.perf_counter()
+    timed = spec.model_copy(update={"settings": few})
+    samples, _ = timed.sample(spec.samplers[0], model, codes, labels)
     score_samples(samples, extractor, references, training=known["train"])
     return (time.perf_counter() - start) * spec.settings.num_samples / count

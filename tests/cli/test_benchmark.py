@@ -181,7 +181,7 @@ class TestDryRun:
         row = r"model runs training samplers, scores all its runs fif 2 \d+ s \d+ s \d+ s ae 1 \d+"
         assert re.search(row, words)
         assert re.search(
-            r"estimate: \d+ s one after the other, .* sampler with its scores of (ae|fif)", words
+            r"estimate: \d+ s one after the other, .* one sampler of (ae|fif) with its scores", words
         )
         assert "Not measured" in words
         assert not run.results.exists()
