@@ -27,10 +27,7 @@ from pythae_fif.files import checksum, digest
 
 WEIGHTS_URL: str = pytorch_fid.inception.FID_WEIGHTS_URL
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-GRAPH = (
-    "classify_image_graph_def.pb of "
-    "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
-)
+GRAPH = "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
 OFFLINE = "without network, efficientnet-lite0 works offline (FD-EfficientNet, no FID)"
 
 
@@ -142,8 +139,8 @@ def tf_inception(graph: str | Path | None = None) -> Extractor:
         network = _Graph(tensorflow.compat.v1, content)
     except Exception as error:  # TensorFlow and protobuf raise anything
         raise ConfigError(
-            f"extractor 'tf-inception': name {GRAPH} by --extractor-weights, not {graph} "
-            f"({first_line(error)}); {OFFLINE}"
+            f"extractor 'tf-inception': name classify_image_graph_def.pb of {GRAPH} by "
+            f"--extractor-weights, not {graph} ({first_line(error)}); {OFFLINE}"
         ) from error
     key = digest("tf-inception-2015/1: 255 x into ExpandDims", hashlib.sha256(content).hexdigest())
     return Extractor("tf-inception", "FID", network, key, score_name="IS")

@@ -120,17 +120,14 @@ def notes_of(
         f"validation and {data.sizes['test']:,} test {things}.",
         f"Scores: {scored.num_samples:,} samples; extractor `{scored.extractor}` "
         f"({scored.extractor_hash}), whose {scored.distance_name} is no FID unless its features "
-        "are Inception's. KD is the kernel distance (KID's formula); then improved precision and "
-        f"recall, density and coverage, all of the test {things}. mem. is the probability that a "
-        f"sample is nearer to the training {things} than those of the test are (0.5 is new, 1 "
-        "copied), auth. the fraction of samples that are no copies; KL the divergence from the "
-        "prior of the Gaussian that has the mean and covariance of the training codes.",
+        "are Inception's. mem. is the probability that a sample is nearer to the training "
+        f"{things} than those of the test are (0.5 is new, 1 copied), auth. that of no copies; "
+        "KL the divergence from the prior of the training codes' Gaussian.",
         "Each model and sampler has, of the configurations of most seeds, that of lowest "
         "validation distance. Bold is the lowest test distance of a sampler, underlined the "
         "second; if the lowest does not stand out, `=` marks all that are level with it within the "
         "noise of split, seeds and draws. ± is the standard deviation over seeds, or of one seed "
-        "over draws of samples; ref the largest relative difference of the scores from those of "
-        "the same runs in our committed results.",
+        "over draws; ref the largest relative difference from the same runs in our results.",
         f"Machines: {_each((of.machine for of in made), '; or ')}.",
         f"Versions: {_each(versions, '; or ')}.",
         f"Revisions: {_each((of.git_revision for of in made), '; or ')}.",
