@@ -50,8 +50,8 @@ def _radii(features: Features) -> Tensor:
     def build() -> Tensor:
         pairs = _squared_distances(features.values, features.values, torch.float64)
         # of all, each is nearest to itself
-        closest = [of.topk(DENSE + 1, dim=1, largest=False).values for _, of in pairs]
-        return torch.cat(closest)[:, [NEAREST, DENSE]]
+        closest = torch.cat([of.topk(DENSE + 1, dim=1, largest=False).values for _, of in pairs])
+        return torch.stack([closest[:, NEAREST], closest[:, DENSE]], dim=1)
 
     return features.once("radii", build)
 
