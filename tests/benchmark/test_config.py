@@ -242,21 +242,6 @@ def test_the_published_protocol_is_scored_by_inception_unless_another_is_named(t
         assert load_experiment(dataset, {}, file).extractor == "pixels"
 
 
-def test_what_the_authors_code_and_appendix_e3_have_and_the_committed_runs_have_not():
-    def settings(dataset, profile):
-        file = TABLE2 if profile.startswith("table2") else None
-        return load_experiment(dataset, {"profile": profile}, file).settings_of("fif")
-
-    for profile in ("paper", "table2"):
-        assert (settings("celeba", profile).crop, settings("mnist", profile).crop) == (140, None)
-    for profile in ("quick", "medium", "table2-quick"):
-        assert settings("celeba", profile).crop is None
-    assert settings("celeba", "table2").plateau_factor is None
-    assert settings("celeba", "paper").plateau_factor == 0.5
-    fixed = load_experiment("celeba", {}, TABLE2).fixed_of("fif")
-    assert fixed["latent_distribution"] == "multivariate_student_t"
-
-
 @pytest.mark.parametrize("model", ["fif", "vaegan"])
 @pytest.mark.parametrize("factor", [None, 0.5])
 def test_the_optimizers_are_those_of_the_profile(tmp_path, model, factor):

@@ -152,15 +152,6 @@ class TestCourse:
         code, _, err = run(*words, "--extractor", "pixels")
         assert code == 2 and "extractor 'pixels' does not take a table" in err
 
-    def test_a_network_of_ones_own(self, run, tiny, tmp_path, monkeypatch):
-        monkeypatch.syspath_prepend(tmp_path)
-        lines = "import torch\ndef network():\n    return torch.nn.AvgPool2d(4)\n"
-        (tmp_path / "pooled_features.py").write_text(lines)
-        code, out, err = run("--config", tiny(), "--extractor", "pooled_features:network")
-        assert (code, run.executed, err) == (0, 1, "") and "FD-pooled_features:network" in out
-        code, _, err = run("--config", tiny(), "--extractor", "pooled_features:nothing")
-        assert (code, run.executed) == (2, 0) and "cannot be loaded" in err
-
     def test_wall_clocks_do_not_share_a_processor(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         for words, expected in (
@@ -180,9 +171,8 @@ class TestDryRun:
         words = " ".join(out.split())
         row = r"model runs training samplers, scores all its runs fif 2 \d+ s \d+ s \d+ s ae 1 \d+"
         assert re.search(row, words)
-        assert re.search(
-            r"estimate: \d+ s one after the other, .* one sampler of (ae|fif) with its scores", words
-        )
+        assert re.search(r"estimate: \d+ s one after the other, ", words)
+        assert re.search(r"one sampler of (ae|fif) with its scores", words)
         assert "Not measured" in words
         assert not run.results.exists()
 
