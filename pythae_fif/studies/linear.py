@@ -179,7 +179,7 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     axis.set_xticks(range(len(REGIMES)), REGIMES)
     axis.set_xlabel("$\\beta$ among $1/2\\lambda$ of the eigenvalues of the data")
     axis.set_ylabel("overlap of the learnt subspace")
-    figure.legend(loc="outside right upper")
+    figure.legend(loc="outside upper center", ncols=2)
     finding = Finding(
         f"linear-{options.profile}",
         "Appendix C: which directions a linear model picks",

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from pythae_fif.data import load_images, to_float
-from pythae_fif.pictures import figure_bytes
 from pythae_fif.studies import curvature, estimator, linear, sinusoid, spectrum, toy
 from pythae_fif.volume_change import sample_hutchinson, volume_surrogate
 
@@ -207,14 +206,3 @@ def test_a_model_that_diverged_is_not_the_best(monkeypatch, loss):
         return toy.ToyModels(**CIRCLE).compute(lambda _: None)["samples"]
 
     assert samples(loss) == samples(2.0) != samples(0.0)
-
-
-@pytest.mark.parametrize("name", ["circle", "sphere"])
-@pytest.mark.parametrize("lost", [10, None])
-def test_what_diverged_is_not_drawn(name, lost):
-    """Of what the model draws a part or all is NaN."""
-    test = toy.held_out(name)
-    samples = test.points.clone()
-    samples[:lost] = math.nan
-    found = {"samples": samples.tolist(), "density": [1.0] * len(samples)}
-    assert len(figure_bytes(toy._figure(found, test), dpi=50)) > 5000

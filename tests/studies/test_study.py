@@ -2,12 +2,10 @@
 
 import subprocess
 import sys
-from importlib import import_module
 
 import numpy as np
 import pandas
 import pytest
-import torch
 from support.engines import InProcess
 
 from pythae_fif.data.names import TABULAR_DATASETS
@@ -17,7 +15,6 @@ from pythae_fif.runs.spec import SPECS
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.studies import curvature, estimator, linear, sinusoid, toy
-from pythae_fif.studies.spec import Finding
 from pythae_fif.studies.study import (
     DATASETS,
     STUDIES,
@@ -60,12 +57,6 @@ def test_every_dataset_starts_the_study_that_is_about_it():
     assert set(STUDIES["toy"].datasets) == set(TOY_DATA)
     assert set(STUDIES["tabular"].datasets) == set(TABULAR_DATASETS)
     assert of_toy | {"sinusoid": "sinusoid"} | tables == DATASETS
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_every_declaration_is_consistent(name):
-    assert hasattr(import_module(f"pythae_fif.studies.{name}"), "run")
-    assert STUDIES[name].takes <= set(StudyOptions.__dataclass_fields__)
 
 
 def test_studies_are_declared_without_heavy_packages():
@@ -190,10 +181,3 @@ def test_a_run_refuses_other_data_than_were_planned():
     spec = estimator.TraceNoise(dataset="digits", latent_dim=4, seed=0, **given)
     with pytest.raises(DataError, match="the data of digits changed since the plan"):
         spec.compute(lambda _: None)
-
-
-def test_cells_of_others_do_not_break_a_table(tmp_path):
-    table = pandas.DataFrame({"a|b": ["x|y"], "n": [torch.pi]})
-    Finding("f", "T", "One. Two.", table, notes=["n"]).write(tmp_path)
-    text = (tmp_path / "tables/f.md").read_text()
-    assert text.startswith("## T\n\n") and "* One. Two.\n* n\n" in text and r"x\|y | 3.14 |" in text

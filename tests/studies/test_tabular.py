@@ -12,7 +12,7 @@ from support.engines import InProcess
 from support.tabular_files import LATENT, table, write_csv
 
 from pythae_fif.ensemble import Ensemble, one_cycle
-from pythae_fif.errors import ConfigError, DataError, RunsLeftError
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.reports.compared import published
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
@@ -20,7 +20,7 @@ from pythae_fif.runs.worker import work
 from pythae_fif.studies import tabular, tabular_run
 from pythae_fif.studies.study import StudyOptions, run_study
 from pythae_fif.studies.tabular_models import CONFIGURATIONS, RF_CODE, Budget, Nets, train
-from pythae_fif.studies.tabular_run import Profile, Table, TabularModels, row_scores
+from pythae_fif.studies.tabular_run import Table, TabularModels, row_scores
 
 SMALL = Nets(hidden_dim=8, data_blocks=2, latent_blocks=1, block_dim=8)
 
@@ -138,23 +138,6 @@ def test_a_table_that_changed_since_the_plan_is_refused(options):
         work(changed, Store(options.results))
 
 
-def test_failed_runs_are_named(options):
-    class Forgets(InProcess):
-        """The second run finds its data gone."""
-
-        def execute(self, *given):
-            for number, end in enumerate(super().execute(*given)):
-                if number == 0:
-                    open(options.data, "w").close()
-                yield end
-
-    line = r"3 of 4 runs failed: tabular/csv/fif, .*: .*tabular/csv/fif_silu, .*: "
-    with pytest.raises(RunsLeftError, match=line):
-        run("tabular", options, models=["fif", "fif_silu"], engine=Forgets(done=[]))
-    found = {of.kind: of.run for of in verify(options.results)}
-    assert "csv/fif/" in found["fine"] and "csv/fif_silu/" in found["failed"]
-
-
 def test_published_values_stand_in_columns_of_their_own(options, archive):
     (row,) = run(
         "tabular", options, dataset="miniboone", data=None, data_root=str(archive), latent_dim=None,
@@ -233,10 +216,3 @@ def test_rectangular_flows_of_their_own_authors_have_their_nets():
         nets = [widths[i : i + size] for i in range(0, len(widths), size)]
         assert [net[:-1] for net in nets] == [hidden] * blocks
     assert any(isinstance(module, torch.nn.Tanh) for module in flow.modules())
-
-
-def test_what_a_configuration_has_of_its_own_is_checked(options):
-    profile = dict(Table.load(options).profile)
-    for of, said in (({"fif_": {}}, "'fif_'"), ({"fif": {"epoch": 3}}, "did you mean 'epochs'")):
-        with pytest.raises(ConfigError, match=said):
-            Profile(**profile | {"of": of}).own("fif")
