@@ -21,9 +21,6 @@ from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.outputs import LazyOutput
 from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder, joined_dim
 from pythae_fif.volume_change import (
-    FIFLoss,
-    SurrogateOutput,
-    UnsupportedOperationError,
     encoder_log_volume,
     fif_loss,
     published_surrogate,
@@ -31,9 +28,10 @@ from pythae_fif.volume_change import (
     squared_error,
     volume_surrogate,
 )
+from pythae_fif.volume_change.loss import FIFLoss
 from pythae_fif.volume_change.precision import full_float32
-from pythae_fif.volume_change.replay import check_replay
-from pythae_fif.volume_change.surrogates import Map
+from pythae_fif.volume_change.replay import UnsupportedOperationError, check_replay
+from pythae_fif.volume_change.surrogates import Map, SurrogateOutput
 
 EVALUATED_POINTS = 64
 """Data points of an evaluation set whose exact volume change enters the evaluation loss."""

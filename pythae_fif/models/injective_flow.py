@@ -16,9 +16,8 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.models.condition import Labels, as_condition
 from pythae_fif.models.config import InjectiveFlowConfig
-from pythae_fif.models.outputs import as_data, output_of
+from pythae_fif.models.outputs import Labels, as_condition, as_data, output_of
 from pythae_fif.models.priors import Prior, latent_distribution
 from pythae_fif.models.saved import SavedModel
 from pythae_fif.nn.conditional import join

@@ -14,8 +14,8 @@ from pythae_fif.models.conjugate_gradient import RectangularAt, rectangular_surr
 from pythae_fif.models.fif import FIF
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.validation import config_dataclass
-from pythae_fif.volume_change import FIFLoss, SurrogateOutput
-from pythae_fif.volume_change.surrogates import Map
+from pythae_fif.volume_change.loss import FIFLoss
+from pythae_fif.volume_change.surrogates import Map, SurrogateOutput
 
 
 @config_dataclass

@@ -14,7 +14,7 @@ from pythae_fif import FIF
 from pythae_fif.data import ImageDataset, to_float
 from pythae_fif.data.load import open_splits
 from pythae_fif.device import default_device, fork_rng
-from pythae_fif.models.condition import as_condition
+from pythae_fif.models.outputs import as_condition
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
 from pythae_fif.studies.spec import Finding, StudySpec, Tell, results_of

@@ -10,8 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pythae_fif.volume_change import SurrogateOutput
-from pythae_fif.volume_change.surrogates import JacobianAt, Map, differentiable_kernels
+from pythae_fif.volume_change.surrogates import (
+    JacobianAt,
+    Map,
+    SurrogateOutput,
+    differentiable_kernels,
+)
 
 GradientTo = Literal["encoder", "decoder"]
 TraceSpace = Literal["latent", "data"]

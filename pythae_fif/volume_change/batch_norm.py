@@ -27,9 +27,6 @@ def batch_norm_jvp(tangent: Tensor, x: Tensor, weight: Tensor | None, eps: float
         tangent, x: dx, and what was normalised, (B, C, ...).
         weight: w, (C,), or None.
         eps: Added to the variance.
-
-    Returns:
-        (B, C, ...), in the type of the tangent; differentiable, once, in all three tensors.
     """
     if weight is None:
         weight = x.new_ones(x.shape[1])

@@ -1,8 +1,8 @@
 """Exact volume changes from full Jacobians, in chunks that bound memory.
 
 These functions take per-sample maps: networks in evaluation mode (BatchNorm in training mode
-mixes the samples of a batch, so that no Jacobian belongs to one sample alone). What stands behind
-the points, such as a condition (B, c), goes to the map with them and is not differentiated by.
+mixes the samples of a batch). What stands behind the points, such as a condition (B, c), goes to
+the map with them and is not differentiated by.
 """
 
 __all__ = [
@@ -20,7 +20,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.functional import jacobian
 
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.volume_change.precision import full_float32
@@ -58,11 +57,8 @@ def log_volume(jacobian: Tensor) -> Tensor:
     singular to rounding gives a very negative number, an exactly singular one minus infinity.
 
     Arguments:
-        jacobian: (B, D, d) or (B, d, D): the longer side is taken for data space, as
-            the volumes of J and J^T are equal.
-
-    Returns:
-        (B,).
+        jacobian: (B, D, d) or (B, d, D): the longer side is taken for data space, as the volumes of
+            J and J^T, (B,), are equal.
 
     Raises:
         NonFiniteError: A Jacobian has NaN or infinite entries; the message names the samples.
@@ -88,39 +84,22 @@ def singular_values(jacobian: Tensor) -> Tensor:
 
 
 def decoder_log_volume(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
-    """:func:`log_volume` of :func:`decoder_jacobian`, (B,), a few samples at a time.
-
-    Arguments:
-        decode: g, from (B, d), and what is given, to (B, ...).
-        z: Codes, (B, d).
-        given: Of each sample, (B, ...).
-    """
+    """Log-volume of g'(z), (B,); decode is g, from codes (B, d), and what is given, to (B, ...)."""
     return _of_chunks(log_volume, decoder_jacobian, decode, z, given)
 
 
 def decoder_singular_values(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
-    """:func:`singular_values` of :func:`decoder_jacobian`, (B, d), a few samples at a time."""
+    """Singular values of g'(z), (B, d); arguments as of :func:`decoder_log_volume`."""
     return _of_chunks(singular_values, decoder_jacobian, decode, z, given)
 
 
 def encoder_log_volume(encode: GivenMap, x: Tensor, *given: Tensor) -> Tensor:
-    r"""Log-volume :math:`\frac12 \log\det f'(x) f'(x)^\top` in nats, (B,), likewise.
-
-    Arguments:
-        encode: f, from (B, ...), and what is given, to (B, d).
-        x: Data, (B, ...).
-        given: Of each sample, (B, ...).
-    """
+    """Log-volume of f'(x), (B,); encode is f, from data (B, ...), and what is given, to (B, d)."""
     return _of_chunks(log_volume, encoder_jacobian, encode, x, given)
 
 
 def named_samples(mask: Tensor, first: int = 0) -> str:
-    """How many samples a mask (B,) means, and which, counted from `first`, for a message.
-
-    Example:
-        >>> named_samples(torch.tensor([False, True, True]))
-        '2 of 3 samples (samples 1, 2)'
-    """
+    """How many samples a mask (B,) means, and which, counted from `first`, for a message."""
     found = mask.nonzero().flatten().add(first).tolist()
     names = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
     return f"{len(found)} of {len(mask)} samples (samples {names})"
@@ -140,12 +119,9 @@ def _of_chunks(
     size = max(1, CHUNK_NUMEL // max(1, one.numel() * points[:1].numel()))
     scores: list[Tensor] = []
     for chunk in zip(*(part.split(size) for part in (points, *given)), strict=True):
-        try:
-            found = jacobian_of(function, *chunk)
-        except RuntimeError:  # a network that torch.func cannot map
-            found = _one_by_one(function, *chunk)
-        _check_finite(found, size * len(scores))
-        scores.append(score(found))
+        jacobian = jacobian_of(function, *chunk)
+        _check_finite(jacobian, size * len(scores))
+        scores.append(score(jacobian))
     return torch.cat(scores)
 
 
@@ -154,16 +130,6 @@ def _products(product: GivenMap, z: Tensor) -> Tensor:
     basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
     rows: Tensor = torch.func.vmap(lambda e: product(e.expand_as(z)).flatten(1))(basis)
     return rows
-
-
-def _one_by_one(function: GivenMap, points: Tensor, *given: Tensor) -> Tensor:
-    """The Jacobians (B, outputs, inputs) by autograd alone, a backward pass an output."""
-
-    def of_one(point: Tensor, *given: Tensor) -> Tensor:
-        return function(*(part[None] for part in (point, *given))).flatten()
-
-    samples = zip(points, *given, strict=True)
-    return torch.stack([jacobian(of_one, sample)[0].flatten(1) for sample in samples])
 
 
 def _check_finite(jacobian: Tensor, first: int = 0) -> None:

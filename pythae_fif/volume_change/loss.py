@@ -45,30 +45,19 @@ def fif_loss(
         \mathcal{L}(x) = -\log p_Z(f(x)) - \frac{1}{K} \sum_k \epsilon_k^\top f'(x) \,
         \text{stop\_gradient}(g'(f(x)) \epsilon_k) + \beta \lVert g(f(x)) - x \rVert^2
 
-    **At a stationary point**, with a standard normal prior and without weight decay,
-
-    .. math:: E[z z^\top] = E[f'(x) \, g'(z)], \quad \text{and so} \quad
-        E \lVert z \rVert^2 = E[\operatorname{tr} f'(x) \, g'(z)].
-
-    For let f become (I + tA) f and g become :math:`g \circ (I + tA)^{-1}` with any matrix A, as the
-    weights next to the code can make them. The reconstruction stays, and the derivative of the loss
-    at t = 0 is :math:`E[z^\top A z] - E[\operatorname{tr} A f'(x) g'(z)]`, since g' is not
-    differentiated; at a stationary point it is zero for every A. No kink moves along t: this holds
-    with ReLU, too.
+    At a stationary point, with a standard normal prior and without weight decay,
+    :math:`E[z z^\top] = E[f'(x) \, g'(z)]` and so
+    :math:`E \lVert z \rVert^2 = E[\operatorname{tr} f'(x) \, g'(z)]`. For let f become (I + tA) f
+    and g become :math:`g \circ (I + tA)^{-1}`: the reconstruction stays, and the derivative of the
+    loss at t = 0 is :math:`E[z^\top A z] - E[\operatorname{tr} A f'(x) g'(z)]`, zero for every A.
 
     Arguments:
-        encode: f, from (B, ...) to (B, d).
-        decode: g, from (B, d) to the shape of x.
+        encode, decode, x, eps: As of :func:`volume_surrogate`.
         latent_log_prob: log p_Z, from (B, d) to (B,).
-        x: Data, (B, ...), or (M, B, ...) for the members of an ensemble.
-        eps: Hutchinson vectors, as for the surrogate.
         beta: Weight of the squared error; a number for each member in an ensemble.
-        surrogate: The second term; see :func:`volume_surrogate`.
+        surrogate: The second term.
         reduce: To what each term's samples are reduced before the terms are added, such as
             ``torch.mean``; None keeps one number a sample.
-
-    Returns:
-        The loss with its terms, in nats, and z and x_hat of the same pass.
 
     Raises:
         ValueError: Terms that have not one number a data point.
@@ -102,10 +91,7 @@ def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:
 
     Arguments:
         x_hat, x: (B, ...), or with more dimensions before those of one data point.
-        batch_dims: How many come before.
-
-    Returns:
-        (B,), or as many dimensions as ``batch_dims``.
+        batch_dims: How many come before, and stay.
 
     Raises:
         DataError: A data point and its reconstruction differ in shape.

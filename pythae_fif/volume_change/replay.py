@@ -7,7 +7,7 @@ the tangent is the same convolution without its bias, an activation multiplies i
 result is ordinary autograd arithmetic, so that one backward pass gives its gradient.
 """
 
-__all__ = ["Tape", "check_replay", "record"]
+__all__ = ["Tape", "UnsupportedOperationError", "check_replay", "record"]
 
 from collections.abc import Callable
 from typing import Any
@@ -98,7 +98,6 @@ class Tape(TorchFunctionMode):
             return cut.setdefault(id(argument), argument[:rows])
 
         last_use = {id(a): i for i, step in enumerate(self._steps) for a in step.leaves}
-        last_use[id(self.value)] = len(self._steps)
         known = {id(first(self._point)): tangent}
         for i, whole in enumerate(self._steps):
             step = whole
@@ -110,7 +109,7 @@ class Tape(TorchFunctionMode):
             products = products if isinstance(products, tuple | list) else (products,)
             known.update((id(out), p) for out, p in zip(outs, products, strict=True))
             for argument in whole.leaves:  # without gradient, a layer's tangent ends here
-                if last_use[id(argument)] == i:
+                if last_use[id(argument)] == i and argument is not self.value:
                     known.pop(id(first(argument)), None)
         value = first(self.value)
         return known[id(value)] if id(value) in known else torch.zeros_like(value)

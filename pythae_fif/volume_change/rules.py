@@ -177,5 +177,3 @@ RULES: dict[Any, Rule] = {f: rule for rule, names in _RULES for f in _named(name
 """Operation -> what it does to tangents. Normalisation by a sample's own statistics has no rule:
 PyTorch's gradient of its product takes the statistics for constants."""
 RULES[F.batch_norm] = _batch_norm
-for _transposed in ("T", "mT"):
-    RULES[getattr(Tensor, _transposed).__get__] = _by_itself

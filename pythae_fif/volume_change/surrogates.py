@@ -77,19 +77,16 @@ def volume_surrogate(
 ) -> SurrogateOutput:
     r"""The volume term of the loss, whose gradient estimates that of the log-volume.
 
-    For every sample, with z = f(x),
+    For every sample, with z = f(x), it is eq. 15,
 
-    .. math:: -\frac{1}{K} \sum_k \epsilon_k^\top f'(x) \, \text{stop\_gradient}(g'(z) \epsilon_k)
+    .. math:: -\frac{1}{K} \sum_k \epsilon_k^\top f'(x) \, \text{stop\_gradient}(g'(z) \epsilon_k),
 
-    which is eq. 15. Its value, -tr f'(x) g'(z) in expectation, says nothing about the fit; what it
-    says about the training is told at :func:`~pythae_fif.volume_change.fif_loss`.
+    whose value, -tr f'(x) g'(z) in expectation, says nothing about the fit. The estimate rests on
+    two assumptions. g' is the pseudo-inverse of f' (eqs. 47 and 48); the reconstruction term makes
+    it so. And f' is continuous in the parameters. With ReLU it is not: it jumps where a kink
+    passes, which automatic differentiation does not see.
 
-    The estimate rests on two assumptions. g' is the pseudo-inverse of f' (eqs. 47 and 48); the
-    reconstruction term makes it so. And f' is continuous in the parameters. With ReLU it is not: it
-    jumps where a kink passes, which automatic differentiation does not see.
-
-    Each network runs once and is noted; its derivative is then applied to tangents (see
-    :mod:`~pythae_fif.volume_change.replay`).
+    Each network runs once and is noted (:mod:`~pythae_fif.volume_change.replay`).
 
     Arguments:
         encode: f, from (B, ...) to (B, d).

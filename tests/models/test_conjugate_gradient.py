@@ -6,12 +6,8 @@ from support.networks import coupling
 from torch import nn
 
 from pythae_fif.models.conjugate_gradient import conjugate_gradient, rectangular_surrogate
-from pythae_fif.volume_change import (
-    decoder_jacobian,
-    encoder_jacobian,
-    log_volume,
-    sample_hutchinson,
-)
+from pythae_fif.volume_change import log_volume, sample_hutchinson
+from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian
 
 
 def curved(columns=5, latent_dim=3):

@@ -22,7 +22,7 @@ from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.models.fif import EVALUATED_POINTS, SlowerSurrogateWarning
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.nn import build_networks
-from pythae_fif.volume_change import decoder_jacobian, encoder_jacobian, log_volume
+from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian, log_volume
 
 SHAPE = (1, 4, 4)
 LATENTS = ("normal", "student_t", "multivariate_student_t")

@@ -11,13 +11,13 @@ from torch.autograd.functional import jacobian
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pythae_fif.errors import NonFiniteError
-from pythae_fif.volume_change import (
+from pythae_fif.volume_change import exact
+from pythae_fif.volume_change.exact import (
     decoder_jacobian,
     decoder_log_volume,
     decoder_singular_values,
     encoder_jacobian,
     encoder_log_volume,
-    exact,
     log_volume,
     singular_values,
 )

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pythae_fif.volume_change import UnsupportedOperationError, volume_surrogate
+from pythae_fif.volume_change import volume_surrogate
 from pythae_fif.volume_change.batch_norm import batch_norm_jvp
-from pythae_fif.volume_change.replay import check_replay, record
+from pythae_fif.volume_change.replay import UnsupportedOperationError, check_replay, record
 
 D, B = 6, 5
 

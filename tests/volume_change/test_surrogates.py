@@ -10,14 +10,13 @@ from torch.autograd.functional import jacobian
 
 from pythae_fif.nn import build_networks
 from pythae_fif.volume_change import (
-    decoder_jacobian,
-    encoder_jacobian,
     fif_loss,
     log_volume,
     published_surrogate,
     sample_hutchinson,
     volume_surrogate,
 )
+from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian
 
 D, d, B = 6, 3, 5
 WAYS = {"replayed": volume_surrogate, "published": published_surrogate}
