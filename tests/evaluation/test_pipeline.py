@@ -11,7 +11,7 @@ from support.features import names_in, noise_images
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import ImageDataset
-from pythae_fif.errors import ConfigError, DataError, NonFiniteError
+from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.evaluation import EvaluationPipeline, Features, frechet_distance
 
 pytestmark = pytest.mark.filterwarnings(
@@ -161,17 +161,6 @@ class TestErrors:
         run = pipeline(build("VAE"), samplers.GaussianMixtureSamplerConfig())
         with pytest.raises(ConfigError, match="GaussianMixtureSampler must be fitted"):
             run(None, held_out)
-
-    @pytest.mark.parametrize(
-        ("data", "line"),
-        [
-            (torch.zeros(5, 64), r"shape \(B, C, H, W\)"),
-            (255 * torch.ones(5, *SHAPE), "divide by 255"),
-        ],
-    )
-    def test_data_that_are_no_images(self, data, line):
-        with pytest.raises(DataError, match=line):
-            pipeline(build("VAE"))(None, data)
 
     def test_a_model_that_diverged(self, held_out):
         model = build("VAE")
