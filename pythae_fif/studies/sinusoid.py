@@ -3,7 +3,7 @@
 __all__ = ["SinusoidModels", "run", "transition"]
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -115,7 +115,7 @@ def transition(shares: Mapping[float, float]) -> float:
 
 
 def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
-    """Trains all models; their codes, numbers and transitions."""
+    """Trains all models; their codes, numbers and transitions in one figure."""
     size, seeds = SIZES[options.profile], tuple(options.seeds)
     specs = [SinusoidModels(noise=noise, betas=BETAS, seeds=seeds, **size) for noise in NOISES]
     found = results_of(specs, options, on_change)
@@ -124,52 +124,34 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     shares = models.share_that_spans.mean()
     scores = models[["reconstruction", "nll", "along"]].median().add_prefix("median_")
     transitions = {noise: transition(shares[noise].to_dict()) for noise in NOISES}
-    note = (
-        f"{size['points']:,} points, {size['epochs']} epochs, {len(seeds)} models a condition; a "
-        f"model spans the sinusoid from a rank correlation of {SINUSOID:g} of code and position "
-        "on. The learning rate's cycle, the batch and new noise in every step are the released "
-        "code's."
-    )
-    figure = new_figure(15, 4.2)
-    axes: Any = figure.subplots(1, len(NOISES))
-    for axis, (noise, beta) in zip(axes, transitions.items(), strict=True):
+    figure = new_figure(15, 8)
+    panels: Any = figure.subfigures(2, 1)
+    points, codes = held_out(NOISES[0])[0], found[0]["codes"]
+    for axis, index in zip(panels[0].subplots(1, 4, sharey=True), (0, 1, -2, -1), strict=True):
+        axis.scatter(*points.T, c=codes[index], s=5, cmap="viridis")
+        axis.set_title(f"codes at beta = {BETAS[index]:g}")
+    boxes = panels[1].subplots(1, len(NOISES))
+    for axis, (noise, beta) in zip(boxes, transitions.items(), strict=True):
         _boxes(axis, rows[rows.noise == noise], beta)
         axis.set_title(f"noise {noise:g}, transition at beta = {beta:.2g}")
-    three = Finding(
+    finding = Finding(
         f"sinusoid-{options.profile}",
-        "Figure 3: the noise or the sinusoid, by reconstruction weight",
-        "Left and right: codes of noisy points of the first seed, at the two smallest and the two "
-        "largest betas. Middle: squared error and exact negative log-likelihood of all models at "
-        f"noise {NOISES[0]:g}, with the beta from which half of them span the sinusoid (dotted).",
+        "Figures 3 and 7: the noise or the sinusoid, by reconstruction weight",
+        f"Above: codes of noisy points of the first seed, at noise {NOISES[0]:g} and the smallest "
+        "and largest betas. Below: squared error and exact negative log-likelihood; boxes are "
+        "quartiles over models, without outliers. In the paper the beta from which half of them "
+        "span the sinusoid (dotted) falls as the noise grows.",
         scores.join(shares).reset_index(),
         rows,
-        _map_figure(rows, found[0]["codes"], transitions[NOISES[0]]),
-        [note],
-    )
-    seven = Finding(
-        f"{three.name}-transition",
-        "Figure 7: the transition point at three noise levels",
-        "Squared error and exact negative log-likelihood against beta; boxes are quartiles over "
-        "models, without outliers. In the paper the beta of the transition (dotted) falls as the "
-        "noise grows.",
-        pd.DataFrame(transitions.items(), columns=["noise", "beta_of_transition"]),
-        None,
         figure,
-        [note],
+        [
+            f"{size['points']:,} points, {size['epochs']} epochs, {len(seeds)} models a condition; "
+            f"a model spans the sinusoid from a rank correlation of {SINUSOID:g} of code and "
+            "position on. The learning rate's cycle, the batch and new noise in every step are the "
+            "released code's."
+        ],
     )
-    return [three, seven]
-
-
-def _map_figure(rows: pd.DataFrame, codes: Sequence[Sequence[float]], beta: float) -> Any:
-    """The codes (B, N) of a model a beta, and the numbers of all models."""
-    figure, points = new_figure(15, 4.2), held_out(NOISES[0])[0]
-    panels: Any = figure.subfigures(1, 3, width_ratios=[1, 1.5, 1])
-    for panel, shown in ((panels[0], (0, 1)), (panels[2], (-2, -1))):
-        for axis, index in zip(panel.subplots(2, 1, sharex=True), shown, strict=True):
-            axis.scatter(*points.T, c=codes[index], s=5, cmap="viridis")
-            axis.set_title(f"codes at beta = {BETAS[index]:g}", fontsize=10)
-    _boxes(panels[1].subplots(), rows[rows.noise == NOISES[0]], beta)
-    return figure
+    return [finding]
 
 
 def _boxes(axis: Any, rows: pd.DataFrame, beta: float) -> None:

@@ -42,7 +42,7 @@ SMALL = {
 }  # fmt: skip
 """Study -> its module, a size and options with which it takes no time, and its number of runs."""
 FINDINGS = {
-    "sinusoid": {"sinusoid-quick": True, "sinusoid-quick-transition": True},
+    "sinusoid": {"sinusoid-quick": True},
     "linear": {"linear-quick": True},
     "estimator": {"estimator-digits-quick": True, "estimator-digits-quick-variance": False},
     "toy": {"toy-sphere-quick": True},
