@@ -193,24 +193,23 @@ def folder_of_images(request: Request) -> Source:
 
 
 def _read_folder(request: Request, names: list[str], present: list[str]) -> Splits:
-    rows = {"data": np.arange(len(names))}
+    parts = {"data": np.array(names)}
     if present:  # no class comes first: a profile may cut to the first images
-        order = np.random.RandomState(0).permutation(len(names))
-        split_of = np.array([names[row].split("/", 1)[0] for row in order])
-        rows = {split: order[split_of == split] for split in present}
-    index = _split(rows)
-    # Decoded in their order, so that the splits are parts of one array and no copies.
-    names = [names[row] for split in SPLIT_NAMES for row in index[split]]
-    ends = np.cumsum([len(index[split]) for split in SPLIT_NAMES])[:2]
-    images = decode_files(request.path, names, request.side, request.progress)
-    grey = all((image == image[:1]).all() for image in images)
-    classes = [(name.split("/")[bool(present) : -1] or [""])[0] for name in names]
-    known = sorted({*classes[: ends[0]]} - {""})
-    told = len(known) > 1 and {*classes} == {*known}
-    of_image = np.split(np.searchsorted(known, classes), ends) if told else []
-    labels = dict(zip(SPLIT_NAMES, of_image, strict=False)) or None
-    parts = np.split(images[:, :1] if grey else images, ends)
-    arrays: Any = dict(zip(SPLIT_NAMES, parts, strict=True))
+        shuffled = parts["data"][np.random.RandomState(0).permutation(len(names))]
+        split_of = np.array([name.split("/", 1)[0] for name in shuffled])
+        parts = {split: shuffled[split_of == split] for split in present}
+    of_splits, labels = {split: of.tolist() for split, of in _split(parts).items()}, None
+    how = request.side, request.progress
+    arrays: Any = {split: decode_files(request.path, of, *how) for split, of in of_splits.items()}
+    if all((image == image[:1]).all() for of in arrays.values() for image in of):
+        arrays = {split: of[:, :1] for split, of in arrays.items()}
+    classes = {
+        split: [(name.split("/")[bool(present) : -1] or [""])[0] for name in of]
+        for split, of in of_splits.items()
+    }
+    known = sorted({*classes["train"]})
+    if len(known) > 1 and "" not in known and {*known} == set().union(*classes.values()):
+        labels = {split: np.searchsorted(known, of) for split, of in classes.items()}
     source = f"folder {request.path.name}, {request.side}x{request.side}, {sizes(arrays)}"
     return Splits("folder", **arrays, labels=labels, source=source)
 

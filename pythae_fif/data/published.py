@@ -130,18 +130,20 @@ def celeba(request: Request) -> Source:
     partition = folder.with_name("list_eval_partition.txt")
     if not (folder.is_dir() and partition.is_file()):
         _by_torchvision(request)
-    lines = partition.read_text("utf-8").splitlines()
-    listed = sorted(line.split()[::-1] for line in lines if line.strip())
-    names = [name for _, name in listed]
+    pairs = [line.split() for line in partition.read_text("utf-8").splitlines() if line.strip()]
+    names = {
+        split: sorted(name for name, of in pairs if of == str(code))
+        for code, split in enumerate(SPLIT_NAMES)
+    }
 
     def read() -> Splits:
-        images = decode_files(folder, names, side, request.progress, crop / 178)
-        with Image.open(folder / names[0]) as first:
-            ratio = first.width / first.height
-        if not math.isclose(ratio, 178 / 218, rel_tol=0.02):
-            raise DataError(f"celeba: {folder / names[0]} is no image of 178 by 218 pixels")
-        parts = np.split(images, np.searchsorted([code for code, _ in listed], ["1", "2"]))
+        how = side, request.progress, crop / 178
+        arrays = {split: decode_files(folder, of, *how) for split, of in names.items()}
+        first = folder / names["train"][0]
+        with Image.open(first) as image:
+            if not math.isclose(image.width / image.height, 178 / 218, rel_tol=0.02):
+                raise DataError(f"celeba: {first} is no image of 178 by 218 pixels")
         layout = f"{side}x{side} of the central {crop}x{crop}, image folder"
-        return _splits("celeba", layout, dict(zip(SPLIT_NAMES, parts, strict=True)))
+        return _splits("celeba", layout, arrays)
 
-    return [partition, *(folder / name for name in names)], read
+    return [partition, *(folder / name for of in names.values() for name in of)], read

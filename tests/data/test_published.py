@@ -155,14 +155,6 @@ def test_celeba_follows_the_partition_and_may_be_a_part_of_the_folder(root):
     assert load_images("celeba", root, image_size=32).input_dim == (3, 32, 32)
 
 
-def test_a_half_unpacked_folder_is_named_and_not_used(root):
-    fill_celeba(root)
-    for index in range(20, 43):
-        (root / f"celeba/img_align_celeba/{index:04d}.jpg").unlink()
-    parts = (root / "celeba/img_align_celeba/0020.jpg", "cannot be read (No such file")
-    fail_line(DataError, *parts, name="celeba", data_root=root)
-
-
 def test_celeba_in_other_proportions_is_refused(root):
     fill_celeba(root, size=(64, 64))
     said = "0000.jpg is no image of 178 by 218 pixels"

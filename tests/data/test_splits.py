@@ -67,11 +67,8 @@ def test_splits_refuse_what_does_not_fit(change, part):
     assert part in str(caught.value)
 
 
-def test_shuffled_split_stays_the_same_for_ever():
+def test_rows_of_splits_stay_the_same_for_ever():
     assert shuffled_split(20)["test"].tolist() == [15, 12]
-
-
-def test_hold_out():
     assert [hold_out(count) for count in (60_000, 49_999, 20_000)] == [10_000, 8333, 3333]
 
 

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from support.tabular_files import LATENT, ROWS, Made, gas_columns, old_frame
+from support.tabular_files import LATENT, Made, gas_columns, old_frame
 
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.splits import SPLIT_NAMES
@@ -27,21 +27,6 @@ def test_shapes_are_the_published_ones(archive, name):
     both = np.concatenate([splits.train, splits.val])
     np.testing.assert_allclose(both.mean(0), 0, atol=0.2 if name == "gas" else 1e-5)
     assert splits.content_hash == load_tabular(name, archive).content_hash
-
-
-def test_power_is_shuffled_with_noise_of_each_columns_resolution(archive):
-    raw = np.load(archive / "power" / "data.npy")
-    draws = np.random.RandomState(42)
-    order = np.arange(ROWS)
-    draws.shuffle(order)
-    splits = load_tabular("power", archive)
-    rows = np.concatenate([splits[split] for split in SPLIT_NAMES])
-    time = raw[order][:, 7]  # without noise: the last column
-    expected = (time - time[:360].mean()) / time[:360].std()
-    np.testing.assert_allclose(rows[:, 5], expected, atol=1e-5)
-    # the metering columns have noise of a whole unit, the power column next to none
-    correlation = [np.corrcoef(rows[:, i], raw[order][:, j])[0, 1] for i, j in ((0, 0), (2, 4))]
-    assert correlation[0] > 0.9999 and 0.9 < correlation[1] < 0.99
 
 
 def test_gas_keeps_one_of_each_pair_and_divides_by_the_unbiased_deviation(archive):
