@@ -14,7 +14,9 @@ from pythae_fif.evaluation.scores import Memorisation, Neighbours
 from pythae_fif.volume_change.precision import full_float32
 
 NEAREST, DENSE = 3, 5  # k of precision and recall, and k of density and coverage
-AT_ONCE = 2**20  # numbers of a matrix of pairs that are looked at together, for a CPU's cache
+AT_ONCE = {"cpu": 2**20, "cuda": 2**27}
+"""Numbers of a matrix of pairs that are looked at together: few for a CPU's cache, and many for a
+GPU, which the start of an operation would keep waiting."""
 
 
 def neighbour_scores(samples: Features, reference: Features) -> Neighbours:
@@ -64,7 +66,7 @@ def _squared_distances(x: Tensor, y: Tensor, dtype: torch.dtype) -> Iterator[tup
     centre = y.mean(dim=0, dtype=torch.float64).to(dtype)
     about = y.to(dtype) - centre
     norms = about.square().sum(dim=1)
-    step = max(1, AT_ONCE // len(y))
+    step = max(1, AT_ONCE.get(y.device.type, 2**20) // len(y))
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
         part = x[rows].to(dtype) - centre
