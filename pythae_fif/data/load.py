@@ -26,9 +26,6 @@ from pythae_fif.files import digest, locked, read_json, set_aside, stored, whole
 
 logger = logging.getLogger(__name__)
 
-MANY = 0.01
-"""Test images that may also be in training, as a fraction, before a note says so."""
-
 _PLAIN = ("name", "source", "partial", "notes")
 
 # Part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting change.
@@ -60,11 +57,6 @@ def load_images(
     Raises:
         ConfigError: An unknown name, or an argument that the data set does not take.
         DataError: The data are missing, unreadable, or not what the name promises.
-
-    Example:
-        >>> splits = load_images("digits")
-        >>> splits.input_dim, splits.source
-        ((1, 8, 8), 'digits of scikit-learn, 8x8, 1197/300/300')
     """
     root, path = (None if of is None else str(of) for of in (data_root, data))
     asked = DataOptions(data_root=root, data=path, **options)
@@ -115,8 +107,8 @@ def open_splits(
 ) -> Splits:
     """The data of a run, which are those of its plan, without hashing what has not changed.
 
-    Args: `content_hash` of what :func:`load` gave to the command, its `labels_hash`, or None if
-    labels are not used, and what :func:`load` takes. Other data are a DataError.
+    `data_hash` and `labels_hash` are those of what :func:`load` gave to the command, the latter
+    None if labels are not used; the rest is as there. Other data are a DataError.
     """
     splits = load(name, options, check=False, **how)
     if splits.content_hash != data_hash or labels_hash not in (None, splits.labels_hash):
@@ -184,10 +176,10 @@ def _mapped(folder: Path, check: bool) -> Splits:
 
 
 def _checked(splits: Splits) -> Splits:
-    """With a note on test images that are also in training."""
+    """With a note on test images that are also in training, where these are more than 1 %."""
     known = {hash(image.tobytes()) for image in splits.train}
     again = sum(hash(image.tobytes()) in known for image in splits.test)
-    if again <= MANY * len(splits.test):
+    if again <= 0.01 * len(splits.test):
         return splits
     note = f"{again:,} of {len(splits.test):,} test images are in training, too"
     return replace(splits, notes=(*splits.notes, note))

@@ -27,8 +27,6 @@ TOY_DATASETS = (
 )  # fmt: skip
 """Those of :data:`~pythae_fif.data.toy.TOY_DATA`."""
 
-MISSING = ("drop", "impute")
-
 DATA_VARIABLE = "PYTHAE_FIF_DATA"
 CACHE_VARIABLE = "PYTHAE_FIF_CACHE"
 
@@ -71,7 +69,8 @@ class TableOptions(Checked):
     drop: Annotated[Each[str] | None, Flag("leave these out", "COLUMN")] = None
     label: Annotated[str | None, Flag("the column of the classes", "COLUMN")] = None
     missing: Annotated[
-        Annotated[str, name_of(lambda: MISSING)], Flag("values of a table: drop (rows) or impute")
+        Annotated[str, name_of(lambda: ("drop", "impute"))],
+        Flag("values of a table: drop (rows) or impute"),
     ] = "drop"
 
 

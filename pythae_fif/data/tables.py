@@ -21,9 +21,6 @@ from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-LINES = 100
-"""So many first lines tell separator, names and decimal sign."""
-
 ARCHIVE = "https://zenodo.org/record/1161203/files/data.tar.gz"
 ARCHIVE_FILES = {
     "power": ("power/data.npy",),
@@ -138,7 +135,7 @@ def _read(path: Path) -> "DataFrame":
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     try:
         with opened(path, "rt", newline="", encoding="utf-8-sig", errors="replace") as file:
-            separator, named, decimal = _form_of([*itertools.islice(file, LINES)])
+            separator, named, decimal = _form_of([*itertools.islice(file, 100)])
             file.seek(0)
             frame = pd.read_csv(
                 file,
@@ -157,7 +154,8 @@ def _read(path: Path) -> "DataFrame":
 
 
 def _form_of(lines: Sequence[str]) -> tuple[str, bool, str]:
-    """The separator that all lines have as often; whether the first has names; the decimal sign."""
+    """Of first lines the separator, which all have as often; whether there are names; the decimal
+    sign."""
     for separator in "\t;|, ":
         reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
         rows = [row for row in reader if row]

@@ -23,10 +23,8 @@ from pythae_fif.training import quiet_pythae
 
 IAF_PASSES = 2400
 """Over d, at least 50 and at most `fit_steps`: steps of IAF's fit, whose density costs d passes."""
-BATCH_SIZE, FIT_BATCH = 500, 100
-"""Samples drawn at once, and codes in a step of a fit."""
-MIXTURE_STEPS = 500
-"""Most steps of a mixture's fit; Pythae takes up to 2,000."""
+BATCH_SIZE, FIT_BATCH, MIXTURE_STEPS = 500, 100, 500
+"""Samples drawn at once, codes in a step of a fit, and most steps of a mixture's fit."""
 
 
 def needs_fit(sampler: BaseSampler) -> bool:
