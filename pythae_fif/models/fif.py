@@ -221,10 +221,9 @@ class FIF(InjectiveFlow):
         )
 
     def _hutchinson(self, x: Tensor) -> Tensor:
-        """Hutchinson vectors, (K, b, d), of a share of the batch; b = B > 1 only for all of it."""
+        """Hutchinson vectors, (K, b, d), of a share of the batch."""
         config, share = self.model_config, getattr(self.model_config, "surrogate_fraction", 1)
-        most = len(x) if share == 1 else max(1, len(x) - 1)
-        size = min(most, math.ceil(share * len(x))), config.latent_dim, config.hutchinson_samples
+        size = math.ceil(share * len(x)), config.latent_dim, config.hutchinson_samples
         kind: Any = config.hutchinson_kind
         return sample_hutchinson(*size, kind=kind, device=x.device, dtype=x.dtype)
 

@@ -101,13 +101,6 @@ def shapes(x):
     )
 
 
-def products(x):
-    a, b = tokens(x), tokens(x).tanh()
-    outer = x[:, :4, None] * x[:, None, 4:8]
-    both = torch.einsum("bij,bjk->bki", a, b) + torch.bmm(a, b.mT) + outer
-    return torch.baddbmm(both, a, b, beta=0.5, alpha=2.0).flatten(1)
-
-
 def powers(x):
     p = x.square() + 0.5
     return p.log() + p.sqrt() + p.rsqrt() + p**1.5 + p.reciprocal() + (-p).exp() + 2.0**x + 1 / p
@@ -151,11 +144,6 @@ def recurrent(layer, x):
     return out.flatten(1)
 
 
-def fourier(x):
-    spectrum = torch.fft.rfft2(images(x))
-    return torch.fft.irfft2(spectrum * torch.linspace(1, 2, 3), s=(4, 4)).flatten(1)
-
-
 def arithmetic(layer, x):
     """By the operators and functions that no other block has."""
     y = torch.tanh(1.5 - x) @ layer.weight.T - torch.relu(x).mul(torch.linspace(1, 2, 16))
@@ -187,10 +175,6 @@ BLOCKS = {
     "transformer encoder": of_tokens(
         lambda: nn.TransformerEncoderLayer(4, 2, 8, 0.1, "gelu", batch_first=True)
     ),
-    "transformer decoder": (
-        lambda: nn.TransformerDecoderLayer(4, 2, 8, 0.0, batch_first=True, norm_first=True),
-        lambda f, x: f(tokens(x), tokens(x).sin()).flatten(1),
-    ),
     "kinked activations": (lambda: nn.PReLU(2), kinked),
     "pooling": function(pooled),
     "interpolation": function(resized),
@@ -198,15 +182,10 @@ BLOCKS = {
     "shapes": function(shapes),
     "windows": (lambda: nn.Linear(4, 4), windows),
     "arithmetic": (lambda: nn.Linear(16, 16), arithmetic),
-    "products": function(products),
     "powers": function(powers),
     "reductions": function(reductions),
     "in place": function(in_place),
     "dropout": (lambda: nn.Dropout(0.3, inplace=True), lambda f, x: f(x.sin()).exp()),
-    "dropout of channels": (
-        lambda: nn.Dropout2d(0.4),
-        lambda f, x: f(x.view(-1, 4, 2, 2).sin()).flatten(1),
-    ),
     "spectral norm": (
         lambda: parametrizations.spectral_norm(nn.Linear(16, 16)),
         lambda f, x: f(x).sin(),
@@ -227,8 +206,6 @@ BLOCKS = {
         lambda f, x: f(x.view(-1, 4, 2, 2)).flatten(1),
     ),
     "lstm": (lambda: nn.LSTM(4, 2, batch_first=True, bidirectional=True), recurrent),
-    "gru": (lambda: nn.GRU(4, 4, num_layers=2, batch_first=True), recurrent),
-    "fourier": function(fourier),
 }  # fmt: skip
 
 

@@ -15,9 +15,8 @@ from pythae.models import AutoModel, BaseAEConfig
 from pythae.models.nn.benchmarks.mnist import Decoder_Conv_AE_MNIST, Encoder_Conv_AE_MNIST
 from support.networks import Opened
 
-import pythae_fif
 from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
-from pythae_fif.errors import ConfigError, DataError, FIFError
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.nn.coupling import build_coupling
@@ -310,13 +309,6 @@ def test_automodel_still_knows_pythae_s_own_and_refuses_others(tmp_path):
     (tmp_path / "model_config.json").write_text('{"name": "NoSuchConfig"}')
     with pytest.raises(NameError):
         AutoModel.load_from_folder(str(tmp_path))
-
-
-def test_names_of_the_package():
-    assert pythae_fif.FIF is FIF and pythae_fif.FIFConfig is FIFConfig
-    with pytest.raises(AttributeError, match="FIFF"):
-        _ = pythae_fif.FIFF
-    assert issubclass(ConfigError, FIFError) and issubclass(ConfigError, ValueError)
 
 
 def test_pythae_s_own_models_open_no_pickle_unless_it_is_trusted(tmp_path):

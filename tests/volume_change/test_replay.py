@@ -79,22 +79,24 @@ class Skip(nn.Module):
         return x + self.layer(x)
 
 
-class StraightThrough(torch.autograd.Function):
-    """tanh, whose derivative it says is 1."""
+class Swish(torch.autograd.Function):
+    """As memory-efficient ones are: what its forward pass computes has no graph."""
 
     @staticmethod
     def forward(ctx, x):
-        return x.tanh()
+        ctx.save_for_backward(x)
+        return x * x.sigmoid()
 
     @staticmethod
     def backward(ctx, grad):
-        return grad
+        (x,) = ctx.saved_tensors
+        return grad * x.sigmoid() * (1 + x * (1 - x.sigmoid()))
 
 
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: Skip(StraightThrough.apply), "hides some of its operations"),
+        (lambda: Skip(Swish.apply), "hides some of its operations"),
         (lambda: nn.LayerNorm(D), "operation torch.nn.functional.layer_norm has no rule"),
         (lambda: nn.Dropout(), "operation torch.nn.functional.dropout has no rule"),
         (lambda: lambda x: x.exp().mul_(2.0), "operation torch.Tensor.mul_ has no rule"),
