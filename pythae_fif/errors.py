@@ -84,15 +84,9 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-_UNSEEN = re.compile(
-    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
-)
-
-
 def printable(text: object) -> str:
     """Text without what a terminal would obey, for all that others may have written.
 
-    Taken out are control characters but tabs and line ends, changes of the direction of writing,
-    and halves of characters.
+    Taken out is what Unicode calls not printable, but for tabs and line ends.
     """
-    return _UNSEEN.sub("", str(text))
+    return "".join(one for one in str(text) if one.isprintable() or one in "\t\n")
