@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from pythae_fif.errors import ConfigError, importing, one_line
 from pythae_fif.files import write_bytes
@@ -24,12 +24,6 @@ JOB_FILE = "slurm.job"
 QUEUE_SECONDS = 10.0
 LATE_SECONDS = 30.0
 """How long a job may be out of the queue before its run counts as failed."""
-
-
-def _one_line(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("one line of text is needed")
-    return text
 
 
 def _minutes(limit: str) -> int:
@@ -46,8 +40,8 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-OneLine = Annotated[str, AfterValidator(_one_line)]
-"""A text that may stand in a batch script."""
+OneLine = Annotated[str, Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$")]
+"""A text without control characters or line ends, which may stand in a batch script."""
 
 
 class SlurmEngine(Engine):

@@ -136,9 +136,9 @@ def test_refused_by_slurm(slurm, tmp_path, options, message):
     ("options", "message"),
     [
         ({"time": "tomorrow"}, "time='tomorrow': 'tomorrow' is no duration"),
-        ({"partition": "a\nb"}, "one line of text is needed"),
-        ({"sbatch": {"comment": "a\n#SBATCH --x"}}, "one line of text is needed"),
-        ({"sbatch": {"a\nb": "c"}}, "one line of text is needed"),
+        ({"partition": "a\nb"}, "string should match pattern"),
+        ({"sbatch": {"comment": "a\n#SBATCH --x"}}, "string should match pattern"),
+        ({"sbatch": {"a\nb": "c"}}, "string should match pattern"),
     ],
 )
 def test_refused_at_once(options, message):
