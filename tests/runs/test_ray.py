@@ -35,7 +35,7 @@ from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.store import Store
 folder, address = sys.argv[1:]
-plan = plan_of(Path(folder), {"seeds": [0, 1]}, epochs=1500)
+plan = plan_of(Path(folder), {"seeds": [0, 1]}, epochs=500)
 engine = RayEngine(ray_address=address, cpus_per_run=1)
 sys.exit(any(outcome.error for outcome in run_all(plan, Store(folder), engine)))
 """
@@ -101,7 +101,7 @@ def test_a_driver_that_died_is_started_again(cluster, tmp_path):
     words = [sys.executable, "-c", DRIVER, str(tmp_path), cluster.address]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     driver = subprocess.Popen(words, env=environment)
-    store, plan = Store(tmp_path), plan_of(tmp_path, {"seeds": [0, 1]}, epochs=1500)
+    store, plan = Store(tmp_path), plan_of(tmp_path, {"seeds": [0, 1]}, epochs=500)
     until(lambda: list(tmp_path.rglob("train_log.jsonl")), 120)
     driver.kill()
     driver.wait()
