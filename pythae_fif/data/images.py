@@ -207,11 +207,14 @@ def _read_folder(request: Request, names: list[str], present: list[str]) -> Spli
         split: [(name.split("/")[bool(present) : -1] or [""])[0] for name in of]
         for split, of in of_splits.items()
     }
-    known = sorted({*classes["train"]})
-    if len(known) > 1 and "" not in known and {*known} == set().union(*classes.values()):
+    known, found = sorted({*classes["train"]}), set().union(*classes.values())
+    notes: tuple[str, ...] = ()
+    if len(found) > 1 and "" not in found and found == {*known}:
         labels = {split: np.searchsorted(known, of) for split, of in classes.items()}
+    elif len(found) > 1:
+        notes = ("no labels: not every image is in a subfolder that has training images",)
     source = f"folder {request.path.name}, {request.side}x{request.side}, {sizes(arrays)}"
-    return Splits("folder", **arrays, labels=labels, source=source)
+    return Splits("folder", **arrays, labels=labels, source=source, notes=notes)
 
 
 def _split(parts: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -135,7 +135,8 @@ def test_labels_are_of_all_images_or_none(more, tmp_path):
         fill_folder(tmp_path / "mine" / kind, 40)
     assert load_images("folder", data=tmp_path / "mine", image_size=8).classes == 2
     fill_folder(tmp_path / "mine" / more, 3)
-    assert load_images("folder", data=tmp_path / "mine", image_size=8).labels is None
+    splits = load_images("folder", data=tmp_path / "mine", image_size=8)
+    assert splits.labels is None and splits.notes[0].startswith("no labels: not every image is in")
 
 
 def test_folder_with_subfolders_even_linked_ones(tmp_path):
