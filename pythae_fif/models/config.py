@@ -89,8 +89,8 @@ class HutchinsonConfig(BetaConfig):
 
     Parameters:
         hutchinson_samples (int): K, Hutchinson vectors a data point. Default: 1.
-        hutchinson_kind (str): Their distribution, see
-            :func:`~pythae_fif.volume_change.sample_hutchinson`. Default: 'orthogonal'.
+        hutchinson_kind (str): Their distribution: 'orthogonal' (default), 'scaled_gaussian',
+            'gaussian' or 'rademacher'.
     """
 
     hutchinson_samples: Count = 1

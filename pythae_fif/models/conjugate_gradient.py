@@ -81,21 +81,11 @@ def rectangular_surrogate(
     whose gradient is on average that of :math:`\frac12 \log\det J^\top J` and whose value is not.
 
     Arguments:
-        encode: f, from (B, ...) to (B, d).
-        decode: g, from (B, d) to the shape of x.
-        x: Data, (B, ...).
-        eps: Hutchinson vectors, (K, B, d).
+        encode, decode, x, eps: As of :func:`~pythae_fif.volume_change.volume_surrogate`.
         jacobian_at: ``reconstruction`` is the published loss: the volume change of the decoder, at
             the projection of x. ``data`` is the off-manifold variant: that of the encoder at x
             itself, :math:`-\frac12 \log\det f'(x) f'(x)^\top`, estimated the same way.
         tolerance: See :func:`conjugate_gradient`.
-
-    Example:
-        >>> from pythae_fif.volume_change import sample_hutchinson
-        >>> encode, decode = torch.nn.Linear(5, 2), torch.nn.Linear(2, 5)
-        >>> out = rectangular_surrogate(encode, decode, torch.randn(7, 5), sample_hutchinson(7, 2))
-        >>> out.log_volume.shape, out.iterations.shape, out.iterations.max() <= 2
-        (torch.Size([7]), torch.Size([1, 7]), tensor(True))
     """
     of_encoder = jacobian_at == "data"
     with torch.enable_grad(), differentiable_kernels():

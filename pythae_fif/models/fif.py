@@ -73,7 +73,7 @@ class FIF(InjectiveFlow):
 
     Raises:
         ConfigError: Default networks without ``input_dim``, or BatchNorm in an encoder that runs
-            twice a step, as at the reconstruction: its running statistics would be wrong.
+            twice a step, as at the reconstruction.
 
     Attributes:
         surrogate_mode: How the volume term is computed: 'replay', or 'published' where a network
@@ -81,7 +81,6 @@ class FIF(InjectiveFlow):
             step chooses unless it is set.
 
     Example:
-        >>> from pythae_fif.models import FIF, FIFConfig
         >>> model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=4)).eval()
         >>> model.sample(3).shape, model.log_prob(torch.rand(5, 1, 8, 8)).shape
         (torch.Size([3, 1, 8, 8]), torch.Size([5]))

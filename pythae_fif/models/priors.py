@@ -34,10 +34,6 @@ class StandardNormal(Prior):
 
     Args:
         zeros: (d,), of the device and type of the samples.
-
-    Example:
-        >>> StandardNormal(torch.zeros(2)).log_prob(torch.zeros(1, 2)).exp()
-        tensor([0.1592])
     """
 
     def __init__(self, zeros: Tensor) -> None:
@@ -55,8 +51,7 @@ class StudentT(Prior):
     r"""A Student-t distribution of :math:`\nu` degrees of freedom, centred, of unit scale.
 
     A standard normal vector divided by :math:`\sqrt{s / \nu}`, s from a chi-squared distribution.
-    Either all coordinates share one s, and so one tail, and the density depends on the length of z
-    alone,
+    Either all coordinates share one s, and the density depends on the length of z alone,
 
     .. math::
         \log p(z) = \log\Gamma\tfrac{\nu + d}{2} - \log\Gamma\tfrac{\nu}{2}
@@ -68,10 +63,6 @@ class StudentT(Prior):
         df: :math:`\nu`, above 0.
         zeros: (d,), of the device and type of the samples.
         joint: Whether the coordinates share one s.
-
-    Example:
-        >>> StudentT(3.0, torch.zeros(2), joint=True).log_prob(torch.zeros(1, 2)).exp()
-        tensor([0.1592])
     """
 
     def __init__(self, df: float, zeros: Tensor, *, joint: bool) -> None:

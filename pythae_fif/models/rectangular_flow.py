@@ -62,7 +62,7 @@ class RectangularFlow(FIF):
         cg_iterations: Conjugate gradient steps of the last training batch, (K, B); None before.
 
     Example:
-        >>> from pythae_fif.models import RectangularFlow, RectangularFlowConfig
+        >>> import torch
         >>> model = RectangularFlow(RectangularFlowConfig(input_dim=(6,), latent_dim=3))
         >>> loss = model({"data": torch.randn(8, 6)}).loss
         >>> model.cg_iterations.shape

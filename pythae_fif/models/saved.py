@@ -35,9 +35,8 @@ class SavedModel(BaseAE):
     def load_from_folder(cls, dir_path: str, trust: bool = False) -> Self:
         """The model in a folder. ``AutoModel.load_from_folder`` takes the same arguments.
 
-        Default networks, and those of ``build_networks``, ``smooth_networks`` and
-        ``build_coupling``, are rebuilt, and their weights read. Any other is a pickle, which can
-        run code when it is opened.
+        Default networks and those of ``build_networks``, ``smooth_networks`` and ``build_coupling``
+        are rebuilt. Any other is a pickle, which can run code when it is opened.
 
         Args:
             dir_path (str): The folder.
@@ -93,12 +92,7 @@ class SavedModel(BaseAE):
 
 @contextmanager
 def loading(folder: str | Path) -> Iterator[None]:
-    """Within it a model is loaded; what torch and Pythae raise of missing or damaged files is one
-    line.
-
-    Raises:
-        DataError: In place of any error that is not of this package.
-    """
+    """Within it a model is loaded; what torch and Pythae raise of its files is one DataError."""
     try:
         yield
     except FIFError:
