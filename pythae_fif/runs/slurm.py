@@ -125,8 +125,8 @@ class SlurmEngine(Engine):
         how = store, command, self.cpus_per_run or 1, self.sbatch.get("gres") != "none"
         try:
             with executor.batch():
-                one = Job()  # type: ignore[no-untyped-call]
-                submitted = {spec: executor.submit(one, spec, *how) for spec in specs}
+                one: Any = Job
+                submitted = {spec: executor.submit(one(), spec, *how) for spec in specs}
         except submitit.core.utils.FailedJobError as error:
             raise ConfigError(f"sbatch: {one_line(error)}") from error
         jobs = {spec: str(of.job_id) for spec, of in submitted.items()}
