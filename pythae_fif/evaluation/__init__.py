@@ -45,7 +45,7 @@ EXTRACTORS = {
     "pixels": "pixels averaged to at most 16 x 16 (no network, no score)",
     "tf-inception": "the frozen graph of 2015 run by TensorFlow (extra `tensorflow`): FID and IS",
 }
-"""Name of an extractor -> one line about it; `module:function` names one of your own."""
+"""Name of an extractor -> one line about it; ``module:function`` names one of your own."""
 
 
 def known_extractor(name: str) -> str:
