@@ -1,6 +1,10 @@
 """The structure that CONTRIBUTING.md draws: nothing points backwards, no module is long."""
 
 import ast
+import configparser
+import re
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pythae_fif"
@@ -54,6 +58,25 @@ def test_nothing_points_backwards():
         if own != "__init__":
             backwards += [(path, n) for n in imported(path) - {own} if LEVEL[n] >= LEVEL[own]]
     assert backwards == []
+
+
+def test_what_is_imported_is_installed():
+    """By `pip install`, or by what that needs itself; inside functions extras are imported, too."""
+    setup = configparser.ConfigParser()
+    setup.read(PACKAGE.parent / "setup.cfg")
+    needed = {re.split("[<>=]", line)[0] for line in setup["options"]["install_requires"].split()}
+    needed |= {"typing-extensions", "markupsafe"}  # pydantic's and jinja2's
+    names = set()
+    for path in MODULES:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(str(node.module).partition(".")[0])
+    foreign = names - {"pythae_fif"} - sys.stdlib_module_names
+    homes = {name: {re.sub("[_.]", "-", home.lower()) for home in packages_distributions()[name]}
+             for name in foreign}  # fmt: skip
+    assert {name for name, of in homes.items() if not of & needed} == set()
 
 
 def test_no_module_is_longer_than_a_reader_s_patience():
