@@ -33,7 +33,7 @@ from pythae_fif.benchmark.config import Experiment, load_experiment
 from pythae_fif.benchmark.image_run import trainer_of
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.data import Splits
-from pythae_fif.errors import first_line
+from pythae_fif.errors import one_line
 from pythae_fif.files import write_bytes
 from pythae_fif.runs.provenance import processor
 from pythae_fif.training import quiet_pythae
@@ -52,7 +52,7 @@ def tried(name: str, row: Callable[[], Row], columns: list[str]) -> Row:
     except Exception as error:  # of memory, of a driver, of a net
         return {column: "" for column in columns} | {
             columns[0]: name,
-            columns[1]: first_line(error),
+            columns[1]: one_line(error),
         }
 
 

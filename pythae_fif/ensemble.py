@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from pythae_fif.device import default_device
-from pythae_fif.errors import ConfigError, first_line
+from pythae_fif.errors import ConfigError, one_line
 from pythae_fif.models import FIF
 from pythae_fif.nn.base import replace_layer
 from pythae_fif.volume_change import (
@@ -194,7 +194,7 @@ class Ensemble:
             step: Any = torch.compile(graph)
             step(*example)
         except Exception as error:  # whatever a compiler may stumble on, such as having no C++
-            self.backend = f"eager: torch.compile failed: {first_line(error)}"
+            self.backend = f"eager: torch.compile failed: {one_line(error)}"
             return self._gradients
         self.backend = "compiled"
         return cast(Callable[..., list[Tensor]], step)

@@ -70,13 +70,9 @@ def importing(extra: str, what: str) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message with its lines joined, cut off; its type's name if it has none."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message; its type's name if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """An error as one line: the message, and of others than ours the type, cut off."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, FIFError) else f"{type(error).__name__}: {text}"[:200]
 
 
 def counted(number: int, thing: str) -> str:

@@ -21,14 +21,14 @@ from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.load import open_splits
 from pythae_fif.data.names import cache_home
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import FIFError
+from pythae_fif.errors import FIFError, one_line
 from pythae_fif.evaluation import Extractor, Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import read_json
 from pythae_fif.lazy import import_named
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.spec import Spec
-from pythae_fif.runs.worker import Run, line_of
+from pythae_fif.runs.worker import Run
 from pythae_fif.sampling import FIT_STEPS
 from pythae_fif.sampling.models import embed, reconstruction_mse
 from pythae_fif.sampling.samplers import generate, generate_by_class
@@ -172,7 +172,7 @@ class ImageSpec(Spec):
                 )
             except Exception as error:  # of this sampler alone; it is raised below
                 traceback.print_exc()
-                failures.append(f"sampler {sampler}: {line_of(error)}")
+                failures.append(f"sampler {sampler}: {one_line(error)}")
                 continue
             files = {}
             if samples.ndim == 4:

@@ -11,7 +11,7 @@ from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.models import names_in
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
-from pythae_fif.errors import ConfigError, did_you_mean, first_line
+from pythae_fif.errors import ConfigError, did_you_mean, one_line
 from pythae_fif.lazy import import_named
 from pythae_fif.runs.store import Store
 from pythae_fif.validation import as_config_error
@@ -84,7 +84,7 @@ def _check_buildable(spec: ImageSpec, input_dim: tuple[int, ...], networks: bool
     except ValidationError as error:
         raise as_config_error(error, where, config_class) from error
     except Exception as error:  # the user's own function of networks raises anything
-        raise ConfigError(f"{where}: {first_line(error)}") from error
+        raise ConfigError(f"{where}: {one_line(error)}") from error
 
 
 def leaderboard(

@@ -16,12 +16,11 @@ from pythae_fif.cli.display import Display, Terminal, duration
 from pythae_fif.data import Splits
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import counted
+from pythae_fif.errors import counted, one_line
 from pythae_fif.evaluation import Features, score_samples
 from pythae_fif.runs.launch import Engine
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import line_of
 from pythae_fif.sampling.models import embed
 from pythae_fif.training import LOG_NAME, quiet_pythae, read_log
 
@@ -70,7 +69,7 @@ def print_estimate(
             try:
                 trained[model] = _training(first[model], part, size)
             except Exception as error:  # of somebody's model, anything
-                problems.append(f"model {model} fails at once: {line_of(error)}")
+                problems.append(f"model {model} fails at once: {one_line(error)}")
         if not trained:
             return problems
         timed = min(trained, key=lambda model: trained[model][0])

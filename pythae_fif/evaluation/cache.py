@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pythae_fif.errors import first_line
+from pythae_fif.errors import one_line
 from pythae_fif.files import digest, locked, set_aside, stored, write_whole
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def cached_tensors(path: Path, build: Callable[[], dict[str, Tensor]]) -> dict[s
             except OSError:
                 raise
             except Exception as error:  # of a damaged file
-                line, aside = first_line(error), set_aside(path)
+                line, aside = one_line(error), set_aside(path)
                 logger.warning("%s cannot be read (%s): set aside as %s", path, line, aside.name)
             found = build()
             write_whole(path, lambda file: torch.save(sealed(found), file))

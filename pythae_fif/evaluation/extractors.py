@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pythae_fif.errors import ConfigError, DataError, NonFiniteError, first_line
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError, one_line
 from pythae_fif.evaluation import known_extractor
 from pythae_fif.evaluation.cache import tensor_hash
 from pythae_fif.files import checksum, digest
@@ -197,7 +197,7 @@ def _own_network(name: str) -> nn.Module:
     try:
         network = import_named(known_extractor(name).replace(":", "."))()
     except Exception as error:  # the user's own code raises anything
-        raise ConfigError(f"extractor {name!r} cannot be loaded: {first_line(error)}") from error
+        raise ConfigError(f"extractor {name!r} cannot be loaded: {one_line(error)}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
             f"extractor {name!r} returns a {type(network).__name__}: a torch.nn.Module is needed, "

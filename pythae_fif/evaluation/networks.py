@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pythae_fif.errors import ConfigError, first_line, importing
+from pythae_fif.errors import ConfigError, importing, one_line
 from pythae_fif.evaluation.extractors import CHUNK, Extractor, fold_norms
 from pythae_fif.files import checksum, digest
 
@@ -116,7 +116,7 @@ def weights_file(
             raise OSError(f"{file} is another or a damaged file, its sha256 is wrong")
     except (OSError, RuntimeError) as error:
         raise ConfigError(
-            f"extractor 'inception' has no weights ({first_line(error)}): put {WEIGHTS_URL} at "
+            f"extractor 'inception' has no weights ({one_line(error)}): put {WEIGHTS_URL} at "
             f"{kept}, or name it by --extractor-weights; {OFFLINE}"
         ) from error
     return file
@@ -140,7 +140,7 @@ def tf_inception(graph: str | Path | None = None) -> Extractor:
     except Exception as error:  # TensorFlow and protobuf raise anything
         raise ConfigError(
             f"extractor 'tf-inception': name classify_image_graph_def.pb of {GRAPH} by "
-            f"--extractor-weights, not {graph} ({first_line(error)}); {OFFLINE}"
+            f"--extractor-weights, not {graph} ({one_line(error)}); {OFFLINE}"
         ) from error
     key = digest("tf-inception-2015/1: 255 x into ExpandDims", hashlib.sha256(content).hexdigest())
     return Extractor("tf-inception", "FID", network, key, score_name="IS")

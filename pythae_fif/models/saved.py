@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 import pythae_fif.nn.build
 import pythae_fif.nn.coupling  # noqa: F401 - whose builders are noted
-from pythae_fif.errors import ConfigError, DataError, FIFError, first_line, importing
+from pythae_fif.errors import ConfigError, DataError, FIFError, importing, one_line
 from pythae_fif.files import read_json, write_json
 from pythae_fif.nn.recipe import rebuild, recipe_of
 
@@ -98,4 +98,4 @@ def loading(folder: str | Path) -> Iterator[None]:
     except FIFError:
         raise
     except Exception as error:
-        raise DataError(f"{folder}: no whole saved model ({first_line(error)})") from error
+        raise DataError(f"{folder}: no whole saved model ({one_line(error)})") from error

@@ -14,7 +14,7 @@ from typing import Any
 import filelock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pythae_fif.errors import ConfigError, FIFError, StoreError, first_line
+from pythae_fif.errors import ConfigError, FIFError, StoreError, one_line
 from pythae_fif.files import TEMPORARY, locked, set_aside, stored, write_bytes, write_json
 from pythae_fif.runs.provenance import git_state, provenance
 from pythae_fif.runs.record import Record, ResultT
@@ -168,7 +168,7 @@ def work(
             if threads is not None:
                 traceback.print_exc()
             with contextlib.suppress(StoreError):  # the cause is worth more: the disk may be full
-                run.set_status("failed", error=line_of(error))
+                run.set_status("failed", error=one_line(error))
             raise
 
 
@@ -193,9 +193,3 @@ def is_locked(folder: Path) -> bool:
             return False
     except OSError as error:
         return isinstance(error, filelock.Timeout)
-
-
-def line_of(error: BaseException) -> str:
-    """An error as one line."""
-    line = first_line(error)
-    return line if isinstance(error, FIFError) else f"{type(error).__name__}: {line}"

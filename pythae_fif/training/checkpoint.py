@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from pythae_fif.errors import StoreError, first_line
+from pythae_fif.errors import StoreError, one_line
 from pythae_fif.files import checksum, set_aside, stored, whole_folder, write_json, write_whole
 from pythae_fif.training.progress import EpochRow, TrainingResult
 
@@ -102,7 +102,7 @@ class RunFiles:
         except (MemoryError, torch.cuda.OutOfMemoryError):
             raise
         except Exception as error:  # torch.load raises anything on a damaged file
-            self._set_aside(self.checkpoint, first_line(error))
+            self._set_aside(self.checkpoint, one_line(error))
             return None
 
     def write_model(self, save: Callable[[Path], None], result: TrainingResult) -> None:
@@ -119,7 +119,7 @@ class RunFiles:
                 content = {"run_id": self.run_id, "result": vars(result), "files": files}
                 write_json(folder / RESULT_NAME, content)
         except RuntimeError as error:  # of torch, for example of a full disk
-            raise StoreError(f"cannot write {self.model}: {first_line(error)}") from error
+            raise StoreError(f"cannot write {self.model}: {one_line(error)}") from error
         self.checkpoint.unlink(missing_ok=True)
 
     def trained(self) -> TrainingResult | None:
@@ -138,7 +138,7 @@ class RunFiles:
                     raise ValueError(f"{name} was changed")
             return TrainingResult(**content["result"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self._set_aside(self.model, first_line(error))
+            self._set_aside(self.model, one_line(error))
             return None
 
     def weights(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """An engine for tests: every run in this process, where a monkeypatch reaches it."""
 
+from pythae_fif.errors import one_line
 from pythae_fif.runs.launch import Engine
-from pythae_fif.runs.worker import line_of, work
+from pythae_fif.runs.worker import work
 
 
 class InProcess(Engine):
@@ -16,4 +17,4 @@ class InProcess(Engine):
                 work(spec, store, command)
                 yield spec, ""
             except Exception as error:
-                yield spec, line_of(error)
+                yield spec, one_line(error)
