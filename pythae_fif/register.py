@@ -2,7 +2,7 @@
 
 Pythae's AutoConfig and AutoModel choose among their own models by an if/elif chain over the name
 in ``model_config.json``. Their class methods are wrapped here, to look into a table first, and to
-open no pickle unless it is trusted. Its samplers know of no labels, and refuse a conditional model.
+open no pickle unless it is trusted.
 """
 
 import importlib
@@ -30,7 +30,6 @@ def register_model(config: str, model: str) -> None:
     """
     if not _MODELS:  # at once where Pythae is imported already
         register_post_import_hook(_teach, "pythae.models.auto_model")
-        register_post_import_hook(_refuse_conditional_models, "pythae.samplers.base.base_sampler")
     _MODELS[config] = model
 
 
@@ -78,16 +77,3 @@ def _model_from_hub(original: Any, _: type, args: Any, kwargs: Any) -> Any:
         return load(hf_hub_path, allow_pickle)
 
     return load(*args, **kwargs)
-
-
-def _refuse_conditional_models(base_sampler: ModuleType) -> None:
-    wrap_function_wrapper(base_sampler, "BaseSampler.__init__", _unconditional)
-
-
-def _unconditional(original: Any, sampler: Any, args: Any, kwargs: Any) -> None:
-    if getattr(args[0] if args else kwargs.get("model"), "condition_dim", 0):
-        raise ConfigError(
-            f"{type(sampler).__name__} knows no labels, and this model is conditional: pass "
-            "model.given(label), the model at one label, or draw by model.sample(n, labels=...)"
-        )
-    original(*args, **kwargs)

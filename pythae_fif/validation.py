@@ -24,20 +24,6 @@ C = TypeVar("C", bound=type)
 T = TypeVar("T")
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
-NEEDED = {
-    "greater_than_equal": "at least {ge:g} is needed",
-    "greater_than": "above {gt:g} is needed",
-    "less_than_equal": "at most {le:g} is needed",
-    "less_than": "below {lt:g} is needed",
-    "finite_number": "a finite number is needed",
-    "int_type": "a whole number is needed",
-    "float_type": "a number is needed",
-    "bool_type": "true or false is needed",
-    "list_type": "a list is needed",
-    "dict_type": "a mapping is needed",
-    "model_type": "a mapping is needed",
-}
-"""Type of pydantic's error -> what would be right; pydantic's own words for the others."""
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
@@ -174,10 +160,11 @@ def as_config_error(
         return ConfigError(f"{place}: unknown key {key!r}: {hint}")
     if path[-1:] == ["[key]"]:  # a wrong key of a mapping is a wrong value of the mapping
         del path[-2:]
-    cause, usual = context.get("error"), NEEDED.get(kind, "").format(**context)
+    cause = context.get("error")
     if isinstance(cause, ConfigError) and not path:
         return cause  # a check of several keys says all itself
-    needed = cause or usual or details["msg"][0].lower() + details["msg"][1:]
+    words = details["msg"].removeprefix("Input ")
+    needed = cause or words[0].lower() + words[1:]
     if kind == "literal_error":
         needed = did_you_mean(str(given), re.findall("'([^']*)'", context["expected"]))
     if path and path[-1] in flags:

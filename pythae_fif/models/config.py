@@ -20,7 +20,7 @@ from pythae_fif.errors import ConfigError
 from pythae_fif.models.priors import LatentDistribution
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
-from pythae_fif.volume_change.surrogates import JacobianAt
+from pythae_fif.volume_change.loss import JacobianAt
 
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

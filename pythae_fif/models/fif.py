@@ -5,6 +5,8 @@ __all__ = ["FIF", "SlowerSurrogateWarning"]
 import dataclasses
 import math
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,6 +17,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
 from torch import Tensor, nn
 
+from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.config import FIFConfig
 from pythae_fif.models.injective_flow import InjectiveFlow
@@ -28,15 +31,26 @@ from pythae_fif.volume_change import (
     squared_error,
     volume_surrogate,
 )
-from pythae_fif.volume_change.loss import FIFLoss
+from pythae_fif.volume_change.loss import (
+    FIFLoss,
+    Map,
+    Surrogate,
+    SurrogateOutput,
+    differentiable_kernels,
+    pushed_forward,
+)
 from pythae_fif.volume_change.precision import full_float32
-from pythae_fif.volume_change.replay import UnsupportedOperationError, check_replay
-from pythae_fif.volume_change.surrogates import Map, SurrogateOutput
+from pythae_fif.volume_change.replay import UnsupportedOperationError, check_replay, record
 
 EVALUATED_POINTS = 64
 """Data points of an evaluation set whose exact volume change enters the evaluation loss."""
 
-SurrogateMode = Literal["replay", "published"]
+SurrogateMode = Literal["replay", "published", "double backward"]
+SURROGATES: dict[SurrogateMode, Callable[..., SurrogateOutput]] = {
+    "replay": volume_surrogate,
+    "published": published_surrogate,
+    "double backward": partial(published_surrogate, forward_mode=False),
+}
 
 
 class SlowerSurrogateWarning(UserWarning):
@@ -77,8 +91,8 @@ class FIF(InjectiveFlow):
 
     Attributes:
         surrogate_mode: How the volume term is computed: 'replay', or 'published' where a network
-            cannot be replayed (a :class:`SlowerSurrogateWarning` tells why). The first training
-            step chooses unless it is set.
+            cannot be replayed (a :class:`SlowerSurrogateWarning` tells why), or 'double backward'
+            where it has no forward mode either. The first training step chooses unless it is set.
 
     Example:
         >>> model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=4)).eval()
@@ -151,7 +165,7 @@ class FIF(InjectiveFlow):
             x,
             self._hutchinson(x),
             self.model_config.beta_at(kwargs.get("share_done")),
-            surrogate=self.volume_term,
+            surrogate=self._surrogate(x, *given),
             reduce=torch.mean,
         )
         return ModelOutput(
@@ -162,19 +176,6 @@ class FIF(InjectiveFlow):
             z=loss.z,
             **self._watched(loss),
         )
-
-    def volume_term(self, encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
-        """The second term of the loss; arguments as of
-        :func:`~pythae_fif.volume_change.volume_surrogate`."""
-        at = self.model_config.jacobian_at
-        if self.surrogate_mode is None:
-            self._choose_surrogate(encode, decode, x)
-        if self.surrogate_mode == "replay":
-            try:
-                return volume_surrogate(encode, decode, x, eps, jacobian_at=at)
-            except UnsupportedOperationError as error:  # an operation of training mode alone
-                self._use_published(error)
-        return published_surrogate(encode, decode, x, eps, jacobian_at=at)
 
     def networks_at(self, condition: Tensor | None = None) -> tuple[Map, Map]:
         """f and g at a condition (B, c), if any, as functions of x and of z alone."""
@@ -200,24 +201,37 @@ class FIF(InjectiveFlow):
 
     # ------------------------------------------------------------------ of a training step
 
-    def _choose_surrogate(self, encode: Map, decode: Map, x: Tensor) -> None:
-        """In evaluation mode: failing in training would move BatchNorm twice."""
-        parts = self.model_config.surrogate_fraction < 1
-        try:
-            with self._in_evaluation_mode(), full_float32():
-                check_replay(encode, x, parts=parts)
-                check_replay(decode, encode(x), parts=parts)
-            self.surrogate_mode = "replay"
-        except UnsupportedOperationError as error:
-            self._use_published(error)
+    def _surrogate(self, x: Tensor, *given: Tensor) -> Surrogate:
+        """The second term of the loss, in the way that is chosen by the first batch."""
+        if self.surrogate_mode is None:
+            self.surrogate_mode = self._choose(x, *given)
+        return partial(SURROGATES[self.surrogate_mode], jacobian_at=self.model_config.jacobian_at)
 
-    def _use_published(self, error: UnsupportedOperationError) -> None:
-        self.surrogate_mode = "published"
-        warnings.warn(
-            f"{self.model_name} trains by the published surrogate, which is slower: {error}",
-            SlowerSurrogateWarning,
-            stacklevel=2,
-        )
+    def _choose(self, x: Tensor, *given: Tensor) -> SurrogateMode:
+        """Passes are compared in evaluation mode; one in training mode leaves no trace."""
+        encode, decode = self.networks_at(*given)
+        parts = self.model_config.surrogate_fraction < 1
+        buffers = [(buffer, buffer.clone()) for buffer in self.buffers()]
+        with fork_rng(), full_float32():
+            try:
+                with self._in_evaluation_mode():
+                    check_replay(encode, x, parts=parts)
+                    check_replay(decode, encode(x), parts=parts)
+                record(decode, record(encode, x).value)
+                return "replay"
+            except UnsupportedOperationError as error:
+                why = f"trains by the published surrogate, which is slower: {error}"
+            finally:
+                for buffer, before in buffers:
+                    buffer.data.copy_(before)
+            warnings.warn(f"{self.model_name} {why}", SlowerSurrogateWarning, stacklevel=2)
+            try:
+                with self._in_evaluation_mode(), differentiable_kernels():
+                    z = encode(x)
+                    pushed_forward(decode, z, z)
+                return "published"
+            except NotImplementedError:
+                return "double backward"
 
     def _hutchinson(self, x: Tensor) -> Tensor:
         """Hutchinson vectors, (K, b, d), of a share of the batch."""

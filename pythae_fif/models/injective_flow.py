@@ -96,16 +96,6 @@ class InjectiveFlow(SavedModel):
         """
         return self._of_codes(self._log_prob, x, labels)
 
-    def get_nll(
-        self, data: Tensor, n_samples: int = 1, batch_size: int = 100, labels: Labels = None
-    ) -> float:
-        """Mean exact :meth:`log_prob`; like that of Pythae's VAEs it is not negated."""
-        x = self._typed(data)
-        parts = (part.split(batch_size) for part in (x, *self._condition(labels, x)))
-        return float(
-            torch.cat([self.log_prob(*batch) for batch in zip(*parts, strict=True)]).mean()
-        )
-
     def log_volume(self, x: Any, labels: Labels = None) -> Tensor:
         """1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
         return self._of_codes(self._log_volume, x, labels)

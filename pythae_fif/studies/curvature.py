@@ -18,7 +18,7 @@ from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
 from pythae_fif.studies.spec import Finding, StudySpec, Tell, results_of
 from pythae_fif.studies.study import StudyOptions
-from pythae_fif.volume_change.surrogates import JacobianAt
+from pythae_fif.volume_change.loss import JacobianAt
 
 NOISE, BETA, RADIUS = 0.1, 0.5, 2.0
 VARIANTS: dict[JacobianAt, str] = {"data": "off-manifold", "reconstruction": "on-manifold"}

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pythae_fif.volume_change.surrogates import (
+from pythae_fif.volume_change.loss import (
     JacobianAt,
     Map,
     SurrogateOutput,

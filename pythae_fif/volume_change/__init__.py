@@ -19,5 +19,9 @@ from pythae_fif.volume_change.exact import (
     log_volume,
 )
 from pythae_fif.volume_change.hutchinson import sample_hutchinson
-from pythae_fif.volume_change.loss import fif_loss, squared_error
-from pythae_fif.volume_change.surrogates import published_surrogate, volume_surrogate
+from pythae_fif.volume_change.loss import (
+    fif_loss,
+    published_surrogate,
+    squared_error,
+    volume_surrogate,
+)

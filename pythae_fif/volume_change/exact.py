@@ -13,7 +13,6 @@ __all__ = [
     "encoder_log_volume",
     "log_volume",
     "named_samples",
-    "singular_values",
 ]
 
 from collections.abc import Callable
@@ -22,8 +21,8 @@ import torch
 from torch import Tensor
 
 from pythae_fif.errors import NonFiniteError
+from pythae_fif.volume_change.loss import differentiable_kernels
 from pythae_fif.volume_change.precision import full_float32
-from pythae_fif.volume_change.surrogates import differentiable_kernels
 
 GivenMap = Callable[..., Tensor]
 
@@ -76,21 +75,14 @@ def log_volume(jacobian: Tensor) -> Tensor:
     return volume
 
 
-def singular_values(jacobian: Tensor) -> Tensor:
-    """Singular values in descending order, (B, min(d, D)); all else as of :func:`log_volume`."""
-    _check_finite(jacobian)
-    values: Tensor = torch.linalg.svdvals(jacobian)
-    return values
-
-
 def decoder_log_volume(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
     """Log-volume of g'(z), (B,); decode is g, from codes (B, d), and what is given, to (B, ...)."""
     return _of_chunks(log_volume, decoder_jacobian, decode, z, given)
 
 
 def decoder_singular_values(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
-    """Singular values of g'(z), (B, d); arguments as of :func:`decoder_log_volume`."""
-    return _of_chunks(singular_values, decoder_jacobian, decode, z, given)
+    """Singular values of g'(z), descending, (B, d); arguments as of :func:`decoder_log_volume`."""
+    return _of_chunks(torch.linalg.svdvals, decoder_jacobian, decode, z, given)
 
 
 def encoder_log_volume(encode: GivenMap, x: Tensor, *given: Tensor) -> Tensor:

@@ -1,18 +1,12 @@
 """The precision of float32 matrix products and convolutions."""
 
-__all__ = ["at_least_float32", "full_float32"]
+__all__ = ["full_float32"]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Floating-point numbers of half precision in float32, others as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @contextmanager

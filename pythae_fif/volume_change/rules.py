@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pythae_fif.errors import FIFError
 from pythae_fif.volume_change.batch_norm import batch_norm_jvp
-from pythae_fif.volume_change.precision import at_least_float32
 
 
 class UnsupportedOperationError(FIFError, NotImplementedError):
@@ -137,7 +136,8 @@ def _batch_norm(step: Step, tangent_of: TangentOf) -> Tensor:
     if step.argument(5, "training", False):
         if step.whole is None:
             return batch_norm_jvp(tangent, x, weight, eps)
-        whole = at_least_float32(step.whole.argument(0, "input"))
+        whole = step.whole.argument(0, "input")
+        whole = whole.to(torch.promote_types(whole.dtype, torch.float32))
         running_var = torch.var(whole, [0, *range(2, x.dim())], correction=0)
     scale: Tensor = (running_var + eps).rsqrt()
     scale = scale if weight is None else scale * weight

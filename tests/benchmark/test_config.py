@@ -80,10 +80,13 @@ def test_settings_and_grid_of_one_model(tmp_path):
 
 
 WRONG = [
-    ({"models": {"ae": {"batch_size": "abc"}}}, "ae: batch_size='abc': a whole number is"),
-    ({"models": {"ae": {"learning_rate": -1}}}, "ae: learning_rate=-1: above 0 is needed"),
+    ({"models": {"ae": {"batch_size": "abc"}}}, "ae: batch_size='abc': should be a valid integer"),
+    (
+        {"models": {"ae": {"learning_rate": -1}}},
+        "ae: learning_rate=-1: should be greater than 0",
+    ),
     ({"models": {"fif": {"epoch": 7}}}, "unknown key 'epoch'"),
-    ({"models": {"fif": {"fixed": [1]}}}, r"fif: fixed=\[1\]: a mapping is needed"),
+    ({"models": {"fif": {"fixed": [1]}}}, r"fif: fixed=\[1\]: should be a valid dictionary"),
     ({"models": {"fif": {"grid": {"beta": [5, 5.0]}}}}, "none twice"),
     ({"learning_rate": math.nan}, "learning_rate=nan"),
     ({"num_samples": 9}, "profiles: tiny: num_samples=9"),
@@ -188,7 +191,7 @@ def test_what_a_model_file_leaves_out():
     [
         ({"samplers": ["normale"]}, "did you mean 'normal'"),
         ({"samplers": []}, "at least one"),
-        ({"notes": "one"}, "notes='one': a list is needed"),
+        ({"notes": "one"}, "notes='one': should be a valid list"),
     ],
 )
 def test_bad_model_file(tmp_path, change, part):
@@ -206,7 +209,7 @@ def test_bad_model_file(tmp_path, change, part):
         ("profiles: {quick: {epoch: 3}}", ["own.yaml", "quick", "'epoch'", "mean 'epochs'"]),
         ("profiles: {swift: {epochs: 3}}", ["own.yaml", "swift", "batch_size: field required"]),
         ("profiles: 3", ["own.yaml", "profiles=3", "dict"]),
-        ("latent_dim: .nan", ["own.yaml", "latent_dim=nan", "whole number"]),
+        ("latent_dim: .nan", ["own.yaml", "latent_dim=nan", "valid integer"]),
         ("models: fif", ["models", "list", "'fif'"]),
         ("models: [fi]", ["'fi' is unknown", "did you mean 'fif'"]),
         ("models: []", ["own.yaml", "models", "at least one"]),

@@ -155,9 +155,6 @@ class TestErrors:
             pipeline(build("VAE"), extractor="classifier")
         with pytest.raises(ConfigError, match=r"does not take a table"):
             pipeline(FIF(FIFConfig(input_dim=(8, 8), latent_dim=2)))
-        conditional = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=3))
-        with pytest.raises(ConfigError, match=r"knows no labels, .*given\(label\)"):
-            pipeline(conditional)
         run = pipeline(build("VAE"), samplers.GaussianMixtureSamplerConfig())
         with pytest.raises(ConfigError, match="GaussianMixtureSampler must be fitted"):
             run(None, held_out)

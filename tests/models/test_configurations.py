@@ -18,13 +18,13 @@ FLOWS = [DNFConfig, TrumpetConfig]
 WRONG = [
     (CONFIGS, {"latent_dims": 3}, "unknown key 'latent_dims': did you mean 'latent_dim'"),
     (CONFIGS, {"latent_dim": 17}, "latent_dim=17: at most 16, that of the data"),
-    ([FIFConfig], {"latent_dim": 0}, "latent_dim=0: at least 1 is needed"),
+    ([FIFConfig], {"latent_dim": 0}, "latent_dim=0: should be greater than or equal to 1"),
     ([FIFConfig], {"latent_distribution": "cauchy"}, "latent_distribution='cauchy': valid: normal"),
     ([FIFConfig], {"noise": -0.1}, "noise=-0.1"),
-    ([FIFConfig], {"student_t_df": 0}, "student_t_df=0: above 0 is needed"),
+    ([FIFConfig], {"student_t_df": 0}, "student_t_df=0: should be greater than 0"),
     (WITH_BETA, {"betta": 3}, "unknown key 'betta': did you mean 'beta'"),
-    (WITH_BETA, {"beta": -1}, "beta=-1: at least 0 is needed"),
-    (WITH_BETA, {"beta": math.nan}, "beta=nan: a finite number is needed"),
+    (WITH_BETA, {"beta": -1}, "beta=-1: should be greater than or equal to 0"),
+    (WITH_BETA, {"beta": math.nan}, "beta=nan: should be a finite number"),
     ([TrumpetConfig], {"beta": 3.0}, "unknown key 'beta'"),
     (HUTCHINSON, {"hutchinson_samples": 4}, "hutchinson_samples=4: at most 3"),
     (HUTCHINSON, {"hutchinson_kind": "rademachr"}, "did you mean 'rademacher'"),
@@ -38,7 +38,7 @@ WRONG = [
     ([RectangularFlowConfig], {"cg_tolerance": 0.0}, "cg_tolerance=0.0"),
     ([RectangularFlowConfig], {"jacobian_at": "detached_reconstruction"}, "jacobian_at='detached"),
     ([FIFConfig], {"surrogate_fraction": 0}, "surrogate_fraction=0"),
-    ([DNFConfig], {"noise": 0.0}, "noise=0.0: above 0 is needed"),
+    ([DNFConfig], {"noise": 0.0}, "noise=0.0: should be greater than 0"),
     ([TrumpetConfig], {"manifold_share": 1.0}, "manifold_share=1.0"),
 ]
 

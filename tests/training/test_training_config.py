@@ -20,7 +20,7 @@ COUPLED = CoupledOptimizerTrainerConfig
     [
         ({"amp": True}, "precision='bfloat16'"),
         ({"steps_predict": 2}, "steps_predict=2: no predictions"),
-        ({"num_epochs": 0}, "num_epochs=0: at least 1 is needed"),
+        ({"num_epochs": 0}, "num_epochs=0: should be greater than or equal to 1"),
         ({"precision": "float16"}, "precision='float16': did you mean 'bfloat16'"),
         ({"lr": 1e-3}, "unknown key 'lr': did you mean 'learning_rate'"),
         ({"learn_rate": 1e-3}, "unknown key 'learn_rate': did you mean 'learning_rate'"),
