@@ -40,7 +40,7 @@ from pythae_fif.volume_change.loss import (
     pushed_forward,
 )
 from pythae_fif.volume_change.precision import full_float32
-from pythae_fif.volume_change.replay import UnsupportedOperationError, check_replay, record
+from pythae_fif.volume_change.replay import Tape, UnsupportedOperationError, check_replay
 
 EVALUATED_POINTS = 64
 """Data points of an evaluation set whose exact volume change enters the evaluation loss."""
@@ -61,15 +61,10 @@ class FIF(InjectiveFlow):
     r"""Free-form injective flow (Sorrenson et al., 'Lifting Architectural Constraints of Injective
     Flows', ICLR 2024).
 
-    Encoder f and decoder g are unconstrained networks. In training the loss of a data point is
-
-    .. math::
-        -\log p_Z(f(x)) - \frac{1}{K} \sum_k \epsilon_k^\top f'(x) \,
-        \text{stop\_gradient}(g'(z) \epsilon_k) + \beta \lVert g(f(x)) - x \rVert^2
-
-    (eq. 7), whose *value* says nothing about the fit. In evaluation mode it is the exact value of
-    what the gradient descends (approximately, where g' is near the pseudo-inverse of f'), so that
-    trainers can tell which model to keep: off the manifold
+    Encoder f and decoder g are unconstrained networks. In training the loss is that of eq. 7, see
+    :func:`~pythae_fif.volume_change.fif_loss`, whose *value* says nothing about the fit. In
+    evaluation mode it is the exact value of what the gradient descends (approximately, where g' is
+    near the pseudo-inverse of f'), so that trainers can tell which model to keep: off the manifold
 
     .. math:: -\log p_Z(f(x)) - \frac12 \log\det f'(x) f'(x)^\top
         + \beta \lVert g(f(x)) - x \rVert^2
@@ -217,7 +212,7 @@ class FIF(InjectiveFlow):
                 with self._in_evaluation_mode():
                     check_replay(encode, x, parts=parts)
                     check_replay(decode, encode(x), parts=parts)
-                record(decode, record(encode, x).value)
+                Tape(decode, Tape(encode, x).value)
                 return "replay"
             except UnsupportedOperationError as error:
                 why = f"trains by the published surrogate, which is slower: {error}"

@@ -2,7 +2,6 @@
 
 __all__ = ["Labels", "LazyOutput", "as_condition", "as_data", "output_of", "without_gradients"]
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -26,16 +25,12 @@ def as_data(x: Any, model: Any) -> Tensor:
     """
     name, dim = model.model_name, model.model_config.input_dim
     like = next(model.parameters())
-    if not isinstance(x, Tensor):
-        array = np.asarray(x)
-        x = torch.tensor(array, device=like.device) if array.dtype.kind == "f" else array
-    if not isinstance(x, Tensor) or not x.is_floating_point():
+    x = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x), device=like.device)
+    if not x.is_floating_point():
         raise DataError(
             f"{name}: data must be floating-point numbers as in training, not {x.dtype}"
         )
-    # Rows of the same size may be images that are flat; channels last are something else.
-    moved = dim is not None and x.dim() == 1 + len(dim) and tuple(x.shape[1:]) != tuple(dim)
-    if dim is not None and (moved or x.shape[1:].numel() != math.prod(dim)):
+    if dim is not None and tuple(x.shape[1:]) != tuple(dim):
         raise DataError(f"{name}: data of shape {tuple(x.shape)} for input_dim={tuple(dim)}")
     return x.to(like.dtype)
 
@@ -59,10 +54,10 @@ def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | N
         if labels is not None:
             raise ConfigError("a model of condition_dim=0 takes no labels")
         return None
-    indices = f"class indices 0 to {condition_dim - 1}"
+    count, indices = len(like), f"class indices 0 to {condition_dim - 1}"
     if labels is None:
         raise ConfigError(f"a model of condition_dim={condition_dim} needs labels: {indices}")
-    count, labels = len(like), torch.as_tensor(labels, device=like.device)
+    labels = torch.as_tensor(labels, device=like.device)
     if labels.shape == (count, condition_dim):
         return labels.to(like.dtype)
     if labels.dim() == 0:

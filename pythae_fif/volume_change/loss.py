@@ -29,7 +29,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pythae_fif.errors import DataError
-from pythae_fif.volume_change.replay import record
+from pythae_fif.volume_change.replay import Tape
 
 JacobianAt = Literal["data", "reconstruction", "detached_reconstruction"]
 
@@ -108,11 +108,11 @@ def volume_surrogate(
         (torch.Size([7]), torch.Size([7, 2]), torch.Size([7, 5]))
     """
     with torch.enable_grad():
-        f = outer = record(encode, x.detach())
+        f = outer = Tape(encode, x.detach())
         _check(eps, f.value.shape)
-        g = record(decode, f.value)
+        g = Tape(decode, f.value)
         if jacobian_at != "data":
-            outer = record(encode, _place(g.value, jacobian_at))
+            outer = Tape(encode, _place(g.value, jacobian_at))
         with torch.no_grad():
             pushed = [g.jvp(vector) for vector in eps]
         products = [

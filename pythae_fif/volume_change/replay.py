@@ -7,9 +7,10 @@ the tangent is the same convolution without its bias, an activation multiplies i
 result is ordinary autograd arithmetic, so that one backward pass gives its gradient.
 """
 
-__all__ = ["Tape", "UnsupportedOperationError", "check_replay", "record"]
+__all__ = ["Tape", "UnsupportedOperationError", "check_replay"]
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -21,43 +22,36 @@ from pythae_fif.volume_change.precision import full_float32
 from pythae_fif.volume_change.rules import CONSTANT, RULES, Step, UnsupportedOperationError
 
 
-def record(function: Callable[[Tensor], Tensor], point: Tensor) -> "Tape":
-    """Runs a function of PyTorch's operations once, as always, and notes them.
+class Tape(TorchFunctionMode):
+    """Runs a function of PyTorch's operations once, as always, and notes those on tensors that
+    depend on its point; it is then their linear map.
+
+    Args:
+        function: From (B, ...) to (B, ...).
+        point: Its input.
+
+    Attributes:
+        value: What the function returned.
 
     Raises:
         UnsupportedOperationError: An operation has no rule, or writes into its argument.
 
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
-        >>> tape = record(net, torch.zeros(5, 3))
+        >>> tape = Tape(net, torch.zeros(5, 3))
         >>> tape.value.shape, tape.jvp(torch.ones(5, 3)).shape
         (torch.Size([5, 2]), torch.Size([5, 2]))
     """
-    tape = Tape(point)
-    with tape:
-        tape.value = function(point)
-    return tape
 
-
-class Tape(TorchFunctionMode):
-    """Notes operations on tensors that depend on a point, and is then their linear map.
-
-    Args:
-        point: The input, (B, ...).
-
-    Attributes:
-        value: What the function returned.
-    """
-
-    value: Tensor
-
-    def __init__(self, point: Tensor) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor], point: Tensor) -> None:
         super().__init__()
         self._point = point
         self._steps: list[Step] = []
         self._follows = {id(point): point}  # all that is computed of it, masks and constants too
         self._moves = {id(point)}
         self._with_gradient = torch.is_grad_enabled()
+        with self:
+            self.value = function(point)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -131,7 +125,7 @@ def check_replay(function: Callable[[Tensor], Tensor], point: Tensor, *, parts: 
     """
     with torch.enable_grad(), full_float32():
         point = point.detach().requires_grad_()
-        tape = record(function, point)
+        tape = Tape(function, point)
         # Numbers of both signs that need no generator, whose state is the training's.
         u = torch.arange(1, tape.value.numel() + 1, device=point.device).sin().to(tape.value)
         u = u.view_as(tape.value)
@@ -144,9 +138,8 @@ def check_replay(function: Callable[[Tensor], Tensor], point: Tensor, *, parts: 
                     "(an autograd.Function)"
                 )
             if parts and len(point) > 1:
-                try:
+                with suppress(RuntimeError, IndexError):
                     error = (tape.jvp(v[:-1]) - product[:-1]).norm()
-                except (RuntimeError, IndexError):
-                    error = torch.tensor(torch.inf)
-                if not error <= 1e-3 * product[:-1].norm():
-                    raise UnsupportedOperationError("the samples of a batch meet in a network")
+                    if error <= 1e-3 * product[:-1].norm():
+                        return
+                raise UnsupportedOperationError("the samples of a batch meet in a network")

@@ -48,7 +48,7 @@ def model() -> FIF:
 
 
 @pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("shape", [(2, 4, 4), (3, 4, 4), (4, 4, 1), (4, 1, 4), (15,)])
+@pytest.mark.parametrize("shape", [(2, 4, 4), (3, 4, 4), (4, 4, 1), (4, 1, 4), (16,)])
 def test_data_of_another_shape_are_refused(model, score, shape):
     """A multiple of the size, too, of which an MLP would make more rows, and channels last."""
     with pytest.raises(DataError, match="for input_dim="):
@@ -56,19 +56,12 @@ def test_data_of_another_shape_are_refused(model, score, shape):
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_data_may_be_flattened(model, score):
-    found, expected = getattr(model, score)(X.flatten(1)), getattr(model, score)(X)
-    assert torch.equal(found.reshape(expected.shape), expected)
-
-
-@pytest.mark.parametrize("score", SCORES)
 def test_data_take_the_type_of_the_weights(model, score):
     expected = getattr(model, score)(X)
     assert torch.equal(getattr(model, score)(X.double()), expected)
-    with pytest.raises(DataError, match="floating-point numbers as in training"):
-        getattr(model, score)((255 * X).to(torch.uint8))
     assert torch.equal(getattr(model, score)(X.numpy()), expected)
-    for wrong in ((255 * X).to(torch.uint8).numpy(), [["a"]], None):
+    pixels = (255 * X).to(torch.uint8)
+    for wrong in (pixels, pixels.numpy()):
         with pytest.raises(DataError, match="floating-point numbers as in training, not"):
             getattr(model, score)(wrong)
     assert getattr(model, score)(X[:0]).shape == (0, *expected.shape[1:])

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pythae_fif.volume_change import volume_surrogate
 from pythae_fif.volume_change.batch_norm import batch_norm_jvp
-from pythae_fif.volume_change.replay import UnsupportedOperationError, check_replay, record
+from pythae_fif.volume_change.replay import Tape, UnsupportedOperationError, check_replay
 
 D, B = 6, 5
 
@@ -51,7 +51,7 @@ def test_products_and_their_gradients_are_those_of_pytorch(function):
     for rows in (B, 2):
         point = x.clone().requires_grad_()
         products = [
-            record(function, point).jvp(v[:rows]),
+            Tape(function, point).jvp(v[:rows]),
             torch.func.jvp(function, (point[:rows],), (v[:rows],))[1],
         ]
         torch.testing.assert_close(*products)
@@ -64,7 +64,7 @@ def test_products_and_their_gradients_are_those_of_pytorch(function):
 
 
 def test_a_network_that_only_rounds_has_a_derivative_of_zero():
-    tape = record(lambda x: (2 * x).round(), torch.randn(B, D))
+    tape = Tape(lambda x: (2 * x).round(), torch.randn(B, D))
     assert torch.equal(tape.jvp(torch.ones(B, D)), torch.zeros(B, D))
 
 
@@ -117,7 +117,7 @@ def test_writing_into_a_tensor_is_no_operation_that_is_missed():
         return out
 
     with pytest.raises(UnsupportedOperationError, match="__setitem__ has no rule"):
-        record(write, torch.randn(B, D))
+        Tape(write, torch.randn(B, D))
 
 
 @given(st.integers(0, 2**31), st.sampled_from([torch.float32, torch.float64]))
@@ -133,7 +133,7 @@ def test_a_function_that_hides_nothing_passes(seed, dtype):
 def test_tangents_of_a_layer_end_with_it():
     """Without gradient no more than two layers' tangents live at a time."""
     layers = [layer for _ in range(10) for layer in (nn.Linear(8, 8), nn.Tanh())]
-    tape = record(nn.Sequential(*layers), torch.randn(4, 8))
+    tape = Tape(nn.Sequential(*layers), torch.randn(4, 8))
     made, alive = [], 0
 
     class Watch(TorchDispatchMode):
@@ -153,7 +153,7 @@ def test_tangents_of_a_layer_end_with_it():
 
 def test_slopes_are_in_the_precision_of_the_network():
     net, x = nn.LeakyReLU(0.1), -torch.ones(1, 1)
-    assert record(net, x).jvp(x).item() == -0.1
+    assert Tape(net, x).jvp(x).item() == -0.1
 
 
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float32])
