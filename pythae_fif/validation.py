@@ -6,18 +6,13 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic.dataclasses
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from typing_extensions import dataclass_transform
 
 from pythae_fif.errors import ConfigError, did_you_mean
-
-if TYPE_CHECKING:  # the type checker wants its name, which pydantic keeps to itself
-    from pydantic._internal._model_construction import ModelMetaclass
-else:
-    ModelMetaclass = type(BaseModel)
 
 M = TypeVar("M", bound=BaseModel)
 C = TypeVar("C", bound=type)
@@ -26,19 +21,10 @@ T = TypeVar("T")
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
-class _RaisesConfigError(ModelMetaclass):
-    def __call__(cls, *args: Any, **values: Any) -> Any:
-        try:
-            return super().__call__(*args, **values)
-        except ValidationError as error:
-            raise as_config_error(error, cls.__name__, cls) from error
-
-
-class Checked(BaseModel, metaclass=_RaisesConfigError):
+class Checked(BaseModel):
     """Base of what is read from YAML files and flags: immutable, and no key is unknown.
 
-    A text is no number and a boolean no integer. The constructor raises :class:`ConfigError`.
+    A text is no number and a boolean no integer. What others give is read by :func:`read_checked`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())

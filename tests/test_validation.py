@@ -116,10 +116,9 @@ def test_whole_numbers_are_taken_as_what_they_are(value):
         assert f"latent_dim={value!r}" in line({"latent_dim": value})
 
 
-@pytest.mark.parametrize("make", [lambda: Inner(size=0), lambda: Old(beta=-1.0)])
-def test_constructors_raise_the_same_line(make):
-    with pytest.raises(ConfigError, match=r"^(Inner: size=0|Old: beta=-1.0): should be greater"):
-        make()
+def test_a_constructor_in_pythae_s_style_raises_the_same_line():
+    with pytest.raises(ConfigError, match=r"^Old: beta=-1.0: should be greater"):
+        Old(beta=-1.0)
 
 
 def test_names_are_imported_when_they_are_used():

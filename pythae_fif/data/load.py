@@ -23,6 +23,7 @@ from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, by_sides
 from pythae_fif.data.tables import table_file
 from pythae_fif.errors import ConfigError, DataError, StoreError, did_you_mean
 from pythae_fif.files import digest, locked, read_json, set_aside, stored, whole_folder, write_json
+from pythae_fif.validation import read_checked
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def load_images(
         DataError: The data are missing, unreadable, or not what the name promises.
     """
     root, path = (None if of is None else str(of) for of in (data_root, data))
-    asked = DataOptions(data_root=root, data=path, **options)
+    asked = read_checked(DataOptions, {"data_root": root, "data": path, **options}, "load_images")
     return load(name, asked, image_size=image_size, crop=crop)
 
 

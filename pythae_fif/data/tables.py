@@ -17,6 +17,7 @@ from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.names import DATA_VARIABLE, TABULAR_DATASETS, Request, TableOptions, data_home
 from pythae_fif.data.splits import Columns, Source, Splits, shuffled_split, sizes
 from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line
+from pythae_fif.validation import read_checked
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -59,7 +60,7 @@ def load_table(table: "str | Path | DataFrame", **options: Any) -> Splits:
         ConfigError: An unknown option or column.
         DataError: No table, or too few rows or columns that can be modelled.
     """
-    asked = TableOptions(**options)
+    asked = read_checked(TableOptions, options, "load_table")
     frame = _read(Path(table).expanduser()) if isinstance(table, str | Path) else table
     where = Path(table).name if isinstance(table, str | Path) else "DataFrame"
     frame = frame.reset_index(drop=True).rename(columns=lambda name: str(name).strip())

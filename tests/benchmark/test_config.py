@@ -182,14 +182,13 @@ def test_what_a_model_file_leaves_out():
     for variational, more in ((False, []), (True, ["two_stage"])):
         entry = ModelEntry(**required, variational=variational)
         assert entry.samplers == ["normal", "gaussian", "gmm", "maf", "iaf", *more]
-    with pytest.raises(ConfigError, match="source: field required"):
-        ModelEntry(**{name: required[name] for name in required if name != "source"})
 
 
 @pytest.mark.parametrize(
     ("change", "part"),
     [
         ({"samplers": ["normale"]}, "did you mean 'normal'"),
+        ({"source": None}, "source=None: should be a valid string"),
         ({"samplers": []}, "at least one"),
         ({"notes": "one"}, "notes='one': should be a valid list"),
     ],

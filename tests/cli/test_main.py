@@ -158,11 +158,11 @@ def test_an_unknown_flag_is_one_line_with_the_nearest(flag, hint):
     [
         ("lst", ["unknown command 'lst': did you mean 'list'? valid: run, study, list, "]),
         ("run digits", ["run does not take 'digits'"]),
-        ("--latent-dim 0", ["--latent-dim 0: at least 1"]),
+        ("--latent-dim 0", ["--latent-dim 0: should be greater than or equal to 1"]),
         ("--models fiff", ["'fiff' is unknown", "did you mean 'fif'"]),
         ("--dataset digit", ["--dataset 'digit' is unknown", "did you mean 'digits'"]),
         ("--profile paper", ["profile 'paper'", "quick"]),
-        ("--beta -1", ["--beta -1.0: at least 0"]),
+        ("--beta -1", ["--beta -1.0: should be greater than or equal to 0"]),
         ("--beta 3 --models ae", ["--beta", "fif"]),
         ("--image-size 16", ["image_size=16", "8x8"]),
         ("--data here", ["--data", "folder, npz and csv"]),
