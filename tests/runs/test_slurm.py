@@ -17,6 +17,7 @@ from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.slurm import SlurmEngine, _minutes
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Status
+from pythae_fif.validation import read_checked
 
 pytest.importorskip("submitit", reason="needs submitit")
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
@@ -143,7 +144,7 @@ def test_refused_by_slurm(slurm, tmp_path, options, message):
 )
 def test_refused_at_once(options, message):
     with pytest.raises(ConfigError, match=message):
-        SlurmEngine(**options)
+        read_checked(SlurmEngine, options, "engine slurm")
 
 
 def test_what_is_missing(tmp_path, monkeypatch):
