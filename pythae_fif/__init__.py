@@ -9,7 +9,7 @@ __all__ = ["FIF", "FIFConfig", "FIFTrainer", "FIFTrainerConfig", "__version__"]
 from typing import TYPE_CHECKING
 
 from pythae_fif.lazy import lazily
-from pythae_fif.register import register_model
+from pythae_fif.register import teach_pythae
 
 if TYPE_CHECKING:
     from pythae_fif.models import FIF, FIFConfig
@@ -19,8 +19,4 @@ else:
 
 __version__ = "0.2.0"
 
-register_model("FIFConfig", "pythae_fif.models.FIF")
-register_model("RectangularFlowConfig", "pythae_fif.models.RectangularFlow")
-register_model("DNFConfig", "pythae_fif.baselines.DNF")
-register_model("RHVAEConfig", "pythae_fif.baselines.RHVAE")
-register_model("TrumpetConfig", "pythae_fif.baselines.Trumpet")
+teach_pythae()

@@ -16,34 +16,32 @@ from wrapt import register_post_import_hook, wrap_function_wrapper
 
 from pythae_fif.errors import ConfigError
 
-_MODELS: dict[str, str] = {}
-"""Name of a configuration class -> import path of its model."""
+MODELS = {
+    "FIFConfig": "pythae_fif.models.FIF",
+    "RectangularFlowConfig": "pythae_fif.models.RectangularFlow",
+    "DNFConfig": "pythae_fif.baselines.DNF",
+    "RHVAEConfig": "pythae_fif.baselines.RHVAE",
+    "TrumpetConfig": "pythae_fif.baselines.Trumpet",
+}
+"""Name of a configuration class, as ``model_config.json`` has it -> import path of its model."""
 
 
-def register_model(config: str, model: str) -> None:
-    """Registers a model under the name of its configuration class; doing so twice is harmless.
+def teach_pythae() -> None:
+    """Makes the models known to Pythae, at once or as soon as that is imported."""
 
-    Args:
-        config: The class's name, as ``model_config.json`` has it.
-        model: Import path of the model, whose ``config_class`` is that class. It is imported when
-            such a file is first read.
-    """
-    if not _MODELS:  # at once where Pythae is imported already
-        register_post_import_hook(_teach, "pythae.models.auto_model")
-    _MODELS[config] = model
+    def teach(auto_model: ModuleType) -> None:
+        wrap_function_wrapper(auto_model, "AutoConfig.from_json_file", _config_from_json_file)
+        wrap_function_wrapper(auto_model, "AutoModel.load_from_folder", _model_from_folder)
+        wrap_function_wrapper(auto_model, "AutoModel.load_from_hf_hub", _model_from_hub)
 
-
-def _teach(auto_model: ModuleType) -> None:
-    wrap_function_wrapper(auto_model, "AutoConfig.from_json_file", _config_from_json_file)
-    wrap_function_wrapper(auto_model, "AutoModel.load_from_folder", _model_from_folder)
-    wrap_function_wrapper(auto_model, "AutoModel.load_from_hf_hub", _model_from_hub)
+    register_post_import_hook(teach, "pythae.models.auto_model")
 
 
 def _registered(json_path: str | Path) -> Any:
     """The model of a configuration file, None where it is none of ours."""
     path = Path(json_path)
     name = json.loads(path.read_text("utf-8")).get("name") if path.is_file() else None
-    module, _, model = _MODELS.get(name or "", "").rpartition(".")
+    module, _, model = MODELS.get(name or "", "").rpartition(".")
     return getattr(importlib.import_module(module), model) if module else None
 
 

@@ -29,10 +29,6 @@ class Checked(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON or YAML."""
-        return self.model_dump(mode="json")
-
 
 @dataclass(frozen=True)
 class Flag:

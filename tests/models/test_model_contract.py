@@ -20,7 +20,6 @@ from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.nn.coupling import build_coupling
-from pythae_fif.register import register_model
 
 FLOW = {"steps": 1, "hidden_channels": 8, "latent_blocks": 2, "latent_hidden_dim": 8}
 
@@ -303,7 +302,6 @@ def test_importing_the_package_imports_neither_pythae_nor_torch():
 def test_automodel_still_knows_pythae_s_own_and_refuses_others(tmp_path):
     from pythae.models import AE, AEConfig
 
-    register_model("FIFConfig", "pythae_fif.models.FIF")
     AE(AEConfig(input_dim=(1, 4, 4), latent_dim=2)).save(str(tmp_path))
     assert isinstance(AutoModel.load_from_folder(str(tmp_path)), AE)
     (tmp_path / "model_config.json").write_text('{"name": "NoSuchConfig"}')
