@@ -43,10 +43,6 @@ def tokens(x):
     return x.view(-1, 4, 4)
 
 
-def heads(x):
-    return x.view(-1, 2, 4, 2)
-
-
 def of_images(layer):
     return layer, lambda layer, x: layer(images(x)).flatten(1)
 
@@ -57,18 +53,6 @@ def of_tokens(layer):
 
 def function(apply):
     return None, lambda _, x: apply(x)
-
-
-def timm_attention(qkv, x):
-    t = tokens(x)
-    q, k, v = qkv(t).reshape(len(t), 4, 3, 2, 2).permute(2, 0, 3, 1, 4).unbind(0)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(len(t), 16)
-
-
-def masked(x):
-    q, mask = heads(x), torch.ones(4, 4, dtype=torch.bool).triu(-1)
-    out = F.scaled_dot_product_attention(q, q.flip(2), q.cos(), mask, scale=0.7)
-    return (out + F.scaled_dot_product_attention(q, q, q, is_causal=True)).flatten(1)
 
 
 def with_weights(attention, x):
@@ -120,23 +104,10 @@ def resized(x):
     return out[:, :, ::2, 1::2].flatten(1) + out[:, :, 3:7, 3:7].flatten(1)
 
 
-def pooled(x):
-    image = images(x)
-    pools = F.max_pool2d(image, 2), F.avg_pool2d(image, 2), F.adaptive_avg_pool2d(image, 2)
-    best, index = F.max_pool2d(image, 2, return_indices=True)
-    back = F.max_unpool2d(best, index, 2)
-    return sum(pools).repeat(1, 1, 2, 2).flatten(1) + back.flatten(1)
-
-
 def sampled(layer, x):
     shift = 0.1 * layer(x).view(-1, 4, 4, 2)
     grid = F.affine_grid(torch.eye(2, 3)[None] * 0.8, [1, 1, 4, 4], align_corners=False)
     return F.grid_sample(images(x), grid + shift.tanh(), align_corners=False).flatten(1)
-
-
-def kinked(layer, x):
-    y = F.leaky_relu(x, 0.2) + F.hardswish(x) + F.hardtanh(x) + F.relu6(x)
-    return y + layer(x.view(-1, 2, 8)).flatten(1) + F.threshold(x, 0.1, 0.0)
 
 
 def recurrent(layer, x):
@@ -164,19 +135,12 @@ BLOCKS = {
         lambda f, x: f(x.view(-1, 4, 2, 2)).flatten(1),
     ),
     "rms norm": of_tokens(lambda: nn.RMSNorm(4)),
-    "normalize": function(
-        lambda x: F.normalize(x) + F.local_response_norm(tokens(x), 2).flatten(1)
-    ),
     "rounded": function(lambda x: x + x.round() * x.sign() + x.floor()),
     "softmax": function(lambda x: tokens(x).softmax(-1).flatten(1) + F.log_softmax(x, 1)),
-    "attention with masks": function(masked),
-    "attention as in timm": (lambda: nn.Linear(4, 12), timm_attention),
     "multihead attention": (lambda: nn.MultiheadAttention(4, 2), with_weights),
     "transformer encoder": of_tokens(
         lambda: nn.TransformerEncoderLayer(4, 2, 8, 0.1, "gelu", batch_first=True)
     ),
-    "kinked activations": (lambda: nn.PReLU(2), kinked),
-    "pooling": function(pooled),
     "interpolation": function(resized),
     "grid sample": (lambda: nn.Linear(16, 32), sampled),
     "shapes": function(shapes),
@@ -189,10 +153,6 @@ BLOCKS = {
     "spectral norm": (
         lambda: parametrizations.spectral_norm(nn.Linear(16, 16)),
         lambda f, x: f(x).sin(),
-    ),
-    "weight norm": (
-        lambda: parametrizations.weight_norm(nn.Conv1d(4, 4, 1)),
-        lambda f, x: f(tokens(x)).sin().flatten(1),
     ),
     "convolutions on a line": (
         lambda: nn.Sequential(nn.Conv1d(2, 3, 2, stride=2), nn.ConvTranspose1d(3, 2, 2, stride=2)),
@@ -211,7 +171,7 @@ BLOCKS = {
 
 REPLAYED = {
     "arithmetic", "convolutions and batch norm", "convolutions on a line", "interpolation",
-    "powers", "rounded", "shapes", "softmax", "spectral norm", "weight norm", "windows",
+    "powers", "rounded", "shapes", "softmax", "spectral norm", "windows",
 }  # fmt: skip
 """The other networks train by the published surrogate."""
 WITH_STATE = ("instance norm", "dropout", "spectral norm", "lstm")

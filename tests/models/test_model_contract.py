@@ -1,7 +1,6 @@
 """What all models of this package do: density, samples, files, AutoModel, the fresh process."""
 
 import copy
-import importlib
 import json
 import pickle
 import subprocess
@@ -212,13 +211,10 @@ def test_a_network_that_was_changed_is_not_rebuilt(tmp_path):
     "recipe",
     [
         {"builder": "system", "args": ["id"], "kwargs": {}, "structure": ""},
-        {"builder": ["build_networks"], "args": [], "kwargs": {}, "structure": ""},
         {"builder": "build_networks", "args": ["x", [1, 8, 8], 3], "kwargs": {}, "structure": ""},
         {"builder": "build_networks", "args": ["convnet", [1, 8, 8], 3], "kwargs": {},
          "structure": ""},
-        {"builder": "build_networks", "args": 3, "kwargs": {}, "structure": ""},
         [1],
-        "build_networks",
     ],
 )  # fmt: skip
 def test_a_recipe_of_something_else_is_one_line(recipe, tmp_path):
@@ -251,45 +247,6 @@ def test_a_fresh_process_loads_by_automodel(pythae_first, tmp_path):
     flow = "m = AutoModel.load_from_folder(sys.argv[1]); print(m.encoder.flow is m.decoder.flow)"
     code = "\n".join(["import sys", *imports, LOAD, flow])
     assert run(code, tmp_path) == ["RectangularFlow", "True"]
-
-
-OWN = """
-import torch
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
-
-
-class Encoder(BaseEncoder):
-    def __init__(self, columns, latent_dim):
-        super().__init__()
-        self.network = torch.nn.Linear(columns, latent_dim)
-
-    def forward(self, x):
-        return ModelOutput(embedding=self.network(x))
-
-
-class Decoder(BaseDecoder):
-    def __init__(self, latent_dim, columns):
-        super().__init__()
-        self.network = torch.nn.Linear(latent_dim, columns)
-
-    def forward(self, z):
-        return ModelOutput(reconstruction=self.network(z))
-"""
-
-
-def test_a_process_without_their_module_opens_own_networks(tmp_path, monkeypatch):
-    (tmp_path / "own_networks.py").write_text(OWN)
-    monkeypatch.syspath_prepend(tmp_path)
-    own = importlib.import_module("own_networks")
-    config = FIFConfig(input_dim=(5,), latent_dim=3)
-    model = FIF(config, own.Encoder(5, 3), own.Decoder(3, 5)).eval()
-    model.save(str(tmp_path))
-    code = "import sys, torch; from pythae_fif import FIF\n"
-    code += "model = FIF.load_from_folder(sys.argv[1], trust=True)\n"
-    code += "print(*model.embed(torch.ones(1, 5))[0].tolist())"
-    found = torch.tensor([*map(float, run(code, tmp_path))])
-    torch.testing.assert_close(found, model.embed(torch.ones(1, 5))[0])
 
 
 def test_importing_the_package_imports_neither_pythae_nor_torch():

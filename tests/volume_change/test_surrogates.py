@@ -193,27 +193,3 @@ def test_parts_of_the_batch_with_batch_norm_are_unbiased():
 def test_wrong_vectors_are_told(surrogate, shape):
     with pytest.raises(ValueError, match=r"\(K from 1 up, 5 or fewer, 3\) is needed"):
         surrogate(mlp(D, d), mlp(d, D), torch.randn(B, D), torch.zeros(shape))
-
-
-def test_a_linear_model_with_a_free_decoder_finds_the_principal_components():
-    """Where the reconstruction has enough weight; studies/test_studies.py holds theorem C.4."""
-    spectrum = torch.tensor([4.0, 2.0, 1.0, 0.3, 0.1])
-    basis = torch.linalg.qr(torch.randn(5, 5)).Q
-    x = math.sqrt(50) * torch.linalg.qr(torch.randn(50, 5)).Q  # sample covariance exactly I
-    x = x * spectrum.sqrt() @ basis.T
-    first = basis[:, :2]
-    a = ((first / spectrum[:2].sqrt()).T + 0.3 * torch.randn(2, 5)).requires_grad_()
-    w = torch.linalg.pinv(a.detach()).T.clone().requires_grad_()
-    optimizer = torch.optim.Adam([a, w], lr=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 700)
-    eps = sample_hutchinson(len(x), 2, 2)
-    for _ in range(700):
-        out = volume_surrogate(lambda x: x @ a.T, lambda z: z @ w, x, eps)
-        loss = 0.5 * (out.z**2).sum(1) + out.surrogate + 6 * ((out.x_hat - x) ** 2).sum(1)
-        optimizer.zero_grad()
-        loss.mean().backward()
-        optimizer.step()
-        schedule.step()
-    covariance = basis * spectrum @ basis.T
-    assert torch.allclose(a @ covariance @ a.T, torch.eye(2), atol=1e-3)  # eq. 79
-    assert torch.allclose(torch.linalg.pinv(a) @ a, first @ first.T, atol=1e-2)
