@@ -21,7 +21,6 @@ class DNFConfig(FlowConfig, BetaConfig):
     """Denoising normalizing flow (DNF) config class.
 
     Parameters:
-        input_dim (tuple): Shape (C, H, W) of even H and W, or (D,).
         beta (float): Weight of the squared reconstruction error. Default: 100.
         noise (float): Standard deviation of the noise that inflates the data, and of the D - d
             noise latents. Default: 0.01.

@@ -1,8 +1,7 @@
-"""What DNF and Trumpet share: flows from images or rows to codes, and back by the same net."""
+"""What DNF and Trumpet share: flows from images to codes, and back by the same net."""
 
 __all__ = ["CodeFlow", "FlowConfig", "FlowModel", "MultiscaleFlow", "TrumpetFlow"]
 
-import contextlib
 import math
 from typing import Any, ClassVar
 
@@ -21,31 +20,27 @@ from pythae_fif.validation import config_dataclass
 SMALLEST = 4  # maps of this height or width are not squeezed further
 
 
-def _as_image(input_dim: tuple[int, ...]) -> tuple[int, int, int]:
-    """Shape of a data point as an image; a row is one of one pixel."""
-    channels, height, width = (*input_dim, 1, 1)[:3]
-    return channels, height, width
-
-
-def _can_be_squeezed(height: int, width: int) -> bool:
-    return height % 2 == width % 2 == 0 and min(height, width) > SMALLEST
+def _sizes(input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Heights and widths of the maps after each squeeze of an image (C, H, W)."""
+    sizes = [(input_dim[1] // 2, input_dim[2] // 2)]
+    while all(side % 2 == 0 and side > SMALLEST for side in sizes[-1]):
+        height, width = sizes[-1]
+        sizes.append((height // 2, width // 2))
+    return sizes
 
 
 class LatentFlow(nn.Module):
     """A density of codes (B, d): ActNorm and zuko's affine couplings.
 
     Args:
-        latent_dim: d.
-        blocks, hidden_dim: Number of couplings, and width of two hidden layers of their nets.
+        config: A :class:`FlowConfig`.
     """
 
-    def __init__(self, latent_dim: int, blocks: int, hidden_dim: int) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.norm = ActNorm(latent_dim)
-        # zuko reads its masks as it builds them, which the meta device does not let it.
-        meta = torch.get_default_device().type == "meta"
-        with torch.device("cpu") if meta else contextlib.nullcontext():
-            self.couplings = affine_couplings(latent_dim, blocks, [hidden_dim] * 2)
+        self.norm = ActNorm(config.latent_dim)
+        hidden = [config.latent_hidden_dim] * 2
+        self.couplings = affine_couplings(config.latent_dim, config.latent_blocks, hidden)
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Codes of the manifold, (B, d), to z (B, d) and the log-determinant (B,)."""
@@ -63,36 +58,23 @@ class MultiscaleFlow(nn.Module):
 
     Args:
         config: A :class:`FlowConfig`.
-
-    Attributes:
-        size: D, the latents.
     """
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.input_dim = tuple(config.input_dim)
-        self.size = math.prod(self.input_dim)
-        channels, height, width = _as_image(self.input_dim)
-        sizes = config.steps, config.hidden_channels, 3 if height > 1 else 1
         self.scales: Any = nn.ModuleList()
         self.shapes = []  # of what leaves at each
-        squeezed = height > 1
-        while True:
-            layers: list[nn.Module] = []
-            if squeezed:
-                channels, height, width = 4 * channels, height // 2, width // 2
-                layers.append(Squeeze())
-            self.scales.append(Chain([*layers, *flow_steps(channels, *sizes)]))
-            squeezed = _can_be_squeezed(height, width)
-            leaving = channels // 2 if squeezed else channels
-            self.shapes.append((leaving, height, width))
+        channels, sizes = config.input_dim[0], _sizes(config.input_dim)
+        for size in sizes:
+            channels *= 4
+            steps = flow_steps(channels, config.steps, config.hidden_channels, kernel=3)
+            self.scales.append(Chain([Squeeze(), *steps]))
+            leaving = channels if size == sizes[-1] else channels // 2
+            self.shapes.append((leaving, *size))
             channels -= leaving
-            if not squeezed:
-                break
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Data to latents (B, D), the coarsest scale first, and the log-determinant (B,)."""
-        x = x.reshape(len(x), *_as_image(self.input_dim))
         total, latents = x.new_zeros(len(x)), []
         for scale, (leaving, _, _) in zip(self.scales, self.shapes, strict=True):
             x, log_det = scale(x)
@@ -102,13 +84,14 @@ class MultiscaleFlow(nn.Module):
         return torch.cat(latents[::-1], 1), total
 
     def inverse(self, z: Tensor) -> Tensor:
-        """Latents (B, D) to data."""
+        """The first of the latents, (B, d), to data; what else there is of them is zero."""
         shapes = self.shapes[::-1]
-        latents = z.split([math.prod(shape) for shape in shapes], 1)
+        sizes = [math.prod(shape) for shape in shapes]
+        latents = F.pad(z, (0, sum(sizes) - z.shape[1])).split(sizes, 1)
         x = z.new_empty(len(z), 0, *shapes[0][1:])
         for scale, entering, shape in zip(reversed(self.scales), latents, shapes, strict=True):
             x = scale.inverse(torch.cat([x, entering.unflatten(1, shape)], 1))
-        return x.reshape(len(z), *self.input_dim)
+        return x
 
 
 class TrumpetFlow(Chain):
@@ -122,46 +105,36 @@ class TrumpetFlow(Chain):
 
     Args:
         config: A :class:`FlowConfig`.
-
-    Attributes:
-        size: d, the latents.
     """
 
     def __init__(self, config: Any) -> None:
-        self.input_dim, self.size = tuple(config.input_dim), config.latent_dim
-        channels, height, width = _as_image(self.input_dim)
-        sizes = config.steps, config.hidden_channels
-        kernel = 3 if height > 1 else 1
+        channels, sizes = config.input_dim[0], _sizes(config.input_dim)
+        latent_dim, how = config.latent_dim, (config.steps, config.hidden_channels)
         layers: list[nn.Module] = []
-        squeezed = height > 1
-        while True:
-            if squeezed:
-                channels, height, width = 4 * channels, height // 2, width // 2
-                layers.append(Squeeze())
-            layers += flow_steps(channels, *sizes, kernel)
-            squeezed = _can_be_squeezed(height, width)
-            half = channels // 2
-            if channels % 2 == 0 and half * height * width >= self.size:
-                layers.append(InjectiveConv(channels, half))
-                channels = half
-            elif not squeezed:
-                break
+        for size in sizes:
+            channels *= 4
+            layers += [Squeeze(), *flow_steps(channels, *how, kernel=3)]
+            while channels % 2 == 0 and channels // 2 * math.prod(size) >= latent_dim:
+                layers.append(InjectiveConv(channels, channels // 2))
+                channels //= 2
+                if size != sizes[-1]:
+                    break
+                layers += flow_steps(channels, *how, kernel=3)
         super().__init__(layers)
-        self.shape, dense = (channels, height, width), []
-        if (rest := channels * height * width) > self.size:
-            dense = [InjectiveConv(rest, self.size), *flow_steps(self.size, *sizes, 1)]
+        self.shape, dense = (channels, *sizes[-1]), []
+        if (rest := math.prod(self.shape)) > latent_dim:
+            dense = [InjectiveConv(rest, latent_dim), *flow_steps(latent_dim, *how, kernel=1)]
         self.dense = Chain(dense)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Data to latents (B, d), by each layer's left inverse; the second number means nothing."""
-        maps, _ = super().forward(x.reshape(len(x), *_as_image(self.input_dim)))
+        maps, _ = super().forward(x)
         z, log_det = self.dense(maps.flatten(1)[..., None, None])
         return z.flatten(1), log_det
 
     def inverse(self, z: Tensor) -> Tensor:
         """Latents (B, d) to data."""
-        maps = self.dense.inverse(z[..., None, None]).reshape(len(z), *self.shape)
-        return super().inverse(maps).reshape(len(z), *self.input_dim)
+        return super().inverse(self.dense.inverse(z[..., None, None]).reshape(-1, *self.shape))
 
 
 class CodeFlow(nn.Module):
@@ -177,8 +150,7 @@ class CodeFlow(nn.Module):
     def __init__(self, data_flow: Any, config: Any) -> None:
         super().__init__()
         self.latent_dim, self.data_flow = config.latent_dim, data_flow
-        sizes = config.latent_blocks, config.latent_hidden_dim
-        self.latent_flow = LatentFlow(config.latent_dim, *sizes)
+        self.latent_flow = LatentFlow(config)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Data to codes z (B, d), noise v (B, D - d), and the log-determinant of both (B,)."""
@@ -187,24 +159,14 @@ class CodeFlow(nn.Module):
         z, more = self.latent_flow(u)
         return z, v, log_det + more
 
-    def project(self, x: Tensor) -> Tensor:
-        """Data to the manifold's codes u (B, d)."""
-        u: Tensor = self.data_flow(x)[0][:, : self.latent_dim]
-        return u
-
-    def expand(self, u: Tensor) -> Tensor:
-        """The manifold's codes u (B, d) to data; :meth:`project` is its left inverse."""
-        x: Tensor = self.data_flow.inverse(F.pad(u, (0, self.data_flow.size - self.latent_dim)))
-        return x
-
     def encode(self, x: Tensor) -> Tensor:
         """f, from (B, ...) to (B, d)."""
-        z: Tensor = self.latent_flow(self.project(x))[0]
-        return z
+        return self.split(x)[0]
 
     def decode(self, z: Tensor) -> Tensor:
-        """g, from (B, d) to (B, ...)."""
-        return self.expand(self.latent_flow.inverse(z))
+        """g, from (B, d) to (B, ...), whose left inverse is f."""
+        x: Tensor = self.data_flow.inverse(self.latent_flow.inverse(z))
+        return x
 
 
 @config_dataclass
@@ -212,6 +174,7 @@ class FlowConfig(InjectiveFlowConfig):
     """The part of their configurations that DNF and Trumpet share.
 
     Parameters:
+        input_dim (tuple): Shape (C, H, W) of an image, of even H and W.
         steps (int): Glow's steps of flow at each size of the maps. Default: 4.
         hidden_channels (int): Of the two hidden layers of every coupling's net. Default: 128.
         latent_blocks (int): Affine couplings of the density of the codes. Default: 8.
@@ -242,8 +205,8 @@ class FlowModel(InjectiveFlow):
                 f"{cls.__name__} builds its flow from its configuration: encoder and decoder are "
                 "its two directions and cannot be given"
             )
-        if config.input_dim is None:
-            raise ConfigError(f"{config.name} input_dim: is needed for the flow")
+        if len(config.input_dim or ()) != 3:
+            raise ConfigError(f"{config.name} input_dim: that of images, (C, H, W), is needed")
         flow = CodeFlow(cls.data_flow(config), config)
         return FlowEncoder(flow), FlowDecoder(flow)
 

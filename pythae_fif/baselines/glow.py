@@ -1,11 +1,8 @@
 """Invertible and injective layers for images, with exact log-determinants.
 
-zuko, the flow library of this project, has no layers for images. Of the two libraries that have,
-FrEIA's last release is of 2022 and normflows' of 2023, which already calls functions that PyTorch
-is about to remove; neither has injective layers. So the few that are needed stand here.
-
-Every layer maps from data to latents, `forward(x) -> (z, log_det)`, and back, `inverse(z) -> x`.
-Rows are images of one pixel.
+zuko has none; FrEIA and normflows, no longer kept up, have no injective ones. Every layer maps from
+data to latents, `forward(x) -> (z, log_det)`, and back, `inverse(z) -> x`; codes are images of one
+pixel.
 """
 
 __all__ = ["ActNorm", "Chain", "InjectiveConv", "Squeeze", "flow_steps"]

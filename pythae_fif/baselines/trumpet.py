@@ -23,7 +23,6 @@ class TrumpetConfig(FlowConfig):
     Reconstruction and density are trained one after the other: there is no weight between them.
 
     Parameters:
-        input_dim (tuple): Shape (C, H, W) of even H and W, or (D,).
         manifold_epochs (int): Epochs in which the manifold is trained, before the density.
             Default: 10.
         manifold_share (float): It is trained for no more whole epochs once this share of the
@@ -63,8 +62,8 @@ class Trumpet(FlowModel):
         ConfigError: A network that is given.
 
     Attributes:
-        stage: 'manifold' or 'density': what is trained, and what the loss is. This package's
-            trainers set it; with Pythae's own it follows the epoch.
+        stage: 'manifold' or 'density': what is trained, and what the loss is. Training starts with
+            the former, and :class:`~pythae_fif.FIFTrainer` sets it; Pythae's trainers do not.
 
     Example:
         >>> from pythae_fif.baselines import Trumpet, TrumpetConfig
@@ -76,7 +75,6 @@ class Trumpet(FlowModel):
     config_class = TrumpetConfig
     data_flow = TrumpetFlow
     stage: str = "manifold"
-    _stage_is_told: bool = True
 
     def stage_at(self, epochs: float, share_done: float) -> str:
         """The stage after so many passes over the data, which are this share of the training."""
@@ -95,34 +93,26 @@ class Trumpet(FlowModel):
         """Encodes and computes the loss of the stage: reconstruction, or likelihood of the codes.
 
         Args:
-            inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...).
-            kwargs: Of Pythae's trainers ``epoch``, which sets the stage in training where
-                ``share_done``, which this package's trainers send, is missing.
+            inputs (BaseDataset): ``inputs["data"]`` of shape (B, C, H, W).
+            kwargs: What trainers tell of the training; not used.
 
         Returns:
             ModelOutput: ``loss`` is ``recon_loss`` (squared error) in the first stage and
             ``nll_loss`` (codes of the manifold, in nats) in the second, means over the batch;
-            ``recon_x`` (B, ...) and ``z`` (B, d). In training only those of the stage are there.
-            Pythae's trainer compares the losses of both stages; for it the evaluation loss of the
-            first is their sum, so that weights of the second win.
+            ``recon_x`` (B, C, H, W) and ``z`` (B, d). In training only those of the stage are
+            there.
         """
-        x = self._typed(inputs["data"])
+        x, density, output = self._typed(inputs["data"]), self.stage == "density", ModelOutput()
         if self.training:
-            self._stage_is_told = "share_done" in kwargs
-            if not self._stage_is_told:
-                self.stage = self.stage_at(kwargs.get("epoch", 1) - 1, 0.0)
             x = self._noisy(x)
-        density, output = self.stage == "density", ModelOutput()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not density):
-            u = self.flow.project(x)
+            u, _ = self.flow.data_flow(x)
         if density or not self.training:
             z, log_det = self.flow.latent_flow(u)
             output["nll_loss"] = -(self.latent_distribution(z).log_prob(z) + log_det).mean()
             output["z"] = z
         if not density or not self.training:
-            output["recon_x"] = self.flow.expand(u)
+            output["recon_x"] = self.flow.data_flow.inverse(u)
             output["recon_loss"] = squared_error(output["recon_x"], x).mean()
         output["loss"] = output["nll_loss" if density else "recon_loss"]
-        if not (density or self.training or self._stage_is_told):
-            output["loss"] = output["loss"] + output["nll_loss"]
         return output

@@ -26,7 +26,7 @@ from pythae_fif.benchmark.settings import (
 )
 from pythae_fif.errors import ConfigError, counted, did_you_mean
 from pythae_fif.files import safe_name
-from pythae_fif.nn.names import ARCHITECTURES
+from pythae_fif.nn import ARCHITECTURES
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.validation import (
     AtLeastOne,

@@ -11,7 +11,7 @@ from pythae_fif.cli.flags import Parser
 from pythae_fif.data.names import DATASETS
 from pythae_fif.errors import counted
 from pythae_fif.evaluation import EXTRACTORS
-from pythae_fif.nn.names import ARCHITECTURES
+from pythae_fif.nn import ARCHITECTURES
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.studies import study as studies
 

@@ -22,7 +22,7 @@ from pythae_fif.errors import ConfigError
 from pythae_fif.models.config import FIFConfig
 from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.outputs import LazyOutput
-from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder, joined_dim
+from pythae_fif.nn.base import AtCondition
 from pythae_fif.volume_change import (
     encoder_log_volume,
     fif_loss,
@@ -76,7 +76,7 @@ class FIF(InjectiveFlow):
     Args:
         model_config (FIFConfig): The configuration.
         encoder (BaseEncoder): f. Pythae's MLP encoder if None. A conditional model's takes data
-            of shape :func:`~pythae_fif.nn.conditional.joined_dim`.
+            of c further channels, or columns.
         decoder (BaseDecoder): g. Pythae's MLP decoder if None. A conditional model's takes codes
             of d + c columns.
 
@@ -128,7 +128,7 @@ class FIF(InjectiveFlow):
         if decoder is None:  # before the encoder, as Pythae draws the first weights
             decoder = Decoder_AE_MLP(BaseAEConfig(shape, d + c))
         if encoder is None:
-            encoder = Encoder_AE_MLP(BaseAEConfig(joined_dim(shape, c), d))
+            encoder = Encoder_AE_MLP(BaseAEConfig((shape[0] + c, *shape[1:]), d))
         return encoder, decoder
 
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
@@ -188,9 +188,8 @@ class FIF(InjectiveFlow):
         """
         ones = next(self.parameters()).new_ones(1)
         (condition,) = self._condition(torch.as_tensor(label)[None], ones)
-        encoder = GivenEncoder(self.encoder, condition[0])
-        config = dataclasses.replace(self.model_config, condition_dim=0)
-        model = FIF(config, encoder, GivenDecoder(self.decoder, condition[0]))
+        networks = (AtCondition(network, condition[0]) for network in (self.encoder, self.decoder))
+        model = FIF(dataclasses.replace(self.model_config, condition_dim=0), *networks)
         model.train(self.training)
         return model
 

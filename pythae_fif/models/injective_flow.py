@@ -20,7 +20,7 @@ from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.outputs import Labels, as_condition, as_data, output_of
 from pythae_fif.models.priors import Prior, latent_distribution
 from pythae_fif.models.saved import SavedModel
-from pythae_fif.nn.conditional import join
+from pythae_fif.nn.base import join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values
 from pythae_fif.volume_change.exact import named_samples
 from pythae_fif.volume_change.precision import full_float32

@@ -1,15 +1,16 @@
-"""Pythae's forms of encoder and decoder, and the residual block."""
+"""Pythae's forms of encoder and decoder, conditions beside their inputs, and the residual block."""
 
 __all__ = [
+    "AtCondition",
     "HeadedEncoder",
     "LayeredDecoder",
     "ResidualBlock",
     "feed_forward",
-    "halvings",
-    "output_padding",
+    "join",
     "replace_layer",
 ]
 
+import torch
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
@@ -57,6 +58,35 @@ class LayeredDecoder(BaseDecoder):
         return ModelOutput(reconstruction=self.layers(z))
 
 
+def join(x: Tensor, condition: Tensor) -> Tensor:
+    """The condition behind the columns or channels of x, constant over an image.
+
+    Args:
+        x: (B, D) or (B, C, ...).
+        condition: (B, c).
+
+    Returns:
+        (B, D + c) or (B, C + c, ...).
+    """
+    condition = condition.to(x.dtype)[(..., *[None] * (x.dim() - 2))]
+    return torch.cat([x, condition.expand(-1, -1, *x.shape[2:])], 1)
+
+
+class AtCondition(BaseEncoder, BaseDecoder):
+    """An encoder or decoder at one condition (c,), which is joined to whatever it is given."""
+
+    condition: Tensor
+
+    def __init__(self, network: nn.Module, condition: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("condition", condition)
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        """The network's output of x (B, ...) and the condition."""
+        return self.network(join(x, self.condition.expand(len(x), -1)))
+
+
 def feed_forward(
     before: int, after: int, width: int, hidden: int, activation: type[nn.Module] = nn.SiLU
 ) -> nn.Sequential:
@@ -79,17 +109,6 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = x + self.layers(x)
         return y
-
-
-def halvings(input_dim: tuple[int, ...], count: int) -> list[tuple[int, int]]:
-    """Heights and widths (pixels), the image's first, each half of the last, rounded up."""
-    _, height, width = input_dim
-    return [(-(-height >> i), -(-width >> i)) for i in range(count + 1)]
-
-
-def output_padding(size: tuple[int, int]) -> tuple[int, int]:
-    """With which a transposed convolution of stride 2 makes n pixels from n / 2, rounded up."""
-    return 1 - size[0] % 2, 1 - size[1] % 2
 
 
 def replace_layer(network: nn.Module, name: str, layer: nn.Module) -> None:

@@ -1,12 +1,6 @@
 """From the name of an architecture and an image shape to an encoder and a decoder."""
 
-__all__ = [
-    "add_latent_blocks",
-    "build_networks",
-    "has_pythae_nets",
-    "pythae_net",
-    "smooth_networks",
-]
+__all__ = ["PYTHAE_NETS", "add_latent_blocks", "build_networks", "pythae_net", "smooth_networks"]
 
 from typing import Any
 
@@ -16,10 +10,9 @@ from pythae.models.nn.benchmarks import celeba, cifar, mnist
 from torch import nn
 
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.nn import ARCHITECTURES
 from pythae_fif.nn.base import replace_layer
-from pythae_fif.nn.conditional import joined_dim
 from pythae_fif.nn.fif_convnet import FIFConvDecoder, FIFConvEncoder, latent_blocks
-from pythae_fif.nn.names import ARCHITECTURES, split_arch
 from pythae_fif.nn.recipe import noted
 from pythae_fif.nn.small import SmallDecoder, SmallEncoder
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
@@ -29,6 +22,7 @@ PYTHAE_NETS: dict[tuple[int, ...], tuple[Any, str]] = {
     (3, 32, 32): (cifar, "CIFAR"),
     (3, 64, 64): (celeba, "CELEBA"),
 }
+"""Image shape (C, H, W) -> where Pythae's nets for it are, and the end of their names."""
 
 
 @noted
@@ -43,8 +37,7 @@ def build_networks(
     """Builds a freshly initialised encoder and decoder; seed torch before calling.
 
     `convnet` and `resnet` are the nets of the paper's tables 9 and 10, which are Pythae's own,
-    where those exist, and small nets of the same kind for images of other shapes. With `_fc2` or
-    `_fc4` behind its name an architecture has latent blocks, see :func:`add_latent_blocks`.
+    where those exist, and small nets of the same kind for images of other shapes.
 
     Args:
         arch: A key of `ARCHITECTURES`.
@@ -66,52 +59,42 @@ def build_networks(
         >>> sum(p.numel() for net in (encoder, decoder) for p in net.parameters())
         104645
     """
-    input_dim = tuple(input_dim)
-    _check(arch, input_dim, condition_dim)
-    base, _ = split_arch(arch)
-    joined, code_dim = joined_dim(input_dim, condition_dim), latent_dim + condition_dim
-    options: dict[str, Any] = {"variational": variational}
-    networks: tuple[BaseEncoder, BaseDecoder]
-    if base == "tabular":
-        networks = (
-            TabularEncoder(input_dim, latent_dim, **options),
-            TabularDecoder(input_dim, latent_dim),
-        )
-    elif base == "fif_convnet":
-        networks = (
-            FIFConvEncoder(input_dim, latent_dim, condition_dim=condition_dim, **options),
-            FIFConvDecoder(input_dim, latent_dim, condition_dim=condition_dim),
-        )
-    elif has_pythae_nets(arch, input_dim):
-        encoder = pythae_net("Encoder", arch, "VAE" if variational else "AE", input_dim, latent_dim)
-        _widen(encoder, condition_dim)
-        networks = encoder, pythae_net("Decoder", arch, "AE", input_dim, code_dim)
-    else:
-        residual = base == "resnet"
-        networks = (
-            SmallEncoder(joined, latent_dim, residual=residual, **options),
-            SmallDecoder(input_dim, code_dim, residual=residual),
-        )
-    add_latent_blocks(arch, input_dim, *networks)
-    return networks
-
-
-def _check(arch: str, input_dim: tuple[int, ...], condition_dim: int) -> None:
-    """Raises ConfigError for arguments from which no networks can be built."""
     if arch not in ARCHITECTURES:
         raise ConfigError(f"arch {arch!r} is unknown: {did_you_mean(arch, ARCHITECTURES)}")
+    shape, code_dim = tuple(input_dim), latent_dim + condition_dim
     if arch == "tabular":
-        if len(input_dim) != 1 or condition_dim:
-            raise ConfigError(f"arch 'tabular' takes rows (D,) without labels, not {input_dim}")
-    elif len(input_dim) != 3 or input_dim[0] < 1 or min(input_dim[1:]) < 4:
+        if len(shape) != 1 or condition_dim:
+            raise ConfigError(f"arch 'tabular' takes rows (D,) without labels, not {shape}")
+        rows = TabularEncoder(shape, latent_dim, variational=variational)
+        return rows, TabularDecoder(shape, latent_dim)
+    if len(shape) != 3 or shape[0] < 1 or min(shape[1:]) < 4:
         raise ConfigError(
             f"arch {arch!r} needs images (channels, height, width) of at least 4 x 4 pixels, "
-            f"not input_dim {input_dim}"
+            f"not input_dim {shape}"
         )
+    joined, residual = (shape[0] + condition_dim, *shape[1:]), arch.startswith("resnet")
+    encoder: BaseEncoder
+    decoder: BaseDecoder
+    if arch == "fif_convnet":
+        encoder = FIFConvEncoder(
+            shape, latent_dim, variational=variational, condition_dim=condition_dim
+        )
+        decoder = FIFConvDecoder(shape, latent_dim, condition_dim=condition_dim)
+    elif shape in PYTHAE_NETS:
+        encoder = pythae_net("Encoder", arch, "VAE" if variational else "AE", shape, latent_dim)
+        if condition_dim:
+            _widen(encoder, condition_dim)
+        decoder = pythae_net("Decoder", arch, "AE", shape, code_dim)
+    else:
+        encoder = SmallEncoder(joined, latent_dim, residual=residual, variational=variational)
+        decoder = SmallDecoder(shape, code_dim, residual=residual)
+    add_latent_blocks(arch, shape, encoder, latent_dim)
+    add_latent_blocks(arch, shape, decoder, code_dim)
+    return encoder, decoder
 
 
-def add_latent_blocks(arch: str, input_dim: tuple[int, ...], *networks: nn.Module) -> None:
-    """Gives networks the residual blocks on codes that an architecture's name asks for.
+def add_latent_blocks(arch: str, input_dim: tuple[int, ...], network: Any, dim: int) -> None:
+    """Gives a network the residual blocks on codes that an architecture's name asks for.
 
     `_fc4` has the blocks of table 11, four behind the encoder's linear layer and four before the
     decoder's; `_fc2` has two and two. They act on the code itself (the mean, where an encoder gives
@@ -121,31 +104,20 @@ def add_latent_blocks(arch: str, input_dim: tuple[int, ...], *networks: nn.Modul
     Args:
         arch: A key of `ARCHITECTURES`.
         input_dim: Shape (C, H, W) of an image.
-        networks: Encoders with a module `embedding`, decoders whose first layer is `layers[0]`.
+        network: An encoder with a module `embedding`, or a decoder with `layers`.
+        dim: Length of the codes that it gives or takes.
     """
-    _, count = split_arch(arch)
-    network: Any
-    for network in networks if count else ():
-        if isinstance(network, BaseEncoder):
-            linear = network.embedding
-            network.embedding = nn.Sequential(
-                linear, _identity(input_dim, linear.out_features, count)
-            )
-        else:
-            first = network.layers[0]
-            linear = next(m for m in first.modules() if isinstance(m, nn.Linear))
-            blocks = _identity(input_dim, linear.in_features, count)
-            network.layers[0] = nn.Sequential(blocks, first)
-
-
-def _identity(input_dim: tuple[int, ...], dim: int, count: int) -> nn.Sequential:
-    """Latent blocks that are the identity until they are trained."""
-    blocks = latent_blocks(input_dim, dim, count)
-    block: Any
+    count = arch.partition("_fc")[2]
+    if not count:
+        return
+    blocks: Any = latent_blocks(input_dim, dim, int(count))
     for block in blocks:
         for parameter in block.layers[-1].parameters():
             nn.init.zeros_(parameter)
-    return blocks
+    if isinstance(network, BaseEncoder):
+        network.embedding = nn.Sequential(network.embedding, blocks)
+    else:
+        network.layers[0] = nn.Sequential(blocks, network.layers[0])
 
 
 @noted
@@ -170,30 +142,24 @@ def smooth_networks(
     return networks
 
 
-def has_pythae_nets(arch: str, input_dim: tuple[int, ...]) -> bool:
-    """Whether Pythae has nets of its own of an architecture, for images of a shape."""
-    return split_arch(arch)[0] in ("convnet", "resnet") and tuple(input_dim) in PYTHAE_NETS
-
-
 def pythae_net(side: str, arch: str, kind: str, input_dim: tuple[int, ...], latent_dim: int) -> Any:
     """One of Pythae's nets, without latent blocks.
 
     Args:
         side: 'Encoder' or 'Decoder'.
-        arch, input_dim: Of which :func:`has_pythae_nets`.
+        arch: 'convnet' or 'resnet', perhaps with latent blocks behind its name.
         kind: Of model, as in the net's name: 'AE', 'VAE', 'SVAE' or 'VQVAE'.
+        input_dim: A key of `PYTHAE_NETS`.
         latent_dim: d.
     """
-    module, dataset = PYTHAE_NETS[tuple(input_dim)]
-    layers = "Conv" if split_arch(arch)[0] == "convnet" else "ResNet"
+    module, dataset = PYTHAE_NETS[input_dim]
+    layers = "Conv" if arch.startswith("convnet") else "ResNet"
     net = getattr(module, f"{side}_{layers}_{kind}_{dataset}")
-    return net(BaseAEConfig(input_dim=tuple(input_dim), latent_dim=latent_dim))
+    return net(BaseAEConfig(input_dim=input_dim, latent_dim=latent_dim))
 
 
 def _widen(encoder: BaseEncoder, channels: int) -> None:
     """Gives an encoder's first convolution further input channels: Pythae's fix their number."""
-    if not channels:
-        return
     name, old = next((n, m) for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d))
     sizes: Any = (old.kernel_size, old.stride, old.padding)
     wider = nn.Conv2d(old.in_channels + channels, old.out_channels, *sizes)

@@ -28,24 +28,23 @@ def bounded_affine(shift: Tensor, scale: Tensor) -> MonotonicAffineTransform:
     return MonotonicAffineTransform(shift, scale, slope=math.exp(-2))
 
 
-class _IndexedCoupling(CouplingTransform):
-    """zuko's, which finds the indices in its mask; on a GPU the host waits for these."""
+class _EveryOther(CouplingTransform):
+    """zuko's looks for the indices in its mask in every pass; on a GPU the host waits for these."""
 
-    def __init__(self, meta: Any, idx_a: Tensor, idx_b: Tensor) -> None:
+    def __init__(self, meta: Any, first: int) -> None:
         Transform.__init__(self)
-        self.meta, self.idx_a, self.idx_b = meta, idx_a, idx_b
+        self.meta, self.idx_a, self.idx_b = meta, slice(first, None, 2), slice(1 - first, None, 2)
 
 
 class _Coupling(GeneralCouplingTransform):
-    """zuko's, which reads its mask once instead of in every pass."""
+    """zuko's, of a mask that holds for every other column."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.register_buffer("idx_a", self.mask.nonzero().squeeze(-1), persistent=False)
-        self.register_buffer("idx_b", (~self.mask).nonzero().squeeze(-1), persistent=False)
+        self.first = 0 if self.mask[0] else 1
 
     def forward(self, c: Tensor | None = None) -> Transform:
-        return _IndexedCoupling(partial(self.meta, c), self.idx_a, self.idx_b)
+        return _EveryOther(partial(self.meta, c), self.first)
 
 
 def affine_couplings(
@@ -59,8 +58,8 @@ def affine_couplings(
         hidden: Widths of the hidden layers of every block's net.
         activation: Of each of them, a class of `torch.nn`.
     """
-    options = {"hidden_features": list(hidden), "activation": getattr(nn, activation)}
-    options["univariate"] = bounded_affine
+    options: dict[str, Any] = {"activation": getattr(nn, activation), "univariate": bounded_affine}
+    options["hidden_features"] = list(hidden)
     masks = (torch.arange(features) % 2 == i % 2 for i in range(blocks))
     return LazyComposedTransform(*(_Coupling(features, mask=mask, **options) for mask in masks))
 
@@ -73,12 +72,10 @@ class CouplingFlow(nn.Module):
         latent_dim: d, at most D.
         data_blocks: Affine coupling blocks of w, in data space.
         latent_blocks: Those of h, in latent space.
-        hidden_dim: Width of the two hidden layers of every block's net.
-        data_hidden, latent_hidden: Widths of the hidden layers in w and in h, in its place.
+        data_hidden, latent_hidden: Widths of the hidden layers of every block's net in w and in h.
         activation: As of :func:`affine_couplings`.
 
     Example:
-        >>> import torch
         >>> flow = CouplingFlow(6, 3)
         >>> z = torch.randn(5, 3)
         >>> torch.allclose(flow.encode(flow.decode(z)), z, atol=1e-5)
@@ -91,16 +88,14 @@ class CouplingFlow(nn.Module):
         latent_dim: int,
         data_blocks: int = 10,
         latent_blocks: int = 5,
-        hidden_dim: int = 160,
-        data_hidden: Sequence[int] = (),
-        latent_hidden: Sequence[int] = (),
+        data_hidden: Sequence[int] = (160, 160),
+        latent_hidden: Sequence[int] = (160, 160),
         activation: str = "ReLU",
     ) -> None:
         super().__init__()
         self.padding, self.latent_dim = columns - latent_dim, latent_dim
-        two = [hidden_dim, hidden_dim]
-        self.w = affine_couplings(columns, data_blocks, data_hidden or two, activation)
-        self.h = affine_couplings(latent_dim, latent_blocks, latent_hidden or two, activation)
+        self.w = affine_couplings(columns, data_blocks, data_hidden, activation)
+        self.h = affine_couplings(latent_dim, latent_blocks, latent_hidden, activation)
 
     def encode(self, x: Tensor) -> Tensor:
         """f, from (..., D) to (..., d)."""
@@ -114,7 +109,7 @@ class CouplingFlow(nn.Module):
 
 
 class FlowEncoder(BaseEncoder):
-    """The way from data to codes of a flow that a :class:`FlowDecoder` shares.
+    """The way from data (..., D) to codes (..., d) of a flow that a :class:`FlowDecoder` shares.
 
     Args:
         flow: A module with `encode` and `decode`, such as :class:`CouplingFlow`.
@@ -125,7 +120,6 @@ class FlowEncoder(BaseEncoder):
         self.flow: Any = flow
 
     def forward(self, x: Tensor) -> ModelOutput:
-        """Data (..., D) to `embedding` (..., d)."""
         return ModelOutput(embedding=self.flow.encode(x))
 
 
@@ -137,7 +131,6 @@ class FlowDecoder(BaseDecoder):
         self.flow: Any = flow
 
     def forward(self, z: Tensor) -> ModelOutput:
-        """Codes (..., d) to `reconstruction` (..., D)."""
         return ModelOutput(reconstruction=self.flow.decode(z))
 
 

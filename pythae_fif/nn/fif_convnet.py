@@ -7,17 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from pythae_fif.nn.base import (
-    HeadedEncoder,
-    LayeredDecoder,
-    ResidualBlock,
-    halvings,
-    output_padding,
-)
+from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder, ResidualBlock
+from pythae_fif.nn.small import map_sizes, output_padding
 
 FIF_CONVNET_SHAPES = ((1, 28, 28), (3, 64, 64))
 """Image shapes (C, H, W) for which table 11 defines the nets: MNIST and CelebA. Other shapes get
 MNIST's column with as many convolutions as their size allows, at most its four; that is ours."""
+CELEBA = FIF_CONVNET_SHAPES[1]
 
 
 def _normed(convolution: nn.Module, channels: int) -> nn.Sequential:
@@ -33,7 +29,7 @@ def latent_blocks(input_dim: tuple[int, ...], dim: int, count: int = 4) -> nn.Se
 
     A block is Linear-SiLU-Linear-SiLU-Linear with a skip connection (footnote of table 11).
     """
-    inner_dim = 256 if tuple(input_dim) == (3, 64, 64) else 512
+    inner_dim = 256 if tuple(input_dim) == CELEBA else 512
     return nn.Sequential(*(ResidualBlock(dim, inner_dim, hidden=2) for _ in range(count)))
 
 
@@ -47,12 +43,6 @@ class FIFConvEncoder(HeadedEncoder):
             the paper, training FIF alone, does not have.
         condition_dim: Channels of a joined condition.
         channel_multiplier: Factor on the channels of all convolutions; 4 in appendix E.1.2.
-
-    Example:
-        >>> import torch
-        >>> encoder = FIFConvEncoder((1, 28, 28), latent_dim=16)
-        >>> encoder(torch.rand(2, 1, 28, 28)).embedding.shape
-        torch.Size([2, 16])
     """
 
     def __init__(
@@ -64,8 +54,7 @@ class FIFConvEncoder(HeadedEncoder):
         condition_dim: int = 0,
         channel_multiplier: float = 1,
     ) -> None:
-        faces = tuple(input_dim) == (3, 64, 64)
-        widths = [128, 256, 512, 1024] if faces else [32, 64, 128, 256]
+        widths = [128, 256, 512, 1024] if tuple(input_dim) == CELEBA else [32, 64, 128, 256]
         height, width = input_dim[1:]
         count = min(4, min(height, width).bit_length() - 1)  # each halves, rounding down
         channels = [input_dim[0] + condition_dim]
@@ -86,16 +75,8 @@ class FIFConvDecoder(LayeredDecoder):
     parameters. CelebA's paddings are those of Pythae's Decoder_Conv_AE_CELEBA.
 
     Args:
-        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
-        latent_dim: Latent dimension d.
+        input_dim, latent_dim, channel_multiplier: As of :class:`FIFConvEncoder`.
         condition_dim: Columns of a condition joined to the codes; the residual blocks keep them.
-        channel_multiplier: Factor on the channels of all convolutions.
-
-    Example:
-        >>> import torch
-        >>> decoder = FIFConvDecoder((1, 28, 28), latent_dim=16)
-        >>> decoder(torch.randn(2, 16)).reconstruction.shape
-        torch.Size([2, 1, 28, 28])
     """
 
     def __init__(
@@ -107,10 +88,10 @@ class FIFConvDecoder(LayeredDecoder):
         channel_multiplier: float = 1,
     ) -> None:
         dim = latent_dim + condition_dim
-        faces = tuple(input_dim) == (3, 64, 64)
+        faces = tuple(input_dim) == CELEBA
         widths = [1024, 512, 256, 128] if faces else [256, 128, 64]
         a, b, c, *last = (int(channel_multiplier * width) for width in widths)
-        full, half, quarter, eighth = halvings(input_dim, 3)
+        full, half, quarter, eighth = map_sizes(input_dim, 3)
         layers = [
             latent_blocks(input_dim, dim),
             nn.Linear(dim, a * eighth[0] * eighth[1]),

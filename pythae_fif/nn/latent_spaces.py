@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn.base import LayeredDecoder
-from pythae_fif.nn.build import add_latent_blocks, build_networks, has_pythae_nets, pythae_net
-from pythae_fif.nn.names import split_arch
+from pythae_fif.nn.build import PYTHAE_NETS, add_latent_blocks, build_networks, pythae_net
 from pythae_fif.nn.small import downsampling, map_sizes, upsampling
 
 
@@ -30,11 +29,11 @@ def spherical_networks(
     if latent_dim < 2:
         raise ConfigError(f"model svae needs latent_dim of at least 2, not {latent_dim}")
     encoder, decoder = build_networks(arch, input_dim, latent_dim, variational=True)
-    if has_pythae_nets(arch, input_dim):
-        encoder = pythae_net("Encoder", arch, "SVAE", input_dim, latent_dim)
-        add_latent_blocks(arch, input_dim, encoder)
-        return encoder, decoder
-    return _SphericalEncoder(encoder), decoder
+    if input_dim not in PYTHAE_NETS or arch == "fif_convnet":
+        return _SphericalEncoder(encoder), decoder
+    encoder = pythae_net("Encoder", arch, "SVAE", input_dim, latent_dim)
+    add_latent_blocks(arch, input_dim, encoder, latent_dim)
+    return encoder, decoder
 
 
 def poincare_networks(
@@ -59,21 +58,17 @@ def spatial_networks(
         ConfigError: The architecture has none.
     """
     build_networks(arch, input_dim, latent_dim)  # for its errors
-    if arch in ("fif_convnet", "tabular") or split_arch(arch)[1]:
+    if arch not in ("convnet", "resnet"):
         raise ConfigError(
             f"arch {arch!r} has fully connected codes, model vqvae_spatial needs maps: "
             "use convnet or resnet"
         )
-    if arch == "resnet" and has_pythae_nets(arch, input_dim):
+    if arch == "resnet" and input_dim in PYTHAE_NETS:
         encoder = pythae_net("Encoder", arch, "VQVAE", input_dim, latent_dim)
         return encoder, pythae_net("Decoder", arch, "VQVAE", input_dim, latent_dim)
-    sizes = map_sizes(input_dim)[:3]
+    sizes = map_sizes(input_dim)[1::-1]
     down = [downsampling([input_dim[0], 32, 64]), nn.Conv2d(64, latent_dim, 1)]
-    up = [
-        nn.Conv2d(latent_dim, 64, 1),
-        nn.SiLU(),
-        upsampling([64, 32, input_dim[0]], sizes[-2::-1]),
-    ]
+    up = nn.Conv2d(latent_dim, 64, 1), nn.SiLU(), upsampling([64, 32, input_dim[0]], sizes)
     return _SpatialEncoder(*down), LayeredDecoder(*up)
 
 

@@ -42,25 +42,21 @@ def _structure(network: torch.nn.Module) -> str:
 
 def recipe_of(network: Any) -> dict[str, Any] | None:
     """How a network was built, for JSON; None if by other means, or if it was changed since."""
-    recipe: dict[str, Any] = getattr(network, "recipe", {})
+    recipe: dict[str, Any] | None = getattr(network, "recipe", None)
     return recipe if recipe and recipe["structure"] == _structure(network) else None
 
 
 def rebuild(recipe: Any, side: str) -> Any:
-    """A freshly initialised network.
-
-    Args:
-        recipe: Of :func:`recipe_of`, from JSON.
-        side: 'encoder' or 'decoder'.
+    """A freshly initialised 'encoder' or 'decoder', of a :func:`recipe_of` from JSON.
 
     Raises:
-        ConfigError: It is none, or this version builds another network from it.
+        ConfigError: It is no recipe, or this version builds another network from it.
     """
     try:
         with torch.random.fork_rng(devices=[]):  # to load is to draw no random numbers
             networks = _BUILDERS[recipe["builder"]](*recipe["args"], **recipe["kwargs"])
-        network = networks[("encoder", "decoder").index(side)]
-        if _structure(network) != recipe["structure"]:
+        network: Any = networks[("encoder", "decoder").index(side)]
+        if network.recipe["structure"] != recipe["structure"]:
             raise ValueError("this version builds another network")
         return network
     except (AttributeError, KeyError, TypeError, ValueError) as error:

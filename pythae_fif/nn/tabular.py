@@ -1,16 +1,23 @@
-"""The free-form nets of the paper's appendix E.2 for tables of numbers."""
+"""Networks for rows of numbers: the paper's for tables, and residual ones for a few dimensions."""
 
-__all__ = ["TabularDecoder", "TabularEncoder"]
+__all__ = [
+    "ResidualDecoder",
+    "ResidualEncoder",
+    "TabularDecoder",
+    "TabularEncoder",
+    "WideDecoder",
+    "WideEncoder",
+]
 
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseEncoder
 from torch import Tensor, nn
 
-from pythae_fif.nn.base import LayeredDecoder, ResidualBlock, feed_forward
+from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder, ResidualBlock, feed_forward
 
 
 class TabularEncoder(BaseEncoder):
-    """A feed-forward net to latent space, then two residual blocks there.
+    """A feed-forward net to latent space, then two residual blocks there (appendix E.2).
 
     Args:
         input_dim: Shape (D,) of a row.
@@ -65,3 +72,60 @@ class TabularDecoder(LayeredDecoder):
             *(ResidualBlock(latent_dim, hidden_dim, 2, activation) for _ in range(2)),
             feed_forward(latent_dim, input_dim[0], hidden_dim, 2, activation),
         )
+
+
+class ResidualEncoder(HeadedEncoder):
+    """Residual blocks in data space, then a linear layer to the latent space (appendix E.1.1).
+
+    Args:
+        dim: D, the dimension of the data.
+        latent_dim: d.
+        blocks: Number of residual blocks.
+        width: Of their hidden layers.
+
+    Example:
+        >>> import torch
+        >>> ResidualEncoder(3, 2)(torch.zeros(5, 3)).embedding.shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256) -> None:
+        features = nn.Sequential(*[ResidualBlock(dim, width) for _ in range(blocks)])
+        super().__init__(features, nn.Linear(dim, latent_dim))
+
+
+class ResidualDecoder(LayeredDecoder):
+    """The mirror image of :class:`ResidualEncoder`."""
+
+    def __init__(self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256) -> None:
+        unembedding = nn.Linear(latent_dim, dim)
+        super().__init__(unembedding, *[ResidualBlock(dim, width) for _ in range(blocks)])
+
+
+def _wide(before: int, after: int, blocks: int, width: int) -> nn.Sequential:
+    """Residual blocks between a layer to their width and one from it."""
+    inside = [ResidualBlock(width, width) for _ in range(blocks)]
+    return nn.Sequential(
+        nn.Linear(before, width), nn.SiLU(), *inside, nn.SiLU(), nn.Linear(width, after)
+    )
+
+
+class WideEncoder(HeadedEncoder):
+    """Residual blocks of many dimensions, which can fold what the few of the data cannot.
+
+    Args:
+        dim: D, the dimension of the data.
+        latent_dim: d.
+        blocks: Number of residual blocks.
+        width: Of them and of their hidden layers.
+    """
+
+    def __init__(self, dim: int, latent_dim: int, blocks: int = 2, width: int = 64) -> None:
+        super().__init__(_wide(dim, latent_dim, blocks, width), nn.Identity())
+
+
+class WideDecoder(LayeredDecoder):
+    """The mirror image of :class:`WideEncoder`."""
+
+    def __init__(self, dim: int, latent_dim: int, blocks: int = 2, width: int = 64) -> None:
+        super().__init__(*_wide(latent_dim, dim, blocks, width))

@@ -111,14 +111,13 @@ class Configuration(Checked):
             networks = TabularEncoder(**shape, **sizes), TabularDecoder(**shape, **sizes)
             return FIF(FIFConfig(**shape, **choices), *networks)
         data_hidden, latent_hidden = (
-            [width * nets.block_dim // Nets().block_dim for width in hidden]
+            [width * nets.block_dim // Nets().block_dim for width in hidden or (160, 160)]
             for hidden in (settings.data_hidden, settings.latent_hidden)
         )
         flow = build_coupling(
             **shape,
             data_blocks=nets.data_blocks,
             latent_blocks=nets.latent_blocks,
-            hidden_dim=nets.block_dim,
             data_hidden=data_hidden,
             latent_hidden=latent_hidden,
             activation=COUPLING[self.net],

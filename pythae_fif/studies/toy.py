@@ -11,7 +11,7 @@ import torch
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data.toy import TOY_DATA, ToySample
 from pythae_fif.ensemble import Ensemble, one_cycle
-from pythae_fif.nn import WideDecoder, WideEncoder
+from pythae_fif.nn.tabular import WideDecoder, WideEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
 from pythae_fif.studies.spec import Finding, StudySpec, Tell, results_of

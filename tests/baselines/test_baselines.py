@@ -88,7 +88,7 @@ def test_act_norm_takes_the_statistics_of_the_first_training_batch_alone():
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(
-    shape=st.sampled_from([(1, 8, 8), (3, 4, 6), (2, 16, 8), (7,), (2,), (1, 6, 10)]),
+    shape=st.sampled_from([(1, 8, 8), (3, 4, 6), (2, 16, 8), (1, 6, 10)]),
     share=st.floats(0, 1),
     seed=st.integers(0, 99),
 )
@@ -103,7 +103,7 @@ def test_encoder_is_the_left_inverse_of_the_decoder(kind, shape, share, seed):
     torch.testing.assert_close(model.reconstruct(x), x, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 4, 2), (5,)])
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 4, 2)])
 def test_density_of_inflated_data_has_the_autograd_jacobian(shape):
     model = build("dnf", shape, 3).double()
     x = torch.rand(3, *shape, dtype=torch.float64)
@@ -119,10 +119,9 @@ def test_density_of_inflated_data_has_the_autograd_jacobian(shape):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(1, 4, 4), (5,)])
-def test_density_on_the_manifold_has_the_autograd_jacobian(kind, shape):
-    model = build(kind, shape, 3).double()
-    x = torch.rand(3, *shape, dtype=torch.float64)
+def test_density_on_the_manifold_has_the_autograd_jacobian(kind):
+    model = build(kind, (1, 4, 4), 3).double()
+    x = torch.rand(3, 1, 4, 4, dtype=torch.float64)
     z = model.embed(x)
     columns = jacobian(lambda z: model.decoder(z)["reconstruction"], z)
     volume = torch.linalg.slogdet(columns.mT @ columns).logabsdet / 2
@@ -142,8 +141,7 @@ def test_sizes_of_table_2(kind, latent_dim, millions):
     file = Path(__file__).parents[2] / "benchmark_configs/experiments/table2.yaml"
     sizes = yaml.safe_load(file.read_text())["profiles"]["table2"]["models"][kind]["fixed"]
     model, config = KINDS[kind]
-    with torch.device("meta"):
-        flow = model(config(input_dim=(3, 64, 64), latent_dim=latent_dim, **sizes))
+    flow = model(config(input_dim=(3, 64, 64), latent_dim=latent_dim, **sizes))
     assert sum(p.numel() for p in flow.parameters()) == pytest.approx(1e6 * millions, rel=0.03)
     layers = [m for m in flow.modules() if isinstance(m, InjectiveConv)]
     factors = [m.weight.shape[0] // m.weight.shape[1] for m in layers]
@@ -203,27 +201,20 @@ def dataset_of(data):
     return BaseDataset(data, torch.zeros(len(data)))
 
 
-def test_stages_by_epochs_share_and_pythae_s_own_trainer():
+def test_stages_by_epochs_and_share():
     model = build("trumpet", (1, 8, 8), 4, manifold_epochs=2, manifold_share=0.25)
     assert model.stage_at(1.9, 0.2) == "manifold"
     assert model.stage_at(2.0, 0.2) == "density" == model.stage_at(0.1, 0.25)
-    model.train()
-    model({"data": images(8)}, epoch=2)
-    assert model.stage == "manifold"
-    output = model({"data": images(8)}, epoch=3)
-    assert model.stage == "density" and torch.equal(output.loss, output.nll_loss)
-    model({"data": images(8)}, epoch=1)
-    output = model.eval()({"data": images(8)})
-    torch.testing.assert_close(output.loss, output.recon_loss + output.nll_loss)
-    model.train()({"data": images(8)}, epoch=1, share_done=0.0)
-    output = model.eval()({"data": images(8)})
-    assert torch.equal(output.loss, output.recon_loss)
+    for training in (True, False):
+        for model.stage, loss in (("manifold", "recon_loss"), ("density", "nll_loss")):
+            output = model.train(training)({"data": images(8)})
+            assert torch.equal(output.loss, output[loss])
+            assert ("z" in output) == (not training or model.stage == "density")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_works_in_pythae_s_pipelines_and_comes_back_from_files(kind, tmp_path):
-    stages = {"manifold_epochs": 1} if kind == "trumpet" else {}
-    model = build(kind, (1, 8, 8), 4, moved=0, **stages)
+    model = build(kind, (1, 8, 8), 4, moved=0)
     config = BaseTrainerConfig(
         output_dir=str(tmp_path), num_epochs=2, per_device_train_batch_size=16, no_cuda=True
     )
@@ -246,11 +237,11 @@ def energy_distance(left, right):
 
 
 def moons(count, generator):
-    """Two moons on a curved surface, (N, 4)."""
+    """Two moons on a curved surface, as images of four pixels."""
     points = TOY_DATA["two_moons"].sample(count, generator).points
     points = points + 0.05 * torch.randn(points.shape, generator=generator)
     x, y = points.T
-    return torch.stack([x, y, x * y / 2, torch.sin(2 * x)], 1)
+    return torch.stack([x, y, x * y / 2, torch.sin(2 * x)], 1).view(count, 1, 2, 2)
 
 
 @pytest.mark.slow
@@ -258,26 +249,25 @@ def moons(count, generator):
 def test_learns_two_moons_on_a_surface(kind):
     generator = torch.Generator().manual_seed(0)
     train, test = moons(4096, generator), moons(1000, generator)
-    own = {"noise": 0.05, "beta": 100.0} if kind == "dnf" else {"manifold_epochs": 1}
-    model = build(
-        kind, (4,), 2, moved=0, steps=4, hidden_channels=32, latent_blocks=6,
-        latent_hidden_dim=32, **own,
-    ).train()  # fmt: skip
-    for epoch in (1, 2) if kind == "trumpet" else (1,):
+    own = {"noise": 0.05, "beta": 100.0} if kind == "dnf" else {}
+    sizes = {"steps": 4, "hidden_channels": 32, "latent_blocks": 6, "latent_hidden_dim": 32}
+    model = build(kind, (1, 2, 2), 2, moved=0, **sizes, **own).train()
+    for model.stage in ("manifold", "density") if kind == "trumpet" else ("both",):
         optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, 400)
         for _ in range(400):
             batch = train[torch.randint(len(train), (256,))]
             optimizer.zero_grad()
-            model({"data": batch}, epoch=epoch).loss.backward()
+            model({"data": batch}).loss.backward()
             optimizer.step()
             schedule.step()
     model.eval()
     with torch.no_grad():
-        error = (model.reconstruct(test) - test).square().sum(1).mean().sqrt()
-        samples = model.sample(1000)
-    gauss = train.mean(0) + torch.randn(1000, 4) @ torch.linalg.cholesky(train.T.cov()).T
-    distances = [energy_distance(x, test).item() for x in (samples, gauss)]
+        error = (model.reconstruct(test) - test).flatten(1).square().sum(1).mean().sqrt()
+        samples = model.sample(1000).flatten(1)
+    rows = train.flatten(1)
+    gauss = rows.mean(0) + torch.randn(1000, 4) @ torch.linalg.cholesky(rows.T.cov()).T
+    distances = [energy_distance(x, test.flatten(1)).item() for x in (samples, gauss)]
     assert error < 0.15
     assert distances[0] < 0.5 * distances[1]
 
@@ -296,7 +286,8 @@ def test_what_is_looked_at_before_training_sets_no_layer(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_shape_of_the_data_is_needed_and_networks_cannot_be_given(kind):
     model, config = KINDS[kind]
-    with pytest.raises(ConfigError, match="Config input_dim: is needed"):
-        model(config(latent_dim=2))
+    for shape in (None, (4,)):
+        with pytest.raises(ConfigError, match=r"Config input_dim: that of images, .* needed"):
+            model(config(input_dim=shape, latent_dim=2))
     with pytest.raises(ConfigError, match="cannot be given"):
-        model(config(input_dim=(4,), latent_dim=2), encoder=build(kind, (4,), 2).encoder)
+        model(config(input_dim=(1, 4, 4), latent_dim=2), encoder=build(kind, (1, 4, 4), 2).encoder)

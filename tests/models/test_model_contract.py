@@ -43,7 +43,7 @@ MODELS = {
     "fif-other-nets": fif_of_other_nets,
     "rectangular": rectangular,
     "rectangular-other-nets": lambda: rectangular(
-        *build_coupling((5,), 3, data_blocks=2, latent_blocks=1, hidden_dim=8)
+        *build_coupling((5,), 3, data_blocks=2, data_hidden=[8], latent_hidden=[8])
     ),
     "dnf": lambda: DNF(DNFConfig(input_dim=(1, 8, 8), latent_dim=3, **FLOW)),
     "trumpet": lambda: Trumpet(TrumpetConfig(input_dim=(1, 8, 8), latent_dim=3, **FLOW)),
@@ -239,7 +239,7 @@ LOAD = "print(type(AutoModel.load_from_folder(sys.argv[1])).__name__)"
 @pytest.mark.parametrize("pythae_first", [True, False])
 def test_a_fresh_process_loads_by_automodel(pythae_first, tmp_path):
     torch.manual_seed(0)
-    saved = rectangular(*build_coupling((5,), 3, data_blocks=2, latent_blocks=1, hidden_dim=8))
+    saved = rectangular(*build_coupling((5,), 3, data_blocks=2, data_hidden=[8], latent_hidden=[8]))
     saved.save(str(tmp_path))
     imports = ["import pythae_fif", "from pythae.models import AutoModel"]
     if pythae_first:

@@ -60,7 +60,7 @@ def test_fif_trains_on_the_free_form_and_on_the_coupling_nets():
     x = torch.randn(16, 6)
     for nets in (
         (TabularEncoder((6,), 3, 8), TabularDecoder((6,), 3, 8)),
-        build_coupling((6,), 3, data_blocks=2, latent_blocks=1, hidden_dim=8),
+        build_coupling((6,), 3, data_blocks=2, data_hidden=[8], latent_hidden=[8]),
     ):
         for jacobian_at in ("data", "reconstruction"):
             config = FIFConfig(input_dim=(6,), latent_dim=3, jacobian_at=jacobian_at)
@@ -71,7 +71,7 @@ def test_fif_trains_on_the_free_form_and_on_the_coupling_nets():
 
 
 def coupling_of_five():
-    return build_coupling((5,), 3, data_blocks=1, latent_blocks=1, hidden_dim=8)
+    return build_coupling((5,), 3, data_blocks=1, data_hidden=[8], latent_hidden=[8])
 
 
 def test_two_flows_become_one(tmp_path):

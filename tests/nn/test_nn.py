@@ -17,7 +17,6 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import (
     ConvDiscriminator,
-    SmallDecoder,
     build_networks,
     poincare_networks,
     smooth_networks,
@@ -25,6 +24,7 @@ from pythae_fif.nn import (
     spherical_networks,
 )
 from pythae_fif.nn.recipe import rebuild, recipe_of
+from pythae_fif.nn.small import SmallDecoder
 
 # Each architecture on a shape with nets of our own, or of the paper's.
 CASES = [

@@ -8,7 +8,7 @@ from pythae_fif.nn.coupling import build_coupling
 def coupling(columns=5, latent_dim=3):
     """An encoder and its inverse, which share their weights, in float64."""
     encoder, decoder = build_coupling(
-        (columns,), latent_dim, data_blocks=3, latent_blocks=2, hidden_dim=8
+        (columns,), latent_dim, data_blocks=3, data_hidden=[8], latent_hidden=[8]
     )
     return encoder.double(), decoder.double()
 
