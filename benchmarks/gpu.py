@@ -30,13 +30,13 @@ from machine import command, markdown, peak_memory_mb, seconds
 from step import NETS, VARIANTS, stepper
 
 from pythae_fif.benchmark.config import Experiment, load_experiment
-from pythae_fif.benchmark.image_run import trainer_of
+from pythae_fif.benchmark.image_run import ImageSpec, trainer_of
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.data import Splits
 from pythae_fif.errors import one_line
 from pythae_fif.files import write_bytes
 from pythae_fif.runs.provenance import processor
-from pythae_fif.training import quiet_pythae
+from pythae_fif.training import TrainingResult
 
 IMAGES = {"mnist": (50_000, 10_000), "cifar10": (40_000, 10_000), "celeba": (162_770, 19_867),
           "digits": (1_197, 300)}  # fmt: skip
@@ -64,6 +64,14 @@ def random_splits(dataset: str, count: int) -> Splits:
     return Splits(dataset, **images, labels=None, source="random")
 
 
+def trained(spec: ImageSpec, splits: Splits, epochs: int) -> TrainingResult:
+    """A short training of a run."""
+    settings = spec.settings.model_copy(update={"epochs": epochs, "wall_clock": None})
+    short = spec.model_copy(update={"settings": settings})
+    with tempfile.TemporaryDirectory() as folder:
+        return trainer_of(short, splits, {}, Path(folder)).train()
+
+
 def hours(dataset: str, tiny: bool) -> tuple[list[Row], str]:
     """Seconds of a step and an evaluation batch of each model, and hours of all its runs."""
     flags: dict[str, Any] = {"extractor": "pixels", "models": ["ae"] if tiny else None}
@@ -78,17 +86,14 @@ def hours(dataset: str, tiny: bool) -> tuple[list[Row], str]:
 
         def row(model: str = model, runs: list = runs) -> Row:
             nonlocal total
-            with tempfile.TemporaryDirectory() as folder, quiet_pythae():
-                trainer = trainer_of(runs[0], splits, {}, Path(folder))
-                trainer.prepare_training()
-                trainer.train_step(1), trainer.eval_step(1)
-                step = seconds(lambda: trainer.train_step(1), trainer.device) / 4
-                look = seconds(lambda: trainer.eval_step(1), trainer.device) / 4
+            trained(runs[0], splits, 1)
+            found = trained(runs[0], splits, 10)
+            step, look = found.train_seconds / 40, (found.seconds - found.train_seconds) / 40
             epoch = math.ceil(train / batch) * step + math.ceil(val / batch) * look
             of_all = len(runs) * (experiment.in_use.epochs or 1) * epoch / 3600
             total += of_all
-            found = (f"{1e3 * step:.2f}", f"{1e3 * look:.2f}", str(len(runs)), f"{of_all:.2f}")
-            return dict(zip(columns, (model, *found), strict=True))
+            values = (f"{1e3 * step:.2f}", f"{1e3 * look:.2f}", str(len(runs)), f"{of_all:.2f}")
+            return dict(zip(columns, (model, *values), strict=True))
 
         rows.append(tried(model, row, columns))
     return rows, f"{total:.1f} hours of training in all, of profile {experiment.profile}."

@@ -32,7 +32,7 @@ from pythae_fif.runs.worker import Run
 from pythae_fif.sampling import FIT_STEPS
 from pythae_fif.sampling.models import embed, reconstruction_mse
 from pythae_fif.sampling.samplers import generate, generate_by_class
-from pythae_fif.training import LOG_NAME, FIFTrainer, OnEpoch, keep_freed_memory, read_log
+from pythae_fif.training import FIFTrainer, OnEpoch, keep_freed_memory
 from pythae_fif.training.checkpoint import RESULT_NAME
 
 WEIGHTS = "model/model.pt"
@@ -218,12 +218,8 @@ def _trained(spec: ImageSpec, run: Run, splits: Splits, labels: Labels) -> BaseA
         for path in [path for path in found if path.exists()]:
             run.set_aside(path.relative_to(run.folder).as_posix(), "it is of other weights")
     if before is None or before.files != files:
-        training = Training(
-            **vars(result),
-            surrogate=getattr(trainer.model, "surrogate_mode", None),
-            log=read_log(run.folder / LOG_NAME, spec.run_id),
-        )
-        run.save("training.json", training, files)
+        surrogate = getattr(trainer.model, "surrogate_mode", None)
+        run.save("training.json", Training(**vars(result), surrogate=surrogate), files)
     return trainer.model
 
 
@@ -262,7 +258,7 @@ def training_config(spec: ImageSpec) -> Any:
             optimisation[f"{part}scheduler_cls"] = "ReduceLROnPlateau"
             optimisation[f"{part}scheduler_params"] = plateau
     return config_class(
-        num_epochs=settings.epochs or 1,  # a wall clock knows none
+        num_epochs=settings.epochs or 10**9,  # a wall clock knows none
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         seed=spec.seed,

@@ -22,7 +22,7 @@ from pythae_fif.runs.launch import Engine
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling.models import embed
-from pythae_fif.training import LOG_NAME, quiet_pythae, read_log
+from pythae_fif.training import quiet_pythae
 
 IMAGES = 500
 """That a model is trained on, and samples that are scored, to be timed."""
@@ -97,8 +97,7 @@ def _training(spec: ImageSpec, part: Splits, size: int) -> tuple[float, BaseAE]:
     short = spec.model_copy(update={"settings": few})
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(short, part, spec.labels_in(part), Path(folder))
-        trainer.train()
-        epoch = read_log(Path(folder) / LOG_NAME)[-1].seconds  # the first one warms up
+        epoch = trainer.train().log[-1].seconds  # the first one warms up
     whole = epoch * size / len(part.train) * (spec.settings.epochs or 1)
     return spec.settings.wall_clock or whole, trainer.model
 

@@ -23,7 +23,8 @@ from pythae_fif.evaluation.extractors import Extractor, load_extractor, unit_ima
 from pythae_fif.evaluation.features import Features
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.evaluation.scoring import score_samples
-from pythae_fif.sampling.samplers import draw, fit, needs_fit
+from pythae_fif.sampling.samplers import draw
+from pythae_fif.training import quiet_pythae
 
 Data = np.ndarray | Tensor | Dataset[Any]
 
@@ -95,10 +96,13 @@ class EvaluationPipeline:
         if train_data is not None:
             sets["train"] = _tensor(train_data)
         set_seed(self.seed)
-        if needs_fit(sampler):
+        if not sampler.is_fitted and type(sampler).fit is not BaseSampler.fit:
             if train_data is None:
                 raise ConfigError(f"{type(sampler).__name__} must be fitted: pass train_data")
-            fit(sampler, unit_images(sets["train"]), training_config)
+            more = {} if training_config is None else {"training_config": training_config}
+            self.model.eval()
+            with quiet_pythae():
+                sampler.fit(train_data=unit_images(sets["train"]), **more)
         cache = cache_home() if self.cache_dir is None else self.cache_dir
         known = {name: Features.of(of, extractor, cache_dir=cache) for name, of in sets.items()}
         set_seed(self.seed)

@@ -1,6 +1,6 @@
-"""Codes and reconstructions of Pythae's models in evaluation mode."""
+"""Codes and errors of Pythae's models in evaluation mode."""
 
-__all__ = ["Images", "embed", "in_batches", "reconstruct", "reconstruction_mse"]
+__all__ = ["embed", "in_batches", "reconstruction_mse"]
 
 import math
 from collections.abc import Callable
@@ -15,20 +15,16 @@ from torch import Tensor
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.models.outputs import without_gradients
 
+Array = np.ndarray | Tensor
 BATCH_SIZE = 200
 """Images at once."""
 
-Images = np.ndarray | Tensor
-"""Images (N, C, H, W), uint8 or floating point in [0, 1]."""
 
-
-def embed(
-    model: BaseAE, images: Images, *, labels: np.ndarray | Tensor | None = None, seed: int = 0
-) -> Tensor:
+def embed(model: BaseAE, images: Array, *, labels: Array | None = None, seed: int = 0) -> Tensor:
     """Codes of images as Pythae's samplers take them: `z` of the model in evaluation mode.
 
-    Where the model draws its codes they are draws, by the seed. A conditional model needs the
-    labels (N,). The random numbers of Python, numpy and torch are then those of the seed.
+    Images (N, C, H, W) are uint8 or in [0, 1]; a conditional model needs their labels (N,). Where
+    the model draws its codes they are draws, by the seed, which all random numbers then have.
 
     Returns:
         (N, d), or maps of codes (N, d, h, w), on the CPU.
@@ -43,14 +39,7 @@ def embed(
     return codes
 
 
-def reconstruct(model: BaseAE, images: Images, labels: np.ndarray | Tensor | None = None) -> Tensor:
-    """Reconstructions of images, (N, C, H, W), on the CPU, by the model in evaluation mode."""
-    return in_batches(model, images, type(model).reconstruct, labels).reshape(images.shape)
-
-
-def reconstruction_mse(
-    model: BaseAE, images: Images, labels: np.ndarray | Tensor | None = None
-) -> float:
+def reconstruction_mse(model: BaseAE, images: Array, labels: Array | None = None) -> float:
     """Mean squared error a pixel of the reconstructions of images, or a value of a table's rows.
 
     The paper's reconstruction loss is the squared error of an image: D times this, D its values.
@@ -83,13 +72,9 @@ def _codes(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:
 
 
 def in_batches(
-    model: BaseAE,
-    images: Images,
-    of: Callable[..., Tensor],
-    labels: np.ndarray | Tensor | None = None,
+    model: BaseAE, images: Array, of: Callable[..., Tensor], labels: Array | None = None
 ) -> Tensor:
-    """Calls `of(model, images[, labels])` on batches of float32 images (B, C, H, W) and of labels
-    (B,), and joins the results on the CPU."""
+    """`of(model, x[, labels])` of float32 batches (B, C, H, W), joined on the CPU."""
     model.eval()
     device = next(model.parameters()).device
     results = []

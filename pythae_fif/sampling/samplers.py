@@ -1,6 +1,6 @@
 """Samples of a model by Pythae's samplers; what is odd in them stands in `pythae_fif.sampling`."""
 
-__all__ = ["draw", "fit", "generate", "generate_by_class", "needs_fit"]
+__all__ = ["draw", "generate", "generate_by_class"]
 
 import copy
 from collections.abc import Iterator
@@ -12,12 +12,11 @@ from pythae import models, samplers
 from pythae.models import BaseAE
 from pythae.models.base.base_utils import ModelOutput
 from pythae.samplers import BaseSampler
-from pythae.trainers import BaseTrainerConfig
 from pythae.trainers.trainer_utils import set_seed
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from pythae_fif.errors import ConfigError, DataError, NonFiniteError, did_you_mean
+from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
 from pythae_fif.sampling import FIT_STEPS, SAMPLERS
 from pythae_fif.training import quiet_pythae
 
@@ -25,31 +24,6 @@ IAF_PASSES = 2400
 """Over d, at least 50 and at most `fit_steps`: steps of IAF's fit, whose density costs d passes."""
 BATCH_SIZE, FIT_BATCH, MIXTURE_STEPS = 500, 100, 500
 """Samples drawn at once, codes in a step of a fit, and most steps of a mixture's fit."""
-
-
-def needs_fit(sampler: BaseSampler) -> bool:
-    """Whether a sampler is one that must be fitted, and is not yet."""
-    return not sampler.is_fitted and type(sampler).fit is not BaseSampler.fit
-
-
-def fit(
-    sampler: BaseSampler, images: Tensor, training_config: BaseTrainerConfig | None = None
-) -> None:
-    """Fits a sampler as Pythae does, silently.
-
-    Args:
-        sampler: Any sampler of Pythae that is fitted.
-        images: Training images (N, C, H, W), float32 in [0, 1]: Pythae wants a 1 among them.
-        training_config: How Pythae trains samplers that are networks.
-    """
-    if not images.is_floating_point() or images.min() < 0 or images.max() != 1:
-        raise DataError("Pythae fits a sampler only to floating-point images from 0 to exactly 1")
-    if isinstance(sampler.model, models.FactorVAE) and len(images) % FIT_BATCH == 1:
-        images = images[:-1]  # FactorVAE takes no batch of one
-    more = {} if training_config is None else {"training_config": training_config}
-    sampler.model.eval()
-    with quiet_pythae():
-        sampler.fit(train_data=images, **more)
 
 
 def draw(sampler: BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE) -> Iterator[Tensor]:
@@ -91,14 +65,14 @@ def generate(
         codes: Its training codes as :func:`~pythae_fif.sampling.models.embed` gives them.
         num_samples: n.
         seed: Of fit and draw.
-        fit_steps: Of Adam, 100 codes each, for the samplers of `FITTED`.
+        fit_steps: Of Adam, 100 codes each, of a flow, second VAE or PixelCNN.
 
     Returns:
         (n, C, H, W), on the CPU.
 
     Raises:
         ConfigError: An unknown sampler, or one of other models.
-        NonFiniteError: The fit diverged, or a sample is NaN or infinite.
+        NonFiniteError: A sample is NaN or infinite, as after a fit that diverged.
     """
     if name not in SAMPLERS:
         raise ConfigError(f"sampler {name!r} is unknown: {did_you_mean(name, SAMPLERS)}")
@@ -175,15 +149,14 @@ def _fitted(name: str, model: BaseAE, codes: Tensor, seed: int, steps: int) -> B
         sampler.gmm = mixture.fit(codes.double().numpy())
         # An integer would draw the same samples in every call, of which there is one a batch.
         mixture.random_state = np.random.RandomState(seed)
-    elif name == "maf":
-        sampler.maf_model = _OfStandardised(sampler, codes, steps, name)
-    elif name == "iaf":
-        steps = min(steps, max(50, IAF_PASSES * steps // FIT_STEPS // codes.shape[1]))
-        sampler.iaf_model = _OfStandardised(sampler, codes, steps, name)
+    elif name in ("maf", "iaf"):
+        if name == "iaf":
+            steps = min(steps, max(50, IAF_PASSES * steps // FIT_STEPS // codes.shape[1]))
+        setattr(sampler, f"{name}_model", _OfStandardised(sampler, codes, steps))
     elif name == "two_stage":
-        _fit(sampler.second_vae, codes, steps, name)
+        _fit(sampler.second_vae, codes, steps)
     elif name == "pixelcnn":
-        _fit(sampler.pixelcnn_model, _indices(model, codes), steps, name)
+        _fit(sampler.pixelcnn_model, _indices(model, codes), steps)
     elif name == "rhvae":
         sampler.grad_func = lambda z, model: model.sampler_force(z)
     sampler.is_fitted = True
@@ -194,11 +167,11 @@ class _OfStandardised(nn.Module):
     """A flow of Pythae's, fitted to codes whose coordinates have mean 0 and variance 1, that draws
     codes of their own mean and scale."""
 
-    def __init__(self, sampler: BaseSampler, codes: Tensor, steps: int, name: str) -> None:
+    def __init__(self, sampler: BaseSampler, codes: Tensor, steps: int) -> None:
         super().__init__()
         deviation, mean = torch.std_mean(codes, dim=0)
         scale = torch.where(deviation > 0, deviation, 1.0)
-        _fit(sampler.flow_contained_model, (codes - mean) / scale, steps, name)
+        _fit(sampler.flow_contained_model, (codes - mean) / scale, steps)
         self.flow = sampler.flow_contained_model.flow
         self.mean, self.scale = mean.to(sampler.device), scale.to(sampler.device)
 
@@ -219,21 +192,16 @@ def _indices(model: BaseAE, codes: Tensor) -> Tensor:
     return indices.reshape(len(codes), 1, *places.shape[1:3]).float()
 
 
-def _fit(module: nn.Module, data: Tensor, steps: int, name: str) -> None:
+def _fit(module: nn.Module, data: Tensor, steps: int) -> None:
     """Trains a density model of Pythae's on codes: Adam, its learning rate falling to zero."""
     data = data.to(next(module.parameters()).device)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    total = torch.zeros((), device=data.device)
     module.train()
     for _ in range(steps):
         batch = data[torch.randint(len(data), (min(FIT_BATCH, len(data)),), device=data.device)]
         optimizer.zero_grad()
         loss = module({"data": batch}).loss / len(batch)
-        total += loss.detach()
         loss.backward()
         optimizer.step()
         schedule.step()
-    if not torch.isfinite(total):
-        raise NonFiniteError(f"the fit of {name} diverged")
-    module.eval()

@@ -1,27 +1,22 @@
 """One training loop, with a log, checkpoints that resume exactly, budgets, and a bar."""
 
 __all__ = [
-    "LOG_NAME",
-    "BatchDataset",
     "BatchLoader",
     "EpochRow",
     "FIFTrainer",
     "FIFTrainerConfig",
     "OnEpoch",
-    "RunFiles",
     "TrainingResult",
     "keep_freed_memory",
     "quiet_pythae",
-    "read_log",
 ]
 
 from typing import Any
 
 from pythae.trainers import BaseTrainer
 
-from pythae_fif.training.checkpoint import LOG_NAME, RunFiles, read_log
 from pythae_fif.training.config import FIFTrainerConfig
-from pythae_fif.training.loader import BatchDataset, BatchLoader
+from pythae_fif.training.loader import BatchLoader
 from pythae_fif.training.precision import keep_freed_memory
 from pythae_fif.training.progress import EpochRow, OnEpoch, TrainingResult
 from pythae_fif.training.terminal import quiet_pythae

@@ -1,8 +1,7 @@
 """What a training keeps in a folder: log, checkpoint and model, each with the id of its run."""
 
-__all__ = ["LOG_NAME", "RESULT_NAME", "RunFiles", "read_log"]
+__all__ = ["RESULT_NAME", "RunFiles"]
 
-import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -13,39 +12,21 @@ from typing import Any, TypeVar
 import torch
 
 from pythae_fif.errors import StoreError, one_line
-from pythae_fif.files import checksum, set_aside, stored, whole_folder, write_json, write_whole
+from pythae_fif.files import checksum, set_aside, whole_folder, write_json, write_whole
 from pythae_fif.training.progress import EpochRow, TrainingResult
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LOG_NAME = "train_log.jsonl"
-"""The log in a run's folder, a line of JSON an epoch."""
 RESULT_NAME = "training.json"
 """In the folder of a trained model: the run, what its training was, checksums of the files."""
-
-
-def read_log(path: Path, run_id: str | None = None) -> list[EpochRow]:
-    """The rows of a training log, without lines that are half written or damaged.
-
-    Args:
-        path: The file; there are no rows where there is none.
-        run_id: Rows of other runs are left out; None for any.
-    """
-    rows = []
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            row = json.loads(line)
-            if row.pop("run_id") == run_id or run_id is None:
-                rows.append(EpochRow(**row))
-    return rows
 
 
 class RunFiles:
     """Reads and writes log, checkpoint and model of a run.
 
-    Whatever is damaged, or of another run, is set aside with a warning and not used.
+    A checkpoint or a model that is damaged, or of another run, is set aside with a warning.
 
     Args:
         path: The folder, which only one process writes to; made if needed.
@@ -54,32 +35,18 @@ class RunFiles:
 
     Attributes:
         log, checkpoint, model: Their paths; the checkpoint goes when the model is written.
-
-    Raises:
-        StoreError: The folder cannot be made; of the methods, read or written.
     """
 
     def __init__(self, path: Path, run_id: str, model_name: str = "model") -> None:
-        with stored(f"make the run folder {path}"):
-            path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         self.path, self.run_id = path, run_id
-        self.log, self.checkpoint = path / LOG_NAME, path / "checkpoint.pt"
+        self.log, self.checkpoint = path / "train_log.jsonl", path / "checkpoint.pt"
         self.model = path / model_name
 
-    def write_log(self, rows: Iterable[EpochRow]) -> None:
-        """Replaces the log: what came after the checkpoint that a training resumes from is cut."""
-        if len(read_log(self.log)) > len(read_log(self.log, self.run_id)):
-            self._set_aside(self.log, "a log of another run")
-        text = "".join(map(self._line, rows))
-        write_whole(self.log, lambda file: file.write(text.encode()))
-
-    def append_to_log(self, row: EpochRow) -> None:
-        """Adds a line to the log."""
-        with stored(f"write {self.log}"), open(self.log, "a", encoding="utf-8") as file:
-            file.write(self._line(row))
-
-    def _line(self, row: EpochRow) -> str:
-        return json.dumps({**asdict(row), "run_id": self.run_id}) + "\n"
+    def write_log(self, rows: Iterable[EpochRow], mode: str = "a") -> None:
+        """Adds lines of JSON to the log; mode 'w' cuts off what came after a checkpoint."""
+        with open(self.log, mode, encoding="utf-8") as file:
+            file.writelines(json.dumps({**vars(row), "run_id": self.run_id}) + "\n" for row in rows)
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replaces the checkpoint, of tensors and plain values alone."""
@@ -102,7 +69,7 @@ class RunFiles:
         except (MemoryError, torch.cuda.OutOfMemoryError):
             raise
         except Exception as error:  # torch.load raises anything on a damaged file
-            self._set_aside(self.checkpoint, one_line(error))
+            self._set_aside(self.checkpoint, error)
             return None
 
     def write_model(self, save: Callable[[Path], None], result: TrainingResult) -> None:
@@ -116,7 +83,7 @@ class RunFiles:
             with whole_folder(self.model) as folder:
                 save(folder)
                 files = {file.name: checksum(file) for file in sorted(folder.iterdir())}
-                content = {"run_id": self.run_id, "result": vars(result), "files": files}
+                content = {"run_id": self.run_id, "result": asdict(result), "files": files}
                 write_json(folder / RESULT_NAME, content)
         except RuntimeError as error:  # of torch, for example of a full disk
             raise StoreError(f"cannot write {self.model}: {one_line(error)}") from error
@@ -136,16 +103,11 @@ class RunFiles:
             for name, wanted in content["files"].items():
                 if not (self.model / name).is_file() or checksum(self.model / name) != wanted:
                     raise ValueError(f"{name} was changed")
-            return TrainingResult(**content["result"])
+            return TrainingResult.from_dict(content["result"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self._set_aside(self.model, one_line(error))
+            self._set_aside(self.model, error)
             return None
 
-    def weights(self) -> dict[str, Any]:
-        """Those of the trained model, as Pythae's models save them."""
-        saved = torch.load(self.model / "model.pt", map_location="cpu", weights_only=True)
-        return dict(saved["model_state_dict"])
-
-    def _set_aside(self, path: Path, why: str) -> None:
-        aside = set_aside(path)
-        logger.warning("%s is not used (%s): set aside as %s", path, why, aside.name)
+    def _set_aside(self, path: Path, why: Exception) -> None:
+        aside = set_aside(path).name
+        logger.warning("%s is not used (%s): set aside as %s", path, one_line(why), aside)

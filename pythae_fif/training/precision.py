@@ -18,8 +18,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
 @contextmanager
-def networks_in_bfloat16(model: nn.Module, device_type: str) -> Iterator[None]:
-    """Autocast for the networks of a model, without what it does to losses.
+def networks_in_bfloat16(
+    model: nn.Module, device_type: str, enabled: bool = True
+) -> Iterator[None]:
+    """Autocast for the networks of a model, without what it does to losses; or nothing.
 
     Autocast alone leaves what a network returns in bfloat16, and with it all that Pythae's models
     compute from codes and reconstructions: 1 + log s^2 - mu^2 - s^2 of a KL divergence has two
@@ -43,6 +45,9 @@ def networks_in_bfloat16(model: nn.Module, device_type: str) -> Iterator[None]:
                 output[name] = to_float32(_, __, value)
         return output
 
+    if not enabled:
+        yield
+        return
     switch = partial(torch.set_autocast_enabled, device_type)
     with ExitStack() as stack, torch.autocast(device_type, dtype=torch.bfloat16):
         for part in model.children():

@@ -1,16 +1,21 @@
-"""How far a training is, which is what a checkpoint keeps of it, and what it was in the end."""
+"""How long a training lasts, how far it is, and what it was in the end."""
 
-__all__ = ["EpochRow", "Means", "OnEpoch", "Progress", "TrainingResult"]
+__all__ = ["Budget", "EpochRow", "Means", "OnEpoch", "TrainingResult"]
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pythae_fif.errors import NonFiniteError
+from pythae_fif.training.loader import Loader
+
+LOOK_EVERY = 50
+"""Batches between two looks at the loss: each makes the host wait for the device."""
 
 
 class Means:
@@ -30,9 +35,15 @@ class Means:
         self._total = torch.zeros(1, dtype=torch.float64, device=device)
 
     def add(self, losses: Mapping[str, Tensor], images: int) -> None:
-        """Adds a batch: scalars by their names in the log, `loss` first."""
+        """Adds a batch: scalars by their names in the log, `loss` first.
+
+        Raises:
+            NonFiniteError: As :meth:`losses`, which looks at them every 50 batches.
+        """
         self._names, self._total = [*losses], self._total + torch.stack([*losses.values()])
         self._batches, self.images = self._batches + 1, self.images + images
+        if self._batches % LOOK_EVERY == 0:
+            self.losses()
 
     def losses(self) -> dict[str, float]:
         """Those of the batches so far.
@@ -79,59 +90,83 @@ OnEpoch = Callable[[EpochRow], None]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished training was.
+    """What a training was in the end; on the way, what it was so far.
 
     Attributes:
         best_epoch: The epoch, counted from 1, whose weights were kept.
         best_eval_loss: Its evaluation loss; its training loss where there is no evaluation set or
             `keep_best_on_train` is set.
-        epochs: Number of epochs trained, those that a wall clock cut short among them.
+        epochs: Number of epochs trained.
         seconds: Time in training and evaluation steps, of all attempts, in seconds.
         train_seconds: Time in training steps alone, which is what a wall clock counts.
         images: Training images seen, over all epochs.
         images_per_second: Training images per second of the training steps alone.
+        log: A row an epoch.
+        stage: The last one, of a model that is trained in stages.
     """
 
-    best_epoch: int
-    best_eval_loss: float
-    epochs: int
-    seconds: float
-    train_seconds: float
-    images: int
-    images_per_second: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a training is; frozen, so that an interrupt finds the old or the new one whole."""
-
-    epoch: int = 0
     best_epoch: int = 0
-    best_loss: float = math.inf
-    best_state: dict[str, Tensor] = field(default_factory=dict)
-    history: list[EpochRow] = field(default_factory=list)
+    best_eval_loss: float = math.inf
+    epochs: int = 0
     seconds: float = 0.0
     train_seconds: float = 0.0
     images: int = 0
+    images_per_second: float = 0.0
+    log: list[EpochRow] = field(default_factory=list)
     stage: str | None = None
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of it."""
-        return {**vars(self), "history": [asdict(row) for row in self.history]}
+    def after(self, images: int, train_seconds: float, seconds: float) -> "TrainingResult":
+        """With those of another epoch."""
+        images, train_seconds = self.images + images, self.train_seconds + train_seconds
+        return replace(
+            self,
+            epochs=self.epochs + 1,
+            seconds=self.seconds + seconds,
+            train_seconds=train_seconds,
+            images=images,
+            images_per_second=images / train_seconds,
+        )
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "Progress":
-        """What `state` gave."""
-        return cls(**{**state, "history": [EpochRow(**row) for row in state["history"]]})
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainingResult":
+        """Of what `dataclasses.asdict` gave."""
+        return cls(**{**values, "log": [EpochRow(**row) for row in values.get("log", [])]})
 
-    def result(self) -> TrainingResult:
-        """Of a training that is complete."""
-        return TrainingResult(
-            best_epoch=self.best_epoch,
-            best_eval_loss=self.best_loss,
-            epochs=self.epoch,
-            seconds=self.seconds,
-            train_seconds=self.train_seconds,
-            images=self.images,
-            images_per_second=self.images / self.train_seconds,
-        )
+
+class Budget:
+    """How long a training lasts: passes over the data, a wall clock, or whichever ends first.
+
+    Args:
+        loader: Of the training data.
+        epochs: Passes over them; None for a wall clock alone.
+        wall_clock: Seconds of training steps, or None.
+    """
+
+    def __init__(self, loader: Loader, epochs: int | None, wall_clock: float | None) -> None:
+        self._loader, self._size = loader, len(loader.dataset)  # type: ignore[arg-type]
+        self._epochs, self._wall_clock = epochs or math.inf, wall_clock or math.inf
+
+    def share(self, passes: float, seconds: float) -> float:
+        """The share of the training that is done after passes and seconds of steps, in [0, 1]."""
+        return min(1.0, max(passes / self._epochs, seconds / self._wall_clock))
+
+    def batches(self, progress: TrainingResult) -> Iterator[tuple[Any, int, float]]:
+        """The batches of an epoch: each, the pass over the data that it is in, from 1, and the
+        share of the training that is done before it.
+
+        An epoch is one pass. Under a wall clock it ends with a pass by which 1/100 of the training
+        is done, or with 1/10 of the clock, so that it is worth its evaluation.
+        """
+        images, seconds, size = progress.images, progress.train_seconds, self._size
+        first, start = self.share(images / size, seconds), time.perf_counter() - seconds
+        cut = self._wall_clock * (math.floor(10 * seconds / self._wall_clock) + 1) / 10
+        while True:
+            passes, number = images / size, images // size + 1
+            for step, inputs in enumerate(self._loader):
+                yield inputs, number, self.share(passes + step / len(self._loader), seconds)
+                images, seconds = images + len(inputs["data"]), time.perf_counter() - start
+                done = self.share(images / size, seconds)
+                if done == 1 or seconds >= cut:
+                    return
+            if self._wall_clock == math.inf or done >= first + 0.01:
+                return

@@ -1,6 +1,6 @@
 """Which optimizers train a model, on which losses and in which order."""
 
-__all__ = ["Optimizers", "config_type", "wanted_config"]
+__all__ = ["MODELS", "Optimizers"]
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,18 +21,18 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 WATCHED = ("code_square", "code_trace")
 """What is logged beside the losses, of models whose output in training has it."""
 
-NETWORKS: dict[type[BaseTrainerConfig], dict[str, tuple[str, ...]]] = {
-    CoupledOptimizerTrainerConfig: {"encoder_": ("encoder",), "decoder_": ("decoder",)},
+NETWORKS: dict[type[BaseTrainerConfig], dict[str, list[str]]] = {
+    CoupledOptimizerTrainerConfig: {"encoder_": ["encoder"], "decoder_": ["decoder"]},
     AdversarialTrainerConfig: {
-        "autoencoder_": ("encoder", "decoder"),
-        "discriminator_": ("discriminator",),
+        "autoencoder_": ["encoder", "decoder"],
+        "discriminator_": ["discriminator"],
     },
     CoupledOptimizerAdversarialTrainerConfig: {
-        "encoder_": ("encoder",),
-        "decoder_": ("decoder",),
-        "discriminator_": ("discriminator",),
+        "encoder_": ["encoder"],
+        "decoder_": ["decoder"],
+        "discriminator_": ["discriminator"],
     },
-    BaseTrainerConfig: {"": ()},  # the last, as it is the base class of the others
+    BaseTrainerConfig: {"": []},  # the last, as it is the base class of the others
 }
 """Type of a training configuration -> prefix of an optimizer's keys in Pythae's configurations and
 outputs (`encoder_learning_rate`, `encoder_loss`) -> the model's networks that it trains; none are
@@ -46,17 +46,6 @@ MODELS: dict[str, type[BaseTrainerConfig]] = {
     "VAEGAN": CoupledOptimizerAdversarialTrainerConfig,
 }
 """Pythae's models with several optimizers."""
-
-
-def config_type(config: BaseTrainerConfig) -> type[BaseTrainerConfig]:
-    """Which of Pythae's four types a training configuration is of."""
-    return next(kind for kind in NETWORKS if isinstance(config, kind))
-
-
-def wanted_config(model: BaseAE) -> type[BaseTrainerConfig] | None:
-    """The type of the training configuration that a model needs; None where it may be any."""
-    ours_or_pythaes = type(model).__module__.split(".")[0] in ("pythae", "pythae_fif")
-    return MODELS.get(model.model_name, BaseTrainerConfig if ours_or_pythaes else None)
 
 
 class Optimizers:
@@ -76,7 +65,8 @@ class Optimizers:
     def __init__(self, model: BaseAE, config: BaseTrainerConfig) -> None:
         self._optimizers: dict[str, Optimizer] = {}
         self._schedulers: dict[str, LRScheduler] = {}
-        for prefix, networks in NETWORKS[config_type(config)].items():
+        kind = next(kind for kind in NETWORKS if isinstance(config, kind))
+        for prefix, networks in NETWORKS[kind].items():
             name = getattr(config, f"{prefix}optimizer_cls")
             options = dict(getattr(config, f"{prefix}optimizer_params") or {})
             trained = [getattr(model, network) for network in networks] or [model]
@@ -94,11 +84,10 @@ class Optimizers:
 
     def losses(self, output: ModelOutput) -> dict[str, Tensor]:
         """The losses of a batch by their names in the log, as of an `EpochRow`, detached."""
-        names = [f"{prefix}loss" for prefix in self._optimizers]
-        names += [name for name in WATCHED if name in output]
-        values = {name: output[name].detach() for name in names}
-        first, *others = [values[f"{prefix}loss"] for prefix in self._optimizers]
-        return {"loss": sum(others, first)} | values
+        values = {f"{prefix}loss": output[f"{prefix}loss"].detach() for prefix in self._optimizers}
+        first, *others = values.values()
+        watched = {name: output[name].detach() for name in WATCHED if name in output}
+        return {"loss": sum(others, first)} | values | watched
 
     def step(self, output: ModelOutput) -> None:
         """One step of all optimizers that take part in it, on the losses of a batch."""

@@ -111,9 +111,8 @@ def test_large_nets_take_a_step_and_sample(model, arch, shape, tmp_path):
     spec, splits = spec_of(model, arch), splits_of(shape, count)
     spec = spec.model_copy(update={"parameters": {**spec.parameters, **few}})
     trainer = trainer_of(spec, splits, {}, tmp_path)
-    trainer.prepare_training()
-    losses = trainer.train_step(1).losses()
-    assert np.isfinite([*losses.values()]).all()
+    (row,) = trainer.train().log
+    assert np.isfinite([*row.train.values(), *row.eval.values()]).all()
     codes = embed(trainer.model, splits.train)
     own = read_entry(model).samplers[0]
     samples = generate(own, trainer.model, codes, num_samples=2, seed=1, fit_steps=2)

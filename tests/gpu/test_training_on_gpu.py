@@ -60,8 +60,7 @@ def _second_step(folder, shape, arch, latent_dim, options, trained):
         steps = _AtEachStep(counts)
         model = _fif(shape, arch, latent_dim, **options)
         trainer = _trainer(model, folder, callbacks=[steps], **trained)
-        trainer.prepare_training()
-        trainer.train_step(1)
+        trainer.train()
     (first, waits_of_first), (second, waits) = steps.steps[:2]
     return second - first, waits - waits_of_first, dict(counts.waits)
 

@@ -9,22 +9,16 @@ from pythae import models
 from pythae.models import BaseAE
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder
-from pythae.samplers import (
-    GaussianMixtureSampler,
-    NormalSampler,
-    PixelCNNSampler,
-    VAMPSampler,
-)
+from pythae.samplers import PixelCNNSampler, VAMPSampler
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.baselines import RHVAE
 from pythae_fif.data import to_float
-from pythae_fif.errors import ConfigError, DataError, NonFiniteError
+from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.nn import spatial_networks
-from pythae_fif.sampling import SAMPLERS
 from pythae_fif.sampling import models as models_module
-from pythae_fif.sampling.models import embed, in_batches, reconstruct, reconstruction_mse
-from pythae_fif.sampling.samplers import draw, fit, generate
+from pythae_fif.sampling.models import embed, in_batches, reconstruction_mse
+from pythae_fif.sampling.samplers import draw, generate
 
 SHAPE = (1, 8, 8)
 IMAGES = np.random.default_rng(0).integers(0, 100, (40, *SHAPE), dtype=np.uint8)
@@ -75,10 +69,6 @@ CASES = (
 )  # fmt: skip
 
 
-def test_every_sampler_is_tested():
-    assert {sampler for _, sampler in CASES} == set(SAMPLERS)
-
-
 @pytest.mark.parametrize(("name", "sampler"), CASES)
 def test_seeded_samples_of_the_data_s_shape(name, sampler):
     model = model_of(name)
@@ -108,22 +98,19 @@ def test_codes_are_seeded_and_in_the_order_of_the_images(name, monkeypatch):
     assert not codes.requires_grad
     if name in DETERMINISTIC:
         torch.testing.assert_close(codes, model.encoder(to_float(IMAGES)).embedding.detach())
-    assert reconstruct(model, IMAGES).shape == IMAGES.shape
 
 
 def test_a_model_that_writes_in_place_changes_no_images():
-    model = model_of("AE")
-    rows = np.full((4, *SHAPE), -1, np.float32)
-    rows.flags.writeable = False
-    for images in (rows, torch.full((4, *SHAPE), -1.0)):
-        in_batches(model, images, lambda model, x: x.relu_())
-        assert (images == -1).all()
+    images = np.full((4, *SHAPE), -1, np.float32)
+    in_batches(model_of("AE"), images, lambda model, x: x.relu_())
+    assert (images == -1).all()
 
 
 def test_reconstruction_error_is_a_mean_per_pixel(monkeypatch):
     monkeypatch.setattr(models_module, "BATCH_SIZE", 15)
     model = model_of("AE")
-    expected = float((reconstruct(model, IMAGES) - to_float(IMAGES)).square().mean())
+    images = to_float(IMAGES)
+    expected = float((model.reconstruct(images) - images).square().mean())
     assert expected > 0
     assert reconstruction_mse(model, IMAGES) == pytest.approx(expected, rel=1e-6)
     monkeypatch.setattr(model, "reconstruct", lambda x: x.mul_(0).add_(math.inf))
@@ -186,39 +173,16 @@ def test_mixture_samples_are_not_grouped_by_component():
     assert (far[1:] != far[:-1]).sum() > 20
 
 
-class TestDraw:
-    def test_batches_with_gradients_off_in_the_sampler_alone(self):
-        batches = draw(NormalSampler(model_of("AE")), 30, 12)
-        assert [(len(b), b.requires_grad, torch.is_grad_enabled()) for b in batches] == [
-            (12, False, True), (12, False, True), (6, False, True),
-        ]  # fmt: skip
-
-    @pytest.mark.parametrize("ema", [True, False])
-    def test_networks_are_in_evaluation_mode_and_code_vectors_may_be_a_buffer(self, ema):
-        model = model_of("VQVAE", num_embeddings=8, use_ema=ema)
-        sampler = PixelCNNSampler(model)
-        sampler.is_fitted = True
-        sampler.pixelcnn_model.train()
-        batches = draw(sampler, 3)
-        assert next(batches).shape == (3, *SHAPE)
-        assert not sampler.pixelcnn_model.training
-        assert sampler.model is model  # while the rest is still to be drawn
-
-
-class TestFit:
-    @pytest.mark.parametrize(("name", "count"), [("AE", 40), ("FactorVAE", 101)])
-    def test_of_a_model_in_training_mode_and_without_a_batch_of_one(self, name, count):
-        sampler = GaussianMixtureSampler(model_of(name))
-        sampler.model.encoder.norm = torch.nn.BatchNorm2d(1)
-        sampler.model.encoder.register_forward_pre_hook(lambda encoder, x: encoder.norm(x[0]))
-        sampler.model.train()
-        fit(sampler, torch.rand(count, *SHAPE).round())
-        assert sampler.is_fitted and sampler.model.encoder.norm.num_batches_tracked == 0
-
-    @pytest.mark.parametrize("images", [torch.from_numpy(IMAGES), torch.full((8, *SHAPE), 0.8)])
-    def test_says_what_pythae_asserts(self, images):
-        with pytest.raises(DataError, match="from 0 to exactly 1"):
-            fit(GaussianMixtureSampler(model_of("AE")), images)
+@pytest.mark.parametrize("ema", [True, False])
+def test_networks_are_in_evaluation_mode_and_code_vectors_may_be_a_buffer(ema):
+    model = model_of("VQVAE", num_embeddings=8, use_ema=ema)
+    sampler = PixelCNNSampler(model)
+    sampler.is_fitted = True
+    sampler.pixelcnn_model.train()
+    batches = draw(sampler, 3)
+    assert next(batches).shape == (3, *SHAPE)
+    assert not sampler.pixelcnn_model.training
+    assert sampler.model is model  # while the rest is still to be drawn
 
 
 def test_what_cannot_be_encoded_is_one_line():
@@ -252,5 +216,5 @@ def test_what_cannot_be_drawn_is_one_line(sampler, model, error):
 def test_a_fit_that_diverges_is_one_line():
     codes = torch.randn(40, 4)
     codes[0] = 1e30
-    with pytest.raises(NonFiniteError, match="the fit of two_stage diverged"):
+    with pytest.raises(NonFiniteError, match="two_stage sampler gave samples that are not finite"):
         generate("two_stage", model_of("VAE"), codes, num_samples=20, seed=0)

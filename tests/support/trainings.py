@@ -4,7 +4,6 @@ import json
 from typing import NamedTuple
 
 import torch
-from pythae.data.datasets import DatasetOutput
 from pythae.models import (
     AE,
     PIWAE,
@@ -41,6 +40,7 @@ from pythae.trainers import (
 )
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.data import ImageDataset
 from pythae_fif.nn import build_networks
 from pythae_fif.training import FIFTrainer
 
@@ -94,20 +94,13 @@ MODELS = {
 }
 
 
-class Images:
-    """The least that a data set needs for fast batches."""
+class Images(ImageDataset):
+    """Images of one shade each."""
 
     def __init__(self, count=40, seed=0):
         generator = torch.Generator().manual_seed(seed)
-        self.images = torch.randint(0, 256, (count, 1, 1, 1), generator=generator)
-        self.images = self.images.expand(count, *SHAPE).to(torch.uint8)
-
-    def __len__(self):
-        return len(self.images)
-
-    def batch(self, indices, device=None):
-        data = self.images[indices].to(device).float() / 255
-        return DatasetOutput(data=data, labels=torch.ones(len(data), device=device))
+        shades = torch.randint(0, 256, (count, 1, 1, 1), generator=generator)
+        super().__init__(shades.expand(count, *SHAPE).to(torch.uint8))
 
 
 def model_of(name, *, networks="convnet", latent_dim=LATENT):

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import random
-import time
 
 import numpy as np
 import pytest
@@ -26,12 +25,8 @@ from support.trainings import (
 )
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.baselines import DNF, DNFConfig
-from pythae_fif.device import random_state, set_random_state
 from pythae_fif.errors import StoreError
-from pythae_fif.files import write_whole
-from pythae_fif.training import LOG_NAME, RunFiles
-from pythae_fif.training import read_log as read_rows
+from pythae_fif.training.checkpoint import RunFiles
 
 ONE_OF_A_KIND = ["FIF", *{MODELS[name].kind: name for name in reversed(MODELS)}.values()]
 """A model for each rule by which weights are updated."""
@@ -105,48 +100,19 @@ def test_interrupt_within_an_epoch_keeps_the_last_whole_epoch(interrupt, tmp_pat
     with pytest.raises(interrupt):
         trainer_of("VAE", tmp_path, train=Interrupted(), epochs=4).train()
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert state["progress"]["epoch"] == 2
+    assert state["progress"]["epochs"] == 2
     trainer_of("VAE", tmp_path, epochs=4).train()
     assert [row["epoch"] for row in read_log(tmp_path)] == [1, 2, 3, 4]
 
 
-def test_a_flow_that_two_networks_share_is_kept_once(tmp_path):
-    sizes = {"steps": 1, "hidden_channels": 8, "latent_blocks": 1, "latent_hidden_dim": 8}
-    model = DNF(DNFConfig(input_dim=SHAPE, latent_dim=2, **sizes))
-    with pytest.raises(Killed):
-        trainer_of("FIF", tmp_path, model=model, on_epoch=kill_at(1)).train()
-    best = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]["best_state"]
-    shared = [name for name, _ in model.flow.named_parameters()]
-    assert shared
-    for name in shared:
-        one, other = (best[f"{side}.flow.{name}"] for side in ("encoder", "decoder"))
-        assert one.data_ptr() == other.data_ptr()
-
-
-@pytest.mark.parametrize(("least", "epochs"), [(0, [1, 2, 3]), (1e-9, [1]), (1e6, [])])
-def test_checkpoints_keep_their_distance_in_time(least, epochs, tmp_path, monkeypatch):
-    """Of 1e-9 s too: writing takes 0.1 s here, and is followed by fifty times that."""
-    written = []
-
-    def slow(files, state):
-        written.append(state["progress"]["epoch"])
-        time.sleep(0.1)
-
-    monkeypatch.setattr(RunFiles, "write_checkpoint", slow)
-    trainer_of("AE", tmp_path, epochs=3, checkpoint_every_seconds=least).train()
-    assert written == epochs
-
-
-def test_the_log_is_cut_back_to_the_checkpoint_and_read_without_a_half_line(tmp_path):
+def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
     with pytest.raises(Killed):
         trainer_of("AE", tmp_path, on_epoch=kill_at(2)).train()
-    log = tmp_path / LOG_NAME
-    with open(log, "a") as file:
-        file.write(log.read_text().splitlines()[0].replace('"epoch": 1', '"epoch": 3') + '\n{"ep')
-    assert [row.epoch for row in read_rows(log)] == [1, 2, 3]
-    trainer_of("AE", tmp_path).train()
-    assert [row["epoch"] for row in read_log(tmp_path)] == [1, 2, 3, 4, 5, 6]
-    assert read_rows(tmp_path / "none.jsonl") == []
+    with open(tmp_path / "train_log.jsonl", "a") as file:
+        file.write('{"epoch": 3}\n{"ep')
+    log = trainer_of("AE", tmp_path).train().log
+    assert [row["epoch"] for row in read_log(tmp_path)] == [row.epoch for row in log]
+    assert [row.epoch for row in log] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "noise", "missing key"])
@@ -176,27 +142,25 @@ def test_a_damaged_checkpoint_is_set_aside(damage, tmp_path, caplog):
 
 
 def test_what_another_run_left_is_set_aside(tmp_path, caplog):
-    """Checkpoint and log of one that was cut off, then the model of one that was finished."""
+    """The checkpoint of one that was cut off, then the model of one that was finished."""
     fresh = trainer_of("AE", tmp_path / "fresh", epochs=2)
     fresh.train()
     folder = tmp_path / "run"
     with pytest.raises(Killed):
         trainer_of("AE", folder, run_id="theirs", seed=1, epochs=2, on_epoch=kill_at(1)).train()
     theirs = (folder / "checkpoint.pt").read_bytes()
-    assert read_rows(folder / LOG_NAME, "theirs") and not read_rows(folder / LOG_NAME, "ours")
     ours = trainer_of("AE", folder, run_id="ours", epochs=2)
     ours.train()
     assert_same_weights(ours.model, fresh.model)
     assert (folder / "checkpoint.pt.corrupt").read_bytes() == theirs
-    assert len(read_rows(folder / f"{LOG_NAME}.corrupt", "theirs")) == 1
-    assert [row.epoch for row in read_rows(folder / LOG_NAME, "ours")] == [1, 2]
+    assert [row["run_id"] for row in read_log(folder)] == ["ours", "ours"]
 
     assert RunFiles(folder, "ours").trained().epochs == 2
     third = trainer_of("AE", folder, run_id="third", epochs=1)
     assert third.train().epochs == 1
     assert (folder / "model.corrupt").is_dir()
     assert RunFiles(folder, "third").trained().epochs == 1
-    assert caplog.text.count("set aside as") == 4
+    assert caplog.text.count("set aside as") == 2
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone", "no record", "pipe"])
@@ -271,16 +235,3 @@ def test_a_longer_training_goes_on(tmp_path):
     longer = trainer_of("FIF", tmp_path / "cut", epochs=3, train_dataloader_num_workers=1)
     longer.train()
     assert_same_weights(longer.model, whole.model)
-
-
-def test_random_state_restores_all_generators(tmp_path):
-    def draw():
-        return random.random(), np.random.rand(), np.random.randn(), torch.rand(()).item()
-
-    random.seed(5), np.random.seed(5), torch.manual_seed(5)
-    np.random.randn()  # leaves the second Gaussian of a pair cached
-    path = tmp_path / "state.pt"
-    write_whole(path, lambda file: torch.save(random_state(), file))
-    first = draw()
-    set_random_state(torch.load(path, weights_only=True))
-    assert draw() == first
