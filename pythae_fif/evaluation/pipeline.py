@@ -90,7 +90,8 @@ class EvaluationPipeline:
             ConfigError: The sampler must be fitted and there is no `train_data`.
             DataError, NonFiniteError: Data or samples that are no such images.
         """
-        sampler, extractor = self.sampler, self.extractor
+        sampler: Any = self.sampler
+        extractor = self.extractor
         assert isinstance(extractor, Extractor)  # since it was built
         sets = {"eval": _tensor(eval_data)}
         if train_data is not None:

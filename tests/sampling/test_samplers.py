@@ -110,7 +110,7 @@ def test_reconstruction_error_is_a_mean_per_pixel(monkeypatch):
     monkeypatch.setattr(models_module, "BATCH_SIZE", 15)
     model = model_of("AE")
     images = to_float(IMAGES)
-    expected = float((model.reconstruct(images) - images).square().mean())
+    expected = (model.reconstruct(images) - images).square().mean().item()
     assert expected > 0
     assert reconstruction_mse(model, IMAGES) == pytest.approx(expected, rel=1e-6)
     monkeypatch.setattr(model, "reconstruct", lambda x: x.mul_(0).add_(math.inf))
