@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -16,8 +16,6 @@ from pythae_fif.files import checksum, set_aside, whole_folder, write_json, writ
 from pythae_fif.training.progress import EpochRow, TrainingResult
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 RESULT_NAME = "training.json"
 """In the folder of a trained model: the run, what its training was, checksums of the files."""
@@ -53,8 +51,10 @@ class RunFiles:
         content = {"run_id": self.run_id, **state}
         write_whole(self.checkpoint, lambda file: torch.save(content, file))
 
-    def read_checkpoint(self, put_back: Callable[[dict[str, Any]], T]) -> T | None:
-        """What is made of the checkpoint; None where there is none that can be used.
+    def read_checkpoint(
+        self, put_back: Callable[[dict[str, Any]], TrainingResult]
+    ) -> TrainingResult | None:
+        """The progress in the checkpoint; None where there is none that can be used.
 
         Args:
             put_back: Takes its content; raises whatever it likes where that does not fit.
