@@ -7,14 +7,12 @@ the place of the old ones.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import pythae_fif.benchmark.image_run
 import pythae_fif.studies.tabular_run  # noqa: F401 - the kinds of runs
 from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine
-from pythae_fif.runs.spec import SPEC_FILE, read_spec
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 
@@ -23,8 +21,7 @@ if __name__ == "__main__":
     parser.add_argument("store", type=Path)
     parser.add_argument("--of", type=Path, default=Path("results/reference"))
     words = parser.parse_args()
-    packed = Store(words.of).packed
     dirty = {found.run for found in verify(words.of) if found.kind == "dirty tree"}
-    specs = [read_spec(json.dumps(packed[run].files[SPEC_FILE]).encode()) for run in sorted(dirty)]
-    for outcome in run_all(specs, Store(words.store), LocalEngine()):
-        print(outcome.spec.title, outcome.error or "done", flush=True)
+    specs = [Store(words.of).spec(run) for run in sorted(dirty)]
+    for spec, error in run_all(specs, Store(words.store), LocalEngine()).items():
+        print(spec.title, error or "done", flush=True)

@@ -73,9 +73,8 @@ def add(source: Path, target: Path, replace: bool) -> Iterator[Path]:
     """Writes the packed files and copies tables and figures; yields what was written."""
     store, lines = Store(source), dict(Store(target).packed)
     for spec in store.specs(Spec):
-        run = f"{spec.folder}/{spec.run_id}"
-        if store.is_done(spec) and (replace or run not in lines):
-            lines[run] = packed(store.folder(spec), run)
+        if store.is_done(spec) and (replace or spec.path not in lines):
+            lines[spec.path] = packed(store.folder(spec), spec.path)
     for name in sorted({run.partition("/")[0] for run in lines}):
         path = target / f"runs/{name}.jsonl"
         runs = [lines[run] for run in sorted(lines) if run.startswith(f"{name}/")]

@@ -34,7 +34,7 @@ def main() -> None:
     p.add_argument("--output", help="Markdown file to write the table to")
     flags = p.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = [PROGRAM, "--models", "ae", "--epochs", "1", "--results", folder, "--quiet"]
+        run = [PROGRAM, "--models", "ae", "--epochs", "1", "--results", folder]
         waits = {
             "python": ["-c", ""],
             "import pythae": ["-c", "import pythae.models, pythae.trainers"],

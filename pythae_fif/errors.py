@@ -35,7 +35,7 @@ class StoreError(FIFError, OSError):
 
 
 class RunsLeftError(FIFError):
-    """Runs that a study is drawn from have no record: they failed, or go on elsewhere."""
+    """Runs that a study is drawn from failed, and have no record."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -12,15 +13,14 @@ from rich.table import Table
 
 from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.image_run import ImageSpec, extractor_of, trainer_of
-from pythae_fif.cli.display import Display, Terminal, duration
+from pythae_fif.cli.display import Terminal
 from pythae_fif.data import Splits
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import counted, one_line
+from pythae_fif.errors import ConfigError, counted, one_line
 from pythae_fif.evaluation import Features, score_samples
 from pythae_fif.runs.launch import Engine
 from pythae_fif.runs.local import LocalEngine
-from pythae_fif.runs.store import Store
 from pythae_fif.sampling.models import embed
 from pythae_fif.training import quiet_pythae
 
@@ -29,30 +29,28 @@ IMAGES = 500
 
 
 def print_plan(
-    console: Terminal, experiment: Experiment, plan: list[ImageSpec], store: Store
+    console: Terminal, experiment: Experiment, plan: list[ImageSpec], todo: list[ImageSpec]
 ) -> None:
     """Prints the runs of a plan, a line each, and what is the same for all."""
     table = Table("run id", "model", "configuration", "seed", "", box=None)
-    done = {spec: "there" for spec in plan if store.is_done(spec)}
     for spec in plan:
-        configuration, seed = spec.configuration, str(spec.seed)
-        table.add_row(spec.run_id, spec.model, configuration, seed, done.get(spec, ""))
-    console.print(f"{counted(len(plan), 'run')}, {len(plan) - len(done)} of them to do")
+        there = "" if spec in todo else "there"
+        table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed), there)
     console.print(table)
     console.say(
-        f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}: "
-        f"{length_of(experiment.in_use)}, samplers {', '.join(experiment.samplers)}, "
-        f"extractor {experiment.extractor}"
+        f"{counted(len(plan), 'run')}, {len(todo)} of them to do: {experiment.dataset}, "
+        f"{experiment.arch}, profile {experiment.profile}, {length_of(experiment.in_use)}, "
+        f"samplers {', '.join(experiment.samplers)}, extractor {experiment.extractor}"
     )
 
 
 def print_estimate(
-    display: Display, splits: Splits, plan: list[ImageSpec], engine: Engine
-) -> list[str]:
+    console: Terminal, splits: Splits, plan: list[ImageSpec], engine: Engine
+) -> None:
     """Times a few steps of every model, and a scoring with one, and prints what all would take.
 
-    Returns:
-        What would stop runs: a line a model that cannot take these steps.
+    Raises:
+        ConfigError: Models cannot take these steps; a line each.
     """
     slots = (engine if isinstance(engine, LocalEngine) else LocalEngine()).slots()
     count, size = min(IMAGES, len(splits.train)), len(splits.train)
@@ -63,15 +61,15 @@ def print_estimate(
     trained: dict[str, tuple[float, BaseAE]] = {}
     problems = []
     torch.set_num_threads(slots[0].threads)
-    with display.stage("timing"), quiet_pythae(), warnings.catch_warnings():
+    with console.stage("timing"), quiet_pythae(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a run's own go to its output.log
         for model in runs:
             try:
                 trained[model] = _training(first[model], part, size)
             except Exception as error:  # of somebody's model, anything
                 problems.append(f"model {model} fails at once: {one_line(error)}")
-        if not trained:
-            return problems
+        if problems:
+            raise ConfigError(*problems)
         timed = min(trained, key=lambda model: trained[model][0])
         scoring = _scoring(first[timed], trained[timed][1], splits, part)
     table = Table("model", "runs", "training", "samplers, scores", "all its runs", box=None)
@@ -79,16 +77,18 @@ def print_estimate(
     for model, (training, _) in trained.items():
         scores = scoring * len(first[model].samplers)
         of_all = runs[model] * (training + scores)
-        table.add_row(model, str(runs[model]), *map(duration, (training, scores, of_all)))
+        table.add_row(model, str(runs[model]), *map(_time, (training, scores, of_all)))
         total += of_all
-    display.console.print(table)
-    display.console.say(
-        f"estimate: {duration(total)} one after the other, {duration(total / len(slots))} with "
-        f"{counted(len(slots), 'run')} at once. Timed: an epoch of each model over {count:,} "
-        f"training samples, and one sampler of {timed} with its scores. Not measured: fits of "
-        "other samplers, features of the data, the start of each run"
+    console.print(table)
+    console.say(
+        f"estimate: {_time(total)} one after the other, {_time(total / len(slots))} with "
+        f"{counted(len(slots), 'run')} at once, by an epoch of each model on {count:,} images and "
+        f"a sampler of {timed} with its scores; fits of samplers and features of data come on top"
     )
-    return problems
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _training(spec: ImageSpec, part: Splits, size: int) -> tuple[float, BaseAE]:

@@ -25,7 +25,7 @@ from pythae_fif.models.saved import loading
 from pythae_fif.runs.spec import SPEC_FILE, read_spec
 from pythae_fif.runs.store import read_file
 from pythae_fif.sampling.samplers import draw
-from pythae_fif.validation import AtLeastOne, Checked, Flag, read_checked
+from pythae_fif.validation import Checked, Flag
 
 MODEL = "model_config.json"
 """The file by which the folder of a saved model is known."""
@@ -37,7 +37,6 @@ class ScoreFlags(Checked):
     samples: str
     reference: str
     extractor: Annotated[ExtractorName, Flag("of `list`, or your own (inception)")] = "inception"
-    image_size: Annotated[AtLeastOne | None, Flag("of folders (the model's)", "PIXELS")] = None
     num_samples: Annotated[AtLeastTen, Flag("of a model (10000)", "N")] = 10_000
     training: Annotated[str | None, Flag("images trained on, for memorisation", "PATH")] = None
     seed: Annotated[Seed, Flag("of samples and subsets", "SEED")] = 0
@@ -55,24 +54,23 @@ def score_command(words: list[str]) -> bool:
             is a pickle.
         DataError: What is not there, or no images.
     """
-    parser = Parser("score", "Scores samples against a reference, each a folder of images or .npz.")
+    about = "Scores samples against a reference, each a folder of images or .npz."
+    parser = Parser("score", words, about)
     parser.add_argument("samples", metavar="SAMPLES", help="images, or folder of a run or model")
     parser.add_argument("reference", metavar="REFERENCE", help="images")
     parser.add_flags(ScoreFlags)
-    given = parser.given(words)
-    flags = read_checked(ScoreFlags, given, "score", flags=given)
+    flags, device = parser.read(ScoreFlags), default_device()
     model = _load_model(Path(flags.samples).expanduser(), flags.trust)
-    shape = None if model is None else tuple(model.model_config.input_dim)
-    held = _images(flags.reference, flags.image_size, shape)
-    shape, device = tuple(held.shape[1:]), default_device()
-    if model is None:
-        drawn = _images(flags.samples, None, shape)
-    trained = None if flags.training is None else _images(flags.training, None, shape, "train")
+    held = _images(flags.reference, None if model is None else tuple(model.model_config.input_dim))
+    shape = tuple(held.shape[1:])
+    trained = None if flags.training is None else _images(flags.training, shape, "train")
     weights, offline = flags.extractor_weights, flags.offline
     extractor = load_extractor(
         flags.extractor, shape, device=device, weights=weights, offline=offline
     )
-    if model is not None:
+    if model is None:
+        drawn = _images(flags.samples, shape)
+    else:
         torch.manual_seed(flags.seed)
         parts = draw(NormalSampler(model.to(device).eval()), flags.num_samples)
         drawn = torch.cat([part.cpu() for part in parts])[: flags.num_samples]
@@ -117,15 +115,12 @@ def _is_known(spec: ImageSpec) -> bool:
     return {path.split(".")[0] for path in paths} <= {"pythae", "pythae_fif", "own"}
 
 
-def _images(
-    word: str, size: int | None, shape: tuple[int, ...] | None, split: str = "test"
-) -> Tensor:
+def _images(word: str, shape: tuple[int, ...] | None, split: str = "test") -> Tensor:
     """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W).
 
     Args:
         word: The folder or file.
-        size: Side of a folder's images; None for that of the shape, or of the first image.
-        shape: That is wanted, if known; grey images serve whatever its channels are.
+        shape: That is wanted, if known, else that of the first image; grey images serve all.
         split: Key of a file that has no `data`.
     """
     path = Path(word).expanduser()
@@ -134,10 +129,9 @@ def _images(
         key = next((key for key in ("data", split, *arrays) if key in arrays), "data")
         images = torch.from_numpy(to_uint8(arrays[key], f"{path}, key {key!r}"))
     elif path.exists() and (names := find_images(path)):
-        if size is None and shape is None:
-            with Image.open(path / names[0]) as first:
-                size = min(first.size)
-        images = torch.from_numpy(decode_files(path, names, size or (shape or ())[-1]))
+        with Image.open(path / names[0]) as first:
+            sides = shape or first.size
+        images = torch.from_numpy(decode_files(path, names, min(sides[-2:])))
     else:
         raise DataError(f"{path}: neither a folder of images, an .npz file nor a saved model")
     if shape and images.shape[1] != shape[0] and bool((images == images[:, :1]).all()):

@@ -15,13 +15,11 @@ from pythae_fif.nn import ARCHITECTURES
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.studies import study as studies
 
-SHOWN = 3
-
 
 def list_command(words: list[str]) -> bool:
     """Prints what there is to choose from; True."""
-    Parser("list", "Shows what there is to choose from.").given(words)
-    console = Terminal()
+    Parser("list", words, "Shows what there is to choose from.").given()
+    console, models = Terminal(), {name: read_entry(name) for name in names_in("models")}
     groups: dict[str, dict[str, str]] = {
         "data sets (--dataset)": {
             name: read_yaml(configs_dir() / f"{name}.yaml")["description"] for name in DATASETS
@@ -29,7 +27,7 @@ def list_command(words: list[str]) -> bool:
         "studies (study NAME)": {name: of.description for name, of in studies.STUDIES.items()},
         "architectures (--arch)": dict(ARCHITECTURES),
         "models (--models; --dry-run shows their configurations)": {
-            name: _of_model(name) for name in names_in("models")
+            name: f"{of.label}; {of.source.partition(';')[0]}" for name, of in models.items()
         },
         "samplers (--samplers)": {name: of.line for name, of in SAMPLERS.items()},
         "extractors (--extractor)": dict(EXTRACTORS),
@@ -43,20 +41,11 @@ def list_command(words: list[str]) -> bool:
     return True
 
 
-def _of_model(name: str) -> str:
-    """Label, what its configurations differ in, and source."""
-    entry = read_entry(name)
-    choices = entry.choices()
-    varied = ", ".join(dict.fromkeys(key for choice in choices for key in choice))
-    grid = f"{counted(len(choices), 'configuration')}{varied and ' of '}{varied}"
-    return "; ".join([entry.label, grid, entry.source.partition(";")[0]])
-
-
 def verify_command(words: list[str]) -> bool:
     """Reads a store and prints what was found; whether nothing is wrong."""
-    parser = Parser("verify", "Re-reads a store of results and changes nothing.")
+    parser = Parser("verify", words, "Re-reads a store of results and changes nothing.")
     parser.add_argument("results", metavar="RESULTS", help="a folder that --results named")
-    root = Path(parser.given(words)["results"]).expanduser()
+    root = Path(parser.given()["results"]).expanduser()
     import pythae_fif.benchmark.image_run  # noqa: F401 - the kinds of runs, which import torch
     from pythae_fif.runs.verify import FINDINGS, WRONG, verify
 
@@ -67,10 +56,8 @@ def verify_command(words: list[str]) -> bool:
         found = [finding for finding in findings if finding.kind == kind]
         if found:
             console.say(f"{kind}: {counted(len({of.run for of in found}), 'run')}, {meaning}")
-            lines = [f"  {of.run}: {of.detail}".rstrip(": ") for of in found if kind != "fine"]
-            more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-            for line in [*lines[:SHOWN], *more]:
-                console.say(line)
+            for of in found if kind not in ("fine", "packed") else ():
+                console.say(f"  {of.run}: {of.detail}".rstrip(": "))
     wrong = sum(finding.kind in WRONG for finding in findings)
     verdict = f"{wrong} of them wrong" if wrong else "nothing is wrong"
     console.say(f"{counted(len({finding.run for finding in findings}), 'run')} read, {verdict}")

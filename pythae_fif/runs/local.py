@@ -4,39 +4,28 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-from pythae_fif.errors import ConfigError, StoreError
+from pythae_fif.errors import counted
 from pythae_fif.runs.launch import Ends, Engine
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import work
+from pythae_fif.runs.worker import Slot, work
 from pythae_fif.validation import AtLeastOne, Flag
 
 POLL_SECONDS = 0.3
 GRACE_SECONDS = 20
 RUN_BYTES = 6 * 2**30
 """Room on a GPU for a run whose need is not known."""
-EXIT_STORE = 74
 CAUSES = {
-    0: "",
+    1: "its folder could not be written, perhaps for a full disk",
     -signal.SIGKILL: "the process ended by SIGKILL: killed, perhaps for want of memory",
-    EXIT_STORE: "its folder could not be written, perhaps for a full disk",
 }
-"""Exit code of a run's process -> why it may have no records."""
-
-
-class Slot(NamedTuple):
-    """Room for one run: on `cpu`, or what CUDA_VISIBLE_DEVICES names a GPU."""
-
-    device: str
-    threads: int
+"""Exit code of a run's process -> why it may have no records, if `status.json` does not say so."""
 
 
 class LocalEngine(Engine):
@@ -51,26 +40,26 @@ class LocalEngine(Engine):
     runs_per_gpu: Annotated[AtLeastOne | None, Flag("runs at once on a GPU", "N")] = None
 
     def slots(self) -> list[Slot]:
-        """Room for the runs; a list of n runs n at once.
+        """Room for the runs; a list of n runs n at once."""
+        import torch  # here, for `--help` needs none of it
 
-        Raises:
-            ConfigError: More threads than there are cores.
-        """
-        available, gpus = cores(), _visible_gpus()
-        if self.cpus_per_run is not None and self.cpus_per_run > available:
-            raise ConfigError(
-                f"--cpus-per-run {self.cpus_per_run}: this machine has {available} cores"
-            )
-        at_once = available // self.cpus_per_run if self.cpus_per_run else min(4, available)
-        devices = ["cpu"] * at_once
+        available, threads, count = cores(), self.cpus_per_run, torch.cuda.device_count()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))
+        gpus = visible.replace(" ", "").split(",")[:count]
+        devices = ["cpu"] * max(1, available // threads if threads else min(4, available))
         if gpus:  # one after the other, so that the first runs spread over all
-            devices = gpus * (self.runs_per_gpu or _runs_per_gpu(available // len(gpus)))
-        threads = self.cpus_per_run or max(1, available // len(devices))
+            memory = torch.cuda.get_device_properties(0).total_memory
+            room = max(1, min(4, memory // RUN_BYTES, available // len(gpus)))
+            devices = gpus * (self.runs_per_gpu or room)
+        threads = threads or max(1, available // len(devices))
         return [Slot(device, threads) for device in devices]
 
-    def check(self, root: Path) -> None:
-        """See :class:`~pythae_fif.runs.launch.Engine`."""
-        self.slots()
+    def machine(self) -> str:
+        """On what runs are executed, and how many at once."""
+        slots = self.slots()
+        devices, each = {slot.device for slot in slots}, counted(slots[0].threads, "thread")
+        name = "CPU" if devices == {"cpu"} else counted(len(devices), "GPU")
+        return f"{name}, {counted(len(slots), 'run')} at once, {each} each"
 
     def execute(self, specs: Sequence[Spec], store: Store, command: str) -> Ends:
         """See :class:`~pythae_fif.runs.launch.Engine`."""
@@ -80,7 +69,7 @@ class LocalEngine(Engine):
             while waiting or running:
                 while waiting and free:
                     spec, slot = waiting.popleft(), free.pop(0)
-                    process = context.Process(target=_child, args=(spec, store, command, slot))
+                    process = context.Process(target=work, args=(spec, store, command, slot))
                     running[spec] = (process, slot)
                     process.start()
                 wait([process.sentinel for process, _ in running.values()], POLL_SECONDS)
@@ -107,23 +96,6 @@ def cores() -> int:
     return int(cpu_count())
 
 
-def _visible_gpus() -> list[str]:
-    """The names that CUDA_VISIBLE_DEVICES gives, or would give, to the GPUs that torch sees."""
-    import torch  # here, for `--help` needs none of it
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    every = ",".join(map(str, range(count)))
-    return os.environ.get("CUDA_VISIBLE_DEVICES", every).replace(" ", "").split(",")[:count]
-
-
-def _runs_per_gpu(cores_of_gpu: int) -> int:
-    """As many runs as the memory of the first GPU and the cores allow, at most 4."""
-    import torch
-
-    memory = torch.cuda.get_device_properties(0).total_memory
-    return max(1, min(4, memory // RUN_BYTES, cores_of_gpu))
-
-
 def _context(specs: Sequence[Spec]) -> Any:
     """A fork server that imports torch, Pythae and the drawing of pictures once."""
     context: Any = multiprocessing.get_context("forkserver")
@@ -136,23 +108,3 @@ def _context(specs: Sequence[Spec]) -> Any:
     forkserver.ensure_running()
     signal.signal(signal.SIGINT, before)
     return context
-
-
-def _child(spec: Spec, store: Store, command: str, slot: Slot) -> None:
-    """The process of one run, which sees one GPU at most."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    threading.Thread(target=_end_with_driver, daemon=True).start()
-    on_gpu = slot.device != "cpu"
-    os.environ["CUDA_VISIBLE_DEVICES"] = slot.device if on_gpu else ""
-    try:
-        work(spec, store, command, slot.threads, on_gpu)
-    except BaseException as error:  # `status.json` may not have taken why the store is wrong
-        sys.exit(EXIT_STORE if isinstance(error, StoreError) else 1)
-
-
-def _end_with_driver() -> None:
-    """Ends this process when its driver is gone, SIGKILL included; its checkpoint is kept."""
-    parent: Any = multiprocessing.parent_process()
-    parent.join()
-    os._exit(1)

@@ -3,17 +3,16 @@
 import logging
 import os
 import signal
-import socket
 import sys
+import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 from pythae_fif.errors import ConfigError, importing, one_line
 from pythae_fif.runs.launch import Ends, Engine
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import work
+from pythae_fif.runs.worker import Slot, work
 from pythae_fif.validation import Flag
 
 MAX_CRASHES = 3
@@ -35,20 +34,12 @@ class RayEngine(Engine):
 
     ray_address: Annotated[str | None, Flag("auto, local or ray://HOST:PORT", "ADDRESS")] = None
 
-    def check(self, root: Path) -> None:
-        """See :class:`~pythae_fif.runs.launch.Engine`."""
-        with importing("ray", "--engine ray"):
-            import ray  # noqa: F401
-
     def execute(self, specs: Sequence[Spec], store: Store, command: str) -> Ends:
         """See :class:`~pythae_fif.runs.launch.Engine`."""
-        import ray
-
+        with importing("ray", "--engine ray"):
+            import ray
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        host, colon, port = (self.ray_address or "").rpartition("://")[2].rpartition(":")
         try:
-            if colon:  # Ray itself would try for minutes
-                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(self.ray_address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(
@@ -58,15 +49,18 @@ class RayEngine(Engine):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has put its own there
         cpus, gpus = self.cpus_per_run or 1, int("GPU" in ray.cluster_resources())
         options = {"max_calls": 1, "max_retries": MAX_CRASHES, "num_cpus": cpus, "num_gpus": gpus}
-        task = ray.remote(**options)(_task)
-        tasks = {
-            task.remote(os.getcwd(), spec, store, command, cpus, bool(gpus)): spec for spec in specs
-        }
+        task, slot = ray.remote(**options)(_task), Slot("gpu" if gpus else "cpu", cpus)
+        tasks = {task.remote(os.getcwd(), spec, store, command, slot): spec for spec in specs}
         try:
             while tasks:
                 ended, _ = ray.wait(list(tasks), timeout=POLL_SECONDS)
                 for ref in ended:
-                    yield tasks.pop(ref), _cause(ref)
+                    cause = ""
+                    try:
+                        ray.get(ref)
+                    except Exception as error:  # Ray's own, or the run's, which its status has
+                        cause = f"its process was lost: {one_line(error)}"
+                    yield tasks.pop(ref), cause
                 yield None
         finally:
             for ref in tasks:
@@ -76,19 +70,12 @@ class RayEngine(Engine):
             ray.shutdown()
 
 
-def _cause(ref: Any) -> str:
-    """What went wrong with a task before or beside its run."""
-    import ray
-
-    try:
-        ray.get(ref)
-    except Exception as error:  # Ray's own, or the run's, which its status has
-        return f"its process was lost: {one_line(getattr(error, 'cause', None) or error)}"
-    return ""
-
-
 def _task(folder: str, *run: Any) -> None:
     """The Ray task of one run, in a worker process that ends with it."""
     os.chdir(folder)
     sys.path.insert(0, folder)  # own networks are imported from there
-    work(*run)
+    try:
+        work(*run)
+    except Exception:
+        traceback.print_exc()  # to `output.log`
+        raise

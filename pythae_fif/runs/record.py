@@ -16,6 +16,8 @@ SEAL = "checksum"
 class Provenance(BaseModel):
     """Where, when and with what a record was made; nothing of it is in the run's id.
 
+    Older records have more, which is passed over.
+
     Attributes:
         command: Without this machine's folders.
         git_revision, git_dirty: Of the checkout, and whether the code differs from it.
@@ -34,14 +36,10 @@ class Provenance(BaseModel):
     git_revision: str | None = None
     git_dirty: bool | None = None
     device: str | None = None
-    cuda: str | None = None
-    cudnn: int | None = None
     threads: int | None = None
     cores: int | None = None
     started: str | None = None
     seconds: float | None = None
-    peak_memory_mb: int | None = None
-    peak_gpu_memory_mb: int | None = None
     attempts: int | None = None
 
     @property
@@ -83,11 +81,8 @@ class Record(BaseModel, Generic[ResultT]):
         """
         try:
             found = json.loads(content)
-            sealed = found.pop(SEAL)
-            if sealed != _seal(found):
-                raise StoreError("it was changed")
-            if found["run_id"] != run_id:
-                raise StoreError(f"it is of run {found['run_id']}, not {run_id}")
+            if found.pop(SEAL) != _seal(found) or found["run_id"] != run_id:
+                raise StoreError("it was changed, or is another run's")
             return cls.model_validate(found)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise StoreError("it is not whole") from error

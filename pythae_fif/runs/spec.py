@@ -49,6 +49,11 @@ class Spec(Checked):
         raise NotImplementedError
 
     @property
+    def path(self) -> str:
+        """The folder of this run below `runs/`."""
+        return f"{self.folder}/{self.run_id}"
+
+    @property
     def title(self) -> str:
         """What a person calls this run."""
         return self.folder

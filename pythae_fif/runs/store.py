@@ -1,10 +1,11 @@
 """The folder of results: a folder a run below `runs/`, or a line of a packed file of many."""
 
+import contextlib
 import json
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import Base64UrlBytes, BaseModel, ConfigDict, ValidationError
@@ -30,12 +31,6 @@ class PackedRun(BaseModel):
     files: dict[str, Any]
     pictures: dict[str, Base64UrlBytes] = {}
 
-    def read(self, name: str) -> bytes | None:
-        """The content of a file, or None."""
-        if name in self.files:
-            return json.dumps(self.files[name]).encode()
-        return self.pictures.get(name)
-
 
 class Store:
     """Runs below `runs/`, and what is made of them beside that. Opening one writes nothing.
@@ -52,24 +47,42 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser()
         self.runs = self.root / "runs"
-        self.packed = {run.run: run for run in _read_packed(self.runs)}
+        self.packed: dict[str, PackedRun] = {}
+        for path in sorted(self.runs.glob("*.jsonl")):
+            for number, line in enumerate((read_file(path) or b"").splitlines(), start=1):
+                try:
+                    run = PackedRun.model_validate_json(line)
+                except ValidationError as error:
+                    raise StoreError(f"{path}, line {number} is no run: restore it") from error
+                self.packed[run.run] = run
 
     def __reduce__(self) -> Any:  # for another process, whose working directory may be another
         return Store, (self.root.absolute(),)
 
     def folder(self, spec: Spec) -> Path:
         """The folder of a run; it may not exist."""
-        return self.runs / spec.folder / spec.run_id
+        return self.runs / spec.path
 
-    def _packed(self, spec: Spec) -> PackedRun | None:
+    def line(self, spec: Spec) -> PackedRun | None:
         """A run's line of a packed file, unless it has a folder."""
         there = (self.folder(spec) / SPEC_FILE).exists()
-        return None if there else self.packed.get(f"{spec.folder}/{spec.run_id}")
+        return None if there else self.packed.get(spec.path)
 
     def read(self, spec: Spec, name: str) -> bytes | None:
         """The content of a file of a run, such as a picture; None where there is none."""
-        packed = self._packed(spec)
-        return packed.read(name) if packed else read_file(self.folder(spec) / name)
+        line = self.line(spec)
+        if line is None:
+            return read_file(self.folder(spec) / name)
+        return (
+            json.dumps(line.files[name]).encode() if name in line.files else line.pictures.get(name)
+        )
+
+    def names(self, spec: Spec, below: str = ".") -> list[str]:
+        """The JSON files in a folder of a run, such as `scores/normal.json`."""
+        line, folder = self.line(spec), self.folder(spec)
+        paths = [] if line else folder.glob(f"{below}/*.json")
+        names = line.files if line else [path.relative_to(folder).as_posix() for path in paths]
+        return sorted(name for name in names if PurePath(name).parent == PurePath(below))
 
     def record(self, spec: Spec, name: str, result: type[ResultT]) -> Record[ResultT] | None:
         """A record of a run; None where there is none that is whole, and of this run.
@@ -88,44 +101,39 @@ class Store:
         except StoreError:
             return None
 
-    def names(self, spec: Spec, below: str) -> list[str]:
-        """Names of the JSON files in a folder of a run, such as `scores`, with that folder."""
-        packed = self._packed(spec)
-        if packed:
-            return sorted(name for name in packed.files if name.startswith(f"{below}/"))
-        paths = (self.folder(spec) / below).glob("*.json")
-        return sorted(f"{below}/{path.name}" for path in paths)
-
     def is_done(self, spec: Spec) -> bool:
         """Whether a run has a whole record of each of its outputs."""
         outputs = spec.outputs.items()
         return all(self.record(spec, name, result) is not None for name, result in outputs)
 
-    def is_packed(self, spec: Spec) -> bool:
-        """Whether a run is in a packed file, which has no models."""
-        return f"{spec.folder}/{spec.run_id}" in self.packed
+    def spec(self, run: str) -> Spec:
+        """The specification of the run in a folder below `runs/`.
 
-    def specs(self, kind: type[SpecT], below: str = "") -> Iterator[SpecT]:
+        Raises:
+            StoreError: There is none, or it is damaged or that of another run.
+        """
+        content = read_file(self.runs / run / SPEC_FILE)
+        if content is None and run in self.packed:
+            content = json.dumps(self.packed[run].files.get(SPEC_FILE)).encode()
+        spec = read_spec(content or b"")
+        if spec.path != run:
+            raise StoreError(f"{SPEC_FILE} is that of run {spec.run_id}")
+        return spec
+
+    def specs(self, kind: type[SpecT], below: str = ".") -> Iterator[SpecT]:
         """The specifications of the runs of a kind, in the order of their folders' names.
-
-        What is no such specification, or is that of another run, is passed over.
 
         Args:
             kind: Their class.
             below: A folder below `runs/`, such as `mnist/resnet`.
         """
-        paths = (self.runs / below).rglob(SPEC_FILE)
-        found = {path.parent.relative_to(self.runs).as_posix(): path for path in paths}
-        inside = {name for name in self.packed if name.startswith(f"{below}/" if below else "")}
-        for name in sorted({*found, *inside}):
-            there = name in found
-            try:
-                content = read_file(found[name]) if there else self.packed[name].read(SPEC_FILE)
-                spec = read_spec(content or b"")
-            except StoreError:
-                continue
-            if isinstance(spec, kind) and name == f"{spec.folder}/{spec.run_id}":
-                yield spec
+        files = (self.runs / below).rglob(SPEC_FILE)
+        runs = {file.parent.relative_to(self.runs).as_posix() for file in files}
+        runs |= {run for run in self.packed if PurePath(run).is_relative_to(below)}
+        for run in sorted(runs):
+            with contextlib.suppress(StoreError):  # is no run, which `verify` says
+                if isinstance(spec := self.spec(run), kind):
+                    yield spec
 
 
 def read_file(path: Path) -> bytes | None:
@@ -134,25 +142,12 @@ def read_file(path: Path) -> bytes | None:
     Raises:
         StoreError: It cannot be read, or is no file: a pipe would wait for ever.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from error
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise StoreError(f"cannot read {path}: it is no file of a run")
-        with stored(f"read {path}"):
+    with stored(f"read {path}"):
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise StoreError(f"cannot read {path}: it is no file of a run")
             return file.read()
-
-
-def _read_packed(runs: Path) -> Iterator[PackedRun]:
-    for path in sorted(runs.glob("*.jsonl")):
-        with stored(f"read {path}"):
-            lines = path.read_bytes().splitlines()
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield PackedRun.model_validate_json(line)
-            except ValidationError as error:
-                raise StoreError(f"{path}, line {number} is no run: restore the file") from error

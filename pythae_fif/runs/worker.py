@@ -3,25 +3,25 @@
 import contextlib
 import hashlib
 import logging
+import multiprocessing
 import os
+import platform
 import shutil
+import signal
+import threading
 import time
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import filelock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pythae_fif.errors import ConfigError, FIFError, StoreError, one_line
 from pythae_fif.files import TEMPORARY, locked, set_aside, stored, write_bytes, write_json
-from pythae_fif.runs.provenance import git_state, provenance
-from pythae_fif.runs.record import Record, ResultT
+from pythae_fif.runs.provenance import git_state, processor, versions
+from pythae_fif.runs.record import Provenance, Record, ResultT
 from pythae_fif.runs.spec import SPEC_FILE, Spec
 from pythae_fif.runs.store import Store, read_file
-
-logger = logging.getLogger(__name__)
 
 STATUS_FILE = "status.json"
 
@@ -34,7 +34,7 @@ class Status(BaseModel):
         stage: What a running run does.
         share: The part of it that is done, in [0, 1].
         attempt: How often it was started.
-        error: One line, if it failed; `output.log` says where.
+        error: One line, if it failed or was interrupted; `output.log` says where.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -54,6 +54,18 @@ class Status(BaseModel):
             return cls()
 
 
+class Slot(NamedTuple):
+    """What a run has that has a process of its own.
+
+    Attributes:
+        device: `cpu`, what CUDA_VISIBLE_DEVICES names a GPU, or `gpu` for that of Ray or Slurm.
+        threads: Number of its threads.
+    """
+
+    device: str
+    threads: int
+
+
 class Run:
     """A run in the hands of the one process that works on it.
 
@@ -71,25 +83,23 @@ class Run:
         self._started, self._clock, self._told = time.time(), time.monotonic(), 0.0
         self._status = Status(attempt=Status.read(self.folder).attempt + 1)
 
-    def tell(self, stage: str, share: float = 0.0) -> None:
-        """Says what the run does; while a stage goes on it is written at most twice a second."""
-        if stage != self._status.stage or time.monotonic() - self._told > 0.5:
-            self.set_status("running", stage=stage, share=share)
+    def tell(self, stage: str, share: float = 0.0, state: str = "running", error: str = "") -> None:
+        """Writes what the run does to `status.json`, while a stage goes on at most twice a second.
 
-    def set_status(self, state: str, **values: Any) -> None:
-        """Writes `status.json`."""
-        self._status = self._status.model_copy(update={"state": state, **values})
-        self._told = time.monotonic()
-        self.write(STATUS_FILE, self._status.model_dump_json().encode())
+        Args: As of :class:`Status`.
+        """
+        told, now = self._status, time.monotonic()
+        if (stage, state) != (told.stage, told.state) or now - self._told > 0.5:
+            values = {"stage": stage, "share": share, "state": state, "error": error}
+            self._told, self._status = now, told.model_copy(update=values)
+            self.write(STATUS_FILE, self._status.model_dump_json().encode())
 
     def write(self, name: str, content: bytes) -> dict[str, str]:
         """Writes a file of the run whole; its name and checksum, for the record it belongs to."""
         write_bytes(self.folder / name, content)
         return {name: hashlib.sha256(content).hexdigest()}
 
-    def save(
-        self, name: str, result: ResultT, files: Mapping[str, str] | None = None
-    ) -> Record[ResultT]:
+    def save(self, name: str, result: Any, files: Mapping[str, str] | None = None) -> None:
         """Writes a record.
 
         Args:
@@ -97,13 +107,28 @@ class Run:
             result: What was found.
             files: Name -> SHA-256 of files that belong to it, taken as they were written.
         """
-        seconds, attempts = time.monotonic() - self._clock, self._status.attempt
-        how = provenance(self.device, self._started, seconds, attempts, self._command)
-        record = Record[Any](
-            run_id=self.spec.run_id, result=result, provenance=how, files=dict(files or {})
+        import torch  # here, for `--help` needs none of it
+
+        on_gpu = self.device.startswith("cuda")
+        machine = torch.cuda.get_device_name() if on_gpu else processor()
+        revision, dirty = git_state()
+        made = Provenance(
+            versions=versions(),
+            python=platform.python_version(),
+            platform=platform.system(),
+            command=self._command,
+            git_revision=revision,
+            git_dirty=dirty,
+            device=f"{self.device} ({machine})",
+            threads=torch.get_num_threads(),
+            cores=os.cpu_count(),
+            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            seconds=round(time.monotonic() - self._clock, 2),
+            attempts=self._status.attempt,
         )
+        run_id, sealed = self.spec.run_id, dict(files or {})
+        record = Record[Any](run_id=run_id, result=result, provenance=made, files=sealed)
         self.write(name, record.to_bytes())
-        return record
 
     def load(self, name: str, result: type[ResultT]) -> Record[ResultT] | None:
         """A record of an earlier start; one that is damaged or another run's is set aside."""
@@ -114,25 +139,18 @@ class Run:
 
     def set_aside(self, name: str, why: str) -> None:
         """Renames a file or folder that must not be used; nothing is deleted."""
-        aside = set_aside(self.folder / name)
-        logger.warning("%s is not used (%s): set aside as %s", name, why, aside.name)
+        aside, told = set_aside(self.folder / name), logging.getLogger(__name__)
+        told.warning("%s is not used (%s): set aside as %s", name, why, aside.name)
 
 
-def work(
-    spec: Spec,
-    store: Store,
-    command: str | None = None,
-    threads: int | None = None,
-    needs_gpu: bool = False,
-) -> None:
+def work(spec: Spec, store: Store, command: str | None = None, slot: Slot | None = None) -> None:
     """Does what a run lacks, once its folder is this process's alone; another's is waited for.
 
     Args:
         spec: The run.
         store: Where its folder is.
         command: Of the user, for its records.
-        threads: Those of a process that is the run's own, whose output goes to `output.log`.
-        needs_gpu: Whether it was planned for a GPU: on a processor it may take days.
+        slot: Of a process that is the run's own, whose output then goes to `output.log`.
 
     Raises:
         FIFError: What went wrong; `status.json` has it.
@@ -142,9 +160,9 @@ def work(
 
     folder = store.folder(spec)
     with stored(f"write {folder}"):
+        if slot is not None:
+            _settle(slot, folder / "output.log")
         folder.mkdir(parents=True, exist_ok=True)
-        if threads is not None:
-            _settle(folder / "output.log", threads)
     with locked(folder / "run"):
         for left in folder.rglob(f"*{TEMPORARY}"):  # half a file of a process that was killed
             left.unlink() if left.is_file() else shutil.rmtree(left, ignore_errors=True)
@@ -154,42 +172,42 @@ def work(
         run = Run(spec, store, command)
         write_json(folder / SPEC_FILE, spec.to_dict())
         try:
-            if needs_gpu and not torch.cuda.is_available():
+            if slot is not None and slot.device != "cpu" and not torch.cuda.is_available():
                 raise ConfigError("the run was planned for a GPU, and torch sees none here")
             run.tell("starting")
             spec.run(run)
             if not store.is_done(spec):
                 raise FIFError("the run ended without all of its records")
-            run.set_status("finished", stage="", share=1.0)
+            run.tell("", 1.0, "finished")
         except (KeyboardInterrupt, SystemExit):
-            run.set_status("interrupted")
+            run.tell("", state="interrupted", error="interrupted")
             raise
         except BaseException as error:
-            if threads is not None:
-                traceback.print_exc()
             with contextlib.suppress(StoreError):  # the cause is worth more: the disk may be full
-                run.set_status("failed", error=one_line(error))
+                run.tell("", state="failed", error=one_line(error))
             raise
 
 
-def _settle(log: Path, threads: int) -> None:
-    """Makes this process a run's: its output goes to a file, and it has so many threads."""
+def _settle(slot: Slot, log: Path) -> None:
+    """Makes this process a run's: with its output, its device and its threads."""
     import torch
     from threadpoolctl import threadpool_limits
 
-    with open(log, "a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    torch.set_num_threads(threads)
-    threadpool_limits(threads)  # of the linear algebra of numpy and scipy
+    for path in (Path(os.devnull), log):  # a log that cannot be written leaves the terminal alone
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    if slot.device != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = slot.device if slot.device != "cpu" else ""
+    torch.set_num_threads(slot.threads)
+    threadpool_limits(slot.threads)  # of the linear algebra of numpy and scipy
+    if driver := multiprocessing.parent_process():
 
+        def end_with_driver() -> None:  # SIGKILL included; the checkpoint is kept
+            driver.join()
+            os._exit(1)
 
-def is_locked(folder: Path) -> bool:
-    """Whether a process works on a run at this moment."""
-    if not (folder / ".run.lock").exists():
-        return False
-    try:
-        with filelock.FileLock(folder / ".run.lock", timeout=0):
-            return False
-    except OSError as error:
-        return isinstance(error, filelock.Timeout)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to pass on
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        threading.Thread(target=end_with_driver, daemon=True).start()

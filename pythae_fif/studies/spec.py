@@ -75,16 +75,15 @@ def finish(specs: Sequence[StudySpec], options: StudyOptions, on_change: OnChang
     """Does the runs that have no records yet; the store that has them.
 
     Raises:
-        RunsLeftError: Runs failed, or go on after the engine returned. The others are kept.
+        RunsLeftError: Runs failed; the others are kept.
     """
     store = Store(options.results)
     engine = options.engine or LocalEngine(cpus_per_run=cores() if len(specs) == 1 else None)
-    errors = {outcome.spec: outcome.error for outcome in run_all(specs, store, engine, on_change)}
+    errors = run_all(specs, store, engine, on_change)
     left = [spec for spec in specs if not store.is_done(spec)]
     if left:
         causes = [f"{of.title} ({of.run_id}): {errors.get(of) or 'no record'}" for of in left]
-        failed = f"{len(left)} of {len(specs)} runs failed: {'; '.join(causes)}"
-        raise RunsLeftError(engine.parting or failed)
+        raise RunsLeftError(f"{len(left)} of {len(specs)} runs failed: {'; '.join(causes)}")
     return store
 
 

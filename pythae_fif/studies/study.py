@@ -118,7 +118,7 @@ def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[P
 
     Raises:
         ConfigError: An unknown study, data set or profile, or seeds for a study that takes one.
-        RunsLeftError: Runs failed, or go on elsewhere.
+        RunsLeftError: Runs failed.
         StoreError: The folder of results cannot be written.
     """
     if name not in STUDIES:

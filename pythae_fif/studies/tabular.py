@@ -55,7 +55,7 @@ def compare(
     Raises:
         ConfigError: An unknown configuration or profile; nothing is trained then.
         DataError: The data are missing or not what they should be.
-        RunsLeftError: Runs failed, or go on elsewhere.
+        RunsLeftError: Runs failed.
     """
     table, names, store = Table.load(options), options.models or usual, Store(options.results)
     for name in names:

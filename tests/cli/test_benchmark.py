@@ -15,11 +15,9 @@ from support.experiments import PROFILE, write_tiny
 from support.tasks import TaskSpec
 
 from pythae_fif import cli
-from pythae_fif.cli.benchmark import _engine
-from pythae_fif.cli.display import Display, Terminal
-from pythae_fif.cli.flags import read_request, run_parser
+from pythae_fif.cli.display import Terminal
 from pythae_fif.files import read_json
-from pythae_fif.runs.launch import Outcome, Progress
+from pythae_fif.runs.launch import Progress
 from pythae_fif.runs.local import LocalEngine, Slot, cores
 from pythae_fif.runs.worker import Status
 
@@ -41,9 +39,10 @@ def run(tmp_path, capsys, monkeypatch, one_thread):
     The runs are executed in this process; `run.executed` counts them.
     """
     engine = InProcess(done=[])
-    monkeypatch.setattr(LocalEngine, "execute", lambda _, *given: engine.execute(*given))
-    monkeypatch.setattr(LocalEngine, "slots", lambda _: [Slot("cpu", 1)])
-    monkeypatch.setenv("COLUMNS", "100")
+
+    def execute(local, *given):
+        call.engine = local
+        return engine.execute(*given)
 
     def call(*words):
         engine.done.clear()
@@ -51,6 +50,9 @@ def run(tmp_path, capsys, monkeypatch, one_thread):
         call.executed = len(engine.done)
         return (code, *capsys.readouterr())
 
+    monkeypatch.setattr(LocalEngine, "execute", execute)
+    monkeypatch.setattr(LocalEngine, "slots", lambda _: [Slot("cpu", 1)])
+    monkeypatch.setenv("COLUMNS", "100")
     call.results = tmp_path / "results"
     return call
 
@@ -87,8 +89,8 @@ class TestCourse:
 
     def test_a_failed_run_costs_itself_and_is_tried_again(self, run, tiny):
         file = tiny(models=["fif", "ae"], beta=[1e39], hutchinson_samples=[1])
-        for attempt, flag in ((1, []), (2, ["--quiet"])):
-            code, out, _ = run("--config", file, *flag)
+        for attempt in (1, 2):
+            code, out, _ = run("--config", file)
             assert (code, run.executed) == (1, 2 if attempt == 1 else 1)
             assert re.search(r"^failed: fif .*epoch 1", out, re.M)
             assert "1 run left without a record" in out
@@ -116,10 +118,8 @@ class TestCourse:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "path", list(sys.path))
         words = ("--config", tiny(), "--models", "sick_ae.yaml", "ae")
-        code, out, _ = run(*words, "--dry-run")
-        assert code == 1
-        last = out.splitlines()[-1]
-        assert last == "would stop a run: model sick_ae fails at once: KeyError: 'loss'"
+        code, _, err = run(*words, "--dry-run")
+        assert (code, err) == (2, "error: model sick_ae fails at once: KeyError: 'loss'\n")
         code, out, _ = run(*words)
         assert (code, run.executed) == (1, 2)
         assert "failed: sick_ae – seed 0: KeyError: 'loss'" in out and "AE" in out
@@ -152,15 +152,11 @@ class TestCourse:
         code, _, err = run(*words, "--extractor", "pixels")
         assert code == 2 and "extractor 'pixels' does not take a table" in err
 
-    def test_wall_clocks_do_not_share_a_processor(self, monkeypatch):
+    def test_on_a_wall_clock_runs_do_not_share_a_processor(self, run, tiny, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        for words, expected in (
-            ("--wall-clock 1h", cores()),
-            ("--wall-clock 1h --cpus-per-run 1", 1),
-            ("--epochs 1", None),
-        ):
-            request = read_request(run_parser().given(words.split()))
-            assert _engine(request).cpus_per_run == expected
+        words = ("--config", tiny(), "--wall-clock", "1s", "--seeds")
+        assert run(*words, 0)[0] == 0 and run.engine.cpus_per_run == cores()
+        assert run(*words, 1, "--cpus-per-run", 1)[0] == 0 and run.engine.cpus_per_run == 1
 
 
 class TestDryRun:
@@ -169,11 +165,11 @@ class TestDryRun:
         assert (code, err, run.executed) == (0, "", 0)
         assert "3 runs, 3 of them to do" in out and "beta=10, hutchinson_samples=2" in out
         words = " ".join(out.split())
-        row = r"model runs training samplers, scores all its runs fif 2 \d+ s \d+ s \d+ s ae 1 \d+"
+        row = r"model runs training samplers, scores all its runs fif 2( 0:00:\d\d){3} ae 1"
         assert re.search(row, words)
-        assert re.search(r"estimate: \d+ s one after the other, ", words)
-        assert re.search(r"one sampler of (ae|fif) with its scores", words)
-        assert "Not measured" in words
+        assert re.search(
+            r"estimate: 0:00:\d\d one after the other, .* a sampler of (ae|fif)", words
+        )
         assert not run.results.exists()
 
     def test_its_ids_are_those_of_the_runs(self, run, tiny):
@@ -184,11 +180,35 @@ class TestDryRun:
         code, out, _ = run("--config", tiny(), "--dry-run")
         assert code == 0 and "1 run, 0 of them to do" in out and "estimate" not in out
 
-    def test_what_would_stop_a_run_comes_last_and_makes_the_exit_code(self, run, tiny, monkeypatch):
-        monkeypatch.setenv("PYTHAE_FIF_CACHE", "/dev/null/cache")
-        code, out, err = run("--config", tiny(), "--dry-run")
-        assert (code, err) == (1, "") and "1 run, 1 of them to do" in out
-        assert out.splitlines()[-1].startswith("would stop a run: /dev/null/cache cannot be writ")
+
+class TestMissing:
+    """All that is missing is told in one go, before anything is done."""
+
+    @pytest.fixture(autouse=True)
+    def fresh_machine(self, tmp_path, monkeypatch):
+        """An empty home, no data, no network."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("PYTHAE_FIF_CACHE", str(tmp_path / "cache"))
+        for name in ("PYTHAE_FIF_DATA", "PYTHAE_FIF_INCEPTION", "TORCH_HOME", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(torch.hub, "_hub_dir", None)
+
+    def test_the_users_own_command_where_nothing_can_be_downloaded(self, run, tmp_path):
+        code, out, err = run("--dataset", "celeba", "--arch", "resnet", "--offline")
+        data, weights = err.splitlines()
+        assert (code, out) == (2, "") and [*tmp_path.iterdir()] == []
+        for part in ("celeba: ", "mmlab.ie.cuhk.edu.hk", ".cache/pythae-fif/data/celeba"):
+            assert part in data
+        kept = tmp_path / ".cache/torch/hub/checkpoints"
+        for part in ("extractor 'inception'", "pt_inception-2015", str(kept)):
+            assert part in weights
+
+    def test_a_dry_run_downloads_nothing(self, run, tmp_path):
+        words = "--dataset celeba --models ae --dry-run --extractor pixels"
+        code, out, err = run(*words.split())
+        assert (code, out) == (2, "") and err.startswith("error: celeba: ")
+        assert [*tmp_path.iterdir()] == []
 
 
 def _training(share: float) -> Status:
@@ -201,30 +221,27 @@ class TestDisplay:
         return [TaskSpec(seed=seed) for seed in range(4)]
 
     @staticmethod
-    def shown(progress, terminal: bool, quiet: bool = False) -> str:
+    def shown(progress, terminal: bool) -> str:
         console = Terminal()
         console.file, console.width = io.StringIO(), 90
-        with Display(console, quiet=quiet).runs() as on_change:
+        with console.runs() as on_change:
             for state in progress:
                 on_change(state)
                 time.sleep(0.2 if terminal else 0)  # rich draws ten times a second
         return console.file.getvalue()
 
     def test_a_line_a_run_without_a_terminal(self, specs):
-        first = Progress(4, 1, [], {specs[1]: _training(0.5)})
-        hostile = Outcome(specs[1], "NaN \x1b[2J")
-        second = Progress(4, 1, [hostile], {specs[2]: _training(0.1)})
-        out = self.shown([first, second], terminal=False)
-        failed, state = out.splitlines()
+        first = Progress(4, 1, {}, {specs[1]: _training(0.5)})
+        second = Progress(4, 1, {specs[1]: "NaN \x1b[2J"}, {specs[2]: _training(0.1)})
+        failed, state = self.shown([first, second], terminal=False).splitlines()
         assert failed == f"failed: {specs[1].title}: NaN [2J"
         assert state.startswith("4 runs: 1 done, 1 failed, 1 running; 52%")
         assert self.shown([first], terminal=False) == ""
-        assert self.shown([second], False, quiet=True) == out.splitlines()[0] + "\n"
 
     def test_bars_and_the_time_left_on_a_terminal(self, specs, monkeypatch):
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setenv("FORCE_COLOR", "1")
-        states = [Progress(4, 0, [], {specs[0]: _training(share)}) for share in (0.3, 0.9)]
+        states = [Progress(4, 0, {}, {specs[0]: _training(share)}) for share in (0.3, 0.9)]
         out = self.shown(states, terminal=True)
         assert "4 runs: 1 running" in out and "training" in out
         assert re.search(r"22%\S* \S*0:00:0\d", out), "by what was made since the start"

@@ -5,17 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-from support.processes import until
+from support.processes import is_locked, until
 from support.tasks import ONCE, SEEN, TaskSpec
 
 from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine, Slot, cores
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
-from pythae_fif.runs.worker import Status, is_locked
+from pythae_fif.runs.worker import Status
 
 ONE, TWO = (LocalEngine(cpus_per_run=max(1, cores() // n)) for n in (1, 2))
 """So many runs at once."""
@@ -26,38 +27,45 @@ def store(tmp_path):
     return Store(tmp_path)
 
 
-def errors(outcomes) -> dict[str, str]:
-    return {outcome.spec.deed: outcome.error for outcome in outcomes}
+def errors(ended) -> dict[str, str]:
+    return {spec.deed: error for spec, error in ended.items()}
 
 
 def test_cores_are_divided(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     slots = LocalEngine().slots()
     assert 1 <= len(slots) <= 4 and sum(slot.threads for slot in slots) <= cores()
     assert LocalEngine(cpus_per_run=1).slots() == [Slot("cpu", 1)] * cores()
 
 
+@pytest.fixture
+def cards(monkeypatch):
+    """Pretends that there are GPUs: cards(count, GiB of each)."""
+
+    def pretend(count, gib):
+        card = SimpleNamespace(total_memory=gib * 2**30)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+
+    return pretend
+
+
 @pytest.mark.parametrize(
     ("visible", "devices"), [(None, ["0", "1", "0", "1"]), ("GPU-a, 3", ["GPU-a", "3"] * 2)]
 )
-def test_runs_go_to_the_gpus_that_are_visible(monkeypatch, visible, devices):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def test_runs_go_to_the_gpus_that_are_visible(monkeypatch, cards, visible, devices):
+    cards(2, gib=80)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    slots = LocalEngine(runs_per_gpu=2).slots()
-    assert slots == [Slot(device, max(1, cores() // 4)) for device in devices]
+    engine = LocalEngine(runs_per_gpu=2)
+    assert engine.slots() == [Slot(device, max(1, cores() // 4)) for device in devices]
+    assert engine.machine().startswith("2 GPUs, 4 runs at once, ")
 
 
 @pytest.mark.parametrize(("gib", "runs"), [(80, 4), (13, 2), (4, 1)])
-def test_runs_at_once_fit_memory_and_cores(monkeypatch, gib, runs):
-    class Properties:
-        total_memory = gib * 2**30
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
+def test_runs_at_once_fit_memory_and_cores(monkeypatch, cards, gib, runs):
+    cards(1, gib)
     for count in (16, 2):
         monkeypatch.setattr("pythae_fif.runs.local.cores", lambda count=count: count)
         assert len(LocalEngine().slots()) == min(count, runs)
@@ -65,10 +73,10 @@ def test_runs_at_once_fit_memory_and_cores(monkeypatch, gib, runs):
 
 ENDS = {
     "fail": "ValueError: broken in",
-    "sleep": "the process ended by SIGKILL: killed, perhaps for want of memory (at 'training'; "
+    "sleep": "the process ended by SIGKILL: killed, perhaps for want of memory (at training; "
     "see output.log)",
-    "exit": "the process ended without a record (at 'training'; see output.log)",
-    "exit by 3": "the process ended by exit code 3 (at 'training'; see output.log)",
+    "exit": "the process ended by exit code 0 (at training; see output.log)",
+    "exit by 3": "the process ended by exit code 3 (at training; see output.log)",
     "partly": "half of it is missing",
     "nothing": "",
 }
@@ -98,13 +106,13 @@ def test_what_failed_is_done_by_the_same_call_and_the_rest_not_again(store):
     folder = store.folder(specs[1])
     folder.mkdir(parents=True)
     (folder / ONCE).write_text("exit by 3")
-    assert [bool(outcome.error) for outcome in run_all(specs[:2], store, TWO)].count(True) == 1
-    assert [outcome.spec for outcome in run_all(specs[:2], store, TWO)] == [specs[1]]
+    assert [spec for spec, error in run_all(specs[:2], store, TWO).items() if error] == [specs[1]]
+    assert [*run_all(specs[:2], store, TWO)] == [specs[1]]
     seen = []
-    outcomes = run_all(specs, store, TWO, lambda p: seen.append((p.total, p.done, p.share)))
-    assert [outcome.spec for outcome in outcomes] == [specs[2]] and all(map(store.is_done, specs))
+    ended = run_all(specs, store, TWO, lambda p: seen.append((p.total, p.done, p.share)))
+    assert ended == {specs[2]: ""} and all(map(store.is_done, specs))
     assert {(total, done) for total, done, _ in seen} == {(3, 2)} and seen[-1][2] == 1
-    assert run_all(specs, store, ONE) == []
+    assert run_all(specs, store, ONE) == {}
 
 
 def test_a_run_has_the_device_and_the_threads_of_its_slot(store, monkeypatch):
@@ -122,7 +130,7 @@ def test_an_interrupt_ends_the_runs_and_loses_nothing(store):
     specs = [TaskSpec(seed=1), TaskSpec(deed="sleep")]
 
     def interrupt(progress):
-        if progress.running and progress.outcomes:
+        if progress.running and progress.ended:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from support.experiments import plan_of
-from support.processes import until
+from support.processes import is_locked, until
 from support.tasks import TaskSpec
 
 from pythae_fif.benchmark.record import ImageResult
@@ -16,7 +16,7 @@ from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import Status, is_locked
+from pythae_fif.runs.worker import Status
 
 pytest.importorskip("ray", reason="needs ray")
 pytestmark = [
@@ -37,7 +37,7 @@ from pythae_fif.runs.store import Store
 folder, address = sys.argv[1:]
 plan = plan_of(Path(folder), {"seeds": [0, 1]}, epochs=500)
 engine = RayEngine(ray_address=address, cpus_per_run=1)
-sys.exit(any(outcome.error for outcome in run_all(plan, Store(folder), engine)))
+sys.exit(any(run_all(plan, Store(folder), engine).values()))
 """
 
 
@@ -81,13 +81,13 @@ def test_a_killed_worker_and_a_lost_node_cost_nothing(cluster, engine, tmp_path)
         if training and not done:
             done.append("worker")
             os.kill(workers()[0], signal.SIGKILL)
-        elif done == ["worker"] and len(progress.outcomes) == 1 and training:
+        elif done == ["worker"] and len(progress.ended) == 1 and training:
             done.append("node")
             cluster.remove_node(cluster.nodes.pop(), allow_graceful=False)
             cluster.nodes.append(cluster.add_node(**NODE))
 
-    outcomes = run_all(plan, store, engine, disturb)
-    assert done == ["worker", "node"] and [o.error for o in outcomes] == [""] * 3
+    ended = run_all(plan, store, engine, disturb)
+    assert done == ["worker", "node"] and ended == dict.fromkeys(plan, "")
     assert sum(Status.read(store.folder(spec)).attempt for spec in plan) >= 4
     run_all(plan, local, LocalEngine(cpus_per_run=1))
     for spec in plan:
@@ -126,8 +126,9 @@ def test_an_interrupt_ends_the_runs(engine, tmp_path):
 
 
 def test_failures_are_named(engine, tmp_path):
-    (outcome,) = run_all([TaskSpec(deed="fail")], Store(tmp_path), engine)
-    assert "ValueError: broken in" in outcome.error
+    store, spec = Store(tmp_path), TaskSpec(deed="fail")
+    assert "ValueError: broken in" in run_all([spec], store, engine)[spec]
+    assert "in _fail" in (store.folder(spec) / "output.log").read_text()
 
 
 def test_no_cluster_at_the_address(tmp_path):

@@ -8,13 +8,12 @@ import sys
 import pytest
 from support import slurm_cluster
 from support.experiments import plan_of
-from support.processes import until
 from support.tasks import TaskSpec
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs import slurm as module
 from pythae_fif.runs.launch import run_all
-from pythae_fif.runs.slurm import SlurmEngine, _minutes
+from pythae_fif.runs.slurm import SlurmEngine
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Status
 from pythae_fif.validation import read_checked
@@ -45,7 +44,7 @@ def slurm(cluster, monkeypatch):
     monkeypatch.setattr(module, "QUEUE_SECONDS", 1.0)
 
     def engine(**options) -> SlurmEngine:
-        usual = {"cpus_per_run": 1, "time": "1h", "sbatch": {"gres": "none"}}
+        usual = {"cpus_per_run": 1, "time": "1h", "sbatch": ["gres=none"]}
         return SlurmEngine(**{**usual, **options})
 
     return engine
@@ -78,8 +77,7 @@ def test_requeued_runs_resume_and_finish(slurm, tmp_path):
             words = ("scancel", "--signal=USR2") if len(firsts) == 2 else ("scontrol", "requeue")
             command(*words, job)
 
-    (outcome,) = run_all([spec], store, slurm(), disturb)
-    assert outcome.error == "" and store.is_done(spec)
+    assert run_all([spec], store, slurm(), disturb) == {spec: ""}
     assert len(firsts) == 2 and Status.read(folder).attempt == 3
     assert rows(folder)[0] == firsts[0] == firsts[1], "it began again, and did not resume"
     epochs = [json.loads(line)["epoch"] for line in rows(folder)]
@@ -87,59 +85,47 @@ def test_requeued_runs_resume_and_finish(slurm, tmp_path):
 
 
 @real
-def test_submit_and_collect_later(slurm, tmp_path):
+def test_an_interrupt_leaves_the_jobs_and_the_same_call_collects_them(slurm, tmp_path):
     store, plan = Store(tmp_path), plan_of(tmp_path, {"seeds": [0, 1]}, epochs=300)
-    engine = slurm(no_wait=True)
-    assert run_all(plan, store, engine) == []
-    assert engine.parting.endswith("go on; the same command collects their runs")
+
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="go on; the same command collects"):
+        run_all(plan, store, slurm(), interrupt)
     jobs = [module._job_of(store.folder(spec)) for spec in plan]
     assert set(jobs) <= set(module._queue())
-    engine = slurm()
-    assert [outcome.error for outcome in run_all(plan, store, engine)] == ["", ""]
+    assert run_all(plan, store, slurm()) == dict.fromkeys(plan, "")
     assert [module._job_of(store.folder(spec)) for spec in plan] == jobs, "submitted twice"
-    assert engine.parting == ""
 
 
 @real
-def test_interrupt_leaves_the_jobs_and_failures_are_named(slurm, tmp_path, monkeypatch):
-    store, spec, engine = Store(tmp_path), TaskSpec(deed="sleep"), slurm()
-
-    def interrupt(progress):
-        if progress.running:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_all([spec], store, engine, interrupt)
-    assert "go on; the same command collects" in engine.parting
-    job = module._job_of(store.folder(spec))
-    assert job in module._queue()
-    command("scancel", job)
-    until(lambda: job not in module._queue())
+def test_failures_are_named(slurm, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LATE_SECONDS", 2.0)
-    (outcome,) = run_all([TaskSpec(deed="fail")], store, engine)
-    assert "ValueError: broken in" in outcome.error
+    spec = TaskSpec(deed="fail")
+    assert "ValueError: broken in" in run_all([spec], Store(tmp_path), slurm())[spec]
 
 
 @real
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("option", "message"),
     [
-        ({"partition": "nowhere"}, "sbatch: .*[Ii]nvalid partition"),
-        ({"sbatch": {"frobnicate": "1"}}, "sbatch: .*frobnicate"),
+        ("partition=nowhere", "sbatch: .*[Ii]nvalid partition"),
+        ("frobnicate=1", "sbatch: .*frobnicate"),
     ],
 )
-def test_refused_by_slurm(slurm, tmp_path, options, message):
+def test_refused_by_slurm(slurm, tmp_path, option, message):
     with pytest.raises(ConfigError, match=message):
-        run_all([TaskSpec()], Store(tmp_path), slurm(**options))
+        run_all([TaskSpec()], Store(tmp_path), slurm(sbatch=["gres=none", option]))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"time": "tomorrow"}, "time='tomorrow': 'tomorrow' is no duration"),
-        ({"partition": "a\nb"}, "string should match pattern"),
-        ({"sbatch": {"comment": "a\n#SBATCH --x"}}, "string should match pattern"),
-        ({"sbatch": {"a\nb": "c"}}, "string should match pattern"),
+        ({"time": "1h", "sbatch": ["comment=a\n#SBATCH --x"]}, "string should match pattern"),
+        ({"time": "1h", "sbatch": ["a\nb=c"]}, "string should match pattern"),
+        ({"time": "1h", "sbatch": ["mem"]}, "string should match pattern"),
     ],
 )
 def test_refused_at_once(options, message):
@@ -147,17 +133,11 @@ def test_refused_at_once(options, message):
         read_checked(SlurmEngine, options, "engine slurm")
 
 
-def test_what_is_missing(tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match="--engine slurm needs --time"):
-        SlurmEngine().check(tmp_path)
+def test_where_there_is_no_slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(ConfigError, match="--engine slurm: sbatch is not on the PATH"):
-        SlurmEngine(time="4h").check(tmp_path)
+    with pytest.raises(ConfigError, match="--engine slurm: squeue does not answer"):
+        run_all([TaskSpec()], Store(tmp_path), SlurmEngine(time="4h"))
 
 
-@pytest.mark.parametrize(
-    ("text", "minutes"),
-    [("4h", 240), ("90min", 90), ("04:00:00", 240), ("00:00:30", 1)],
-)
-def test_limits(text, minutes):
-    assert _minutes(text) == minutes
+def test_limits_are_whole_minutes():
+    assert [SlurmEngine(time=of).time for of in ("4h", "90min", "30s")] == [240, 90, 1]

@@ -88,7 +88,7 @@ def test_packed_runs_are_read_where_they_have_no_folder(tmp_path):
 def test_a_damaged_packed_file_is_named(tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits.jsonl").write_text("{}\n")
-    with pytest.raises(StoreError, match=r"digits.jsonl, line 1 is no run: restore the file"):
+    with pytest.raises(StoreError, match=r"digits.jsonl, line 1 is no run: restore it"):
         Store(tmp_path)
 
 
@@ -96,8 +96,6 @@ def test_pipes_and_links(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(StoreError, match="it is no file of a run"):
         read_file(tmp_path / "pipe")
-    with pytest.raises(StoreError, match="embedded null"):
-        read_file(tmp_path / "a\0b")
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "link").symlink_to("file")
     assert read_file(tmp_path / "link") == b"x"

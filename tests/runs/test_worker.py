@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 from support.folders import contents
-from support.processes import process_of, until
+from support.processes import is_locked, process_of, until
 from support.tasks import ONCE, TaskSpec
 
 from pythae_fif.errors import FIFError
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import STATUS_FILE, Run, Status, is_locked, work
+from pythae_fif.runs.worker import STATUS_FILE, Run, Status, work
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_failure_is_told_and_mended_by_the_next_start(store, deed):
     status = Status.read(folder)
     assert status.state == "failed" and not store.is_done(spec)
     said = f"ValueError: broken in {folder}/model"
-    assert status.error in (said, "half of it is missing")
+    assert status.error in (f"{said} second line", "half of it is missing")
     work(spec, store)
     assert store.is_done(spec)
     assert Status.read(folder) == Status(state="finished", share=1.0, attempt=2)
@@ -109,11 +109,5 @@ def test_a_checksum_is_of_the_bytes_as_they_were_written(store):
     run = Run(spec, store)
     files = run.write("a.png", b"right")
     (run.folder / "a.png").write_bytes(b"wrong")
-    record = run.save("a.json", 1, files)
-    assert record.files["a.png"] == run.write("b.png", b"right")["b.png"]
-
-
-def test_a_clock_that_is_set_back_makes_no_negative_time(store, monkeypatch):
-    run = Run(TaskSpec(), store)
-    monkeypatch.setattr("time.time", lambda: 0.0)
-    assert run.save("a.json", 1).provenance.seconds >= 0
+    run.save("a.json", 1, files)
+    assert store.record(spec, "a.json", int).files["a.png"] == run.write("b.png", b"right")["b.png"]

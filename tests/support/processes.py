@@ -4,7 +4,10 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
+
+import filelock
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -25,3 +28,12 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.02)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works on a run at this moment."""
+    try:
+        with filelock.FileLock(folder / ".run.lock", timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
