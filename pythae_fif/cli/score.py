@@ -64,16 +64,16 @@ def score_command(words: list[str]) -> bool:
     held = _images(flags.reference, None if model is None else tuple(model.model_config.input_dim))
     shape = tuple(held.shape[1:])
     trained = None if flags.training is None else _images(flags.training, shape, "train")
-    weights, offline = flags.extractor_weights, flags.offline
-    extractor = load_extractor(
-        flags.extractor, shape, device=device, weights=weights, offline=offline
-    )
     if model is None:
         drawn = _images(flags.samples, shape)
     else:
         torch.manual_seed(flags.seed)
         parts = draw(NormalSampler(model.to(device).eval()), flags.num_samples)
         drawn = torch.cat([part.cpu() for part in parts])[: flags.num_samples]
+    weights, offline = flags.extractor_weights, flags.offline
+    extractor = load_extractor(
+        flags.extractor, shape, device=device, weights=weights, offline=offline
+    )
     training = None if trained is None else Features.of(trained, extractor)
     references = {"reference": Features.of(held, extractor)}
     scores = score_samples(drawn, extractor, references, seed=flags.seed, training=training)

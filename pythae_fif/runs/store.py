@@ -71,11 +71,9 @@ class Store:
     def read(self, spec: Spec, name: str) -> bytes | None:
         """The content of a file of a run, such as a picture; None where there is none."""
         line = self.line(spec)
-        if line is None:
-            return read_file(self.folder(spec) / name)
-        return (
-            json.dumps(line.files[name]).encode() if name in line.files else line.pictures.get(name)
-        )
+        if line is not None and name in line.files:
+            return json.dumps(line.files[name]).encode()
+        return line.pictures.get(name) if line else read_file(self.folder(spec) / name)
 
     def names(self, spec: Spec, below: str = ".") -> list[str]:
         """The JSON files in a folder of a run, such as `scores/normal.json`."""
