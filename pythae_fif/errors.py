@@ -11,15 +11,8 @@ class FIFError(Exception):
 
 
 class ConfigError(FIFError, ValueError):
-    """A flag, YAML key or configuration value that is unknown or out of range."""
-
-
-class ProblemsError(ConfigError):
-    """Several things that are missing or wrong, found before any work; `problems` has the lines."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
+    """A flag, YAML key or configuration value that is unknown or out of range; of several things
+    that are wrong each is an argument."""
 
 
 class DataError(FIFError, ValueError):
