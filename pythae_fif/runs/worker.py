@@ -84,7 +84,7 @@ class Run:
         self._status = Status(attempt=Status.read(self.folder).attempt + 1)
 
     def tell(self, stage: str, share: float = 0.0, state: str = "running", error: str = "") -> None:
-        """Writes a :class:`Status` to `status.json`, while a stage goes on at most twice a second."""
+        """Writes a :class:`Status`; while a stage goes on, at most twice a second."""
         told, now = self._status, time.monotonic()
         if (stage, state) != (told.stage, told.state) or now - self._told > 0.5:
             values = {"stage": stage, "share": share, "state": state, "error": error}
