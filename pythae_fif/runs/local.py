@@ -59,7 +59,8 @@ class LocalEngine(Engine):
         slots = self.slots()
         devices, each = {slot.device for slot in slots}, counted(slots[0].threads, "thread")
         name = "CPU" if devices == {"cpu"} else counted(len(devices), "GPU")
-        return f"{name}, {counted(len(slots), 'run')} at once, {each} each"
+        why = " (as memory and cores allow; --runs-per-gpu)" if name != "CPU" else ""
+        return f"{name}, {counted(len(slots), 'run')} at once{why}, {each} each"
 
     def execute(self, specs: Sequence[Spec], store: Store, command: str) -> Ends:
         """See :class:`~pythae_fif.runs.launch.Engine`."""
