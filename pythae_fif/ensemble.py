@@ -1,6 +1,6 @@
 """Many small FIFs of one architecture, trained together by batched matrix products."""
 
-__all__ = ["Ensemble", "StackedLinear", "one_cycle"]
+__all__ = ["Ensemble", "StackedLinear"]
 
 import copy
 import functools
@@ -10,8 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, one_line
@@ -27,7 +26,6 @@ from pythae_fif.volume_change import (
 
 COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
 CHUNK = 1024  # rows of every member whose Jacobians are computed at once
-NEEDED = {"surrogate_fraction": 1.0, "condition_dim": 0, "beta_final": None}
 
 
 class StackedLinear(nn.Module):
@@ -35,10 +33,6 @@ class StackedLinear(nn.Module):
 
     Args:
         layers: M linear layers of one shape, with biases.
-
-    Example:
-        >>> StackedLinear([nn.Linear(3, 4) for _ in range(5)])(torch.ones(7, 3)).shape
-        torch.Size([5, 7, 4])
     """
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
@@ -52,26 +46,31 @@ class StackedLinear(nn.Module):
 
 
 class _Stack(nn.Module):
-    """The encoders and decoders of all members as one each, on plain tensors."""
+    """A copy of the first model, every linear layer the stack of those of all."""
 
     def __init__(self, models: Sequence[FIF]) -> None:
         super().__init__()
-        self.encoder, self.decoder = _stacked(models)
-        self._prior = models[0].latent_distribution
-        at = models[0].model_config.jacobian_at
-        self._surrogate = functools.partial(volume_surrogate, jacobian_at=at)
+        self.model = copy.deepcopy(models[0]).train()
+        # Of exactly this class: a subclass may do something else with its weights.
+        linear = [name for name, of in self.model.named_modules() if type(of) is nn.Linear]
+        if {name.rpartition(".")[0] for name, _ in self.model.named_parameters()} != {*linear}:
+            raise ConfigError("only linear layers can be stacked: others have weights here")
+        for name in linear:
+            layers: list[Any] = [model.get_submodule(name) for model in models]
+            replace_layer(self.model, name, StackedLinear(layers))
 
     def encode(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.encoder(x)["embedding"])
+        return cast(Tensor, self.model.encoder(x)["embedding"])
 
     def decode(self, z: Tensor) -> Tensor:
-        return cast(Tensor, self.decoder(z)["reconstruction"])
+        return cast(Tensor, self.model.decoder(z)["reconstruction"])
 
     def forward(self, x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
         """The loss of every member, (M,)."""
-        how: dict[str, Any] = {"surrogate": self._surrogate, "reduce": lambda of: of.mean(1)}
-        prior = self._prior(x).log_prob
-        return fif_loss(self.encode, self.decode, prior, x, eps, betas, **how).loss
+        prior, at = self.model.latent_distribution(x), self.model.model_config.jacobian_at
+        how: dict[str, Any] = {"reduce": lambda of: of.mean(1)}
+        how["surrogate"] = functools.partial(volume_surrogate, jacobian_at=at)
+        return fif_loss(self.encode, self.decode, prior.log_prob, x, eps, betas, **how).loss
 
 
 class Ensemble:
@@ -89,6 +88,7 @@ class Ensemble:
         seeds: One a member, for its draws.
 
     Attributes:
+        models: The members. They have the trained weights when a training has ended.
         backend: How the last training ran: ``compiled`` where members times steps are at least
             20,000, ``eager``, or ``eager: <why compiling failed>``.
 
@@ -106,18 +106,19 @@ class Ensemble:
     """
 
     def __init__(self, models: Sequence[FIF], seeds: Sequence[int]) -> None:
-        self._config = _common_config(models)
+        plain = {"surrogate_fraction": 1.0, "condition_dim": 0, "beta_final": None}
+        configs = [{**vars(model.model_config), "beta": None, "noise": None} for model in models]
+        if any(config != {**configs[0], **plain} for config in configs):
+            told = ", ".join(f"{key}={value}" for key, value in plain.items())
+            raise ConfigError(f"an ensemble needs models alike but for beta and noise, with {told}")
+        self._config = models[0].model_config
         self.models = [model.to(default_device()) for model in models]
         self.backend = "eager"
         self._nets = _Stack(self.models)
         self._weights = list(self._nets.parameters())
-        self._like = like = self._weights[0].detach()
-        self._members = [
-            (torch.Generator(like.device).manual_seed(seed), model.model_config.noise)
-            for model, seed in zip(models, seeds, strict=True)
-        ]
-        betas = [model.model_config.beta for model in models]
-        self._betas = torch.tensor(betas, dtype=torch.float64).to(like)
+        self._like = self._weights[0].detach()
+        self._rngs = [torch.Generator(self._like.device).manual_seed(seed) for seed in seeds]
+        self._betas = self._like.new_tensor([model.model_config.beta for model in models])
 
     def train(
         self,
@@ -126,7 +127,7 @@ class Ensemble:
         epochs: int,
         batch_size: int,
         learning_rate: float = 1e-3,
-        schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
+        one_cycle: bool = False,
         on_epoch: Callable[[int], None] = lambda epoch: None,
     ) -> None:
         """Trains all members with Adam; an epoch's last rows that fill no batch are left out.
@@ -134,20 +135,20 @@ class Ensemble:
         Args:
             data: (N, D).
             epochs, batch_size, learning_rate: Of each member.
-            schedule: Makes a learning rate schedule of optimizer and steps, as :func:`one_cycle`.
+            one_cycle: Whether the rate goes up to that one and down (appendix E.2), or is constant.
             on_epoch: Called after every epoch with its number, from 1.
         """
         data, size = data.to(self._like), min(batch_size, len(data))
         used = len(data) // size * size
+        steps = epochs * used // size
         optimizer = torch.optim.Adam(self._weights, lr=learning_rate, fused=True)
-        scheduler = schedule(optimizer, epochs * used // size) if schedule else None
-        gradients = self._step(epochs * used // size, size)
+        scheduler = OneCycleLR(optimizer, learning_rate, total_steps=steps) if one_cycle else None
+        gradients = self._step(steps, size)
         weights = [weight.detach() for weight in self._weights]
         for weight in self._weights:  # of its strides: fused Adam reads others wrongly
             weight.grad = torch.empty_like(weight)
-        where: dict[str, Any] = {"device": data.device}
         for epoch in range(1, epochs + 1):
-            orders = [torch.randperm(len(data), generator=g, **where) for g, _ in self._members]
+            orders = [torch.randperm(len(data), generator=g, device=g.device) for g in self._rngs]
             for rows in torch.stack(orders)[:, :used].split(size, 1):
                 x, eps = self._draw(data[rows])
                 found = gradients(weights, x, eps, self._betas)
@@ -157,27 +158,28 @@ class Ensemble:
                 if scheduler:
                     scheduler.step()
             on_epoch(epoch)
+        for member, model in enumerate(self.models):
+            for stacked, own in zip(weights, model.parameters(), strict=True):
+                own.data.copy_(stacked[member].view_as(own))
 
     def _draw(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The noisy batch, and Hutchinson vectors (K, M, B, d), of each member's generator."""
         config, eps = self._config, []
+        shape = x.shape[1], config.latent_dim, config.hutchinson_samples
         options: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
-        for of_member, (generator, noise) in zip(x, self._members, strict=True):
+        for of_member, model, generator in zip(x, self.models, self._rngs, strict=True):
             options["generator"] = generator
-            if noise:
+            if noise := model.model_config.noise:
                 of_member += noise * torch.randn(of_member.shape, **options)
-            shape = x.shape[1], config.latent_dim, config.hutchinson_samples
             eps.append(sample_hutchinson(*shape, kind=config.hutchinson_kind, **options))
         return x, torch.stack(eps, 1)
 
-    def _gradients(
-        self, weights: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor
-    ) -> list[Tensor]:
+    def _gradients(self, weights: list[Tensor], *given: Tensor) -> list[Tensor]:
         """Gradients of every member's loss: their sum's, since no member sees another's weights."""
         with torch.enable_grad():
             leaves = [weight.detach().requires_grad_() for weight in weights]
             named = dict(zip(dict(self._nets.named_parameters()), leaves, strict=True))
-            losses = torch.func.functional_call(self._nets, named, (x, eps, betas))
+            losses = torch.func.functional_call(self._nets, named, given)
             return list(torch.autograd.grad(losses.sum(), leaves, materialize_grads=True))
 
     def _step(self, steps: int, size: int) -> Callable[..., list[Tensor]]:
@@ -190,22 +192,13 @@ class Ensemble:
         eps = x.new_zeros(config.hutchinson_samples, members, size, config.latent_dim)
         example = [weight.detach() for weight in self._weights], x, eps, self._betas
         try:
-            graph = make_fx(functools.partial(self._gradients))(*example)
-            step: Any = torch.compile(graph)
+            step: Any = torch.compile(make_fx(functools.partial(self._gradients))(*example))
             step(*example)
         except Exception as error:  # whatever a compiler may stumble on, such as having no C++
             self.backend = f"eager: torch.compile failed: {one_line(error)}"
             return self._gradients
         self.backend = "compiled"
         return cast(Callable[..., list[Tensor]], step)
-
-    def members(self) -> list[FIF]:
-        """The models, with the trained weights, in evaluation mode."""
-        for member, model in enumerate(self.models):
-            own = _networks(model).eval().parameters()
-            for values, parameter in zip(self._weights, own, strict=True):
-                parameter.data.copy_(values[member].view_as(parameter))
-        return self.models
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
@@ -245,40 +238,3 @@ class Ensemble:
     def _of_each(self, x: Tensor) -> Tensor:
         """(M, N, ...), of what all members share or of their own."""
         return x.to(self._like).expand(len(self.models), *x.shape[-2:])
-
-
-def one_cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
-    """A schedule for an ensemble: up to the optimizer's rate and down (appendix E.2)."""
-    return OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps)
-
-
-def _networks(model: FIF) -> nn.ModuleList:
-    return nn.ModuleList([model.encoder, model.decoder])
-
-
-def _stacked(models: Sequence[FIF]) -> nn.ModuleList:
-    """A copy of the first encoder and decoder, every linear layer the stack of all."""
-    networks = [_networks(model) for model in models]
-    stacked = copy.deepcopy(networks[0])
-    # Of exactly this class: a subclass may do something else with its weights.
-    linear = [name for name, module in stacked.named_modules() if type(module) is nn.Linear]
-    if {name.rpartition(".")[0] for name, _ in stacked.named_parameters()} != {*linear}:
-        raise ConfigError("only linear layers can be stacked: others have weights here")
-    for name in linear:
-        layers: list[Any] = [network.get_submodule(name) for network in networks]
-        replace_layer(stacked, name, StackedLinear(layers))
-    return stacked.train()
-
-
-def _common_config(models: Sequence[FIF]) -> Any:
-    """The configuration of all members."""
-    first = models[0].model_config
-    for model in models:
-        for key, value in {**vars(first), **NEEDED}.items():
-            given = getattr(model.model_config, key)
-            if key not in ("beta", "noise") and given != value:
-                raise ConfigError(
-                    f"an ensemble needs {key}={value!r} of all its models, not {given!r}; they may "
-                    "differ in beta and noise"
-                )
-    return first

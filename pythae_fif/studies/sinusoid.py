@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data.toy import TOY_DATA
-from pythae_fif.ensemble import Ensemble, one_cycle
+from pythae_fif.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
@@ -79,7 +79,7 @@ class SinusoidModels(StudySpec):
             TOY_DATA["sinusoid"].sample(self.points, torch.Generator().manual_seed(0)).points,
             epochs=self.epochs,
             batch_size=128,
-            schedule=one_cycle,
+            one_cycle=True,
             on_epoch=lambda epoch: tell(epoch / self.epochs),
         )
         x, position = held_out(self.noise)

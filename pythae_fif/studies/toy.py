@@ -10,7 +10,7 @@ import torch
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data.toy import TOY_DATA, ToySample
-from pythae_fif.ensemble import Ensemble, one_cycle
+from pythae_fif.ensemble import Ensemble
 from pythae_fif.nn.tabular import WideDecoder, WideEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
@@ -66,7 +66,7 @@ class ToyModels(StudySpec):
             epochs=self.epochs,
             batch_size=BATCH,
             learning_rate=LEARNING_RATE,
-            schedule=one_cycle,
+            one_cycle=True,
             on_epoch=lambda epoch: tell(epoch / self.epochs),
         )
         nll = -ensemble.log_prob(test.points).mean(1)

@@ -11,7 +11,7 @@ import torch
 from support.engines import InProcess
 from support.tabular_files import LATENT, table, write_csv
 
-from pythae_fif.ensemble import Ensemble, one_cycle
+from pythae_fif.ensemble import Ensemble
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.reports.compared import published
 from pythae_fif.runs.store import Store
@@ -125,8 +125,7 @@ def test_a_model_ends_where_a_member_of_an_ensemble_does(name):
     settings = configuration.settings.model_copy(update={"weight_decay": 0.0})
     train(models[0], rows, budget, settings, 1e-3)
     ensemble = Ensemble([models[1]], [3])
-    ensemble.train(rows, epochs=3, batch_size=32, learning_rate=1e-3, schedule=one_cycle)
-    ensemble.members()
+    ensemble.train(rows, epochs=3, batch_size=32, learning_rate=1e-3, one_cycle=True)
     for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
 
