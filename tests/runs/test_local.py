@@ -60,7 +60,7 @@ def test_runs_go_to_the_gpus_that_are_visible(monkeypatch, cards, visible, devic
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     engine = LocalEngine(runs_per_gpu=2)
     assert engine.slots() == [Slot(device, max(1, cores() // 4)) for device in devices]
-    assert engine.machine().startswith("2 GPUs, 4 runs at once, ")
+    assert engine.machine().startswith("2 GPUs, 4 runs at once (as memory")
 
 
 @pytest.mark.parametrize(("gib", "runs"), [(80, 4), (13, 2), (4, 1)])
