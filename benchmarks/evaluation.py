@@ -209,12 +209,9 @@ def whole(state: dict[str, Tensor], count: int, folder: Path) -> dict[str, Any]:
     model = VAE(VAEConfig(input_dim=(3, 32, 32), latent_dim=16))
     generator = torch.Generator().manual_seed(0)
     held_out = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    os.environ["PYTHAE_FIF_CACHE"] = str(folder / "cache")
     pipeline = EvaluationPipeline(
-        model,
-        extractor=inception(state),
-        num_samples=count,
-        batch_size=50,
-        cache_dir=folder / "cache",
+        model, extractor=inception(state), num_samples=count, batch_size=50
     )
     rows = []
     for name in ("first", "second"):

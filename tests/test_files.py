@@ -1,13 +1,10 @@
 """Files: written whole, locked, set aside when damaged; small pictures."""
 
 import io
-import multiprocessing
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,7 +12,6 @@ from support.features import names_in
 
 from pythae_fif import files
 from pythae_fif.errors import StoreError
-from pythae_fif.evaluation.cache import cached_tensors
 from pythae_fif.files import (
     checksum,
     read_json,
@@ -26,46 +22,6 @@ from pythae_fif.files import (
     write_whole,
 )
 from pythae_fif.pictures import DPI, figure_bytes, new_figure, pixel_bytes
-
-
-def build_slowly(path: Path, value: int, barrier, results) -> None:
-    """Body of a process: waits for the others, then asks for the same cached file."""
-    built = []
-
-    def build() -> dict[str, torch.Tensor]:
-        built.append(value)
-        time.sleep(0.1)
-        return {"x": torch.tensor(value)}
-
-    barrier.wait()
-    found = cached_tensors(path, build)
-    results.put((int(found["x"]), len(built)))
-
-
-class TestCached:
-    def test_many_processes_build_one_whole_file(self, tmp_path):
-        context = multiprocessing.get_context("fork")
-        barrier, results = context.Barrier(4), context.Queue()
-        arguments = [(tmp_path / "value.pt", value, barrier, results) for value in range(4)]
-        processes = [context.Process(target=build_slowly, args=of) for of in arguments]
-        for process in processes:
-            process.start()
-        found, built = zip(*(results.get(timeout=20) for _ in processes), strict=True)
-        for process in processes:
-            process.join(timeout=20)
-        assert len(set(found)) == 1 and sum(built) == 1
-        assert names_in(tmp_path) == ["value.pt"]
-
-    def test_a_damaged_file_is_set_aside_and_a_failed_build_leaves_nothing(self, tmp_path, caplog):
-        path = tmp_path / "x.pt"
-        with pytest.raises(ZeroDivisionError):
-            cached_tensors(path, lambda: 1 / 0)
-        assert names_in(tmp_path) == []
-        path.write_text("{")
-        assert cached_tensors(path, lambda: {"x": torch.tensor(3)})["x"] == 3
-        assert cached_tensors(path, lambda: 1 / 0)["x"] == 3
-        assert names_in(tmp_path) == ["x.pt", "x.pt.corrupt"]
-        assert "set aside as x.pt.corrupt" in caplog.text
 
 
 @pytest.mark.parametrize(

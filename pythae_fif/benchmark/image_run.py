@@ -18,8 +18,7 @@ from pythae_fif.benchmark.record import SCORES, DataUsed, Evaluation, Training, 
 from pythae_fif.benchmark.settings import Settings, Where
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.dataset import as_tensor
-from pythae_fif.data.load import open_splits
-from pythae_fif.data.names import cache_home
+from pythae_fif.data.load import load
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import FIFError, one_line
 from pythae_fif.evaluation import Extractor, Features, load_extractor, score_codes, score_samples
@@ -143,11 +142,10 @@ class ImageSpec(Spec):
         if not torch.cuda.is_available():
             keep_freed_memory()
         run.tell("loading data")
-        splits = open_splits(
-            self.data_hash,
-            self.labels_hash,
+        splits = load(
             self.dataset,
             self.where,
+            planned=(self.data_hash, self.labels_hash),
             image_size=self.image_size,
             **self.settings.cut,
         )
@@ -292,13 +290,10 @@ def extractor_of(name: str, splits: Splits, where: Where, device: str = "cpu") -
         device=device,
         weights=where.extractor_weights,
         offline=where.offline,
-        cache_dir=cache_home(),
     )
 
 
 def features_of(splits: Splits, split: str, extractor: Extractor) -> Features:
     """Those of the images of a split, computed once a machine."""
     known = f"{splits.content_hash} {split}"
-    return Features.of(
-        as_tensor(splits[split]), extractor, cache_dir=cache_home(), images_hash=known
-    )
+    return Features.of(as_tensor(splits[split]), extractor, known=known)

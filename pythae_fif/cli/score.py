@@ -16,7 +16,6 @@ from pythae_fif.benchmark.settings import AtLeastTen, ExtractorName, Seed
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
 from pythae_fif.data.images import decode_files, find_images, read_npz, to_uint8
-from pythae_fif.data.splits import by_sides
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError, StoreError
 from pythae_fif.evaluation import Features, load_extractor, score_samples
@@ -137,5 +136,5 @@ def _images(word: str, shape: tuple[int, ...] | None, split: str = "test") -> Te
     if shape and images.shape[1] != shape[0] and bool((images == images[:, :1]).all()):
         images = images[:, :1].expand(-1, shape[0], -1, -1)
     if shape and images.shape[1:] != shape:
-        raise DataError(f"{path} has images of {by_sides(images.shape[1:])}, not {by_sides(shape)}")
+        raise DataError(f"{path} has images of {tuple(images.shape[1:])}, not {shape}")
     return images

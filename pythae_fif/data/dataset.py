@@ -26,20 +26,15 @@ def as_tensor(images: np.ndarray | Tensor) -> Tensor:
     return images
 
 
-def _unit(images: Tensor) -> Tensor:
-    """Images in [0, 1]; rows of a table as they are, in memory of their own."""
-    unit = images.to(torch.float32, copy=True)
-    return unit.div_(255) if images.dtype == torch.uint8 else unit
-
-
 def to_float(images: np.ndarray | Tensor, limit: int | None = None) -> Tensor:
-    """The first images, all if no limit is given, as float32 in [0, 1], as Pythae's samplers are
-    fitted on them; rows of a table stay as they are.
+    """The first images, or all, as float32 in [0, 1]; rows of a table as they are.
 
     Args:
         images: uint8 (N, C, H, W), of which 255 becomes exactly 1, or float32 (N, D).
     """
-    return _unit(as_tensor(images[:limit]))
+    held = as_tensor(images[:limit])
+    unit = held.to(torch.float32, copy=True)
+    return unit.div_(255) if held.dtype == torch.uint8 else unit
 
 
 class ImageDataset(Dataset[DatasetOutput]):
@@ -73,7 +68,7 @@ class ImageDataset(Dataset[DatasetOutput]):
 
     def __getitem__(self, index: int) -> DatasetOutput:
         """One image, float32 (C, H, W) in [0, 1], and its label, float32."""
-        return DatasetOutput(data=_unit(self.images[index]), labels=self.labels[index])
+        return DatasetOutput(data=to_float(self.images[index][None])[0], labels=self.labels[index])
 
     def to(self, device: torch.device | str) -> "ImageDataset":
         """The same images and labels on a device; they stay uint8 there."""
@@ -85,4 +80,4 @@ class ImageDataset(Dataset[DatasetOutput]):
     def batch(self, indices: Tensor, device: torch.device | str | None = None) -> DatasetOutput:
         """Images in [0, 1] and labels of indices (B,); uint8 is what travels to the device."""
         images, labels = self.images[indices], self.labels[indices]
-        return DatasetOutput(data=_unit(images.to(device)), labels=labels.to(device))
+        return DatasetOutput(data=to_float(images.to(device)), labels=labels.to(device))

@@ -6,7 +6,6 @@ __all__ = [
 ]  # fmt: skip
 
 import math
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
@@ -24,18 +23,13 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def find_images(folder: Path) -> list[str]:
-    """Sorted paths, relative to ``folder``, of every file below it that ends in one of `SUFFIXES`.
+    """Sorted paths, relative to ``folder``, of all below it that ends in one of `SUFFIXES`.
 
-    Hidden files and folders are passed over; a link to a folder further down is not followed.
+    What is hidden is passed over; a link to a folder further down is not followed.
     """
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(parent).relative_to(folder)
-        for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                found.append((below / name).as_posix())
-    return sorted(found)
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    names = (path.relative_to(folder).as_posix() for path in paths)
+    return sorted(name for name in names if not f"/{name}".count("/."))
 
 
 def decode_files(
@@ -47,9 +41,8 @@ def decode_files(
 ) -> np.ndarray:
     """Decodes image files to RGB squares, as Pillow's ``convert("RGB")`` makes them.
 
-    A centred square is cut and resized with Pillow's bilinear filter, which averages over the
-    source pixels when it shrinks (antialiasing). The square may begin between pixels, so that it is
-    the same region of the picture at whatever resolution the file is kept.
+    A centred square is cut and resized with Pillow's bilinear filter, with antialiasing. It may
+    begin between pixels: it is the same region at whatever resolution the file is kept.
 
     Args:
         folder, names: The N files.
@@ -143,15 +136,17 @@ def to_uint8(array: np.ndarray, where: str) -> np.ndarray:
     return np.rint(images * 255.0).astype(np.uint8)
 
 
-def labelled(path: Path, *choices: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of an .npz file's arrays the images, and int64 labels where all have some: by the first
-    choice of keys that are all there, of those of images -> that of their labels."""
+def labelled(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The images of an .npz file, by keys `train`, `test` and perhaps `val`, or by `data`; and
+    their int64 labels, of `train_labels` or `labels`, where all have some."""
     content = read_npz(path)
-    keys = next((keys for keys in choices if keys.keys() <= content.keys()), None)
+    choices = SPLIT_NAMES, ("train", "test"), ("data",)
+    keys = next((keys for keys in choices if content.keys() >= {*keys}), None)
     if keys is None:
         raise DataError(f"{path}: has keys {', '.join(content)}; needs data, or train and test")
     images = {key: to_uint8(content[key], f"{path}, key {key!r}") for key in keys}
-    labels = {key: content[of] for key, of in keys.items() if of in content}
+    found = {key: content.get("labels" if key == "data" else f"{key}_labels") for key in keys}
+    labels = {key: of for key, of in found.items() if of is not None}
     count = sum(map(len, images.values()))
     for key, of in labels.items():
         if of.shape != (len(images[key]),) or not np.isin(of, range(count)).all():
@@ -164,12 +159,10 @@ def labelled(path: Path, *choices: dict[str, str]) -> tuple[dict[str, Any], dict
 
 
 def npz_file(request: Request) -> Source:
-    """An .npz file with keys train, test, perhaps val, and train_labels, or data and labels."""
+    """A user's .npz file, see :func:`labelled`."""
 
     def read() -> Splits:
-        three = {split: f"{split}_labels" for split in SPLIT_NAMES}
-        two = {split: key for split, key in three.items() if split != "val"}
-        images, labels = labelled(request.path, three, two, {"data": "labels"})
+        images, labels = labelled(request.path)
         arrays = _split(images)
         source = f"npz {request.path.name}, {sizes(arrays)}"
         return Splits("npz", **arrays, labels=_split(labels) if labels else None, source=source)
@@ -184,37 +177,36 @@ def folder_of_images(request: Request) -> Source:
     present = [split for split in SPLIT_NAMES if (path / split).is_dir()]
     if present and not {"train", "test"} <= {*present}:
         raise DataError(f"folder: {path} has {present}, needs train and test, or none of them")
-    names = find_images(path)
-    if present:  # a split may be a link to a folder, which find_images does not follow
-        names = sorted(f"{split}/{name}" for split in present for name in find_images(path / split))
+    # a split may be a link to a folder, which find_images does not follow
+    below = ((split, name) for split in present or [""] for name in find_images(path / split))
+    names = sorted(Path(split, name).as_posix() for split, name in below)
     if not names:
         raise DataError(f"folder: {path} is no folder with images ({', '.join(SUFFIXES)}) below it")
-    return [path / name for name in names], lambda: _read_folder(request, names, present)
 
+    def read() -> Splits:
+        parts = {"data": np.array(names)}
+        if present:  # no class comes first: a profile may cut to the first images
+            shuffled = parts["data"][np.random.RandomState(0).permutation(len(names))]
+            split_of = np.array([name.split("/", 1)[0] for name in shuffled])
+            parts = {split: shuffled[split_of == split] for split in present}
+        of_splits, labels, notes = _split(parts), None, ()
+        how = request.side, request.progress
+        arrays: Any = {split: decode_files(path, of, *how) for split, of in of_splits.items()}
+        if all((image == image[:1]).all() for of in arrays.values() for image in of):
+            arrays = {split: of[:, :1] for split, of in arrays.items()}
+        classes = {
+            split: [(name.split("/")[bool(present) : -1] or [""])[0] for name in of]
+            for split, of in of_splits.items()
+        }
+        known = sorted(set().union(*classes.values()))
+        if len(known) > 1 and "" not in known and {*known} == {*classes["train"]}:
+            labels = {split: np.searchsorted(known, of) for split, of in classes.items()}
+        elif len(known) > 1:
+            notes = ("no labels: not every image is in a subfolder that has training images",)
+        source = f"folder {path.name}, {request.side}x{request.side}, {sizes(arrays)}"
+        return Splits("folder", **arrays, labels=labels, source=source, notes=notes)
 
-def _read_folder(request: Request, names: list[str], present: list[str]) -> Splits:
-    parts = {"data": np.array(names)}
-    if present:  # no class comes first: a profile may cut to the first images
-        shuffled = parts["data"][np.random.RandomState(0).permutation(len(names))]
-        split_of = np.array([name.split("/", 1)[0] for name in shuffled])
-        parts = {split: shuffled[split_of == split] for split in present}
-    of_splits, labels = {split: of.tolist() for split, of in _split(parts).items()}, None
-    how = request.side, request.progress
-    arrays: Any = {split: decode_files(request.path, of, *how) for split, of in of_splits.items()}
-    if all((image == image[:1]).all() for of in arrays.values() for image in of):
-        arrays = {split: of[:, :1] for split, of in arrays.items()}
-    classes = {
-        split: [(name.split("/")[bool(present) : -1] or [""])[0] for name in of]
-        for split, of in of_splits.items()
-    }
-    known, found = sorted({*classes["train"]}), set().union(*classes.values())
-    notes: tuple[str, ...] = ()
-    if len(found) > 1 and "" not in found and found == {*known}:
-        labels = {split: np.searchsorted(known, of) for split, of in classes.items()}
-    elif len(found) > 1:
-        notes = ("no labels: not every image is in a subfolder that has training images",)
-    source = f"folder {request.path.name}, {request.side}x{request.side}, {sizes(arrays)}"
-    return Splits("folder", **arrays, labels=labels, source=source, notes=notes)
+    return [path / name for name in names], read
 
 
 def _split(parts: dict[str, np.ndarray]) -> dict[str, Any]:

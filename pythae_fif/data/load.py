@@ -1,36 +1,29 @@
-"""A data set's name becomes training, validation and test images, which are cached on disk.
+"""A data set's name becomes training, validation and test images, which are cached on disk."""
 
-An entry of the cache is a folder of .npy files, which every process maps into its memory, with the
-hashes of their content. The process of a command hashes the content anew. The processes of its runs
-look at sizes and times of change, and hash what was changed since.
-"""
+__all__ = ["SOURCES", "load", "load_images"]
 
-__all__ = ["SOURCES", "load", "load_images", "open_splits"]
-
-import logging
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from pythae_fif.data.cache import cached
 from pythae_fif.data.images import folder_of_images, npz_file
-from pythae_fif.data.names import CACHE_VARIABLE, DataOptions, Request, cache_home
+from pythae_fif.data.names import DataOptions, Request
 from pythae_fif.data.published import celeba, torchvision_set
-from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, by_sides
-from pythae_fif.data.tables import table_file
-from pythae_fif.errors import ConfigError, DataError, StoreError, did_you_mean
-from pythae_fif.files import digest, locked, read_json, set_aside, stored, whole_folder, write_json
+from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits
+from pythae_fif.data.tables import load_table
+from pythae_fif.errors import ConfigError, DataError, did_you_mean
+from pythae_fif.files import digest
 from pythae_fif.validation import read_checked
-
-logger = logging.getLogger(__name__)
 
 _PLAIN = ("name", "source", "partial", "notes")
 
 # Part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting change.
-_VERSION = 11
+_VERSION = 12
 
 
 def load_images(
@@ -71,119 +64,64 @@ def load(
     image_size: int | None = None,
     crop: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    check: bool = True,
-    **sizes: int | None,
+    planned: tuple[str, str | None] | None = None,
+    **counts: int | None,
 ) -> Splits:
-    """The data of a command: found or downloaded, read, checked, hashed and cached.
+    """The data of a command, whose cached content is checked, or of one of its runs.
 
     Args:
         name, options, image_size, crop: As of :func:`load_images`.
         progress: Called as ``progress(done, total)`` while images are decoded.
-        check: Whether the content of the cache is hashed anew, even if no file was changed.
-        sizes: `train_size`, `val_size`, `test_size`: how many of a split's first images are used.
+        planned: Of a run the hashes of images and labels that the command has seen, the latter None
+            if labels are not used: other data are a DataError, and unchanged files not hashed anew.
+        counts: `train_size`, `val_size`, `test_size`: how many of a split's first images are used.
     """
     if name not in SOURCES:
         raise ConfigError(f"unknown data set {name!r}: {did_you_mean(name, SOURCES)}")
     if (name in ("folder", "npz", "csv")) != (options.data is not None):
         raise ConfigError(f"data set {name!r}: folder, npz and csv need --data, and no others")
-    request = Request(name, options, image_size or 64, crop or 148, progress)
-    files, read = SOURCES[name](request)
+    files, read = SOURCES[name](Request(name, options, image_size or 64, crop or 148, progress))
     try:
-        stats = {path: os.stat(path) for path in files}
+        stats = [(path, os.stat(path)) for path in files]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
     if name in ("digits", "csv"):
         splits = read()
     else:
-        stamps = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()]
+        stamps = [(path, of.st_size, of.st_mtime_ns) for path, of in stats]
         key = digest(_VERSION, name, image_size, crop, *stamps)
-        splits = _cached(key, lambda: _checked(read()), check=check)
+        splits = _unpacked(cached(f"{name}-{key}.pt", lambda: _packed(read()), check=not planned))
     if image_size is not None and splits.input_dim[1:] != (image_size, image_size):
-        raise ConfigError(f"image_size={image_size}: {name} has {by_sides(splits.input_dim)}")
-    return splits.subset(**{split: sizes.get(f"{split}_size") for split in SPLIT_NAMES})
-
-
-def open_splits(
-    data_hash: str, labels_hash: str | None, name: str, options: DataOptions, **how: Any
-) -> Splits:
-    """The data of a run, which are those of its plan, without hashing what has not changed.
-
-    `data_hash` and `labels_hash` are those of what :func:`load` gave to the command, the latter
-    None if labels are not used; the rest is as there. Other data are a DataError.
-    """
-    splits = load(name, options, check=False, **how)
-    if splits.content_hash != data_hash or labels_hash not in (None, splits.labels_hash):
+        raise ConfigError(f"image_size={image_size}: images of {name} are {splits.input_dim}")
+    splits = splits.subset(**{split: counts.get(f"{split}_size") for split in SPLIT_NAMES})
+    if planned and (splits.content_hash, planned[1] and splits.labels_hash) != planned:
         raise DataError(f"the data of {name} changed since the plan: start the command again")
     return splits
 
 
-def _cached(key: str, build: Callable[[], Splits], *, check: bool) -> Splits:
-    """The splits of a key: mapped from the cache, or built and stored there.
-
-    An entry whose content is not what was written is set aside, with ``.corrupt`` appended to its
-    name, and built anew. Where no cache can be written, a warning says so.
-    """
-    folder, built = cache_home() / "images" / key, None
-    try:
-        with stored(f"make {folder.parent}"):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
-            if folder.exists():
-                try:
-                    return _mapped(folder, check)
-                except Exception as error:  # NumPy and JSON raise many unrelated types
-                    aside = set_aside(folder).name
-                    logger.warning("%s cannot be used (%s): set aside as %s", folder, error, aside)
-            built = build()
-            with whole_folder(folder) as temporary:
-                _write(temporary, built)
-            return _mapped(folder, check=False)
-    except StoreError as error:
-        logger.warning("data are not cached (%s): choose another %s", error, CACHE_VARIABLE)
-    return built or build()
-
-
-def _stamps(folder: Path) -> list[list[int]]:
-    """Size and time of change of each array."""
-    return [[of.st_size, of.st_mtime_ns] for of in map(Path.stat, sorted(folder.glob("*.npy")))]
-
-
-def _write(folder: Path, splits: Splits) -> None:
-    for split in SPLIT_NAMES:
-        np.save(folder / f"{split}.npy", splits[split])
-        if splits.labels is not None:
-            np.save(folder / f"{split}-labels.npy", splits.labels[split])
-    about = {key: getattr(splits, key) for key in (*_PLAIN, "content_hash", "labels_hash")}
-    write_json(folder / "about.json", {**about, "stamps": _stamps(folder)})
-
-
-def _mapped(folder: Path, check: bool) -> Splits:
-    """The splits of an entry; raises an error if it is not whole, or not what was written."""
-    about: Any = read_json(folder / "about.json")
-    # Plain arrays, of which none but this process sees what it may write into them.
-    arrays: Any = {
-        split: np.asarray(np.load(folder / f"{split}.npy", mmap_mode="c")) for split in SPLIT_NAMES
-    }
-    labels = None
-    if about["labels_hash"]:
-        labels = {split: np.load(folder / f"{split}-labels.npy") for split in SPLIT_NAMES}
-    plain = {key: about[key] for key in _PLAIN} | {"notes": tuple(about["notes"])}
-    splits = Splits(**plain, **arrays, labels=labels)
-    if not check and _stamps(folder) == about["stamps"]:
-        vars(splits)["content_hash"] = about["content_hash"]
-    if (splits.content_hash, splits.labels_hash) != (about["content_hash"], about["labels_hash"]):
-        raise ValueError("the content is not what was written")
-    return splits
-
-
-def _checked(splits: Splits) -> Splits:
-    """With a note on test images that are also in training, where these are more than 1 %."""
+def _packed(splits: Splits) -> dict[str, Any]:
+    """Splits for the cache, with a note where over 1 % of the test images are also in training."""
     known = {hash(image.tobytes()) for image in splits.train}
     again = sum(hash(image.tobytes()) in known for image in splits.test)
-    if again <= 0.01 * len(splits.test):
-        return splits
-    note = f"{again:,} of {len(splits.test):,} test images are in training, too"
-    return replace(splits, notes=(*splits.notes, note))
+    packed = {key: getattr(splits, key) for key in (*_PLAIN, "content_hash")}
+    if again > 0.01 * len(splits.test):
+        note = f"{again:,} of {len(splits.test):,} test images are in training, too"
+        packed["notes"] = (*splits.notes, note)
+    for split in SPLIT_NAMES:
+        packed[split] = torch.from_numpy(np.ascontiguousarray(splits[split]))
+        if splits.labels is not None:
+            packed[f"{split}_labels"] = torch.from_numpy(splits.labels[split])
+    return packed
+
+
+def _unpacked(packed: dict[str, Any]) -> Splits:
+    arrays: Any = {split: packed[split].numpy() for split in SPLIT_NAMES}
+    labels = None
+    if "test_labels" in packed:
+        labels = {split: packed[f"{split}_labels"].numpy() for split in SPLIT_NAMES}
+    splits = Splits(**{key: packed[key] for key in _PLAIN}, **arrays, labels=labels)
+    vars(splits)["content_hash"] = packed["content_hash"]
+    return splits
 
 
 def _read_digits() -> Splits:
@@ -200,6 +138,11 @@ def _read_digits() -> Splits:
     return Splits("digits", **arrays, labels=labels, source=source)
 
 
+def _table_file(request: Request) -> Source:
+    path, of = request.path, request.options
+    return [path], lambda: load_table(path, columns=of.columns, drop=of.drop, label=of.label)
+
+
 SOURCES: dict[str, Callable[[Request], Source]] = {
     "digits": lambda request: ([], _read_digits),
     "mnist": torchvision_set,
@@ -207,6 +150,6 @@ SOURCES: dict[str, Callable[[Request], Source]] = {
     "celeba": celeba,
     "folder": folder_of_images,
     "npz": npz_file,
-    "csv": table_file,
+    "csv": _table_file,
 }
 """Name of a data set -> finds its files, and downloads them where they are missing."""

@@ -2,7 +2,7 @@
 
 __all__ = [
     "CACHE_VARIABLE", "DATASETS", "DATA_VARIABLE", "TABULAR_DATASETS", "TOY_DATASETS",
-    "DataOptions", "Request", "TableOptions", "cache_home", "data_home",
+    "DataOptions", "Request", "cache_home", "data_home",
 ]  # fmt: skip
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pythae_fif.errors import DataError
-from pythae_fif.validation import AbsolutePath, Checked, Each, Flag, name_of
+from pythae_fif.validation import AbsolutePath, Checked, Each, Flag
 
 DATASETS = ("digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv")
 """Data sets of the benchmark; `benchmark_configs/` has a file of each that describes it."""
@@ -39,11 +39,8 @@ def cache_home() -> Path:
 def data_home(data_root: str | Path | None = None) -> Path:
     """The folder below which data sets are looked for and downloaded to.
 
-    Args:
-        data_root: The folder, or None for ``PYTHAE_FIF_DATA``, else ``~/.cache/pythae-fif/data``.
-
-    Raises:
-        DataError: A folder that was asked for does not exist; the default one may be missing.
+    It is the data root, else ``PYTHAE_FIF_DATA``, else ``~/.cache/pythae-fif/data``; a DataError
+    says that one of the former two does not exist.
     """
     asked = data_root or os.environ.get(DATA_VARIABLE)
     root = Path(asked or "~/.cache/pythae-fif/data").expanduser()
@@ -54,27 +51,7 @@ def data_home(data_root: str | Path | None = None) -> Path:
     return root
 
 
-class TableOptions(Checked):
-    """What is taken of a user's table.
-
-    Attributes:
-        columns: The columns to model; None for all that can be.
-        drop: Columns to leave out.
-        label: The column that holds the class of a row.
-        missing: What becomes of missing values: `drop` their rows, or `impute` the mean of the
-            column's training rows.
-    """
-
-    columns: Annotated[Each[str] | None, Flag("take these alone", "COLUMN")] = None
-    drop: Annotated[Each[str] | None, Flag("leave these out", "COLUMN")] = None
-    label: Annotated[str | None, Flag("the column of the classes", "COLUMN")] = None
-    missing: Annotated[
-        Annotated[str, name_of(lambda: ("drop", "impute"))],
-        Flag("values of a table: drop (rows) or impute"),
-    ] = "drop"
-
-
-class DataOptions(TableOptions):
+class DataOptions(Checked):
     """Where data are and how they are read; the hash of the data tells what came of it.
 
     Attributes:
@@ -82,11 +59,15 @@ class DataOptions(TableOptions):
             ``~/.cache/pythae-fif/data``.
         data: The user's folder or file, for ``folder``, ``npz`` and ``csv``, and for those only.
         offline: Never download.
+        columns, drop, label: Of a table, see :func:`~pythae_fif.data.load_table`.
     """
 
     data_root: Annotated[str | None, Flag("where data sets are (PYTHAE_FIF_DATA)", "DIR")] = None
     data: Annotated[AbsolutePath | None, Flag("yours, of folder, npz or csv", "PATH")] = None
     offline: Annotated[bool, Flag("never download")] = False
+    columns: Annotated[Each[str] | None, Flag("take these alone", "COLUMN")] = None
+    drop: Annotated[Each[str] | None, Flag("leave these out", "COLUMN")] = None
+    label: Annotated[str | None, Flag("the column of the classes", "COLUMN")] = None
 
 
 @dataclass(frozen=True)

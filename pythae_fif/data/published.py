@@ -3,12 +3,10 @@
 __all__ = ["absent", "celeba", "torchvision_set"]
 
 import contextlib
-import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from pythae_fif.data.images import decode_files, labelled, to_uint8
 from pythae_fif.data.names import DATA_VARIABLE, DataOptions, Request, data_home
@@ -16,37 +14,44 @@ from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, hold_out, sizes
 from pythae_fif.errors import DataError, one_line
 from pythae_fif.files import locked
 
-_TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "celeba": "CelebA"}
-_SIZES = {
-    "mnist": "50000/10000/10000",
-    "cifar10": "40000/10000/10000",
-    "celeba": "162770/19867/19962",
-}
-_FOLDERS = {
-    "mnist": "MNIST/raw",
-    "cifar10": "cifar-10-batches-py",
-    "celeba": "celeba/img_align_celeba",
-}
-_BY_HAND = {
-    "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-    "celeba": "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-}
+
+class _Published(NamedTuple):
+    """A data set's title and sizes, torchvision's folder of it, and where to get that by hand."""
+
+    title: str
+    sizes: str
+    folder: str
+    address: str
+
+
+_SETS = {
+    "mnist": _Published(
+        "MNIST", "50000/10000/10000", "MNIST/raw", "https://ossci-datasets.s3.amazonaws.com/mnist/"
+    ),
+    "cifar10": _Published(
+        "CIFAR-10", "40000/10000/10000", "cifar-10-batches-py",
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    ),
+    "celeba": _Published(
+        "CelebA", "162770/19867/19962", "celeba/img_align_celeba",
+        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+    ),
+}  # fmt: skip
 
 
 def absent(name: str, options: DataOptions) -> DataError | None:
-    """The error of a published data set that is not there: before any work."""
+    """The error of a published data set of which nothing is there: before any work."""
     root = data_home(options.data_root)
-    folders = (name, _FOLDERS.get(name, ""))
-    there = any(any((root / folder).glob("*")) for folder in folders)
-    why = "--offline forbids the download" if options.offline else "it would be downloaded"
-    return None if there or name not in _FOLDERS else _lacking(name, root, why)
+    if name not in _SETS or any(any((root / of).glob("*")) for of in (name, _SETS[name].folder)):
+        return None
+    return _lacking(name, root, "nothing is there")
 
 
 def _lacking(name: str, root: Path, why: str) -> DataError:
+    _, _, folder, address = _SETS[name]
     return DataError(
-        f"{name}: no whole {root / _FOLDERS[name]} ({why}): unpack {_BY_HAND[name]} there, or "
-        f"name a folder that has the data with --data-root or {DATA_VARIABLE}"
+        f"{name}: no whole {root / folder} ({why}): unpack {address} there, or name a folder that "
+        f"has the data with --data-root or {DATA_VARIABLE}"
     )
 
 
@@ -54,7 +59,7 @@ def torchvision_set(request: Request) -> Source:
     """MNIST or CIFAR-10, from Pythae's .npz layout, torchvision's own, or a download."""
     if npz := _pythae_npz(request):
         return npz
-    folder = request.path / _FOLDERS[request.name]
+    folder = request.path / _SETS[request.name].folder
 
     def read() -> Splits:
         parts = _by_torchvision(request)
@@ -71,7 +76,7 @@ def _by_torchvision(request: Request) -> list[Any]:
     """Training and test part, of CelebA all in one; what is missing is downloaded first."""
     from torchvision import datasets  # takes seconds to import
 
-    kind = getattr(datasets, _TITLES[request.name].replace("-", ""))
+    kind = getattr(datasets, _SETS[request.name].title.replace("-", ""))
     parts: list[Any] = [{}] if request.name == "celeba" else [{"train": True}, {"train": False}]
     with contextlib.suppress(Exception):  # torchvision and gdown raise many unrelated types
         return [kind(str(request.path), **part) for part in parts]
@@ -92,10 +97,10 @@ def _pythae_npz(request: Request) -> Source | None:
         return None
 
     def read() -> Splits:
-        parts = [labelled(path, {"data": "labels"}) for path in paths]
-        images = _held_out([of["data"] for of, _ in parts])
-        labels = _held_out([of["data"] for _, of in parts]) if all(of for _, of in parts) else None
-        return _splits(request.name, "Pythae npz layout", images, labels)
+        images, labels = zip(*map(labelled, paths), strict=True)
+        arrays = _held_out([of["data"] for of in images])
+        known = _held_out([of["data"] for of in labels]) if all(labels) else None
+        return _splits(request.name, "Pythae npz layout", arrays, known)
 
     return paths, read
 
@@ -111,10 +116,10 @@ def _splits(
     name: str, layout: str, arrays: dict[str, Any], labels: dict[str, np.ndarray] | None = None
 ) -> Splits:
     """Splits of a published data set, marked as partial where they are not the whole of it."""
-    partial = sizes(arrays) != _SIZES[name]
-    source = f"{_TITLES[name]}, {layout}, {sizes(arrays)}"
-    source += f"; partial (published: {_SIZES[name]})" if partial else ""
-    return Splits(name, **arrays, labels=labels, source=source, partial=partial)
+    title, whole, *_ = _SETS[name]
+    source = f"{title}, {layout}, {sizes(arrays)}"
+    source += f"; partial (published: {whole})" if sizes(arrays) != whole else ""
+    return Splits(name, **arrays, labels=labels, source=source, partial=sizes(arrays) != whole)
 
 
 def celeba(request: Request) -> Source:
@@ -123,10 +128,9 @@ def celeba(request: Request) -> Source:
     The folder needs celeba/img_align_celeba/ and celeba/list_eval_partition.txt (0 training,
     1 validation, 2 test), and none of the attribute files.
     """
-    side, crop = request.side, request.crop
     if npz := _pythae_npz(request):
         return npz
-    folder = request.path / _FOLDERS["celeba"]
+    side, crop, folder = request.side, request.crop, request.path / _SETS["celeba"].folder
     partition = folder.with_name("list_eval_partition.txt")
     if not (folder.is_dir() and partition.is_file()):
         _by_torchvision(request)
@@ -139,10 +143,6 @@ def celeba(request: Request) -> Source:
     def read() -> Splits:
         how = side, request.progress, crop / 178
         arrays = {split: decode_files(folder, of, *how) for split, of in names.items()}
-        first = folder / names["train"][0]
-        with Image.open(first) as image:
-            if not math.isclose(image.width / image.height, 178 / 218, rel_tol=0.02):
-                raise DataError(f"celeba: {first} is no image of 178 by 218 pixels")
         layout = f"{side}x{side} of the central {crop}x{crop}, image folder"
         return _splits("celeba", layout, arrays)
 

@@ -1,6 +1,6 @@
 """A data set as training, validation and test part in memory, with a hash of its content."""
 
-__all__ = ["SPLIT_NAMES", "Columns", "Source", "Splits", "by_sides", "hold_out", "shuffled_split"]
+__all__ = ["SPLIT_NAMES", "Columns", "Source", "Splits", "hold_out", "shuffled_split", "sizes"]
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -61,11 +61,6 @@ def sizes(arrays: Mapping[str, np.ndarray]) -> str:
     return "/".join(str(len(arrays[split])) for split in SPLIT_NAMES)
 
 
-def by_sides(shape: Sequence[int]) -> str:
-    """A shape as people write it, such as 3x64x64."""
-    return "x".join(map(str, shape))
-
-
 @dataclass(frozen=True, eq=False)
 class Splits:
     """Images of one data set, as uint8 arrays of shape (N, C, H, W) with values 0..255.
@@ -82,7 +77,7 @@ class Splits:
         notes: Lines on what was left out or is odd.
 
     Raises:
-        DataError: Arrays are not of that type or one shape, or a split has fewer than 10 images.
+        DataError: Images are not of one shape, or a split has fewer than 10.
     """
 
     name: str
@@ -99,11 +94,9 @@ class Splits:
         shape = self.train.shape[1:]
         for split in SPLIT_NAMES:
             images = self[split]
-            fits = (images.dtype.name, images.ndim) in (("uint8", 4), ("float32", 2))
-            if not fits or images.shape[1:] != shape:
+            if images.shape[1:] != shape:
                 raise DataError(
-                    f"{self.name}: {split} is {images.dtype} of shape {images.shape}, needs uint8 "
-                    f"of shape (N, C, H, W), or of a table float32 of (N, D), like train's {shape}"
+                    f"{self.name}: images of {split} are {images.shape[1:]}, of train {shape}"
                 )
             if len(images) < MIN_IMAGES:
                 raise DataError(
@@ -141,10 +134,9 @@ class Splits:
     def subset(
         self, train: int | None = None, val: int | None = None, test: int | None = None
     ) -> "Splits":
-        """The first images of each split, for quick profiles.
+        """The first images of each split, for quick profiles; None keeps all.
 
         They share memory; ``source`` names the cut and ``partial`` is True, unless nothing was cut.
-        None keeps all of a split.
         """
         keep = {"train": train, "val": val, "test": test}
         cut: dict[str, Any] = {split: self[split][:count] for split, count in keep.items()}

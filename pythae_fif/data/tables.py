@@ -1,6 +1,6 @@
 """Tables: a user's own, as it comes, and the four of Papamakarios et al. 2017."""
 
-__all__ = ["ARCHIVE_FILES", "load_table", "load_tabular", "table_file"]
+__all__ = ["load_table", "load_tabular"]
 
 import csv
 import gzip
@@ -14,71 +14,58 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pythae_fif.data.frame_pickle import read_frame_pickle
-from pythae_fif.data.names import DATA_VARIABLE, TABULAR_DATASETS, Request, TableOptions, data_home
-from pythae_fif.data.splits import Columns, Source, Splits, shuffled_split, sizes
+from pythae_fif.data.names import DATA_VARIABLE, TABULAR_DATASETS, data_home
+from pythae_fif.data.splits import Columns, Splits, shuffled_split, sizes
 from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line
-from pythae_fif.validation import read_checked
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
-
-ARCHIVE = "https://zenodo.org/record/1161203/files/data.tar.gz"
-ARCHIVE_FILES = {
-    "power": ("power/data.npy",),
-    "gas": ("gas/ethylene_CO.pickle",),
-    "hepmass": ("hepmass/1000_train.csv", "hepmass/1000_test.csv"),
-    "miniboone": ("miniboone/data.npy",),
-}
-ROWS = {"power": 2_049_280, "gas": 1_052_065, "hepmass": 525_123, "miniboone": 36_488}
-"""Of the archive, once they are cleaned."""
 
 Cleaned = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
 """Split -> rows (N, D), and mean and standard deviation of each column, (D,)."""
 
 
-def table_file(request: Request) -> Source:
-    """A user's table in a file."""
-    options = request.options.model_dump(include={*TableOptions.model_fields})
-    return [request.path], lambda: load_table(request.path, **options)
-
-
-def load_table(table: "str | Path | DataFrame", **options: Any) -> Splits:
+def load_table(
+    table: "str | Path | DataFrame",
+    *,
+    columns: Sequence[str] | None = None,
+    drop: Sequence[str] | None = None,
+    label: str | None = None,
+) -> Splits:
     """A user's table: cleaned, shuffled, cut 80/10/10, standardised by its training rows.
 
-    Left out, and told in ``notes``, are columns of text, constant ones, counters (0, 1, 2, ...) and
-    those of which more than half is missing. Separator, decimal commas and whether the first line
-    has the names are found; without names columns are c1, c2, ...
+    Left out, and told in ``notes``, are rows with missing values, columns of text, constant ones,
+    counters (0, 1, 2, ...) and those of which more than half is missing. Separator, decimal commas
+    and whether the first line has the names are found; without names columns are c1, c2, ...
 
     Args:
         table: A DataFrame, or a file of separated values, perhaps in .gz.
-        options: See :class:`~pythae_fif.data.names.TableOptions`.
+        columns: The columns to model; None for all that can be.
+        drop: Columns to leave out.
+        label: The column that holds the class of a row.
 
     Returns:
         Rows as float32 (N, D), with ``columns`` as the way back to original units.
 
     Raises:
-        ConfigError: An unknown option or column.
+        ConfigError: An unknown column.
         DataError: No table, or too few rows or columns that can be modelled.
     """
-    asked = read_checked(TableOptions, options, "load_table")
     frame = _read(Path(table).expanduser()) if isinstance(table, str | Path) else table
     where = Path(table).name if isinstance(table, str | Path) else "DataFrame"
     frame = frame.reset_index(drop=True).rename(columns=lambda name: str(name).strip())
-    known = list(frame.columns)
-    out = [*(asked.drop or []), *([] if asked.label is None else [asked.label])]
-    for name in [*out, *(asked.columns or [])]:
+    known, out = list(frame.columns), [*(drop or []), *([] if label is None else [label])]
+    for name in [*out, *(columns or [])]:
         if name not in known:
             raise ConfigError(f"{where} has no column {name!r}: {did_you_mean(name, known)}")
-    chosen = [name for name in asked.columns or known if name not in out]
-    rows, left_out = _numbers(frame[chosen], judge=asked.columns is None)
+    chosen = [name for name in columns or known if name not in out]
+    rows, left_out = _numbers(frame[chosen], judge=columns is None)
     notes = []
     if gaps := int(rows.isna().any(axis=1).sum()):
-        what = "left out" if asked.missing == "drop" else "imputed by means of training rows"
-        notes = [f"{gaps:,} of {len(rows):,} rows with missing values {what}"]
-    if asked.missing == "drop":
-        rows = rows.dropna()
-    if asked.label is not None:
-        rows = rows[frame[asked.label][rows.index].notna()]
+        notes = [f"{gaps:,} of {len(rows):,} rows with missing values left out"]
+    rows = rows.dropna()
+    if label is not None:
+        rows = rows[frame[label][rows.index].notna()]
     index = shuffled_split(len(rows))
     train = rows.iloc[index["train"]]
     varies = train.max() > train.min()
@@ -86,20 +73,19 @@ def load_table(table: "str | Path | DataFrame", **options: Any) -> Splits:
     rows = rows.loc[:, varies]
     listed = [f"{name} ({reason})" for name, reason in left_out.items()]
     shown = ", ".join(listed[:12]) + ", ..." * (len(listed) > 12)
-    if rows.shape[1] < 2 or (asked.columns is not None and left_out):
+    if rows.shape[1] < 2 or (columns is not None and left_out):
         raise DataError(
             f"{where}: {rows.shape[1]} columns can be modelled, not these: {shown or 'no others'}; "
             "at least 2 are needed, and all that are asked for"
         )
     notes = [f"columns left out: {shown}"] * bool(left_out) + notes
     values = np.ascontiguousarray(rows.to_numpy())
-    mean, std = np.nanmean(values[index["train"]], 0), np.nanstd(values[index["train"]], 0)
-    values = np.where(np.isnan(values), mean, values)
+    with np.errstate(invalid="ignore"):  # what is infinite is told below
+        mean, std = values[index["train"]].mean(0), values[index["train"]].std(0)
     parts = {split: values[of_split] for split, of_split in index.items()}
-    arrays = standardised(parts, mean, std, where)
-    labels = None
-    if asked.label is not None:
-        of_row, _ = frame[asked.label][rows.index].factorize(sort=True)
+    arrays, labels = _standardised(parts, mean, std, where), None
+    if label is not None:
+        of_row, _ = frame[label][rows.index].factorize(sort=True)
         labels = {split: of_row[of_split].astype(np.int64) for split, of_split in index.items()}
     source = f"{where}, {rows.shape[1]} columns, standardised by training rows, {sizes(arrays)}"
     how: Any = {"columns": Columns(list(rows.columns), mean.tolist(), std.tolist())}
@@ -171,7 +157,7 @@ def _form_of(lines: Sequence[str]) -> tuple[str, bool, str]:
     return separator, named, decimal
 
 
-def standardised(
+def _standardised(
     parts: Mapping[str, np.ndarray], mean: np.ndarray, std: np.ndarray, where: str
 ) -> dict[str, Any]:
     """Split -> (rows - mean) / std as float32; raises a DataError if one is not finite."""
@@ -185,40 +171,12 @@ def standardised(
 # ---------------------------------------------------------------- the archive
 
 
-def load_tabular(
-    name: str, data_root: str | Path | None = None, *, data: str | Path | None = None
-) -> Splits:
-    """A table of a study, cleaned, split and standardised.
-
-    The four public data sets come from the files of their archive (``ARCHIVE``), cleaned and split
-    exactly as by Papamakarios et al. 2017.
-
-    Args:
-        name: One of ``TABULAR_DATASETS``.
-        data_root: The folder to look in; None for ``PYTHAE_FIF_DATA``. Nothing is downloaded.
-        data: Your file, for ``csv`` and that only, see :func:`~pythae_fif.data.load_table`.
-
-    Raises:
-        ConfigError: An unknown name, or an argument that does not fit the data set.
-        DataError: A file is missing or not what its name promises.
-    """
-    if (name in ARCHIVE_FILES) == (data is not None) or name not in TABULAR_DATASETS:
-        valid = ", ".join(ARCHIVE_FILES)
-        raise ConfigError(f"table {name!r} with --data {data}: needs {valid}, or csv and a path")
-    if data is not None:  # without columns, which the hash of a study's data leaves out
-        return replace(load_table(data), columns=None)
-    paths = [data_home(data_root) / file for file in ARCHIVE_FILES[name]]
-    try:
-        parts, mean, std = _LOADERS[name](*paths)
-    except (OSError, EOFError, ValueError, IndexError) as error:
-        raise DataError(
-            f"no {name} data in {paths[0]} ({one_line(error)}): unpack {ARCHIVE} there, or set "
-            f"--data-root or {DATA_VARIABLE}"
-        ) from error
-    arrays = standardised(parts, mean, std, f"{name} data")
-    source = f"{name.upper()}, {len(mean)} columns, {sizes(arrays)} of {ROWS[name]:,} rows"
-    partial = sum(map(len, arrays.values())) < ROWS[name]
-    return Splits(name, **arrays, labels=None, source=source, partial=partial)
+def _tenths(rows: np.ndarray) -> Cleaned:
+    """Test rows are the last tenth, validation rows the last tenth of the rest, by whose mean and
+    standard deviation they are standardised."""
+    rest, test = np.split(rows, [len(rows) - int(0.1 * len(rows))])
+    train, val = np.split(rest, [len(rest) - int(0.1 * len(rest))])
+    return {"train": train, "val": val, "test": test}, rest.mean(axis=0), rest.std(axis=0)
 
 
 def _load_power(path: Path) -> Cleaned:
@@ -259,17 +217,48 @@ def _load_hepmass(train_path: Path, test_path: Path) -> Cleaned:
     return {"train": train[:cut], "val": train[cut:], "test": test}, mean[kept], std[kept]
 
 
-_LOADERS: dict[str, Callable[..., Cleaned]] = {
-    "power": _load_power,
-    "gas": _load_gas,
-    "hepmass": _load_hepmass,
-    "miniboone": lambda path: _tenths(np.load(path).astype(np.float64)),
+ARCHIVE = "https://zenodo.org/record/1161203/files/data.tar.gz"
+ARCHIVED: dict[str, tuple[Callable[..., Cleaned], int, list[str]]] = {
+    "power": (_load_power, 2_049_280, ["power/data.npy"]),
+    "gas": (_load_gas, 1_052_065, ["gas/ethylene_CO.pickle"]),
+    "hepmass": (_load_hepmass, 525_123, ["hepmass/1000_train.csv", "hepmass/1000_test.csv"]),
+    "miniboone": (lambda path: _tenths(np.load(path)), 36_488, ["miniboone/data.npy"]),
 }
+"""Table -> what cleans it, the number of its rows once that is done, and its files."""
 
 
-def _tenths(rows: np.ndarray) -> Cleaned:
-    """Test rows are the last tenth, validation rows the last tenth of the rest, by whose mean and
-    standard deviation they are standardised."""
-    rest, test = np.split(rows, [len(rows) - int(0.1 * len(rows))])
-    train, val = np.split(rest, [len(rest) - int(0.1 * len(rest))])
-    return {"train": train, "val": val, "test": test}, rest.mean(axis=0), rest.std(axis=0)
+def load_tabular(
+    name: str, data_root: str | Path | None = None, *, data: str | Path | None = None
+) -> Splits:
+    """A table of a study, cleaned, split and standardised.
+
+    The four public data sets come from the files of their archive (``ARCHIVE``), cleaned and split
+    exactly as by Papamakarios et al. 2017.
+
+    Args:
+        name: One of ``TABULAR_DATASETS``.
+        data_root: The folder to look in; None for ``PYTHAE_FIF_DATA``. Nothing is downloaded.
+        data: Your file, for ``csv`` and that only, see :func:`~pythae_fif.data.load_table`.
+
+    Raises:
+        ConfigError: An unknown name, or an argument that does not fit the data set.
+        DataError: A file is missing or not what its name promises.
+    """
+    if (name in ARCHIVED) == (data is not None) or name not in TABULAR_DATASETS:
+        valid = ", ".join(ARCHIVED)
+        raise ConfigError(f"table {name!r} with --data {data}: needs {valid}, or csv and a path")
+    if data is not None:  # without columns, which the hash of a study's data leaves out
+        return replace(load_table(data), columns=None)
+    clean, rows, files = ARCHIVED[name]
+    paths = [data_home(data_root) / file for file in files]
+    try:
+        parts, mean, std = clean(*paths)
+    except (OSError, EOFError, ValueError, IndexError) as error:
+        raise DataError(
+            f"no {name} data in {paths[0]} ({one_line(error)}): unpack {ARCHIVE} there, or set "
+            f"--data-root or {DATA_VARIABLE}"
+        ) from error
+    arrays = _standardised(parts, mean, std, f"{name} data")
+    source = f"{name.upper()}, {len(mean)} columns, {sizes(arrays)} of {rows:,} rows"
+    partial = sum(map(len, arrays.values())) < rows
+    return Splits(name, **arrays, labels=None, source=source, partial=partial)

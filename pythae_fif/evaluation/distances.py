@@ -34,7 +34,7 @@ def frechet_distance(a: Features, b: Features) -> float:
         >>> round(frechet_distance(a, b), 9)  # (3 - 0)^2 + (3 - 1)^2
         13.0
     """
-    values, _ = _product(a, b)
+    values, _ = a.once(_product, b)
     traces = a.root.square().sum() + b.root.square().sum() - 2 * values.sum()
     return max(float((a.mean - b.mean).square().sum()) + float(traces), 0.0)
 
@@ -42,19 +42,16 @@ def frechet_distance(a: Features, b: Features) -> float:
 def frechet_error(samples: Features, reference: Features) -> float:
     r"""Standard deviation of a Frechet distance over draws of its samples; the reference is fixed.
 
-    It says how far the distance would move with other samples of the same number. It does not hold
-    the bias that falls with that number.
-
-    The distance is linearised in the weights of the samples (the delta method; Rippl, Munk and
-    Sturm 2016 prove its limit law): a sample x moves it by the N-th part of
+    It says how far the distance would move with other samples of the same number, and does not hold
+    the bias that falls with it. The distance is linearised in the weights of the samples (Rippl,
+    Munk and Sturm 2016 prove its limit law): a sample x moves it by the N-th part of
 
     .. math:: 2 (x - \mu)^T (\mu - \mu_r) + |x - \mu|^2 - |(x - \mu)^T R (R^T S R)^{-1/4}|^2
 
     less its mean, where mu and S are of the samples, mu_r and R R^T = S_r of the reference. The
-    result errs towards large: by a third for 16 samples a feature (2,000 samples of models of
-    digits, 24 draws), by half for half a sample a feature.
+    result errs towards large: by a third for 16 samples a feature, by half for half a sample.
     """
-    values, vectors = _product(samples, reference)
+    values, vectors = samples.once(_product, reference)
     kept = values > ROUNDING * values.max()
     scaled = (reference.root @ (vectors[:, kept] * values[kept].rsqrt())).to(samples.values)
     centred = samples.values - samples.mean
@@ -67,12 +64,8 @@ def frechet_error(samples: Features, reference: Features) -> float:
 
 def _product(samples: Features, reference: Features) -> tuple[Tensor, Tensor]:
     """Singular values and right singular vectors, as columns, of S^T R, of both sets' roots."""
-
-    def build() -> tuple[Tensor, Tensor]:
-        _, values, rows = torch.linalg.svd(samples.root.T @ reference.root, full_matrices=False)
-        return values, rows.T
-
-    return samples.once(("product", reference), build)
+    _, values, rows = torch.linalg.svd(samples.root.T @ reference.root, full_matrices=False)
+    return values, rows.T
 
 
 @full_float32()

@@ -1,16 +1,9 @@
 """What turns images into features: one class of extractors, and how to get one by its name."""
 
 __all__ = [
-    "CHUNK",
-    "Extractor",
-    "fold_norms",
-    "load_extractor",
-    "require_extractor",
-    "rounded_images",
-    "unit_images",
-]
+    "CHUNK", "Extractor", "load_extractor", "require_extractor", "rounded_images", "unit_images",
+]  # fmt: skip
 
-import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pythae_fif.data.cache import tensor_hash
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, one_line
 from pythae_fif.evaluation import known_extractor
-from pythae_fif.evaluation.cache import tensor_hash
 from pythae_fif.files import checksum, digest
 from pythae_fif.lazy import import_named
 from pythae_fif.volume_change.precision import full_float32
@@ -111,7 +103,6 @@ def load_extractor(
     device: str | torch.device = "cpu",
     weights: str | Path | None = None,
     offline: bool = False,
-    cache_dir: str | Path | None = None,
 ) -> Extractor:
     """The extractor of a name, for one data set.
 
@@ -123,7 +114,6 @@ def load_extractor(
         device: Where networks run.
         weights: File of `inception` or `tf-inception`.
         offline: Whether `inception` may not fetch its weights from the network.
-        cache_dir: Folder where `classifier` keeps its weights; None trains it every time.
 
     Raises:
         ConfigError: Unknown name, missing packages, weights or labels, a network of the user's own
@@ -150,7 +140,7 @@ def load_extractor(
                     "extractor 'classifier' needs class labels, and there are none: choose "
                     "efficientnet-lite0 or pixels, or in Python train_classifier(splits)"
                 )
-            return train_classifier(splits, device=device, cache_dir=cache_dir)
+            return train_classifier(splits, device=device)
         case "efficientnet-lite0":
             from pythae_fif.evaluation.networks import efficientnet_lite0
 
@@ -164,36 +154,6 @@ def load_extractor(
             from pythae_fif.evaluation.networks import tf_inception
 
             return tf_inception(weights)
-    network = _own_network(name)
-    path = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
-    parts = [checksum(Path(path))] if path else []
-    parts += [digest(key, tensor_hash(of)) for key, of in sorted(network.state_dict().items())]
-    key = digest("own/2", name, *parts)
-    return Extractor(name, f"FD-{name}", network, key, device, chunk=CHUNK)
-
-
-def require_extractor(
-    name: str, *, weights: str | Path | None = None, offline: bool = False
-) -> str | None:
-    """Looks for what an extractor needs, before any data are known; nothing is downloaded.
-
-    It gives the address of what will be downloaded, None if all is here. A ConfigError says that a
-    package or a file is missing, or that a network of the user's own cannot be used.
-    """
-    if name == "inception":
-        from pythae_fif.evaluation.networks import WEIGHTS_URL, weights_file
-
-        found = weights_file(weights, offline=offline, download=False)
-        return None if found else WEIGHTS_URL
-    if name in ("tf-inception", "efficientnet-lite0"):
-        load_extractor(name, (3, 64, 64), weights=weights)
-    elif ":" in name:
-        _own_network(name)
-    return None
-
-
-def _own_network(name: str) -> nn.Module:
-    """The network of a user's function; of no other type, whose weights could not be told."""
     try:
         network = import_named(known_extractor(name).replace(":", "."))()
     except Exception as error:  # the user's own code raises anything
@@ -203,15 +163,21 @@ def _own_network(name: str) -> nn.Module:
             f"extractor {name!r} returns a {type(network).__name__}: a torch.nn.Module is needed, "
             "whose weights tell its features apart"
         )
-    return network
+    path = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    parts = [checksum(Path(path))] if path else []
+    parts += [digest(key, tensor_hash(of)) for key, of in sorted(network.state_dict().items())]
+    key = digest("own/2", name, *parts)
+    return Extractor(name, f"FD-{name}", network, key, device, chunk=CHUNK)
 
 
-def fold_norms(network: nn.Module) -> None:
-    """Folds batch normalisations into the convolutions before them: faster, the same but for
-    rounding."""
-    for module in list(network.modules()):
-        children = list(module.named_children())
-        for (name, layer), (norm_name, norm) in itertools.pairwise(children):
-            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(layer, norm))
-                setattr(module, norm_name, nn.Identity())
+def require_extractor(
+    name: str, *, weights: str | Path | None = None, offline: bool = False
+) -> None:
+    """Looks for what an extractor needs, before any data are known; nothing is downloaded.
+
+    A ConfigError says that a package or a file is missing, or that a network of the user's own
+    cannot be used.
+    """
+    downloads = name == "inception" and weights is None and not offline
+    if name not in ("classifier", "columns", "pixels") and not downloads:
+        load_extractor(name, (3, 64, 64), weights=weights, offline=offline)

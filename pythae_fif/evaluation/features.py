@@ -3,17 +3,16 @@
 __all__ = ["Features"]
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from pythae_fif.data.cache import cached, tensor_hash
 from pythae_fif.errors import NonFiniteError
-from pythae_fif.evaluation.cache import cached_tensors, tensor_hash
 from pythae_fif.evaluation.extractors import Extractor, rounded_images, unit_images
 from pythae_fif.files import digest, safe_name
 
@@ -35,29 +34,21 @@ class Features:
 
     values: Tensor
     extractor: str = ""
-    _held: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _held: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if bad := int((~self.values.isfinite()).any(dim=1).sum()):
             raise NonFiniteError(f"{bad} of {len(self)} feature vectors are NaN or infinite")
 
     @classmethod
-    def of(
-        cls,
-        images: Tensor,
-        extractor: Extractor,
-        *,
-        cache_dir: str | Path | None = None,
-        images_hash: str | None = None,
-    ) -> "Features":
-        """The features of images, from disk where they are known.
+    def of(cls, images: Tensor, extractor: Extractor, known: str | None = None) -> "Features":
+        """The features of images, from the cache where they are known.
 
         Args:
             images: Images (N, C, H, W), uint8 or floating point in [0, 1], which are rounded to 8
                 bits, as those of a file are.
             extractor: Where the features come from.
-            cache_dir: Folder of features, which processes may share; None computes them.
-            images_hash: Identifies the images' content, where that is known.
+            known: Identifies the images, where that is known.
         """
 
         def build() -> dict[str, Tensor]:
@@ -67,21 +58,18 @@ class Features:
             parts = held.split(BATCH_SIZE)
             return {"features": torch.cat([extractor(part)[0] for part in parts])}
 
-        if cache_dir is None:
-            return cls(build()["features"], extractor.hash)
-        key = digest(images_hash or tensor_hash(images), extractor.hash)
-        path = Path(cache_dir) / f"features-{safe_name(extractor.name)}-{key}.pt"
-        held = cached_tensors(path, build)["features"]
+        key = digest(known or tensor_hash(images), extractor.hash)
+        held = cached(f"features-{safe_name(extractor.name)}-{key}.pt", build)["features"]
         return cls(held.to(extractor.device), extractor.hash)
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def once(self, key: Hashable, build: Callable[[], T]) -> T:
-        """What `build` makes of these features, made once and kept under a key."""
-        if key not in self._held:
-            self._held[key] = build()
-        held: T = self._held[key]
+    def once(self, function: Callable[..., T], *others: "Features") -> T:
+        """`function(self, *others)`, computed once."""
+        if (function, others) not in self._held:
+            self._held[function, others] = function(self, *others)
+        held: T = self._held[function, others]
         return held
 
     @cached_property

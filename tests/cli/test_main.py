@@ -67,7 +67,7 @@ def test_help_has_two_levels(capsys):
     )
     assert usual < everything and len(usual) <= 18
     assert {"--dataset", "--beta", "--dry-run"} <= usual
-    assert {"--runs-per-gpu", "--sbatch", "--learning-rate", "--missing"} <= everything - usual
+    assert {"--runs-per-gpu", "--sbatch", "--learning-rate", "--columns"} <= everything - usual
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_an_unknown_flag_is_one_line_with_the_nearest(flag, hint):
         ("--profile paper", ["profile 'paper'", "quick"]),
         ("--beta -1", ["--beta -1.0: should be greater than or equal to 0"]),
         ("--beta 3 --models ae", ["--beta", "fif"]),
-        ("--image-size 16", ["image_size=16", "8x8"]),
+        ("--image-size 16", ["image_size=16", "(1, 8, 8)"]),
         ("--data here", ["--data", "folder, npz and csv"]),
         ("--dataset folder", ["'folder'", "--data"]),
         ("--config toy.yaml", ["dataset 'circle' is unknown"]),

@@ -133,7 +133,7 @@ def test_a_trusted_pickle_is_opened(score):
     [
         ("nowhere b", "nowhere: neither a folder of images"),
         ("broken a", "no whole saved model"),
-        ("d.npz c.npz --extractor pixels", "d.npz has images of 3x6x6, not 1x6x6"),
+        ("d.npz c.npz --extractor pixels", "d.npz has images of (3, 6, 6), not (1, 6, 6)"),
         ("b a --extractor tf-inception", "extractor 'tf-inception'"),
     ],
 )

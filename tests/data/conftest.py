@@ -13,7 +13,7 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: None
     """A cache of each test's own, and no data root from the environment."""
     monkeypatch.setenv("PYTHAE_FIF_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("PYTHAE_FIF_DATA", raising=False)
-    return tmp_path / "cache" / "images"
+    return tmp_path / "cache"
 
 
 @pytest.fixture

@@ -1,22 +1,22 @@
-"""The cache: mapped, and checked once a command."""
+"""The cache: whole, mapped, checked once a command, and nothing of it is run."""
 
-import itertools
-import json
-import logging
+import multiprocessing
 import os
-import subprocess
-import sys
+import pickle
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from support.features import names_in
 from support.folders import flipped
 from support.image_files import fill_folder, noise
 
 from pythae_fif.data import DataOptions, ImageDataset, load_images
-from pythae_fif.data.load import load, open_splits
-from pythae_fif.data.splits import SPLIT_NAMES, Splits, content_hash
+from pythae_fif.data.cache import cached, tensor_hash
+from pythae_fif.data.load import load
+from pythae_fif.data.splits import SPLIT_NAMES, Splits
 from pythae_fif.errors import DataError
 
 
@@ -27,19 +27,6 @@ def own(tmp_path: Path) -> DataOptions:
     return DataOptions(data=str(tmp_path / "own.npz"))
 
 
-def entry(cache: Path) -> Path:
-    (folder,) = (path for path in cache.iterdir() if path.is_dir() and ".corrupt" not in path.name)
-    return folder
-
-
-def is_mapped(array: np.ndarray) -> bool:
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
-            return True
-        array = array.base
-    return False
-
-
 def same(one: Splits, two: Splits) -> bool:
     texts = (one.source, one.notes, one.partial) == (two.source, two.notes, two.partial)
     arrays = all(np.array_equal(one[split], two[split]) for split in SPLIT_NAMES)
@@ -47,101 +34,127 @@ def same(one: Splits, two: Splits) -> bool:
 
 
 @pytest.mark.filterwarnings("error")
-def test_images_are_those_of_the_file_and_mapped(own):
+def test_images_are_those_of_the_file_and_mapped(own, fresh_cache):
     data = np.load(own.data)["data"]
     for _ in range(2):
         splits = load("npz", own)
+        (name,) = names_in(fresh_cache)
+        assert name in Path("/proc/self/maps").read_text()
         for split in SPLIT_NAMES:
-            assert is_mapped(splits[split])
             assert np.array_equal(splits[split], data[splits.labels[split]])
     assert ImageDataset(splits.train[5:]).images.data_ptr() == splits.train[5:].ctypes.data
     splits.train[:] = 0
     assert load("npz", own).train.any(), "nobody writes into the cache"
 
 
-def test_a_run_maps_what_the_command_checked_and_hashes_no_images(own, monkeypatch):
-    planned = load("npz", own)
-    hashes = planned.content_hash, planned.labels_hash
-    hashed = set()
-
-    def watched(arrays: dict) -> str:
-        hashed.add(arrays["train"].ndim)
-        return content_hash(arrays)
-
-    monkeypatch.setattr("pythae_fif.data.splits.content_hash", watched)
-    found = open_splits(*hashes, "npz", own)
-    assert same(found, planned) and is_mapped(found.train)
-    assert found.content_hash == hashes[0] and hashed == {1}, "labels alone"
+def test_a_run_hashes_no_images_that_the_command_has_checked(own, monkeypatch):
+    command = load("npz", own)
+    planned = command.content_hash, command.labels_hash
+    monkeypatch.setattr("pythae_fif.data.cache.tensor_hash", None)
+    assert same(load("npz", own, planned=planned), command)
+    assert same(load("npz", own, planned=(planned[0], None)), command)
 
 
 def test_a_run_without_the_cache_loads_what_was_planned_or_fails(own, fresh_cache):
-    planned = load("npz", own, train_size=50)
-    hashes = planned.content_hash, planned.labels_hash
+    command = load("npz", own, train_size=50)
+    planned = command.content_hash, command.labels_hash
     fresh_cache.rename(fresh_cache.parent / "elsewhere")
-    assert same(open_splits(*hashes, "npz", own, train_size=50), planned)
+    assert same(load("npz", own, planned=planned, train_size=50), command)
+    with pytest.raises(DataError, match="changed since the plan"):
+        load("npz", own, planned=(planned[0], "0" * 16), train_size=50)
     np.savez(own.data, data=noise(200, 3, 8, 8, seed=1), labels=np.arange(200))
-    fresh_cache.rename(fresh_cache.parent / "again")
     with pytest.raises(DataError, match="changed since the plan: start the command"):
-        open_splits(*hashes, "npz", own, train_size=50)
+        load("npz", own, planned=planned, train_size=50)
     digits = load_images("digits")  # in no file, and so in no cache
-    assert open_splits(digits.content_hash, None, "digits", DataOptions()).classes == 10
+    assert load("digits", DataOptions(), planned=(digits.content_hash, None)).classes == 10
 
 
-def damage(folder: Path, kind: str) -> None:
-    file = folder / {"labels": "val-labels.npy", "about": "about.json"}.get(kind, "train.npy")
-    content = file.read_bytes()
-    if kind == "missing":
-        file.unlink()
-    elif kind == "other":
-        np.save(file, noise(160, 3, 8, 8, seed=1))
-    elif kind == "hash":
-        about = folder / "about.json"
-        about.write_text(json.dumps({**json.loads(about.read_text()), "content_hash": "0" * 16}))
-    else:
-        cut = {"truncated": content[:-200], "about": content[:30]}
-        file.write_bytes(cut.get(kind, flipped(content, -5)))
+class Hostile:
+    def __reduce__(self):
+        return (open, ("ran", "w"))
 
 
-KINDS = ["missing", "truncated", "about", "other", "flipped", "labels"]
+def hostile(path: Path) -> None:
+    torch.save({"digest": Hostile(), "tensors": {}}, path)
 
 
-@pytest.mark.parametrize(
-    ("kind", "by"), [("hash", "command"), *itertools.product(KINDS, ["command", "run"])]
-)
-def test_a_damaged_or_swapped_entry_is_not_used(kind, by, own, fresh_cache, caplog):
-    before = load("npz", own)
-    hashes, labels = (before.content_hash, before.labels_hash), before.labels["val"].tolist()
-    folder = entry(fresh_cache)
-    damage(folder, kind)
-    with caplog.at_level(logging.WARNING):
-        after = load("npz", own) if by == "command" else open_splits(*hashes, "npz", own)
-    assert (after.content_hash, after.labels["val"].tolist()) == (hashes[0], labels)
-    assert "set aside" in caplog.text and str(folder) in caplog.text
-    assert {folder.name, f"{folder.name}.corrupt"} <= set(names_in(fresh_cache))
-    caplog.clear()
-    assert same(load("npz", own), after) and not caplog.text
+def other(path: Path) -> None:
+    """Whole, under another's name."""
+    cached("other", lambda: {"x": torch.zeros(3)})
+    path.write_bytes(path.with_name("other").read_bytes())
+    path.with_name("other").unlink()
 
 
-def test_on_a_full_disk_there_is_no_cache(own, fresh_cache, monkeypatch, caplog):
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("{"),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-200]),
+    "flipped": lambda path: path.write_bytes(
+        flipped(path.read_bytes(), path.read_bytes().index(noise(200, 3, 8, 8)[1:].tobytes()[:99]))
+    ),
+    "pickle": lambda path: path.write_bytes(pickle.dumps(print)),
+    "hostile": hostile,
+    "other": other,
+}
+
+
+@pytest.mark.parametrize("by", ["command", "run"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_or_swapped_file_is_not_used(damage, by, fresh_cache, caplog, monkeypatch):
+    def built() -> dict:
+        return {"x": torch.from_numpy(noise(200, 3, 8, 8)), "note": ("a", 1)}
+
+    monkeypatch.chdir(fresh_cache.parent)
+    cached("mine", built)
+    DAMAGES[damage](fresh_cache / "mine")
+    values = cached("mine", built, check=by == "command")
+    assert torch.equal(values["x"], built()["x"]) and values["note"] == ("a", 1)
+    assert f"{fresh_cache / 'mine'} cannot be used" in caplog.text
+    assert "set aside as mine.corrupt" in caplog.text
+    assert names_in(fresh_cache) == ["mine", "mine.corrupt"] and not Path("ran").exists()
+    assert cached("mine", lambda: 1 / 0)["note"] == ("a", 1)
+
+
+def test_a_failed_build_leaves_nothing_and_a_full_disk_no_cache(fresh_cache, monkeypatch, caplog):
+    with pytest.raises(ZeroDivisionError):
+        cached("mine", lambda: 1 / 0)
+
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pythae_fif.data.load.np.save", full)
-    assert len(load("npz", own).train) == 160 and "not cached" in caplog.text
-    assert [path for path in fresh_cache.iterdir() if path.suffix != ".lock"] == []
+    monkeypatch.setattr(torch, "save", full)
+    assert cached("mine", lambda: {"x": 1}) == {"x": 1}
+    assert "is not cached (cannot write" in caplog.text and names_in(fresh_cache) == []
+    monkeypatch.setenv("PYTHAE_FIF_CACHE", "/dev/null/cache")
+    assert cached("mine", lambda: {"x": 2}) == {"x": 2}
 
 
-def test_processes_at_once_build_one_entry(tmp_path, fresh_cache):
-    fill_folder(tmp_path / "mine", 120)
-    code = (
-        "import sys; from pythae_fif.data import load_images; "
-        "print(load_images('folder', data=sys.argv[1], image_size=8).content_hash)"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "mine")]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    hashes = {process.communicate()[0].strip() for process in processes}
-    assert hashes == {load_images("folder", data=tmp_path / "mine", image_size=8).content_hash}
-    assert entry(fresh_cache).is_dir()
+def build_slowly(value: int, barrier, results) -> None:
+    """Body of a process: waits for the others, then asks for the same file."""
+    built = []
+
+    def build() -> dict[str, torch.Tensor]:
+        built.append(value)
+        time.sleep(0.1)
+        return {"x": torch.tensor(value)}
+
+    barrier.wait()
+    found = cached("value", build)
+    results.put((int(found["x"]), len(built)))
+
+
+def test_processes_at_once_build_one_whole_file(fresh_cache):
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(4), context.Queue()
+    processes = [
+        context.Process(target=build_slowly, args=(value, barrier, results)) for value in range(4)
+    ]
+    for process in processes:
+        process.start()
+    found, built = zip(*(results.get(timeout=20) for _ in processes), strict=True)
+    for process in processes:
+        process.join(timeout=20)
+    assert len(set(found)) == 1 and sum(built) == 1 and names_in(fresh_cache) == ["value"]
 
 
 def test_decoding_happens_once_for_files_that_stay_the_same(tmp_path):
@@ -158,3 +171,11 @@ def test_decoding_happens_once_for_files_that_stay_the_same(tmp_path):
     assert not read() and read(9) and not read()
     os.utime(tmp_path / "mine/0003.png", ns=(1, 1))
     assert read(), "a file changed"
+
+
+def test_tensor_hash():
+    images = torch.from_numpy(noise(30, 1, 8, 8))
+    changed = images + (torch.arange(30) == 3).byte().view(-1, 1, 1, 1)
+    kinds = [images, changed, images[:3], images.reshape(30, 1, 4, 16), images.float()]
+    assert len({tensor_hash(kind) for kind in kinds}) == len(kinds)
+    assert tensor_hash(images.clone()) == tensor_hash(images)

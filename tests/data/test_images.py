@@ -31,7 +31,7 @@ from pythae_fif.errors import ConfigError, DataError
         ({"name": "minst"}, ["'minst'", "did you mean 'mnist'", "celeba"]),
         ({"name": "folder"}, ["'folder'", "--data"]),
         ({"name": "mnist", "data": "x.npz"}, ["folder, npz and csv", "'mnist'"]),
-        ({"name": "digits", "image_size": 16}, ["image_size=16", "8x8"]),
+        ({"name": "digits", "image_size": 16}, ["image_size=16", "(1, 8, 8)"]),
         ({"name": "digits", "ofline": True}, ["'ofline'", "did you mean 'offline'"]),
     ],
 )

@@ -55,9 +55,7 @@ def test_hash_depends_on_every_pixel_and_not_on_labels(split):
     ("change", "part"),
     [
         ({"val": noise(9, 1, 3, 4)}, "val split has 9 examples, needs at least 10"),
-        ({"test": noise(10, 1, 4, 4)}, "test is uint8 of shape (10, 1, 4, 4)"),
-        ({"train": np.zeros((10, 1, 3, 4))}, "train is float64"),
-        ({"train": noise(10, 3, 4)}, "(10, 3, 4), needs uint8 of shape (N, C, H, W)"),
+        ({"test": noise(10, 1, 4, 4)}, "images of test are (1, 4, 4), of train (1, 3, 4)"),
     ],
 )
 def test_splits_refuse_what_does_not_fit(change, part):

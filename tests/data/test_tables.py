@@ -9,7 +9,7 @@ import pytest
 from support.tabular_files import table, write_csv
 
 from pythae_fif.data import Columns, load_images, load_table
-from pythae_fif.data.splits import SPLIT_NAMES, shuffled_split
+from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.data.tables import load_tabular
 from pythae_fif.errors import ConfigError, DataError
 
@@ -132,19 +132,13 @@ def test_hashes_stay_for_ever(tmp_path):
     assert study.content_hash == "46b5e956941407b8"
 
 
-@pytest.mark.parametrize("missing", ["drop", "impute"])
-def test_missing_values(missing, tmp_path):
+def test_rows_with_missing_values_are_left_out(tmp_path):
     rows = table(120)
     rows[[3, 50], [0, 2]] = np.nan
     write_csv(tmp_path / "t.csv", rows)
-    splits = load_table(tmp_path / "t.csv", missing=missing)
-    if missing == "drop":
-        expected = rows[~np.isnan(rows).any(axis=1)]
-        assert splits.notes == ("2 of 120 rows with missing values left out",)
-    else:
-        train = rows[shuffled_split(120)["train"]]
-        expected = np.where(np.isnan(rows), np.nanmean(train, axis=0), rows)
-        assert "2 of 120 rows with missing values imputed" in splits.notes[0]
+    splits = load_table(tmp_path / "t.csv")
+    assert splits.notes == ("2 of 120 rows with missing values left out",)
+    expected = rows[~np.isnan(rows).any(axis=1)]
     expected = expected[np.lexsort(expected.round(2).T)]
     np.testing.assert_allclose(restored(splits), expected, atol=1e-5)
 
@@ -195,8 +189,6 @@ def test_many_columns_are_read_in_linear_time(tmp_path):
         ({"columns": ["a"]}, DataError, "1 columns can be modelled, .*at least 2 are needed"),
         ({"drop": ["dat"]}, ConfigError, "has no column 'dat': did you mean 'date'"),
         ({"label": "kind"}, ConfigError, "has no column 'kind'"),
-        ({"missing": "keep"}, ConfigError, "'keep'.*drop, impute"),
-        ({"colums": ["a"]}, ConfigError, "did you mean 'columns'"),
     ],
 )
 def test_a_wrong_option_is_one_line(options, error, said):

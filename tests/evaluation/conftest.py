@@ -24,8 +24,10 @@ def blobs() -> Splits:
 
 
 @pytest.fixture(scope="session")
-def classifier(blobs) -> Extractor:
-    return train_classifier(blobs)
+def classifier(blobs, tmp_path_factory) -> Extractor:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHAE_FIF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return train_classifier(blobs)
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +86,10 @@ def own(tmp_path_factory) -> Extractor:
 def extractor(request) -> Extractor:
     """Each extractor, for grey images of 8 x 8."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache(tmp_path, monkeypatch, own_cache):
+    """A cache of each test's own."""
+    monkeypatch.setenv("PYTHAE_FIF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

@@ -1,18 +1,16 @@
 """Features of images: their moments, and the file in which they are kept."""
 
 import math
-import pickle
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.features import names_in, noise_images, normal
+from support.features import noise_images, normal
 
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation import Extractor, Features, load_extractor
-from pythae_fif.evaluation.cache import tensor_hash
 
 IMAGES = noise_images(30, 1, 8, 8)
 
@@ -53,64 +51,16 @@ class TestMoments:
             Features(values)
 
 
-class TestCache:
-    def test_computed_once(self, tmp_path):
-        extractor = counting()
-        first, again = (Features.of(IMAGES, extractor, cache_dir=tmp_path) for _ in range(2))
-        assert extractor.network.seen == 30
-        assert torch.equal(again.values, first.values)
-        assert again.extractor == first.extractor == extractor.hash
-
-    def test_key(self, tmp_path):
-        changed = IMAGES.clone()
-        changed[3, 0, 7, 7] += 1
-        for held in (IMAGES, IMAGES.clone(), changed, IMAGES[:20]):
-            Features.of(held, counting(), cache_dir=tmp_path)
-        Features.of(IMAGES, counting("of other weights"), cache_dir=tmp_path)
-        assert len(names_in(tmp_path)) == 4
-
-    @pytest.mark.parametrize(
-        "damage",
-        [
-            lambda raw: b"",
-            lambda raw: b"no",
-            lambda raw: raw[:99],
-            lambda raw: raw.replace((IMAGES[3, 0, 0] / 255).numpy().tobytes(), bytes(32)),
-            lambda raw: pickle.dumps(print),
-        ],
-    )
-    def test_a_damaged_file_is_set_aside(self, tmp_path, damage):
-        extractor = counting()
-        first = Features.of(IMAGES, extractor, cache_dir=tmp_path)
-        (name,) = names_in(tmp_path)
-        path = tmp_path / name
-        path.write_bytes(damage(path.read_bytes()))
-        again = Features.of(IMAGES, extractor, cache_dir=tmp_path)
-        assert extractor.network.seen == 60
-        assert torch.equal(again.values, first.values)
-        assert names_in(tmp_path) == [name, f"{name}.corrupt"]
-
-    def test_features_of_other_images_are_not_used(self, tmp_path, caplog):
-        """A whole file under another's name."""
-        expected = Features.of(IMAGES, counting(), cache_dir=tmp_path)
-        (name,) = names_in(tmp_path)
-        Features.of(255 - IMAGES, counting(), cache_dir=tmp_path / "other")
-        (other,) = (tmp_path / "other").glob("*.pt")
-        (tmp_path / name).write_bytes(other.read_bytes())
-        again = Features.of(IMAGES, counting(), cache_dir=tmp_path)
-        assert torch.equal(again.values, expected.values)
-        assert "not what was written under this name" in caplog.text
-
-    def test_nothing_in_a_file_is_run(self, tmp_path):
-        class Hostile:
-            def __reduce__(self):
-                return (open, (str(tmp_path / "ran"), "w"))
-
-        Features.of(IMAGES, counting(), cache_dir=tmp_path)
-        (name,) = names_in(tmp_path)
-        torch.save({"digest": Hostile(), "tensors": {}}, tmp_path / name)
-        Features.of(IMAGES, counting(), cache_dir=tmp_path)
-        assert not (tmp_path / "ran").exists()
+def test_computed_once():
+    extractor, changed = counting(), IMAGES.clone()
+    changed[3, 0, 7, 7] += 1
+    for images, seen in ((IMAGES, 30), (IMAGES.clone(), 30), (changed, 60), (IMAGES[:20], 80)):
+        found = Features.of(images, extractor)
+        assert torch.equal(found.values, images.flatten(1) / 255)
+        assert found.extractor == extractor.hash and extractor.network.seen == seen
+    other = counting("of other weights")
+    Features.of(IMAGES, other)
+    assert other.network.seen == 30
 
 
 def test_floating_point_images_are_rounded():
@@ -120,10 +70,3 @@ def test_floating_point_images_are_rounded():
         Features.of(torch.full((3, 1, 8, 8), 7.0), counting())
     rows = torch.randn(9, 4)
     assert torch.equal(Features.of(rows, load_extractor("columns", (4,))).values, rows)
-
-
-def test_tensor_hash():
-    changed = IMAGES + (torch.arange(30) == 3).byte().view(-1, 1, 1, 1)
-    kinds = [IMAGES, changed, IMAGES[:3], IMAGES.reshape(30, 1, 4, 16), IMAGES.float()]
-    assert len({tensor_hash(kind) for kind in kinds}) == len(kinds)
-    assert tensor_hash(IMAGES.clone()) == tensor_hash(IMAGES)

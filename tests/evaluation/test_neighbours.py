@@ -26,7 +26,7 @@ class TestNeighbours:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_against_prdc(self, sets, dtype, at_once, monkeypatch):
         """Float32 features, too: distances are taken in float64."""
-        monkeypatch.setitem(neighbours.AT_ONCE, "cpu", at_once)
+        monkeypatch.setattr(neighbours, "AT_ONCE", at_once)
         published = pytest.importorskip("prdc", reason="needs prdc")
         samples, reference = (Features(of.values.to(dtype)) for of in sets)
         ours = neighbour_scores(samples, reference)
@@ -79,13 +79,13 @@ class TestMemorisation:
         y = x if alone else y
         every = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
         expected = every.topk(k, largest=False)
-        distances, which = _nearest(x, y, k)
+        distances, which = _nearest(Features(x), Features(y), k)
         assert torch.equal(which, expected.indices[:, -1])
         torch.testing.assert_close(distances, expected.values[:, -1])
 
     def test_equal_features_have_no_distance(self):
         y = normal(50, 200, seed=0, shift=100.0)
-        assert _nearest(y[7:9].clone(), y)[0].tolist() == [0, 0]
+        assert _nearest(Features(y[7:9].clone()), Features(y))[0].tolist() == [0, 0]
 
     def test_against_plain_formulas(self):
         samples, training, held = (normal(n, 3, seed=n) for n in (40, 60, 50))

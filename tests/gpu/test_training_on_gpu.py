@@ -197,7 +197,7 @@ def test_rectangular_flow(gpu, tmp_path):
     assert np.isfinite(gpu(_rectangular, tmp_path))
 
 
-def _evaluated(folder, sampler):
+def _evaluated(sampler):
     model = _fif().cuda().eval()
     pipeline = EvaluationPipeline(
         model,
@@ -205,14 +205,13 @@ def _evaluated(folder, sampler):
         extractor="pixels",
         num_samples=20,
         batch_size=10,
-        cache_dir=folder,
     )
     return pipeline(_images(DIGITS, 20), _images(DIGITS, 20)).frechet["eval"]
 
 
 @pytest.mark.parametrize("sampler", [None, GaussianMixtureSampler], ids=["own", "mixture"])
-def test_evaluation_pipeline(gpu, tmp_path, sampler):
-    assert np.isfinite(gpu(_evaluated, tmp_path, sampler))
+def test_evaluation_pipeline(gpu, sampler):
+    assert np.isfinite(gpu(_evaluated, sampler))
 
 
 def _waits_of_a_fit(steps):
