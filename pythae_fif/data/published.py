@@ -44,7 +44,8 @@ def absent(name: str, options: DataOptions) -> DataError | None:
     root = data_home(options.data_root)
     if name not in _SETS or any(any((root / of).glob("*")) for of in (name, _SETS[name].folder)):
         return None
-    return _lacking(name, root, "nothing is there")
+    why = "--offline forbids the download" if options.offline else "it would be downloaded"
+    return _lacking(name, root, why)
 
 
 def _lacking(name: str, root: Path, why: str) -> DataError:
