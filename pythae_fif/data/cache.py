@@ -53,10 +53,11 @@ def cached(name: str, build: Callable[[], dict[str, Any]], *, check: bool = True
                     line, aside = one_line(error), set_aside(path).name
                     logger.warning("%s cannot be used (%s): set aside as %s", path, line, aside)
             built = build()
-            held = {"tensors": built, "digest": _seal(name, built), "written": int(time.time())}
+            now, seal = int(time.time()), _seal(name, built)
+            held = {"tensors": built, "digest": seal, "written": now}
             write_whole(path, lambda file: torch.save(held, file))
             with stored(f"mark {path}"):
-                os.utime(path, (held["written"], held["written"]))
+                os.utime(path, (now, now))
             return _read(path, check=False)
     except StoreError as error:
         logger.warning("%s is not cached (%s): choose another %s", name, error, CACHE_VARIABLE)

@@ -189,7 +189,7 @@ def folder_of_images(request: Request) -> Source:
             shuffled = parts["data"][np.random.RandomState(0).permutation(len(names))]
             split_of = np.array([name.split("/", 1)[0] for name in shuffled])
             parts = {split: shuffled[split_of == split] for split in present}
-        of_splits, labels, notes = _split(parts), None, ()
+        of_splits, labels = _split(parts), None
         how = request.side, request.progress
         arrays: Any = {split: decode_files(path, of, *how) for split, of in of_splits.items()}
         if all((image == image[:1]).all() for of in arrays.values() for image in of):
@@ -198,13 +198,13 @@ def folder_of_images(request: Request) -> Source:
             split: [(name.split("/")[bool(present) : -1] or [""])[0] for name in of]
             for split, of in of_splits.items()
         }
-        known = sorted(set().union(*classes.values()))
+        known, notes = sorted(set().union(*classes.values())), []
         if len(known) > 1 and "" not in known and {*known} == {*classes["train"]}:
             labels = {split: np.searchsorted(known, of) for split, of in classes.items()}
         elif len(known) > 1:
-            notes = ("no labels: not every image is in a subfolder that has training images",)
+            notes = ["no labels: not every image is in a subfolder that has training images"]
         source = f"folder {path.name}, {request.side}x{request.side}, {sizes(arrays)}"
-        return Splits("folder", **arrays, labels=labels, source=source, notes=notes)
+        return Splits("folder", **arrays, labels=labels, source=source, notes=tuple(notes))
 
     return [path / name for name in names], read
 
