@@ -33,6 +33,7 @@ from pythae_fif.sampling.models import embed, reconstruction_mse
 from pythae_fif.sampling.samplers import generate, generate_by_class
 from pythae_fif.training import FIFTrainer, OnEpoch, keep_freed_memory
 from pythae_fif.training.checkpoint import RESULT_NAME
+from pythae_fif.training.updates import prefixes_of
 
 WEIGHTS = "model/model.pt"
 Name = Annotated[str, Field(pattern=r"^[\w=+@-][\w.=+@-]*$")]
@@ -246,9 +247,8 @@ def training_config(spec: ImageSpec) -> Any:
     settings = spec.settings
     config_class = import_named(spec.classes.trainer)
     plateau = {"factor": settings.plateau_factor, "patience": 10}  # appendix E.4
-    parts = ("encoder_", "decoder_", "autoencoder_", "discriminator_")
     optimisation: dict[str, Any] = {}
-    for part in [part for part in parts if hasattr(config_class, f"{part}learning_rate")] or [""]:
+    for part in prefixes_of(config_class):
         optimisation[f"{part}learning_rate"] = settings.learning_rate
         if settings.weight_decay is not None:
             optimisation[f"{part}optimizer_params"] = {"weight_decay": settings.weight_decay}

@@ -9,12 +9,12 @@ import torch
 from pydantic import Field
 from pythae.models import RHVAE as PythaesRHVAE
 from pythae.models import BaseAE
-from pythae.trainers import BaseTrainerConfig, CoupledOptimizerTrainerConfig
+from pythae.pipelines import TrainingPipeline
+from pythae.trainers import BaseTrainerConfig
 
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.files import digest
 from pythae_fif.training.precision import Precision
-from pythae_fif.training.updates import MODELS
 from pythae_fif.validation import config_dataclass
 
 
@@ -43,8 +43,6 @@ def config_for(
 ) -> BaseTrainerConfig:
     """A copy of the caller's configuration, or the default one, for a training.
 
-    RAE_L2's decoder gets `reg_weight` as its weight decay, as in Pythae's `TrainingPipeline`.
-
     Raises:
         ConfigError, DataError: The model cannot be trained as it should.
     """
@@ -64,9 +62,10 @@ def config_for(
             "the metric of Pythae's RHVAE is not in its state_dict and would be lost: use "
             "pythae_fif.baselines.RHVAE, which is the same model"
         )
-    wanted, given = MODELS.get(model.model_name, BaseTrainerConfig), type(config).__name__
-    if not isinstance(config, wanted):
-        raise ConfigError(f"model {model.model_name} needs a {wanted.__name__}, not a {given}")
+    try:
+        TrainingPipeline(model, config)  # which sets RAE_L2's weight decay
+    except AssertionError as error:  # of a configuration that is not the model's
+        raise ConfigError(str(error)) from error
     for name, data in {"training": train_data, "evaluation": eval_data}.items():
         if data is not None and not len(data):
             raise DataError(f"the {name} set is empty")
@@ -75,9 +74,6 @@ def config_for(
                 f"the {name} set has no labels, and {model.model_name} is of "
                 f"condition_dim={model.condition_dim}: give ImageDataset(images, labels)"
             )
-    if model.model_name == "RAE_L2" and isinstance(config, CoupledOptimizerTrainerConfig):
-        decay = {"weight_decay": model.model_config.reg_weight}
-        config.decoder_optimizer_params = {**(config.decoder_optimizer_params or {}), **decay}
     config.keep_best_on_train |= eval_data is None
     return config
 

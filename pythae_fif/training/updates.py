@@ -1,6 +1,6 @@
 """Which optimizers train a model, on which losses and in which order."""
 
-__all__ = ["MODELS", "Optimizers"]
+__all__ = ["Optimizers", "prefixes_of"]
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,12 +8,7 @@ from typing import Any
 import torch
 from pythae.models import BaseAE
 from pythae.models.base.base_utils import ModelOutput
-from pythae.trainers import (
-    AdversarialTrainerConfig,
-    BaseTrainerConfig,
-    CoupledOptimizerAdversarialTrainerConfig,
-    CoupledOptimizerTrainerConfig,
-)
+from pythae.trainers import BaseTrainerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -21,35 +16,23 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 WATCHED = ("code_square", "code_trace")
 """What is logged beside the losses, of models whose output in training has it."""
 
-NETWORKS: dict[type[BaseTrainerConfig], dict[str, list[str]]] = {
-    CoupledOptimizerTrainerConfig: {"encoder_": ["encoder"], "decoder_": ["decoder"]},
-    AdversarialTrainerConfig: {
-        "autoencoder_": ["encoder", "decoder"],
-        "discriminator_": ["discriminator"],
-    },
-    CoupledOptimizerAdversarialTrainerConfig: {
-        "encoder_": ["encoder"],
-        "decoder_": ["decoder"],
-        "discriminator_": ["discriminator"],
-    },
-    BaseTrainerConfig: {"": []},  # the last, as it is the base class of the others
+NETWORKS = {
+    "encoder_": ["encoder"],
+    "decoder_": ["decoder"],
+    "autoencoder_": ["encoder", "decoder"],
+    "discriminator_": ["discriminator"],
 }
-"""Type of a training configuration -> prefix of an optimizer's keys in Pythae's configurations and
-outputs (`encoder_learning_rate`, `encoder_loss`) -> the model's networks that it trains; none are
-named where one optimizer trains all of the model. In the order of backward passes and steps."""
+"""Prefix of an optimizer's keys in Pythae's configurations and outputs (`encoder_learning_rate`,
+`encoder_loss`) -> the model's networks that it trains, in the order of backward passes."""
 
-MODELS: dict[str, type[BaseTrainerConfig]] = {
-    "RAE_L2": CoupledOptimizerTrainerConfig,
-    "PIWAE": CoupledOptimizerTrainerConfig,
-    "Adversarial_AE": AdversarialTrainerConfig,
-    "FactorVAE": AdversarialTrainerConfig,
-    "VAEGAN": CoupledOptimizerAdversarialTrainerConfig,
-}
-"""Pythae's models with several optimizers."""
+
+def prefixes_of(config: type[BaseTrainerConfig] | BaseTrainerConfig) -> list[str]:
+    """Those of a configuration or a type of them: '' alone of one optimizer for the whole model."""
+    return [prefix for prefix in NETWORKS if hasattr(config, f"{prefix}learning_rate")] or [""]
 
 
 class Optimizers:
-    """The optimizers and schedulers of one training, one of each for a prefix of `NETWORKS`.
+    """The optimizers and schedulers of one training, one of each for a prefix.
 
     In a step the gradients of each are set to zero and its loss is differentiated, one after
     another; then all step. So a loss also leaves gradients in the networks of the optimizers
@@ -65,11 +48,10 @@ class Optimizers:
     def __init__(self, model: BaseAE, config: BaseTrainerConfig) -> None:
         self._optimizers: dict[str, Optimizer] = {}
         self._schedulers: dict[str, LRScheduler] = {}
-        kind = next(kind for kind in NETWORKS if isinstance(config, kind))
-        for prefix, networks in NETWORKS[kind].items():
+        for prefix in prefixes_of(config):
             name = getattr(config, f"{prefix}optimizer_cls")
             options = dict(getattr(config, f"{prefix}optimizer_params") or {})
-            trained = [getattr(model, network) for network in networks] or [model]
+            trained = [getattr(model, part) for part in NETWORKS.get(prefix, [])] or [model]
             weights = [weight for network in trained for weight in network.parameters()]
             if name in ("Adam", "AdamW") and "foreach" not in options:
                 options.setdefault("fused", True)

@@ -105,7 +105,7 @@ def test_a_further_sampler_trains_nothing_and_changes_nothing(tmp_path, store, m
     (spec,) = plan_of(tmp_path, {"models": ["vae"], "samplers": ["normal"]})
     work(spec, store)
     before = contents(store.folder(spec))
-    monkeypatch.setattr(FIFTrainer, "prepare_training", None)
+    monkeypatch.setattr(FIFTrainer, "_begin", None)
     (more,) = plan_of(tmp_path, {"models": ["vae"], "samplers": ["normal", "gmm"]})
     assert not store.is_done(more)
     work(more, store)
@@ -169,7 +169,7 @@ def test_a_sampler_that_fails_costs_its_own_score(tmp_path, store, monkeypatch):
             work(spec, store)
     assert Status.read(store.folder(spec)).state == "failed"
     assert set(ImageResult.read(store, spec).scores) == {"normal"} and not store.is_done(spec)
-    monkeypatch.setattr(FIFTrainer, "prepare_training", None)
+    monkeypatch.setattr(FIFTrainer, "_begin", None)
     work(spec, store)
     assert store.is_done(spec)
 

@@ -31,8 +31,8 @@ def test_fif_trainer_config_rejects(options, message):
 @pytest.mark.parametrize(
     ("model", "data", "config", "error"),
     [
-        ("RAE_L2", Images(), FIFTrainerConfig, "RAE_L2 needs a CoupledOptimizerTrainerConfig, not"),
-        ("VAEGAN", Images(), FIFTrainerConfig, "VAEGAN needs a CoupledOptimizerAdv"),
+        ("RAE_L2", Images(), FIFTrainerConfig, "A 'CoupledOptimizerTrainerConfig' is expected"),
+        ("VAEGAN", Images(), FIFTrainerConfig, "A 'CoupledOptimizerAdv.* for training a VAEGAN"),
         ("AE", Images(), lambda: BaseTrainerConfig(amp=True), "FIFTrainer, which has precision="),
         (
             RHVAE(RHVAEConfig(input_dim=SHAPE, latent_dim=2)),
