@@ -51,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in error.args if isinstance(error, FIFError) else [error]:
             _tell("error", line)
         return RUNS_LEFT if isinstance(error, RunsLeftError) else WRONG_INPUT
-    except KeyboardInterrupt as interrupt:
-        kept = "finished runs are kept; the same command goes on from the last checkpoints"
-        _tell("interrupted", str(interrupt) or kept)
+    except KeyboardInterrupt:
+        kept = "finished runs are kept, and Slurm's jobs go on; the same command does the rest"
+        _tell("interrupted", kept)
         return INTERRUPTED
 
 

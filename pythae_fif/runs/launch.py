@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pythae_fif.runs.provenance import command_line
 from pythae_fif.runs.spec import Spec
@@ -44,11 +44,8 @@ class Engine(Checked):
     """Where and how runs are executed; no result depends on it.
 
     Attributes:
-        parting: What an interrupt says where runs go on after it; else empty.
         cpus_per_run: Cores and threads of a run; None for the engine's choice.
     """
-
-    parting: ClassVar[str] = ""
 
     cpus_per_run: Annotated[AtLeastOne | None, Flag("cores and threads of a run", "N")] = None
 
@@ -79,26 +76,24 @@ def run_all(
         Those that were to do -> a line on what failed; empty for one that has all its records.
 
     Raises:
-        KeyboardInterrupt: The runs under way were ended; the same call goes on with them.
+        KeyboardInterrupt: The runs under way were ended, but for Slurm's jobs; the same call goes
+            on with them.
         StoreError: A record cannot be read.
     """
     before = {spec: Status.read(store.folder(spec)) for spec in specs if not store.is_done(spec)}
     progress = Progress(len(specs), len(specs) - len(before))
     if not before:
         return {}
-    try:
-        with contextlib.closing(engine.execute(list(before), store, command_line())) as ends:
-            for end in ends:
-                if end is not None:
-                    spec, cause = end
-                    told = Status.read(store.folder(spec))
-                    usual = f"{cause} (at {told.stage or 'its start'}; see output.log)"
-                    progress.ended[spec] = "" if store.is_done(spec) else told.error or usual
-                    del before[spec]
-                now = {spec: Status.read(store.folder(spec)) for spec in before}
-                begun = [spec for spec in now if now[spec] != before[spec]]
-                progress.running = {s: now[s] for s in begun if now[s].state == "running"}
-                on_change(progress)
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(engine.parting) from interrupt
+    with contextlib.closing(engine.execute(list(before), store, command_line())) as ends:
+        for end in ends:
+            if end is not None:
+                spec, cause = end
+                told = Status.read(store.folder(spec))
+                usual = f"{cause} (at {told.stage or 'its start'}; see output.log)"
+                progress.ended[spec] = "" if store.is_done(spec) else told.error or usual
+                del before[spec]
+            now = {spec: Status.read(store.folder(spec)) for spec in before}
+            begun = [spec for spec in now if now[spec] != before[spec]]
+            progress.running = {s: now[s] for s in begun if now[s].state == "running"}
+            on_change(progress)
     return progress.ended

@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -37,8 +37,6 @@ class SlurmEngine(Engine):
         time: Their limit in minutes; given as a text such as 4h.
         sbatch: Parameters of sbatch, such as `partition=gpu`.
     """
-
-    parting: ClassVar[str] = "jobs in Slurm's queue go on; the same command collects their runs"
 
     time: Annotated[
         int,

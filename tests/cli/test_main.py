@@ -282,7 +282,7 @@ def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(tmp_path, capsy
     finally:
         program.kill()
     assert program.returncode == 130 and below
-    said = "finished runs are kept; the same command goes on from the last checkpoints"
+    said = "finished runs are kept, and Slurm's jobs go on; the same command does the rest"
     assert err.decode() == f"interrupted: {said}\n"
     deadline = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in below):
