@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import torch
 from rich.table import Table
@@ -88,9 +89,10 @@ def _shown(seconds: float) -> str:
 
 def _timed(spec: ImageSpec, part: Splits) -> tuple[float, float]:
     """Seconds of an epoch on a part of the data, and of all samples of a sampler with scores."""
-    count = min(IMAGES, spec.settings.num_samples)
-    few = {f"{split}_size": len(part[split]) for split in SPLIT_NAMES}
-    few |= {"epochs": 2, "wall_clock": None, "num_samples": count}
+    whole = spec.settings.num_samples
+    count = min(IMAGES, whole)
+    few: dict[str, Any] = {"epochs": 2, "wall_clock": None, "num_samples": count}
+    few |= {f"{split}_size": len(part[split]) for split in SPLIT_NAMES}
     short = {
         "settings": spec.settings.model_copy(update=few),
         "samplers": spec.samplers[:1],
@@ -102,6 +104,7 @@ def _timed(spec: ImageSpec, part: Splits) -> tuple[float, float]:
         work(spec, store)
         result = ImageResult.read(store, spec)
     assert result is not None
-    ends = [of.provenance.seconds or 0.0 for of in (result.training, *result.scores.values())]
     epoch = result.training.result.log[-1].seconds  # the first one warms up
-    return epoch, (ends[-1] - ends[0]) * spec.settings.num_samples / count
+    (scores,), begun = result.scores.values(), result.training.provenance.seconds or 0.0
+    seconds = (scores.provenance.seconds or 0.0) - begun
+    return epoch, seconds * whole / count

@@ -23,6 +23,7 @@ from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.errors import StoreError
 from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine
+from pythae_fif.runs.spec import SPEC_FILE
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import WRONG, verify
 from pythae_fif.runs.worker import Run, Status, work
@@ -87,7 +88,7 @@ def test_a_killed_run_ends_as_one_that_was_left_alone(alone, tmp_path, kills):
         process.join()
         killed += alive
         assert alive or process.exitcode == 0
-        if store.folder(spec).exists():
+        if (store.folder(spec) / SPEC_FILE).exists():
             assert not kinds_in(store) & {*WRONG, "set aside"}
         if store.is_done(spec):
             assert numbers(store, spec) == expected
