@@ -10,11 +10,10 @@ import pytest
 import torch
 
 import pythae_fif
-from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.config import Experiment, Profile, length_of
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.models import ModelEntry, configs_dir, names_in, read_entry, read_yaml
 from pythae_fif.benchmark.record import ImageResult
-from pythae_fif.benchmark.settings import Profile
 from pythae_fif.cli import main
 from pythae_fif.data.names import DATASETS
 from pythae_fif.runs.store import Store
@@ -221,7 +220,7 @@ def test_profiles_are_those_of_the_configurations():
             sizes = [values.get(key, "all") for key in ("train_size", "configurations")]
             of_all[name, profile] = (
                 default,
-                values.get("epochs") or f"{values['steps']:,} steps",
+                values.get("epochs") or length_of(Profile(**values)),
                 *sizes,
             )
     shown = {}

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pythae_fif.benchmark.models import (
+    FIF,
     GRID_FLAGS,
+    Grid,
     ModelEntry,
     SamplerName,
     configs_dir,
@@ -16,26 +18,22 @@ from pythae_fif.benchmark.models import (
     read_entry,
     read_yaml,
 )
-from pythae_fif.benchmark.settings import (
-    ExtractorName,
-    ModelSettings,
-    Profile,
-    Seed,
-    Settings,
-    Where,
-)
+from pythae_fif.data.names import DataOptions
 from pythae_fif.errors import ConfigError, counted, did_you_mean
+from pythae_fif.evaluation import known_extractor
 from pythae_fif.files import safe_name
 from pythae_fif.nn import ARCHITECTURES
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.validation import (
     AtLeastOne,
+    Checked,
     Each,
     Flag,
     Whole,
     flag_of,
     flags_in,
     name_of,
+    parse_duration,
     read_checked,
 )
 
@@ -46,10 +44,110 @@ USUAL = {
 """What every data set trains and samples with, unless its file or the user says otherwise."""
 BUDGETS = {"epochs", "wall_clock", "steps"}
 
+Precision = Literal["float32", "bfloat16"]
+LearningRate = Annotated[float, Field(gt=0, lt=10)]
+WeightDecay = Annotated[float, Field(ge=0)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
+AtLeastTen = Annotated[Whole, Field(ge=10)]
+"""So many images at least: scores of fewer say nothing."""
+Seconds = Annotated[
+    float, BeforeValidator(lambda v: parse_duration(v) if isinstance(v, str) else v), Field(gt=0)
+]
+"""A number, or a text that :func:`parse_duration` takes."""
+ExtractorName = Annotated[str, AfterValidator(known_extractor)]
 ArchName = Annotated[str, name_of(lambda: ARCHITECTURES)]
+Weight = Annotated[
+    float, Field(ge=0), AfterValidator(lambda of: int(of) if of.is_integer() else of)
+]
+"""A number as YAML files have it: a run has one id, 10 or 10.0."""
 
 
-Weight = Annotated[float, Field(ge=0)]
+class Where(DataOptions):
+    """What a run needs but its result does not depend on: data, and the extractor's files."""
+
+    extractor_weights: Annotated[str | None, Flag("file of the extractor's weights", "FILE")] = None
+
+
+class Settings(Checked):
+    """How a model trains and is scored: all of it defines the result of a run.
+
+    Attributes:
+        epochs, wall_clock: A training ends with the first of them; the clock in seconds.
+        plateau_factor: The learning rate is multiplied by it when the evaluation loss has not
+            fallen for ten epochs (appendix E.4); None for a constant learning rate.
+        fit_steps: Of Adam, 100 codes each, in which a flow, second VAE or PixelCNN of a sampler is
+            fitted; :data:`~pythae_fif.sampling.samplers.FIT_STEPS` if None.
+        train_size, val_size, test_size: First images of a split that are used; all if None.
+        crop: Of CelebA, see :func:`~pythae_fif.data.load_images`.
+        Others: As their flags say; weights decay by Adam.
+    """
+
+    batch_size: Annotated[AtLeastOne, Flag("in place of the profile's", "N")]
+    learning_rate: Annotated[LearningRate, Flag("in place of the profile's", "RATE")]
+    num_samples: Annotated[AtLeastTen, Flag("samples scored, of each sampler", "N")]
+    epochs: Annotated[AtLeastOne | None, Flag("in place of the profile's length", "N")] = None
+    wall_clock: Annotated[
+        Seconds | None,
+        Flag("the same of time: 5h, 10min; on CPUs one run at a time", "TIME", str),
+    ] = None
+    weight_decay: WeightDecay | None = None
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
+    fit_steps: AtLeastOne | None = None
+    train_size: Annotated[AtLeastTen | None, Flag("use the first N training images", "N")] = None
+    val_size: AtLeastTen | None = None
+    test_size: AtLeastTen | None = None
+    crop: Annotated[Whole, Field(ge=1, le=178)] | None = None
+    precision: Annotated[
+        Precision, Flag("of training: float32, or bfloat16 (for processors with AMX)")
+    ] = "float32"
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        """What is taken of the data, as :func:`~pythae_fif.data.load.load` is told."""
+        return self.model_dump(include={"train_size", "val_size", "test_size", "crop"})
+
+
+class ModelSettings(Checked):
+    """What a profile says of one model alone; None is the value that the profile has for all.
+
+    Attributes:
+        grid: In place of that of the model's entry, and of its configurations.
+        fixed: Beside those of the model's entry.
+        Others: As of :class:`Settings`.
+    """
+
+    grid: Grid | None = None
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    batch_size: AtLeastOne | None = None
+    learning_rate: LearningRate | None = None
+    weight_decay: WeightDecay | None = None
+
+
+class Profile(Settings):
+    """How long and on how much data every model trains.
+
+    Attributes:
+        note: One sentence that the tables carry: what this is, and is not.
+        steps: In place of epochs, of which it makes as many as the size of the data needs.
+        models: Model -> what is different for it.
+        configurations: Number of configurations of a model's grid that are used, from its start;
+            all if None.
+        extractor: In place of the data set's, unless the user names one.
+        Others: As of :class:`Settings`.
+    """
+
+    note: str
+    steps: AtLeastOne | None = None
+    models: dict[str, ModelSettings] = Field(default_factory=dict)
+    configurations: Annotated[AtLeastOne | None, Flag("try the first N of every model", "N")] = None
+    extractor: ExtractorName | None = None
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> "Profile":
+        lengths = [self.epochs, self.steps].count(None)
+        if lengths == 0 or (lengths == 2 and self.wall_clock is None):
+            raise ValueError("give epochs or steps, or a wall_clock, or one of each")
+        return self
 
 
 class Experiment(Where):
@@ -88,44 +186,32 @@ class Experiment(Where):
     name: Annotated[str, Flag("of tables, figures and page", "NAME")]
 
     @property
-    def things(self) -> str:
-        """What its data are many of."""
-        return "rows" if self.arch == "tabular" else "images"
-
-    @property
     def in_use(self) -> Profile:
         """The profile in use."""
         return self.profiles[self.profile]
-
-    @property
-    def where(self) -> Where:
-        """What its runs need but their results do not depend on."""
-        return Where(**self.model_dump(include=set(Where.model_fields)))
 
     def settings_of(self, model: str, train: int = 1) -> Settings:
         """How the runs of a model are trained and scored, with so many training samples."""
         profile = self.in_use
         values = profile.model_dump(include=set(Settings.model_fields))
-        values |= self._of(model).model_dump(
-            exclude={"grid", "fixed", *self.given}, exclude_none=True
-        )
+        alone = profile.models.get(model, ModelSettings())
+        values |= alone.model_dump(exclude={"grid", "fixed", *self.given}, exclude_none=True)
         if profile.steps is not None:
             values["epochs"] = math.ceil(profile.steps / math.ceil(train / values["batch_size"]))
-        return Settings(**{**values, **({} if self.dataset == "celeba" else {"crop": None})})
+        return Settings(**values)
 
-    def _of(self, model: str) -> ModelSettings:
-        """What the profile says of a model alone."""
-        return self.in_use.models.get(model, ModelSettings())
+    def entry_of(self, model: str) -> ModelEntry:
+        """A model's entry, with what the profile fixes beside it, or varies in place of its grid;
+        of a model that is not run, such as one of the leaderboard, the entry of its file."""
+        entry, alone = self.entries.get(model), self.in_use.models.get(model, ModelSettings())
+        entry = entry or read_entry(model)
+        grid = {} if alone.grid is None else {"grid": alone.grid, "configurations": []}
+        return entry.model_copy(update={**grid, "fixed": {**entry.fixed, **alone.fixed}})
 
     def latent_dim_of(self, model: str) -> int:
         """d of a model: that of `latent_dims`, or the common one, within what it takes."""
-        entry = self.entries.get(model) or read_entry(model)
         latent_dim = self.latent_dims.get(model, self.latent_dim)
-        return min(latent_dim, entry.max_latent_dim or latent_dim)
-
-    def fixed_of(self, model: str) -> dict[str, Any]:
-        """Hyper-parameters of a model that count where its configuration has no other value."""
-        return {**self.entries[model].fixed, **self._of(model).fixed}
+        return min(latent_dim, self.entry_of(model).max_latent_dim or latent_dim)
 
     def configurations_of(self, model: str) -> list[dict[str, Any]]:
         """The varied hyper-parameters of a model's runs: its first configurations in the profile.
@@ -133,11 +219,9 @@ class Experiment(Where):
         Flags in place of values of the grid are those of FIF (another model's parameter of the
         same name is its own), and all of their configurations are run.
         """
-        entry, grid = self.entries[model], self._of(model).grid
-        if grid is not None:
-            entry = entry.model_copy(update={"grid": grid, "configurations": []})
+        entry = self.entry_of(model)
         asked = {key: values for key in GRID_FLAGS if (values := getattr(self, key))}
-        if asked and entry.is_fif:
+        if asked and entry.model == FIF:
             return entry.choices(asked)
         return entry.choices()[: self.in_use.configurations]
 
@@ -160,10 +244,10 @@ def load_experiment(
     dataset = str(dataset or own.get("dataset", "digits"))
     if dataset not in names_in():
         raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, names_in())}")
-    usual, where = read_yaml(configs_dir() / f"{dataset}.yaml"), str(file or f"{dataset}.yaml")
     given = {key: value for key, value in flags.items() if value is not None}
-    asked = {**own, **given}
-    values = {**USUAL, **usual, **asked, "dataset": dataset}
+    asked, where = _over(own, given), str(file or f"{dataset}.yaml")
+    values = _over({**USUAL, **read_yaml(configs_dir() / f"{dataset}.yaml")}, asked)
+    values["dataset"] = dataset
     for key, kind in {"profiles": dict, "models": list, "samplers": list}.items():
         if not isinstance(values[key], kind):
             raise ConfigError(f"{where}: {key}={values[key]!r}: a {kind.__name__} is needed")
@@ -173,18 +257,19 @@ def load_experiment(
         values["samplers"] = list(SAMPLERS)
     values["entries"] = _entries(values)
     values["models"] = list(values["entries"])
-    if asked.keys() & set(GRID_FLAGS) and not any(e.is_fif for e in values["entries"].values()):
+    if asked.keys() & set(GRID_FLAGS) and FIF not in {
+        of.model for of in values["entries"].values()
+    }:
         flags_of_fif = " and ".join(map(flag_of, GRID_FLAGS))
         raise ConfigError(f"{flags_of_fif} are for model fif, which is not in models")
-    profiles, profile = _over(usual["profiles"], own.get("profiles", {})), str(values["profile"])
-    if profile not in profiles:
+    profiles, profile = values["profiles"], str(values["profile"])
+    if not isinstance(profiles.get(profile), dict):
         raise ConfigError(f"{where}: profile {profile!r}: {did_you_mean(profile, profiles)}")
+    if "extractor" not in asked:
+        values["extractor"] = profiles[profile].get("extractor") or values["extractor"]
     changed = {key: values.pop(key) for key in flags_in(Profile) if key in values}
-    if isinstance(profiles[profile], dict):
-        profiles = _over(profiles, {profile: changed})
-        if "extractor" not in asked:
-            values["extractor"] = profiles[profile].get("extractor") or values["extractor"]
-    values |= {"profiles": profiles, "given": sorted(changed)}
+    values["profiles"] = _over(profiles, {profile: changed})
+    values["given"] = sorted(changed)
     values["name"] = safe_name(str(values.get("name", f"{dataset}-{values['arch']}-{profile}")))
     return read_checked(Experiment, values, where, flags=given)
 
@@ -200,30 +285,23 @@ def _over(below: Any, above: Any) -> Any:
 
 def _entries(values: Mapping[str, Any]) -> dict[str, ModelEntry]:
     """Name of each model -> its entry; a file of one's own has the name of its stem."""
-    words, samplers = ([str(word) for word in values[key]] for key in ("models", "samplers"))
+    words, samplers, of_rows = values["models"], values["samplers"], values["dataset"] == "csv"
     if words == ["all"]:
-        entries = {name: read_entry(name) for name in names_in("models")}
-        of_rows = values["dataset"] == "csv"
+        all_of_them = ((name, read_entry(name)) for name in names_in("models"))
         return {
             name: entry
-            for name, entry in entries.items()
+            for name, entry in all_of_them
             if entry.in_all and entry.samplers_of(samplers) and not (of_rows and entry.images_only)
         }
-    for word in words:
+    for word in map(str, words):
         if word.endswith(".yaml") and Path(word).stem in names_in("models"):
             raise ConfigError(f"--models {word}: that is a model already: rename the file")
-    return {Path(word).stem: read_entry(word) for word in words}
+    return {Path(word).stem: read_entry(word) for word in map(str, words)}
 
 
 def length_of(profile: Profile) -> str:
-    """How long a model trains, for people.
-
-    Example:
-        >>> length_of(load_experiment("digits", {"wall_clock": "5h"}).in_use)
-        'wall clock 5 h'
-    """
-    if profile.wall_clock is None:
-        steps, epochs = profile.steps, profile.epochs
-        return counted(steps, "step") if steps else counted(epochs or 0, "epoch")
-    hours = profile.wall_clock / 3600
-    return f"wall clock {hours:g} h" if hours >= 1 else f"wall clock {profile.wall_clock:g} s"
+    """How long a model trains, such as `2,000 steps or 10 min`."""
+    counts = {"step": profile.steps, "epoch": profile.epochs}
+    parts = [counted(count, thing) for thing, count in counts.items() if count]
+    clock = [] if profile.wall_clock is None else [f"{profile.wall_clock / 60:g} min"]
+    return " or ".join(parts + clock)

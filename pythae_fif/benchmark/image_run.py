@@ -1,5 +1,6 @@
 """One run of the benchmark: what defines it, and how it trains, samples and scores."""
 
+import dataclasses
 import functools
 import traceback
 from collections.abc import Mapping
@@ -12,15 +13,15 @@ from pydantic import Field
 from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
+from pythae_fif.benchmark.config import Settings, Where
 from pythae_fif.benchmark.models import ModelClasses
 from pythae_fif.benchmark.pictures import samples_picture
-from pythae_fif.benchmark.record import SCORES, DataUsed, Evaluation, Training, score_file
-from pythae_fif.benchmark.settings import Settings, Where
+from pythae_fif.benchmark.record import DataUsed, Evaluation, Training, score_file
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.load import load
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import FIFError, one_line
+from pythae_fif.errors import ConfigError, FIFError, did_you_mean, one_line
 from pythae_fif.evaluation import Extractor, Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import read_json
@@ -106,22 +107,29 @@ class ImageSpec(Spec):
         scores = {score_file(sampler): Scores for sampler in self.samplers}
         return {"training.json": Training, "evaluation.json": Evaluation, **scores}
 
-    def labels_in(self, splits: Splits) -> Labels:
-        """Those that its model is told."""
-        return (splits.labels or {}) if self.labels_hash else {}
+    def configure(self, input_dim: tuple[int, ...]) -> Any:
+        """The model's configuration for samples of a shape.
+
+        Raises:
+            ConfigError: An unknown hyper-parameter, which Pythae's own classes would drop; their
+                errors, and pydantic's, for a value that is not right.
+        """
+        config_class = import_named(self.classes.config)
+        known = [field.name for field in dataclasses.fields(config_class) if field.init]
+        if unknown := [key for key in self.parameters if key not in known]:
+            raise ConfigError(f"unknown key {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
+        return config_class(input_dim=input_dim, latent_dim=self.latent_dim, **self.parameters)
 
     def build(self, input_dim: tuple[int, ...]) -> BaseAE:
         """A fresh model for samples of a shape; seed torch before.
 
         Raises:
-            ConfigError: The architecture does not serve the data or the model; pydantic's and
-                Pythae's own errors for a hyper-parameter that is not right.
+            ConfigError: The architecture does not serve the data or the model; the errors of
+                :meth:`configure`.
         """
         named, shape = self.classes, (self.arch, input_dim, self.latent_dim)
         # First the parameters: of a wrong one and a wrong architecture it is the nearer mistake.
-        config = import_named(named.config)(
-            input_dim=input_dim, latent_dim=self.latent_dim, **self.parameters
-        )
+        config = self.configure(input_dim)
         networks: tuple[Any, ...] = ()
         if named.networks is None:
             told = self.parameters.get("condition_dim", 0)
@@ -150,25 +158,37 @@ class ImageSpec(Spec):
             image_size=self.image_size,
             **self.settings.cut,
         )
-        labels = self.labels_in(splits)
-        model = _trained(self, run, splits, labels)
+        labels = (splits.labels or {}) if self.labels_hash else {}
+        trainer = trainer_of(
+            self, splits, labels, run.folder, lambda row: run.tell("training", 0.9 * row.share_done)
+        )
+        run.tell("training")  # an epoch may take minutes
+        result, model = trainer.train(), trainer.model
+        run.device = str(next(model.parameters()).device)
+        self._save_training(run, vars(result), model)
         run.tell("features of the data", 0.9)
         extractor = extractor_of(self.extractor, splits, self.where, run.device)
         codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
         if run.load("evaluation.json", Evaluation) is None:
-            run.save("evaluation.json", _evaluated(self, model, splits, labels, codes))
-        known = {split: features_of(splits, split, extractor) for split in SPLIT_NAMES}
-        references = {split: known[split] for split in ("val", "test")}
-        failures = []
+            run.save("evaluation.json", self._evaluated(model, splits, labels, codes))
+        known = {
+            of: Features.of(as_tensor(splits[of]), extractor, f"{splits.content_hash} {of}")
+            for of in SPLIT_NAMES
+        }
+        training = known.pop("train")
+        failures, steps = [], self.settings.fit_steps or FIT_STEPS
+        how = {"num_samples": self.settings.num_samples, "seed": self.seed, "fit_steps": steps}
         for number, sampler in enumerate(self.samplers):
             if run.load(score_file(sampler), Scores) is not None:
                 continue
             run.tell(f"sampler {sampler}", 0.9 + 0.1 * number / len(self.samplers))
             try:
-                samples, classes = self.sample(sampler, model, codes, labels)
-                scores = score_samples(
-                    samples, extractor, references, seed=self.seed, training=known["train"]
-                )
+                if labels:
+                    given = labels["train"]
+                    samples, classes = generate_by_class(sampler, model, codes, given, **how)
+                else:
+                    samples, classes = generate(sampler, model, codes, **how), None
+                scores = score_samples(samples, extractor, known, seed=self.seed, training=training)
             except Exception as error:  # of this sampler alone; it is raised below
                 traceback.print_exc()
                 failures.append(f"sampler {sampler}: {one_line(error)}")
@@ -180,18 +200,33 @@ class ImageSpec(Spec):
         if failures:
             raise FIFError("; ".join(failures))
 
-    def sample(
-        self, sampler: str, model: BaseAE, codes: torch.Tensor, labels: Labels
-    ) -> tuple[torch.Tensor, np.ndarray | None]:
-        """Samples, and of a conditional model the class of each."""
-        how: dict[str, Any] = {
-            "num_samples": self.settings.num_samples,
-            "seed": self.seed,
-            "fit_steps": self.settings.fit_steps or FIT_STEPS,
-        }
-        if labels:
-            return generate_by_class(sampler, model, codes, labels["train"], **how)
-        return generate(sampler, model, codes, **how), None
+    def _save_training(self, run: Run, result: Mapping[str, Any], model: BaseAE) -> None:
+        """Saves how a model was trained if that is new; what is of other weights goes aside."""
+        written = read_json(run.folder / "model" / RESULT_NAME)["files"]
+        files = {f"model/{name}": checksum for name, checksum in written.items()}
+        before = run.load("training.json", Training)
+        if before is None or before.files.get(WEIGHTS) != files[WEIGHTS]:
+            for path in [*run.folder.glob("evaluation.json"), *run.folder.glob("scores/*.json")]:
+                run.set_aside(path.relative_to(run.folder).as_posix(), "it is of other weights")
+        if before is None or before.files != files:
+            surrogate = getattr(model, "surrogate_mode", None)
+            run.save("training.json", Training(**result, surrogate=surrogate), files)
+
+    def _evaluated(
+        self, model: BaseAE, splits: Splits, labels: Labels, codes: torch.Tensor
+    ) -> Evaluation:
+        """What is found of a model beside samples."""
+        errors = {}
+        for split in ("val", "test"):
+            set_seed(self.seed)
+            errors[split] = reconstruction_mse(model, splits[split], labels.get(split))
+        sizes = {split: len(splits[split]) for split in SPLIT_NAMES}
+        return Evaluation(
+            reconstruction_mse=errors,
+            codes=score_codes(codes),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            data=DataUsed(source=splits.source, partial=splits.partial, sizes=sizes),
+        )
 
 
 def _shown(value: Any) -> str:
@@ -199,27 +234,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return "+".join(map(_shown, value))
     return f"{value:g}" if type(value) in (int, float) else str(value)
-
-
-def _trained(spec: ImageSpec, run: Run, splits: Splits, labels: Labels) -> BaseAE:
-    """The model of a run, trained now or before; what was found of other weights is set aside."""
-    trainer = trainer_of(
-        spec, splits, labels, run.folder, lambda row: run.tell("training", 0.9 * row.share_done)
-    )
-    run.tell("training")  # an epoch may take minutes
-    result = trainer.train()
-    run.device = str(next(trainer.model.parameters()).device)
-    written = read_json(run.folder / "model" / RESULT_NAME)["files"]
-    files = {f"model/{name}": checksum for name, checksum in written.items()}
-    before = run.load("training.json", Training)
-    if before is None or before.files.get(WEIGHTS) != files[WEIGHTS]:
-        found = [run.folder / "evaluation.json", *(run.folder / SCORES).glob("*.json")]
-        for path in [path for path in found if path.exists()]:
-            run.set_aside(path.relative_to(run.folder).as_posix(), "it is of other weights")
-    if before is None or before.files != files:
-        surrogate = getattr(trainer.model, "surrogate_mode", None)
-        run.save("training.json", Training(**vars(result), surrogate=surrogate), files)
-    return trainer.model
 
 
 def trainer_of(
@@ -246,38 +260,19 @@ def training_config(spec: ImageSpec) -> Any:
     """Pythae's training configuration of a run: Adam, with the profile's plateau schedule."""
     settings = spec.settings
     config_class = import_named(spec.classes.trainer)
-    plateau = {"factor": settings.plateau_factor, "patience": 10}  # appendix E.4
-    optimisation: dict[str, Any] = {}
-    for part in prefixes_of(config_class):
-        optimisation[f"{part}learning_rate"] = settings.learning_rate
-        if settings.weight_decay is not None:
-            optimisation[f"{part}optimizer_params"] = {"weight_decay": settings.weight_decay}
-        if settings.plateau_factor is not None:
-            optimisation[f"{part}scheduler_cls"] = "ReduceLROnPlateau"
-            optimisation[f"{part}scheduler_params"] = plateau
+    options: dict[str, Any] = {"learning_rate": settings.learning_rate}
+    if settings.weight_decay is not None:
+        options["optimizer_params"] = {"weight_decay": settings.weight_decay}
+    if settings.plateau_factor is not None:  # appendix E.4
+        options["scheduler_cls"] = "ReduceLROnPlateau"
+        options["scheduler_params"] = {"factor": settings.plateau_factor, "patience": 10}
+    parts = prefixes_of(config_class)
     return config_class(
         num_epochs=settings.epochs or 10**9,  # a wall clock knows none
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         seed=spec.seed,
-        **optimisation,
-    )
-
-
-def _evaluated(
-    spec: ImageSpec, model: BaseAE, splits: Splits, labels: Labels, codes: torch.Tensor
-) -> Evaluation:
-    """What is found of a model beside samples."""
-    errors = {}
-    for split in ("val", "test"):
-        set_seed(spec.seed)
-        errors[split] = reconstruction_mse(model, splits[split], labels.get(split))
-    sizes = {split: len(splits[split]) for split in SPLIT_NAMES}
-    return Evaluation(
-        reconstruction_mse=errors,
-        codes=score_codes(codes),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        data=DataUsed(source=splits.source, partial=splits.partial, sizes=sizes),
+        **{f"{part}{key}": value for part in parts for key, value in options.items()},
     )
 
 
@@ -291,9 +286,3 @@ def extractor_of(name: str, splits: Splits, where: Where, device: str = "cpu") -
         weights=where.extractor_weights,
         offline=where.offline,
     )
-
-
-def features_of(splits: Splits, split: str, extractor: Extractor) -> Features:
-    """Those of the images of a split, computed once a machine."""
-    known = f"{splits.content_hash} {split}"
-    return Features.of(as_tensor(splits[split]), extractor, known=known)

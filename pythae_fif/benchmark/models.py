@@ -1,13 +1,12 @@
 """What a model of the benchmark is: a YAML file, read into a validated entry."""
 
 import itertools
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field
 
 import pythae_fif
 from pythae_fif.errors import ConfigError, did_you_mean, one_line
@@ -20,8 +19,7 @@ Grid = dict[str, Each[Any]]
 
 GRID_FLAGS = ("beta", "hutchinson_samples")
 """Keys of FIF's grid whose values a flag gives."""
-USUAL_SAMPLERS = ("normal", "gaussian", "gmm", "maf", "iaf")
-"""Those of a model with a normal prior."""
+FIF = "pythae_fif.models.FIF"
 
 
 class ModelClasses(Checked):
@@ -57,8 +55,7 @@ class ModelEntry(ModelClasses):
         label: Its name in tables.
         source: Where model and grid come from, and whether the grid is a paper's or ours.
         samplers: Those that make sense for it; the first draws from the model's own prior, which
-            `normal` takes to be the standard normal whatever FIF's latent distribution is. By
-            default those of :data:`USUAL_SAMPLERS`, and `two_stage` where it is variational.
+            `normal` takes to be the standard normal whatever FIF's latent distribution is.
         grid: Hyper-parameter -> values; the configurations are their product.
         configurations: The configurations one by one, in place of a grid.
         fixed: Hyper-parameters that every configuration has, unless it gives another value.
@@ -71,7 +68,9 @@ class ModelEntry(ModelClasses):
 
     label: str
     source: str
-    samplers: Each[SamplerName]
+    samplers: Each[SamplerName] = Field(
+        default_factory=lambda: ["normal", "gaussian", "gmm", "maf", "iaf"]
+    )
     grid: Grid = Field(default_factory=dict)
     configurations: list[dict[str, Any]] = Field(default_factory=list)
     fixed: dict[str, Any] = Field(default_factory=dict)
@@ -80,32 +79,19 @@ class ModelEntry(ModelClasses):
     in_all: bool = True
     notes: list[str] = Field(default_factory=list)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_samplers(cls, values: dict[str, Any]) -> dict[str, Any]:
-        two_stage = ["two_stage"] if values.get("variational") else []
-        return {"samplers": [*USUAL_SAMPLERS, *two_stage], **values}
-
-    @property
-    def is_fif(self) -> bool:
-        """Whether the flags of FIF's grid are for it."""
-        return self.model == "pythae_fif.models.FIF"
-
     @property
     def classes(self) -> ModelClasses:
         """What the specification of a run embeds."""
         return ModelClasses(**self.model_dump(include=set(ModelClasses.model_fields)))
 
-    def choices(self, overrides: Mapping[str, list[Any]] | None = None) -> list[dict[str, Any]]:
+    def choices(self, given: Mapping[str, list[Any]] | None = None) -> list[dict[str, Any]]:
         """The configurations, or the grid's product with some keys' values given.
 
         The first key of the grid varies slowest; keys that it lacks come after its own.
         """
-        if self.configurations and not overrides:
+        if self.configurations and not given:
             return self.configurations
-        grid = dict(self.grid)
-        for key, values in (overrides or {}).items():
-            grid[key] = [_as_in(self.grid.get(key, []), value) for value in values]
+        grid = {**self.grid, **(given or {})}
         return [
             dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
         ]
@@ -123,12 +109,6 @@ class ModelEntry(ModelClasses):
         return [name for name in dict.fromkeys(wanted) if name in self.samplers]
 
 
-def _as_in(values: list[Any], value: float) -> Any:
-    """A flag's number as the grid has it, or YAML would: a run has one id, 10 or 10.0."""
-    whole = int(value) if float(value).is_integer() else value
-    return next((known for known in values if known == value), whole)
-
-
 def read_entry(name: str) -> ModelEntry:
     """The entry of a model by name, or of one's own by the path of its YAML file.
 
@@ -137,22 +117,14 @@ def read_entry(name: str) -> ModelEntry:
     Raises:
         ConfigError: Unknown model, or a key or value of the file that is not right.
     """
-    if name.endswith(".yaml"):
-        path = Path(name).expanduser()
-        return read_checked(ModelEntry, read_yaml(path), path.name)
-    if name not in names_in("models"):
-        raise ConfigError(f"model {name!r} is unknown: {did_you_mean(name, names_in('models'))}")
-    values = read_yaml(configs_dir() / "models" / f"{name}.yaml")
-    return read_checked(ModelEntry, values, f"models/{name}.yaml")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1, but 1e-3 is a number, as in YAML 1.2, and no text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+    path = Path(name).expanduser()
+    if path.suffix != ".yaml":
+        if name not in names_in("models"):
+            raise ConfigError(
+                f"model {name!r} is unknown: {did_you_mean(name, names_in('models'))}"
+            )
+        path = configs_dir() / "models" / f"{name}.yaml"
+    return read_checked(ModelEntry, read_yaml(path), path.name)
 
 
 def configs_dir() -> Path:
@@ -174,7 +146,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: It is missing, not YAML, or no mapping.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:  # it may be no text, and a date no date

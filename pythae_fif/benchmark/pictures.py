@@ -1,9 +1,8 @@
-"""Sheets of images: samples of one trained model, and the test images beside which they stand."""
+"""Sheets of images, such as samples of one trained model."""
 
 import numpy as np
 from torch import Tensor
 
-from pythae_fif.data import Splits, to_float
 from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.pictures import pixel_bytes
 
@@ -12,28 +11,16 @@ OF_CLASS = 16  # images of a class, in a row
 
 
 def samples_picture(samples: Tensor, classes: np.ndarray | None = None) -> bytes:
-    """A PNG of the first 64 samples, or of a conditional model of a row a class.
-
-    Args:
-        samples: (n, C, H, W) in [0, 1].
-        classes: (n,), of a conditional model's samples.
-    """
+    """A PNG of the first 64 samples (n, C, H, W) in [0, 1]; of a conditional model, whose samples
+    have classes (n,), of a row a class."""
     if classes is None:
-        return pixel_bytes(sheet(samples[: SIDE * SIDE]))
-    lines = [
-        sheet(samples[classes == label][:OF_CLASS], rows=1, columns=OF_CLASS)
-        for label in np.unique(classes)
-    ]
-    return pixel_bytes(np.concatenate(lines))
+        return pixel_bytes(sheet(samples[: SIDE * SIDE], SIDE, SIDE))
+    rows = [sheet(samples[classes == of][:OF_CLASS], 1, OF_CLASS) for of in np.unique(classes)]
+    return pixel_bytes(np.concatenate(rows))
 
 
-def reference_sheet(splits: Splits) -> np.ndarray:
-    """The first 64 test images as a sheet, (8 H, 8 W, C) uint8."""
-    return sheet(to_float(splits.test, limit=SIDE * SIDE))
-
-
-def sheet(images: Tensor, rows: int = SIDE, columns: int = SIDE) -> np.ndarray:
-    """Images in [0, 1] in rows, black where there are none: (rows H, columns W, C)."""
+def sheet(images: Tensor, rows: int, columns: int) -> np.ndarray:
+    """Images in [0, 1] in rows, black where there are none: (rows H, columns W, C) uint8."""
     whole = rounded_images(images.detach().cpu().float().nan_to_num()).numpy()
     missing = rows * columns - len(whole)
     whole = np.concatenate([whole, np.zeros((missing, *whole.shape[1:]), np.uint8)])

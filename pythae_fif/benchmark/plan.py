@@ -1,20 +1,19 @@
 """An experiment expanded into the specifications of its runs, and all runs that compare with it."""
 
-import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
 from pydantic import ValidationError
 
-from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.config import Experiment, Where
+from pythae_fif.benchmark.image_run import ImageSpec, training_config
 from pythae_fif.benchmark.models import names_in
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
-from pythae_fif.errors import ConfigError, did_you_mean, one_line
-from pythae_fif.lazy import import_named
+from pythae_fif.errors import ConfigError, one_line
 from pythae_fif.runs.store import Store
 from pythae_fif.validation import as_config_error
+
+SHARED = {"dataset", "arch", "image_size", "extractor", "profile"}
 
 
 def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:
@@ -26,35 +25,40 @@ def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:
     """
     plan: list[ImageSpec] = []
     for name in experiment.models:
-        of_data, entry = _of_data(experiment, name, splits), experiment.entries[name]
+        entry = experiment.entry_of(name)
+        _check(experiment, name, splits)
+        of_data = {"condition_dim": splits.classes} if entry.conditional else {}
         for number, varied in enumerate(experiment.configurations_of(name)):
-            first = ImageSpec(
-                dataset=experiment.dataset,
-                arch=experiment.arch,
-                model=name,
-                classes=entry.classes,
-                parameters={**experiment.fixed_of(name), **of_data, **varied},
-                varied=list(varied),
-                latent_dim=experiment.latent_dim_of(name),
-                image_size=experiment.image_size,
-                extractor=experiment.extractor,
-                profile=experiment.profile,
-                settings=experiment.settings_of(name, len(splits.train)),
-                data_hash=splits.content_hash,
-                labels_hash=splits.labels_hash if of_data else None,
-                samplers=entry.samplers_of(experiment.samplers),
-                where=experiment.where,
-            )
-            _check_buildable(first, splits.input_dim, networks=number == 0)
+            try:
+                first = ImageSpec(
+                    **experiment.model_dump(include=SHARED),
+                    model=name,
+                    classes=entry.classes,
+                    parameters={**entry.fixed, **of_data, **varied},
+                    varied=list(varied),
+                    latent_dim=experiment.latent_dim_of(name),
+                    settings=experiment.settings_of(name, len(splits.train)),
+                    data_hash=splits.content_hash,
+                    labels_hash=splits.labels_hash if of_data else None,
+                    samplers=entry.samplers_of(experiment.samplers),
+                    where=Where(**experiment.model_dump(include={*Where.model_fields})),
+                )
+                training_config(first)
+                build = first.configure if number else first.build  # networks take a while
+                build(splits.input_dim)
+            except ValidationError as error:
+                raise as_config_error(error, f"model {name}", None) from error
+            except Exception as error:  # the user's own function of networks raises anything
+                raise ConfigError(f"model {name}: {one_line(error)}") from error
             plan += [first.model_copy(update={"seed": seed}) for seed in experiment.seeds]
     return plan
 
 
-def _of_data(experiment: Experiment, name: str, splits: Splits) -> dict[str, Any]:
-    """The hyper-parameters that the data give a model, which they are checked to serve."""
-    entry = experiment.entries[name]
+def _check(experiment: Experiment, name: str, splits: Splits) -> None:
+    """Refuses a model that does not go with the data, or with the samplers that are asked."""
+    entry, dataset = experiment.entries[name], experiment.dataset
     if entry.images_only and len(splits.input_dim) == 1:
-        raise ConfigError(f"model {name} takes images alone, and {experiment.dataset} is rows")
+        raise ConfigError(f"model {name} takes images alone, and {dataset} is rows")
     if not entry.samplers_of(experiment.samplers):
         raise ConfigError(
             f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it has "
@@ -62,29 +66,9 @@ def _of_data(experiment: Experiment, name: str, splits: Splits) -> dict[str, Any
         )
     if entry.conditional and splits.labels is None:
         raise ConfigError(
-            f"model {name} is told class labels, and {experiment.dataset} has none: they are the "
-            "names of subfolders, or `train_labels` of an .npz file"
+            f"model {name} is told class labels, and {dataset} has none: they are the names of "
+            "subfolders, or `train_labels` of an .npz file"
         )
-    return {"condition_dim": splits.classes} if entry.conditional else {}
-
-
-def _check_buildable(spec: ImageSpec, input_dim: tuple[int, ...], networks: bool) -> None:
-    """Builds the configuration and perhaps the networks, to ask whether they can be built."""
-    where, config_class = f"model {spec.model}", None
-    try:
-        config_class = import_named(spec.classes.config)
-        known = [field.name for field in dataclasses.fields(config_class) if field.init]
-        if unknown := [key for key in spec.parameters if key not in known]:
-            # Pythae's classes would drop it.
-            raise ValueError(f"unknown key {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
-        config_class(input_dim=input_dim, latent_dim=spec.latent_dim, **spec.parameters)
-        if networks:
-            import_named(spec.classes.trainer)
-            spec.build(input_dim)
-    except ValidationError as error:
-        raise as_config_error(error, where, config_class) from error
-    except Exception as error:  # the user's own function of networks raises anything
-        raise ConfigError(f"{where}: {one_line(error)}") from error
 
 
 def leaderboard(

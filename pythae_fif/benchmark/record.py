@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
@@ -14,12 +15,10 @@ from pythae_fif.training.progress import EpochRow
 if TYPE_CHECKING:
     from pythae_fif.benchmark.image_run import ImageSpec
 
-SCORES = "scores"
-
 
 def score_file(sampler: str) -> str:
     """The record of a sampler's scores: where it is, they are done."""
-    return f"{SCORES}/{sampler}.json"
+    return f"scores/{sampler}.json"
 
 
 class Training(BaseModel):
@@ -96,18 +95,8 @@ class ImageResult:
         """
         training = store.record(spec, "training.json", Training)
         evaluation = store.record(spec, "evaluation.json", Evaluation)
-        scores = {
-            name.removeprefix(f"{SCORES}/").removesuffix(".json"): record
-            for name in store.names(spec, SCORES)
-            if (record := store.record(spec, name, Scores)) is not None
-        }
+        found = {name: store.record(spec, name, Scores) for name in store.names(spec, "scores")}
+        scores = {Path(name).stem: record for name, record in found.items() if record is not None}
         if training is None or evaluation is None or not scores:
             return None
         return cls(spec, training, evaluation, scores)
-
-    @property
-    def dirty(self) -> bool:
-        """Whether code that no revision holds had a part in it."""
-        made = [self.training.provenance, self.evaluation.provenance]
-        made += [record.provenance for record in self.scores.values()]
-        return any(provenance.git_dirty for provenance in made)

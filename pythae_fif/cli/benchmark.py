@@ -43,7 +43,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     todo = [spec for spec in asked if not store.is_done(spec)]
     if todo:
         with console.stage(f"preparing extractor {experiment.extractor}"):
-            extractor = extractor_of(experiment.extractor, splits, experiment.where)
+            extractor = extractor_of(experiment.extractor, splits, experiment)
             extractor(to_float(splits.test, limit=2))
     on_clock = experiment.in_use.wall_clock is not None and not torch.cuda.is_available()
     if on_clock and engine == LocalEngine():  # such runs do not share a processor
@@ -107,9 +107,9 @@ def _report(
     missing = sum(not store.is_done(spec) for spec in plan)
     below = store.root / "reference"
     others = (splits, missing, Store(below) if below.is_dir() else None)
-    from pythae_fif.reports.report import build_report, write_report  # they take seconds
+    from pythae_fif.reports.report import Report  # it takes seconds
 
-    console.print(build_report(experiment, results, *others).terminal())
-    *_, page = write_report(build_report(experiment, everything, *others), store)
+    console.print(Report(experiment, results, *others).terminal())
+    *_, page = Report(experiment, everything, *others).write(store)
     console.say(f"written: {page}")
     return page.resolve().as_uri()

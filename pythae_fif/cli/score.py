@@ -11,8 +11,8 @@ from pythae.models import AutoModel, BaseAE
 from pythae.samplers import NormalSampler
 from torch import Tensor
 
+from pythae_fif.benchmark.config import AtLeastTen, ExtractorName, Seed
 from pythae_fif.benchmark.image_run import ImageSpec
-from pythae_fif.benchmark.settings import AtLeastTen, ExtractorName, Seed
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
 from pythae_fif.data.images import decode_files, find_images, read_npz, to_uint8

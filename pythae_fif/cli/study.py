@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pythae_fif.benchmark.settings import Seed
+from pythae_fif.benchmark.config import Seed
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import ENGINE_FLAGS, ENGINES, USUAL, CommonFlags, Parser
 from pythae_fif.data.names import DataOptions

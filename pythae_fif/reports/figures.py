@@ -11,7 +11,7 @@ import pandas
 from PIL import Image
 
 from pythae_fif.benchmark.models import GRID_FLAGS
-from pythae_fif.benchmark.pictures import OF_CLASS, reference_sheet
+from pythae_fif.benchmark.pictures import OF_CLASS
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.files import stored
@@ -43,26 +43,24 @@ def figures_of(
 ) -> Iterator[Figure]:
     """Draws those that there is something to draw of.
 
-    Args:
-        frame, table: Of :func:`~pythae_fif.reports.frame.score_frame` and `chosen_frame`.
-        results: The runs.
-        store: Where their pictures are.
-        splits: The data; None draws no samples.
+    Of the frames of :func:`~pythae_fif.reports.frame.score_frame` and `chosen_frame`, and of the
+    pictures of the runs in a store; without `splits`, which are the data, no samples.
     """
     if splits is not None and splits.columns is None:
-        size = splits.test.shape[2:]
-        lines = _samples(table, {of.spec.run_id: of for of in results}, store, size)
+        test = {"test images": _line(splits.test[:MOST].transpose(0, 2, 3, 1))}
+        size, runs = splits.test.shape[2:], {of.spec.run_id: of for of in results}
+        every = dict(_samples(table, runs, store, size))
         models = table[table["learned"]].sort_values("frechet_val")["model"]
         first = list(dict.fromkeys([*models[models == "fif"], *models]))[:BEST]
-        test = {"test images": _line(_images(reference_sheet(splits), size))}
-        best = {name: line for model in first for name, line in lines.get(model, {}).items()}
-        every = {name: line for of_model in lines.values() for name, line in of_model.items()}
+        best = sorted((of for of in every if of[0] in first), key=lambda of: first.index(of[0]))
         if best:
             shows = "Test images, and unselected samples of FIF and the models of lowest distance"
-            yield Figure("best.webp", shows, _sheet(test | best))
+            lines = test | {label: every[model, label] for model, label in best}
+            yield Figure("best.webp", shows, _sheet(lines))
         if len(every) > len(best):
             shows = "Unselected samples of every model's chosen configuration (figure 11)"
-            yield Figure("samples.webp", shows, _sheet(test | every))
+            lines = test | {label: line for (_, label), line in every.items()}
+            yield Figure("samples.webp", shows, _sheet(lines))
     distance = first_scores(results).distance_name
     if beta := _beta(frame, distance):
         shows = (
@@ -74,29 +72,24 @@ def figures_of(
 
 def _samples(
     table: pandas.DataFrame, runs: Mapping[str, ImageResult], store: Store, size: Sequence[int]
-) -> dict[str, dict[str, np.ndarray]]:
-    """Model -> name -> line of images, of every sampler that has a sheet."""
-    lines: dict[str, dict[str, np.ndarray]] = {}
-    for row in table.itertuples():
+) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
+    """Model and label, and a line of samples, of every sampler that has a sheet."""
+    height, width = size
+    order = list(dict.fromkeys(table["model"]))
+    for row in table.sort_values(
+        "model", key=lambda of: of.map(order.index), kind="stable"
+    ).itertuples():
         spec = runs[row.run_ids.split()[0]].spec
         content = store.read(spec, name := f"samples-{row.sampler}.png")
         if content is None:
             continue
         with stored(f"draw {store.folder(spec) / name}"), Image.open(io.BytesIO(content)) as image:
-            images = _images(np.asarray(image.convert("RGB")), size)
+            sheet = np.asarray(image.convert("RGB"))
+        grid = sheet.reshape(-1, height, sheet.shape[1] // width, width, 3).swapaxes(1, 2)
         if spec.labels_hash is not None:  # a row a class: one image of each, in turn
-            by_class = images.reshape(-1, OF_CLASS, *images.shape[1:])
-            images = by_class.swapaxes(0, 1).reshape(images.shape)
+            grid = grid.reshape(-1, OF_CLASS, height, width, 3).swapaxes(0, 1)
         label = f"{row.label}, {SAMPLERS[row.sampler].label}"
-        lines.setdefault(row.model, {})[label] = _line(images)
-    return lines
-
-
-def _images(sheet: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """The images of a sheet, (n, H, W, 1 or 3)."""
-    height, width = size
-    grid = sheet.reshape(-1, height, sheet.shape[1] // width, width, *sheet.shape[2:] or (1,))
-    return grid.swapaxes(1, 2).reshape(-1, height, width, grid.shape[-1])
+        yield (row.model, label), _line(grid.reshape(-1, height, width, 3))
 
 
 def _line(images: np.ndarray) -> np.ndarray:

@@ -15,8 +15,7 @@ from pythae_fif.reports.frame import LEVEL
 from pythae_fif.sampling import SAMPLERS
 
 DASH = "–"
-TEXTS = ("Model", "Sampler", "chosen configuration")  # headings of columns that are no numbers
-ROLES = ("prior", "gaussian", "gmm")  # what the codes of the first table are drawn from
+NUMBER = rf"[-+]?\d|nan\b|-?inf\b|{DASH}"  # how a cell begins that is a number, or would be one
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,11 @@ class Table:
     ranks: Mapping[str, "pandas.Series[int]"] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
+    @property
+    def of_numbers(self) -> list[bool]:
+        """Whether each column holds numbers alone, which stand to the right."""
+        return [bool(cells.str.match(NUMBER).all()) for _, cells in self.cells.items()]
+
     def marked(self, escape: Callable[[str], str], best: str, second: str) -> pandas.DataFrame:
         """Escaped cells, in these formats where they are the lowest or second lowest."""
         forms = {0: "{}", 1: best, 2: second, LEVEL: "{} ="}
@@ -47,7 +51,7 @@ class Table:
     def to_markdown(self) -> str:
         """A table of pipes."""
         cells = self.marked(_markdown, "**{}**", "<u>{}</u>")
-        rule = ["---" if heading in TEXTS else "--:" for heading in self.cells]
+        rule = ["--:" if right else "---" for right in self.of_numbers]
         lines = [cells.columns, rule, *cells.itertuples(index=False)]
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         notes = "".join(f"* {_markdown(note)}\n" for note in self.notes)
@@ -56,14 +60,10 @@ class Table:
     def to_latex(self) -> str:
         r"""With booktabs, to be put in by `\input`."""
         cells = self.marked(_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
-        form = "".join("l" if heading in TEXTS else "r" for heading in self.cells)
+        form = "".join("r" if right else "l" for right in self.of_numbers)
         notes = [rf"{_latex(note)}\par" for note in self.notes]
         table = cells.to_latex(index=False, column_format=form, escape=False)
         return "\n".join([table, r"\par\medskip{\footnotesize", *notes, "}"]) + "\n"
-
-    def to_html(self) -> pandas.DataFrame:
-        """The cells and headings as HTML, for the page's template."""
-        return self.marked(html_of, "<b>{}</b>", "<u>{}</u>")
 
 
 def _markdown(text: str) -> str:
@@ -115,21 +115,14 @@ def _pairs(table: pandas.DataFrame, *names: str) -> list[str]:
     return [DASH if DASH in pair else " / ".join(pair) for pair in pairs]
 
 
-def _reference(differences: "pandas.Series[float]") -> list[str]:
-    """How far scores are from those of the same runs elsewhere."""
-    words = {"0.0%": "same", "inf%": "other extractor"}
-    return [words.get(text, text) for text in formatted(differences, ".1%")]
-
-
 def overview(table: pandas.DataFrame, distance: str) -> Table:
     """A row a model in the order of its distance from the prior: at most seven columns."""
     role = table["sampler"].where(table["sampler"] != table["prior"], "prior")
     wide = table.assign(role=role).pivot(index="model", columns="role")
-    found = [name for name in ROLES if name in set(role)] or list(dict.fromkeys(role))[:3]
+    found = sorted(set(role), key=["prior", *SAMPLERS].index)[:3]
     wide = wide.sort_values([("frechet_test", name) for name in found], kind="stable")
-    rows = table.groupby("model").first().loc[wide.index].reset_index()
-    rows["learned"] = table.groupby("model")["learned"].all().loc[wide.index].to_numpy()
-    cells, ranks = {"Model": _names(rows)}, {}
+    rows = table.sort_values("learned", kind="stable").groupby("model").first().loc[wide.index]
+    cells, ranks = {"Model": list(rows["label"])}, {}
     for name in found:
         heading = "prior ↓" if name == "prior" else f"{SAMPLERS[name].label} ↓"
         cells[heading] = list(map(number, wide["frechet_test", name], wide["spread", name]))
@@ -137,27 +130,22 @@ def overview(table: pandas.DataFrame, distance: str) -> Table:
     cells["recon. ↓"] = formatted(rows["reconstruction_mse"], ".4f")
     cells["train s"] = formatted(rows["training_seconds"], ".0f")
     if "reference" in table:
-        cells["ref"] = _reference(wide["reference"].max(axis=1))
+        words = {"0.0%": "same", "inf%": "other extractor"}
+        differences = formatted(wide["reference"].max(axis=1), ".1%")
+        cells["ref"] = [words.get(text, text) for text in differences]
     title = f"{distance} to test data, by what codes are drawn from"
     return Table(title, pandas.DataFrame(cells), ranks)
-
-
-def _names(table: pandas.DataFrame) -> list[str]:
-    """Labels of models, with a dagger for those that did not learn."""
-    return list(table["label"] + table["learned"].map({True: "", False: " †"}))
 
 
 def score_table(table: pandas.DataFrame, distance: str, score: str | None) -> Table:
     """All scores, a row a model and sampler, with what distance and score are called."""
     test = f"{distance} test ↓"
     cells = {
-        "Model": _names(table),
+        "Model": table["label"],
         "Sampler": [SAMPLERS[name].label for name in table["sampler"]],
         test: list(map(number, table["frechet_test"], table["spread"])),
         "validation ↓": list(map(number, table["frechet_val"])),
-        f"{score} ↑" if score else "score": list(
-            map(number, table["score"], table["score_spread"])
-        ),
+        f"{score or 'score'} ↑": list(map(number, table["score"], table["score_spread"])),
         "KD × 10³ ↓": formatted(1000 * table["kernel"], ".2f"),
         "prec. / recall ↑": _pairs(table, "precision", "recall"),
         "dens. / cov. ↑": _pairs(table, "density", "coverage"),
@@ -167,8 +155,6 @@ def score_table(table: pandas.DataFrame, distance: str, score: str | None) -> Ta
         "parameters": formatted(table["parameters"], ",.0f"),
         "train s": formatted(table["training_seconds"], ".0f"),
     }
-    if "reference" in table:
-        cells["reference"] = _reference(table["reference"])
     tried = table["candidates"].map(lambda count: f" (of {count})" if count > 1 else "")
     cells["chosen configuration"] = list(table["configuration"] + tried)
     return Table("All scores", pandas.DataFrame(cells), {test: table["rank"]})

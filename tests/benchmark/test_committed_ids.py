@@ -65,22 +65,13 @@ def test_every_run_of_the_plan_is_committed(dataset, flags, file, shape, runs, c
 
 
 def test_every_committed_run_has_its_records(committed):
-    """But for one that failed: 336 runs with 914 scores were carried over."""
+    """But for one that failed; some are of an architecture, or a setting, that left the package."""
     stores = [Store(REFERENCE), Store(REFERENCE / "beta")]
     found = [ImageResult.read(store, spec) for store in stores for spec in store.specs(ImageSpec)]
     results = [result for result in found if result is not None]
     assert (len(found), len(results)) == (336, 335)
     assert sum(len(result.scores) for result in results) == 914
     assert all(result.training.result.log for result in results)
-
-
-@pytest.mark.parametrize("arch", ["vit", "resnet"])
-def test_runs_of_what_is_gone_are_read(arch, committed):
-    """An architecture, and a model's setting, that have left the package."""
-    gone = [
-        s for s in committed if (s.arch == "vit" or "whiten" in s.parameters) and s.arch == arch
-    ]
-    assert gone and all(ImageResult.read(Store(REFERENCE), spec) for spec in gone)
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist"])

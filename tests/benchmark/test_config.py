@@ -9,14 +9,12 @@ from support.experiments import plan_of, tiny
 from pythae_fif.benchmark.config import length_of, load_experiment
 from pythae_fif.benchmark.image_run import training_config
 from pythae_fif.benchmark.models import (
-    ModelEntry,
     configs_dir,
     names_in,
     read_entry,
 )
 from pythae_fif.errors import ConfigError
 from pythae_fif.sampling import SAMPLERS
-from pythae_fif.validation import parse_duration
 
 TABLE2 = configs_dir() / "experiments" / "table2.yaml"
 
@@ -39,9 +37,9 @@ def test_durations(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "5", "0s", "-5h", "5d", "1.2.3s", "5s5h"])
-def test_no_durations(text):
-    with pytest.raises(ConfigError, match="is no duration"):
-        parse_duration(text)
+def test_no_durations(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"wall.clock.* is no duration"):
+        tiny(tmp_path, {"wall_clock": text})
 
 
 def test_wall_clock_takes_the_place_of_epochs(tmp_path):
@@ -49,12 +47,8 @@ def test_wall_clock_takes_the_place_of_epochs(tmp_path):
     assert (spec.settings.wall_clock, spec.settings.epochs) == (90, None)
     ids = [plan_of(tmp_path, {"wall_clock": text})[0].run_id for text in ("90s", "1m30s", "91s")]
     assert ids[0] == spec.run_id == ids[1] != ids[2]
-    with pytest.raises(ConfigError, match=r"wall.clock.*'90' is no duration"):
-        tiny(tmp_path, {"wall_clock": "90"})
-    with pytest.raises(ConfigError, match="give epochs, or wall_clock"):
-        tiny(tmp_path, wall_clock="90s")
-    with pytest.raises(ConfigError, match=r"quick: give epochs, or wall_clock, or steps, and only"):
-        load_experiment("digits", {"epochs": 3, "wall_clock": "5s"})
+    with pytest.raises(ConfigError, match="tiny: give epochs or steps"):
+        tiny(tmp_path, steps=3)
 
 
 @pytest.mark.parametrize(("size", "epochs"), [(500, 400), (480, 400), (50, 2000), (300_000, 1)])
@@ -62,11 +56,19 @@ def test_steps_make_as_many_epochs_as_the_data_need(size, epochs):
     """Their number alone is in the id of a run."""
     flags = {"data": "a.npz", "models": ["ae"]}
     experiment = load_experiment("npz", flags)
-    assert length_of(experiment.in_use) == "2,000 steps"
+    assert length_of(experiment.in_use) == "2,000 steps or 10 min"
     settings = experiment.settings_of("ae", size)
-    assert settings.epochs == epochs and "steps" not in settings.to_dict()
-    asked = load_experiment("npz", {**flags, "epochs": 3})
-    assert asked.in_use.steps is None and asked.settings_of("ae", size).epochs == 3
+    assert (settings.epochs, settings.wall_clock) == (epochs, 600)
+    assert "steps" not in settings.model_dump()
+
+
+@pytest.mark.parametrize(
+    "asked", [{"epochs": 3}, {"wall_clock": 5}, {"epochs": 3, "wall_clock": 5}]
+)
+def test_what_is_asked_takes_the_place_of_steps_and_clock(asked):
+    used = load_experiment("npz", {"data": "a.npz", **asked}).in_use
+    found = {"epochs": used.epochs, "wall_clock": used.wall_clock, "steps": used.steps}
+    assert {key: of for key, of in found.items() if of is not None} == asked
 
 
 def test_settings_and_grid_of_one_model(tmp_path):
@@ -79,21 +81,19 @@ def test_settings_and_grid_of_one_model(tmp_path):
             plan_of(tmp_path, {"models": [model]}, models={model: {"fixed": {"betta": 2.0}}})
 
 
-WRONG = [
-    ({"models": {"ae": {"batch_size": "abc"}}}, "ae: batch_size='abc': should be a valid integer"),
-    (
-        {"models": {"ae": {"learning_rate": -1}}},
-        "ae: learning_rate=-1: should be greater than 0",
-    ),
-    ({"models": {"fif": {"epoch": 7}}}, "unknown key 'epoch'"),
-    ({"models": {"fif": {"fixed": [1]}}}, r"fif: fixed=\[1\]: should be a valid dictionary"),
-    ({"models": {"fif": {"grid": {"beta": [5, 5.0]}}}}, "none twice"),
-    ({"learning_rate": math.nan}, "learning_rate=nan"),
-    ({"num_samples": 9}, "profiles: tiny: num_samples=9"),
-]
-
-
-@pytest.mark.parametrize(("profile", "message"), WRONG, ids=str)
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ({"models": {"ae": {"batch_size": "abc"}}}, "ae: batch_size='abc': should be a valid int"),
+        ({"models": {"ae": {"learning_rate": -1}}}, "learning_rate=-1: should be greater than 0"),
+        ({"models": {"fif": {"epoch": 7}}}, "unknown key 'epoch'"),
+        ({"models": {"fif": {"fixed": [1]}}}, r"fif: fixed=\[1\]: should be a valid dictionary"),
+        ({"models": {"fif": {"grid": {"beta": [5, 5.0]}}}}, "none twice"),
+        ({"learning_rate": math.nan}, "learning_rate=nan"),
+        ({"num_samples": 9}, "profiles: tiny: num_samples=9"),
+    ],
+    ids=str,
+)
 def test_wrong_values_of_a_profile(tmp_path, profile, message):
     with pytest.raises(ConfigError, match=message):
         tiny(tmp_path, **profile)
@@ -133,9 +133,9 @@ def test_flags_go_over_the_profile_and_over_what_it_has_for_one_model():
         assert given.configurations_of(model) == usual.configurations_of(model)
 
 
-def test_a_part_of_a_profile_keeps_the_rest_and_numbers_need_no_point(tmp_path):
+def test_a_part_of_a_profile_keeps_the_rest(tmp_path):
     file = tmp_path / "own.yaml"
-    file.write_text("profiles: {quick: {wall_clock: 5s, learning_rate: 1e-3}}")
+    file.write_text("profiles: {quick: {wall_clock: 5s, learning_rate: 0.001}}")
     changed = {"wall_clock": 5, "epochs": None, "learning_rate": 0.001}
     usual = load_experiment("digits", {}).in_use.model_dump()
     assert load_experiment("digits", {}, file).in_use.model_dump() == usual | changed
@@ -164,27 +164,6 @@ def test_all_models_and_all_samplers():
 
 
 @pytest.mark.parametrize(
-    ("model", "asked", "expected"),
-    [
-        ("ae", ["gmm", "two_stage"], ["gmm"]),
-        ("vae", ["two_stage", "maf"], ["two_stage", "maf"]),
-        ("vamp", ["normal", "vamp", "gmm"], ["vamp", "gmm"]),
-        ("svae", ["gmm", "maf"], []),
-        ("vqvae", list(SAMPLERS), ["normal", "gaussian", "gmm", "pixelcnn"]),
-    ],
-)
-def test_a_model_gets_the_samplers_that_make_sense_for_it(model, asked, expected):
-    assert read_entry(model).samplers_of(asked) == expected
-
-
-def test_what_a_model_file_leaves_out():
-    required = {"label": "A", "model": "a.A", "config": "a.AConfig", "source": "ours"}
-    for variational, more in ((False, []), (True, ["two_stage"])):
-        entry = ModelEntry(**required, variational=variational)
-        assert entry.samplers == ["normal", "gaussian", "gmm", "maf", "iaf", *more]
-
-
-@pytest.mark.parametrize(
     ("change", "part"),
     [
         ({"samplers": ["normale"]}, "did you mean 'normal'"),
@@ -209,13 +188,10 @@ def test_bad_model_file(tmp_path, change, part):
         ("profiles: {swift: {epochs: 3}}", ["own.yaml", "swift", "batch_size: field required"]),
         ("profiles: 3", ["own.yaml", "profiles=3", "dict"]),
         ("latent_dim: .nan", ["own.yaml", "latent_dim=nan", "valid integer"]),
-        ("models: fif", ["models", "list", "'fif'"]),
         ("models: [fi]", ["'fi' is unknown", "did you mean 'fif'"]),
         ("models: []", ["own.yaml", "models", "at least one"]),
         ("seeds: [1, 1]", ["own.yaml", "seeds", "none twice"]),
         ("arch: convnt", ["own.yaml", "arch='convnt'", "did you mean 'convnet'"]),
-        ("extractor: pixel", ["own.yaml", "extractor='pixel'", "did you mean 'pixels'"]),
-        ("samplers: [normale]", ["own.yaml", "'normale'", "did you mean 'normal'"]),
         ("profile: quic", ["own.yaml", "profile 'quic'", "did you mean 'quick'"]),
         ("beta: [3]\nmodels: [ae]", ["beta", "model fif"]),
         ("- a", ["own.yaml", "mapping"]),

@@ -8,9 +8,9 @@ import torch
 from pythae.models import AutoModel
 from support.trainings import Killed, assert_same_weights, kill_at
 
+from pythae_fif.benchmark.config import Settings
 from pythae_fif.benchmark.image_run import ImageSpec, trainer_of
 from pythae_fif.benchmark.models import names_in, read_entry
-from pythae_fif.benchmark.settings import Settings
 from pythae_fif.sampling.models import embed
 from pythae_fif.sampling.samplers import generate
 

@@ -193,7 +193,7 @@ def test_wrong_options_are_one_line(options, change, said):
 def test_protocols_are_those_of_table_five(archive, name):
     options = StudyOptions(archive, data_root=str(archive), dataset=name, profile="paper")
     loaded = Table.load(options)
-    cells = published(5).query("dataset == @name").set_index("metric").value
+    cells = published(5).query("dataset == @name").set_index("metric").text.astype(float)
     assert loaded.profile.epochs == cells["epochs"]
     assert loaded.latent_dim == cells["latent_dim"]
     assert loaded.profile.learning_rates == [3e-4 if name == "hepmass" else 1e-4]
