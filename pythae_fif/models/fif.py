@@ -32,7 +32,6 @@ from pythae_fif.volume_change import (
     volume_surrogate,
 )
 from pythae_fif.volume_change.loss import (
-    FIFLoss,
     Map,
     Surrogate,
     SurrogateOutput,
@@ -143,11 +142,8 @@ class FIF(InjectiveFlow):
 
         Returns:
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
-            batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In training mode also
-            ``code_square``, the mean of `|z|^2 / d`, and ``code_trace``, the estimate of
-            tr f'(x) g'(z) / d, which are equal on average where training rests, see
-            :func:`~pythae_fif.volume_change.fif_loss`. In evaluation mode ``loss`` and ``nll_loss``
-            are computed when they are first read, without gradient.
+            batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In evaluation mode ``loss`` and
+            ``nll_loss`` are computed when they are first read, without gradient.
         """
         x = self._typed(inputs["data"])
         given = self._condition(inputs.get("labels") if self.condition_dim else None, x)
@@ -169,7 +165,6 @@ class FIF(InjectiveFlow):
             nll_loss=loss.nll,
             recon_x=loss.x_hat,
             z=loss.z,
-            **self._watched(loss),
         )
 
     def networks_at(self, condition: Tensor | None = None) -> tuple[Map, Map]:
@@ -233,12 +228,6 @@ class FIF(InjectiveFlow):
         size = math.ceil(share * len(x)), config.latent_dim, config.hutchinson_samples
         kind: Any = config.hutchinson_kind
         return sample_hutchinson(*size, kind=kind, device=x.device, dtype=x.dtype)
-
-    def _watched(self, loss: FIFLoss) -> dict[str, Tensor]:
-        """What a training log has beside the losses."""
-        z = loss.z.detach().to(loss.volume.dtype)
-        trace = -loss.volume.detach() / z.shape[1]
-        return {"code_square": z.square().mean(), "code_trace": trace}
 
     # ------------------------------------------------------------------ of an evaluation
 

@@ -20,7 +20,6 @@ from pythae_fif.models.fif import FIF
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change.loss import (
-    FIFLoss,
     Map,
     Surrogate,
     SurrogateOutput,
@@ -117,9 +116,6 @@ class RectangularFlow(FIF):
             return out
 
         return surrogate
-
-    def _watched(self, loss: FIFLoss) -> dict[str, Tensor]:
-        return {}
 
 
 @torch.no_grad()

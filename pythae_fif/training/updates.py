@@ -13,9 +13,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-WATCHED = ("code_square", "code_trace")
-"""What is logged beside the losses, of models whose output in training has it."""
-
 NETWORKS = {
     "encoder_": ["encoder"],
     "decoder_": ["decoder"],
@@ -68,8 +65,7 @@ class Optimizers:
         """The losses of a batch by their names in the log, as of an `EpochRow`, detached."""
         values = {f"{prefix}loss": output[f"{prefix}loss"].detach() for prefix in self._optimizers}
         first, *others = values.values()
-        watched = {name: output[name].detach() for name in WATCHED if name in output}
-        return {"loss": sum(others, first)} | values | watched
+        return {"loss": sum(others, first)} | values
 
     def step(self, output: ModelOutput) -> None:
         """One step of all optimizers that take part in it, on the losses of a batch."""

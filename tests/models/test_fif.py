@@ -94,20 +94,10 @@ def test_a_decoder_is_trained_beside_a_frozen_encoder(way):
     assert fif.decoder.weight.grad is not None
 
 
-@pytest.mark.parametrize("jacobian_at", ["data", "reconstruction"])
-def test_the_output_in_training_says_how_far_it_is_from_rest(jacobian_at):
-    fif = model(noise=0.0, hutchinson_samples=3, jacobian_at=jacobian_at, beta=7.0).train()
-    out = fif({"data": images()})
+def test_the_output_in_training():
+    out = model(beta=7.0).train()({"data": images()})
     torch.testing.assert_close(out.loss, out.nll_loss + 7.0 * out.recon_loss)
     assert out.recon_x.shape == (40, *SHAPE) and out.z.shape == (40, 3)
-    assert not out.code_square.requires_grad and not out.code_trace.requires_grad
-    torch.testing.assert_close(out.code_square, out.z.detach().square().sum(1).mean() / 3)
-    at = out.recon_x if jacobian_at == "reconstruction" else images()
-    with torch.no_grad():
-        f = encoder_jacobian(lambda x: fif.encoder(x).embedding, at)
-        g = decoder_jacobian(lambda z: fif.decoder(z).reconstruction, out.z)
-    trace = (f.flatten(2) @ g.flatten(1, -2)).diagonal(0, 1, 2).sum(1).mean()
-    torch.testing.assert_close(out.code_trace, trace / 3, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("fraction", [0.25, 0.3, 1.0])
