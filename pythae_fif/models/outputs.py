@@ -25,14 +25,14 @@ def as_data(x: Any, model: Any) -> Tensor:
     """
     name, dim = model.model_name, model.model_config.input_dim
     like = next(model.parameters())
-    x = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x), device=like.device)
-    if not x.is_floating_point():
+    data: Tensor = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x), device=like.device)
+    if not data.is_floating_point():
         raise DataError(
-            f"{name}: data must be floating-point numbers as in training, not {x.dtype}"
+            f"{name}: data must be floating-point numbers as in training, not {data.dtype}"
         )
-    if dim is not None and tuple(x.shape[1:]) != tuple(dim):
-        raise DataError(f"{name}: data of shape {tuple(x.shape)} for input_dim={tuple(dim)}")
-    return x.to(like.dtype)
+    if dim is not None and tuple(data.shape[1:]) != tuple(dim):
+        raise DataError(f"{name}: data of shape {tuple(data.shape)} for input_dim={tuple(dim)}")
+    return data.to(like.dtype)
 
 
 def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | None:
