@@ -1,7 +1,6 @@
 """One training loop, with a log, checkpoints that resume exactly, budgets, and a bar."""
 
 __all__ = [
-    "BatchLoader",
     "EpochRow",
     "FIFTrainer",
     "FIFTrainerConfig",
@@ -16,7 +15,6 @@ from typing import Any
 from pythae.trainers import BaseTrainer
 
 from pythae_fif.training.config import FIFTrainerConfig
-from pythae_fif.training.loader import BatchLoader
 from pythae_fif.training.precision import keep_freed_memory
 from pythae_fif.training.progress import EpochRow, OnEpoch, TrainingResult
 from pythae_fif.training.terminal import quiet_pythae

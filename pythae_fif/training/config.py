@@ -1,11 +1,10 @@
 """`FIFTrainerConfig`, and what a training is checked for before it starts."""
 
-__all__ = ["FIFTrainerConfig", "config_for", "training_digest"]
+__all__ = ["FIFTrainerConfig", "config_for"]
 
 import copy
 from typing import Any
 
-import torch
 from pydantic import Field
 from pythae.models import RHVAE as PythaesRHVAE
 from pythae.models import BaseAE
@@ -13,7 +12,6 @@ from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.files import digest
 from pythae_fif.training.precision import Precision
 from pythae_fif.validation import config_dataclass
 
@@ -47,21 +45,10 @@ def config_for(
         ConfigError, DataError: The model cannot be trained as it should.
     """
     config = copy.deepcopy(config) if config is not None else FIFTrainerConfig()
-    if config.world_size > 1 and torch.distributed.is_torchelastic_launched():
-        raise ConfigError(
-            "FIFTrainer trains in one process; under torchrun give Pythae's TrainingPipeline a "
-            "BaseTrainerConfig"
-        )
     if config.amp or config.steps_saving or config.steps_predict:
-        raise ConfigError(
-            "amp, steps_saving and steps_predict do nothing in FIFTrainer, which has precision= "
-            "and checkpoint_every_seconds="
-        )
+        raise ConfigError("amp, steps_saving and steps_predict do nothing in FIFTrainer")
     if isinstance(model, PythaesRHVAE) and "_extra_state" not in model.state_dict():
-        raise ConfigError(
-            "the metric of Pythae's RHVAE is not in its state_dict and would be lost: use "
-            "pythae_fif.baselines.RHVAE, which is the same model"
-        )
+        raise ConfigError("Pythae's RHVAE saves no metric: use pythae_fif.baselines.RHVAE")
     try:
         TrainingPipeline(model, config)  # which sets RAE_L2's weight decay
     except AssertionError as error:  # of a configuration that is not the model's
@@ -76,16 +63,3 @@ def config_for(
             )
     config.keep_best_on_train |= eval_data is None
     return config
-
-
-RESUMABLE = {
-    "output_dir", "num_epochs", "no_cuda", "world_size", "rank", "local_rank", "master_addr",
-    "master_port", "train_dataloader_num_workers", "eval_dataloader_num_workers",
-}  # fmt: skip
-"""Keys of training configurations that may change where a training is cut off and resumed."""
-
-
-def training_digest(model: BaseAE, config: BaseTrainerConfig, *others: object) -> str:
-    """Identifies a training: configurations of model and training, networks, and what else."""
-    kept = {key: value for key, value in config.to_dict().items() if key not in RESUMABLE}
-    return digest(model.model_config.to_dict(), kept, model, others)

@@ -66,8 +66,6 @@ def keep_freed_memory() -> None:
 
     A step frees and allocates the same activations again; above 128 KiB each would come fresh
     from the system, page by page. Peak memory stays the same, memory between the peaks does not.
-
-    Nothing happens where the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: None)
     mallopt(M_MMAP_MAX, 0)

@@ -19,14 +19,18 @@ from torch import Tensor
 
 from pythae_fif.device import default_device, random_state, set_random_state
 from pythae_fif.errors import StoreError
+from pythae_fif.files import digest
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.training.checkpoint import RunFiles
-from pythae_fif.training.config import config_for, training_digest
+from pythae_fif.training.config import config_for
 from pythae_fif.training.loader import make_loader
 from pythae_fif.training.precision import Precision, networks_in_bfloat16
 from pythae_fif.training.progress import Budget, EpochRow, Means, OnEpoch, TrainingResult
 from pythae_fif.training.terminal import progress_bar, quiet_pythae
 from pythae_fif.training.updates import Optimizers
+
+CHANGEABLE = ("output_dir", "num_epochs", "no_cuda")
+"""Keys of the configuration that may change where a training is cut off and resumed."""
 
 
 class FIFTrainer:
@@ -103,7 +107,8 @@ class FIFTrainer:
         precision = precision or getattr(config, "precision", "float32")
         sizes = [None if data is None else len(data) for data in (train_dataset, eval_dataset)]
         self._takes_trained = run_id is not None
-        run_id = run_id or training_digest(model, config, precision, sizes)
+        kept = {key: value for key, value in config.to_dict().items() if key not in CHANGEABLE}
+        run_id = run_id or digest(model.model_config.to_dict(), kept, model, precision, sizes)
         if run_dir is None:
             now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
             folder = Path(config.output_dir or "output", f"{model.model_name}_training_{now}")

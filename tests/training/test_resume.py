@@ -232,6 +232,6 @@ def test_a_longer_training_goes_on(tmp_path):
     whole.train()
     with pytest.raises(Killed):
         trainer_of("FIF", tmp_path / "cut", epochs=2, on_epoch=kill_at(1)).train()
-    longer = trainer_of("FIF", tmp_path / "cut", epochs=3, train_dataloader_num_workers=1)
+    longer = trainer_of("FIF", tmp_path / "cut", epochs=3)
     longer.train()
     assert_same_weights(longer.model, whole.model)

@@ -36,7 +36,8 @@ from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
 from pythae_fif.data import ImageDataset
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.nn import build_networks
-from pythae_fif.training import BatchLoader, quiet_pythae
+from pythae_fif.training import quiet_pythae
+from pythae_fif.training.loader import BatchLoader
 from pythae_fif.training.precision import networks_in_bfloat16
 
 
