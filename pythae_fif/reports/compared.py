@@ -98,12 +98,13 @@ def _beside(
     cells["FID published ↓"] = rows["text_FID"]
     cells[score] = list(map(number, rows["score"], rows["score_spread"]))
     cells["IS published ↑"] = rows["text_IS"]
-    spec, data = results[0].spec, results[0].evaluation.result.data
+    profile, data = results[0].spec.profile, results[0].evaluation.result.data
+    latent_dims = ", ".join(f"{of:.0f}" for of in sorted(rows["latent_dim"].dropna().unique()))
     notes = [
         f"Published: Sorrenson et al., ICLR 2024, {SOURCES[of]}. FID and IS are of Inception and "
         "10,000 samples.",
-        f"Measured: {data.source}, profile `{spec.profile}`, extractor `{scores.extractor}`, "
-        f"{count}, latent dimension {spec.latent_dim}, on {results[0].training.provenance.device}. "
+        f"Measured: {data.source}, profile `{profile}`, extractor `{scores.extractor}`, "
+        f"{count}, latent dimension {latent_dims}, on {results[0].training.provenance.device}. "
         "Unless all of that is as in the paper, only the order of the models of a sampler can be "
         "compared.",
     ]
