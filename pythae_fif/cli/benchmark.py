@@ -13,8 +13,7 @@ from pythae_fif.cli.estimate import print_estimate, print_plan
 from pythae_fif.cli.flags import RunFlags
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
-from pythae_fif.data.published import absent
-from pythae_fif.errors import ConfigError, counted
+from pythae_fif.errors import counted
 from pythae_fif.evaluation.extractors import require_extractor
 from pythae_fif.files import stored
 from pythae_fif.runs.launch import Engine, run_all
@@ -31,11 +30,13 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
         Whether all runs have their records; True of a dry run.
 
     Raises:
-        ConfigError: Something is missing, or in a dry run a model fails; a line each.
+        ConfigError: Weights or packages are missing, or in a dry run models fail, a line each.
+        DataError: The data are not there, or no such data; a dry run downloads none.
     """
     console, store = Terminal(), Store(flags.results)
-    _check(experiment, flags.dry_run)
-    splits = _load(experiment, console)
+    weights, offline = experiment.extractor_weights, experiment.offline
+    require_extractor(experiment.extractor, weights=weights, offline=offline)
+    splits = _load(experiment, console, offline or flags.dry_run)
     plan = expand(experiment, splits)
     # A packed run has no model: the usual samplers are no reason to train it again.
     usual = experiment.samplers == list(USUAL["samplers"])
@@ -68,25 +69,13 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     return not left
 
 
-def _check(experiment: Experiment, dry_run: bool) -> None:
-    """Data and extractor are here or can be fetched; a dry run does not download data."""
-    lacking, offline = absent(experiment.dataset, experiment), experiment.offline
-    problems = [str(lacking)] if lacking is not None and (dry_run or offline) else []
-    try:
-        weights = experiment.extractor_weights
-        require_extractor(experiment.extractor, weights=weights, offline=offline)
-    except ConfigError as error:
-        problems.append(str(error))
-    if problems:
-        raise ConfigError(*problems)
-
-
-def _load(experiment: Experiment, console: Terminal) -> Splits:
+def _load(experiment: Experiment, console: Terminal, offline: bool) -> Splits:
     """The data, with notes on what was left out or is odd."""
     name, size = experiment.dataset, experiment.image_size
     cut = experiment.settings_of(experiment.models[0]).cut
+    options = experiment.model_copy(update={"offline": offline})
     with console.stage(f"loading {name}") as progress:
-        splits = load(name, experiment, image_size=size, progress=progress, **cut)
+        splits = load(name, options, image_size=size, progress=progress, **cut)
     for note in splits.notes:
         logger.warning("%s: %s", name, note)
     return splits

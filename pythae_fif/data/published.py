@@ -1,6 +1,6 @@
 """MNIST, CIFAR-10 and CelebA in each of their layouts, downloaded where they are missing."""
 
-__all__ = ["absent", "celeba", "torchvision_set"]
+__all__ = ["celeba", "torchvision_set"]
 
 import contextlib
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pythae_fif.data.images import decode_files, labelled, to_uint8
-from pythae_fif.data.names import DATA_VARIABLE, DataOptions, Request, data_home
+from pythae_fif.data.names import DATA_VARIABLE, Request
 from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, hold_out, sizes
 from pythae_fif.errors import DataError, one_line
 from pythae_fif.files import locked
@@ -37,15 +37,6 @@ _SETS = {
         "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
     ),
 }  # fmt: skip
-
-
-def absent(name: str, options: DataOptions) -> DataError | None:
-    """The error of a published data set of which nothing is there: before any work."""
-    root = data_home(options.data_root)
-    if name not in _SETS or any(any((root / of).glob("*")) for of in (name, _SETS[name].folder)):
-        return None
-    why = "--offline forbids the download" if options.offline else "it would be downloaded"
-    return _lacking(name, root, why)
 
 
 def _lacking(name: str, root: Path, why: str) -> DataError:
@@ -83,7 +74,7 @@ def _by_torchvision(request: Request) -> list[Any]:
         return [kind(str(request.path), **part) for part in parts]
     try:
         if request.options.offline:
-            raise FileNotFoundError("--offline forbids the download")
+            raise DataError("--offline forbids the download")
         request.path.mkdir(parents=True, exist_ok=True)
         with locked(request.path / request.name):
             return [kind(str(request.path), download=True, **part) for part in parts]

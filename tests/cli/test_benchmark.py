@@ -180,7 +180,7 @@ class TestDryRun:
 
 
 class TestMissing:
-    """All that is missing is told in one go, before anything is done."""
+    """It is told before anything is done."""
 
     @pytest.fixture(autouse=True)
     def fresh_machine(self, tmp_path, monkeypatch):
@@ -193,20 +193,23 @@ class TestMissing:
         monkeypatch.setattr(torch.hub, "_hub_dir", None)
 
     def test_the_users_own_command_where_nothing_can_be_downloaded(self, run, tmp_path):
-        code, out, err = run("--dataset", "celeba", "--arch", "resnet", "--offline")
-        data, weights = err.splitlines()
-        assert (code, out) == (2, "") and [*tmp_path.iterdir()] == []
-        for part in ("celeba: ", "mmlab.ie.cuhk.edu.hk", ".cache/pythae-fif/data/celeba"):
-            assert part in data
+        words = ("--dataset", "celeba", "--arch", "resnet", "--offline")
+        code, out, err = run(*words)
+        assert (code, out) == (2, "") and err.count("\n") == 1
         kept = tmp_path / ".cache/torch/hub/checkpoints"
-        for part in ("extractor 'inception'", "pt_inception-2015", str(kept)):
-            assert part in weights
+        for part in ("error: extractor 'inception'", "pt_inception-2015", str(kept)):
+            assert part in err
+        code, out, err = run(*words, "--extractor", "pixels")
+        assert (code, out) == (2, "") and err.count("\n") == 1
+        for part in ("error: celeba: ", "mmlab.ie.cuhk.edu.hk", ".cache/pythae-fif/data/celeba"):
+            assert part in err
+        assert [*tmp_path.glob("results*")] == []
 
     def test_a_dry_run_downloads_nothing(self, run, tmp_path):
         words = "--dataset celeba --models ae --dry-run --extractor pixels"
         code, out, err = run(*words.split())
         assert (code, out) == (2, "") and err.startswith("error: celeba: ")
-        assert [*tmp_path.iterdir()] == []
+        assert "--offline forbids the download" in err
 
 
 def _training(share: float) -> Status:
