@@ -16,31 +16,20 @@ SEAL = "checksum"
 class Provenance(BaseModel):
     """Where, when and with what a record was made; nothing of it is in the run's id.
 
-    Older records have more, which is passed over.
-
     Attributes:
-        command: Without this machine's folders.
         git_revision, git_dirty: Of the checkout, and whether the code differs from it.
-        device: As torch names it, and what it is.
-        threads, cores: Of the run, and of the machine.
-        started, seconds: In UTC; from there to this record.
-        attempts: Starts of the run.
+        device, cores: As torch names it and what it is, and the machine's.
+        seconds: From the start of the run to this record.
+        Others: All else that :meth:`~pythae_fif.runs.worker.Run.save` noted.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="allow")
 
-    versions: dict[str, str] = Field(default_factory=dict)
-    python: str | None = None
-    platform: str | None = None
-    command: str | None = None
     git_revision: str | None = None
     git_dirty: bool | None = None
     device: str | None = None
-    threads: int | None = None
     cores: int | None = None
-    started: str | None = None
     seconds: float | None = None
-    attempts: int | None = None
 
     @property
     def machine(self) -> str:

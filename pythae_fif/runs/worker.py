@@ -109,22 +109,22 @@ class Run:
         on_gpu = self.device.startswith("cuda")
         machine = torch.cuda.get_device_name() if on_gpu else processor()
         revision, dirty = git_state()
-        made = Provenance(
-            versions=versions(),
-            python=platform.python_version(),
-            platform=platform.system(),
-            command=self._command,
-            git_revision=revision,
-            git_dirty=dirty,
-            device=f"{self.device} ({machine})",
-            threads=torch.get_num_threads(),
-            cores=os.cpu_count(),
-            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
-            seconds=round(time.monotonic() - self._clock, 2),
-            attempts=self._status.attempt,
-        )
-        run_id, sealed = self.spec.run_id, dict(files or {})
-        record = Record[Any](run_id=run_id, result=result, provenance=made, files=sealed)
+        made = {
+            "versions": versions(),
+            "python": platform.python_version(),
+            "platform": platform.system(),
+            "command": self._command,
+            "git_revision": revision,
+            "git_dirty": dirty,
+            "device": f"{self.device} ({machine})",
+            "threads": torch.get_num_threads(),
+            "cores": os.cpu_count(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            "seconds": round(time.monotonic() - self._clock, 2),
+            "attempts": self._status.attempt,
+        }
+        run_id, how = self.spec.run_id, Provenance.model_validate(made)
+        record = Record[Any](run_id=run_id, result=result, provenance=how, files=dict(files or {}))
         self.write(name, record.to_bytes())
 
     def load(self, name: str, result: type[ResultT]) -> Record[ResultT] | None:
