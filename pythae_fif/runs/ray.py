@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Sequence
@@ -39,7 +40,10 @@ class RayEngine(Engine):
         with importing("ray", "--engine ray"):
             import ray
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        host, colon, port = (self.ray_address or "").rpartition("://")[2].rpartition(":")
         try:
+            if colon:  # Ray itself would try for minutes
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(self.ray_address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(

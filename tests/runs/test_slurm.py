@@ -62,8 +62,8 @@ def rows(folder) -> list[str]:
 
 @real
 def test_requeued_runs_resume_and_finish(slurm, tmp_path):
-    """First by the notice of the time limit, at which it leaves a checkpoint, then by scontrol."""
-    store, (spec,) = Store(tmp_path / "results"), plan_of(tmp_path, epochs=3000)
+    """First by scontrol, then by the notice of the time limit; a checkpoint is there in a minute."""
+    store, (spec,) = Store(tmp_path / "results"), plan_of(tmp_path, epochs=6000)
     folder, firsts = store.folder(spec), []
 
     def disturb(progress):
@@ -71,16 +71,17 @@ def test_requeued_runs_resume_and_finish(slurm, tmp_path):
         words = ["scontrol", "update", f"JobId={job}", "StartTime=now"]
         subprocess.run(words, stderr=subprocess.DEVNULL, check=False)  # else it waits two minutes
         status = progress.running.get(spec)
-        if status and status.share > 0.05 and status.attempt == len(firsts) + 1 <= 2:
+        ready = status and status.share > 0.05 and (folder / "checkpoint.pt").exists()
+        if ready and status.attempt == len(firsts) + 1 <= 2:
             firsts.append(rows(folder)[0])
-            words = ("scancel", "--signal=USR2") if len(firsts) == 1 else ("scontrol", "requeue")
+            words = ("scancel", "--signal=USR2") if len(firsts) == 2 else ("scontrol", "requeue")
             command(*words, job)
 
     assert run_all([spec], store, slurm(), disturb) == {spec: ""}
     assert len(firsts) == 2 and Status.read(folder).attempt == 3
     assert rows(folder)[0] == firsts[0] == firsts[1], "it began again, and did not resume"
     epochs = [json.loads(line)["epoch"] for line in rows(folder)]
-    assert epochs == list(range(1, 3001))
+    assert epochs == list(range(1, 6001))
 
 
 @real
