@@ -62,7 +62,7 @@ def rows(folder) -> list[str]:
 
 @real
 def test_requeued_runs_resume_and_finish(slurm, tmp_path):
-    """First by scontrol, then by the notice of the time limit; a checkpoint is there in a minute."""
+    """By scontrol once there is a checkpoint, in a minute, then by the notice of the time limit."""
     store, (spec,) = Store(tmp_path / "results"), plan_of(tmp_path, epochs=6000)
     folder, firsts = store.folder(spec), []
 
