@@ -30,8 +30,7 @@ from pythae_fif.nn import build_networks
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.worker import Run
 from pythae_fif.sampling import FIT_STEPS
-from pythae_fif.sampling.models import embed, reconstruction_mse
-from pythae_fif.sampling.samplers import generate, generate_by_class
+from pythae_fif.sampling.samplers import embed, generate, generate_by_class, reconstruction_mse
 from pythae_fif.training import FIFTrainer, OnEpoch, keep_freed_memory
 from pythae_fif.training.checkpoint import RESULT_NAME
 from pythae_fif.training.updates import prefixes_of

@@ -11,7 +11,7 @@
 * `PixelCNNSampler` calls the code vectors, which are a buffer where they are moving averages.
 * Forward passes of HVAE, RHVAE and RAE_GP differentiate, and fail under `torch.no_grad`.
 * FactorVAE's forward pass gives codes of one half of a batch:
-  :func:`~pythae_fif.sampling.models.embed` encodes by itself.
+  :func:`~pythae_fif.sampling.samplers.embed` encodes by itself.
 """
 
 __all__ = ["FIT_STEPS", "SAMPLERS", "Sampler"]

@@ -1,14 +1,16 @@
-"""Samples of a model by Pythae's samplers; what is odd in them stands in `pythae_fif.sampling`."""
+"""Codes of a model and samples by Pythae's samplers; `pythae_fif.sampling` says what is odd."""
 
-__all__ = ["draw", "generate", "generate_by_class"]
+__all__ = ["draw", "embed", "generate", "generate_by_class", "in_batches", "reconstruction_mse"]
 
 import copy
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from pythae import models, samplers
+from pythae.data.datasets import DatasetOutput
 from pythae.models import BaseAE
 from pythae.models.base.base_utils import ModelOutput
 from pythae.samplers import BaseSampler
@@ -17,13 +19,84 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
+from pythae_fif.models.outputs import without_gradients
 from pythae_fif.sampling import FIT_STEPS, SAMPLERS
 from pythae_fif.training import quiet_pythae
 
 IAF_PASSES = 2400
 """Over d, at least 50 and at most `fit_steps`: steps of IAF's fit, whose density costs d passes."""
-BATCH_SIZE, FIT_BATCH, MIXTURE_STEPS = 500, 100, 500
-"""Samples drawn at once, codes in a step of a fit, and most steps of a mixture's fit."""
+BATCH_SIZE, CODED_AT_ONCE, FIT_BATCH, MIXTURE_STEPS = 500, 200, 100, 500
+"""Samples drawn and images coded at once, codes in a step of a fit, most steps of a mixture's."""
+
+Array = np.ndarray | Tensor
+
+
+def embed(model: BaseAE, images: Array, *, labels: Array | None = None, seed: int = 0) -> Tensor:
+    """Codes of images as Pythae's samplers take them: `z` of the model in evaluation mode.
+
+    Images (N, C, H, W) are uint8 or in [0, 1]; a conditional model needs their labels (N,). Where
+    the model draws its codes they are draws, by the seed, which all random numbers then have.
+
+    Returns:
+        (N, d), or maps of codes (N, d, h, w), on the CPU.
+
+    Raises:
+        NonFiniteError: A code is NaN or infinite.
+    """
+    set_seed(seed)
+    codes = in_batches(model, images, _codes, labels)
+    if bad := int((~codes.flatten(1).isfinite().all(dim=1)).sum()):
+        raise NonFiniteError(f"the codes of {bad} of {len(codes)} training images are not finite")
+    return codes
+
+
+def reconstruction_mse(model: BaseAE, images: Array, labels: Array | None = None) -> float:
+    """Mean squared error a pixel of the reconstructions of images, or a value of a table's rows.
+
+    The paper's reconstruction loss is the squared error of an image: D times this, D its values.
+    Where the model draws its codes they are draws of torch's state.
+
+    Raises:
+        NonFiniteError: It is NaN or infinite.
+    """
+
+    def errors(model: BaseAE, x: Tensor, *labels: Tensor) -> Tensor:
+        x_hat: Tensor = model.reconstruct(x.clone(), *labels)  # it may write in place
+        return (x_hat.reshape(x.shape) - x).cpu().square().flatten(1).mean(1)
+
+    mean = in_batches(model, images, errors, labels).mean().item()
+    if not math.isfinite(mean):
+        raise NonFiniteError(f"the mean squared error of the reconstructions is {mean}")
+    return mean
+
+
+def _codes(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    if isinstance(model, models.FactorVAE):
+        output = model.encoder(x)
+        noise = torch.randn_like(output.embedding)
+        z: Tensor = output.embedding + (0.5 * output.log_covariance).exp() * noise
+        return z
+    if labels is None and not getattr(model, "condition_dim", 0):  # which says what it lacks
+        labels = torch.ones(len(x), device=x.device)
+    z = model(DatasetOutput(data=x, labels=labels)).z
+    return z
+
+
+def in_batches(
+    model: BaseAE, images: Array, of: Callable[..., Tensor], labels: Array | None = None
+) -> Tensor:
+    """`of(model, x[, labels])` of float32 batches (B, C, H, W), joined on the CPU."""
+    model.eval()
+    device = next(model.parameters()).device
+    results = []
+    for start in range(0, len(images), CODED_AT_ONCE):
+        batch = torch.as_tensor(images[start : start + CODED_AT_ONCE])
+        x = batch.to(device).to(torch.float32, copy=True)  # the model may write in place
+        given = [x if batch.is_floating_point() else x.div_(255)]
+        if labels is not None:
+            given.append(torch.as_tensor(labels[start : start + CODED_AT_ONCE]).to(device))
+        results.append(without_gradients(of, model, *given).detach().cpu())
+    return torch.cat(results)
 
 
 def draw(sampler: BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE) -> Iterator[Tensor]:
@@ -62,7 +135,7 @@ def generate(
     Args:
         name: A key of :data:`~pythae_fif.sampling.SAMPLERS` that the model has.
         model: A trained model.
-        codes: Its training codes as :func:`~pythae_fif.sampling.models.embed` gives them.
+        codes: Its training codes as :func:`embed` gives them.
         num_samples: n.
         seed: Of fit and draw.
         fit_steps: Of Adam, 100 codes each, of a flow, second VAE or PixelCNN.

@@ -18,8 +18,7 @@ from pythae_fif.errors import DataError
 from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import work
-from pythae_fif.sampling.models import embed
-from pythae_fif.sampling.samplers import generate_by_class
+from pythae_fif.sampling.samplers import embed, generate_by_class
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:scores of"),

@@ -11,8 +11,7 @@ from support.trainings import Killed, assert_same_weights, kill_at
 from pythae_fif.benchmark.config import Settings
 from pythae_fif.benchmark.image_run import ImageSpec, trainer_of
 from pythae_fif.benchmark.models import names_in, read_entry
-from pythae_fif.sampling.models import embed
-from pythae_fif.sampling.samplers import generate
+from pythae_fif.sampling.samplers import embed, generate
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -21,7 +21,7 @@ from pythae_fif.errors import FIFError
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import WRONG, verify
 from pythae_fif.runs.worker import Status, work
-from pythae_fif.sampling.models import embed, reconstruction_mse
+from pythae_fif.sampling.samplers import embed, reconstruction_mse
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:scores of 20 samples"),

@@ -16,9 +16,8 @@ from pythae_fif.baselines import RHVAE
 from pythae_fif.data import to_float
 from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.nn import spatial_networks
-from pythae_fif.sampling import models as models_module
-from pythae_fif.sampling.models import embed, in_batches, reconstruction_mse
-from pythae_fif.sampling.samplers import draw, generate
+from pythae_fif.sampling import samplers as module
+from pythae_fif.sampling.samplers import draw, embed, generate, in_batches, reconstruction_mse
 
 SHAPE = (1, 8, 8)
 IMAGES = np.random.default_rng(0).integers(0, 100, (40, *SHAPE), dtype=np.uint8)
@@ -90,7 +89,7 @@ def test_seeded_samples_of_the_data_s_shape(name, sampler):
 
 @pytest.mark.parametrize("name", [*DETERMINISTIC, *DRAWN])
 def test_codes_are_seeded_and_in_the_order_of_the_images(name, monkeypatch):
-    monkeypatch.setattr(models_module, "BATCH_SIZE", 15)
+    monkeypatch.setattr(module, "CODED_AT_ONCE", 15)
     model = model_of(name)
     codes = embed(model, IMAGES, seed=1)
     assert codes.shape[:2] == (40, 4)
@@ -107,7 +106,7 @@ def test_a_model_that_writes_in_place_changes_no_images():
 
 
 def test_reconstruction_error_is_a_mean_per_pixel(monkeypatch):
-    monkeypatch.setattr(models_module, "BATCH_SIZE", 15)
+    monkeypatch.setattr(module, "CODED_AT_ONCE", 15)
     model = model_of("AE")
     images = to_float(IMAGES)
     expected = (model.reconstruct(images) - images).square().mean().item()
