@@ -54,16 +54,10 @@ class DNF(FlowModel):
 
     Args:
         model_config (DNFConfig): The configuration.
-        encoder, decoder: None: they are the two directions of the flow.
-
-    Raises:
-        ConfigError: A network that is given.
 
     Example:
-        >>> from pythae_fif.baselines import DNF, DNFConfig
         >>> model = DNF(DNFConfig(input_dim=(1, 8, 8), latent_dim=4, hidden_channels=8))
-        >>> x = torch.rand(5, 1, 8, 8)
-        >>> model.sample(3).shape, model.log_prob(x).shape
+        >>> model.sample(3).shape, model.log_prob(torch.rand(5, 1, 8, 8)).shape
         (torch.Size([3, 1, 8, 8]), torch.Size([5]))
     """
 
@@ -77,12 +71,12 @@ class DNF(FlowModel):
         likelihood is that of data inflated by always the same noise.
 
         Args:
-            inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...).
+            inputs (BaseDataset): ``inputs["data"]`` of shape (B, C, H, W).
             kwargs: ``share_done`` of this package's trainers, for the schedule of beta.
 
         Returns:
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss`` (of the inflated
-            data), means over the batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d).
+            data), means over the batch in nats, ``recon_x`` (B, C, H, W) and ``z`` (B, d).
         """
         x, config = self._typed(inputs["data"]), self.model_config
         if self.training:

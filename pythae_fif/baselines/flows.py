@@ -97,11 +97,10 @@ class MultiscaleFlow(nn.Module):
 class TrumpetFlow(Chain):
     """The data flow of a Trumpet: steps of flow, and injective layers that halve the channels.
 
-    Seen from the data, maps are squeezed to `SMALLEST` pixels or an odd side, with an injective
-    layer after the steps of flow at each size, and the last map's channels are halved further
-    while at least d numbers are left; a dense injective layer takes the rest to d. With images of
-    3 x 64 x 64 and d = 192 that is Kothari et al.'s: six injective layers of factor 2, and none
-    dense.
+    Maps are squeezed to `SMALLEST` pixels or an odd side, with an injective layer after the steps
+    of flow at each size. The last map's channels are halved further while at least d numbers are
+    left; a dense injective layer takes the rest to d. With images of 3 x 64 x 64 and d = 192 that
+    is Kothari et al.'s: six injective layers of factor 2, and none dense.
 
     Args:
         config: A :class:`FlowConfig`.
@@ -188,7 +187,7 @@ class FlowConfig(InjectiveFlowConfig):
 
 
 class FlowModel(InjectiveFlow):
-    """A model whose encoder and decoder are the two directions of one flow.
+    """A model whose encoder and decoder, which cannot be given, are the two directions of one flow.
 
     Attributes:
         data_flow: Its part next to the data.

@@ -52,13 +52,21 @@ class ActNorm(nn.Module):
         self.initialized = bool(state)
 
 
-class InvertibleConv(nn.Module):
-    """An invertible 1 x 1 convolution (Kingma & Dhariwal 2018, 3.2), orthogonal at first."""
+class _Mixing(nn.Module):
+    """A 1 x 1 convolution of orthogonal weights at first."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, *channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(channels, channels))
+        self.weight = nn.Parameter(torch.empty(channels))
         nn.init.orthogonal_(self.weight)
+
+
+def _mix(weight: Tensor, x: Tensor) -> Tensor:
+    return F.conv2d(x, weight[:, :, None, None])
+
+
+class InvertibleConv(_Mixing):
+    """An invertible 1 x 1 convolution (Kingma & Dhariwal 2018, 3.2) of C channels, (C, C)."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) to the same shape and the log-determinant, a scalar."""
@@ -69,21 +77,12 @@ class InvertibleConv(nn.Module):
         return _mix(torch.linalg.inv_ex(self.weight).inverse, z)  # `inv` waits for the device
 
 
-class InjectiveConv(nn.Module):
-    r"""An injective 1 x 1 convolution (Kothari et al. 2021): C >= c channels from c.
+class InjectiveConv(_Mixing):
+    r"""An injective 1 x 1 convolution (Kothari et al. 2021): C >= c channels from c, (C, c).
 
     Back, from the C channels of the data to c, goes the pseudo-inverse
     :math:`(W^\top W)^{-1} W^\top`, a left inverse. W has orthonormal columns at first.
-
-    Args:
-        channels: C, on the side of the data.
-        latent_channels: c.
     """
-
-    def __init__(self, channels: int, latent_channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(channels, latent_channels))
-        nn.init.orthogonal_(self.weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) to (B, c, H, W), and 0: a chain of such has no sum of log-determinants."""
@@ -93,10 +92,6 @@ class InjectiveConv(nn.Module):
 
     def inverse(self, z: Tensor) -> Tensor:
         return _mix(self.weight, z)
-
-
-def _mix(weight: Tensor, x: Tensor) -> Tensor:
-    return F.conv2d(x, weight[:, :, None, None])
 
 
 class ConvCoupling(nn.Module):
@@ -154,15 +149,7 @@ class Squeeze(nn.Module):
 
 
 class Chain(nn.Module):
-    """Layers one after the other, the first next to the data.
-
-    Example:
-        >>> chain = Chain([Squeeze(), *flow_steps(4, 2, 8, kernel=3)])
-        >>> x = torch.rand(5, 1, 6, 6)
-        >>> z, log_det = chain(x)
-        >>> z.shape, log_det.shape, torch.allclose(chain.inverse(z), x, atol=1e-5)
-        (torch.Size([5, 4, 3, 3]), torch.Size([5]), True)
-    """
+    """Layers one after the other, the first next to the data."""
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -187,7 +174,7 @@ def flow_steps(channels: int, steps: int, hidden_channels: int, kernel: int) -> 
     """Glow's step of flow, `steps` times: ActNorm, 1 x 1 convolution, coupling."""
     layers: list[nn.Module] = []
     for _ in range(steps):
-        layers += [ActNorm(channels), InvertibleConv(channels)]
+        layers += [ActNorm(channels), InvertibleConv(channels, channels)]
         if channels > 1:  # one channel has no half that could move the other
             layers.append(ConvCoupling(channels, hidden_channels, kernel))
     return layers

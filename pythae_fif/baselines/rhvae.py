@@ -38,21 +38,19 @@ class RHVAE(PythaesRHVAE):
         super()._update_metric()
         self._metric_of_all()
 
-    def _weights(self, z: Tensor) -> Tensor:
-        """exp(-|c - z|^2 / T^2) of codes (B, d) and all centroids, (B, N)."""
+    def _summed(self, z: Tensor, of: Tensor) -> Tensor:
+        """The sum over i of exp(-|c_i - z|^2 / T^2) times the i-th of (N, d, n), (B, d, n)."""
         c = self.centroids_tens
         squares = z.square().sum(1, keepdim=True) + c.square().sum(1) - 2 * z @ c.T
-        weights: Tensor = torch.exp(-squares.clamp(min=0) / self.temperature**2)
-        return weights
+        weights = torch.exp(-squares.clamp(min=0) / self.temperature**2)
+        return (weights @ of.flatten(1)).view(-1, *of.shape[1:])
 
     def _metric(self, z: Tensor) -> Tensor:
         metric: Tensor = torch.linalg.inv_ex(self._inverse_metric(z)).inverse  # waits for no check
         return metric
 
     def _inverse_metric(self, z: Tensor) -> Tensor:
-        d = self.latent_dim
-        summed = (self._weights(z) @ self.M_tens.flatten(1)).view(-1, d, d)
-        inverse: Tensor = summed + self.lbd * torch.eye(d).to(z)
+        inverse: Tensor = self._summed(z, self.M_tens) + self.lbd * torch.eye(self.latent_dim).to(z)
         return inverse
 
     def sampler_force(self, z: Tensor) -> Tensor:
@@ -61,13 +59,12 @@ class RHVAE(PythaesRHVAE):
         It is :math:`G(z) \sum_i w_i M_i (c_i - z) / T^2`; the gradient would have a trace in it.
         The sampler's test of each step makes up for that.
         """
-        d, matrices, c = self.latent_dim, self.M_tens, self.centroids_tens
-        both = torch.cat([matrices, matrices @ c[..., None]], -1).flatten(1)
-        summed, towards = (self._weights(z) @ both).view(-1, d, d + 1).split([d, 1], -1)
+        d, matrices = self.latent_dim, self.M_tens
+        both = torch.cat([matrices, matrices @ self.centroids_tens[..., None]], -1)
+        summed, towards = self._summed(z, both).split([d, 1], -1)
         inverse = summed + self.lbd * torch.eye(d).to(z)
         force: Tensor = torch.linalg.solve_ex(inverse, towards - summed @ z[..., None]).result
-        force = force / self.temperature**2
-        return force
+        return force / self.temperature**2
 
     def get_extra_state(self) -> Tensor:
         """Matrices and centroids side by side, (N, d, d + 1)."""

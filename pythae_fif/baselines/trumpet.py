@@ -56,17 +56,12 @@ class Trumpet(FlowModel):
 
     Args:
         model_config (TrumpetConfig): The configuration.
-        encoder, decoder: None: they are the two directions of the flow.
-
-    Raises:
-        ConfigError: A network that is given.
 
     Attributes:
         stage: 'manifold' or 'density': what is trained, and what the loss is. Training starts with
             the former, and :class:`~pythae_fif.FIFTrainer` sets it; Pythae's trainers do not.
 
     Example:
-        >>> from pythae_fif.baselines import Trumpet, TrumpetConfig
         >>> model = Trumpet(TrumpetConfig(input_dim=(1, 8, 8), latent_dim=4, hidden_channels=8))
         >>> model.sample(3).shape, model.log_prob(torch.rand(5, 1, 8, 8)).shape
         (torch.Size([3, 1, 8, 8]), torch.Size([5]))
@@ -94,7 +89,7 @@ class Trumpet(FlowModel):
 
         Args:
             inputs (BaseDataset): ``inputs["data"]`` of shape (B, C, H, W).
-            kwargs: What trainers tell of the training; not used.
+            kwargs: Not used.
 
         Returns:
             ModelOutput: ``loss`` is ``recon_loss`` (squared error) in the first stage and

@@ -18,8 +18,8 @@ from pythae_fif.lazy import lazily
 
 if TYPE_CHECKING:
     from pythae_fif.nn.build import build_networks, smooth_networks
+    from pythae_fif.nn.images import ConvDiscriminator
     from pythae_fif.nn.latent_spaces import poincare_networks, spatial_networks, spherical_networks
-    from pythae_fif.nn.small import ConvDiscriminator
     from pythae_fif.nn.tabular import ResidualDecoder, ResidualEncoder
 else:
     __getattr__ = lazily(__name__)

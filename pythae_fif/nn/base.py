@@ -8,6 +8,7 @@ __all__ = [
     "feed_forward",
     "join",
     "replace_layer",
+    "residual_blocks",
 ]
 
 import torch
@@ -98,17 +99,23 @@ def feed_forward(
 
 
 class ResidualBlock(nn.Module):
-    """x + layers(x), by default a feed-forward network with one hidden layer."""
+    """x + layers(x)."""
 
-    def __init__(
-        self, dim: int, width: int, hidden: int = 1, activation: type[nn.Module] = nn.SiLU
-    ) -> None:
+    def __init__(self, layers: nn.Module) -> None:
         super().__init__()
-        self.layers = feed_forward(dim, dim, width, hidden, activation)
+        self.layers = layers
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = x + self.layers(x)
         return y
+
+
+def residual_blocks(
+    count: int, dim: int, width: int, hidden: int, activation: type[nn.Module] = nn.SiLU
+) -> list[ResidualBlock]:
+    """Residual blocks of :func:`feed_forward` networks, as many as are counted."""
+    layers = (feed_forward(dim, dim, width, hidden, activation) for _ in range(count))
+    return [ResidualBlock(of) for of in layers]
 
 
 def replace_layer(network: nn.Module, name: str, layer: nn.Module) -> None:

@@ -12,9 +12,14 @@ from torch import nn
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.nn import ARCHITECTURES
 from pythae_fif.nn.base import replace_layer
-from pythae_fif.nn.fif_convnet import FIFConvDecoder, FIFConvEncoder, latent_blocks
+from pythae_fif.nn.images import (
+    FIFConvDecoder,
+    FIFConvEncoder,
+    SmallDecoder,
+    SmallEncoder,
+    latent_blocks,
+)
 from pythae_fif.nn.recipe import noted
-from pythae_fif.nn.small import SmallDecoder, SmallEncoder
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 
 PYTHAE_NETS: dict[tuple[int, ...], tuple[Any, str]] = {
@@ -102,8 +107,7 @@ def add_latent_blocks(arch: str, input_dim: tuple[int, ...], network: Any, dim: 
     starts as the function that `resnet` starts as. (Those of `fif_convnet` start as PyTorch's do.)
 
     Args:
-        arch: A key of `ARCHITECTURES`.
-        input_dim: Shape (C, H, W) of an image.
+        arch, input_dim: Of the network.
         network: An encoder with a module `embedding`, or a decoder with `layers`.
         dim: Length of the codes that it gives or takes.
     """
@@ -143,15 +147,8 @@ def smooth_networks(
 
 
 def pythae_net(side: str, arch: str, kind: str, input_dim: tuple[int, ...], latent_dim: int) -> Any:
-    """One of Pythae's nets, without latent blocks.
-
-    Args:
-        side: 'Encoder' or 'Decoder'.
-        arch: 'convnet' or 'resnet', perhaps with latent blocks behind its name.
-        kind: Of model, as in the net's name: 'AE', 'VAE', 'SVAE' or 'VQVAE'.
-        input_dim: A key of `PYTHAE_NETS`.
-        latent_dim: d.
-    """
+    """Pythae's 'Encoder' or 'Decoder' for a shape in `PYTHAE_NETS`, without latent blocks, of a
+    kind of model: 'AE', 'VAE', 'SVAE' or 'VQVAE'."""
     module, dataset = PYTHAE_NETS[input_dim]
     layers = "Conv" if arch.startswith("convnet") else "ResNet"
     net = getattr(module, f"{side}_{layers}_{kind}_{dataset}")

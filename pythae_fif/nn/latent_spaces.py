@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn.base import LayeredDecoder
 from pythae_fif.nn.build import PYTHAE_NETS, add_latent_blocks, build_networks, pythae_net
-from pythae_fif.nn.small import downsampling, map_sizes, upsampling
+from pythae_fif.nn.images import downsampling, map_sizes, upsampling
 
 
 def spherical_networks(

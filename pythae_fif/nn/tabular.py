@@ -13,7 +13,7 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseEncoder
 from torch import Tensor, nn
 
-from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder, ResidualBlock, feed_forward
+from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder, feed_forward, residual_blocks
 
 
 class TabularEncoder(BaseEncoder):
@@ -25,11 +25,6 @@ class TabularEncoder(BaseEncoder):
         hidden_dim: Width of every hidden layer.
         activation: Of every hidden layer: ReLU in the paper's text, SiLU in its authors' code.
         variational: Whether it also gives the `log_covariance` that VAEs need.
-
-    Example:
-        >>> import torch
-        >>> TabularEncoder((43,), 21)(torch.randn(5, 43)).embedding.shape
-        torch.Size([5, 21])
     """
 
     def __init__(
@@ -46,7 +41,7 @@ class TabularEncoder(BaseEncoder):
         dim = latent_dim * (1 + variational)
         self.layers = nn.Sequential(
             feed_forward(input_dim[0], dim, hidden_dim, 2, activation),
-            *(ResidualBlock(dim, hidden_dim, 2, activation) for _ in range(2)),
+            *residual_blocks(2, dim, hidden_dim, 2, activation),
         )
 
     def forward(self, x: Tensor) -> ModelOutput:
@@ -69,7 +64,7 @@ class TabularDecoder(LayeredDecoder):
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__(
-            *(ResidualBlock(latent_dim, hidden_dim, 2, activation) for _ in range(2)),
+            *residual_blocks(2, latent_dim, hidden_dim, 2, activation),
             feed_forward(latent_dim, input_dim[0], hidden_dim, 2, activation),
         )
 
@@ -82,15 +77,10 @@ class ResidualEncoder(HeadedEncoder):
         latent_dim: d.
         blocks: Number of residual blocks.
         width: Of their hidden layers.
-
-    Example:
-        >>> import torch
-        >>> ResidualEncoder(3, 2)(torch.zeros(5, 3)).embedding.shape
-        torch.Size([5, 2])
     """
 
     def __init__(self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256) -> None:
-        features = nn.Sequential(*[ResidualBlock(dim, width) for _ in range(blocks)])
+        features = nn.Sequential(*residual_blocks(blocks, dim, width, 1))
         super().__init__(features, nn.Linear(dim, latent_dim))
 
 
@@ -99,15 +89,13 @@ class ResidualDecoder(LayeredDecoder):
 
     def __init__(self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256) -> None:
         unembedding = nn.Linear(latent_dim, dim)
-        super().__init__(unembedding, *[ResidualBlock(dim, width) for _ in range(blocks)])
+        super().__init__(unembedding, *residual_blocks(blocks, dim, width, 1))
 
 
 def _wide(before: int, after: int, blocks: int, width: int) -> nn.Sequential:
     """Residual blocks between a layer to their width and one from it."""
-    inside = [ResidualBlock(width, width) for _ in range(blocks)]
-    return nn.Sequential(
-        nn.Linear(before, width), nn.SiLU(), *inside, nn.SiLU(), nn.Linear(width, after)
-    )
+    inside = [*residual_blocks(blocks, width, width, 1), nn.SiLU()]
+    return nn.Sequential(nn.Linear(before, width), nn.SiLU(), *inside, nn.Linear(width, after))
 
 
 class WideEncoder(HeadedEncoder):

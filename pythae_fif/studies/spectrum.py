@@ -18,7 +18,7 @@ from pythae_fif.data import ImageDataset
 from pythae_fif.data.load import load
 from pythae_fif.files import read_json
 from pythae_fif.nn import build_networks
-from pythae_fif.nn.fif_convnet import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
+from pythae_fif.nn.images import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
 from pythae_fif.pictures import new_figure, pixel_bytes
 from pythae_fif.runs.launch import OnChange
 from pythae_fif.runs.store import Store

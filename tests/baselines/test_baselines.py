@@ -53,7 +53,7 @@ def jacobian(function, x):
 
 LAYERS = {
     "ActNorm": lambda: ActNorm(4),
-    "InvertibleConv": lambda: InvertibleConv(4),
+    "InvertibleConv": lambda: InvertibleConv(4, 4),
     "ConvCoupling": lambda: ConvCoupling(4, 8, 3),
     "Chain": lambda: Chain([Squeeze(), *flow_steps(16, 2, 8, kernel=1)]),
 }

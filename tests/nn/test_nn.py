@@ -1,19 +1,12 @@
-"""Every architecture by its contract, the published parameter counts, and networks of others."""
-
-import copy
+"""Every architecture by its contract, and the published parameter counts."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pythae.models import VAE, AutoModel, VAEConfig
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseEncoder
 from support.trainings import assert_same_weights
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import (
     ConvDiscriminator,
@@ -24,7 +17,6 @@ from pythae_fif.nn import (
     spherical_networks,
 )
 from pythae_fif.nn.recipe import rebuild, recipe_of
-from pythae_fif.nn.small import SmallDecoder
 
 # Each architecture on a shape with nets of our own, or of the paper's.
 CASES = [
@@ -83,34 +75,12 @@ def test_codes_that_are_no_vectors_of_r_d(arch, shape):
 
 @pytest.mark.parametrize(("arch", "shape"), [("resnet", (1, 28, 28)), ("tabular", (7,))])
 def test_smooth_networks_are_the_same_nets_without_kinks(arch, shape):
-    """And so their Jacobians do not jump along a line in the biases."""
-    jumps = []
+    nets = []
     for build in (smooth_networks, build_networks):
         torch.manual_seed(0)
-        networks = build(arch, shape, 5)
-        kinks = [layer for layer in networks[0].modules() if isinstance(layer, nn.ReLU)]
-        assert not kinks or build is build_networks
-        rough = copy.deepcopy(networks[0])
-        jumps.append(_jump(networks[0].double().eval(), torch.rand(1, *shape).double()))
-        if build is smooth_networks:
-            fine = rough
-    assert_same_weights(fine, rough)
-    assert jumps[0] < 1e-3 and (jumps[1] > 0.1 if kinks else jumps[1] == jumps[0])
-
-
-def _jump(encoder, x, step=1e-3):
-    """The largest second difference of f'(x) v along a line of biases, relative to its mean."""
-    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
-    tangents = []
-    with torch.no_grad():
-        for _ in range(20):
-            run = torch.func.jvp(lambda x: encoder(x).embedding, (x,), (v,))
-            tangents.append(run[1].flatten())
-            for name, parameter in encoder.named_parameters():
-                if name.endswith("bias"):
-                    parameter += step
-    differences = torch.stack(tangents).diff(dim=0).diff(dim=0).abs().amax(0)
-    return float((differences / tangents[0].abs().mean()).max())
+        nets.append(nn.ModuleList(build(arch, shape, 5)))
+    assert_same_weights(*nets)
+    assert [any(isinstance(m, nn.ReLU) for m in net.modules()) for net in nets] == [False, True]
 
 
 @given(
@@ -176,21 +146,6 @@ def test_networks_know_how_they_were_built_until_they_are_changed(arch, shape):
         assert recipe_of(network) is None
 
 
-@each_case
-def test_survives_pythaes_save_and_load_twice(arch, shape, tmp_path):
-    networks = build_networks(arch, shape, 3, variational=True)
-    model = VAE(VAEConfig(input_dim=shape, latent_dim=3), *networks).eval()
-    x = torch.rand(2, *shape)
-    expected = model.encoder(x).embedding
-    for folder in (tmp_path / "first", tmp_path / "second"):
-        model.save(str(folder))
-        with pytest.raises(ConfigError, match=r"decoder\.pkl can run any code .* trust=True"):
-            AutoModel.load_from_folder(str(folder))
-        model = AutoModel.load_from_folder(str(folder), trust=True).eval()
-        assert torch.equal(model.encoder(x).embedding, expected)
-        assert model.decoder(expected).reconstruction.shape == (2, *shape)
-
-
 @pytest.mark.parametrize(
     ("arch", "shape", "latent_dim", "condition_dim", "message"),
     [
@@ -198,7 +153,6 @@ def test_survives_pythaes_save_and_load_twice(arch, shape, tmp_path):
         ("resnet_fc3", (1, 8, 8), 2, 0, "did you mean 'resnet_fc4'"),
         ("fif_convnet", (1, 3, 8), 2, 0, "at least 4 x 4"),
         ("convnet", (7,), 2, 0, "at least 4 x 4"),
-        ("convnet", (0, 8, 8), 2, 0, "at least 4 x 4"),
         ("tabular", (1, 8, 8), 2, 0, r"takes rows \(D,\) without labels"),
         ("tabular", (8,), 2, 3, r"takes rows \(D,\) without labels"),
     ],
@@ -218,64 +172,3 @@ def test_discriminator_gives_probabilities_and_the_layers_asked_for(shape):
     assert torch.equal(output[f"embedding_layer_{net.depth}"], output.embedding)
     assert output.embedding_layer_1.shape[:2] == (2, 32)
     assert "embedding_layer_2" not in output
-
-
-class Transformer(BaseEncoder):
-    """A Vision Transformer of timm, whose outputs are the code."""
-
-    def __init__(self, latent_dim):
-        timm = pytest.importorskip("timm")
-        super().__init__()
-        small = {"img_size": 8, "patch_size": 2, "in_chans": 1, "num_classes": latent_dim}
-        small |= {"embed_dim": 32, "depth": 2, "num_heads": 4}
-        self.network = timm.create_model("vit_tiny_patch16_224", **small)
-
-    def forward(self, x):
-        return ModelOutput(embedding=self.network(x))
-
-
-@pytest.fixture
-def transformer():
-    torch.manual_seed(0)
-    config = FIFConfig(input_dim=(1, 8, 8), latent_dim=3, noise=0.0, hutchinson_samples=3)
-    return FIF(config, Transformer(3), SmallDecoder((1, 8, 8), 3, residual=False)).train()
-
-
-def test_a_transformer_of_ones_own_has_the_gradient_of_the_loss(transformer):
-    """With K = d vectors that are orthogonal, the trace in it is exact."""
-    model, x = transformer.double(), torch.rand(2, 1, 8, 8).double()
-    model({"data": x}).loss.backward()
-    weights = [*model.encoder.parameters()]
-    ours = [p.grad for p in weights]
-
-    def encode(x):
-        return model.encoder(x[None]).embedding[0]
-
-    def decode(z):
-        return model.decoder(z[None]).reconstruction.flatten()
-
-    losses = []
-    for row in x:
-        with sdpa_kernel(SDPBackend.MATH):  # its fast kernels are differentiated once
-            inner = torch.autograd.functional.jacobian(encode, row, create_graph=True).flatten(1)
-        z = encode(row)
-        outer = torch.func.jacfwd(decode)(z).detach()
-        error = model.model_config.beta * (decode(z) - row.flatten()).square().sum()
-        losses.append(z.square().sum() / 2 - (inner @ outer).trace() + error)
-    theirs = torch.autograd.grad(torch.stack(losses).mean(), weights)
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-def test_a_transformer_of_ones_own_trains(transformer):
-    x = torch.rand(16, 1, 1, 1).expand(16, 1, 8, 8)
-    optimizer = torch.optim.Adam(transformer.parameters(), lr=1e-3)
-    errors = []
-    for _ in range(60):
-        output = transformer({"data": x})
-        optimizer.zero_grad()
-        output.loss.backward()
-        optimizer.step()
-        errors.append(output.recon_loss.item())
-    assert errors[-1] < 0.3 * errors[0]
-    assert torch.isfinite(transformer.log_prob(x)).all()
