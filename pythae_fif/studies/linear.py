@@ -1,9 +1,9 @@
 """Appendix C: the directions that a linear free-form injective flow picks, against theorem C.4."""
 
-__all__ = ["LinearModels", "overlap", "run"]
+__all__ = ["LinearModels", "Picked", "overlap", "run_linear"]
 
 import math
-from itertools import product
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -50,10 +50,30 @@ def linear_loss(encoders: Tensor, covariance: Tensor, betas: Tensor) -> Tensor:
     return loss
 
 
+@dataclass(frozen=True)
+class Picked:
+    """What the best models pick, for each spectrum in every regime.
+
+    Attributes:
+        regime, beta: Of `REGIMES`, and the reconstruction weight.
+        theorem: The eigenvectors that theorem C.4 takes, such as "0 1".
+        overlap_theorem, overlap_pca: Of the learnt subspace with theirs and with PCA's.
+        loss_above_theorem: Of eq. 53, above its optimum.
+    """
+
+    regime: list[str]
+    beta: list[float]
+    theorem: list[str]
+    overlap_theorem: list[float]
+    overlap_pca: list[float]
+    loss_above_theorem: list[float]
+
+
 class LinearModels(StudySpec):
     """All models with one of `DECODERS`, of which the best of several restarts counts."""
 
     kind: ClassVar[str] = "linear"
+    result: ClassVar[Any] = Picked
     on_cpu: ClassVar[bool] = True
 
     decoder: str
@@ -62,19 +82,15 @@ class LinearModels(StudySpec):
     steps: int
     batch_size: int
 
-    def compute(self, tell: Tell) -> dict[str, Any]:
+    def compute(self, tell: Tell) -> Picked:
         """The best restart, by eq. 53, for ten spectra in every regime.
 
         Gradient descent has local optima between the two extremes, since
         log(lambda) - 2 beta lambda is concave; theorem C.4 is about the lowest. The restarts
         therefore lean towards either end of the spectrum: they are random matrices times powers
         of the covariance from -1 to 1.
-
-        Returns:
-            `rows`: which eigenvectors theorem C.4 takes, the overlaps of the learnt subspace with
-            theirs and with PCA's, and the loss of eq. 53 above its optimum.
         """
-        generator = torch.Generator().manual_seed(self.seed)
+        generator, cells = torch.Generator().manual_seed(self.seed), SPECTRA * len(REGIMES)
         options: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
         # In descending order, neighbours apart by a factor of 1.5 to 3.
         factors = 1.5 + 1.5 * torch.rand(SPECTRA, DIM, **options)
@@ -82,40 +98,33 @@ class LinearModels(StudySpec):
         # 1/(2 beta) is twice the largest eigenvalue, a geometric mean, or half the smallest.
         ends = torch.cat([4 * of_ten[:, :1], of_ten, of_ten[:, -1:] / 4], 1)
         betas = 0.5 / (ends[:, :-1] * ends[:, 1:]).sqrt()[:, [0, 1, 2, 3, DIM]]
-        cells = list(product(range(SPECTRA), REGIMES))
-        each = torch.tensor([index for index, _ in cells]).repeat_interleave(self.restarts)
-        spectra, betas = of_ten[each], betas.flatten().repeat_interleave(self.restarts)
+        betas = betas.flatten().repeat_interleave(self.restarts)
+        each = torch.arange(SPECTRA).repeat_interleave(len(REGIMES) * self.restarts)
+        spectra = of_ten[each]
         bases = torch.linalg.qr(torch.randn(SPECTRA, DIM, DIM, **options)).Q[each]
         covariance = bases * spectra[:, None] @ bases.mT
-        powers = torch.linspace(-1, 1, self.restarts, dtype=torch.float64).repeat(len(cells))
+        powers = torch.linspace(-1, 1, self.restarts, dtype=torch.float64).repeat(cells)
         start = torch.randn(len(each), LATENT, DIM, **options)
         start = start @ (bases * spectra.pow(powers[:, None])[:, None]).mT
         start = start / torch.linalg.vector_norm(start, dim=(1, 2), keepdim=True)
         scale = (bases * spectra.sqrt()[:, None]).mT
         encoders = self._trained(scale, betas, start, options, tell)
         losses = linear_loss(encoders, covariance, betas)
-        finite = losses.where(losses.isfinite(), math.inf).view(len(cells), -1)
-        best = finite.argmin(1) + torch.arange(len(cells)) * self.restarts
-        rows = []
-        for (index, regime), member in zip(cells, best.tolist(), strict=True):
-            spectrum, basis, one = spectra[member], bases[member], slice(member, member + 1)
-            criterion = spectrum.log() - 2 * betas[member] * spectrum  # eq. 83
-            chosen = criterion.argsort()[:LATENT].sort().values.tolist()
-            optimum = (basis[:, chosen] / spectrum[chosen].sqrt()).mT[None]  # lemma C.3
-            row = {
-                "decoder": self.decoder,
-                "spectrum": index,
-                "regime": regime,
-                "beta": float(betas[member]),
-                "theorem": " ".join(map(str, chosen)),
-                "overlap_theorem": float(overlap(encoders[one], basis[None, :, chosen])),
-                "overlap_pca": float(overlap(encoders[one], basis[None, :, :LATENT])),
-                "loss_above_theorem": float(
-                    losses[member] - linear_loss(optimum, covariance[one], betas[one])
-                ),
-            }
-            rows.append(row)
-        return {"rows": rows}
+        finite = losses.where(losses.isfinite(), math.inf).view(cells, -1)
+        best = finite.argmin(1) + torch.arange(cells) * self.restarts
+        encoders, betas, spectra, bases = (of[best] for of in (encoders, betas, spectra, bases))
+        criterion = spectra.log() - 2 * betas[:, None] * spectra  # eq. 83
+        chosen = criterion.argsort(1)[:, :LATENT].sort(1).values
+        directions = bases.gather(2, chosen[:, None].expand(-1, DIM, -1))
+        optimum = (directions / spectra.gather(1, chosen).sqrt()[:, None]).mT  # lemma C.3
+        return Picked(
+            [*REGIMES] * SPECTRA,
+            betas.tolist(),
+            [" ".join(map(str, of)) for of in chosen.tolist()],
+            overlap(encoders, directions).tolist(),
+            overlap(encoders, bases[:, :, :LATENT]).tolist(),
+            (losses[best] - linear_loss(optimum, covariance[best], betas)).tolist(),
+        )
 
     def _trained(
         self, scale: Tensor, betas: Tensor, start: Tensor, options: dict[str, Any], tell: Tell
@@ -150,12 +159,12 @@ class LinearModels(StudySpec):
         return a.detach()
 
 
-def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+def run_linear(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     """Trains all models; a figure, and how many of the models agree with theorem and PCA."""
-    (seed,), size = options.seeds, SIZES[options.profile]
-    specs = [LinearModels(decoder=decoder, seed=seed, **size) for decoder in DECODERS]
-    found = results_of(specs, options, on_change)
-    rows = pd.DataFrame([row for of in found for row in of["rows"]])
+    size = SIZES[options.profile]
+    specs = [LinearModels(decoder=of, seed=s, **size) for of in DECODERS for s in options.seeds]
+    found = zip(specs, results_of(specs, Picked, options, on_change), strict=True)
+    rows = pd.concat([pd.DataFrame(vars(of)).assign(decoder=spec.decoder) for spec, of in found])
     table = rows.groupby(["decoder", "regime"], sort=False).agg(
         models=("beta", "size"),
         agree_with_theorem=("overlap_theorem", lambda of: (of > AGREEMENT).sum()),
@@ -165,21 +174,11 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     )
     figure = new_figure(9, 4.2)
     axis = figure.subplots()
-    styles = product(DECODERS, ("overlap_theorem", "overlap_pca"))
-    for shift, (decoder, key) in zip((-0.24, -0.08, 0.08, 0.24), styles, strict=True):
-        mine = rows[rows.decoder == decoder]
-        axis.plot(
-            mine.regime.map(REGIMES.index) + shift,
-            mine[key],
-            "x" if decoder == "free" else "o",
-            color="tab:red" if "theorem" in key else "tab:blue",
-            alpha=0.6,
-            label=f"{key.removeprefix('overlap_')}, {decoder} decoder",
-        )
-    axis.set_xticks(range(len(REGIMES)), REGIMES)
-    axis.set_xlabel("$\\beta$ among $1/2\\lambda$ of the eigenvalues of the data")
-    axis.set_ylabel("overlap of the learnt subspace")
-    figure.legend(loc="outside upper center", ncols=2)
+    means = rows.groupby(["regime", "decoder"], sort=False)[["overlap_theorem", "overlap_pca"]]
+    means.mean().unstack().plot.bar(ax=axis, rot=0, ylim=(0, 1.5))
+    axis.set(
+        xlabel="$\\beta$ among $1/2\\lambda$ of the eigenvalues of the data", ylabel="mean overlap"
+    )
     finding = Finding(
         f"linear-{options.profile}",
         "Appendix C: which directions a linear model picks",

@@ -1,6 +1,6 @@
-"""A run of a study, the records of all its runs, and the files that they end in."""
+"""A run of a study, the results of all its runs, and the files that they end in."""
 
-__all__ = ["RESULT", "Finding", "StudySpec", "Tell", "finish", "results_of"]
+__all__ = ["RESULT", "Finding", "StudySpec", "Tell", "results_of"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from pythae_fif.pictures import figure_bytes
 from pythae_fif.reports.tables import Table
 from pythae_fif.runs.launch import OnChange, run_all
 from pythae_fif.runs.local import LocalEngine, cores
+from pythae_fif.runs.record import ResultT
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Run
@@ -34,12 +35,14 @@ class StudySpec(Spec):
     The constants of a study's module are not in the id: raise `schema_version` when one changes.
 
     Attributes:
+        result: Type of what it finds.
         on_cpu: Whether it computes on the processor whatever else there is.
         where: The data.
     """
 
     kind: ClassVar[str] = "study"
     asked: ClassVar[frozenset[str]] = frozenset({"where"})
+    result: ClassVar[Any]
     on_cpu: ClassVar[bool] = False
 
     where: DataOptions = DataOptions()
@@ -50,18 +53,12 @@ class StudySpec(Spec):
         return f"studies/{self.kind}"
 
     @property
-    def title(self) -> str:
-        """The study, and the run's first field."""
-        first = next(name for name in type(self).model_fields if name != "where")
-        return f"{self.folder.removeprefix('studies/')}, {first} {getattr(self, first)}"
-
-    @property
     def outputs(self) -> Mapping[str, type]:
         """One record."""
-        return {RESULT: dict}
+        return {RESULT: self.result}
 
-    def compute(self, tell: Tell) -> dict[str, Any]:
-        """The result, of numbers, texts and lists."""
+    def compute(self, tell: Tell) -> Any:
+        """What it finds, of the type `result`."""
         raise NotImplementedError
 
     def run(self, run: Run) -> None:
@@ -71,8 +68,10 @@ class StudySpec(Spec):
         run.save(RESULT, self.compute(lambda share: run.tell("training", share)))
 
 
-def finish(specs: Sequence[StudySpec], options: StudyOptions, on_change: OnChange) -> Store:
-    """Does the runs that have no records yet; the store that has them.
+def results_of(
+    specs: Sequence[StudySpec], kind: type[ResultT], options: StudyOptions, on_change: OnChange
+) -> list[ResultT]:
+    """The results of all outputs of runs, of the type `kind`, after the missing ones are made.
 
     Raises:
         RunsLeftError: Runs failed; the others are kept.
@@ -82,17 +81,9 @@ def finish(specs: Sequence[StudySpec], options: StudyOptions, on_change: OnChang
     errors = run_all(specs, store, engine, on_change)
     left = [spec for spec in specs if not store.is_done(spec)]
     if left:
-        causes = [f"{of.title} ({of.run_id}): {errors.get(of) or 'no record'}" for of in left]
+        causes = [f"{of.title}/{of.run_id}: {errors.get(of) or 'no record'}" for of in left]
         raise RunsLeftError(f"{len(left)} of {len(specs)} runs failed: {'; '.join(causes)}")
-    return store
-
-
-def results_of(
-    specs: Sequence[StudySpec], options: StudyOptions, on_change: OnChange
-) -> list[dict[str, Any]]:
-    """The results of runs; see :func:`finish`."""
-    store = finish(specs, options, on_change)
-    records = (store.record(spec, RESULT, dict) for spec in specs)
+    records = (store.record(spec, name, kind) for spec in specs for name in spec.outputs)
     return [record.result for record in records if record is not None]
 
 
@@ -103,8 +94,7 @@ class Finding:
     Attributes:
         name: Of its files.
         title, caption, notes: The heading, and sentences below the table.
-        table: The numbers.
-        rows: Those of the CSV file; the table's if None.
+        table, rows: The numbers, and those of the CSV file.
         figure: A Matplotlib figure; None for a table alone.
     """
 
@@ -112,7 +102,7 @@ class Finding:
     title: str
     caption: str
     table: pd.DataFrame
-    rows: pd.DataFrame | None = None
+    rows: pd.DataFrame
     figure: Any = None
     notes: Sequence[str] = ()
 
@@ -124,12 +114,11 @@ class Finding:
         """
         cells = self.table.map(lambda of: f"{of:.3g}" if isinstance(of, float) else str(of))
         page = Table(self.title, cells, notes=[self.caption, *self.notes]).to_markdown()
-        rows = self.table if self.rows is None else self.rows
         paths = [results / f"tables/{self.name}.{suffix}" for suffix in ("md", "csv")]
         if self.figure is not None:
             paths.append(results / f"figures/{self.name}.png")
             write_bytes(paths[-1], figure_bytes(self.figure))
             page += f"\n![{self.title}](../figures/{self.name}.png)\n"
         write_bytes(paths[0], page.encode())
-        write_bytes(paths[1], rows.to_csv(index=False, float_format="%.6g").encode())
+        write_bytes(paths[1], self.rows.to_csv(index=False, float_format="%.6g").encode())
         return paths

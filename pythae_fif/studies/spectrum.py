@@ -1,9 +1,10 @@
 """Figures 8 and 9: what a conditional model's decoder spans, against the reconstruction weight."""
 
-__all__ = ["SAMPLES", "Size", "SpectrumModel", "build", "measure", "planned", "run"]
+__all__ = ["SAMPLES", "Size", "Spectrum", "SpectrumModel", "build", "measure", "run_spectrum"]
 
 import io
 import math
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,10 +57,26 @@ SIZES = {
 }
 
 
+@dataclass(frozen=True)
+class Spectrum:
+    """What a model's decoder spans at samples; means over classes.
+
+    Attributes:
+        singular_values: Of the decoder's Jacobian, in descending order, (d,).
+        log_volume: 1/2 log det g'(z)^T g'(z) in nats.
+        entropy: Of the samples, by eq. 124.
+    """
+
+    singular_values: list[float]
+    log_volume: float
+    entropy: float
+
+
 class SpectrumModel(StudySpec):
     """A model of a data set, of which the hashes of images and labels are given."""
 
     kind: ClassVar[str] = "spectrum"
+    result: ClassVar[Any] = Spectrum
 
     beta: float
     seed: int
@@ -121,7 +138,7 @@ def build(
     return FIF(config, encoder, FIFConvDecoder(shape, latent_dim, **options))
 
 
-def measure(model: FIF, samples: int, seed: int) -> tuple[Tensor, dict[str, Any]]:
+def measure(model: FIF, samples: int, seed: int) -> tuple[Tensor, Spectrum]:
     """Draws samples of every class and measures what the decoder spans there.
 
     Args:
@@ -130,34 +147,22 @@ def measure(model: FIF, samples: int, seed: int) -> tuple[Tensor, dict[str, Any]
         seed: Of the codes.
 
     Returns:
-        The first `SHOWN` samples of every class, (classes, SHOWN, C, H, W), and means over classes:
-        `singular_values` of the decoder's Jacobian, in descending order, (d,); `log_volume`, 1/2
-        log det g'(z)^T g'(z) in nats; `entropy` of the samples by eq. 124; the same by their exact
-        log-likelihood, which needs the encoder; `diversity`, their variance summed over pixels.
+        The first `SHOWN` samples of every class, (classes, SHOWN, C, H, W), and what was measured.
     """
     d, generator = model.latent_dim, torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
-    values, entropies, variances, shown = [], [], [], []
+    values, shown = [], []
     for label in range(model.model_config.condition_dim):
-        given = model.given(label)
         z = torch.randn(samples, d, generator=generator).to(device)
-        decode = given.networks_at(None)[1]
+        decode = model.given(label).networks_at(None)[1]
         with torch.no_grad():
             images = decode(z)
         values.append(decoder_singular_values(decode, z))
-        entropies.append(-given.log_prob(images))
-        variances.append(images.flatten(1).var(0).sum())
         shown.append(images[:SHOWN].cpu())
     spectra = torch.cat(values).cpu()
     log_volume = float(spectra.log().sum(1).mean())
-    found = {
-        "singular_values": spectra.mean(0).tolist(),
-        "log_volume": log_volume,
-        "entropy": d / 2 * math.log(2 * math.pi * math.e) + log_volume,
-        "entropy_by_log_prob": float(torch.cat(entropies).mean()),
-        "diversity": float(torch.stack(variances).mean()),
-    }
-    return torch.stack(shown), found
+    entropy = d / 2 * math.log(2 * math.pi * math.e) + log_volume
+    return torch.stack(shown), Spectrum(spectra.mean(0).tolist(), log_volume, entropy)
 
 
 def planned(options: StudyOptions, train_size: int | None = None) -> dict[str, Any]:
@@ -172,65 +177,44 @@ def planned(options: StudyOptions, train_size: int | None = None) -> dict[str, A
     }
 
 
-def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+def run_spectrum(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     """Trains and measures a model a weight and seed; spectra, and samples where there are any."""
     size, seeds = SIZES[options.profile], options.seeds
     plan = planned(options, size.images)
     specs = [
         SpectrumModel(**plan, size=size, beta=beta, seed=seed) for beta in BETAS for seed in seeds
     ]
-    found = zip(specs, results_of(specs, options, on_change), strict=True)
-    rows = pd.DataFrame([{"beta": of.beta, "seed": of.seed, **result} for of, result in found])
-    values = pd.DataFrame(rows.singular_values.tolist(), rows.beta)
-    mean, std = values.groupby(level=0).mean(), values.groupby(level=0).std().fillna(0.0)
-    bands = {"mean": mean, "low": mean - std, "high": mean + std}
-    counts = pd.DataFrame({of: (band >= 1).sum(axis=1) for of, band in bands.items()})
-    rows = rows[["beta", "seed", "log_volume", "entropy", "entropy_by_log_prob", "diversity"]]
-    rows = rows.assign(above_one=(values >= 1).sum(axis=1).array)
-    rows = rows.join(values.reset_index(drop=True).add_prefix("value_"))
-    of_betas = rows.groupby("beta").mean().loc[:, "log_volume":"diversity"]
+    rows = pd.DataFrame(results_of(specs, Spectrum, options, on_change))
+    rows = pd.DataFrame([(of.beta, of.seed) for of in specs], columns=["beta", "seed"]).join(rows)
+    values = pd.DataFrame(rows.pop("singular_values").tolist())
+    rows = rows.assign(above_one=(values >= 1).sum(axis=1)).join(values.add_prefix("value_"))
+    of_betas = values.groupby(rows.beta)
+    above = pd.DataFrame({"above_one_mean": (of_betas.mean() >= 1).sum(axis=1)})
+    means = rows.groupby("beta").mean()[["log_volume", "entropy"]]
+    figure = new_figure(11, 7.5)
+    panels: Any = figure.subfigures(2, 1)
+    left, right = panels[0].subplots(1, 2, width_ratios=[1.3, 1])
+    of_betas.mean().T.plot(ax=left, yerr=of_betas.std().fillna(0).T, logy=True, capsize=2)
+    left.axhline(1, color="k", ls=":", lw=1)
+    left.set(xlabel="index", ylabel="singular value of the decoder")
+    rows.plot.scatter("beta", "above_one", ax=right)
+    above.plot(ax=right, logx=True, legend=False, ylabel="singular values of at least one")
     store = Store(options.results)
-    sheets = {s.beta: store.read(s, SAMPLES) for s in specs if s.seed == seeds[0]}
+    for axis, spec in zip(panels[1].subplots(1, len(BETAS)), specs[:: len(seeds)], strict=True):
+        axis.set(title=f"beta = {spec.beta:g}", xticks=[], yticks=[])
+        if png := store.read(spec, SAMPLES):  # packed runs have none
+            pixels = np.asarray(Image.open(io.BytesIO(png)))
+            axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)  # imshow ignores cmap for RGB
     finding = Finding(
         f"spectrum-{options.dataset}-{options.profile}",
         "Figures 8 and 9: what the decoder spans, by reconstruction weight",
-        "Singular values of a conditional model's decoder, means over classes and samples, with "
-        "one standard deviation over models, and the number of those that are at least one: the "
-        "dimensions that the model spans, which in the paper grow with beta. Below, where they are "
-        "kept, samples of every class (rows) of one model a weight.",
-        counts.add_prefix("above_one_").join(of_betas).reset_index(),
+        f"Singular values of a conditional model's decoder, d = {plan['latent_dim']}, means over "
+        f"classes and samples, with one standard deviation over {len(seeds)} models, and the number"
+        " of those that are at least one: the dimensions that the model spans, which in the paper "
+        f"grow with beta. Trained for {size.epochs} epochs of {size.images or 'all'} images; below,"
+        " where they are kept, samples of every class (rows) of one model a weight.",
+        above.join(means).reset_index(),
         rows,
-        _figure(bands, counts, sheets),
-        [
-            f"{size.images or 'all'} images, {size.epochs} epochs, {len(seeds)} models a weight, "
-            f"d = {plan['latent_dim']}; Adam's rate is ours: the paper does not tell."
-        ],
+        figure,
     )
     return [finding]
-
-
-def _figure(
-    bands: dict[str, pd.DataFrame], counts: pd.DataFrame, sheets: dict[float, bytes | None]
-) -> Any:
-    kept = None not in sheets.values()  # packed runs have none
-    figure = new_figure(11, 7.5 if kept else 4.2)
-    panels = figure.subfigures(1 + kept, 1, squeeze=False)[:, 0]
-    left, right = panels[0].subplots(1, 2, width_ratios=[1.3, 1])
-    for beta, mean in bands["mean"].iterrows():
-        low, high = (bands[of].loc[beta].clip(1e-6) for of in ("low", "high"))
-        left.plot(mean.index + 1, mean, label=f"{beta:g}")
-        left.fill_between(mean.index + 1, low, high, alpha=0.25, lw=0)
-    left.axhline(1, color="k", ls=":", lw=1)
-    left.set(yscale="log", xlabel="index", ylabel="singular value of the decoder")
-    left.legend(title="beta")
-    bars = [counts["mean"] - counts["low"], counts["high"] - counts["mean"]]
-    right.errorbar(counts.index, counts["mean"], bars, marker="o", capsize=4)
-    right.set(xscale="log", xlabel="beta", ylabel="singular values of at least one")
-    right.set_ylim(bottom=0)
-    if kept:
-        axes = panels[1].subplots(1, len(sheets))
-        for axis, (beta, png) in zip(axes, sheets.items(), strict=True):
-            pixels = np.asarray(Image.open(io.BytesIO(png or b"")))
-            axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)  # imshow ignores cmap for RGB
-            axis.set(title=f"beta = {beta:g}", xticks=[], yticks=[])
-    return figure

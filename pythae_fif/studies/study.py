@@ -1,8 +1,8 @@
 """What studies are: their declarations and their options.
 
-A study is a module of this package with a function `run`, from :class:`StudyOptions` to a list of
-:class:`~pythae_fif.studies.spec.Finding`. This module imports neither torch nor pandas, so that a
-command line can list the studies at once.
+A study `name` is a function `run_name` of a module of this package, from :class:`StudyOptions` to a
+list of :class:`~pythae_fif.studies.spec.Finding`. This module imports neither torch nor pandas, so
+that a command line can list the studies at once.
 """
 
 __all__ = ["DATASETS", "STUDIES", "Study", "StudyOptions", "import_studies", "run_study"]
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pythae_fif.data.names import DATASETS as OF_BENCHMARK
@@ -22,8 +23,7 @@ from pythae_fif.files import stored
 if TYPE_CHECKING:  # it imports torch
     from pythae_fif.runs.launch import Engine, OnChange
 
-IMAGES = ("mnist", "digits", "cifar10")
-"""Those with classes."""
+IMAGES = ("mnist", "digits", "cifar10")  # those with classes
 TABLES = ("miniboone", "power", "gas", "hepmass", "csv")
 
 
@@ -50,22 +50,20 @@ class Study:
     @property
     def takes(self) -> set[str]:
         """The fields of :class:`StudyOptions` that it takes and not every study does."""
-        dataset = {"dataset"} if self.datasets else set()
-        of_images = {"latent_dim"} if self.datasets in (IMAGES, TABLES) else set()
-        return dataset | of_images | ({"data", "models"} if self.datasets == TABLES else set())
+        others = {IMAGES: {"latent_dim"}, TABLES: {"latent_dim", "data", "models"}}
+        return {"dataset"} | others.get(self.datasets, set()) if self.datasets else set()
 
 
 STUDIES = {
     "sinusoid": Study("figures 3 and 7: what is learnt of a sinusoid", (20, 20), ("sinusoid",)),
     "linear": Study("appendix C: a linear model's directions, against theorem C.4", (1, 1)),
-    "estimator": Study("figure 6, appendix D.3: the noise of the trace estimator", (1, 1), IMAGES),
+    "estimator": Study("figure 6: the noise of the trace estimator", (1, 1), IMAGES),
     "spectrum": Study("figures 8 and 9: what a conditional decoder spans", (2, 5), IMAGES),
     "toy": Study("densities on curves and surfaces (--dataset circle, ...)", (3, 20), TOY_DATASETS),
     "curvature": Study("figures 2, 12, 13: what training does to the manifold", (5, 20)),
     "tabular": Study("tables 1 and 5: FIF against rectangular flows on tables", None, TABLES),
     "ablation": Study("tables 6 and 7: estimator, network, on or off the manifold", None, TABLES),
 }
-"""Name of a study, which is that of its module -> its declaration."""
 
 DATASETS: dict[str, str] = {
     dataset: name
@@ -83,11 +81,9 @@ class StudyOptions:
     Attributes:
         results: Folder of the store, whose `figures/` and `tables/` are written to.
         data_root, data, offline: As of :class:`~pythae_fif.data.names.DataOptions`.
-        dataset: The data set; None for the study's usual one.
-        models: Models to compare; None for the study's own choice.
+        dataset, models, latent_dim: None for the study's usual ones.
         seeds: Empty for the profile's own.
         profile: `paper` for the full protocol, `quick` for minutes on two cores; tables have more.
-        latent_dim: Latent dimension; None for the study's own.
         engine: Does the study's runs; None for this machine, as the study shares it out.
     """
 
@@ -117,12 +113,10 @@ def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[P
         on_change: Is told how far its runs are.
 
     Raises:
-        ConfigError: An unknown study, data set or profile, or seeds for a study that takes one.
+        ConfigError: A data set or profile that the study does not have.
         RunsLeftError: Runs failed.
         StoreError: The folder of results cannot be written.
     """
-    if name not in STUDIES:
-        raise ConfigError(f"study {name!r} is unknown: {did_you_mean(name, STUDIES)}")
     profiles, datasets = STUDIES[name].profiles, STUDIES[name].datasets
     dataset, profile = options.dataset or next(iter(datasets), ""), options.profile
     for what, asked, valid in (("profile", profile, profiles), ("data set", dataset, datasets)):
@@ -130,16 +124,19 @@ def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[P
             hint = did_you_mean(asked, valid)
             raise ConfigError(f"study {name} has no {what} {asked!r}: {hint}")
     seeds = options.seeds or range(profiles.get(profile, 5))
-    if profiles.get(profile) == 1 < len(seeds):
-        raise ConfigError(f"--seeds {list(seeds)}: study {name} takes one seed")
     with stored(f"write {options.results}"):
         options.results.mkdir(parents=True, exist_ok=True)
-    module = import_module(f"pythae_fif.studies.{name}")
-    findings = module.run(dataclasses.replace(options, dataset=dataset, seeds=seeds), on_change)
+    options = dataclasses.replace(options, dataset=dataset, seeds=seeds)
+    findings = getattr(_module(name), f"run_{name}")(options, on_change)
     return [path for finding in findings for path in finding.write(options.results)]
 
 
 def import_studies() -> None:
     """Imports all studies, so that their kinds of runs are known to who reads a store."""
     for name in STUDIES:
-        import_module(f"pythae_fif.studies.{name}")
+        _module(name)
+
+
+def _module(name: str) -> ModuleType:
+    shared = {"ablation": "tabular", "sinusoid": "toy"}
+    return import_module(f"pythae_fif.studies.{shared.get(name, name)}")

@@ -1,158 +1,298 @@
-"""Tables 1 and 5: FIF against rectangular flows on tabular data."""
+"""Tables 1, 5, 6 and 7: FIF and rectangular flows on tabular data."""
 
-__all__ = ["Trained", "compare", "printed", "run", "spread"]
+__all__ = ["Profile", "Table", "TabularModels", "run_ablation", "run_tabular", "trained"]
 
 import math
-import statistics
 import time
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field
 
-from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.evaluation import Features, frechet_distance
+from pythae_fif.benchmark.models import configs_dir, read_yaml
+from pythae_fif.data.splits import Splits
+from pythae_fif.data.tables import load_tabular
+from pythae_fif.errors import ConfigError, DataError, did_you_mean
 from pythae_fif.reports.compared import published
 from pythae_fif.reports.tables import DASH, number
 from pythae_fif.runs.launch import OnChange
-from pythae_fif.runs.record import Record
 from pythae_fif.runs.store import Store
-from pythae_fif.studies.spec import Finding, finish
+from pythae_fif.runs.worker import Run
+from pythae_fif.studies.spec import Finding, StudySpec, results_of
 from pythae_fif.studies.study import StudyOptions
-from pythae_fif.studies.tabular_models import CONFIGURATIONS, RF_CODE, Configuration, Nets
-from pythae_fif.studies.tabular_run import LIKELIHOOD_ROWS, Table, TabularModels
+from pythae_fif.studies.tabular_models import (
+    CONFIGURATIONS,
+    LIKELIHOOD_ROWS,
+    RF_CODE,
+    Budget,
+    Configuration,
+    Scores,
+    scores_of,
+    train,
+)
+from pythae_fif.validation import Each, name_of, read_checked
 
-TIMED_BATCH = 512
-ROUNDS = 15  # timed steps of each configuration; the first is not counted
-SOURCES_NOTE = (
+NOTES = (
+    "Of several learning rates a row has the one at which the first seed has the lowest FID-like "
+    "score on the validation rows. FID-like is the squared Wasserstein-2 distance of Gaussian "
+    f"fits; log-likelihood is exact, on the manifold, in nats, of {LIKELIHOOD_ROWS:,} test rows.",
+    "CPU ms a step: of the processor, in training at this profile's sizes; CG steps: mean a "
+    "Hutchinson vector.",
     "Settings are of appendix E.2, with ReLU; FIF's released code has SiLU, and which of the two "
     "the published numbers are of is not told. The net with tanh has the settings of RF's own "
     "code; the other RF rows train as FIF does. Eq. 10 has gradient through the projection; to "
-    "detach it is ours. Published numbers are of the full data and training, on a GPU."
+    "detach it is ours. Published numbers are of the full data and training, on a GPU.",
 )
-Trained = list[tuple[TabularModels, list[Record[dict[str, Any]]]]]
-"""Of every configuration a run, and the record of each seed."""
 
 
-def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
-    """Tables 1 and 5 of a data set; see :func:`compare`."""
-    caption = (
-        "Models of a table's rows after the same training, unless a row says otherwise; the "
-        "speedup is the quotient of ms a step of rectangular flow and model."
-    )
-    return [compare("tabular", ["fif", "rectangular_flow"], caption, options, on_change)[1]]
+class Profile(Budget):
+    """How long every configuration trains, and at which learning rates.
+
+    Attributes:
+        note: What this is, and is not.
+        learning_rates: The cycle's highest learning rate, ascending.
+        of: Configuration -> keys of this class that are others for it.
+    """
+
+    note: str
+    learning_rates: Each[float]
+    of: dict[Annotated[str, name_of(lambda: CONFIGURATIONS)], dict[str, Any]] = Field(default={})
+
+    def own(self, configuration: str) -> "Profile":
+        """That of one configuration."""
+        return Profile(**{**dict(self), **self.of.get(configuration, {})})
 
 
-def compare(
-    study: str, usual: list[str], caption: str, options: StudyOptions, on_change: OnChange
-) -> tuple[Trained, Finding]:
-    """Trains configurations on a data set: the usual ones, or those that are asked for.
+class TabularModels(StudySpec):
+    """Models of one configuration, each with its learning rate, its seed and a record of its own.
+
+    New runs are of one model; some that are committed are of several.
+    """
+
+    kind: ClassVar[str] = "tabular"
+
+    dataset: str
+    configuration: Configuration
+    data_hash: str
+    latent_dim: int
+    budget: Budget
+    learning_rates: list[float]
+    seeds: list[int]
+
+    @property
+    def folder(self) -> str:
+        """`studies/tabular/<dataset>/<configuration>`."""
+        return f"studies/tabular/{self.dataset}/{self.configuration.name}"
+
+    @property
+    def outputs(self) -> Mapping[str, type]:
+        """Scores of each model."""
+        models = zip(self.seeds, self.learning_rates, strict=True)
+        return {f"scores/seed{seed}-{rate:g}.json": Scores for seed, rate in models}
+
+    def run(self, run: Run) -> None:
+        """Trains and scores the models.
+
+        Raises:
+            DataError: The table is not that of the plan.
+        """
+        run.tell("loading data")
+        where, budget = self.where, self.budget
+        splits = load_tabular(self.dataset, where.data_root, data=where.data)
+        if splits.content_hash != self.data_hash:
+            raise DataError(f"the table {self.dataset} changed since the plan: start again")
+        rows = torch.from_numpy(splits.train[: budget.train_size])
+        for name, seed, rate in zip(self.outputs, self.seeds, self.learning_rates, strict=True):
+            torch.manual_seed(seed)
+            model = self.configuration.build(splits.input_dim, self.latent_dim, budget.nets)
+            torch.manual_seed(seed)
+            start = time.process_time()  # does not count when others have the machine
+            settings, tell = self.configuration.settings, lambda of: run.tell("training", of)
+            iterations = train(model, rows, budget, settings, rate, tell)
+            costs = time.process_time() - start, iterations
+            run.save(name, scores_of(model, splits, seed, *costs))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A loaded data set with the protocol that it is trained by, for a command's options."""
+
+    splits: Splits
+    latent_dim: int
+    profile: Profile
+    options: StudyOptions
+
+    @classmethod
+    def load(cls, options: StudyOptions) -> "Table":
+        """The options' data set, by its YAML file in `benchmark_configs/tabular`.
+
+        Raises:
+            ConfigError: An unknown profile, or no latent dimension for `csv`.
+            DataError: See :func:`~pythae_fif.data.tables.load_tabular`.
+        """
+        dataset, asked = str(options.dataset), options.profile
+        path = configs_dir() / "tabular" / f"{dataset}.yaml"
+        file = read_yaml(path)
+        profiles, latent_dim = file["profiles"], options.latent_dim or file["latent_dim"]
+        if asked not in profiles:
+            raise ConfigError(f"profile {asked!r} of {dataset}: {did_you_mean(asked, profiles)}")
+        if latent_dim is None:
+            raise ConfigError(f"--dataset {dataset} needs --latent-dim")
+        splits = load_tabular(dataset, options.data_root, data=options.data)
+        return cls(splits, latent_dim, read_checked(Profile, profiles[asked], path.name), options)
+
+    def runs(self, models: list[tuple[str, float, int]]) -> list[TabularModels]:
+        """Runs of models, given by configuration, learning rate and seed: of each model one, or
+        the one of all models of a configuration where the store has that."""
+        store, runs = Store(self.options.results), []
+        for name, group in groupby(models, lambda model: model[0]):
+            of, own = [*group], self.profile.own(name)
+            together = TabularModels(
+                dataset=self.splits.name,
+                configuration=CONFIGURATIONS[name],
+                data_hash=self.splits.content_hash,
+                latent_dim=self.latent_dim,
+                budget=Budget(**{key: getattr(own, key) for key in Budget.model_fields}),
+                learning_rates=[rate for _, rate, _ in of],
+                seeds=[seed for _, _, seed in of],
+                where=self.options.where,
+            )
+            each = [{"learning_rates": [rate], "seeds": [seed]} for _, rate, seed in of]
+            done = store.is_done(together)
+            runs += [together] if done else [together.model_copy(update=one) for one in each]
+        return runs
+
+
+def trained(table: Table, names: list[str], on_change: OnChange) -> pd.DataFrame:
+    """Trains all seeds of configurations, of each at the best of its learning rates.
 
     Returns:
-        What was trained, and the table of it.
+        A row a model: `configuration`, `learning_rate`, `seed`, and its scores.
+
+    Raises:
+        RunsLeftError: Runs failed.
+    """
+
+    def scores(models: list[tuple[str, float, int]]) -> pd.DataFrame:
+        found = results_of(table.runs(models), Scores, table.options, on_change)
+        of = pd.DataFrame(models, columns=["configuration", "learning_rate", "seed"])
+        return of.join(pd.DataFrame(found))
+
+    rates = {name: table.profile.own(name).learning_rates for name in names}
+    chosen, seeds = {name: of[0] for name, of in rates.items()}, table.options.seeds
+    trials = [(name, rate, seeds[0]) for name, of in rates.items() if len(of) > 1 for rate in of]
+    if trials:
+        tried = scores(trials).fillna({"validation_wasserstein": np.inf})
+        best = tried.loc[tried.groupby("configuration").validation_wasserstein.idxmin()]
+        chosen |= dict(zip(best.configuration, best.learning_rate, strict=True))
+    return scores([(name, chosen[name], seed) for name in names for seed in seeds])
+
+
+def run_tabular(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+    """Tables 1 and 5: FIF against rectangular flows, or the models that are asked for.
 
     Raises:
         ConfigError: An unknown configuration or profile; nothing is trained then.
         DataError: The data are missing or not what they should be.
         RunsLeftError: Runs failed.
     """
-    table, names, store = Table.load(options), options.models or usual, Store(options.results)
+    caption = (
+        "Models of a table's rows after the same training, unless a row says otherwise; the "
+        "speedup is the quotient of CPU ms a step of rectangular flow and model."
+    )
+    return [_compared("tabular", ["fif", "rectangular_flow"], caption, options, on_change)]
+
+
+def run_ablation(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+    """Tables 6 and 7: estimator, network, on or off the manifold; see :func:`run_tabular`."""
+    caption = (
+        "FIF estimates with the encoder's Jacobian (eqs. 10 and 15), RF by conjugate gradients "
+        "(eq. 6). On manifold the Jacobian is taken at the projection; off manifold at the data "
+        "point, for which RF, as we read the paper, takes the encoder's volume change."
+    )
+    six = _compared("ablation", list(CONFIGURATIONS), caption, options, on_change)
+    rows = []
+    for name, of in six.rows.groupby("configuration", sort=False).reconstruction:
+        net, place = CONFIGURATIONS[name].net, CONFIGURATIONS[name].place.capitalize()
+        trainings = {place: of}
+        if place != "Off manifold" and len(of) > 1:
+            trainings[f"{place} (outliers removed)"] = of.drop(of.fillna(np.inf).idxmax())
+        for training, errors in trainings.items() if "free-form" in net else ():
+            row = {"Training": training + net.removeprefix("free-form")}
+            row["reconstruction loss ↓"] = spread(errors)
+            row["published"] = DASH
+            if net == "free-form" and not options.data:
+                row["published"] = _printed(7, dataset=str(options.dataset), row=training)
+            rows.append(row)
+    table = pd.DataFrame(rows)
+    seven = Finding(
+        f"{six.name}-reconstruction",
+        f"{six.title}: reconstruction of free-form FIF (table 7)",
+        "Squared error a row of models trained on and off manifold. Outliers removed: without the "
+        "largest of the seeds.",
+        table,
+        table,
+        notes=six.notes,
+    )
+    return [six, seven] if rows else [six]
+
+
+def _compared(
+    study: str, usual: list[str], caption: str, options: StudyOptions, on_change: OnChange
+) -> Finding:
+    """A table of configurations, with the rows of :func:`trained`."""
+    table, names = Table.load(options), [*(options.models or usual)]
     for name in names:
         if name not in CONFIGURATIONS:
             hint = did_you_mean(name, CONFIGURATIONS)
             raise ConfigError(f"model {name!r} has no tabular study: {hint}")
-    finish([run for name in names for run in table.trials(name, store)], options, on_change)
-    chosen = [table.chosen(name, store) for name in names]
-    finish([run for runs in chosen for run in runs], options, on_change)
-    trained = [(runs[0], [r for run in runs for r in run.records(store)]) for runs in chosen]
-    times = {name: _step_seconds(CONFIGURATIONS[name], table) for name in names}
-    rows, each = [], []
-    for of, records in trained:
-        configuration, results = of.configuration, pd.DataFrame([r.result for r in records])
-        name, rate = configuration.name, of.learning_rates[0]
+    splits, found = table.splits, trained(table, names, on_change)
+    count = len(splits.train[: table.profile.train_size])
+    steps = pd.Series({name: table.profile.own(name).steps(count) for name in names})
+    times, rows = 1e3 * found.groupby("configuration").seconds.mean() / steps, []
+    for name, of in found.groupby("configuration", sort=False):
+        configuration = CONFIGURATIONS[str(name)]
         row = {
             "model": "FIF" if configuration.model == "fif" else "RF",
             "net": configuration.net,
             "Jacobian": configuration.place,
-            "FID-like ↓": spread(results.wasserstein),
-            "recon. ↓": spread(results.reconstruction),
-            "log-likelihood ↑": spread(results.log_likelihood),
-            "ms a step": number(1e3 * times[name]),
+            "FID-like ↓": spread(of.wasserstein),
+            "recon. ↓": spread(of.reconstruction),
+            "log-likelihood ↑": spread(of.log_likelihood),
+            "CPU ms a step": number(times[name]),
             "speedup ↑": number(times.get("rectangular_flow", math.nan) / times[name]),
-            "CG steps": number(pd.to_numeric(results.cg_iterations).mean()),
-            "training CPU s": number(results.seconds.sum()),
-            "learning rate": f"{rate:g}",
+            "CG steps": number(pd.to_numeric(of.cg_iterations).mean()),
+            "learning rate": f"{of.learning_rate.iloc[0]:g}",
         }
-        rows.append(row if options.data else row | _published(configuration, table.splits.name))
-        each.append(results.assign(configuration=name, learning_rate=rate, seed=options.seeds))
-    finding = Finding(
-        f"{study}-{options.dataset}-{options.profile}",
-        f"{options.dataset}, profile {options.profile}",
-        caption,
-        pd.DataFrame(rows),
-        pd.concat(each),
-        None,
-        _notes(trained, table),
+        rows.append(row if options.data else row | _published(configuration, splits.name))
+    data = (
+        f"Data: {splits.source} ({splits.content_hash}); trained on {count:,} rows, d = "
+        f"{table.latent_dim}, {len(options.seeds)} seeds. Profile `{options.profile}`: "
+        f"{table.profile.note}."
     )
-    return trained, finding
+    file = f"{study}-{splits.name}-{options.profile}"
+    title = f"{splits.name}, profile {options.profile}"
+    return Finding(file, title, caption, pd.DataFrame(rows), found, notes=[data, *NOTES])
 
 
 def _published(of: Configuration, dataset: str) -> dict[str, str]:
     """The paper's numbers of a configuration."""
     model, net = "fif" if of.model == "fif" else "rf", of.net.replace("coupling", "coupling flow")
-    distance = printed(6, dataset=dataset, model=model, net=net, estimator=of.place)
+    distance = _printed(6, dataset=dataset, model=model, net=net, estimator=of.place)
     printed_as = of.name
     if of.settings == RF_CODE:
-        distance, printed_as = printed(1, dataset=dataset, model="rf"), "rf"
-    speedup = printed(1, dataset=dataset, metric="speedup")
+        distance, printed_as = _printed(1, dataset=dataset, model="rf"), "rf"
+    speedup = _printed(1, dataset=dataset, metric="speedup")
     return {
         "published FID-like": distance,
         "published speedup": speedup if of.name == "fif" else DASH,
-        "published min": printed(5, dataset=dataset, model=printed_as, metric="training time"),
+        "published min": _printed(5, dataset=dataset, model=printed_as, metric="training time"),
     }
-
-
-def _notes(trained: Trained, table: Table) -> list[str]:
-    """What data, budget, scores and machine the numbers stand for."""
-    profile, options, splits = table.profile, table.options, table.splits
-    test, train = torch.from_numpy(splits.test), splits.train[: profile.train_size]
-    few = torch.from_numpy(train[: len(test)])
-    as_far = frechet_distance(Features(few), Features(test))
-    machines = {record.provenance.machine for _, records in trained for record in records}
-    return [
-        f"Data: {splits.source} ({splits.content_hash}); trained on {len(train):,} rows, d = "
-        f"{table.latent_dim}. Profile `{options.profile}`: {profile.note}.",
-        f"Of several learning rates a row has the one at which seed {options.seeds[0]} has the "
-        "lowest FID-like score on the validation rows.",
-        f"Over {len(options.seeds)} seeds, on the test rows: FID-like is the squared Wasserstein-2 "
-        f"distance of Gaussian fits, {as_far:.3g} of {len(few):,} training rows; log-likelihood is "
-        f"exact, on the manifold, in nats, of the first {LIKELIHOOD_ROWS:,} rows at most.",
-        f"ms a step: median of a fresh model of the paper's size, batch {TIMED_BATCH}, where this "
-        "table was drawn; CG steps: mean a Hutchinson vector; training CPU s: of all seeds, on "
-        f"{', '.join(sorted(machines))}.",
-        SOURCES_NOTE,
-    ]
-
-
-def _step_seconds(configuration: Configuration, table: Table) -> float:
-    """Median time of a training step of a fresh model of the paper's sizes.
-
-    Conjugate gradients need more steps later in training, so a quotient is rather to a rectangular
-    flow's advantage.
-    """
-    x = torch.from_numpy(table.splits.train)[torch.arange(TIMED_BATCH) % len(table.splits.train)]
-    torch.manual_seed(0)
-    model = configuration.build(table.splits.input_dim, table.latent_dim, Nets()).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        optimizer.zero_grad()
-        model({"data": x}).loss.backward()
-        optimizer.step()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
 
 
 def spread(values: "pd.Series[float]") -> str:
@@ -162,7 +302,7 @@ def spread(values: "pd.Series[float]") -> str:
     return number(values.mean(), values.std())
 
 
-def printed(table: int, **at: str) -> str:
+def _printed(table: int, **at: str) -> str:
     """The published number, or a dash where the paper has none."""
     cells = published(table)
     for key, value in at.items():

@@ -1,24 +1,34 @@
-"""Models of rows of numbers: the configurations of tables 1, 5, 6 and 7, and how they train."""
+"""Models of rows of numbers: the configurations of tables 1, 5, 6 and 7, training and scores."""
 
-__all__ = ["CONFIGURATIONS", "RF_CODE", "Budget", "Configuration", "Nets", "Settings", "train"]
+__all__ = [
+    "CONFIGURATIONS", "LIKELIHOOD_ROWS", "RF_CODE", "Budget", "Configuration", "Nets", "Scores",
+    "Settings", "scores_of", "train",
+]  # fmt: skip
 
+import math
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
+from pythae_fif.data.splits import Splits
+from pythae_fif.errors import NonFiniteError
+from pythae_fif.evaluation import Features, frechet_distance
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.studies.spec import Tell
 from pythae_fif.validation import AtLeastOne, Checked
+from pythae_fif.volume_change import squared_error
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
 
+LIKELIHOOD_ROWS = 1000
+# The free-form nets by the paper's text, and by its authors' released code.
 FREE_FORM: dict[str, type[nn.Module]] = {"free-form": nn.ReLU, "free-form, SiLU": nn.SiLU}
-"""The free-form nets by the paper's text, and by its authors' released code."""
 COUPLING = {"coupling": "ReLU", "coupling, tanh": "Tanh"}
 
 
@@ -77,6 +87,10 @@ class Budget(Checked):
     nets: Nets = Nets()
     warmup: Annotated[tuple[AtLeastOne, AtLeastOne] | None, Field(strict=False)] = None
 
+    def steps(self, rows: int) -> int:
+        """Those of all epochs over that many rows; what fills no batch is left out."""
+        return self.epochs * (rows // min(self.batch_size, rows))
+
 
 class Configuration(Checked):
     """A row of tables 1 and 6, with the settings of the text or of somebody's code.
@@ -104,12 +118,12 @@ class Configuration(Checked):
         """A freshly initialised model; seed torch before calling."""
         shape: dict[str, Any] = {"input_dim": input_dim, "latent_dim": latent_dim}
         settings = self.settings
-        choices: dict[str, Any] = {"jacobian_at": self.jacobian_at, "beta": settings.beta}
-        choices |= {"noise": settings.noise, "hutchinson_kind": settings.hutchinson_kind}
+        choices: Any = settings.model_dump(include={"beta", "noise", "hutchinson_kind"})
+        choices |= {"jacobian_at": self.jacobian_at, **shape}
         if self.net in FREE_FORM:
             sizes: Any = {"hidden_dim": nets.hidden_dim, "activation": FREE_FORM[self.net]}
             networks = TabularEncoder(**shape, **sizes), TabularDecoder(**shape, **sizes)
-            return FIF(FIFConfig(**shape, **choices), *networks)
+            return FIF(FIFConfig(**choices), *networks)
         data_hidden, latent_hidden = (
             [width * nets.block_dim // Nets().block_dim for width in hidden or (160, 160)]
             for hidden in (settings.data_hidden, settings.latent_hidden)
@@ -123,8 +137,8 @@ class Configuration(Checked):
             activation=COUPLING[self.net],
         )
         if self.model == "rectangular_flow":
-            return RectangularFlow(RectangularFlowConfig(**shape, **choices), *flow)
-        model = FIF(FIFConfig(**shape, **choices), *flow)
+            return RectangularFlow(RectangularFlowConfig(**choices), *flow)
+        model = FIF(FIFConfig(**choices), *flow)
         model.surrogate_mode = "published"  # most operations of these nets have no rule
         return model
 
@@ -169,26 +183,69 @@ def train(
         Mean number of conjugate gradient steps; None where there are none.
     """
     batch_size = min(budget.batch_size, len(rows))
-    steps = len(rows) // batch_size
+    used, steps = len(rows) // batch_size * batch_size, budget.steps(len(rows))
     optimizer = torch.optim.Adam(
         model.parameters(), lr=learning_rate, weight_decay=settings.weight_decay, fused=True
     )
-    schedule = None
+    schedule: LRScheduler = ConstantLR(optimizer, 1.0, 0)
     if settings.one_cycle:
-        schedule = OneCycleLR(optimizer, learning_rate, total_steps=budget.epochs * steps)
+        schedule = OneCycleLR(optimizer, learning_rate, total_steps=steps)
     iterations: list[Tensor] = []
     model.train()
     for epoch in range(1, budget.epochs + 1):
-        weight = 1.0 if budget.warmup is None else float(np.interp(epoch, budget.warmup, (0, 1)))
-        for batch in torch.randperm(len(rows))[: steps * batch_size].split(batch_size):
+        weight = float(np.interp(epoch, budget.warmup or (0, 1), (0, 1)))
+        for batch in torch.randperm(len(rows))[:used].split(batch_size):
             out = model({"data": rows[batch]})
             optimizer.zero_grad()
             (weight * out.nll_loss + settings.beta * out.recon_loss).backward()
             optimizer.step()
-            if schedule is not None:
-                schedule.step()
+            schedule.step()
             if isinstance(model, RectangularFlow) and model.cg_iterations is not None:
                 iterations.append(model.cg_iterations.double().mean())
         tell(epoch / budget.epochs)
     model.eval()
     return float(torch.stack(iterations).mean()) if iterations else None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one trained model; NaN where it gives no finite numbers.
+
+    Attributes:
+        wasserstein, validation_wasserstein: Squared Wasserstein-2 distance of Gaussian fits to as
+            many samples as test or validation rows.
+        reconstruction: Squared error a test row.
+        log_likelihood: Exact, of the first test rows, in nats.
+        seconds: Of the processor, for its training.
+        cg_iterations: Conjugate gradient steps a Hutchinson vector; None where there are none.
+    """
+
+    wasserstein: float
+    reconstruction: float
+    validation_wasserstein: float
+    log_likelihood: float
+    seconds: float
+    cg_iterations: float | None
+
+
+@torch.no_grad()
+def scores_of(
+    model: FIF | RectangularFlow, splits: Splits, seed: int, seconds: float, steps: float | None
+) -> Scores:
+    """A model's scores, with draws by a seed and what its training took."""
+
+    def distance(rows: Tensor) -> float:
+        samples = model.sample(len(rows))
+        try:
+            return frechet_distance(Features(samples), Features(rows))
+        except NonFiniteError:
+            return math.nan
+
+    torch.manual_seed(seed)
+    test, val = torch.from_numpy(splits.test), torch.from_numpy(splits.val)
+    try:
+        likelihood = float(model.log_prob(test[:LIKELIHOOD_ROWS]).mean())
+    except NonFiniteError:
+        likelihood = math.nan
+    wasserstein, error = distance(test), squared_error(model.reconstruct(test), test).mean()
+    return Scores(wasserstein, float(error), distance(val), likelihood, seconds, steps)

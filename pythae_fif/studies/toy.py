@@ -1,124 +1,200 @@
-"""Injective flows on toy manifolds: the density that is learnt beside the true one."""
+"""Toy manifolds: figures 3 and 7 on a noisy sinusoid, and learnt densities beside the true ones."""
 
-__all__ = ["ToyModels", "run"]
+__all__ = ["Learnt", "ToyModels", "run_sinusoid", "run_toy"]
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import spearmanr
+from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data.toy import TOY_DATA, ToySample
 from pythae_fif.ensemble import Ensemble
-from pythae_fif.nn.tabular import WideDecoder, WideEncoder
+from pythae_fif.nn.tabular import ResidualDecoder, ResidualEncoder, WideDecoder, WideEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
 from pythae_fif.studies.spec import Finding, StudySpec, Tell, results_of
 from pythae_fif.studies.study import StudyOptions
 
-NOISE, BETA, LEARNING_RATE, BATCH = 0.02, 100.0, 2e-3, 200
-BLOCKS = 2
 SIZES: dict[str, dict[str, Any]] = {
-    "quick": {"points": 4000, "epochs": 300, "width": 64},
-    "paper": {"points": 100_000, "epochs": 50, "width": 256},
+    "quick": {"points": 4000, "epochs": 300, "blocks": 2, "width": 64},
+    "paper": {"points": 100_000, "epochs": 50, "blocks": 2, "width": 256},
 }
-QUICK_CIRCLE = {"epochs": 140}
-"""Newcomers start with the circle, which is to end within a minute on two cores."""
+SINUSOID_SIZES: dict[str, dict[str, Any]] = {
+    "quick": {"points": 10_000, "epochs": 20, "blocks": 4, "width": 128},
+    "paper": {"points": 100_000, "epochs": 50, "blocks": 4, "width": 256},  # appendix E.1.1
+}
+NOISE, BETA = 0.02, 100.0
+NOISES = (0.1, 0.2, 0.3)  # of sinusoids
+BETAS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 100.0)
+SPANS = 0.9  # rank correlation of the code with x from which a model spans the sinusoid
 TEST_POINTS = 2000
 
 
-def held_out(dataset: str) -> ToySample:
-    """Points without noise, and their true density."""
-    return TOY_DATA[dataset].sample(TEST_POINTS, torch.Generator().manual_seed(1))
+def held_out(dataset: str, noise: float) -> tuple[Tensor, ToySample]:
+    """Noisy points (N, D), and the clean ones with their true density."""
+    generator = torch.Generator().manual_seed(1)
+    clean = TOY_DATA[dataset].sample(TEST_POINTS, generator)
+    return clean.points + noise * torch.randn(clean.points.shape, generator=generator), clean
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What models, of each beta all seeds, have on held-out points.
+
+    Attributes:
+        reconstruction, nll: Mean squared error, mean exact negative log-likelihood in nats.
+        along: Absolute rank correlation of the (first) code with the (first) coordinate.
+        codes: The (first) codes of the first seed's models, (betas, N).
+        samples, density: Of the model of lowest loss, (N, D) and (N,).
+    """
+
+    reconstruction: list[float]
+    nll: list[float]
+    along: list[float]
+    codes: list[list[float]]
+    samples: list[list[float]]
+    density: list[float]
 
 
 class ToyModels(StudySpec):
-    """The models of a data set, one a seed, with networks of some width."""
+    """Models of a data set, one for each beta and seed, in one ensemble.
+
+    Attributes:
+        noise, test_noise: Of training, as FIF adds it, and of the held-out points.
+        points, epochs: Training points, and passes over them.
+        blocks, width, residual: Of encoder and decoder each; they are residual nets, or wide ones.
+    """
 
     kind: ClassVar[str] = "toy"
+    result: ClassVar[Any] = Learnt
 
     dataset: str
+    noise: float
+    test_noise: float
+    betas: tuple[float, ...]
     seeds: tuple[int, ...]
     points: int
     epochs: int
+    batch_size: int
+    learning_rate: float
+    blocks: int
     width: int
+    residual: bool
 
-    def compute(self, tell: Tell) -> dict[str, Any]:
-        """Trains and measures them; the noise is added in training, as FIF does.
+    def compute(self, tell: Tell) -> Learnt:
+        """Trains them, and measures them on held-out points."""
+        manifold, (x, clean) = TOY_DATA[self.dataset], held_out(self.dataset, self.test_noise)
+        dim, d, wide = manifold.dim, manifold.latent_dim, (WideEncoder, WideDecoder)
+        encoder, decoder = (ResidualEncoder, ResidualDecoder) if self.residual else wide
 
-        Returns:
-            `rows`: means over the held-out points, of every seed, `nll` in nats. `samples` (N, D)
-            and their `density` (N,), of the model of lowest loss.
-        """
-        manifold, test = TOY_DATA[self.dataset], held_out(self.dataset)
-        dim, latent_dim = manifold.dim, manifold.latent_dim
-
-        def build(seed: int) -> FIF:
+        def build(beta: float, seed: int) -> FIF:
             torch.manual_seed(seed)
-            config = FIFConfig(input_dim=(dim,), latent_dim=latent_dim, beta=BETA, noise=NOISE)
-            nets = dim, latent_dim, BLOCKS, self.width
-            return FIF(config, WideEncoder(*nets), WideDecoder(*nets))
+            config = FIFConfig(input_dim=(dim,), latent_dim=d, beta=beta, noise=self.noise)
+            nets = dim, d, self.blocks, self.width
+            return FIF(config, encoder(*nets), decoder(*nets))
 
-        ensemble = Ensemble([build(seed) for seed in self.seeds], self.seeds)
+        pairs = [(beta, seed) for beta in self.betas for seed in self.seeds]
+        ensemble = Ensemble([build(*pair) for pair in pairs], [seed for _, seed in pairs])
         ensemble.train(
             manifold.sample(self.points, torch.Generator().manual_seed(0)).points,
             epochs=self.epochs,
-            batch_size=BATCH,
-            learning_rate=LEARNING_RATE,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
             one_cycle=True,
             on_epoch=lambda epoch: tell(epoch / self.epochs),
         )
-        nll = -ensemble.log_prob(test.points).mean(1)
-        errors = ensemble.reconstruction_error(test.points).mean(1)
-        losses = BETA * errors + nll  # eq. 7 with the exact likelihood
+        codes, position = ensemble.encode(x)[..., 0], clean.points[:, 0].numpy()
+        along = [abs(float(spearmanr(of.numpy(), position)[0])) for of in codes]
+        errors, nll = ensemble.reconstruction_error(x).mean(1), -ensemble.log_prob(x).mean(1)
+        losses = torch.tensor([beta for beta, _ in pairs]) * errors + nll  # eq. 7, but exact
         best = int(losses.where(losses.isfinite(), torch.inf).argmin())
-        latent = torch.randn(TEST_POINTS, latent_dim, generator=torch.Generator().manual_seed(2))
-        samples = ensemble.decode(latent)[best]
-        rows = pd.DataFrame({"seed": self.seeds, "nll": nll, "reconstruction": errors})
-        return {
-            "rows": rows.to_dict("records"),
-            "samples": samples.tolist(),
-            "density": ensemble.log_prob(samples)[best].exp().tolist(),
-        }
+        generator = torch.Generator().manual_seed(2)
+        samples = ensemble.decode(torch.randn(TEST_POINTS, d, generator=generator))
+        density = ensemble.log_prob(samples[best])[best].exp()
+        of_first, drawn = codes[:: len(self.seeds)].tolist(), samples[best].tolist()
+        return Learnt(errors.tolist(), nll.tolist(), along, of_first, drawn, density.tolist())
 
 
-def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+def run_toy(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     """Trains on one toy data set; densities beside each other, and the numbers of every model."""
-    name, size = str(options.dataset), SIZES[options.profile]
-    if (name, options.profile) == ("circle", "quick"):
-        size = size | QUICK_CIRCLE
-    spec = ToyModels(dataset=name, seeds=tuple(options.seeds), **size)
-    (found,) = results_of([spec], options, on_change)
-    test, rows = held_out(name), pd.DataFrame(found["rows"])
+    name, seeds, size = str(options.dataset), tuple(options.seeds), SIZES[options.profile]
+    how: Any = {"test_noise": 0.0, "batch_size": 200, "learning_rate": 2e-3, "residual": False}
+    spec = ToyModels(dataset=name, noise=NOISE, betas=(BETA,), seeds=seeds, **how, **size)
+    (found,) = results_of([spec], Learnt, options, on_change)
+    clean = held_out(name, 0.0)[1]
+    scores = {"seed": seeds, "nll": found.nll, "reconstruction": found.reconstruction}
+    rows = pd.DataFrame(scores).assign(entropy_of_data=-float(clean.log_density.mean()))
     finding = Finding(
         f"toy-{name}-{options.profile}",
         f"The density on {name.replace('_', ' ')}: {TOY_DATA[name].description}",
-        f"True density, and density and samples of the one of {len(rows)} models of the lowest "
+        f"True density, and density and samples of the one of {len(seeds)} models of the lowest "
         "loss. The learnt manifold has the topology of the plane or the line: it cuts closed "
         f"manifolds open, and joins pieces. Beta {BETA:g}, noise {NOISE:g}; measured on "
         f"{TEST_POINTS:,} held-out points without noise.",
-        rows.assign(entropy_of_data=-float(test.log_density.mean())),
-        figure=_figure(found, test),
+        rows,
+        rows,
+        _densities(found, clean),
     )
     return [finding]
 
 
-def _figure(found: dict[str, Any], test: ToySample) -> Any:
-    """Both densities, on the same axes and colours; what is not finite is not drawn."""
+def _densities(found: Learnt, test: ToySample) -> Any:
+    """True and learnt, in the same colours and about the same part of the space."""
     figure: Any = new_figure(9, 4.2)
     points, truth = test.points.numpy(), test.log_density.exp().numpy()
-    low, high = points.min(0), points.max(0)
-    margin, top = 0.2 * (high - low).max(), 1.5 * float(np.quantile(truth, 0.99))
-    projection = {"projection": "3d"} if points.shape[1] == 3 else {}
-    learnt = np.array(found["samples"]), found["density"]
-    for column, (title, shown, density) in enumerate(
-        (("true", points, truth), ("learnt", *learnt)), start=1
-    ):
-        axis = figure.add_subplot(1, 2, column, title=f"{title} density", **projection)
-        dots = axis.scatter(*shown.T, c=density, s=4, vmin=0, vmax=top)
-        for name, a, b in zip("xyz", low - margin, high + margin, strict=False):
-            axis.set(**{f"{name}lim": (a, b)})
-        axis.set_aspect("equal")
-    figure.colorbar(dots, ax=figure.axes, label="density on the manifold", shrink=0.8)
+    samples, density = np.array(found.samples), np.array(found.density)
+    margin, top = 0.2 * np.ptp(points), 1.5 * float(np.quantile(truth, 0.99))
+    near = np.all((samples > points.min(0) - margin) & (samples < points.max(0) + margin), axis=1)
+    projection = "3d" if points.shape[1] == 3 else None
+    axes = figure.subplots(1, 2, sharex=True, sharey=True, subplot_kw={"projection": projection})
+    axes[0].scatter(*points.T, c=truth, s=4, vmin=0, vmax=top)
+    dots = axes[1].scatter(*samples[near].T, c=density[near], s=4, vmin=0, vmax=top)
+    for axis, title in zip(axes, ("true", "learnt"), strict=True):
+        axis.set(aspect="equal", title=f"{title} density")
+    figure.colorbar(dots, ax=axes, label="density on the manifold", shrink=0.8)
     return figure
+
+
+def run_sinusoid(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+    """Trains all models of three noise levels; their codes and numbers in one figure."""
+    size, seeds = SINUSOID_SIZES[options.profile], tuple(options.seeds)
+    how: Any = {"dataset": "sinusoid", "betas": BETAS, "seeds": seeds, **size, "residual": True}
+    how |= {"batch_size": 128, "learning_rate": 1e-3}
+    specs = [ToyModels(noise=noise, test_noise=noise, **how) for noise in NOISES]
+    found = results_of(specs, Learnt, options, on_change)
+    models = pd.MultiIndex.from_product([NOISES, BETAS, seeds], names=["noise", "beta", "seed"])
+    keys = ["reconstruction", "nll", "along"]
+    scores = {key: [value for of in found for value in getattr(of, key)] for key in keys}
+    rows = pd.DataFrame(scores, models).reset_index()
+    groups = rows.assign(share_that_spans=rows.along >= SPANS).groupby(["noise", "beta"])
+    low, middle, high = (groups[keys].quantile(of) for of in (0.25, 0.5, 0.75))
+    figure = new_figure(15, 8)
+    panels: Any = figure.subfigures(2, 1)
+    points = held_out("sinusoid", NOISES[0])[0]
+    for axis, index in zip(panels[0].subplots(1, 4, sharey=True), (0, 1, -2, -1), strict=True):
+        axis.scatter(*points.T, c=found[0].codes[index], s=5)
+        axis.set_title(f"codes at beta = {BETAS[index]:g}")
+    for axis, noise in zip(panels[1].subplots(1, len(NOISES)), NOISES, strict=True):
+        for side, key, colour in ((axis, "reconstruction", "C0"), (axis.twinx(), "nll", "C1")):
+            side.plot(middle[key][noise], color=colour)
+            side.fill_between(BETAS, low[key][noise], high[key][noise], color=colour, alpha=0.3)
+            side.set_ylabel(key, color=colour)
+        axis.set(xscale="log", yscale="log", xlabel="beta", title=f"noise {noise:g}")
+    finding = Finding(
+        f"sinusoid-{options.profile}",
+        "Figures 3 and 7: the noise or the sinusoid, by reconstruction weight",
+        f"Above: codes of noisy points of the first of {len(seeds)} seeds, at noise {NOISES[0]:g} "
+        "and the smallest and largest betas. Below: squared error and exact negative log-likelihood"
+        f" (nll), medians and quartiles over models. A model spans the sinusoid from a rank "
+        f"correlation of {SPANS:g} of code and position on; in the paper the beta from which half "
+        "of them do falls as the noise grows.",
+        middle.add_prefix("median_").join(groups.share_that_spans.mean()).reset_index(),
+        rows,
+        figure,
+    )
+    return [finding]

@@ -1,5 +1,7 @@
 """The committed runs are found again: their ids follow from YAML files, flags and data."""
 
+import dataclasses
+
 import pandas
 import pytest
 from support.engines import InProcess
@@ -15,7 +17,7 @@ from pythae_fif.data.load import load
 from pythae_fif.runs.store import Store
 from pythae_fif.studies.spectrum import SpectrumModel
 from pythae_fif.studies.study import StudyOptions, run_study
-from pythae_fif.studies.tabular_run import Table, TabularModels
+from pythae_fif.studies.tabular import Table, TabularModels, trained
 
 TABLE_2 = configs_dir() / "experiments/table2.yaml"
 FIGURE_10 = {"profile": "medium", "models": ["fif"], "configurations": 10}
@@ -84,6 +86,14 @@ def test_the_data_are_those_of_the_committed_runs(name, request, committed):
     assert planned <= {spec.run_id for spec in committed}
 
 
+@pytest.fixture
+def copied(shared_data, tmp_path):
+    """A study of the committed runs, whose engine notes what it is asked for."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/studies.jsonl").write_bytes((REFERENCE / "runs/studies.jsonl").read_bytes())
+    return StudyOptions(tmp_path, str(shared_data), offline=True, engine=InProcess(done=[]))
+
+
 FIF = "fif fif_on fif_silu fif_silu_on"
 OTHERS = "fif_coupling fif_coupling_on rectangular_flow rectangular_flow_off"
 
@@ -98,12 +108,11 @@ OTHERS = "fif_coupling fif_coupling_on rectangular_flow rectangular_flow_off"
         ("miniboone", "equal_time", f"{FIF} fif_silu_on_detached rectangular_flow"),
     ],
 )
-def test_committed_tables_are_not_trained_again(shared_data, dataset, profile, names):
+def test_committed_tables_are_not_trained_again(copied, dataset, profile, names):
     """Neither their models nor those that their learning rates were chosen by."""
-    store, options = Store(REFERENCE), {"dataset": dataset, "profile": profile, "seeds": range(5)}
-    table = Table.load(StudyOptions(REFERENCE, str(shared_data), **options))
-    for name in names.split():
-        assert all(map(store.is_done, [*table.trials(name, store), *table.chosen(name, store)]))
+    options = dataclasses.replace(copied, dataset=dataset, profile=profile, seeds=range(5))
+    found = trained(Table.load(options), names.split(), lambda _: None)
+    assert options.engine.done == [] and len(found) == 5 * len(names.split())
 
 
 @pytest.mark.parametrize(
@@ -118,12 +127,9 @@ def test_every_committed_run_of_a_study_has_its_records(kind, runs, records):
 
 
 @pytest.mark.shared
-def test_committed_spectra_are_not_trained_again(shared_data, tmp_path):
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/studies.jsonl").write_bytes((REFERENCE / "runs/studies.jsonl").read_bytes())
-    options = StudyOptions(tmp_path, str(shared_data), offline=True, engine=InProcess(done=[]))
-    paths = run_study("spectrum", options, lambda _: None)
-    assert options.engine.done == []
+def test_committed_spectra_are_not_trained_again(copied):
+    paths = run_study("spectrum", copied, lambda _: None)
+    assert copied.engine.done == []
     found = pandas.read_csv(next(path for path in paths if path.suffix == ".csv"))
     assert list(found.above_one) == [0, 1, 2, 4, 10, 11, 11, 11]
     entropy = [-23.81, -19.93, -5.87, 1.13, 19.68, 23.6, 22.39, 23.55]

@@ -15,6 +15,7 @@ from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import work
 from pythae_fif.studies import spectrum
+from pythae_fif.studies.spectrum import Spectrum
 from pythae_fif.studies.study import StudyOptions, run_study
 
 
@@ -35,26 +36,24 @@ def spans():
             optimizer.zero_grad()
             model({"data": x, "labels": labels}).loss.backward()
             optimizer.step()
-        found[beta] = spectrum.measure(model.eval(), 64, 0)
+        found[beta] = *spectrum.measure(model.eval(), 64, 0), model
     return found
 
 
 def test_higher_beta_spans_more_dimensions(spans):
     low, high = (spans[beta][1] for beta in (0.1, 10.0))
-    above = [sum(value >= 1 for value in of["singular_values"]) for of in (low, high)]
+    above = [sum(value >= 1 for value in of.singular_values) for of in (low, high)]
     assert above[0] <= 2 and above[1] >= 4
-    assert low["entropy"] + 4 < high["entropy"]
-    assert 2 * low["diversity"] < high["diversity"]
+    assert low.entropy + 4 < high.entropy
 
 
 def test_entropy_of_equation_124(spans):
     """By the singular values, and by the likelihood of samples, which needs the encoder."""
-    shown, found = spans[10.0]
+    shown, found, model = spans[10.0]
     assert shown.shape == (2, spectrum.SHOWN, 12)
-    latent = 3 * math.log(2 * math.pi * math.e)
-    assert found["entropy"] == pytest.approx(latent + found["log_volume"])
-    assert found["log_volume"] <= sum(map(math.log, found["singular_values"]))  # Jensen
-    assert found["entropy"] == pytest.approx(found["entropy_by_log_prob"], abs=2)
+    assert found.log_volume <= sum(map(math.log, found.singular_values))  # Jensen
+    likelihoods = [model.given(label).log_prob(of).mean() for label, of in enumerate(shown)]
+    assert found.entropy == pytest.approx(-float(sum(likelihoods)) / 2, abs=2)
 
 
 @pytest.fixture
@@ -79,8 +78,7 @@ def test_figures_are_drawn_from_the_records_alone(options):
     for spec in specs:
         with Image.open(store.folder(spec) / spectrum.SAMPLES) as sheet:
             assert sheet.size == (8 * spectrum.SHOWN, 8 * 10)  # digits of 8 x 8, ten classes
-        record = store.record(spec, "result.json", dict)
-        assert len(record.result["singular_values"]) == 4
+        assert len(store.record(spec, "result.json", Spectrum).result.singular_values) == 4
     before = {path: path.read_bytes() for path in paths}
     options.engine.done.clear()
     run_study("spectrum", options, lambda _: None)
@@ -119,6 +117,6 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(options, monkeypatch
         work(spec, cut)
     work(spec, cut)
     assert begun == [1, 2]
-    whole, resumed = (of.record(spec, "result.json", dict) for of in (store, cut))
+    whole, resumed = (of.record(spec, "result.json", Spectrum) for of in (store, cut))
     assert resumed.result == whole.result
     assert resumed.provenance.attempts == 2

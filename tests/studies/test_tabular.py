@@ -17,10 +17,18 @@ from pythae_fif.reports.compared import published
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import work
-from pythae_fif.studies import tabular, tabular_run
+from pythae_fif.studies import tabular, tabular_models
 from pythae_fif.studies.study import StudyOptions, run_study
-from pythae_fif.studies.tabular_models import CONFIGURATIONS, RF_CODE, Budget, Nets, train
-from pythae_fif.studies.tabular_run import Table, TabularModels, row_scores
+from pythae_fif.studies.tabular import Table, TabularModels
+from pythae_fif.studies.tabular_models import (
+    CONFIGURATIONS,
+    RF_CODE,
+    Budget,
+    Nets,
+    Scores,
+    scores_of,
+    train,
+)
 
 SMALL = Nets(hidden_dim=8, data_blocks=2, latent_blocks=1, block_dim=8)
 
@@ -37,9 +45,6 @@ def options(tmp_path, monkeypatch):
         return dataclasses.replace(loaded, profile=profile)
 
     monkeypatch.setattr(Table, "load", classmethod(load_small))
-    monkeypatch.setattr(tabular, "Nets", lambda: SMALL)
-    monkeypatch.setattr(tabular, "TIMED_BATCH", 16)
-    monkeypatch.setattr(tabular, "ROUNDS", 2)
     write_csv(tmp_path / "t.csv", table())
     return StudyOptions(
         results=tmp_path / "results",
@@ -67,7 +72,7 @@ def test_table_one_has_a_row_a_model_and_their_speedup(options):
     (rows,), (numbers,), (page,) = run("tabular", options)
     assert [row["model"] for row in rows] == ["FIF", "RF"]
     assert not any("published" in heading for heading in rows[0])  # nothing is of one's own data
-    ratio = float(rows[1]["ms a step"]) / float(rows[0]["ms a step"])
+    ratio = float(rows[1]["CPU ms a step"]) / float(rows[0]["CPU ms a step"])
     assert float(rows[0]["speedup ↑"]) == pytest.approx(ratio, rel=0.02)
     assert 0 < float(rows[1]["CG steps"]) <= 2
     assert page.name == "tabular-csv-quick.md"
@@ -75,12 +80,15 @@ def test_table_one_has_a_row_a_model_and_their_speedup(options):
         assert word in page.read_text()
     store = Store(options.results)
     for row, (name, of) in zip(rows, numbers.groupby("configuration", sort=False), strict=True):
-        specs = [s for s in store.specs(TabularModels) if s.folder.endswith(f"/{name}")]
-        found = {(*s.learning_rates, *s.seeds): s.records(store)[0].result for s in specs}
-        tried = {rate: found[rate, 0]["validation_wasserstein"] for rate in (1e-3, 1e-2)}
+        found = {
+            (*spec.learning_rates, *spec.seeds): store.record(spec, file, Scores).result
+            for spec in store.specs(TabularModels, f"studies/tabular/csv/{name}")
+            for file in spec.outputs
+        }
+        tried = {rate: found[rate, 0].validation_wasserstein for rate in (1e-3, 1e-2)}
         rate = min(tried, key=tried.get)
         assert len(found) == 3 and float(row["learning rate"]) == rate  # no model is trained twice
-        scores = [found[rate, seed]["wasserstein"] for seed in (0, 1)]
+        scores = [found[rate, seed].wasserstein for seed in (0, 1)]
         assert list(of.wasserstein) == pytest.approx(scores, 1e-5)
     assert {of.kind for of in verify(options.results)} <= {"fine", "dirty tree"}
     options.engine.done.clear()
@@ -97,7 +105,7 @@ def test_tables_six_and_seven(options, monkeypatch):
         trained.append((settings == RF_CODE, config.hutchinson_kind, budget.warmup))
         return train(model, rows, budget, settings, *rest)
 
-    monkeypatch.setattr(tabular_run, "train", spy)
+    monkeypatch.setattr(tabular, "train", spy)
     (six, seven), (numbers, _), _ = run("ablation", options)
     labels = [
         ("FIF" if of.model == "fif" else "RF", of.net, of.place) for of in CONFIGURATIONS.values()
@@ -131,9 +139,9 @@ def test_a_model_ends_where_a_member_of_an_ensemble_does(name):
 
 
 def test_a_table_that_changed_since_the_plan_is_refused(options):
-    (planned,) = Table.load(options).models("fif", [1e-3], [0], Store(options.results))
+    (planned,) = Table.load(options).runs([("fif", 1e-3, 0)])
     changed = planned.model_copy(update={"data_hash": "0123"})
-    with pytest.raises(DataError, match="the table csv changed since the plan was made"):
+    with pytest.raises(DataError, match="the table csv changed since the plan"):
         work(changed, Store(options.results))
 
 
@@ -151,8 +159,8 @@ def test_a_diverged_seed_is_said_and_not_averaged(options):
     model = CONFIGURATIONS["fif"].build((3,), 2, Nets())
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
-    scores = row_scores(model.eval(), splits, 0)
-    assert math.isnan(scores["wasserstein"]) and math.isnan(scores["reconstruction"])
+    scores = scores_of(model.eval(), splits, 0, 1.0, None)
+    assert math.isnan(scores.wasserstein) and math.isnan(scores.reconstruction)
     assert tabular.spread(pandas.Series([1.0, math.nan])) == "diverged (1 of 2)"
     assert tabular.spread(pandas.Series([1.0, 3.0])) == "2.00 ± 1.41"
 
@@ -165,15 +173,11 @@ def test_a_score_is_of_the_split_that_it_is_named_by(monkeypatch):
     )  # fmt: skip
     test, val = np.full((4, 3), 2, np.float32), np.full((5, 3), 5, np.float32)
     test[2:] = 100  # beyond the first two rows
-    monkeypatch.setattr(tabular_run, "LIKELIHOOD_ROWS", 2)
-    monkeypatch.setattr(tabular_run, "frechet_distance", lambda of, rows: float(rows.values.sum()))
-    found = row_scores(model, SimpleNamespace(test=test, val=val), 0)
-    assert found == {
-        "wasserstein": test.sum(),
-        "reconstruction": (test**2).sum(1).mean(),
-        "validation_wasserstein": 75,
-        "log_likelihood": 6,
-    }
+    monkeypatch.setattr(tabular_models, "LIKELIHOOD_ROWS", 2)
+    of_rows = lambda _, rows: float(rows.values.sum())  # noqa: E731
+    monkeypatch.setattr(tabular_models, "frechet_distance", of_rows)
+    found = scores_of(model, SimpleNamespace(test=test, val=val), 0, 1.5, None)
+    assert found == Scores(test.sum(), (test**2).sum(1).mean(), 75, 6, 1.5, None)
 
 
 @pytest.mark.parametrize(
