@@ -34,7 +34,7 @@ def _generator_of_cpu():
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_mistake_is_refused(gpu, mistake, message):
-    with pytest.raises(AssertionError, match=message):
+    with pytest.raises((RuntimeError, TypeError), match=message):
         gpu(mistake)
 
 
@@ -72,31 +72,3 @@ def test_wait_is_counted_with_its_place(gpu, function):
     ((place, count),) = gpu(_waits_of, function).items()
     assert count == 1
     assert f"gpu/{__file__.rpartition('/')[2]}:" in place
-
-
-def _step_of_a_network():
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
-    net, x = net.cuda(), torch.linspace(0, 1, 6).view(2, 3).cuda()
-    optimizer = torch.optim.Adam(net.parameters(), fused=True)
-    with counting() as counts:
-        loss = net(x + 0.1).square().mean()
-        loss.backward()
-        optimizer.step()
-    gradients = [p.grad.cpu() for p in net.parameters()]
-    devices = {p.device.type for p in net.parameters()} | {loss.device.type}
-    return loss.cpu().detach(), gradients, counts, devices
-
-
-def test_step_has_the_numbers_of_the_cpu_and_its_operations(gpu):
-    loss, gradients, counts, devices = gpu(_step_of_a_network)
-    assert devices == {"pretended"}
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
-    expected = net(torch.linspace(0, 1, 6).view(2, 3) + 0.1).square().mean()
-    expected.backward()
-    torch.testing.assert_close(loss, expected.detach())
-    torch.testing.assert_close(gradients, [p.grad for p in net.parameters()])
-    assert not counts.waits
-    assert counts.operations["addmm"] == 2 and counts.operations["_fused_adam_"] == 1
-    assert "t" not in counts.operations and "view" not in counts.operations

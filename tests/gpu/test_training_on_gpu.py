@@ -7,7 +7,6 @@ import pytest
 import torch
 from pythae.models import AutoModel
 from pythae.pipelines import TrainingPipeline
-from pythae.samplers import GaussianMixtureSampler
 from pythae.trainers import BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
 from support.pretended_gpu import Counts, counting
@@ -16,7 +15,6 @@ from support.trainings import Killed, kill_at
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset, to_float
 from pythae_fif.ensemble import Ensemble
-from pythae_fif.evaluation import EvaluationPipeline
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder, build_networks
 from pythae_fif.sampling.samplers import generate
@@ -78,7 +76,7 @@ def _second_step(folder, shape, arch, latent_dim, options, trained):
 def test_step_waits_for_nothing(gpu, tmp_path, arch, options, trained, operations):
     found, waits, where = gpu(_second_step, tmp_path, MNIST, arch, 16, options, trained)
     assert waits == 0, where
-    assert found <= 1.05 * operations
+    assert 0.8 * operations <= found <= 1.05 * operations
 
 
 def _evaluation_batch(shape, arch, latent_dim):
@@ -171,22 +169,6 @@ def test_pythae_pipeline(gpu, tmp_path, config_class):
     assert gpu(_through_a_pipeline, tmp_path, config_class) == ("pretended", 4)
 
 
-def _methods():
-    model = _fif().cuda().eval()
-    x = to_float(_images(DIGITS)).cuda()
-    results = [model({"data": x}).loss, model.embed(x), model.reconstruct(x), model.sample(3)]
-    return {result.device.type for result in results}, [r.detach().cpu() for r in results[:3]]
-
-
-def test_methods_of_a_model(gpu):
-    """The pretended device has no forward mode of functorch, and so no density."""
-    devices, results = gpu(_methods)
-    assert devices == {"pretended"}
-    model, x = _fif().eval(), to_float(_images(DIGITS))
-    torch.testing.assert_close(results[0], model({"data": x}).loss.detach(), rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(results[2], model.reconstruct(x))
-
-
 def _rectangular(folder):
     config = RectangularFlowConfig(input_dim=DIGITS, latent_dim=4, jacobian_at="data")
     model = RectangularFlow(config, *build_networks("convnet", DIGITS, 4))
@@ -195,23 +177,6 @@ def _rectangular(folder):
 
 def test_rectangular_flow(gpu, tmp_path):
     assert np.isfinite(gpu(_rectangular, tmp_path))
-
-
-def _evaluated(sampler):
-    model = _fif().cuda().eval()
-    pipeline = EvaluationPipeline(
-        model,
-        sampler(model) if sampler else None,
-        extractor="pixels",
-        num_samples=20,
-        batch_size=10,
-    )
-    return pipeline(_images(DIGITS, 20), _images(DIGITS, 20)).frechet["eval"]
-
-
-@pytest.mark.parametrize("sampler", [None, GaussianMixtureSampler], ids=["own", "mixture"])
-def test_evaluation_pipeline(gpu, sampler):
-    assert np.isfinite(gpu(_evaluated, sampler))
 
 
 def _waits_of_a_fit(steps):
@@ -231,30 +196,22 @@ def _two_members():
     return Ensemble([FIF(config, *pair) for pair in nets], [0, 1])
 
 
-def _waits_of_an_ensemble(rows):
+def _ensemble(rows):
     ensemble = _two_members()
     with counting() as counts:
         ensemble.train(torch.randn(rows, 3), epochs=1, batch_size=10)
-    return sum(counts.waits.values())
-
-
-def test_steps_of_an_ensemble_wait_for_nothing(gpu):
-    assert gpu(_waits_of_an_ensemble, 40) == gpu(_waits_of_an_ensemble, 20)
-
-
-def _ensemble():
-    ensemble = _two_members()
-    ensemble.train(torch.randn(20, 3), epochs=1, batch_size=10)
     x = torch.randn(4, 3)
     there = ensemble.reconstruction_error(x.cuda())
-    return there.device.type, there.cpu(), ensemble.reconstruction_error(x)
+    found = there.device.type, there.cpu(), ensemble.reconstruction_error(x)
+    return sum(counts.waits.values()), *found
 
 
 def test_ensemble(gpu):
-    """Its likelihoods are functorch's tensors, which the pretended device cannot hold."""
-    device, there, here = gpu(_ensemble)
+    """Its steps wait for nothing. The pretended device cannot hold functorch's tensors."""
+    waits, device, there, here = gpu(_ensemble, 40)
     assert device == "pretended" and there.isfinite().all()
     torch.testing.assert_close(here, there)
+    assert waits == gpu(_ensemble, 20)[0]
 
 
 def _places(folder, free):

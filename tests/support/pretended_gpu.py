@@ -4,12 +4,11 @@ Within `pretended()` the name `cuda` means it. As CUDA does, it refuses to mix i
 CPU's, to hand them to numpy, and to draw by a generator of the CPU. It counts the operations that
 would be kernels, and each time that the host would wait for the device. It says nothing of
 autocast, TF32, NCCL, memory or time.
-
-A process registers the device once: see `gpu_process.py`.
 """
 
 import contextlib
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -296,7 +295,7 @@ def counting() -> Iterator[Counts]:
 
 
 def register() -> None:
-    """Registers the device, once in a process.
+    """Registers the device, once in a process of its own.
 
     Raises:
         ImportError: This torch has no devices in Python.
@@ -305,6 +304,15 @@ def register() -> None:
 
     _setup_privateuseone_for_python_backend(NAME, backend_module=_Backend())
     torch.__future__.set_overwrite_module_params_on_conversion(True)
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+
+
+def there(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives on the device, in a process that has registered it."""
+    torch.manual_seed(0)
+    with pretended():
+        return function(*arguments)
 
 
 @contextlib.contextmanager

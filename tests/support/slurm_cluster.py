@@ -7,7 +7,6 @@ be root, from a folder of their own.
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -70,13 +69,11 @@ def slurm_cluster() -> Iterator[dict[str, str]]:
         "slurmctld": ["-D", "-i"],
         "slurmd": ["-D", "-N", host],
     }
-    processes = []
+    processes, quiet = [], subprocess.DEVNULL
     try:
         for name, words in commands.items():
-            with open(folder / f"{name}.out", "w") as out:
-                command = [_find(name), *words]
-                process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
-                processes.append(process)
+            command = [_find(name), *words]
+            processes.append(subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet))
             if name == "munged":
                 until((folder / "munge.socket").exists, 30)
         until(lambda: _idle(environment), 30)
@@ -85,11 +82,8 @@ def slurm_cluster() -> Iterator[dict[str, str]]:
         subprocess.run(["scancel", "--me"], env=environment, timeout=30, capture_output=True)
         time.sleep(1)
         for process in reversed(processes):
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.terminate()
+            process.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
 
 
