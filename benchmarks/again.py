@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import pythae_fif.benchmark.image_run
-import pythae_fif.studies.tabular  # noqa: F401 - the kinds of runs
+import pythae_fif.studies.tabular_models  # noqa: F401 - the kinds of runs
 from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.store import Store

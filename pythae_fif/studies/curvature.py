@@ -127,10 +127,7 @@ def projected(radius: float) -> tuple[float, float]:
     r"""Entropy in nats of N(0, 1) on a line, projected on a circle that touches it at 0.
 
     A point x goes to the arc length :math:`R \arctan(x / R)`, so that the entropy is that of the
-    normal distribution plus :math:`E \log(R^2 / (R^2 + x^2))`.
-
-    Returns:
-        The entropy, and the mean squared distance to the circle.
+    normal distribution plus :math:`E \log(R^2 / (R^2 + x^2))`. Second, the mean squared distance.
     """
     x = np.linspace(-8, 8, 40_001)
     weight = np.exp(-0.5 * x**2)

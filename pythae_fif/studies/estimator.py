@@ -53,9 +53,7 @@ class TraceNoise(StudySpec):
     """A model of a data set, of which the hashes of images and labels are given.
 
     Attributes:
-        steps: Of training.
         repeats: Draws of Hutchinson vectors for every distance.
-        batches: Batch sizes.
         channel_multiplier: Factor on the channels of table 11.
     """
 
@@ -91,12 +89,8 @@ class TraceNoise(StudySpec):
         return self.distances(model.eval(), images, torch.from_numpy(labels["test"]))
 
     def distances(self, model: FIF, images: Tensor, labels: Tensor) -> list[Distance]:
-        """Of gradients by the encoder's parameters.
-
-        Args:
-            model: Conditional on classes, in evaluation mode.
-            images, labels: At least as many as the largest batch, (N, C, H, W) and (N,).
-        """
+        """Of gradients by the encoder's parameters, of a conditional model in evaluation mode at
+        images (N, C, H, W) with labels (N,), at least as many as the largest batch."""
         d, dim, rows = self.latent_dim, images[0].numel(), []
         generator = torch.Generator().manual_seed(self.seed)
         powers = [4**i for i in range(dim) if 4**i < dim]

@@ -29,12 +29,8 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def overlap(encoders: Tensor, directions: Tensor) -> Tensor:
-    """Share of an encoder's row space in a span: tr(A^+ A P) / d, (M,), 1 where they agree.
-
-    Args:
-        encoders: (M, d, D).
-        directions: Orthonormal columns, (M, D, d).
-    """
+    """Share of the row space of encoders (M, d, D) in the span of orthonormal directions (M, D, d):
+    tr(A^+ A P) / d, (M,), 1 where they agree."""
     rows = torch.linalg.qr(encoders.mT).Q
     shared: Tensor = (rows.mT @ directions).square().sum((1, 2))
     return shared / encoders.shape[1]

@@ -87,14 +87,9 @@ class SpectrumModel(StudySpec):
     labels_hash: str
 
     def run(self, run: Run) -> None:
-        """Trains, from the checkpoint where there is one, and measures.
-
-        Raises:
-            DataError: Images or labels are not those of the plan.
-        """
+        """Trains, from the checkpoint where there is one, and measures."""
         run.tell("loading data")
-        size = self.size
-        hashes = self.data_hash, self.labels_hash
+        size, hashes = self.size, (self.data_hash, self.labels_hash)
         splits = load(self.dataset, self.where, planned=hashes, train_size=size.images)
         labels, classes = splits.labels or {}, int(splits.classes or 0)
         torch.manual_seed(self.seed)

@@ -1,13 +1,15 @@
 """Models of rows of numbers: the configurations of tables 1, 5, 6 and 7, training and scores."""
 
 __all__ = [
-    "CONFIGURATIONS", "LIKELIHOOD_ROWS", "RF_CODE", "Budget", "Configuration", "Nets", "Scores",
-    "Settings", "scores_of", "train",
+    "CONFIGURATIONS", "RF_CODE", "Budget", "Configuration", "Nets", "Scores", "Settings",
+    "TabularModels", "scores_of", "train",
 ]  # fmt: skip
 
 import math
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,12 +18,14 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from pythae_fif.data.splits import Splits
-from pythae_fif.errors import NonFiniteError
+from pythae_fif.data.tables import load_tabular
+from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation import Features, frechet_distance
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
-from pythae_fif.studies.spec import Tell
+from pythae_fif.runs.worker import Run
+from pythae_fif.studies.spec import StudySpec, Tell
 from pythae_fif.validation import AtLeastOne, Checked
 from pythae_fif.volume_change import squared_error
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
@@ -249,3 +253,49 @@ def scores_of(
         likelihood = math.nan
     wasserstein, error = distance(test), squared_error(model.reconstruct(test), test).mean()
     return Scores(wasserstein, float(error), distance(val), likelihood, seconds, steps)
+
+
+class TabularModels(StudySpec):
+    """Models of one configuration, each with its learning rate, its seed and a record of its own.
+
+    New runs are of one model; some that are committed are of several.
+    """
+
+    kind: ClassVar[str] = "tabular"
+
+    dataset: str
+    configuration: Configuration
+    data_hash: str
+    latent_dim: int
+    budget: Budget
+    learning_rates: list[float]
+    seeds: list[int]
+
+    @property
+    def folder(self) -> str:
+        """`studies/tabular/<dataset>/<configuration>`."""
+        return f"studies/tabular/{self.dataset}/{self.configuration.name}"
+
+    @property
+    def outputs(self) -> Mapping[str, type]:
+        """Scores of each model."""
+        models = zip(self.seeds, self.learning_rates, strict=True)
+        return {f"scores/seed{seed}-{rate:g}.json": Scores for seed, rate in models}
+
+    def run(self, run: Run) -> None:
+        """Trains and scores the models of the table that was planned; DataError if it changed."""
+        run.tell("loading data")
+        where, budget = self.where, self.budget
+        splits = load_tabular(self.dataset, where.data_root, data=where.data)
+        if splits.content_hash != self.data_hash:
+            raise DataError(f"the table {self.dataset} changed since the plan: start again")
+        rows = torch.from_numpy(splits.train[: budget.train_size])
+        for name, seed, rate in zip(self.outputs, self.seeds, self.learning_rates, strict=True):
+            torch.manual_seed(seed)
+            model = self.configuration.build(splits.input_dim, self.latent_dim, budget.nets)
+            torch.manual_seed(seed)
+            start = time.process_time()  # does not count when others have the machine
+            settings, tell = self.configuration.settings, lambda of: run.tell("training", of)
+            iterations = train(model, rows, budget, settings, rate, tell)
+            costs = time.process_time() - start, iterations
+            run.save(name, scores_of(model, splits, seed, *costs))

@@ -17,7 +17,8 @@ from pythae_fif.data.load import load
 from pythae_fif.runs.store import Store
 from pythae_fif.studies.spectrum import SpectrumModel
 from pythae_fif.studies.study import StudyOptions, run_study
-from pythae_fif.studies.tabular import Table, TabularModels, trained
+from pythae_fif.studies.tabular import Table, trained
+from pythae_fif.studies.tabular_models import TabularModels
 
 TABLE_2 = configs_dir() / "experiments/table2.yaml"
 FIGURE_10 = {"profile": "medium", "models": ["fif"], "configurations": 10}

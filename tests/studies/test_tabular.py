@@ -19,13 +19,14 @@ from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import work
 from pythae_fif.studies import tabular, tabular_models
 from pythae_fif.studies.study import StudyOptions, run_study
-from pythae_fif.studies.tabular import Table, TabularModels
+from pythae_fif.studies.tabular import Table
 from pythae_fif.studies.tabular_models import (
     CONFIGURATIONS,
     RF_CODE,
     Budget,
     Nets,
     Scores,
+    TabularModels,
     scores_of,
     train,
 )
@@ -105,7 +106,7 @@ def test_tables_six_and_seven(options, monkeypatch):
         trained.append((settings == RF_CODE, config.hutchinson_kind, budget.warmup))
         return train(model, rows, budget, settings, *rest)
 
-    monkeypatch.setattr(tabular, "train", spy)
+    monkeypatch.setattr(tabular_models, "train", spy)
     (six, seven), (numbers, _), _ = run("ablation", options)
     labels = [
         ("FIF" if of.model == "fif" else "RF", of.net, of.place) for of in CONFIGURATIONS.values()
