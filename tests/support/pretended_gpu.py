@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 NAME = "pretended"
 
@@ -124,8 +125,7 @@ def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             generators.append(value)
         return value.host if isinstance(value, GpuTensor) else value
 
-    host_args = _mapped(to_host, args)
-    host_kwargs = {key: _mapped(to_host, value) for key, value in kwargs.items()}
+    host_args, host_kwargs = tree_map(to_host, (args, kwargs))
     ours = [tensor for tensor in tensors if isinstance(tensor, GpuTensor)]
     wanted = None if kwargs.get("device") is None else torch.device(kwargs["device"]).type
     if not ours and wanted != NAME:
@@ -160,7 +160,7 @@ def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             return value.clone() if id(value) in wrappers else value
         return wrappers[id(value)] if id(value) in wrappers else GpuTensor(value)
 
-    return _mapped(to_device, result)
+    return tree_map(to_device, result)
 
 
 def _count_copy(name: str, args: Any, wanted: str | None) -> None:
@@ -198,13 +198,6 @@ def _wait(reason: str) -> None:
         frame = frame.f_back
     place = "/".join(Path(frame.f_code.co_filename).parts[-2:])
     _counts.waits[f"{reason}, {place}:{frame.f_lineno}"] += 1
-
-
-def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
-    """A function of all that an operation takes or gives."""
-    if isinstance(value, list | tuple):
-        return type(value)(_mapped(function, part) for part in value)
-    return function(value)
 
 
 class _Operations(TorchDispatchMode):
