@@ -118,7 +118,8 @@ class Ensemble:
         self._weights = list(self._nets.parameters())
         self._like = self._weights[0].detach()
         self._rngs = [torch.Generator(self._like.device).manual_seed(seed) for seed in seeds]
-        self._betas = self._like.new_tensor([model.model_config.beta for model in models])
+        betas = [model.model_config.beta for model in models]
+        self._betas = torch.tensor(betas, dtype=torch.float64).to(self._like)
 
     def train(
         self,

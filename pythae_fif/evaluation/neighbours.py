@@ -48,7 +48,7 @@ def _radii(features: Features) -> Tensor:
     pairs = _squared_distances(features.values, features.values, torch.float64)
     # of all, each is nearest to itself
     closest = torch.cat([of.topk(DENSE + 1, dim=1, largest=False).values for _, of in pairs])
-    return closest[:, [NEAREST, DENSE]]
+    return torch.stack([closest[:, NEAREST], closest[:, DENSE]], 1)
 
 
 def _squared_distances(x: Tensor, y: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
