@@ -89,7 +89,7 @@ def run_all(
             if end is not None:
                 spec, cause = end
                 told = Status.read(store.folder(spec))
-                usual = f"{cause} (at {told.stage or 'its start'}; see output.log)"
+                usual = f"{cause} at {told.stage or 'its start'}; see output.log"
                 progress.ended[spec] = "" if store.is_done(spec) else told.error or usual
                 del before[spec]
             now = {spec: Status.read(store.folder(spec)) for spec in before}

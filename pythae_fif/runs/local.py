@@ -21,11 +21,7 @@ POLL_SECONDS = 0.3
 GRACE_SECONDS = 20
 RUN_BYTES = 6 * 2**30
 """Room on a GPU for a run whose need is not known."""
-CAUSES = {
-    1: "its folder could not be written, perhaps for a full disk",
-    -signal.SIGKILL: "the process ended by SIGKILL: killed, perhaps for want of memory",
-}
-"""Exit code of a run's process -> why it may have no records, if `status.json` does not say so."""
+EXIT_CODES = "1: its folder could not be written; -9: killed, perhaps for want of memory"
 
 
 class LocalEngine(Engine):
@@ -78,8 +74,7 @@ class LocalEngine(Engine):
                     if process.exitcode is not None:
                         del running[spec]
                         free.append(slot)
-                        usual = f"the process ended by exit code {process.exitcode}"
-                        yield spec, CAUSES.get(process.exitcode, usual)
+                        yield spec, f"its process ended by {process.exitcode} ({EXIT_CODES})"
                 yield None
         finally:
             alive = [process for process, _ in running.values() if process.is_alive()]

@@ -13,7 +13,7 @@ from support.processes import is_locked, until
 from support.tasks import ONCE, SEEN, TaskSpec
 
 from pythae_fif.runs.launch import run_all
-from pythae_fif.runs.local import LocalEngine, Slot, cores
+from pythae_fif.runs.local import EXIT_CODES, LocalEngine, Slot, cores
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import Status
@@ -73,10 +73,9 @@ def test_runs_at_once_fit_memory_and_cores(monkeypatch, cards, gib, runs):
 
 ENDS = {
     "fail": "ValueError: broken in",
-    "sleep": "the process ended by SIGKILL: killed, perhaps for want of memory (at training; "
-    "see output.log)",
-    "exit": "the process ended by exit code 0 (at training; see output.log)",
-    "exit by 3": "the process ended by exit code 3 (at training; see output.log)",
+    "sleep": f"its process ended by -9 ({EXIT_CODES}) at training; see output.log",
+    "exit": f"its process ended by 0 ({EXIT_CODES}) at training",
+    "exit by 3": f"its process ended by 3 ({EXIT_CODES}) at training",
     "partly": "half of it is missing",
     "nothing": "",
 }
