@@ -30,15 +30,6 @@ def test_a_run_that_is_done_is_not_done_again(store):
     assert Status.read(store.folder(spec)) == Status(state="finished", share=1.0, attempt=1)
 
 
-def test_a_further_record_leaves_the_others(store):
-    spec = TaskSpec()
-    work(spec, store)
-    before = contents(store.folder(spec))
-    work(TaskSpec(wanted=["a", "b"]), store)
-    after = contents(store.folder(spec))
-    assert after["a.json"] == before["a.json"] and "b.json" in after
-
-
 @pytest.mark.parametrize("deed", ["fail", "partly"])
 def test_a_failure_is_told_and_mended_by_the_next_start(store, deed):
     spec = TaskSpec(wanted=["a", "b"])
