@@ -255,11 +255,9 @@ def load_experiment(
         values["latent_dims"] = {} if "latent_dim" in given else own.get("latent_dims", {})
     if values["samplers"] == ["all"]:
         values["samplers"] = list(SAMPLERS)
-    values["entries"] = _entries(values)
-    values["models"] = list(values["entries"])
-    if asked.keys() & set(GRID_FLAGS) and FIF not in {
-        of.model for of in values["entries"].values()
-    }:
+    values["entries"] = entries = _entries(values)
+    values["models"] = list(entries)
+    if asked.keys() & set(GRID_FLAGS) and all(of.model != FIF for of in entries.values()):
         flags_of_fif = " and ".join(map(flag_of, GRID_FLAGS))
         raise ConfigError(f"{flags_of_fif} are for model fif, which is not in models")
     profiles, profile = values["profiles"], str(values["profile"])
@@ -285,18 +283,18 @@ def _over(below: Any, above: Any) -> Any:
 
 def _entries(values: Mapping[str, Any]) -> dict[str, ModelEntry]:
     """Name of each model -> its entry; a file of one's own has the name of its stem."""
-    words, samplers, of_rows = values["models"], values["samplers"], values["dataset"] == "csv"
-    if words == ["all"]:
-        all_of_them = ((name, read_entry(name)) for name in names_in("models"))
-        return {
-            name: entry
-            for name, entry in all_of_them
-            if entry.in_all and entry.samplers_of(samplers) and not (of_rows and entry.images_only)
-        }
-    for word in map(str, words):
-        if word.endswith(".yaml") and Path(word).stem in names_in("models"):
-            raise ConfigError(f"--models {word}: that is a model already: rename the file")
-    return {Path(word).stem: read_entry(word) for word in map(str, words)}
+    words, known, of_rows = values["models"], names_in("models"), values["dataset"] == "csv"
+    if words != ["all"]:
+        for word in map(str, words):
+            if word.endswith(".yaml") and Path(word).stem in known:
+                raise ConfigError(f"--models {word}: that is a model already: rename the file")
+        return {Path(word).stem: read_entry(word) for word in map(str, words)}
+    return {
+        name: entry
+        for name, entry in zip(known, map(read_entry, known), strict=True)
+        if entry.in_all and entry.samplers_of(values["samplers"])
+        if not (of_rows and entry.images_only)
+    }
 
 
 def length_of(profile: Profile) -> str:

@@ -63,11 +63,8 @@ def notes_of(
     table: pandas.DataFrame,
 ) -> tuple[list[str], list[str]]:
     """Why numbers say less than they seem to; what data, scores and training they stand for."""
-    scored, profile, data = (
-        first_scores(results),
-        experiment.in_use,
-        results[0].evaluation.result.data,
-    )
+    scored, profile = first_scores(results), experiment.in_use
+    data = results[0].evaluation.result.data
     failed = ", ".join(sorted(set(table.loc[~table["learned"], "label"])))
     samples, references = scored.num_samples, data.sizes["test"]
     steps = table["images"].min() / results[0].spec.settings.batch_size
