@@ -17,7 +17,6 @@ from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.cli import main
 from pythae_fif.data.names import DATASETS
 from pythae_fif.runs.store import Store
-from pythae_fif.validation import read_checked
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -113,13 +112,8 @@ def test_command(words, monkeypatch):
     def stop(*_):
         raise Understood
 
-    def check_and_stop(*given, **more):
-        read_checked(*given, **more)
-        stop()
-
-    for name in ("show.Terminal", "benchmark.run_benchmark"):
+    for name in ("show.Terminal", "benchmark.run_benchmark", "score.default_device"):
         monkeypatch.setattr(f"pythae_fif.cli.{name}", stop)
-    monkeypatch.setattr("pythae_fif.cli.score.read_checked", check_and_stop)
     monkeypatch.setattr("pythae_fif.cli.study.run_study", stop)
     with pytest.raises(Understood):
         main(shlex.split(words))
