@@ -64,7 +64,8 @@ class RHVAE(PythaesRHVAE):
         summed, towards = self._summed(z, both).split([d, 1], -1)
         inverse = summed + self.lbd * torch.eye(d).to(z)
         force: Tensor = torch.linalg.solve_ex(inverse, towards - summed @ z[..., None]).result
-        return force / self.temperature**2
+        force = force / self.temperature**2
+        return force
 
     def get_extra_state(self) -> Tensor:
         """Matrices and centroids side by side, (N, d, d + 1)."""
