@@ -16,13 +16,13 @@ from pythae.trainers.trainer_utils import set_seed
 from pythae_fif.benchmark.config import Settings, Where
 from pythae_fif.benchmark.models import ModelClasses
 from pythae_fif.benchmark.pictures import samples_picture
-from pythae_fif.benchmark.record import DataUsed, Evaluation, Training, score_file
+from pythae_fif.benchmark.record import DataUsed, Evaluation, Training
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.load import load
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean, one_line
-from pythae_fif.evaluation import Extractor, Features, load_extractor, score_codes, score_samples
+from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import read_json
 from pythae_fif.lazy import import_named
@@ -103,7 +103,7 @@ class ImageSpec(Spec):
     @property
     def outputs(self) -> Mapping[str, type]:
         """Training, evaluation and the scores of each sampler that is wanted."""
-        scores = {score_file(sampler): Scores for sampler in self.samplers}
+        scores = {f"scores/{sampler}.json": Scores for sampler in self.samplers}
         return {"training.json": Training, "evaluation.json": Evaluation, **scores}
 
     def configure(self, input_dim: tuple[int, ...]) -> Any:
@@ -166,7 +166,14 @@ class ImageSpec(Spec):
         run.device = str(next(model.parameters()).device)
         self._save_training(run, vars(result), model)
         run.tell("features of the data", 0.9)
-        extractor = extractor_of(self.extractor, splits, self.where, run.device)
+        extractor = load_extractor(
+            self.extractor,
+            splits.input_dim,
+            splits,
+            device=run.device,
+            weights=self.where.extractor_weights,
+            offline=self.where.offline,
+        )
         codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
         if run.load("evaluation.json", Evaluation) is None:
             run.save("evaluation.json", self._evaluated(model, splits, labels, codes))
@@ -178,7 +185,8 @@ class ImageSpec(Spec):
         failures, steps = [], self.settings.fit_steps or FIT_STEPS
         how = {"num_samples": self.settings.num_samples, "seed": self.seed, "fit_steps": steps}
         for number, sampler in enumerate(self.samplers):
-            if run.load(score_file(sampler), Scores) is not None:
+            name = f"scores/{sampler}.json"
+            if run.load(name, Scores) is not None:
                 continue
             run.tell(f"sampler {sampler}", 0.9 + 0.1 * number / len(self.samplers))
             try:
@@ -195,7 +203,7 @@ class ImageSpec(Spec):
             files = {}
             if samples.ndim == 4:
                 files = run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
-            run.save(score_file(sampler), scores, files)
+            run.save(name, scores, files)
         if failures:
             raise FIFError("; ".join(failures))
 
@@ -272,16 +280,4 @@ def training_config(spec: ImageSpec) -> Any:
         per_device_eval_batch_size=settings.batch_size,
         seed=spec.seed,
         **{f"{part}{key}": value for part in parts for key, value in options.items()},
-    )
-
-
-def extractor_of(name: str, splits: Splits, where: Where, device: str = "cpu") -> Extractor:
-    """The extractor of an experiment; a classifier is shipped, or trained once and cached."""
-    return load_extractor(
-        name,
-        splits.input_dim,
-        splits,
-        device=device,
-        weights=where.extractor_weights,
-        offline=where.offline,
     )

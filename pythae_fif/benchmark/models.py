@@ -100,10 +100,6 @@ class ModelEntry(ModelClasses):
         """Those of the asked samplers that the model has, perhaps none.
 
         Where `normal` is asked of a model with another prior, that sampler stands in.
-
-        Example:
-            >>> read_entry("vamp").samplers_of(["normal", "gmm"])
-            ['vamp', 'gmm']
         """
         wanted = [self.samplers[0] if name == "normal" else name for name in asked]
         return [name for name in dict.fromkeys(wanted) if name in self.samplers]

@@ -13,8 +13,6 @@ from pythae_fif.errors import ConfigError, one_line
 from pythae_fif.runs.store import Store
 from pythae_fif.validation import as_config_error
 
-SHARED = {"dataset", "arch", "image_size", "extractor", "profile"}
-
 
 def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:
     """All runs of an experiment, in the order of its models, their grids and the seeds.
@@ -27,11 +25,12 @@ def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:
     for name in experiment.models:
         entry = experiment.entry_of(name)
         _check(experiment, name, splits)
+        shared = {"dataset", "arch", "image_size", "extractor", "profile"}
         of_data = {"condition_dim": splits.classes} if entry.conditional else {}
         for number, varied in enumerate(experiment.configurations_of(name)):
             try:
                 first = ImageSpec(
-                    **experiment.model_dump(include=SHARED),
+                    **experiment.model_dump(include=shared),
                     model=name,
                     classes=entry.classes,
                     parameters={**entry.fixed, **of_data, **varied},

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from pythae_fif.benchmark.image_run import ImageSpec
 
 
-def score_file(sampler: str) -> str:
-    """The record of a sampler's scores: where it is, they are done."""
-    return f"scores/{sampler}.json"
-
-
 class Training(BaseModel):
     """`training.json`: how the model of a run was trained. The model's files belong to it.
 

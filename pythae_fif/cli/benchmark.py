@@ -2,11 +2,12 @@
 
 import logging
 import webbrowser
+from typing import Any
 
 import torch
 
 from pythae_fif.benchmark.config import USUAL, Experiment
-from pythae_fif.benchmark.image_run import ImageSpec, extractor_of
+from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.estimate import print_estimate, print_plan
@@ -14,7 +15,7 @@ from pythae_fif.cli.flags import RunFlags
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
 from pythae_fif.errors import counted
-from pythae_fif.evaluation.extractors import require_extractor
+from pythae_fif.evaluation.extractors import load_extractor, require_extractor
 from pythae_fif.runs.launch import Engine, run_all
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.store import Store
@@ -33,8 +34,9 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
         DataError: The data are not there, or no such data; a dry run downloads none.
     """
     console, store = Terminal(), Store(flags.results)
-    weights, offline = experiment.extractor_weights, experiment.offline
-    require_extractor(experiment.extractor, weights=weights, offline=offline)
+    name, offline = experiment.extractor, experiment.offline
+    files: dict[str, Any] = {"weights": experiment.extractor_weights, "offline": offline}
+    require_extractor(name, **files)
     splits = _load(experiment, console, offline or flags.dry_run)
     plan = expand(experiment, splits)
     # A packed run has no model: the usual samplers are no reason to train it again.
@@ -42,8 +44,8 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     asked = [spec for spec in plan if not (usual and spec.path in store.packed)]
     todo = [spec for spec in asked if not store.is_done(spec)]
     if todo:
-        with console.stage(f"preparing extractor {experiment.extractor}"):
-            extractor = extractor_of(experiment.extractor, splits, experiment)
+        with console.stage(f"preparing extractor {name}"):
+            extractor = load_extractor(name, splits.input_dim, splits, **files)
             extractor(to_float(splits.test, limit=2))
     on_clock = experiment.in_use.wall_clock is not None and not torch.cuda.is_available()
     if on_clock and engine == LocalEngine():  # such runs do not share a processor

@@ -162,11 +162,10 @@ def ranks(values: pandas.Series, groups: pandas.Series, noise: pandas.Series) ->
     """
     found = pandas.Series(0, index=values.index)
     for _, group in values.dropna().groupby(groups):
-        best = group.idxmin()
+        best, places = group.idxmin(), group.rank(method="dense").astype(int)
         level = group - group[best] <= np.hypot(noise[group.index], noise[best])
         level[best] = True
-        places = group.rank(method="dense").astype(int)
         if len(group) > 1:
-            alone = places.where(places <= 2, 0)
-            found[group.index] = alone if level.sum() == 1 else level.astype(int) * LEVEL
+            alone = level.sum() == 1
+            found[group.index] = places.where(places <= 2, 0) if alone else level * LEVEL
     return found

@@ -11,13 +11,14 @@ from support.folders import contents
 
 import pythae_fif.benchmark.image_run as run_module
 from pythae_fif.benchmark.config import load_experiment
-from pythae_fif.benchmark.image_run import extractor_of, trainer_of
+from pythae_fif.benchmark.image_run import trainer_of
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import load_images
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.errors import FIFError
+from pythae_fif.evaluation import load_extractor
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import WRONG, verify
 from pythae_fif.runs.worker import Status, work
@@ -56,7 +57,7 @@ def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
     trainer = trainer_of(spec, splits, {}, tmp_path / "run")
     assert torch.equal(trainer.train_dataset.images, as_tensor(splits.train))
     assert torch.equal(trainer.eval_dataset.images, as_tensor(splits.val))
-    extractor = extractor_of("pixels", splits, spec.where)
+    extractor = load_extractor("pixels", splits.input_dim)
     generate, score_samples = run_module.generate, run_module.score_samples
     models, references = [], {}
 

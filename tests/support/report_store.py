@@ -9,7 +9,7 @@ from PIL import Image
 from pythae_fif.benchmark.config import Experiment, load_experiment
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.models import read_entry
-from pythae_fif.benchmark.record import DataUsed, Evaluation, ImageResult, Training, score_file
+from pythae_fif.benchmark.record import DataUsed, Evaluation, ImageResult, Training
 from pythae_fif.data import Splits
 from pythae_fif.evaluation.scores import CodeScores, MeanStd, Memorisation, Neighbours, Scores
 from pythae_fif.files import write_bytes, write_json
@@ -136,6 +136,6 @@ def fill(root: Path, results=RESULTS) -> Store:
         write_bytes(folder / "training.json", found.training.to_bytes())
         write_bytes(folder / "evaluation.json", found.evaluation.to_bytes())
         for sampler, record in found.scores.items():
-            write_bytes(folder / score_file(sampler), record.to_bytes())
+            write_bytes(folder / f"scores/{sampler}.json", record.to_bytes())
             write_bytes(folder / f"samples-{sampler}.png", png.getvalue())
     return store
