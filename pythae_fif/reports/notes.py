@@ -26,9 +26,8 @@ def sentence_of(table: pandas.DataFrame) -> str:
     parts = [_lowest(where, rows) for where, rows in roles.items() if len(rows)]
     text = "; ".join(parts or [_lowest("", table)])
     low, high = table["seeds"].min(), table["seeds"].max()
-    seeds = f"{low} seeds" if low == high else f"{low} to {high} seeds"
-    known = "one seed, whose training's noise is not known" if high == 1 else seeds
-    return f"{text[0].upper()}{text[1:]} ({known})."
+    seeds = counted(high, "seed") if low == high else f"{low} to {high} seeds"
+    return f"{text[0].upper()}{text[1:]} ({seeds})."
 
 
 def _lowest(where: str, rows: pandas.DataFrame) -> str:

@@ -163,21 +163,11 @@ def test_all_models_and_all_samplers():
     assert "vae" in two_stage and not {"fif", "svae"} & set(two_stage)
 
 
-@pytest.mark.parametrize(
-    ("change", "part"),
-    [
-        ({"samplers": ["normale"]}, "did you mean 'normal'"),
-        ({"source": None}, "source=None: should be a valid string"),
-        ({"samplers": []}, "at least one"),
-        ({"notes": "one"}, "notes='one': should be a valid list"),
-    ],
-)
-def test_bad_model_file(tmp_path, change, part):
+def test_bad_model_file(tmp_path):
     good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**good, **change}))
-    with pytest.raises(ConfigError, match=r"^mine\.yaml: ") as error:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**good, "samplers": ["normale"]}))
+    with pytest.raises(ConfigError, match=r"^mine\.yaml: .*did you mean 'normal'"):
         read_entry(str(tmp_path / "mine.yaml"))
-    assert part in str(error.value)
 
 
 @pytest.mark.parametrize(

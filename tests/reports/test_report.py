@@ -120,7 +120,7 @@ class TestSentence:
     def test_lowest_models_and_seeds(self, results, expected):
         found = report(results).sentence
         seeds = len({of.spec.seed for of in results})
-        assert found.startswith(expected) and ("one seed" in found) == (seeds == 1)
+        assert found.startswith(expected) and ("(1 seed)" in found) == (seeds == 1)
 
 
 class TestNotes:
