@@ -41,11 +41,8 @@ def figures_of(
     store: Store,
     splits: Splits | None,
 ) -> Iterator[Figure]:
-    """Draws those that there is something to draw of.
-
-    Of the frames of :func:`~pythae_fif.reports.frame.score_frame` and `chosen_frame`, and of the
-    pictures of the runs in a store; without `splits`, which are the data, no samples.
-    """
+    """Draws those that there is something to draw of, by `score_frame`, `chosen_frame` and the
+    pictures of the runs in a store; without `splits`, which are the data, no samples."""
     if splits is not None and splits.columns is None:
         test = {"test images": _line(splits.test[:MOST].transpose(0, 2, 3, 1))}
         size, runs = splits.test.shape[2:], {of.spec.run_id: of for of in results}
