@@ -65,7 +65,7 @@ def compared_tables(
 def _both(
     variants: pandas.DataFrame, measured: pandas.DataFrame, cells: pandas.DataFrame
 ) -> pandas.DataFrame:
-    """What is measured or printed, by sampler and row: of a row's models that of lowest distance."""
+    """What is measured or printed by sampler and row: of a row's models that of least distance."""
     at, models = ["sampler", "row"], variants[["row", "model"]].drop_duplicates()
     fid, score = (cells[cells["metric"] == metric] for metric in ("FID", "IS"))
     printed = fid.merge(score, on=["model", "sampler"], suffixes=("_FID", "_IS"))
