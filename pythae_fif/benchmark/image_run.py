@@ -18,9 +18,8 @@ from pythae_fif.benchmark.models import ModelClasses
 from pythae_fif.benchmark.pictures import samples_picture
 from pythae_fif.benchmark.record import DataUsed, Evaluation, Training
 from pythae_fif.data import ImageDataset, Splits
-from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.load import load
-from pythae_fif.data.splits import SPLIT_NAMES
+from pythae_fif.data.splits import SPLIT_NAMES, as_tensor
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean, one_line
 from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.scores import Scores
@@ -177,10 +176,7 @@ class ImageSpec(Spec):
         codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
         if run.load("evaluation.json", Evaluation) is None:
             run.save("evaluation.json", self._evaluated(model, splits, labels, codes))
-        known = {
-            of: Features.of(as_tensor(splits[of]), extractor, f"{splits.content_hash} {of}")
-            for of in SPLIT_NAMES
-        }
+        known = {of: Features.of(as_tensor(splits[of]), extractor) for of in SPLIT_NAMES}
         training = known.pop("train")
         failures, steps = [], self.settings.fit_steps or FIT_STEPS
         how = {"num_samples": self.settings.num_samples, "seed": self.seed, "fit_steps": steps}

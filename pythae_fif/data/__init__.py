@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 from pythae_fif.lazy import lazily
 
 if TYPE_CHECKING:
-    from pythae_fif.data.dataset import ImageDataset, to_float
     from pythae_fif.data.load import load_images
     from pythae_fif.data.names import DATASETS, DataOptions
-    from pythae_fif.data.splits import Columns, Splits
+    from pythae_fif.data.splits import Columns, ImageDataset, Splits, to_float
     from pythae_fif.data.tables import load_table
 else:
     __getattr__ = lazily(__name__)

@@ -1,11 +1,7 @@
 """What is computed once a machine: tensors and plain values in a file that tells if it is whole."""
 
-__all__ = ["cached", "tensor_hash"]
-
 import hashlib
 import logging
-import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,18 +24,13 @@ def tensor_hash(of: Tensor) -> str:
     return digest(tuple(of.shape), of.dtype, sha.hexdigest())
 
 
-def cached(name: str, build: Callable[[], dict[str, Any]], *, check: bool = True) -> dict[str, Any]:
+def cached(name: str, build: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The tensors and plain values of a file of the cache, or new ones that are kept there.
 
     The file holds a digest of its name and all that is in it. One that was damaged, changed or put
     there under another's name is set aside and built anew; nothing in it is run. Its tensors are
     mapped on the CPU: processes share their memory, and what is written into them stays there.
     Where no cache can be written, a warning says so.
-
-    Args:
-        name: Of the file.
-        build: Computes what it holds.
-        check: Whether all of it is looked at; if not, only what was changed since it was written.
     """
     path, built = cache_home() / name, None
     try:
@@ -48,17 +39,14 @@ def cached(name: str, build: Callable[[], dict[str, Any]], *, check: bool = True
         with locked(path):  # another process may build it
             if path.exists():
                 try:
-                    return _read(path, check)
+                    return _read(path)
                 except Exception as error:  # of a damaged file
                     line, aside = one_line(error), set_aside(path).name
                     logger.warning("%s cannot be used (%s): set aside as %s", path, line, aside)
             built = build()
-            now, seal = int(time.time()), _seal(name, built)
-            held = {"tensors": built, "digest": seal, "written": now}
+            held = {"tensors": built, "digest": _seal(name, built)}
             write_whole(path, lambda file: torch.save(held, file))
-            with stored(f"mark {path}"):
-                os.utime(path, (now, now))
-            return _read(path, check=False)
+            return _read(path)
     except StoreError as error:
         logger.warning("%s is not cached (%s): choose another %s", name, error, CACHE_VARIABLE)
     return built or build()
@@ -69,10 +57,9 @@ def _seal(name: str, values: Mapping[str, Any]) -> str:
     return digest(name, *parts)
 
 
-def _read(path: Path, check: bool) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     held = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
     values: dict[str, Any] = held["tensors"]
-    unchanged = path.stat().st_mtime == held.get("written")
-    if (check or not unchanged) and held["digest"] != _seal(path.name, values):
+    if held["digest"] != _seal(path.name, values):
         raise ValueError("its content is not what was written under this name")
     return values

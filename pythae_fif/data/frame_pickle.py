@@ -4,8 +4,6 @@ A pickle is a program. Here records stand in for all that it names: nothing of i
 called, and an array is made of bytes whose type and size were checked.
 """
 
-__all__ = ["read_frame_pickle"]
-
 import math
 import pickle
 from pathlib import Path

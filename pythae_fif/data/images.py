@@ -1,12 +1,6 @@
 """Images from files: found, decoded in parallel, cropped and resized; a user's folder and .npz."""
 
-__all__ = [
-    "decode_files", "find_images", "folder_of_images", "labelled", "npz_file", "read_npz",
-    "to_uint8",
-]  # fmt: skip
-
 import math
-import zipfile
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -58,25 +52,18 @@ def decode_files(
     """
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
 
-    def work(index: int) -> Exception | None:
+    def work(index: int) -> None:
+        path = folder / names[index]
         try:
-            images[index] = _decode(folder / names[index], image_size, crop)
+            images[index] = _decode(path, image_size, crop)
         except Exception as error:  # Pillow's plugins raise a dozen unrelated types
-            return error
-        return None
+            raise DataError(f"{path}: cannot be decoded ({one_line(error)})") from error
 
-    failed: list[str] = []
     # Threads and not processes: Pillow lets go of the interpreter lock while it decodes.
     with ThreadPool() as pool:
-        for index, error in enumerate(pool.imap(work, range(len(names)), chunksize=64)):
-            if error is not None:
-                failed.append(f"{folder / names[index]} ({one_line(error)})")
+        for index, _ in enumerate(pool.imap(work, range(len(names)), chunksize=64)):
             if progress is not None:
                 progress(index + 1, len(names))
-    if failed:
-        raise DataError(
-            f"{len(failed)} of {len(names)} images cannot be decoded, the first is {failed[0]}"
-        )
     return images
 
 
@@ -104,8 +91,6 @@ def _decode(path: Path, image_size: int, crop: float) -> np.ndarray:
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz file, by key; a DataError if it is none or holds pickled objects."""
-    if not zipfile.is_zipfile(path):  # NumPy would take it for a pickle, and advise to open it
-        raise DataError(f"{path}: no such .npz file, or no whole one")
     try:
         with np.load(path) as archive:
             return {key: archive[key] for key in archive.files}

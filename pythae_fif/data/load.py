@@ -1,7 +1,5 @@
 """A data set's name becomes training, validation and test images, which are cached on disk."""
 
-__all__ = ["SOURCES", "load", "load_images"]
-
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -67,13 +65,13 @@ def load(
     planned: tuple[str, str | None] | None = None,
     **counts: int | None,
 ) -> Splits:
-    """The data of a command, whose cached content is checked, or of one of its runs.
+    """The data of a command, or of one of its runs.
 
     Args:
         name, options, image_size, crop: As of :func:`load_images`.
         progress: Called as ``progress(done, total)`` while images are decoded.
         planned: Of a run the hashes of images and labels that the command has seen, the latter None
-            if labels are not used: other data are a DataError, and unchanged files not hashed anew.
+            if labels are not used: other data are a DataError.
         counts: `train_size`, `val_size`, `test_size`: how many of a split's first images are used.
     """
     if name not in SOURCES:
@@ -90,7 +88,7 @@ def load(
     else:
         stamps = [(path, of.st_size, of.st_mtime_ns) for path, of in stats]
         key = digest(_VERSION, name, image_size, crop, *stamps)
-        splits = _unpacked(cached(f"{name}-{key}.pt", lambda: _packed(read()), check=not planned))
+        splits = _unpacked(cached(f"{name}-{key}.pt", lambda: _packed(read())))
     if image_size is not None and splits.input_dim[1:] != (image_size, image_size):
         raise ConfigError(f"image_size={image_size}: images of {name} are {splits.input_dim}")
     splits = splits.subset(**{split: counts.get(f"{split}_size") for split in SPLIT_NAMES})
@@ -115,11 +113,12 @@ def _packed(splits: Splits) -> dict[str, Any]:
 
 
 def _unpacked(packed: dict[str, Any]) -> Splits:
-    arrays: Any = {split: packed[split].numpy() for split in SPLIT_NAMES}
-    labels = None
-    if "test_labels" in packed:
-        labels = {split: packed[f"{split}_labels"].numpy() for split in SPLIT_NAMES}
-    splits = Splits(**{key: packed[key] for key in _PLAIN}, **arrays, labels=labels)
+    found = {key: of.numpy() for key, of in packed.items() if isinstance(of, torch.Tensor)}
+    plain, labels = {key: packed[key] for key in _PLAIN}, None
+    if "test_labels" in found:
+        labels = {split: found[f"{split}_labels"] for split in SPLIT_NAMES}
+    arrays: Any = {split: found[split] for split in SPLIT_NAMES}
+    splits = Splits(**plain, **arrays, labels=labels)
     vars(splits)["content_hash"] = packed["content_hash"]
     return splits
 

@@ -1,10 +1,5 @@
 """The names of the data sets, what may be asked of them and where they are, without NumPy."""
 
-__all__ = [
-    "CACHE_VARIABLE", "DATASETS", "DATA_VARIABLE", "TABULAR_DATASETS", "TOY_DATASETS",
-    "DataOptions", "Request", "cache_home", "data_home",
-]  # fmt: skip
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,10 +1,6 @@
 """MNIST, CIFAR-10 and CelebA in each of their layouts, downloaded where they are missing."""
 
-__all__ = ["celeba", "torchvision_set"]
-
-import contextlib
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,46 +8,28 @@ from pythae_fif.data.images import decode_files, labelled, to_uint8
 from pythae_fif.data.names import DATA_VARIABLE, Request
 from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, hold_out, sizes
 from pythae_fif.errors import DataError, one_line
-from pythae_fif.files import locked
-
-
-class _Published(NamedTuple):
-    """A data set's title and sizes, torchvision's folder of it, and where to get that by hand."""
-
-    title: str
-    sizes: str
-    folder: str
-    address: str
-
 
 _SETS = {
-    "mnist": _Published(
+    "mnist": (
         "MNIST", "50000/10000/10000", "MNIST/raw", "https://ossci-datasets.s3.amazonaws.com/mnist/"
     ),
-    "cifar10": _Published(
+    "cifar10": (
         "CIFAR-10", "40000/10000/10000", "cifar-10-batches-py",
         "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     ),
-    "celeba": _Published(
+    "celeba": (
         "CelebA", "162770/19867/19962", "celeba/img_align_celeba",
         "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
     ),
 }  # fmt: skip
-
-
-def _lacking(name: str, root: Path, why: str) -> DataError:
-    _, _, folder, address = _SETS[name]
-    return DataError(
-        f"{name}: no whole {root / folder} ({why}): unpack {address} there, or name a folder that "
-        f"has the data with --data-root or {DATA_VARIABLE}"
-    )
+"""Name -> title, published sizes, torchvision's folder, and where to get that by hand."""
 
 
 def torchvision_set(request: Request) -> Source:
     """MNIST or CIFAR-10, from Pythae's .npz layout, torchvision's own, or a download."""
     if npz := _pythae_npz(request):
         return npz
-    folder = request.path / _SETS[request.name].folder
+    folder = request.path / _SETS[request.name][2]
 
     def read() -> Splits:
         parts = _by_torchvision(request)
@@ -68,18 +46,18 @@ def _by_torchvision(request: Request) -> list[Any]:
     """Training and test part, of CelebA all in one; what is missing is downloaded first."""
     from torchvision import datasets  # takes seconds to import
 
-    kind = getattr(datasets, _SETS[request.name].title.replace("-", ""))
-    parts: list[Any] = [{}] if request.name == "celeba" else [{"train": True}, {"train": False}]
-    with contextlib.suppress(Exception):  # torchvision and gdown raise many unrelated types
-        return [kind(str(request.path), **part) for part in parts]
-    try:
-        if request.options.offline:
-            raise DataError("--offline forbids the download")
-        request.path.mkdir(parents=True, exist_ok=True)
-        with locked(request.path / request.name):
-            return [kind(str(request.path), download=True, **part) for part in parts]
-    except Exception as error:
-        raise _lacking(request.name, request.path, one_line(error)) from error
+    name, offline = request.name, request.options.offline
+    title, _, folder, address = _SETS[name]
+    kind = getattr(datasets, title.replace("-", ""))
+    parts: list[Any] = [{}] if name == "celeba" else [{"train": True}, {"train": False}]
+    try:  # what is there is not downloaded again
+        return [kind(str(request.path), download=not offline, **part) for part in parts]
+    except Exception as error:  # torchvision and gdown raise many unrelated types
+        why = "--offline forbids the download" if offline else one_line(error)
+        raise DataError(
+            f"{name}: no whole {request.path / folder} ({why}): unpack {address} there, or name a "
+            f"folder that has the data with --data-root or {DATA_VARIABLE}"
+        ) from error
 
 
 def _pythae_npz(request: Request) -> Source | None:
@@ -122,7 +100,7 @@ def celeba(request: Request) -> Source:
     """
     if npz := _pythae_npz(request):
         return npz
-    side, crop, folder = request.side, request.crop, request.path / _SETS["celeba"].folder
+    side, crop, folder = request.side, request.crop, request.path / _SETS["celeba"][2]
     partition = folder.with_name("list_eval_partition.txt")
     if not (folder.is_dir() and partition.is_file()):
         _by_torchvision(request)

@@ -1,7 +1,6 @@
-"""A data set as training, validation and test part in memory, with a hash of its content."""
+"""A data set in memory: training, validation and test part, as arrays and as Pythae wants them."""
 
-__all__ = ["SPLIT_NAMES", "Columns", "Source", "Splits", "hold_out", "shuffled_split", "sizes"]
-
+import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from pythae.data.datasets import DatasetOutput
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from pythae_fif.errors import DataError
 from pythae_fif.files import digest
@@ -32,8 +35,8 @@ class Columns:
 
 
 def hold_out(count: int) -> int:
-    """How many of the last training images become the validation split: 10,000 of MNIST's 60,000
-    and CIFAR10's 50,000 as in the paper (appendix E.4); of fewer a sixth, MNIST's proportion."""
+    """How many of the last training images become the validation split: 10,000 of 50,000 or more
+    as in the paper (appendix E.4); of fewer a sixth, MNIST's proportion."""
     return 10_000 if count >= 50_000 else count // 6
 
 
@@ -68,10 +71,9 @@ class Splits:
     Or the rows of a table, standardised, as float32 arrays of shape (N, D).
 
     Args:
-        name: The data set's name.
+        name, source: The data set's name, and one line that says what the data are.
         train, val, test: Images for training, for choosing a configuration and for the scores.
         labels: Split name -> int64 labels (N,), or None.
-        source: One line that says what the data are.
         partial: Whether these are fewer or lesser images than the published data set holds.
         columns: Of a user's table: names, and the way back to original units.
         notes: Lines on what was left out or is odd.
@@ -95,9 +97,8 @@ class Splits:
         for split in SPLIT_NAMES:
             images = self[split]
             if images.shape[1:] != shape:
-                raise DataError(
-                    f"{self.name}: images of {split} are {images.shape[1:]}, of train {shape}"
-                )
+                found = f"images of {split} are {images.shape[1:]}, of train {shape}"
+                raise DataError(f"{self.name}: {found}")
             if len(images) < MIN_IMAGES:
                 raise DataError(
                     f"{self.name}: the {split} split has {len(images)} examples, needs at least "
@@ -149,3 +150,69 @@ class Splits:
 
 Source = tuple[Sequence[Path], Callable[[], Splits]]
 """The files of a data set, and what reads them."""
+
+
+# ---------------------------------------------------------------- of torch
+
+
+def as_tensor(images: np.ndarray | Tensor) -> Tensor:
+    """Images, or rows of a table, as a tensor that shares their memory, for reading alone.
+
+    Raises:
+        DataError: They are neither uint8 (N, C, H, W) nor float32 (N, D).
+    """
+    images = torch.as_tensor(images)
+    if (images.dtype, images.ndim) not in ((torch.uint8, 4), (torch.float32, 2)):
+        found = f"{images.dtype} of shape {tuple(images.shape)}"
+        raise DataError(f"images are {found}, needs uint8 (N, C, H, W), or float32 rows (N, D)")
+    return images
+
+
+def to_float(images: np.ndarray | Tensor, limit: int | None = None) -> Tensor:
+    """The first images, or all, as float32 in [0, 1]; rows of a table as they are.
+
+    Args:
+        images: uint8 (N, C, H, W), of which 255 becomes exactly 1, or float32 (N, D).
+    """
+    held = as_tensor(images[:limit])
+    unit = held.to(torch.float32, copy=True)
+    return unit.div_(255) if held.dtype == torch.uint8 else unit
+
+
+class ImageDataset(Dataset[DatasetOutput]):
+    """Images for Pythae's trainers, kept as uint8 until a batch is made of them.
+
+    Args:
+        images: uint8 (N, C, H, W), or rows of a table, float32 (N, D), whose memory is shared; a
+            DataError for others.
+        labels: Class indices (N,) or condition vectors (N, c), which become float32, or None for
+            ones, as Pythae's own ``DataProcessor`` gives.
+    """
+
+    def __init__(
+        self, images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None
+    ) -> None:
+        self.images = as_tensor(images)
+        self.device = self.images.device
+        self.labelled = labels is not None
+        given = torch.ones(len(self.images)) if labels is None else torch.as_tensor(labels)
+        self.labels = given.to(torch.float32)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> DatasetOutput:
+        """One image, float32 (C, H, W) in [0, 1], and its label, float32."""
+        return DatasetOutput(data=to_float(self.images[index][None])[0], labels=self.labels[index])
+
+    def to(self, device: torch.device | str) -> "ImageDataset":
+        """The same images and labels on a device; they stay uint8 there."""
+        moved = copy.copy(self)
+        moved.images, moved.labels = self.images.to(device), self.labels.to(device)
+        moved.device = moved.images.device
+        return moved
+
+    def batch(self, indices: Tensor, device: torch.device | str | None = None) -> DatasetOutput:
+        """Images in [0, 1] and labels of indices (B,); uint8 is what travels to the device."""
+        images, labels = self.images[indices], self.labels[indices]
+        return DatasetOutput(data=to_float(images.to(device)), labels=labels.to(device))

@@ -1,7 +1,5 @@
 """Tables: a user's own, as it comes, and the four of Papamakarios et al. 2017."""
 
-__all__ = ["load_table", "load_tabular"]
-
 import csv
 import gzip
 import itertools
@@ -230,14 +228,11 @@ ARCHIVED: dict[str, tuple[Callable[..., Cleaned], int, list[str]]] = {
 def load_tabular(
     name: str, data_root: str | Path | None = None, *, data: str | Path | None = None
 ) -> Splits:
-    """A table of a study, cleaned, split and standardised.
-
-    The four public data sets come from the files of their archive (``ARCHIVE``), cleaned and split
-    exactly as by Papamakarios et al. 2017.
+    """A table of a study, cleaned and split exactly as by Papamakarios et al. 2017.
 
     Args:
         name: One of ``TABULAR_DATASETS``.
-        data_root: The folder to look in; None for ``PYTHAE_FIF_DATA``. Nothing is downloaded.
+        data_root: The folder of the archive's files; None for ``PYTHAE_FIF_DATA``.
         data: Your file, for ``csv`` and that only, see :func:`~pythae_fif.data.load_table`.
 
     Raises:

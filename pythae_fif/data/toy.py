@@ -4,7 +4,6 @@ __all__ = ["TOY_DATA", "ToyManifold", "ToySample"]
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,26 +16,15 @@ MAJOR, MINOR = 1.0, 0.4  # radii of the torus
 
 
 class ToySample(NamedTuple):
-    """Points on a manifold, and the density that they were drawn from.
-
-    Attributes:
-        points: (N, D).
-        log_density: log p with respect to the length or area of the manifold, in nats, (N,).
-    """
+    """Points (N, D), and their log-densities (N,) by length or area of the manifold, in nats."""
 
     points: Tensor
     log_density: Tensor
 
 
-@dataclass(frozen=True)
-class ToyManifold:
-    """A distribution on a manifold.
-
-    Attributes:
-        description: One line.
-        dim: D, of the space around it.
-        latent_dim: d, its own dimension.
-        sample: Draws N points with a generator, without noise.
+class ToyManifold(NamedTuple):
+    """A distribution on a manifold: a line on it, dimensions of the space and of its own, and a
+    function of a number of points and a generator that draws them without noise.
 
     Example:
         >>> sphere = TOY_DATA["sphere"]
@@ -60,7 +48,6 @@ def _on_circle(angle: Tensor) -> Tensor:
 
 
 def _constant(points: Tensor, volume: float) -> ToySample:
-    """A uniform distribution on a manifold of a length or area."""
     return ToySample(points, torch.full((len(points),), -math.log(volume)))
 
 

@@ -5,8 +5,8 @@ the packages of another.
 """
 
 __all__ = [
-    "EXTRACTORS", "EvaluationPipeline", "Extractor", "Features", "SampleCountWarning", "Scores",
-    "frechet_distance", "load_extractor", "score_codes", "score_samples", "train_classifier",
+    "EXTRACTORS", "EvaluationPipeline", "Extractor", "Features", "Scores", "frechet_distance",
+    "load_extractor", "score_codes", "score_samples", "train_classifier",
 ]  # fmt: skip
 
 import re
@@ -18,11 +18,10 @@ from pythae_fif.lazy import lazily
 if TYPE_CHECKING:
     from pythae_fif.evaluation.classifier import train_classifier
     from pythae_fif.evaluation.distances import frechet_distance
-    from pythae_fif.evaluation.extractors import Extractor, load_extractor
-    from pythae_fif.evaluation.features import Features
+    from pythae_fif.evaluation.extractors import Extractor, Features, load_extractor
     from pythae_fif.evaluation.pipeline import EvaluationPipeline
     from pythae_fif.evaluation.scores import Scores
-    from pythae_fif.evaluation.scoring import SampleCountWarning, score_codes, score_samples
+    from pythae_fif.evaluation.scoring import score_codes, score_samples
 else:
     __getattr__ = lazily(__name__)
 

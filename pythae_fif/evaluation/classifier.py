@@ -1,7 +1,5 @@
 """Features of a small convolutional network trained on the data set's own labels."""
 
-__all__ = ["SHIPPED", "train_classifier"]
-
 from pathlib import Path
 
 import torch
@@ -9,8 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pythae_fif.data.cache import cached
-from pythae_fif.data.dataset import as_tensor
-from pythae_fif.data.splits import Splits
+from pythae_fif.data.splits import Splits, as_tensor
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import DataError
 from pythae_fif.evaluation.extractors import Extractor, unit_images

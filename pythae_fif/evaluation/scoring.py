@@ -1,13 +1,5 @@
 """From samples to every score."""
 
-__all__ = [
-    "FEWEST_SAMPLES",
-    "SampleCountWarning",
-    "inception_score",
-    "score_codes",
-    "score_samples",
-]
-
 import itertools
 import math
 import warnings
@@ -19,20 +11,20 @@ import torch
 from torch import Tensor
 
 from pythae_fif.errors import DataError, NonFiniteError
-from pythae_fif.evaluation.distances import frechet_distance, frechet_error, kernel_distance
-from pythae_fif.evaluation.extractors import Extractor, rounded_images
-from pythae_fif.evaluation.features import BATCH_SIZE, Features
-from pythae_fif.evaluation.neighbours import memorisation, neighbour_scores
+from pythae_fif.evaluation.distances import (
+    frechet_distance,
+    frechet_error,
+    kernel_distance,
+    memorisation,
+    neighbour_scores,
+)
+from pythae_fif.evaluation.extractors import BATCH_SIZE, Extractor, Features, rounded_images
 from pythae_fif.evaluation.scores import CodeScores, MeanStd, Scores
 
 T = TypeVar("T")
 SPLITS = 10
 FEWEST_SAMPLES = 2048
 """Fewer samples or references than this, the number of Inception features, give a warning."""
-
-
-class SampleCountWarning(UserWarning):
-    """A score of so few samples or references that its bias exceeds what models differ by."""
 
 
 def score_samples(
@@ -60,7 +52,7 @@ def score_samples(
         NonFiniteError: NaN or infinite pixels; says in how many samples.
 
     Warns:
-        SampleCountWarning: Fewer than 2,048 samples or references.
+        UserWarning: Fewer than 2,048 samples or references: the bias is large.
     """
     known = [*references.values(), *([] if training is None else [training])]
     if any(held.extractor != extractor.hash for held in known):
@@ -75,7 +67,6 @@ def score_samples(
             f"scores of {len(samples):,} samples and {fewest:,} references, fewer than "
             f"{FEWEST_SAMPLES:,}: the bias of {extractor.distance_name} is large; compare at one "
             "number of samples alone",
-            SampleCountWarning,
             stacklevel=2,
         )
     if bad := int((~samples.isfinite()).flatten(1).any(dim=1).sum()):
@@ -111,11 +102,9 @@ def inception_score(logits: Tensor, *, seed: int | None = 0) -> MeanStd:
 
     $$ \exp \mathbb{E}_x \, KL(p(y|x) \| p(y)) $$
 
-    over each of ten subsets of the samples (Salimans et al. 2016, sec. 4). With any network but
-    Inception v3 it is called classifier score and compares with nothing but itself. Samples are
-    shuffled first: some samplers return them grouped by mixture component, and a split of one
-    component would score too low. Split i holds the samples i N // 10 up to (i + 1) N // 10, as in
-    the authors' code.
+    over each of ten subsets of the samples, cut as in the authors' code (Salimans et al. 2016,
+    sec. 4). With any network but Inception v3 it compares with nothing but itself. Samples are
+    shuffled first: some samplers return them grouped, and a split of one group would score low.
 
     Args:
         logits: Class logits (N, classes) with N >= 10; Inception's leave the bias out.

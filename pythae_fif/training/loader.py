@@ -11,7 +11,7 @@ from pythae.data.datasets import DatasetOutput, collate_dataset_output
 from pythae.trainers import BaseTrainerConfig
 from torch.utils.data import DataLoader
 
-from pythae_fif.data.dataset import ImageDataset
+from pythae_fif.data.splits import ImageDataset
 
 PART_OF_GPU = 0.25
 """Of the GPU's free memory: data that fit into it move there as a whole."""

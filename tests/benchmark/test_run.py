@@ -16,7 +16,7 @@ from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import load_images
-from pythae_fif.data.dataset import as_tensor
+from pythae_fif.data.splits import as_tensor
 from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import load_extractor
 from pythae_fif.runs.store import Store

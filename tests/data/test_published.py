@@ -46,7 +46,7 @@ def test_mnist_in_torchvision_layout(root):
 
 def test_cifar10_in_torchvision_layout(root, monkeypatch):
     class CIFAR10:
-        def __init__(self, folder: str, train: bool) -> None:
+        def __init__(self, folder: str, train: bool, download: bool) -> None:
             assert folder == str(root)
             self.data = noise(60 if train else 20, 32, 32, 3, seed=train)
             self.targets = list(range(len(self.data)))

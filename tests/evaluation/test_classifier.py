@@ -12,7 +12,7 @@ from pythae_fif.errors import DataError
 from pythae_fif.evaluation import Features, load_extractor, score_samples, train_classifier
 from pythae_fif.evaluation import classifier as classifier_module
 
-pytestmark = pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:scores of")
 
 
 @pytest.mark.parametrize(

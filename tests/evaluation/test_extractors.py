@@ -42,7 +42,7 @@ class TestEveryExtractor:
     ("images", "error", "message"),
     [
         (torch.zeros(1, 8, 8), DataError, r"shape \(B, C, H, W\)"),
-        (torch.zeros(0, 1, 8, 8), DataError, "B >= 1"),
+        (torch.zeros(0, 1, 8, 8), DataError, r"not \(0, 1, 8, 8\)"),
         (torch.full((2, 1, 8, 8), 1.002), DataError, "divide by 255"),
         (torch.full((2, 1, 8, 8), -0.002), DataError, r"\[0, 1\]"),
         *[

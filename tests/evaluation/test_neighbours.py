@@ -8,9 +8,13 @@ import pytest
 import torch
 from support.features import features, normal
 
-from pythae_fif.evaluation import Features, distances, neighbours
-from pythae_fif.evaluation.distances import kernel_distance
-from pythae_fif.evaluation.neighbours import _nearest, memorisation, neighbour_scores
+from pythae_fif.evaluation import Features, distances
+from pythae_fif.evaluation.distances import (
+    _nearest,
+    kernel_distance,
+    memorisation,
+    neighbour_scores,
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ class TestNeighbours:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_against_prdc(self, sets, dtype, at_once, monkeypatch):
         """Float32 features, too: distances are taken in float64."""
-        monkeypatch.setattr(neighbours, "AT_ONCE", at_once)
+        monkeypatch.setattr(distances, "AT_ONCE", at_once)
         published = pytest.importorskip("prdc", reason="needs prdc")
         samples, reference = (Features(of.values.to(dtype)) for of in sets)
         ours = neighbour_scores(samples, reference)

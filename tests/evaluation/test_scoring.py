@@ -12,17 +12,20 @@ from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation import (
     Extractor,
     Features,
-    SampleCountWarning,
     Scores,
     frechet_distance,
     load_extractor,
     score_samples,
 )
-from pythae_fif.evaluation.distances import frechet_error, kernel_distance
-from pythae_fif.evaluation.neighbours import memorisation, neighbour_scores
+from pythae_fif.evaluation.distances import (
+    frechet_error,
+    kernel_distance,
+    memorisation,
+    neighbour_scores,
+)
 from pythae_fif.evaluation.scoring import inception_score
 
-pytestmark = pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:scores of")
 
 
 class TestInceptionScore:
@@ -82,7 +85,7 @@ class TestScoreSamples:
         reference, trained = Features.of(held, extractor), Features.of(samples[:9], extractor)
         values, logits = extractor(samples)
         features = Features(values, extractor.hash)
-        with pytest.warns(SampleCountWarning, match="of 50 samples and 40 references, fewer"):
+        with pytest.warns(UserWarning, match="of 50 samples and 40 references, fewer"):
             scores = score_samples(
                 samples, extractor, {"test": reference}, seed=3, training=trained
             )
