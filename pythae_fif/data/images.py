@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pythae_fif.data.names import Request
-from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, hold_out, shuffled_split, sizes
+from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, sizes, three_parts
 from pythae_fif.errors import DataError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -108,10 +108,8 @@ def to_uint8(array: np.ndarray, where: str) -> np.ndarray:
     if images.ndim == 4 and images.shape[1] not in (1, 3):
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-        raise DataError(
-            f"{where}: shape {array.shape}, needs N x C x H x W or N x H x W x C with 1 or 3 "
-            "channels, or N x H x W"
-        )
+        needed = "N x C x H x W or N x H x W x C with C = 1 or 3, or N x H x W"
+        raise DataError(f"{where}: shape {array.shape}, needs {needed}")
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     low, high = images.min(), images.max()
@@ -148,9 +146,11 @@ def npz_file(request: Request) -> Source:
 
     def read() -> Splits:
         images, labels = labelled(request.path)
-        arrays = _split(images)
+        arrays = three_parts(images)
         source = f"npz {request.path.name}, {sizes(arrays)}"
-        return Splits("npz", **arrays, labels=_split(labels) if labels else None, source=source)
+        return Splits(
+            "npz", **arrays, labels=three_parts(labels) if labels else None, source=source
+        )
 
     return [request.path], read
 
@@ -174,7 +174,7 @@ def folder_of_images(request: Request) -> Source:
             shuffled = parts["data"][np.random.RandomState(0).permutation(len(names))]
             split_of = np.array([name.split("/", 1)[0] for name in shuffled])
             parts = {split: shuffled[split_of == split] for split in present}
-        of_splits, labels = _split(parts), None
+        of_splits, labels = three_parts(parts), None
         how = request.side, request.progress
         arrays: Any = {split: decode_files(path, of, *how) for split, of in of_splits.items()}
         if all((image == image[:1]).all() for of in arrays.values() for image in of):
@@ -192,18 +192,3 @@ def folder_of_images(request: Request) -> Source:
         return Splits("folder", **arrays, labels=labels, source=source, notes=tuple(notes))
 
     return [path / name for name in names], read
-
-
-def _split(parts: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Arrays of the three splits: from one array `data`, shuffled, or from those of training and
-    test, and perhaps validation, which else is held out of training."""
-    if "data" in parts:
-        index = shuffled_split(len(parts["data"]))
-        return {split: parts["data"][rows] for split, rows in index.items()}
-    if "val" in parts:
-        return parts
-    count = len(parts["train"])
-    order = np.random.RandomState(0).permutation(count)
-    rows = np.split(order, [count - hold_out(count)])
-    train, val = (parts["train"][np.sort(of_split)] for of_split in rows)
-    return {"train": train, "val": val, "test": parts["test"]}

@@ -11,7 +11,7 @@ import torch
 from pythae_fif.data.cache import cached
 from pythae_fif.data.images import folder_of_images, npz_file
 from pythae_fif.data.names import DataOptions, Request
-from pythae_fif.data.published import celeba, torchvision_set
+from pythae_fif.data.published import published
 from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits
 from pythae_fif.data.tables import load_table
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
@@ -144,9 +144,9 @@ def _table_file(request: Request) -> Source:
 
 SOURCES: dict[str, Callable[[Request], Source]] = {
     "digits": lambda request: ([], _read_digits),
-    "mnist": torchvision_set,
-    "cifar10": torchvision_set,
-    "celeba": celeba,
+    "mnist": published,
+    "cifar10": published,
+    "celeba": published,
     "folder": folder_of_images,
     "npz": npz_file,
     "csv": _table_file,

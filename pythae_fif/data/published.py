@@ -6,7 +6,7 @@ import numpy as np
 
 from pythae_fif.data.images import decode_files, labelled, to_uint8
 from pythae_fif.data.names import DATA_VARIABLE, Request
-from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, hold_out, sizes
+from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, sizes, three_parts
 from pythae_fif.errors import DataError, one_line
 
 _SETS = {
@@ -25,16 +25,29 @@ _SETS = {
 """Name -> title, published sizes, torchvision's folder, and where to get that by hand."""
 
 
-def torchvision_set(request: Request) -> Source:
-    """MNIST or CIFAR-10, from Pythae's .npz layout, torchvision's own, or a download."""
-    if npz := _pythae_npz(request):
-        return npz
+def published(request: Request) -> Source:
+    """MNIST, CIFAR-10 or CelebA, from Pythae's ``<root>/<name>/{train,eval}_data.npz``,
+    torchvision's own layout, or a download."""
+    paths = [request.path / request.name / f"{part}_data.npz" for part in ("train", "eval")]
+    if not any(path.exists() for path in paths):
+        return _celeba(request) if request.name == "celeba" else _torchvision_set(request)
+
+    def read() -> Splits:
+        images, labels = zip(*map(labelled, paths), strict=True)
+        arrays = _held_out(*(of["data"] for of in images))
+        known = _held_out(*(of["data"] for of in labels)) if all(labels) else None
+        return _splits(request.name, "Pythae npz layout", arrays, known)
+
+    return paths, read
+
+
+def _torchvision_set(request: Request) -> Source:
     folder = request.path / _SETS[request.name][2]
 
     def read() -> Splits:
         parts = _by_torchvision(request)
-        images = _held_out([to_uint8(np.asarray(part.data), str(folder)) for part in parts])
-        labels = _held_out([np.asarray(part.targets, np.int64) for part in parts])
+        images = _held_out(*(to_uint8(np.asarray(part.data), str(folder)) for part in parts))
+        labels = _held_out(*(np.asarray(part.targets, np.int64) for part in parts))
         return _splits(request.name, "torchvision layout", images, labels)
 
     if not any(folder.glob("*")):  # a failed download leaves an empty one
@@ -60,26 +73,8 @@ def _by_torchvision(request: Request) -> list[Any]:
         ) from error
 
 
-def _pythae_npz(request: Request) -> Source | None:
-    """Pythae's ``<root>/<name>/{train,eval}_data.npz``; None where neither file is there."""
-    paths = [request.path / request.name / f"{part}_data.npz" for part in ("train", "eval")]
-    if not any(path.exists() for path in paths):
-        return None
-
-    def read() -> Splits:
-        images, labels = zip(*map(labelled, paths), strict=True)
-        arrays = _held_out([of["data"] for of in images])
-        known = _held_out([of["data"] for of in labels]) if all(labels) else None
-        return _splits(request.name, "Pythae npz layout", arrays, known)
-
-    return paths, read
-
-
-def _held_out(parts: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Three parts of training and test part: the last training images are for validation."""
-    train, test = parts
-    cut = len(train) - hold_out(len(train))
-    return {"train": train[:cut], "val": train[cut:], "test": test}
+def _held_out(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
+    return three_parts({"train": train, "test": test}, shuffle=False)
 
 
 def _splits(
@@ -92,14 +87,9 @@ def _splits(
     return Splits(name, **arrays, labels=labels, source=source, partial=sizes(arrays) != whole)
 
 
-def celeba(request: Request) -> Source:
-    """CelebA, from Pythae's .npz layout, the official image folder, or a download.
-
-    The folder needs celeba/img_align_celeba/ and celeba/list_eval_partition.txt (0 training,
-    1 validation, 2 test), and none of the attribute files.
-    """
-    if npz := _pythae_npz(request):
-        return npz
+def _celeba(request: Request) -> Source:
+    """CelebA's folder, of which celeba/img_align_celeba/ and celeba/list_eval_partition.txt
+    (0 training, 1 validation, 2 test) are enough."""
     side, crop, folder = request.side, request.crop, request.path / _SETS["celeba"][2]
     partition = folder.with_name("list_eval_partition.txt")
     if not (folder.is_dir() and partition.is_file()):

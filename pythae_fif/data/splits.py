@@ -34,12 +34,6 @@ class Columns:
         return rows.astype(np.float64) * self.std + self.mean
 
 
-def hold_out(count: int) -> int:
-    """How many of the last training images become the validation split: 10,000 of 50,000 or more
-    as in the paper (appendix E.4); of fewer a sixth, MNIST's proportion."""
-    return 10_000 if count >= 50_000 else count // 6
-
-
 def shuffled_split(count: int) -> dict[str, np.ndarray]:
     """A seeded shuffle of ``range(count)``, cut 80/10/10 (remainders go to training)."""
     # RandomState and not default_rng: NumPy promises that only the former's streams never change.
@@ -47,6 +41,28 @@ def shuffled_split(count: int) -> dict[str, np.ndarray]:
     tenth = count // 10
     train = count - 2 * tenth
     return dict(zip(SPLIT_NAMES, np.split(order, [train, train + tenth]), strict=True))
+
+
+def three_parts(parts: dict[str, np.ndarray], shuffle: bool = True) -> dict[str, Any]:
+    """Arrays of the three splits: from one array `data`, shuffled, or from those of training and
+    test, and perhaps validation.
+
+    Else that is held out of training, its last rows unless shuffled: 10,000 of 50,000 or more as in
+    the paper (appendix E.4); of fewer a sixth, MNIST's proportion.
+    """
+    if "data" in parts:
+        index = shuffled_split(len(parts["data"]))
+        return {split: parts["data"][rows] for split, rows in index.items()}
+    if "val" in parts:
+        return parts
+    count = len(parts["train"])
+    cut = count - (10_000 if count >= 50_000 else count // 6)
+    if shuffle:
+        rows = np.split(np.random.RandomState(0).permutation(count), [cut])
+        train, val = (parts["train"][np.sort(of_split)] for of_split in rows)
+    else:
+        train, val = np.split(parts["train"], [cut])
+    return {"train": train, "val": val, "test": parts["test"]}
 
 
 def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
@@ -193,7 +209,6 @@ class ImageDataset(Dataset[DatasetOutput]):
         self, images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None
     ) -> None:
         self.images = as_tensor(images)
-        self.device = self.images.device
         self.labelled = labels is not None
         given = torch.ones(len(self.images)) if labels is None else torch.as_tensor(labels)
         self.labels = given.to(torch.float32)
@@ -209,7 +224,6 @@ class ImageDataset(Dataset[DatasetOutput]):
         """The same images and labels on a device; they stay uint8 there."""
         moved = copy.copy(self)
         moved.images, moved.labels = self.images.to(device), self.labels.to(device)
-        moved.device = moved.images.device
         return moved
 
     def batch(self, indices: Tensor, device: torch.device | str | None = None) -> DatasetOutput:

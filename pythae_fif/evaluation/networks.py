@@ -23,15 +23,12 @@ OFFLINE = "without network, efficientnet-lite0 works offline (FD-EfficientNet, n
 
 
 def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -> Extractor:
-    """Pooled features (B, 2048) of pytorch-fid's network, and its logits (B, 1008) without bias.
+    """Pooled features (B, 2048) of pytorch-fid's network with the weights of its file, and logits
+    (B, 1008) without bias.
 
     Images of 0..255 are resized to 299 x 299 by TensorFlow 1's bilinear rule and scaled by
     (x - 128) / 128, as the original graph did; grey images are repeated to three channels. The
     Frechet distance of the features is the FID.
-
-    Args:
-        state: Weights under the names of pytorch-fid's file.
-        device: Where it runs.
     """
     weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
     key = digest("inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128", "float32", *weights)

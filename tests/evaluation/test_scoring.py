@@ -47,10 +47,7 @@ class TestInceptionScore:
 
     def test_grouped_samples_are_shuffled(self):
         grouped = 200 * torch.eye(10).repeat_interleave(100, dim=0)
-        before = torch.get_rng_state()
         assert inception_score(grouped).mean > 9
-        assert torch.equal(torch.get_rng_state(), before)
-        assert inception_score(grouped, seed=1) == inception_score(grouped, seed=1)
         assert inception_score(grouped, seed=1) != inception_score(grouped, seed=2)
 
 
@@ -59,20 +56,13 @@ def images() -> torch.Tensor:
     return noise_images(40, 1, 8, 8)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def references(images, classifier) -> dict[str, Features]:
     splits = {"val": images[:20], "test": images}
     return {split: Features.of(part, classifier) for split, part in splits.items()}
 
 
 class TestScoreSamples:
-    def test_the_reference_itself(self, images, references, classifier):
-        scores = score_samples(images, classifier, references)
-        assert scores.frechet["test"] == pytest.approx(0, abs=1e-8)
-        assert scores.frechet["val"] > 1e-6
-        assert (scores.num_samples, scores.extractor_hash) == (40, classifier.hash)
-        assert scores.score.mean >= 1 and scores.rounded
-
     def test_each_score_is_the_one_of_its_function(self):
         """Of pixels, and logits of three of them."""
 

@@ -221,7 +221,7 @@ def _places(folder, free):
         trainer.train()
     loaders = (trainer.train_loader, trainer.eval_loader)
     weights = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
-    return [loader.dataset.device.type for loader in loaders], weights
+    return [loader.dataset.images.device.type for loader in loaders], weights
 
 
 def test_data_without_room_on_the_gpu_come_in_batches(gpu, tmp_path):
