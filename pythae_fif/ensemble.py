@@ -149,7 +149,8 @@ class Ensemble:
         for weight in self._weights:  # of its strides: fused Adam reads others wrongly
             weight.grad = torch.empty_like(weight)
         for epoch in range(1, epochs + 1):
-            orders = [torch.randperm(len(data), generator=g, device=g.device) for g in self._rngs]
+            count, device = len(data), data.device
+            orders = [torch.randperm(count, generator=g, device=device) for g in self._rngs]
             for rows in torch.stack(orders)[:, :used].split(size, 1):
                 x, eps = self._draw(data[rows])
                 found = gradients(weights, x, eps, self._betas)
