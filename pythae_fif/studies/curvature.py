@@ -1,7 +1,5 @@
 """Figures 2, 12 and 13: what on- and off-manifold training do to the manifold's curvature."""
 
-__all__ = ["Curves", "Look", "Looks", "build", "projected", "run_curvature"]
-
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar

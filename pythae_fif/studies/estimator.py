@@ -1,7 +1,5 @@
 """Figure 6: how noisy the gradient is, by the number of Hutchinson vectors."""
 
-__all__ = ["Distance", "TraceNoise", "in_data_space", "run_estimator"]
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

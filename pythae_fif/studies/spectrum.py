@@ -1,7 +1,5 @@
 """Figures 8 and 9: what a conditional model's decoder spans, against the reconstruction weight."""
 
-__all__ = ["SAMPLES", "Size", "Spectrum", "SpectrumModel", "build", "measure", "run_spectrum"]
-
 import io
 import math
 from dataclasses import dataclass

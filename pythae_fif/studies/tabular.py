@@ -1,7 +1,5 @@
 """Tables 1, 5, 6 and 7: FIF and rectangular flows on tabular data."""
 
-__all__ = ["Profile", "Table", "run_ablation", "run_tabular", "trained"]
-
 import math
 from dataclasses import dataclass
 from itertools import groupby

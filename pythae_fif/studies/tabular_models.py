@@ -1,13 +1,8 @@
 """Models of rows of numbers: the configurations of tables 1, 5, 6 and 7, training and scores."""
 
-__all__ = [
-    "CONFIGURATIONS", "RF_CODE", "Budget", "Configuration", "Nets", "Scores", "Settings",
-    "TabularModels", "scores_of", "train",
-]  # fmt: skip
-
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -238,19 +233,19 @@ def scores_of(
 ) -> Scores:
     """A model's scores, with draws by a seed and what its training took."""
 
-    def distance(rows: Tensor) -> float:
-        samples = model.sample(len(rows))
+    def finite(score: Callable[[], Any]) -> float:
         try:
-            return frechet_distance(Features(samples), Features(rows))
+            return float(score())
         except NonFiniteError:
             return math.nan
 
+    def distance(rows: Tensor) -> float:
+        samples = model.sample(len(rows))
+        return finite(lambda: frechet_distance(Features(samples), Features(rows)))
+
     torch.manual_seed(seed)
     test, val = torch.from_numpy(splits.test), torch.from_numpy(splits.val)
-    try:
-        likelihood = float(model.log_prob(test[:LIKELIHOOD_ROWS]).mean())
-    except NonFiniteError:
-        likelihood = math.nan
+    likelihood = finite(lambda: model.log_prob(test[:LIKELIHOOD_ROWS]).mean())
     wasserstein, error = distance(test), squared_error(model.reconstruct(test), test).mean()
     return Scores(wasserstein, float(error), distance(val), likelihood, seconds, steps)
 

@@ -1,7 +1,5 @@
 """Toy manifolds: figures 3 and 7 on a noisy sinusoid, and learnt densities beside the true ones."""
 
-__all__ = ["Learnt", "ToyModels", "run_sinusoid", "run_toy"]
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

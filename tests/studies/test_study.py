@@ -28,7 +28,7 @@ SMALL = {
         toy, "SINUSOID_SIZES", {"points": 256, "epochs": 1, "blocks": 1, "width": 8},
         {"seeds": [0, 7]}, 3,
     ),
-    "linear": (linear, "SIZES", {"restarts": 2, "steps": 20, "batch_size": 8}, {}, 2),
+    "linear": (linear, "SIZES", {"restarts": 2, "steps": 20, "batch_size": 8}, {}, 1),
     "estimator": (
         estimator, "SIZES",
         {"steps": 2, "repeats": 1, "batches": (1, 2), "channel_multiplier": 0.25},
@@ -138,7 +138,7 @@ class Fails(InProcess):
 
 def test_runs_that_are_left_are_told_and_the_others_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(linear, "SIZES", {"quick": SMALL["linear"][2]})
-    options = StudyOptions(tmp_path, engine=Fails(done=[]))
+    options = StudyOptions(tmp_path, seeds=[0, 1], engine=Fails(done=[]))
     line = r"1 of 2 runs failed: studies/linear/\w{12}: no record"
     with pytest.raises(RunsLeftError, match=line):
         run_study("linear", options, lambda _: None)
