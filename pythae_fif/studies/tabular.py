@@ -26,8 +26,7 @@ NOTES = (
     "Of several learning rates a row has the one at which the first seed has the lowest FID-like "
     "score on the validation rows. FID-like is the squared Wasserstein-2 distance of Gaussian "
     "fits; log-likelihood is exact, on the manifold, in nats, of the first 1,000 test rows.",
-    "CPU ms a step: of the processor, in training at this profile's sizes; CG steps: mean a "
-    "Hutchinson vector.",
+    "CPU ms a step: in training at this profile's sizes; CG steps: mean a Hutchinson vector.",
     "Settings are of appendix E.2, with ReLU; FIF's released code has SiLU, and which of the two "
     "the published numbers are of is not told. The net with tanh has the settings of RF's own "
     "code; the other RF rows train as FIF does. Eq. 10 has gradient through the projection; to "

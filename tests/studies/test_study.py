@@ -10,7 +10,7 @@ from support.engines import InProcess
 
 from pythae_fif.data.names import TABULAR_DATASETS
 from pythae_fif.data.toy import TOY_DATA
-from pythae_fif.errors import ConfigError, DataError, RunsLeftError, StoreError
+from pythae_fif.errors import ConfigError, RunsLeftError, StoreError
 from pythae_fif.runs.spec import SPECS
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
@@ -154,10 +154,3 @@ def test_runs_are_processes_that_say_what_they_are_made_on(tmp_path, monkeypatch
         record = Store(tmp_path).record(spec, "result.json", linear.Picked)
         assert record.provenance.device.startswith("cpu")
         assert np.isfinite(record.result.loss_above_theorem).all()
-
-
-def test_a_run_refuses_other_data_than_were_planned():
-    given = {"data_hash": "other", "labels_hash": "other", **SMALL["estimator"][2]}
-    spec = estimator.TraceNoise(dataset="digits", latent_dim=4, seed=0, **given)
-    with pytest.raises(DataError, match="the data of digits changed since the plan"):
-        spec.compute(lambda _: None)
