@@ -18,14 +18,14 @@ from pathlib import Path
 
 from PIL import Image
 
-import pythae_fif.benchmark.image_run
-import pythae_fif.studies  # noqa: F401 - the kinds of runs
+import pythae_fif.benchmark.image_run  # noqa: F401 - a kind of runs
 from pythae_fif.errors import FIFError, StoreError
 from pythae_fif.files import write_bytes
 from pythae_fif.runs.spec import SPEC_FILE, Spec
 from pythae_fif.runs.store import PackedRun, Store
 from pythae_fif.runs.verify import WRONG, verify
 from pythae_fif.runs.worker import STATUS_FILE
+from pythae_fif.studies.study import import_studies
 
 SIDE, SHOWN = 8, 2
 """Rows of a sheet of samples, and those of them that figures show."""
@@ -94,6 +94,7 @@ def main() -> int:
     parser.add_argument("reference", type=Path, nargs="?", default=Path("results/reference"))
     parser.add_argument("--replace", action="store_true", help="also what is there already")
     words = parser.parse_args()
+    import_studies()  # the kinds of runs
     try:
         check(words.results)
         for path in add(words.results, words.reference, words.replace):

@@ -48,7 +48,7 @@ class Record(BaseModel, Generic[ResultT]):
             that belong to the record.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
     run_id: str
     result: ResultT
