@@ -3,13 +3,11 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
-from support.processes import is_locked, until
+from support.processes import is_locked, process_of, until
 from support.tasks import ONCE, SEEN, TaskSpec
 
 from pythae_fif.runs.launch import run_all
@@ -140,26 +138,10 @@ def test_an_interrupt_ends_the_runs_and_loses_nothing(store):
     assert kinds - {"dirty tree"} == {"fine", "unfinished"}
 
 
-DRIVER = """
-import sys
-from support.tasks import TaskSpec
-from pythae_fif.runs.launch import run_all
-from pythae_fif.runs.local import LocalEngine
-from pythae_fif.runs.store import Store
-if __name__ == "__main__":
-    run_all([TaskSpec(deed="sleep")], Store(sys.argv[1]), LocalEngine())
-"""
-
-
-def test_a_killed_driver_takes_its_runs_with_it(store, tmp_path):
-    script = tmp_path / "driver.py"
-    script.write_text(DRIVER)
+def test_a_killed_driver_takes_its_runs_with_it(store):
     spec = TaskSpec(deed="sleep")
-    path = os.pathsep.join([*sys.path, os.path.dirname(os.path.dirname(__file__))])
-    driver = subprocess.Popen(
-        [sys.executable, str(script), str(store.root)], env={**os.environ, "PYTHONPATH": path}
-    )
+    driver = process_of(run_all, [spec], store, LocalEngine())
     until(lambda: Status.read(store.folder(spec)).state == "running")
     driver.kill()
-    driver.wait()
+    driver.join()
     until(lambda: not is_locked(store.folder(spec)))

@@ -63,16 +63,6 @@ def test_what_is_not_whole_or_another_s_is_set_aside(store, damage, caplog):
     assert "a.json is not used" in caplog.text and "set aside as a.json.corrupt" in caplog.text
 
 
-def test_half_files_of_a_killed_process_are_removed(store):
-    spec = TaskSpec()
-    folder = store.folder(spec) / "model.1234.tmp"
-    folder.mkdir(parents=True)
-    (folder / "weights").write_text("half")
-    (folder.parent / "a.json.1234.tmp").write_text("half")
-    work(spec, store)
-    assert not [*store.folder(spec).rglob("*.tmp")]
-
-
 def test_one_process_at_a_time(store):
     """The second waits, and has nothing to do once the first is done."""
     spec = TaskSpec(deed="nap")
