@@ -27,7 +27,7 @@ class MeanStd:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Scores from nearest neighbours; see :mod:`pythae_fif.evaluation.neighbours`."""
+    """Scores from nearest neighbours; see :mod:`pythae_fif.evaluation.distances`."""
 
     precision: float
     recall: float
@@ -38,7 +38,7 @@ class Neighbours:
 @dataclass(frozen=True)
 class Memorisation:
     """Split -> how often a sample is nearer to the training images than an image of the split is,
-    and the fraction of samples that are no copies; see :mod:`pythae_fif.evaluation.neighbours`."""
+    and the fraction of samples that are no copies; see :mod:`pythae_fif.evaluation.distances`."""
 
     nearer: dict[str, float]
     authenticity: float
