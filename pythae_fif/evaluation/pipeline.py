@@ -10,9 +10,7 @@ from pythae.pipelines import GenerationPipeline
 from pythae.samplers import BaseSampler, BaseSamplerConfig
 from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from pythae_fif.data.splits import ImageDataset
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.extractors import Extractor, Features, load_extractor, unit_images
 from pythae_fif.evaluation.scores import Scores
@@ -20,7 +18,7 @@ from pythae_fif.evaluation.scoring import score_samples
 from pythae_fif.sampling.samplers import draw
 from pythae_fif.training import quiet_pythae
 
-Data = np.ndarray | Tensor | Dataset[Any]
+Data = np.ndarray | Tensor
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -77,9 +75,9 @@ class EvaluationPipeline:
         """
         sampler: Any = self.sampler
         extractor: Any = self.extractor
-        sets = {"eval": _tensor(eval_data)}
-        if train_data is not None:
-            sets["train"] = _tensor(train_data)
+        given = {"eval": eval_data, "train": train_data}
+        found = {name: torch.as_tensor(of) for name, of in given.items() if of is not None}
+        sets = {name: of.detach().cpu() for name, of in found.items()}
         set_seed(self.seed)
         if not sampler.is_fitted and type(sampler).fit is not BaseSampler.fit:
             if train_data is None:
@@ -93,11 +91,3 @@ class EvaluationPipeline:
         samples = samples[torch.randperm(len(samples))[: self.num_samples]]
         references, training = {"eval": known["eval"]}, known.get("train")
         return score_samples(samples, extractor, references, seed=self.seed, training=training)
-
-
-def _tensor(data: Data) -> Tensor:
-    """Images (N, C, H, W) of an array, a tensor, or a data set of ours or Pythae's."""
-    held: Any = data
-    if isinstance(data, Dataset):
-        held = data.images if isinstance(data, ImageDataset) else data.data  # type: ignore[attr-defined]
-    return torch.as_tensor(held).detach().cpu()
