@@ -131,15 +131,6 @@ def test_json_and_memorisation(train, held_out, tmp_path):
 
 
 class TestErrors:
-    def test_weights_are_looked_for_before_anything_runs(self, monkeypatch, tmp_path):
-        def download(*_, **__):
-            raise OSError("no network")
-
-        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-        monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-        with pytest.raises(ConfigError, match=r"has no weights .OSError: no network"):
-            EvaluationPipeline(build("VAE"))
-
     def test_what_does_not_do(self, held_out):
         with pytest.raises(ConfigError, match=r"in Python train_classifier\(splits"):
             pipeline(build("VAE"), extractor="classifier")

@@ -1,12 +1,15 @@
-"""The inception score, and `score_samples`: what does not matter, what is refused, its types."""
+"""The inception score, `score_samples`, and scores of codes."""
 
 import math
 from dataclasses import astuple
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from support.features import noise_images, normal
+from torch.distributions import MultivariateNormal, kl_divergence
 
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation import (
@@ -15,6 +18,7 @@ from pythae_fif.evaluation import (
     Scores,
     frechet_distance,
     load_extractor,
+    score_codes,
     score_samples,
 )
 from pythae_fif.evaluation.distances import (
@@ -134,3 +138,34 @@ def test_scores_are_written_read_and_shown(images, references, classifier):
         del early[name]
     with_bias = early | {"score_with_bias": {"mean": 2.0, "std": 0.1}}
     assert "nearer" not in str(read(with_bias))
+
+
+def codes(seed: int, dim: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(400, dim, generator=generator, dtype=torch.float64)
+    mix = torch.randn(dim, dim, generator=generator, dtype=torch.float64) + 2 * torch.eye(dim)
+    return z @ mix + torch.randn(dim, generator=generator, dtype=torch.float64)
+
+
+@given(seed=st.integers(0, 1000), dim=st.integers(1, 6))
+def test_they_are_divergences_of_the_fitted_gaussian(seed, dim):
+    z = codes(seed, dim)
+    covariance = torch.cov(z.T, correction=0).reshape(dim, dim)
+    fitted = MultivariateNormal(z.mean(0), covariance)
+    prior = MultivariateNormal(torch.zeros_like(z[0]), torch.eye(dim, dtype=z.dtype))
+    marginals = MultivariateNormal(z.mean(0), torch.diag(covariance.diagonal()))
+    found = score_codes(z)
+    expected = [kl_divergence(fitted, other).item() for other in (prior, marginals)]
+    assert [found.divergence, found.total_correlation] == pytest.approx(
+        expected, rel=1e-8, abs=1e-9
+    )
+    rescaled = score_codes(3 * z + 1)
+    assert rescaled.total_correlation == pytest.approx(found.total_correlation, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_codes_that_do_not_span_their_space_have_no_score(dtype):
+    z = codes(1, 3).to(dtype)
+    assert score_codes(torch.cat((z, z[:, :1] - 2 * z[:, 1:2]), 1)) is None
+    assert score_codes(torch.cat((z, torch.zeros_like(z[:, :1])), 1)) is None
+    assert score_codes(z.reshape(-1, 3, 1, 1)) is None

@@ -1,4 +1,4 @@
-"""Scores of nearest neighbours and KID: against others, plain formulas, and known truths."""
+"""Distances of features: against known values, others, plain formulas, and each other."""
 
 import math
 from dataclasses import astuple
@@ -8,13 +8,103 @@ import pytest
 import torch
 from support.features import features, normal
 
-from pythae_fif.evaluation import Features, distances
+from pythae_fif.evaluation import Features, distances, frechet_distance
 from pythae_fif.evaluation.distances import (
     _nearest,
+    frechet_error,
     kernel_distance,
     memorisation,
     neighbour_scores,
-)
+)  # fmt: skip
+
+
+def gaussian(rows: int, dim: int, *, seed: int) -> torch.Tensor:
+    """Correlated features (rows, dim) of differing scales, off the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, dim, generator=generator, dtype=torch.float64)
+    mix = torch.randn(dim, dim, generator=generator, dtype=torch.float64) / math.sqrt(dim)
+    return x @ mix + torch.randn(dim, generator=generator, dtype=torch.float64)
+
+
+def by_nuclear_norm(x: torch.Tensor, y: torch.Tensor) -> float:
+    """tr (S_a^1/2 S_b S_a^1/2)^1/2 = |X_a X_b^T|_* of centred, scaled data."""
+    a, b = (of.double() - of.double().mean(0) for of in (x, y))
+    a, b = a / math.sqrt(len(a) - 1), b / math.sqrt(len(b) - 1)
+    shift = (x.double().mean(0) - y.double().mean(0)).square().sum()
+    nuclear = torch.linalg.matrix_norm(a @ b.T, "nuc")
+    return float(shift + a.square().sum() + b.square().sum() - 2 * nuclear)
+
+
+class TestFrechet:
+    def test_known_gaussians(self):
+        """Diagonal Gaussians: |shift|^2 + sum (s_a - s_b)^2."""
+        corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 3)
+        unit = corners * math.sqrt(7 / 8)  # unbiased variance 1 in each direction
+        scale, shift = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([0.0, 3.0, -4.0])
+        distance = frechet_distance(Features(unit), Features(unit * scale + shift))
+        assert distance == pytest.approx(25 + 0 + 1 + 16, rel=1e-12)
+        constant = Features(torch.zeros(3, 2)), Features(torch.full((3, 2), 2.0))
+        assert frechet_distance(*constant) == 8
+
+    @pytest.mark.parametrize(
+        ("n", "m", "dim"),
+        [(5, 7, 30), (2, 2, 10), (20, 200, 50), (51, 51, 50), (9, 8, 1), (99, 80, 17)],
+    )
+    def test_agrees_with_the_nuclear_norm(self, n, m, dim):
+        x, y = gaussian(n, dim, seed=4), gaussian(m, dim, seed=5)
+        for pair in ((x, y), (y, x)):
+            found = frechet_distance(*map(Features, pair))
+            assert found == pytest.approx(by_nuclear_norm(x, y), rel=1e-9)
+
+    @pytest.mark.parametrize("decay", [0, 2, 4, 6])
+    def test_ill_conditioned(self, decay):
+        scales = torch.logspace(0, -decay, 40, dtype=torch.float64)
+        x = normal(500, 40, seed=0).double() * scales
+        y = normal(400, 40, seed=1).double() * scales * 1.1
+        x[:, 2] = 1.0  # a feature that is constant
+        found = frechet_distance(Features(x), Features(y))
+        assert found == pytest.approx(by_nuclear_norm(x, y), rel=1e-7)
+
+    def test_torch_fidelity(self):
+        theirs = pytest.importorskip("torch_fidelity.metric_fid", reason="needs torch-fidelity")
+        mix = normal(32, 32, seed=0) / math.sqrt(32)
+        samples = (normal(700, 32, seed=1) @ mix).relu()
+        sets = samples, (normal(600, 32, seed=2, shift=0.2) @ mix).relu()
+        moments = [theirs.fid_features_to_statistics(of.double()) for of in sets]
+        expected = theirs.fid_statistics_to_metric(*moments, verbose=False)
+        found = frechet_distance(*map(Features, sets))
+        assert found == pytest.approx(expected["frechet_inception_distance"], rel=1e-9)
+
+
+class TestFrechetError:
+    @pytest.mark.parametrize(
+        ("rows", "dim", "shift", "most"),
+        [(300, 3, 0.3, 1.35), (500, 20, 0.0, 1.35), (30, 60, 0.3, 1.8)],
+    )
+    def test_is_the_spread_of_new_samples(self, rows, dim, shift, most):
+        """Fewer samples than features: too large, and not too small."""
+        reference = features(5000, dim, seed=0)
+        drawn = [features(rows, dim, seed=seed, shift=shift) for seed in range(100, 165)]
+        errors = [frechet_error(samples, reference) for samples in drawn[60:]]
+        scores = [frechet_distance(samples, reference) for samples in drawn[:60]]
+        assert 0.65 < np.mean(errors) / np.std(scores) < most
+
+    @pytest.mark.parametrize(("rows", "dim"), [(200, 6), (10, 30)])
+    def test_is_the_derivative_by_the_weights(self, rows, dim):
+        """A sample that is there twice moves the distance by the N-th part of its influence."""
+        samples, reference = normal(rows, dim, seed=0), features(100, dim, seed=1)
+        repeated = samples.repeat(20, 1)
+        at = frechet_distance(Features(repeated), reference)
+        moved = [Features(torch.cat([repeated, x])) for x in samples.split(1)]
+        moves = [20 * rows * (frechet_distance(of, reference) - at) for of in moved]
+        found = frechet_error(Features(samples), reference)
+        assert found == pytest.approx(np.std(moves) / np.sqrt(rows), rel=0.1)
+
+    def test_of_a_reference_whose_images_are_all_alike(self):
+        samples = normal(50, 3, seed=0)
+        spread = (samples - 1).square().sum(1).std() / len(samples) ** 0.5
+        found = frechet_error(Features(samples), Features(torch.ones(9, 3)))
+        assert found == pytest.approx(float(spread), rel=0.1)
 
 
 @pytest.fixture(scope="module")
