@@ -83,7 +83,8 @@ def slurm_cluster() -> Iterator[dict[str, str]]:
         time.sleep(1)
         for process in reversed(processes):
             process.terminate()
-            process.wait(20)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
 
 
