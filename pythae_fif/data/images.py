@@ -22,7 +22,7 @@ def find_images(folder: Path) -> list[str]:
     What is hidden is passed over; a link to a folder further down is not followed.
     """
     paths = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    names = (path.relative_to(folder).as_posix() for path in paths)
+    names = (path.relative_to(folder).as_posix() for path in paths if not path.is_dir())
     return sorted(name for name in names if not f"/{name}".count("/."))
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pythae.models import BaseAE
+from pythae.models import BaseAE, FactorVAE
 from pythae.pipelines import GenerationPipeline
 from pythae.samplers import BaseSampler, BaseSamplerConfig
 from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor
 
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation.extractors import Extractor, Features, load_extractor, unit_images
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.evaluation.scoring import score_samples
@@ -82,9 +82,14 @@ class EvaluationPipeline:
         if not sampler.is_fitted and type(sampler).fit is not BaseSampler.fit:
             if train_data is None:
                 raise ConfigError(f"{type(sampler).__name__} must be fitted: pass train_data")
+            images = unit_images(sets["train"])
+            if images.max() != 1:
+                raise DataError("Pythae fits a sampler only to images whose largest value is 1")
+            if isinstance(self.model, FactorVAE) and len(images) % 100 == 1:
+                images = images[:-1]  # Pythae encodes 100 at once, and FactorVAE not one alone
             self.model.eval()
             with quiet_pythae():
-                sampler.fit(train_data=unit_images(sets["train"]))
+                sampler.fit(train_data=images)
         known = {name: Features.of(of, extractor) for name, of in sets.items()}
         set_seed(self.seed)
         samples = torch.cat([*draw(sampler, self.num_samples, self.batch_size)])

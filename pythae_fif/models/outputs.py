@@ -25,8 +25,10 @@ def as_data(x: Any, model: Any) -> Tensor:
     """
     name, dim = model.model_name, model.model_config.input_dim
     like = next(model.parameters())
-    data: Tensor = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x), device=like.device)
-    if not data.is_floating_point():
+    data: Any = x if isinstance(x, Tensor) else np.asarray(x)
+    if not isinstance(data, Tensor) and data.dtype.kind == "f":  # of objects torch makes none
+        data = torch.tensor(data, device=like.device)
+    if not isinstance(data, Tensor) or not data.is_floating_point():
         raise DataError(
             f"{name}: data must be floating-point numbers as in training, not {data.dtype}"
         )

@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_decoded_is_named_and_not_waited_for(said, tmp_pat
 
 def test_folder_finds_every_kind_of_image(tmp_path):
     for index, suffix in enumerate([".jpg", ".gif", ".png", ".webp", ".bmp", ".TIF"]):
-        fill_folder(tmp_path / f"mine/sub {index}", 20, suffix)
+        fill_folder(tmp_path / f"mine/sub {index}{suffix}", 20, suffix)
     (tmp_path / "mine/notes.txt").write_text("no image")
     (tmp_path / "mine/._0000.jpg").write_bytes(b"a resource fork")
     (tmp_path / "mine/.thumbnails").mkdir()

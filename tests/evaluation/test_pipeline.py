@@ -10,7 +10,7 @@ from pythae.trainers import BaseTrainerConfig
 from support.features import names_in, noise_images
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.errors import ConfigError, NonFiniteError
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.evaluation import EvaluationPipeline, Features, frechet_distance
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of", "ignore::UserWarning:pythae.*")
@@ -111,6 +111,12 @@ def test_scores_are_those_of_the_samples(train, held_out, pixels):
     assert pipeline(model, seed=2)(train, held_out).frechet != scores.frechet
 
 
+def test_factor_vae_encodes_no_image_alone(train, held_out):
+    config = samplers.GaussianMixtureSamplerConfig(n_components=2)
+    images = torch.cat([train, held_out])[:101]
+    assert pipeline(build("FactorVAE"), config)(images, held_out).num_samples == 30
+
+
 def test_forms_of_data(held_out):
     model = build("VAE")
     expected = pipeline(model)(None, held_out)
@@ -139,6 +145,8 @@ class TestErrors:
         run = pipeline(build("VAE"), samplers.GaussianMixtureSamplerConfig())
         with pytest.raises(ConfigError, match="GaussianMixtureSampler must be fitted"):
             run(None, held_out)
+        with pytest.raises(DataError, match="largest value is 1"):
+            run(held_out // 2, held_out)
 
     def test_a_model_that_diverged(self, held_out):
         model = build("VAE")

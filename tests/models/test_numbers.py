@@ -61,7 +61,7 @@ def test_data_take_the_type_of_the_weights(model, score):
     assert torch.equal(getattr(model, score)(X.double()), expected)
     assert torch.equal(getattr(model, score)(X.numpy()), expected)
     pixels = (255 * X).to(torch.uint8)
-    for wrong in (pixels, pixels.numpy()):
+    for wrong in (pixels, pixels.numpy(), X.numpy().astype(object)):
         with pytest.raises(DataError, match="floating-point numbers as in training, not"):
             getattr(model, score)(wrong)
     assert getattr(model, score)(X[:0]).shape == (0, *expected.shape[1:])
