@@ -47,6 +47,9 @@ def config_for(
     config = copy.deepcopy(config) if config is not None else FIFTrainerConfig()
     if config.amp or config.steps_saving or config.steps_predict:
         raise ConfigError("amp, steps_saving and steps_predict do nothing in FIFTrainer")
+    sizes = config.per_device_train_batch_size, config.per_device_eval_batch_size
+    if min(config.num_epochs, *sizes) < 1:  # Pythae's own configurations take any number
+        raise ConfigError("num_epochs and batch sizes must be at least 1")
     if isinstance(model, PythaesRHVAE) and "_extra_state" not in model.state_dict():
         raise ConfigError("Pythae's RHVAE saves no metric: use pythae_fif.baselines.RHVAE")
     try:

@@ -29,8 +29,13 @@ from pythae_fif.training.progress import Budget, EpochRow, Means, OnEpoch, Train
 from pythae_fif.training.terminal import progress_bar, quiet_pythae
 from pythae_fif.training.updates import Optimizers
 
-CHANGEABLE = ("output_dir", "num_epochs", "no_cuda")
-"""Keys of the configuration that may change where a training is cut off and resumed."""
+CHANGEABLE = {
+    "output_dir", "num_epochs", "no_cuda", "train_dataloader_num_workers",
+    "eval_dataloader_num_workers", "world_size", "rank", "local_rank", "dist_backend",
+    "master_addr", "master_port",
+}  # fmt: skip
+"""Keys of the configuration that may change where a training is cut off and resumed: Pythae takes
+some from a cluster's environment."""
 
 
 class FIFTrainer:

@@ -227,11 +227,12 @@ def test_a_checkpoint_of_another_training_is_set_aside(change, tmp_path, caplog)
     assert (tmp_path / "checkpoint.pt.corrupt").exists()
 
 
-def test_a_longer_training_goes_on(tmp_path):
+def test_a_longer_training_goes_on(tmp_path, monkeypatch):
     whole = trainer_of("FIF", tmp_path / "whole", epochs=3)
     whole.train()
     with pytest.raises(Killed):
         trainer_of("FIF", tmp_path / "cut", epochs=2, on_epoch=kill_at(1)).train()
+    monkeypatch.setenv("MASTER_ADDR", "another-node")  # which Pythae's configurations read
     longer = trainer_of("FIF", tmp_path / "cut", epochs=3)
     longer.train()
     assert_same_weights(longer.model, whole.model)

@@ -40,6 +40,7 @@ def test_fif_trainer_config_rejects(options, message):
             FIFTrainerConfig,
             "RHVAE saves no metric: use pythae_fif.baselines.RHVAE",
         ),
+        ("AE", Images(), lambda: BaseTrainerConfig(num_epochs=0), "num_epochs and batch sizes"),
         ("AE", Images(0), FIFTrainerConfig, "the (training|evaluation) set is empty"),
         (
             FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=3)),
