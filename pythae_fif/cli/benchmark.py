@@ -36,7 +36,8 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     console, store = Terminal(), Store(flags.results)
     name, offline = experiment.extractor, experiment.offline
     files: dict[str, Any] = {"weights": experiment.extractor_weights, "offline": offline}
-    require_extractor(name, **files)
+    if not any(store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")):
+        require_extractor(name, **files)  # before the data; the page of what is done needs none
     splits = _load(experiment, console, offline or flags.dry_run)
     plan = expand(experiment, splits)
     # A packed run has no model: the usual samplers are no reason to train it again.

@@ -63,7 +63,8 @@ class RayEngine(Engine):
                     try:
                         ray.get(ref)
                     except Exception as error:  # Ray's own, or the run's, which its status has
-                        cause = f"its process was lost: {one_line(error)}"
+                        found = getattr(error, "cause", None) or error  # without Ray's trace
+                        cause = f"its process was lost: {one_line(found)}"
                     yield tasks.pop(ref), cause
                 yield None
         finally:
