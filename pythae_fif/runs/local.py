@@ -39,7 +39,9 @@ class LocalEngine(Engine):
         """Room for the runs; a list of n runs n at once."""
         import torch  # here, for `--help` needs none of it
 
-        available, threads, count = cores(), self.cpus_per_run, torch.cuda.device_count()
+        available, threads = cores(), self.cpus_per_run
+        # NVML also counts the GPUs of a driver that this torch cannot use.
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))
         gpus = visible.replace(" ", "").split(",")[:count]
         devices = ["cpu"] * max(1, available // threads if threads else min(4, available))

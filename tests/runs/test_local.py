@@ -30,7 +30,8 @@ def errors(ended) -> dict[str, str]:
 
 
 def test_cores_are_divided(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # of a driver that is too old
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     slots = LocalEngine().slots()
     assert 1 <= len(slots) <= 4 and sum(slot.threads for slot in slots) <= cores()
     assert LocalEngine(cpus_per_run=1).slots() == [Slot("cpu", 1)] * cores()
@@ -44,6 +45,7 @@ def cards(monkeypatch):
         card = SimpleNamespace(total_memory=gib * 2**30)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
 
     return pretend
