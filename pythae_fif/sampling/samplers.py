@@ -103,6 +103,10 @@ def draw(sampler: BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE) -
     """Samples (B, C, H, W) of a fitted sampler batch by batch, without gradients, where the model
     is; a few more than asked for where it needs whole batches."""
     model = sampler.model
+    if getattr(model, "condition_dim", 0):
+        raise ConfigError(
+            "samplers know no labels: take model.given(label), the model at one label"
+        )
     shape = model.model_config.input_dim
     multiple = len(model.idle_input) if isinstance(sampler, samplers.VAMPSampler) else 1
     for held in vars(sampler).values():

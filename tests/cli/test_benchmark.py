@@ -188,7 +188,7 @@ class TestMissing:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("PYTHAE_FIF_CACHE", str(tmp_path / "cache"))
-        for name in ("PYTHAE_FIF_DATA", "PYTHAE_FIF_INCEPTION", "TORCH_HOME", "XDG_CACHE_HOME"):
+        for name in ("PYTHAE_FIF_DATA", "TORCH_HOME", "XDG_CACHE_HOME"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(torch.hub, "_hub_dir", None)
 

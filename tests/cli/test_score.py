@@ -135,10 +135,11 @@ def test_a_trusted_pickle_is_opened(score):
         ("broken a", "no whole saved model"),
         ("d.npz c.npz --extractor pixels", "d.npz has images of (3, 6, 6), not (1, 6, 6)"),
         ("b a --extractor tf-inception", "extractor 'tf-inception'"),
+        ("labelled c.npz --extractor pixels", "samplers know no labels: take model.given(label)"),
     ],
 )
-def test_one_line_for_what_does_not_fit(score, monkeypatch, words, part):
-    monkeypatch.delenv("PYTHAE_FIF_TF_INCEPTION", raising=False)
+def test_one_line_for_what_does_not_fit(score, words, part):
+    FIF(FIFConfig(input_dim=(1, 6, 6), latent_dim=2, condition_dim=3)).save("labelled")
     Path("broken").mkdir()
     Path("broken/model_config.json").write_text('{"input_dim": [1,')
     np.savez("c.npz", data=np.full((30, 6, 6), 90, np.uint8))
