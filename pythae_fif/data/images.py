@@ -119,11 +119,12 @@ def to_uint8(array: np.ndarray, where: str) -> np.ndarray:
     return np.rint(images * 255.0).astype(np.uint8)
 
 
-def labelled(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The images of an .npz file, by keys `train`, `test` and perhaps `val`, or by `data`; and
+def labelled(
+    path: Path, choices: Sequence[Sequence[str]] = (SPLIT_NAMES, ("train", "test"), ("data",))
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The images of an .npz file, by the first choice of keys that are there, such as `data`; and
     their int64 labels, of `train_labels` or `labels`, where all have some."""
     content = read_npz(path)
-    choices = SPLIT_NAMES, ("train", "test"), ("data",)
     keys = next((keys for keys in choices if content.keys() >= {*keys}), None)
     if keys is None:
         raise DataError(f"{path}: has keys {', '.join(content)}; needs data, or train and test")

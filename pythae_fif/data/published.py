@@ -33,7 +33,7 @@ def published(request: Request) -> Source:
         return _celeba(request) if request.name == "celeba" else _torchvision_set(request)
 
     def read() -> Splits:
-        images, labels = zip(*map(labelled, paths), strict=True)
+        images, labels = zip(*(labelled(of, [("data",)]) for of in paths), strict=True)
         arrays = _held_out(*(of["data"] for of in images))
         known = _held_out(*(of["data"] for of in labels)) if all(labels) else None
         return _splits(request.name, "Pythae npz layout", arrays, known)
