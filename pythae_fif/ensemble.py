@@ -24,6 +24,7 @@ from pythae_fif.volume_change import (
     volume_surrogate,
 )
 
+TRACE_FROM_STEPS = 200  # a graph halves a small step, and takes half a second to trace
 COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
 CHUNK = 1024  # rows of every member whose Jacobians are computed at once
 
@@ -188,17 +189,20 @@ class Ensemble:
         """The gradients, traced to one graph and compiled where that pays and succeeds."""
         self.backend = "eager"
         config, members = self._config, len(self.models)
-        if steps * members < COMPILE_FROM_STEPS:
+        if steps < TRACE_FROM_STEPS and steps * members < COMPILE_FROM_STEPS:
             return self._gradients
         x = self._like.new_zeros(members, size, *config.input_dim)
         eps = x.new_zeros(config.hutchinson_samples, members, size, config.latent_dim)
         example = [weight.detach() for weight in self._weights], x, eps, self._betas
+        traced: Any = make_fx(functools.partial(self._gradients))(*example)
+        if steps * members < COMPILE_FROM_STEPS:
+            return cast(Callable[..., list[Tensor]], traced)
         try:
-            step: Any = torch.compile(make_fx(functools.partial(self._gradients))(*example))
+            step: Any = torch.compile(traced)
             step(*example)
         except Exception as error:  # whatever a compiler may stumble on, such as having no C++
             self.backend = f"eager: torch.compile failed: {one_line(error)}"
-            return self._gradients
+            return cast(Callable[..., list[Tensor]], traced)
         self.backend = "compiled"
         return cast(Callable[..., list[Tensor]], step)
 

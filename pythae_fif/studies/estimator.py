@@ -113,28 +113,27 @@ def in_data_space(encode: Map, decode: Map, x: Tensor, eps: Tensor) -> Tensor:
 
     Args:
         encode, decode, x: As of :func:`~pythae_fif.volume_change.volume_surrogate`.
-        eps: Hutchinson vectors in data space, (K, B, D).
+        eps: Hutchinson vectors in data space, one a point, (B, D).
     """
-    x = x.detach().requires_grad_()
+    x, vector = x.detach().requires_grad_(), eps.view_as(x)
     z = encode(x)
-    x_hat, products = decode(z), []
-    for vector in eps.view(len(eps), *x.shape):
-        (left,) = torch.autograd.grad(x_hat, z, vector, retain_graph=True)
-        (pulled,) = torch.autograd.grad(z, x, left, create_graph=True)
-        products.append((pulled * vector).flatten(1).sum(1))
-    return -torch.stack(products).mean(0)
+    (left,) = torch.autograd.grad(decode(z), z, vector, retain_graph=True)
+    (pulled,) = torch.autograd.grad(z, x, left, create_graph=True)
+    return -(pulled * vector).flatten(1).sum(1)
 
 
 def _gradient(model: FIF, x: Tensor, labels: Tensor, eps: Tensor, space: str) -> Tensor:
-    """Gradient of the mean surrogate by all encoder parameters, a few vectors at a time."""
+    """Gradient of the mean surrogate by all encoder parameters, a few vectors at a time, each with
+    a copy of the batch."""
     gradients, parameters = [], list(model.encoder.parameters())
     x, eps = (of.to(parameters[0].device) for of in (x, eps))
-    networks = model.networks_at(as_condition(labels, model.condition_dim, x))
     for some in eps.split(max(1, TANGENTS // len(x))):
+        points, vectors = x.repeat(len(some), *[1] * (x.dim() - 1)), some.flatten(0, 1)
+        given = as_condition(labels.repeat(len(some)), model.condition_dim, points)
         if space == "latent":
-            term = volume_surrogate(*networks, x, some).surrogate
+            term = volume_surrogate(*model.networks_at(given), points, vectors[None]).surrogate
         else:
-            term = in_data_space(*networks, x, some)
+            term = in_data_space(*model.networks_at(given), points, vectors)
         loss = term.mean() * (len(some) / len(eps))
         found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         gradients.append(torch.cat([gradient.flatten() for gradient in found]))
