@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,13 @@ _PLAIN = ("name", "source", "partial", "notes")
 
 # Part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting change.
 _VERSION = 12
+
+
+class Planned(NamedTuple):
+    """The data that a command has seen: hashes of images and of labels, None where not used."""
+
+    data_hash: str
+    labels_hash: str | None
 
 
 def load_images(
@@ -62,7 +69,7 @@ def load(
     image_size: int | None = None,
     crop: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    planned: tuple[str, str | None] | None = None,
+    planned: Planned | None = None,
     **counts: int | None,
 ) -> Splits:
     """The data of a command, or of one of its runs.
@@ -70,8 +77,7 @@ def load(
     Args:
         name, options, image_size, crop: As of :func:`load_images`.
         progress: Called as ``progress(done, total)`` while images are decoded.
-        planned: Of a run the hashes of images and labels that the command has seen, the latter None
-            if labels are not used: other data are a DataError.
+        planned: Of a run what the command has seen: other data are a DataError.
         counts: `train_size`, `val_size`, `test_size`: how many of a split's first images are used.
     """
     if name not in SOURCES:
@@ -92,7 +98,7 @@ def load(
     if image_size is not None and splits.input_dim[1:] != (image_size, image_size):
         raise ConfigError(f"image_size={image_size}: images of {name} are {splits.input_dim}")
     splits = splits.subset(**{split: counts.get(f"{split}_size") for split in SPLIT_NAMES})
-    if planned and (splits.content_hash, planned[1] and splits.labels_hash) != planned:
+    if planned and (splits.content_hash, planned.labels_hash and splits.labels_hash) != planned:
         raise DataError(f"the data of {name} changed since the plan: start the command again")
     return splits
 
