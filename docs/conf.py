@@ -5,8 +5,6 @@ here, on GitHub and in an editor. Nothing is fetched.
 """
 
 import re
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -56,15 +54,6 @@ html_theme_options = {
 }
 
 
-def _import_lazy_names() -> None:
-    """Names of `__all__` that a package imports when they are used, which autodoc cannot see."""
-    root = Path(pythae_fif.__file__).parent
-    for path in root.rglob("__init__.py"):
-        package = import_module(".".join(path.parent.relative_to(root.parent).parts))
-        for name in getattr(package, "__all__", ()):
-            getattr(package, name)
-
-
 def _mathml(tex: str, block: bool = False) -> str:
     """As TeX reads it: fractions of digits without braces, bars around a whole, room after log."""
     tex = tex.replace(r"\_", "_")
@@ -91,6 +80,7 @@ def _is_told_above(app: Any, what: str, name: str, member: Any, skip: bool, opti
 
 def setup(app: Any) -> None:
     """Equations are MathML, which browsers draw by themselves: no script, no network."""
-    _import_lazy_names()
+    for name in pythae_fif.__all__:  # imported when they are used, which autodoc cannot see
+        getattr(pythae_fif, name)
     app.connect("autodoc-skip-member", _is_told_above)
     app.add_html_math_renderer("mathml", (_inline_mathml, None), (_block_mathml, None))

@@ -6,17 +6,22 @@ that known to the ``TrainingPipeline``. Neither Pythae nor torch is imported bef
 
 __all__ = ["FIF", "FIFConfig", "FIFTrainer", "FIFTrainerConfig", "__version__"]
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import Any
 
-from pythae_fif.lazy import lazily
 from pythae_fif.register import teach_pythae
-
-if TYPE_CHECKING:
-    from pythae_fif.models import FIF, FIFConfig
-    from pythae_fif.training import FIFTrainer, FIFTrainerConfig
-else:
-    __getattr__ = lazily(__name__)
 
 __version__ = "0.2.0"
 
 teach_pythae()
+
+
+def __getattr__(name: str) -> Any:  # PEP 562
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "pythae_fif.training" if "Trainer" in name else "pythae_fif.models"
+    return getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -15,7 +15,7 @@ from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.models import ModelEntry, configs_dir, names_in, read_entry, read_yaml
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.cli import main
-from pythae_fif.data.names import DATASETS
+from pythae_fif.names import DATASETS
 from pythae_fif.runs.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,8 +10,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "pythae_fif"
 LAYERS = (
     ("errors", "device"),
-    ("files", "lazy", "validation", "register"),
-    ("pictures", "runs"),
+    ("files", "validation", "register"),
+    ("names", "pictures", "runs"),
     ("volume_change",),
     ("nn",),
     ("models", "data"),

@@ -1,6 +1,5 @@
 """Checked configurations: what is taken, and the one line on what is not."""
 
-import importlib
 import math
 import os
 from typing import Annotated, Any, Literal
@@ -10,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter, model_validator
 
+import pythae_fif
 from pythae_fif.errors import ConfigError
-from pythae_fif.lazy import lazily
 from pythae_fif.validation import (
     AbsolutePath,
     AtLeastOne,
@@ -122,10 +121,10 @@ def test_a_constructor_in_pythae_s_style_raises_the_same_line():
 
 
 def test_names_are_imported_when_they_are_used():
-    importlib.import_module("pythae_fif.data")
-    with pytest.raises(AttributeError, match=r"'pythae_fif\.data' has no attribute 'nothing'"):
-        lazily("pythae_fif.data")("nothing")
-    assert lazily("pythae_fif.data")("Splits").__module__ == "pythae_fif.data.splits"
+    assert {"FIF", "FIFTrainerConfig"} <= set(dir(pythae_fif))
+    assert pythae_fif.FIFTrainer.__module__ == "pythae_fif.training.trainer"
+    with pytest.raises(AttributeError, match="'pythae_fif' has no attribute 'nothing'"):
+        pythae_fif.nothing  # noqa: B018
 
 
 def test_a_path_is_absolute_and_its_home_that_of_a_user():

@@ -18,12 +18,9 @@ from pythae_fif.benchmark.models import (
     read_entry,
     read_yaml,
 )
-from pythae_fif.data.names import DataOptions
 from pythae_fif.errors import ConfigError, counted, did_you_mean
-from pythae_fif.evaluation import known_extractor
 from pythae_fif.files import safe_name
-from pythae_fif.nn import ARCHITECTURES
-from pythae_fif.sampling import SAMPLERS
+from pythae_fif.names import ARCHITECTURES, SAMPLERS, DataOptions, known_extractor
 from pythae_fif.validation import (
     AtLeastOne,
     Checked,

@@ -24,12 +24,17 @@ from pythae_fif.errors import ConfigError, FIFError, did_you_mean, one_line
 from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import read_json
-from pythae_fif.lazy import import_named
+from pythae_fif.names import import_named
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.worker import Run
-from pythae_fif.sampling import FIT_STEPS
-from pythae_fif.sampling.samplers import embed, generate, generate_by_class, reconstruction_mse
+from pythae_fif.sampling.samplers import (
+    FIT_STEPS,
+    embed,
+    generate,
+    generate_by_class,
+    reconstruction_mse,
+)
 from pythae_fif.training import FIFTrainer, OnEpoch, keep_freed_memory
 from pythae_fif.training.checkpoint import RESULT_NAME
 from pythae_fif.training.updates import prefixes_of

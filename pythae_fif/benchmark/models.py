@@ -10,7 +10,7 @@ from pydantic import Field
 
 import pythae_fif
 from pythae_fif.errors import ConfigError, did_you_mean, one_line
-from pythae_fif.sampling import SAMPLERS
+from pythae_fif.names import SAMPLERS
 from pythae_fif.validation import AtLeastOne, Checked, Each, name_of, read_checked
 
 SamplerName = Annotated[str, name_of(lambda: SAMPLERS)]

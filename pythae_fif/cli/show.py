@@ -8,11 +8,8 @@ from rich.table import Table
 from pythae_fif.benchmark.models import configs_dir, names_in, read_entry, read_yaml
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
-from pythae_fif.data.names import DATASETS
 from pythae_fif.errors import counted
-from pythae_fif.evaluation import EXTRACTORS
-from pythae_fif.nn import ARCHITECTURES
-from pythae_fif.sampling import SAMPLERS
+from pythae_fif.names import ARCHITECTURES, DATASETS, EXTRACTORS, SAMPLERS
 from pythae_fif.studies import study as studies
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pythae_fif.data.names import CACHE_VARIABLE, cache_home
 from pythae_fif.errors import StoreError, one_line
 from pythae_fif.files import digest, locked, set_aside, stored, write_whole
+from pythae_fif.names import CACHE_VARIABLE, cache_home
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from pythae_fif.data.names import Request
 from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, sizes, three_parts
 from pythae_fif.errors import DataError, one_line
+from pythae_fif.names import Request
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 

@@ -10,12 +10,12 @@ import torch
 
 from pythae_fif.data.cache import cached
 from pythae_fif.data.images import folder_of_images, npz_file
-from pythae_fif.data.names import DataOptions, Request
 from pythae_fif.data.published import published
 from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits
 from pythae_fif.data.tables import load_table
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
 from pythae_fif.files import digest
+from pythae_fif.names import DataOptions, Request
 from pythae_fif.validation import read_checked
 
 _PLAIN = ("name", "source", "partial", "notes")
@@ -48,7 +48,7 @@ def load_images(
 
     Args:
         name: One of ``DATASETS``.
-        data_root, data, options: See :class:`~pythae_fif.data.names.DataOptions`.
+        data_root, data, options: See :class:`~pythae_fif.names.DataOptions`.
         image_size: Side in pixels of ``celeba`` and ``folder`` images, 64 if None.
         crop: Side of the centred square of CelebA's 178 x 218 pixels, 148 if None; 140 in the
             code of Sorrenson et al. Images in Pythae's layout are cropped already.

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from pythae_fif.data.images import decode_files, labelled, to_uint8
-from pythae_fif.data.names import DATA_VARIABLE, Request
 from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, sizes, three_parts
 from pythae_fif.errors import DataError, one_line
+from pythae_fif.names import DATA_VARIABLE, Request
 
 _SETS = {
     "mnist": (

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pythae_fif.data.frame_pickle import read_frame_pickle
-from pythae_fif.data.names import DATA_VARIABLE, TABULAR_DATASETS, data_home
 from pythae_fif.data.splits import Columns, Splits, shuffled_split, sizes
 from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line
+from pythae_fif.names import DATA_VARIABLE, TABULAR_DATASETS, data_home
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from pythae_fif.data.cache import cached, tensor_hash
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, one_line
-from pythae_fif.evaluation import known_extractor
 from pythae_fif.files import checksum, digest, safe_name
-from pythae_fif.lazy import import_named
+from pythae_fif.names import import_named, known_extractor
 from pythae_fif.volume_change.precision import full_float32
 
 if TYPE_CHECKING:

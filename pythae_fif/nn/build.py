@@ -10,7 +10,7 @@ from pythae.models.nn.benchmarks import celeba, cifar, mnist
 from torch import nn
 
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.nn import ARCHITECTURES
+from pythae_fif.names import ARCHITECTURES
 from pythae_fif.nn.base import replace_layer
 from pythae_fif.nn.images import (
     FIFConvDecoder,

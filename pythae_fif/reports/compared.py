@@ -12,9 +12,9 @@ import pandas
 from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.names import SAMPLERS
 from pythae_fif.reports.frame import first_scores, ranks
 from pythae_fif.reports.tables import DASH, Table, formatted, number
-from pythae_fif.sampling import SAMPLERS
 
 SOURCES = {
     8: "table 8, all rows but FIF's of Chadebec et al. 2022; VAEGAN is not compared there",

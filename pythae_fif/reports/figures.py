@@ -15,10 +15,10 @@ from pythae_fif.benchmark.pictures import OF_CLASS
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.files import stored
+from pythae_fif.names import SAMPLERS
 from pythae_fif.pictures import DPI, figure_bytes, new_figure
 from pythae_fif.reports.frame import first_scores
 from pythae_fif.runs.store import Store
-from pythae_fif.sampling import SAMPLERS
 
 MOST = 16  # images in a line, which is what packed runs have of a sheet
 WIDTH, LABEL = 1000, 170  # pixels: of a figure of samples, of it the names

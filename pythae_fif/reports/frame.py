@@ -11,7 +11,7 @@ import pandas
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.evaluation.scores import Scores
-from pythae_fif.sampling import SAMPLERS
+from pythae_fif.names import SAMPLERS
 
 LEVEL = 3  # rank of a number that is level with the lowest, which does not stand out
 LEARNT = 0.98  # a model whose squared error is above this part of the mean image's did not learn

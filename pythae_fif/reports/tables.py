@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import pandas
 
 from pythae_fif.errors import printable
+from pythae_fif.names import SAMPLERS
 from pythae_fif.reports.frame import LEVEL
-from pythae_fif.sampling import SAMPLERS
 
 DASH = "–"
 NUMBER = rf"[-+]?\d|nan\b|-?inf\b|{DASH}"  # how a cell begins that is a number, or would be one

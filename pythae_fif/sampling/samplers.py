@@ -20,8 +20,11 @@ from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
 from pythae_fif.models.outputs import without_gradients
-from pythae_fif.sampling import FIT_STEPS, SAMPLERS
+from pythae_fif.names import SAMPLERS
 from pythae_fif.training import quiet_pythae
+
+FIT_STEPS = 600
+"""Steps in which a density model is fitted, where the profile does not say."""
 
 IAF_PASSES = 2400
 """Over d, at least 50 and at most `fit_steps`: steps of IAF's fit, whose density costs d passes."""

@@ -130,10 +130,11 @@ def _gradient(model: FIF, x: Tensor, labels: Tensor, eps: Tensor, space: str) ->
     for some in eps.split(max(1, TANGENTS // len(x))):
         points, vectors = x.repeat(len(some), *[1] * (x.dim() - 1)), some.flatten(0, 1)
         given = as_condition(labels.repeat(len(some)), model.condition_dim, points)
+        encode, decode = model.networks_at(given)
         if space == "latent":
-            term = volume_surrogate(*model.networks_at(given), points, vectors[None]).surrogate
+            term = volume_surrogate(encode, decode, points, vectors[None]).surrogate
         else:
-            term = in_data_space(*model.networks_at(given), points, vectors)
+            term = in_data_space(encode, decode, points, vectors)
         loss = term.mean() * (len(some) / len(eps))
         found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         gradients.append(torch.cat([gradient.flatten() for gradient in found]))

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from pythae_fif.data.names import DataOptions
 from pythae_fif.device import default_device
 from pythae_fif.errors import RunsLeftError
 from pythae_fif.files import write_bytes
+from pythae_fif.names import DataOptions
 from pythae_fif.pictures import figure_bytes
 from pythae_fif.reports.tables import Table
 from pythae_fif.runs.launch import OnChange, run_all

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from pythae_fif.data.names import DATASETS as OF_BENCHMARK
-from pythae_fif.data.names import TOY_DATASETS, DataOptions
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.files import stored
+from pythae_fif.names import DATASETS as OF_BENCHMARK
+from pythae_fif.names import TOY_DATASETS, DataOptions
 
 if TYPE_CHECKING:  # it imports torch
     from pythae_fif.runs.launch import Engine, OnChange
@@ -80,7 +80,7 @@ class StudyOptions:
 
     Attributes:
         results: Folder of the store, whose `figures/` and `tables/` are written to.
-        data_root, data, offline: As of :class:`~pythae_fif.data.names.DataOptions`.
+        data_root, data, offline: As of :class:`~pythae_fif.names.DataOptions`.
         dataset, models, latent_dim: None for the study's usual ones.
         seeds: Empty for the profile's own.
         profile: `paper` for the full protocol, `quick` for minutes on two cores; tables have more.

@@ -14,7 +14,7 @@ from pythae_fif.benchmark.models import (
     read_entry,
 )
 from pythae_fif.errors import ConfigError
-from pythae_fif.sampling import SAMPLERS
+from pythae_fif.names import SAMPLERS
 
 TABLE2 = configs_dir() / "experiments" / "table2.yaml"
 

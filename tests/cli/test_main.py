@@ -18,14 +18,12 @@ from pythae_fif import cli
 from pythae_fif.benchmark.models import configs_dir, names_in
 from pythae_fif.cli import study as study_module
 from pythae_fif.cli.flags import read_request
-from pythae_fif.data import DATASETS
 from pythae_fif.errors import ConfigError, printable
-from pythae_fif.evaluation import EXTRACTORS
 from pythae_fif.files import read_json
+from pythae_fif.names import DATASETS, EXTRACTORS, SAMPLERS
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
-from pythae_fif.sampling import SAMPLERS
 from pythae_fif.studies.study import STUDIES, StudyOptions
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,11 +13,12 @@ from support.features import names_in
 from support.folders import flipped
 from support.image_files import fill_folder, noise
 
-from pythae_fif.data import DataOptions, ImageDataset, load_images
+from pythae_fif.data import ImageDataset, load_images
 from pythae_fif.data.cache import cached, tensor_hash
 from pythae_fif.data.load import Planned, load
 from pythae_fif.data.splits import SPLIT_NAMES, Splits
 from pythae_fif.errors import DataError
+from pythae_fif.names import DataOptions
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from support.image_files import (
 
 from pythae_fif.data import load_images
 from pythae_fif.data.images import decode_files, find_images, to_uint8
-from pythae_fif.data.names import data_home
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.names import data_home
 
 
 @pytest.mark.parametrize(

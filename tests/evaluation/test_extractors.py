@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from support.features import noise_images, normal
 
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
-from pythae_fif.evaluation import EXTRACTORS, Extractor, Features, load_extractor
+from pythae_fif.evaluation import Extractor, Features, load_extractor
 from pythae_fif.evaluation.extractors import require_extractor
+from pythae_fif.names import EXTRACTORS
 
 
 class TestEveryExtractor:

@@ -8,9 +8,9 @@ import pandas
 import pytest
 from support.engines import InProcess
 
-from pythae_fif.data.names import TABULAR_DATASETS
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError, RunsLeftError, StoreError
+from pythae_fif.names import TABULAR_DATASETS
 from pythae_fif.runs.spec import SPECS
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
