@@ -15,6 +15,7 @@ from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data.load import load
 from pythae_fif.runs.store import Store
+from pythae_fif.runs.verify import verify
 from pythae_fif.studies.spectrum import SpectrumModel
 from pythae_fif.studies.study import StudyOptions, run_study
 from pythae_fif.studies.tabular import Table, trained
@@ -75,6 +76,11 @@ def test_every_committed_run_has_its_records(committed):
     assert (len(found), len(results)) == (336, 335)
     assert sum(len(result.scores) for result in results) == 914
     assert all(result.training.result.log for result in results)
+
+
+@pytest.mark.parametrize("root", [REFERENCE, REFERENCE / "beta"])
+def test_every_committed_record_is_of_code_that_a_revision_holds(root):
+    assert {finding.kind for finding in verify(root)} <= {"packed", "unfinished"}
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist"])
