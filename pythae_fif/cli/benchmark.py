@@ -46,7 +46,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     todo = [spec for spec in asked if not store.is_done(spec)]
     if todo:
         with console.stage(f"preparing extractor {name}"):
-            extractor = load_extractor(name, splits.input_dim, splits, **files)
+            extractor = load_extractor(name, splits.input_dim, splits.name, **files)
             extractor(to_float(splits.test, limit=2))
     on_clock = experiment.in_use.wall_clock is not None and not torch.cuda.is_available()
     if on_clock and engine == LocalEngine():  # such runs do not share a processor

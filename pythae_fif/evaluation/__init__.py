@@ -2,10 +2,9 @@
 
 __all__ = [
     "EvaluationPipeline", "Extractor", "Features", "Scores", "frechet_distance",
-    "load_extractor", "score_codes", "score_samples", "train_classifier",
+    "load_extractor", "score_codes", "score_samples",
 ]  # fmt: skip
 
-from pythae_fif.evaluation.classifier import train_classifier
 from pythae_fif.evaluation.distances import frechet_distance
 from pythae_fif.evaluation.extractors import Extractor, Features, load_extractor
 from pythae_fif.evaluation.pipeline import EvaluationPipeline

@@ -1,30 +1,29 @@
-"""Features of a small convolutional network trained on the data set's own labels."""
+"""Features of a small convolutional network trained on the labels of digits or MNIST."""
 
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pythae_fif.data.cache import cached
-from pythae_fif.data.splits import Splits, as_tensor
-from pythae_fif.device import fork_rng
-from pythae_fif.errors import DataError
-from pythae_fif.evaluation.extractors import Extractor, unit_images
+from pythae_fif.errors import ConfigError
+from pythae_fif.evaluation.extractors import Extractor
 from pythae_fif.files import digest
 
 ARCHITECTURE = "gap-cnn/1"
 """Name and version of network, preprocessing and training; a change of any raises the version."""
 SHIPPED = Path(__file__).parent / "classifiers"
-"""Trained networks, `<data set>.pt`, by which scores of all machines compare."""
+"""Trained networks, `<data set>.pt`, which `benchmarks/classifiers.py` makes."""
 
-FEATURE_DIM = BATCH_SIZE = 128
-EPOCHS, MOST_STEPS = 20, 600
-PEAK_LEARNING_RATE = 1e-2
+FEATURE_DIM = 128
 
 
-class _Network(nn.Module):
-    """Four convolutions, global average pooling, one linear layer."""
+class Network(nn.Module):
+    """Four convolutions, global average pooling, one linear layer.
+
+    Args:
+        image_shape: Shape (C, H, W) of an image.
+        num_classes: Number of logits.
+    """
 
     def __init__(self, image_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
@@ -45,65 +44,31 @@ class _Network(nn.Module):
         self.head = nn.Linear(FEATURE_DIM, num_classes, dtype=torch.float32)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 128) and logits (B, classes) of images (B, C, H, W) in [0, 1]."""
         images = (2 * images - 1).contiguous(memory_format=torch.channels_last)
         features = self.body(images).mean(dim=(2, 3))
         return features, self.head(features)
 
 
-def train_classifier(splits: Splits, *, device: str | torch.device = "cpu") -> Extractor:
-    """The classifier whose features serve as the data set's own yardstick.
+def classifier(
+    dataset: str, image_shape: tuple[int, ...], device: str | torch.device = "cpu"
+) -> Extractor:
+    """The shipped classifier of a data set, by which scores of all machines compare.
 
-    That of digits and MNIST is shipped. Others are trained once by Adam on the cross-entropy with a
-    one-cycle learning rate, for 20 epochs and at most 600 steps. On the CPU the result is a
-    function of data and number of threads; the global random state is left as it was.
-
-    Args:
-        splits: Data, of whose training images and labels it learns.
-        device: Where to train, and where the extractor runs.
+    A ConfigError says that there is none for such images.
     """
-    path, shape, held = SHIPPED / f"{splits.name}.pt", splits.input_dim, {}
+    path, held = SHIPPED / f"{dataset}.pt", {}
     if path.is_file():
         held = torch.load(path, map_location="cpu", weights_only=True)
-    if tuple(held.get("image_shape", ())) == shape:
-        state = held["state"]
-    else:
-        key = digest(splits.content_hash, splits.labels_hash, ARCHITECTURE, EPOCHS, MOST_STEPS)
-        state = cached(f"classifier-{key}.pt", lambda: _train(splits, device))
-    classes = len(state["head.bias"])
-    with torch.random.fork_rng(devices=[]):
-        network = _Network(shape, classes)
-    network.load_state_dict(state)
-    weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
-    key = digest(ARCHITECTURE, shape, classes, *weights)
-    return Extractor("classifier", "FD-classifier", network, key, device, "classifier score")
-
-
-def _train(splits: Splits, device: str | torch.device) -> dict[str, Tensor]:
-    assert splits.labels is not None, "there are no labels"
-    images, labels = as_tensor(splits.train), torch.from_numpy(splits.labels["train"])
-    if not 0 <= labels.min() < labels.max() < len(labels):
-        raise DataError(
-            f"classifier: the labels of {splits.name} must be integers from 0 up, of at least two "
-            "classes and fewer than the images"
+    if tuple(held.get("image_shape", ())) != image_shape:
+        raise ConfigError(
+            "extractor 'classifier' is of digits and mnist alone: choose inception, "
+            "efficientnet-lite0, pixels or module:function (--extractor)"
         )
-    with fork_rng():
-        torch.manual_seed(0)
-        network = _Network(splits.input_dim, int(labels.max()) + 1)
-    network.to(device)
-    steps = min(MOST_STEPS, EPOCHS * -(-len(images) // BATCH_SIZE))
-    optimizer = torch.optim.Adam(network.parameters(), lr=PEAK_LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=PEAK_LEARNING_RATE, total_steps=steps
-    )
-    generator = torch.Generator().manual_seed(0)
-    order: list[Tensor] = []
-    for _ in range(steps):
-        if not order:
-            order = list(torch.randperm(len(images), generator=generator).split(BATCH_SIZE))
-        batch = order.pop()
-        _, logits = network(unit_images(images[batch].to(device)))
-        optimizer.zero_grad()
-        F.cross_entropy(logits, labels[batch].to(device)).backward()
-        optimizer.step()
-        schedule.step()
-    return {key: value.detach().cpu() for key, value in network.state_dict().items()}
+    state, classes = held["state"], held["num_classes"]
+    with torch.random.fork_rng(devices=[]):
+        network = Network(image_shape, classes)
+    network.load_state_dict(state)
+    weights = (state[key].numpy().tobytes() for key in sorted(state))
+    key = digest(ARCHITECTURE, image_shape, classes, *weights)
+    return Extractor("classifier", "FD-classifier", network, key, device, "classifier score")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,6 @@ from pythae_fif.errors import ConfigError, DataError, NonFiniteError, one_line
 from pythae_fif.files import checksum, digest, safe_name
 from pythae_fif.names import import_named, known_extractor
 from pythae_fif.volume_change.precision import full_float32
-
-if TYPE_CHECKING:
-    from pythae_fif.data.splits import Splits
 
 T = TypeVar("T")
 BATCH_SIZE = 256  # images of which features are taken at once
@@ -96,7 +93,7 @@ class Extractor:
 def load_extractor(
     name: str,
     image_shape: tuple[int, ...],
-    splits: "Splits | None" = None,
+    dataset: str = "",
     *,
     device: str | torch.device = "cpu",
     weights: str | Path | None = None,
@@ -108,14 +105,14 @@ def load_extractor(
         name: A key of `EXTRACTORS`, or `module:function`, where the function takes nothing and
             returns a network, and modules are found from the working directory too.
         image_shape: The (C, H, W) of the images, or (D,) of a table's rows.
-        splits: The data set, whose labels `classifier` learns.
+        dataset: Its name, for `classifier`.
         device: Where networks run.
         weights: File of `inception` or `tf-inception`.
         offline: Whether `inception` may not fetch its weights from the network.
 
     Raises:
-        ConfigError: Unknown name, missing packages, weights or labels, a network of the user's own
-            that cannot be used, or an extractor that is not for such data.
+        ConfigError: Unknown name, missing packages or weights, a network of the user's own that
+            cannot be used, or an extractor that is not for such data.
     """
     image_shape = tuple(map(int, image_shape))
     of_rows = name == "columns"
@@ -131,14 +128,9 @@ def load_extractor(
             key = digest("pixels/1", image_shape, (height, width))
             return Extractor(name, "FD-pixels", nn.AdaptiveAvgPool2d((height, width)), key, device)
         case "classifier":
-            from pythae_fif.evaluation.classifier import train_classifier
+            from pythae_fif.evaluation.classifier import classifier
 
-            if splits is None or splits.labels is None:
-                raise ConfigError(
-                    "extractor 'classifier' needs class labels, and there are none: choose "
-                    "efficientnet-lite0 or pixels, or in Python train_classifier(splits)"
-                )
-            return train_classifier(splits, device=device)
+            return classifier(dataset, image_shape, device)
         case "efficientnet-lite0":
             from pythae_fif.evaluation.networks import efficientnet_lite0
 

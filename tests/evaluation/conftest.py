@@ -3,31 +3,25 @@
 import importlib.util
 import sys
 
-import numpy as np
 import pytest
 import torch
 from support.features import noise_images
 
 from pythae_fif.data import Splits
-from pythae_fif.evaluation import Extractor, load_extractor, train_classifier
+from pythae_fif.evaluation import Extractor, load_extractor
 
 
 @pytest.fixture(scope="session")
 def blobs() -> Splits:
-    """Dark and bright noise (1, 8, 8), 64 to train: two classes that a few steps tell apart."""
-    images, labels = {}, {}
-    for seed, (name, count) in enumerate((("train", 64), ("val", 10), ("test", 20))):
-        labels[name] = np.arange(count) % 2
-        bright = 120 * labels[name].astype(np.uint8).reshape(-1, 1, 1, 1)
-        images[name] = noise_images(count, 1, 8, 8, seed=seed).numpy() // 2 + bright
-    return Splits("blobs", **images, labels=labels, source="noise")
+    """Noise (1, 8, 8), 64 to train."""
+    counts = {"train": 64, "val": 10, "test": 20}
+    images = {split: noise_images(count, 1, 8, 8).numpy() for split, count in counts.items()}
+    return Splits("blobs", **images, labels=None, source="noise")
 
 
 @pytest.fixture(scope="session")
-def classifier(blobs, tmp_path_factory) -> Extractor:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHAE_FIF_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return train_classifier(blobs)
+def classifier() -> Extractor:
+    return load_extractor("classifier", (1, 8, 8), "digits")
 
 
 @pytest.fixture(scope="session")

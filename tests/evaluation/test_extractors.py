@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.features import noise_images, normal
 
+from pythae_fif.data import load_images
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.evaluation import Extractor, Features, load_extractor
 from pythae_fif.evaluation.extractors import require_extractor
@@ -67,6 +68,20 @@ def test_pixels_are_averages_of_blocks():
     found = load_extractor("pixels", (3, 32, 32))(images)[0]
     torch.testing.assert_close(found, blocks.flatten(1))
     assert len({load_extractor("pixels", (c, 8, 8)).hash for c in (1, 3)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "of_records"),
+    [("digits", (1, 8, 8), "4408520ef671dcdd"), ("mnist", (1, 28, 28), "e5edf2fcf9bb7643")],
+)
+def test_the_classifier_is_that_of_the_committed_records(name, shape, of_records):
+    assert load_extractor("classifier", shape, name).hash == of_records
+
+
+def test_the_classifier_knows_digits(classifier):
+    digits = load_images("digits")
+    _, logits = classifier(torch.from_numpy(digits.test))
+    assert (logits.argmax(1).numpy() == digits.labels["test"]).mean() > 0.95
 
 
 class TestEfficientNet:
@@ -157,7 +172,7 @@ class TestOwn:
     ("name", "shape", "line"),
     [
         ("clasifier", (1, 8, 8), "did you mean 'classifier'.*, module:function"),
-        ("classifier", (1, 8, 8), "needs class labels"),
+        ("classifier", (1, 8, 8), "of digits and mnist alone: choose inception, efficientnet"),
         ("pixels", (64,), "'pixels' does not take a table: choose columns"),
         ("columns", (1, 8, 8), "'columns' does not take images: choose pixels"),
     ],
