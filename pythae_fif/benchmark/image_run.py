@@ -16,6 +16,7 @@ from pythae.trainers.trainer_utils import set_seed
 from pythae_fif.benchmark.config import Settings, Where
 from pythae_fif.benchmark.models import ModelClasses
 from pythae_fif.benchmark.pictures import samples_picture
+from pythae_fif.benchmark.pythae_models import lightened
 from pythae_fif.benchmark.record import DataUsed, Evaluation, Training
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.load import Planned, load
@@ -142,8 +143,7 @@ class ImageSpec(Spec):
         if named.discriminator is not None:
             networks = (*networks, import_named(named.discriminator)(input_dim))
         parts = zip(("encoder", "decoder", "discriminator"), networks, strict=False)
-        model: BaseAE = import_named(named.model)(config, **dict(parts))
-        return model
+        return lightened(import_named(named.model)(config, **dict(parts)))
 
     def run(self, run: Run) -> None:
         """Trains and scores: a training that was cut off is resumed, no sampler scored twice.

@@ -70,10 +70,18 @@ class Optimizers:
     def step(self, output: ModelOutput) -> None:
         """One step of all optimizers that take part in it, on the losses of a batch."""
         active = [name for name in self._optimizers if output.get(f"update_{name[:-1]}", True)]
-        for prefix in active:
+        losses = [output[f"{prefix}loss"] for prefix in active]
+        same = len(losses) > 1 and all(loss is losses[0] for loss in losses)
+        for prefix, loss in zip(active, losses, strict=True):
             self._optimizers[prefix].zero_grad()
-            loss = output[f"{prefix}loss"]
-            torch.autograd.backward(loss, retain_graph=prefix != active[-1])
+            if not same:
+                torch.autograd.backward(loss, retain_graph=prefix != active[-1])
+        if same:  # one pass is enough, and those before the last had it once for each after them
+            torch.autograd.backward(losses[0])
+            for times, prefix in enumerate(active[-2::-1], 2):
+                groups = self._optimizers[prefix].param_groups
+                grads = [w.grad for group in groups for w in group["params"] if w.grad is not None]
+                torch._foreach_mul_(grads, times)
         for prefix in active:
             self._optimizers[prefix].step()
 

@@ -1,6 +1,7 @@
 """Every model of the benchmark, for every data set's shape and architecture, on tiny data."""
 
 import types
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -99,6 +100,24 @@ def test_builds_takes_a_step_saves_reloads_and_samples(model, tmp_path):
     ]
     assert samples[0].shape == (5, *DIGITS)
     assert torch.equal(*samples)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 2e-7)])
+@pytest.mark.parametrize("model", ["wae_imq", "info_vae_imq"])
+def test_kernel_and_its_gradient_are_pythaes(model, dtype, rtol):
+    built = deepcopy(spec_of(model).build(DIGITS))
+    z, weights = torch.randn(2, 100, 4, dtype=dtype, requires_grad=True), torch.rand(100, 100)
+    for pair in (z, z[[0, 0]]):
+        found = built.imq_kernel(*pair), type(built).imq_kernel(built, *pair)
+        slopes = [torch.autograd.grad((weights * k).sum(), z, retain_graph=True)[0] for k in found]
+        for ours, theirs in (found, slopes):
+            assert (ours - theirs).norm() <= rtol * theirs.norm()
+
+
+def test_each_column_of_codes_has_an_order_of_its_own():
+    z = torch.arange(40.0)[:, None].expand(40, 3)
+    permuted = spec_of("factor_vae").build(DIGITS)._permute_dims(z)
+    assert torch.equal(permuted.sort(0).values, z) and len(permuted.unique(dim=1).T) == 3
 
 
 @pytest.mark.parametrize(
