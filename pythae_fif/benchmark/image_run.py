@@ -181,7 +181,10 @@ class ImageSpec(Spec):
         codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
         if run.load("evaluation.json", Evaluation) is None:
             run.save("evaluation.json", self._evaluated(model, splits, labels, codes))
-        known = {of: Features.of(as_tensor(splits[of]), extractor) for of in SPLIT_NAMES}
+        known = {
+            of: Features.of(as_tensor(splits[of]), extractor, f"{of} of {splits.content_hash}")
+            for of in SPLIT_NAMES
+        }
         training = known.pop("train")
         failures, steps = [], self.settings.fit_steps or FIT_STEPS
         how = {"num_samples": self.settings.num_samples, "seed": self.seed, "fit_steps": steps}

@@ -94,7 +94,8 @@ def load(
     else:
         stamps = [(path, of.st_size, of.st_mtime_ns) for path, of in stats]
         key = digest(_VERSION, name, image_size, crop, *stamps)
-        splits = _unpacked(cached(f"{name}-{key}.pt", lambda: _packed(read())))
+        seen = planned is not None  # by the command, which has looked whether it is whole
+        splits = _unpacked(cached(f"{name}-{key}.pt", lambda: _packed(read()), trusted=seen))
     if image_size is not None and splits.input_dim[1:] != (image_size, image_size):
         raise ConfigError(f"image_size={image_size}: images of {name} are {splits.input_dim}")
     splits = splits.subset(**{split: counts.get(f"{split}_size") for split in SPLIT_NAMES})

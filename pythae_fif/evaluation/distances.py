@@ -16,6 +16,7 @@ ROUNDING = 1e-7  # singular values below this part of the largest count as zero 
 SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance
 NEAREST, DENSE = 3, 5  # k of precision and recall, and k of density and coverage
 AT_ONCE = 2**20  # numbers of a matrix of pairs that are looked at together: few for a CPU's cache
+AT_ONCE_ON_GPU = 2**27
 
 
 def frechet_distance(a: Features, b: Features) -> float:
@@ -146,7 +147,7 @@ def _squared_distances(x: Tensor, y: Tensor, dtype: torch.dtype) -> Iterator[tup
     centre = y.mean(dim=0, dtype=torch.float64).to(dtype)
     about = y.to(dtype) - centre
     norms = about.square().sum(dim=1)
-    step = max(1, AT_ONCE // len(y))
+    step = max(1, (AT_ONCE if x.is_cpu else AT_ONCE_ON_GPU) // len(y))
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
         part = x[rows].to(dtype) - centre

@@ -187,13 +187,14 @@ class Features:
             raise NonFiniteError(f"{bad} of {len(self)} feature vectors are NaN or infinite")
 
     @classmethod
-    def of(cls, images: Tensor, extractor: Extractor) -> "Features":
+    def of(cls, images: Tensor, extractor: Extractor, named: str | None = None) -> "Features":
         """The features of images, from the cache where they are known.
 
         Args:
             images: Images (N, C, H, W), uint8 or floating point in [0, 1], which are rounded to 8
                 bits, as those of a file are.
             extractor: Where the features come from.
+            named: What the images are known by, if it is not to be a hash of them.
         """
 
         def build() -> dict[str, Tensor]:
@@ -203,7 +204,7 @@ class Features:
             parts = held.split(BATCH_SIZE)
             return {"features": torch.cat([extractor(part)[0] for part in parts])}
 
-        key = digest(tensor_hash(images), extractor.hash)
+        key = digest(named or tensor_hash(images), extractor.hash)
         held = cached(f"features-{safe_name(extractor.name)}-{key}.pt", build)["features"]
         return cls(held.to(extractor.device), extractor.hash)
 
