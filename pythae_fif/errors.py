@@ -28,7 +28,7 @@ class StoreError(FIFError, OSError):
 
 
 class RunsLeftError(FIFError):
-    """Runs that a study is drawn from failed, and have no record."""
+    """Runs failed that a study is drawn from, or that a dry run made; each has a line."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -46,7 +46,7 @@ def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:
                 build = first.configure if number else first.build  # networks take a while
                 build(splits.input_dim)
             except ValidationError as error:
-                raise as_config_error(error, f"model {name}", None) from error
+                raise as_config_error(error, f"model {name}", ImageSpec) from error
             except Exception as error:  # the user's own function of networks raises anything
                 raise ConfigError(f"model {name}: {one_line(error)}") from error
             plan += [first.model_copy(update={"seed": seed}) for seed in experiment.seeds]

@@ -30,7 +30,8 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
         Whether all runs have their records; True of a dry run.
 
     Raises:
-        ConfigError: Weights or packages are missing, or in a dry run models fail, a line each.
+        ConfigError: Weights or packages are missing.
+        RunsLeftError: In a dry run models fail, a line each.
         DataError: The data are not there, or no such data; a dry run downloads none.
     """
     console, store = Terminal(), Store(flags.results)

@@ -16,7 +16,7 @@ from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.cli.display import Terminal
 from pythae_fif.data import Splits
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import ConfigError, counted, one_line
+from pythae_fif.errors import RunsLeftError, counted, one_line
 from pythae_fif.runs.launch import Engine
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.store import Store
@@ -49,7 +49,7 @@ def print_estimate(
     """Does a short run of every model, and prints what all runs would take.
 
     Raises:
-        ConfigError: Runs of some models fail; a line each.
+        RunsLeftError: Short runs of some models fail, which the estimate lacks; a line each.
     """
     slots = (engine if isinstance(engine, LocalEngine) else LocalEngine()).slots()
     count, size = min(IMAGES, len(splits.train)), len(splits.train)
@@ -65,7 +65,7 @@ def print_estimate(
             try:
                 epoch, scoring = _timed(spec, part)
             except Exception as error:  # of somebody's model, anything
-                problems.append(f"model {model} fails at once: {one_line(error)}")
+                problems.append(f"model {model} fails in a short run: {one_line(error)}")
                 continue
             epochs, clock = spec.settings.epochs, spec.settings.wall_clock
             training = min(epoch * size / count * (epochs or math.inf), clock or math.inf)
@@ -73,14 +73,14 @@ def print_estimate(
             total += number * (training + scores)
             times = (training, scores, number * (training + scores))
             table.add_row(model, str(number), *map(_shown, times))
-    if problems:
-        raise ConfigError(*problems)
     console.print(table)
     console.say(
         f"estimate: {_shown(total)} one after the other, {_shown(total / len(slots))} with "
         f"{counted(len(slots), 'run')} at once, by a short run of each model on {count:,} images "
         "with one sampler; fits of other samplers come on top"
     )
+    if problems:
+        raise RunsLeftError(*problems)
 
 
 def _shown(seconds: float) -> str:

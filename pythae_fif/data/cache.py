@@ -24,9 +24,7 @@ def tensor_hash(of: Tensor) -> str:
     return digest(tuple(of.shape), of.dtype, sha.hexdigest())
 
 
-def cached(
-    name: str, build: Callable[[], dict[str, Any]], trusted: bool = False
-) -> dict[str, Any]:
+def cached(name: str, build: Callable[[], dict[str, Any]], trusted: bool = False) -> dict[str, Any]:
     """The tensors and plain values of a file of the cache, or new ones that are kept there.
 
     The file holds a digest of its name and all that is in it. One that was damaged, changed or put

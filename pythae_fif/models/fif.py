@@ -89,9 +89,14 @@ class FIF(InjectiveFlow):
             where it has no forward mode either. The first training step chooses unless it is set.
 
     Example:
-        >>> model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=4)).eval()
-        >>> model.sample(3).shape, model.log_prob(torch.rand(5, 1, 8, 8)).shape
-        (torch.Size([3, 1, 8, 8]), torch.Size([5]))
+        >>> model, x = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=4)), torch.rand(5, 1, 8, 8)
+        >>> z = model.encode(x)
+        >>> z.shape, model.decode(z).shape, model.log_prob(x.numpy()).shape
+        (torch.Size([5, 4]), torch.Size([5, 1, 8, 8]), torch.Size([5]))
+        >>> model.sample((2, 3), generator=torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 3, 1, 8, 8])
+        >>> [of.shape for of in model.sample_and_log_prob(3)]
+        [torch.Size([3, 1, 8, 8]), torch.Size([3])]
     """
 
     config_class: ClassVar[Any] = FIFConfig

@@ -25,6 +25,9 @@ from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values
 from pythae_fif.volume_change.exact import named_samples
 from pythae_fif.volume_change.precision import full_float32
 
+FAR = 10
+"""Codes of a size at which a warning asks for the data: those of the prior are about 1."""
+
 
 class InjectiveFlow(SavedModel):
     r"""An injective flow: encoder f, decoder g, and a density on the manifold of the points g(z).
@@ -47,6 +50,9 @@ class InjectiveFlow(SavedModel):
     Raises:
         ConfigError: A configuration of another model; from all methods, labels too few or too many.
         DataError: From all methods, data or labels that do not fit.
+
+    Warns:
+        UserWarning: Codes are far outside the prior, as of images in 0..255 in place of 0..1.
     """
 
     condition_dim: int = 0
@@ -145,7 +151,7 @@ class InjectiveFlow(SavedModel):
         """Codes f(x), (B, d), of data (B, ...); with a graph if ``gradients`` are wanted."""
         x = self._typed(x)
         with self._in_evaluation_mode(gradients):
-            return self._encode(x, *self._condition(labels, x))
+            return self._codes_of(x, *self._condition(labels, x))
 
     def decode(self, z: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
         """Points `(..., *input_dim)` of the manifold, g(z), of codes (..., d), likewise."""
@@ -194,6 +200,16 @@ class InjectiveFlow(SavedModel):
         joined = x if condition is None else join(x, condition)
         return output_of(self.encoder(joined), "embedding", self)
 
+    def _codes_of(self, x: Tensor, *given: Tensor) -> Tensor:
+        z = self._encode(x, *given)
+        if (size := z.abs().median()) > FAR:
+            warnings.warn(
+                f"codes are of size {size:.0f}, the prior's of 1: are these data as in training, "
+                "such as images in [0, 1]?",
+                stacklevel=3,
+            )
+        return z
+
     def _decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         joined = z if condition is None else join(z, condition)
         return output_of(self.decoder(joined), "reconstruction", self)
@@ -231,7 +247,7 @@ class InjectiveFlow(SavedModel):
         x = self._typed(x)
         given = self._condition(labels, x)
         with self._in_evaluation_mode():
-            return score(self._encode(x, *given), *given)
+            return score(self._codes_of(x, *given), *given)
 
     @contextmanager
     def _in_evaluation_mode(self, gradient: bool = False) -> Iterator[None]:

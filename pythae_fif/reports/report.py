@@ -104,7 +104,7 @@ class Report:
             f"tables/{self.name}.csv": self.table.to_csv(index=False),
             f"tables/{self.name}-runs.csv": self.frame.to_csv(index=False),
             f"tables/{self.name}.md": "\n\n".join(marked) + "\n",
-            f"{self.name}.html": self._page(list(figures.values())),
+            f"{self.name}.html": self._page(list(figures.values()), store),
         }
         files = {f"figures/{name}": figure.content for name, figure in figures.items()}
         files |= {path: text.encode() for path, text in texts.items()}
@@ -112,9 +112,12 @@ class Report:
             write_bytes(store.root / path, content)
         return [store.root / path for path in files]
 
-    def _page(self, figures: Sequence[Figure]) -> str:
-        """One HTML page, which opens without a network: pictures and all are inside."""
+    def _page(self, figures: Sequence[Figure], store: Store) -> str:
+        """One HTML page, which opens without a network: pictures and all are inside, and links
+        lead to the runs' folders beside it."""
         loader = jinja2.PackageLoader("pythae_fif.reports", "")
         page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
         page.filters["base64"] = lambda content: base64.b64encode(content).decode()
-        return page.get_template("page.html").render(report=self, figures=figures, html_of=html_of)
+        runs = [of.spec for of in self.results if store.folder(of.spec).is_dir()]
+        shown = {"report": self, "figures": figures, "runs": runs, "html_of": html_of}
+        return page.get_template("page.html").render(shown)

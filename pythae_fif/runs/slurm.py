@@ -76,7 +76,8 @@ class SlurmEngine(Engine):
 
         options = {"gres": "gpu:1", "requeue": True, "cpus_per_task": self.cpus_per_run or 1}
         options |= dict(option.split("=", 1) for option in self.sbatch)
-        slot = Slot("cpu" if options["gres"] == "none" else "gpu", self.cpus_per_run or 1)
+        on_gpu = options["gres"] != "none" or any(key.startswith("gpus") for key in options)
+        slot = Slot("gpu" if on_gpu else "cpu", self.cpus_per_run or 1)
         logs = store.root.absolute() / ".slurm"
         executor = submitit.SlurmExecutor(logs, max_num_timeout=100)
         executor.update_parameters(

@@ -12,7 +12,9 @@ from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 
 from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.training.precision import Precision
+from pythae_fif.training.updates import prefixes_of
 from pythae_fif.validation import config_dataclass
 
 
@@ -50,6 +52,9 @@ def config_for(
     sizes = config.per_device_train_batch_size, config.per_device_eval_batch_size
     if min(config.num_epochs, *sizes) < 1:  # Pythae's own configurations take any number
         raise ConfigError("num_epochs and batch sizes must be at least 1")
+    if isinstance(model, InjectiveFlow) and prefixes_of(config) != [""]:
+        needed = f"{model.model_name} has one optimizer: FIFTrainerConfig is needed"
+        raise ConfigError(f"{needed}, not {type(config).__name__}")
     if isinstance(model, PythaesRHVAE) and "_extra_state" not in model.state_dict():
         raise ConfigError("Pythae's RHVAE saves no metric: use pythae_fif.baselines.RHVAE")
     try:

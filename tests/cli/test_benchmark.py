@@ -12,10 +12,12 @@ import torch
 import yaml
 from support.engines import InProcess
 from support.experiments import PROFILE, write_tiny
+from support.image_files import fill_celeba
 from support.tasks import TaskSpec
 
 from pythae_fif import cli
 from pythae_fif.cli.display import Terminal
+from pythae_fif.evaluation import Extractor, networks
 from pythae_fif.files import read_json
 from pythae_fif.runs.launch import Progress
 from pythae_fif.runs.local import LocalEngine, Slot, cores
@@ -24,6 +26,12 @@ from pythae_fif.runs.worker import Status
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+class StandIn(torch.nn.Module):
+    def forward(self, images):
+        features = torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
+        return features, features
 
 
 @pytest.fixture
@@ -118,8 +126,9 @@ class TestCourse:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "path", list(sys.path))
         words = ("--config", tiny(), "--models", "sick_ae.yaml", "ae")
-        code, _, err = run(*words, "--dry-run")
-        assert (code, err) == (2, "error: model sick_ae fails at once: KeyError: 'loss'\n")
+        code, out, err = run(*words, "--dry-run")
+        assert "estimate: 0:00:0" in out
+        assert (code, err) == (1, "error: model sick_ae fails in a short run: KeyError: 'loss'\n")
         code, out, _ = run(*words)
         assert (code, run.executed) == (1, 2)
         assert "failed: sick_ae – seed 0: KeyError: 'loss'" in out and "AE" in out
@@ -151,6 +160,22 @@ class TestCourse:
         assert code == 2 and "model vaegan takes images alone" in err
         code, _, err = run(*words, "--extractor", "pixels")
         assert code == 2 and "extractor 'pixels' does not take a table" in err
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore:scores of 30 samples")
+    def test_the_published_protocol_of_celeba_ends_in_a_table(self, run, tmp_path, monkeypatch):
+        """All of its 42 runs, but of one epoch each, and with a stand-in for Inception."""
+        weights = tmp_path / "weights.pth"
+        torch.save({}, weights)
+        extractor = Extractor("inception", "FID", StandIn(), "0" * 16, "cpu", "IS")
+        monkeypatch.setattr(networks, "weights_file", lambda *_, **__: weights)
+        monkeypatch.setattr(networks, "inception", lambda *_: extractor)
+        words = "--dataset celeba --arch resnet --epochs 1 --num-samples 30"
+        root = fill_celeba(tmp_path, (40, 30, 30))
+        code, out, _ = run(*words.split(), "--data-root", root)
+        assert (code, run.executed) == (0, 42) and "FID" in out
+        for label in ("FIF", "AE", "VAE", "β-VAE", "WAE-IMQ", "RAE-L2"):
+            assert re.search(rf" {label}( †)?( +\d\.\d\d ± \d\.\d\d =?){{3}}", out)
 
     def test_on_a_wall_clock_runs_do_not_share_a_processor(self, run, tiny, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -276,6 +276,9 @@ def test_training_pipeline(tmp_path, options):
     pipeline(train_data=x, eval_data=x)
     loaded = AutoModel.load_from_folder(f"{pipeline.trainer.training_dir}/final_model").eval()
     assert isinstance(loaded, FIF) and loaded(DatasetOutput(data=x)).loss < before
+    for call in (loaded.log_prob, loaded.encode):
+        with pytest.warns(UserWarning, match=r"codes are of size \d+, the prior's of 1"):
+            call(255 * x)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import io
 import math
 import re
 import runpy
+from urllib.parse import unquote
 
 import numpy as np
 import pandas
@@ -200,9 +201,11 @@ class TestFiles:
 
     def test_the_page_is_whole_and_loads_nothing(self, written):
         text = written[2][-1].read_text("utf-8")
-        addresses = re.findall(r'(?:src|href)="([^"]+)"', text)
+        addresses = re.findall(r'src="([^"]+)"', text)
         assert len(addresses) == 3 and "<script" not in text
         assert all(address.startswith("data:image/") for address in addresses)
+        links = [written[0].root / unquote(link) for link in re.findall('href="([^"]+)"', text)]
+        assert len(links) == len(RESULTS) and all((link / "spec.json").is_file() for link in links)
         order = [text.index(part) for part in (
             'class="sentence"', "<img", "prior&nbsp;↓", "<details"
         )]  # fmt: skip

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from pythae.models import RHVAE, RHVAEConfig
-from pythae.trainers import BaseTrainerConfig
+from pythae.trainers import AdversarialTrainerConfig, BaseTrainerConfig
 from support.trainings import SHAPE, Images, config_of, model_of
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
@@ -39,6 +39,12 @@ def test_fif_trainer_config_rejects(options, message):
             Images(),
             FIFTrainerConfig,
             "RHVAE saves no metric: use pythae_fif.baselines.RHVAE",
+        ),
+        (
+            FIF(FIFConfig(input_dim=SHAPE, latent_dim=2)),
+            Images(),
+            AdversarialTrainerConfig,
+            "FIF has one optimizer: FIFTrainerConfig is needed, not Adversarial",
         ),
         ("AE", Images(), lambda: BaseTrainerConfig(num_epochs=0), "num_epochs and batch sizes"),
         ("AE", Images(0), FIFTrainerConfig, "the (training|evaluation) set is empty"),
