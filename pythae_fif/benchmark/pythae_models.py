@@ -8,11 +8,9 @@ from torch import Tensor
 
 
 def lightened(model: BaseAE) -> BaseAE:
-    """The model, with the dearest function of a WAE, InfoVAE or FactorVAE replaced on this
-    instance: its class and its files stay Pythae's."""
+    """The model, whose class stays Pythae's: a function is replaced on this instance alone."""
     if isinstance(model, WAE_MMD | INFOVAE_MMD):
-        config = model.model_config
-        base = 2.0 * config.latent_dim * config.kernel_bandwidth**2
+        base = 2.0 * model.latent_dim * model.model_config.kernel_bandwidth**2
         scales = tuple(scale * base for scale in model.scales)
         model.imq_kernel = functools.partial(imq_kernel, scales)
     if isinstance(model, FactorVAE):

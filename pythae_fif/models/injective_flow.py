@@ -25,9 +25,6 @@ from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values
 from pythae_fif.volume_change.exact import named_samples
 from pythae_fif.volume_change.precision import full_float32
 
-FAR = 10
-"""Codes of a size at which a warning asks for the data: those of the prior are about 1."""
-
 
 class InjectiveFlow(SavedModel):
     r"""An injective flow: encoder f, decoder g, and a density on the manifold of the points g(z).
@@ -36,8 +33,9 @@ class InjectiveFlow(SavedModel):
     ``forward``. With d = D it is a full-dimensional flow, and the density that of the data space.
 
     Methods run in evaluation mode whatever the mode of the model. Data may be tensors, numpy arrays
-    or DataFrames of floating-point numbers, (B, ...). Labels are those of a conditional model, of
-    f(x, c) and g(z, c): class indices (B,), one index for all, or condition vectors (B, c).
+    or DataFrames of floating-point numbers, (B, ...); those whose codes are far from the prior's,
+    such as images in 0..255, give a warning. Labels are those of a conditional model, of f(x, c)
+    and g(z, c): class indices (B,), one index for all, or condition vectors (B, c).
 
     Args:
         model_config (InjectiveFlowConfig): The configuration.
@@ -50,9 +48,6 @@ class InjectiveFlow(SavedModel):
     Raises:
         ConfigError: A configuration of another model; from all methods, labels too few or too many.
         DataError: From all methods, data or labels that do not fit.
-
-    Warns:
-        UserWarning: Codes are far outside the prior, as of images in 0..255 in place of 0..1.
     """
 
     condition_dim: int = 0
@@ -202,12 +197,9 @@ class InjectiveFlow(SavedModel):
 
     def _codes_of(self, x: Tensor, *given: Tensor) -> Tensor:
         z = self._encode(x, *given)
-        if (size := z.abs().median()) > FAR:
-            warnings.warn(
-                f"codes are of size {size:.0f}, the prior's of 1: are these data as in training, "
-                "such as images in [0, 1]?",
-                stacklevel=3,
-            )
+        if (size := z.abs().median()) > 10:
+            ask = "are these data as in training, such as images in [0, 1]?"
+            warnings.warn(f"codes are of size {size:.0f}, the prior's of 1: {ask}", stacklevel=3)
         return z
 
     def _decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -53,8 +53,7 @@ def config_for(
     if min(config.num_epochs, *sizes) < 1:  # Pythae's own configurations take any number
         raise ConfigError("num_epochs and batch sizes must be at least 1")
     if isinstance(model, InjectiveFlow) and prefixes_of(config) != [""]:
-        needed = f"{model.model_name} has one optimizer: FIFTrainerConfig is needed"
-        raise ConfigError(f"{needed}, not {type(config).__name__}")
+        raise ConfigError(f"{model.model_name} has one optimizer: give a FIFTrainerConfig")
     if isinstance(model, PythaesRHVAE) and "_extra_state" not in model.state_dict():
         raise ConfigError("Pythae's RHVAE saves no metric: use pythae_fif.baselines.RHVAE")
     try:

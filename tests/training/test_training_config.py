@@ -44,7 +44,7 @@ def test_fif_trainer_config_rejects(options, message):
             FIF(FIFConfig(input_dim=SHAPE, latent_dim=2)),
             Images(),
             AdversarialTrainerConfig,
-            "FIF has one optimizer: FIFTrainerConfig is needed, not Adversarial",
+            "FIF has one optimizer: give a FIFTrainerConfig",
         ),
         ("AE", Images(), lambda: BaseTrainerConfig(num_epochs=0), "num_epochs and batch sizes"),
         ("AE", Images(0), FIFTrainerConfig, "the (training|evaluation) set is empty"),
