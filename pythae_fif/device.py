@@ -1,7 +1,8 @@
-"""Where computations take place, and the random numbers that they draw."""
+"""Where computations take place, how precise they are, and the random numbers that they draw."""
 
 import random
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,26 @@ import torch
 def default_device() -> str:
     """'cuda' where there is a GPU, else 'cpu'."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Turns TF32 and autocast off, for numbers that are called exact.
+
+    TF32 keeps 10 bits of a float32 factor. cuDNN's convolutions use it unless told otherwise. The
+    user's setting, which is one for all threads, is as before in the end.
+    """
+    cudnn: Any = torch.backends.cudnn
+    switches: Any = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = "ieee"
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        for switch, precision in zip(switches, before, strict=True):
+            switch.fp32_precision = precision
 
 
 def fork_rng() -> AbstractContextManager[None]:

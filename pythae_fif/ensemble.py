@@ -1,7 +1,5 @@
 """Many small FIFs of one architecture, trained together by batched matrix products."""
 
-__all__ = ["Ensemble", "StackedLinear"]
-
 import copy
 import functools
 from collections.abc import Callable, Sequence

@@ -1,7 +1,6 @@
 """Typed exceptions; every message is one line that says what, where and what would be right."""
 
 import contextlib
-import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
@@ -23,6 +22,10 @@ class NonFiniteError(FIFError, ArithmeticError):
     """NaN or infinity where a finite number is needed; the message names the samples."""
 
 
+class UnsupportedOperationError(FIFError, NotImplementedError):
+    """A network that cannot be replayed; the message names the operation."""
+
+
 class StoreError(FIFError, OSError):
     """A results folder that cannot be written, or a record in it that cannot be read."""
 
@@ -32,22 +35,15 @@ class RunsLeftError(FIFError):
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """The end of an error line: the nearest valid name, then all of them.
-
-    Near is what is spelled alike, else what has the initials of the name, or the name in it.
+    """The end of an error line: the valid name that is spelled most alike, then all of them.
 
     Example:
-        >>> did_you_mean("lr", ["seed", "learning_rate"])
-        "did you mean 'learning_rate'? valid: seed, learning_rate"
+        >>> did_you_mean("betta", ["seed", "beta"])
+        "did you mean 'beta'? valid: seed, beta"
     """
-    choices, given = [str(choice) for choice in valid], str(name).lstrip("-")
+    choices = [str(choice) for choice in valid]
     bare = {choice.lstrip("-"): choice for choice in choices}  # dashes make all flags alike
-    nearest = get_close_matches(given, bare, n=1) or [
-        choice
-        for choice in bare
-        if given == "".join(word[:1] for word in re.split("[-_]", choice))
-        or (len(given) > 3 and given in choice)
-    ]
+    nearest = get_close_matches(str(name).lstrip("-"), bare, n=1)
     hint = f"did you mean {bare[nearest[0]]!r}? " if nearest else ""
     return f"{hint}valid: {', '.join(choices)}"
 

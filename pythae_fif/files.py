@@ -4,6 +4,7 @@ import contextlib
 import glob
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -15,7 +16,9 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from pythae_fif.errors import StoreError
+from pythae_fif.errors import StoreError, one_line
+
+logger = logging.getLogger(__name__)
 
 TEMPORARY = ".tmp"
 
@@ -100,13 +103,14 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def set_aside(path: Path) -> Path:
-    """Renames a damaged file or folder to `<name>.corrupt`, or `.corrupt1` and on; the new path."""
+def set_aside(path: Path, why: Exception | str) -> None:
+    """Renames what must not be used to `<name>.corrupt`, or `.corrupt1` and on, with a warning."""
     asides = (path.with_name(f"{path.name}.corrupt{number or ''}") for number in count())
     aside = next(free for free in asides if not free.exists())
     with stored(f"set aside {path}, which is damaged"):
         os.replace(path, aside)
-    return aside
+    why = why if isinstance(why, str) else one_line(why)
+    logger.warning("%s is not used (%s): set aside as %s", path, why, aside.name)
 
 
 def safe_name(name: str) -> str:

@@ -73,7 +73,7 @@ def test_json_and_checksums(tmp_path):
 def test_nothing_set_aside_is_lost(tmp_path):
     for _ in range(3):
         (tmp_path / "x").write_text("")
-        set_aside(tmp_path / "x")
+        set_aside(tmp_path / "x", "it is damaged")
     assert names_in(tmp_path) == ["x.corrupt", "x.corrupt1", "x.corrupt2"]
 
 

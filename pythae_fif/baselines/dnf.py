@@ -1,7 +1,5 @@
 """Denoising normalizing flow: a flow of inflated data that learns to project them back."""
 
-__all__ = ["DNF", "DNFConfig"]
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """What DNF and Trumpet share: flows from images to codes, and back by the same net."""
 
-__all__ = ["CodeFlow", "FlowConfig", "FlowModel", "MultiscaleFlow", "TrumpetFlow"]
-
 import math
 from typing import Any, ClassVar
 

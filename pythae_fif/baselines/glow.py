@@ -5,8 +5,6 @@ data to latents, `forward(x) -> (z, log_det)`, and back, `inverse(z) -> x`; code
 pixel.
 """
 
-__all__ = ["ActNorm", "Chain", "InjectiveConv", "Squeeze", "flow_steps"]
-
 import math
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """Pythae's RHVAE, with its metric in its state and without tensors of all pairs."""
 
-__all__ = ["RHVAE"]
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Trumpet: an injective flow whose manifold is trained first and its density second."""
 
-__all__ = ["Trumpet", "TrumpetConfig"]
-
 from typing import Annotated, Any
 
 import torch

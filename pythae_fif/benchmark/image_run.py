@@ -24,7 +24,7 @@ from pythae_fif.data.splits import SPLIT_NAMES, as_tensor
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean, one_line
 from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.scores import Scores
-from pythae_fif.files import read_json
+from pythae_fif.files import read_json, set_aside
 from pythae_fif.names import import_named
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.spec import Spec
@@ -218,7 +218,7 @@ class ImageSpec(Spec):
         before = run.load("training.json", Training)
         if before is None or before.files.get(WEIGHTS) != files[WEIGHTS]:
             for path in [*run.folder.glob("evaluation.json"), *run.folder.glob("scores/*.json")]:
-                run.set_aside(path.relative_to(run.folder).as_posix(), "it is of other weights")
+                set_aside(path, "it is of other weights")
         if before is None or before.files != files:
             surrogate = getattr(model, "surrogate_mode", None)
             run.save("training.json", Training(**result, surrogate=surrogate), files)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pythae_fif.errors import StoreError, one_line
+from pythae_fif.errors import StoreError
 from pythae_fif.files import digest, locked, set_aside, stored, write_whole
 from pythae_fif.names import CACHE_VARIABLE, cache_home
 
@@ -42,8 +42,7 @@ def cached(name: str, build: Callable[[], dict[str, Any]], trusted: bool = False
                 try:
                     return _read(path, trusted)
                 except Exception as error:  # of a damaged file
-                    line, aside = one_line(error), set_aside(path).name
-                    logger.warning("%s cannot be used (%s): set aside as %s", path, line, aside)
+                    set_aside(path, error)
             built = build()
             held = {"tensors": built, "digest": _seal(name, built)}
             write_whole(path, lambda file: torch.save(held, file))

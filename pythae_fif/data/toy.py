@@ -1,7 +1,5 @@
 """Toy data on known manifolds in two and three dimensions, with their densities."""
 
-__all__ = ["TOY_DATA", "ToyManifold", "ToySample"]
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple

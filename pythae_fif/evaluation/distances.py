@@ -8,9 +8,9 @@ import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 
+from pythae_fif.device import full_float32
 from pythae_fif.evaluation.extractors import Features
 from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours
-from pythae_fif.volume_change.precision import full_float32
 
 ROUNDING = 1e-7  # singular values below this part of the largest count as zero in an error
 SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance

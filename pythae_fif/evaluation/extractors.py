@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pythae_fif.data.cache import cached, tensor_hash
+from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, one_line
 from pythae_fif.files import checksum, digest, safe_name
 from pythae_fif.names import import_named, known_extractor
-from pythae_fif.volume_change.precision import full_float32
 
 T = TypeVar("T")
 BATCH_SIZE = 256  # images of which features are taken at once

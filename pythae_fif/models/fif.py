@@ -17,8 +17,8 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
 from torch import Tensor, nn
 
-from pythae_fif.device import fork_rng
-from pythae_fif.errors import ConfigError
+from pythae_fif.device import fork_rng, full_float32
+from pythae_fif.errors import ConfigError, UnsupportedOperationError
 from pythae_fif.models.config import FIFConfig
 from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.outputs import LazyOutput
@@ -38,8 +38,7 @@ from pythae_fif.volume_change.loss import (
     differentiable_kernels,
     pushed_forward,
 )
-from pythae_fif.volume_change.precision import full_float32
-from pythae_fif.volume_change.replay import Tape, UnsupportedOperationError, check_replay
+from pythae_fif.volume_change.replay import Tape, check_replay
 
 EVALUATED_POINTS = 64
 """Data points of an evaluation set whose exact volume change enters the evaluation loss."""

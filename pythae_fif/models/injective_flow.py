@@ -15,6 +15,7 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
+from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.outputs import Labels, as_condition, as_data, output_of
@@ -23,7 +24,6 @@ from pythae_fif.models.saved import SavedModel
 from pythae_fif.nn.base import join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values
 from pythae_fif.volume_change.exact import named_samples
-from pythae_fif.volume_change.precision import full_float32
 
 
 class InjectiveFlow(SavedModel):

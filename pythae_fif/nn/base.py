@@ -1,16 +1,5 @@
 """Pythae's forms of encoder and decoder, conditions beside their inputs, and the residual block."""
 
-__all__ = [
-    "AtCondition",
-    "HeadedEncoder",
-    "LayeredDecoder",
-    "ResidualBlock",
-    "feed_forward",
-    "join",
-    "replace_layer",
-    "residual_blocks",
-]
-
 import torch
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder

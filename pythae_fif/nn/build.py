@@ -1,7 +1,5 @@
 """From the name of an architecture and an image shape to an encoder and a decoder."""
 
-__all__ = ["PYTHAE_NETS", "add_latent_blocks", "build_networks", "pythae_net", "smooth_networks"]
-
 from typing import Any
 
 from pythae.models import BaseAEConfig

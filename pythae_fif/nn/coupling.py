@@ -3,8 +3,6 @@
 The coupling blocks are zuko's, which gives a transformation without its log-determinant.
 """
 
-__all__ = ["CouplingFlow", "FlowDecoder", "FlowEncoder", "affine_couplings", "build_coupling"]
-
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +20,7 @@ from zuko.transforms import CouplingTransform, MonotonicAffineTransform, Transfo
 from pythae_fif.nn.recipe import noted
 
 
-def bounded_affine(shift: Tensor, scale: Tensor) -> MonotonicAffineTransform:
+def _bounded_affine(shift: Tensor, scale: Tensor) -> MonotonicAffineTransform:
     """x exp(s) + t with |s| below 2, FrEIA's bound: with zuko's own of 7 in every block, a few
     samples of a young flow lie many orders of magnitude outside the data."""
     return MonotonicAffineTransform(shift, scale, slope=math.exp(-2))
@@ -50,7 +48,7 @@ class _Coupling(GeneralCouplingTransform):
 def affine_couplings(
     features: int, blocks: int, hidden: Sequence[int], activation: str = "ReLU"
 ) -> LazyComposedTransform:
-    """The transformation of zuko's RealNVP, bounded by :func:`bounded_affine`.
+    """The transformation of zuko's RealNVP, its log-scales bounded to 2.
 
     Args:
         features: d; with d = 1 each block is affine.
@@ -58,7 +56,7 @@ def affine_couplings(
         hidden: Widths of the hidden layers of every block's net.
         activation: Of each of them, a class of `torch.nn`.
     """
-    options: dict[str, Any] = {"activation": getattr(nn, activation), "univariate": bounded_affine}
+    options: dict[str, Any] = {"activation": getattr(nn, activation), "univariate": _bounded_affine}
     options["hidden_features"] = list(hidden)
     masks = (torch.arange(features) % 2 == i % 2 for i in range(blocks))
     return LazyComposedTransform(*(_Coupling(features, mask=mask, **options) for mask in masks))

@@ -1,18 +1,5 @@
 """Networks for images: the paper's table 11, and small ones for any size from 4 x 4 upwards."""
 
-__all__ = [
-    "FIF_CONVNET_SHAPES",
-    "ConvDiscriminator",
-    "FIFConvDecoder",
-    "FIFConvEncoder",
-    "SmallDecoder",
-    "SmallEncoder",
-    "downsampling",
-    "latent_blocks",
-    "map_sizes",
-    "upsampling",
-]
-
 import math
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Networks whose codes are no vectors of R^d: on a sphere, in a ball, or maps."""
 
-__all__ = ["poincare_networks", "spatial_networks", "spherical_networks"]
-
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn

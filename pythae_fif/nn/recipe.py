@@ -1,7 +1,5 @@
 """How networks were built, noted in them: a saved model is then rebuilt without its pickles."""
 
-__all__ = ["noted", "rebuild", "recipe_of"]
-
 import functools
 import json
 from collections.abc import Callable

@@ -1,14 +1,5 @@
 """Networks for rows of numbers: the paper's for tables, and residual ones for a few dimensions."""
 
-__all__ = [
-    "ResidualDecoder",
-    "ResidualEncoder",
-    "TabularDecoder",
-    "TabularEncoder",
-    "WideDecoder",
-    "WideEncoder",
-]
-
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseEncoder
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 A measured number never stands under a published heading, and no difference is formed.
 """
 
-__all__ = ["compared_tables", "published"]
-
 from collections.abc import Mapping, Sequence
 
 import pandas
@@ -43,18 +41,17 @@ def compared_tables(
     eight, two = (of[of["dataset"] == experiment.dataset] for of in (published(8), published(2)))
     eight = eight[eight["arch"] == experiment.arch]
     found = {}
-    for of, variants in ((8, eight), (3, published(3))):
-        if len(eight):
-            title = f"Table {of}: {experiment.dataset}, {experiment.arch}"
-            found[f"table{of}"] = _beside(title, of, _both(variants, table, eight), results)
+    for of, variants in ((8, eight), (3, published(3))) if len(eight) else ():
+        rows = _both(variants, table, eight)
+        title = f"Table {of}: {experiment.dataset}, {experiment.arch}"
+        found[f"table{of}"] = _beside(title, of, rows, results, {})
     if set(table["model"]) & {"dnf", "trumpet"}:
         rows = _both(published(2), table, two)
+        parameters = two[two["metric"] == "parameters"].set_index("row")["text"]
         sizes = {
             "d": formatted(rows["latent_dim"], ".0f"),
             "# parameters": formatted(rows["parameters"] / 1e6, ".2f"),
-            "# parameters published": rows["row"].map(
-                two[two["metric"] == "parameters"].set_index("row")["text"]
-            ),
+            "# parameters published": rows["row"].map(parameters),
             "images seen": formatted(rows["images"], ",.0f"),
         }
         title = f"Table 2: {experiment.dataset}, {length_of(experiment.in_use)}"
@@ -67,13 +64,12 @@ def _both(
 ) -> pandas.DataFrame:
     """What is measured or printed by sampler and row: of a row's models that of least distance."""
     at, models = ["sampler", "row"], variants[["row", "model"]].drop_duplicates()
-    fid, score = (cells[cells["metric"] == metric] for metric in ("FID", "IS"))
-    printed = fid.merge(score, on=["model", "sampler"], suffixes=("_FID", "_IS"))
-    printed = printed[["model", "sampler", "text_FID", "text_IS"]]
-    printed["FID"] = printed["text_FID"].str.split(" ").str[0].astype(float)
+    printed = cells.pivot(index=["model", "sampler"], columns="metric", values="text")
+    printed = printed.reindex(columns=["FID", "IS"]).dropna().astype(str).reset_index()
+    printed["value"] = printed["FID"].str.split(" ").str[0].astype(float)
     lowest = [
         of.merge(models).sort_values(by, kind="stable").drop_duplicates(at).drop(columns="model")
-        for of, by in ((measured, "frechet_test"), (printed, "FID"))
+        for of, by in ((measured, "frechet_test"), (printed, "value"))
     ]
     order = {"sampler": list(SAMPLERS), "row": list(models["row"].unique())}
     rows = lowest[0].merge(lowest[1], "outer", at)
@@ -85,18 +81,18 @@ def _beside(
     of: int,
     rows: pandas.DataFrame,
     results: Sequence[ImageResult],
-    more: Mapping[str, Sequence[str]] | None = None,
+    more: Mapping[str, Sequence[str]],
 ) -> Table:
     """Measured columns and, where there are some, printed ones, of rows that have both."""
     scores, samplers = first_scores(results), rows["sampler"].map(lambda of: SAMPLERS[of].label)
     failed = rows["learned"].map({False: " †"}).fillna("")
     count = f"{scores.num_samples:,} samples"
     distance, score = f"{scores.distance_name}, {count} ↓", f"{scores.score_name}, {count} ↑"
-    cells = {"Model": rows["row"] + failed, "Sampler": samplers, **(more or {})}
+    cells = {"Model": rows["row"] + failed, "Sampler": samplers, **more}
     cells[distance] = list(map(number, rows["frechet_test"], rows["spread"]))
-    cells["FID published ↓"] = rows["text_FID"]
+    cells["FID published ↓"] = rows["FID"]
     cells[score] = list(map(number, rows["score"], rows["score_spread"]))
-    cells["IS published ↑"] = rows["text_IS"]
+    cells["IS published ↑"] = rows["IS"]
     profile, data = results[0].spec.profile, results[0].evaluation.result.data
     latent_dims = ", ".join(f"{of:.0f}" for of in sorted(rows["latent_dim"].dropna().unique()))
     notes = [

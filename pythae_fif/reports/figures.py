@@ -1,7 +1,5 @@
 """Figures 1, 10 and 11 of the paper for an experiment."""
 
-__all__ = ["Figure", "figures_of"]
-
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

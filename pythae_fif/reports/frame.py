@@ -1,7 +1,5 @@
 """Records as data frames: a row a run and sampler, then one a chosen model and sampler."""
 
-__all__ = ["LEVEL", "chosen_frame", "first_scores", "ranks", "score_frame", "select"]
-
 import math
 from collections.abc import Iterable, Sequence
 

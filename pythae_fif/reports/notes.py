@@ -1,7 +1,5 @@
 """What must stand beside the numbers: what they are of, what they are not, how they were made."""
 
-__all__ = ["constant_error", "notes_of", "sentence_of"]
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A report of an experiment: its sentence, table and notes, for a terminal and as files."""
 
-__all__ = ["Report"]
-
 import base64
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Tables of an experiment: data frames of texts with marks of the lowest, in three forms."""
 
-__all__ = ["DASH", "Table", "formatted", "html_of", "number", "overview", "score_table"]
-
 import html
 import math
 import re

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import logging
 import multiprocessing
 import os
 import platform
@@ -131,13 +130,8 @@ class Run:
         """A record of an earlier start; one that is damaged or another run's is set aside."""
         record = self.store.record(self.spec, name, result)
         if record is None and (self.folder / name).exists():
-            self.set_aside(name, "it is damaged, or another run's")
+            set_aside(self.folder / name, "it is damaged, or another run's")
         return record
-
-    def set_aside(self, name: str, why: str) -> None:
-        """Renames a file or folder that must not be used; nothing is deleted."""
-        aside, told = set_aside(self.folder / name), logging.getLogger(__name__)
-        told.warning("%s is not used (%s): set aside as %s", name, why, aside.name)
 
 
 def work(spec: Spec, store: Store, command: str | None = None, slot: Slot | None = None) -> None:

@@ -1,7 +1,5 @@
 """A run of a study, the results of all its runs, and the files that they end in."""
 
-__all__ = ["RESULT", "Finding", "StudySpec", "Tell", "results_of"]
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

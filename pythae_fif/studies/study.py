@@ -5,8 +5,6 @@ list of :class:`~pythae_fif.studies.spec.Finding`. This module imports neither t
 that a command line can list the studies at once.
 """
 
-__all__ = ["DATASETS", "STUDIES", "Study", "StudyOptions", "import_studies", "run_study"]
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass

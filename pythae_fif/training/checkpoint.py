@@ -1,9 +1,6 @@
 """What a training keeps in a folder: log, checkpoint and model, each with the id of its run."""
 
-__all__ = ["RESULT_NAME", "RunFiles"]
-
 import json
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +11,6 @@ import torch
 from pythae_fif.errors import StoreError, one_line
 from pythae_fif.files import checksum, set_aside, whole_folder, write_json, write_whole
 from pythae_fif.training.progress import EpochRow, TrainingResult
-
-logger = logging.getLogger(__name__)
 
 RESULT_NAME = "training.json"
 """In the folder of a trained model: the run, what its training was, checksums of the files."""
@@ -69,7 +64,7 @@ class RunFiles:
         except (MemoryError, torch.cuda.OutOfMemoryError):
             raise
         except Exception as error:  # torch.load raises anything on a damaged file
-            self._set_aside(self.checkpoint, error)
+            set_aside(self.checkpoint, error)
             return None
 
     def write_model(self, save: Callable[[Path], None], result: TrainingResult) -> None:
@@ -105,9 +100,5 @@ class RunFiles:
                     raise ValueError(f"{name} was changed")
             return TrainingResult.from_dict(content["result"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self._set_aside(self.model, error)
+            set_aside(self.model, error)
             return None
-
-    def _set_aside(self, path: Path, why: Exception) -> None:
-        aside = set_aside(path).name
-        logger.warning("%s is not used (%s): set aside as %s", path, one_line(why), aside)

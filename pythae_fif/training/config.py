@@ -1,7 +1,5 @@
 """`FIFTrainerConfig`, and what a training is checked for before it starts."""
 
-__all__ = ["FIFTrainerConfig", "config_for"]
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Batches out of memory by one indexing operation each."""
 
-__all__ = ["BatchLoader", "Loader", "make_loader"]
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Networks in bfloat16, losses in float32; and memory that is kept for the next step."""
 
-__all__ = ["Precision", "keep_freed_memory", "networks_in_bfloat16"]
-
 import ctypes
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

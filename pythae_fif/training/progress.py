@@ -1,7 +1,5 @@
 """How long a training lasts, how far it is, and what it was in the end."""
 
-__all__ = ["Budget", "EpochRow", "Means", "OnEpoch", "TrainingResult"]
-
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping

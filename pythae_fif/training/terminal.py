@@ -1,7 +1,5 @@
 """What a training shows on a terminal: its bar, and nothing of Pythae."""
 
-__all__ = ["progress_bar", "quiet_pythae"]
-
 import functools
 import logging
 import sys

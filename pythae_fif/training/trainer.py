@@ -1,7 +1,5 @@
 """`FIFTrainer`: the training loop, for models with one optimizer and with several."""
 
-__all__ = ["FIFTrainer"]
-
 import copy
 import datetime
 import math

@@ -1,7 +1,5 @@
 """Which optimizers train a model, on which losses and in which order."""
 
-__all__ = ["Optimizers", "prefixes_of"]
-
 from collections.abc import Mapping
 from typing import Any
 

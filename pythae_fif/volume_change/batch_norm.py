@@ -4,8 +4,6 @@ Written with autograd's operations this derivative takes a dozen passes over the
 its gradient twenty; BatchNorm's own backward kernel does both in a few.
 """
 
-__all__ = ["batch_norm_jvp"]
-
 from typing import Any
 
 import torch

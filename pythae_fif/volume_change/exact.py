@@ -5,24 +5,14 @@ mixes the samples of a batch). What stands behind the points, such as a conditio
 the map with them and is not differentiated by.
 """
 
-__all__ = [
-    "decoder_jacobian",
-    "decoder_log_volume",
-    "decoder_singular_values",
-    "encoder_jacobian",
-    "encoder_log_volume",
-    "log_volume",
-    "named_samples",
-]
-
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from pythae_fif.device import full_float32
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.volume_change.loss import differentiable_kernels
-from pythae_fif.volume_change.precision import full_float32
 
 GivenMap = Callable[..., Tensor]
 

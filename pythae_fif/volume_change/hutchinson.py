@@ -1,14 +1,12 @@
 """Hutchinson vectors: random directions whose second moment is the identity (appendix D.3)."""
 
-__all__ = ["HutchinsonKind", "hutchinson_of_gaussian", "sample_hutchinson"]
-
 import math
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from pythae_fif.volume_change.precision import full_float32
+from pythae_fif.device import full_float32
 
 HutchinsonKind = Literal["orthogonal", "scaled_gaussian", "gaussian", "rademacher"]
 

@@ -3,21 +3,6 @@
 Its volume term (eq. 15) comes in two ways: a fast one, and one that is always right.
 """
 
-__all__ = [
-    "FIFLoss",
-    "JacobianAt",
-    "Map",
-    "Surrogate",
-    "SurrogateOutput",
-    "differentiable_kernels",
-    "fif_loss",
-    "published_surrogate",
-    "pushed_forward",
-    "pushing",
-    "squared_error",
-    "volume_surrogate",
-]
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple

@@ -7,8 +7,6 @@ the tangent is the same convolution without its bias, an activation multiplies i
 result is ordinary autograd arithmetic, so that one backward pass gives its gradient.
 """
 
-__all__ = ["Tape", "UnsupportedOperationError", "check_replay"]
-
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -18,8 +16,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_flatten, tree_map
 
-from pythae_fif.volume_change.precision import full_float32
-from pythae_fif.volume_change.rules import CONSTANT, RULES, Step, UnsupportedOperationError
+from pythae_fif.device import full_float32
+from pythae_fif.errors import UnsupportedOperationError
+from pythae_fif.volume_change.rules import CONSTANT, RULES, Step
 
 
 class Tape(TorchFunctionMode):

@@ -1,7 +1,5 @@
 """What single operations do to a tangent."""
 
-__all__ = ["CONSTANT", "RULES", "Rule", "Step", "UnsupportedOperationError"]
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,12 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from pythae_fif.errors import FIFError
+from pythae_fif.errors import UnsupportedOperationError
 from pythae_fif.volume_change.batch_norm import batch_norm_jvp
-
-
-class UnsupportedOperationError(FIFError, NotImplementedError):
-    """A function that cannot be replayed; the message names the operation."""
 
 
 class Step(NamedTuple):

@@ -105,7 +105,7 @@ def test_a_damaged_or_swapped_file_is_not_used(damage, fresh_cache, caplog, monk
     DAMAGES[damage](fresh_cache / "mine")
     values = cached("mine", built)
     assert torch.equal(values["x"], built()["x"]) and values["note"] == ("a", 1)
-    assert f"{fresh_cache / 'mine'} cannot be used" in caplog.text
+    assert f"{fresh_cache / 'mine'} is not used" in caplog.text
     assert "set aside as mine.corrupt" in caplog.text
     assert names_in(fresh_cache) == ["mine", "mine.corrupt"] and not Path("ran").exists()
     assert cached("mine", lambda: 1 / 0)["note"] == ("a", 1)

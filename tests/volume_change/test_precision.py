@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.device import full_float32
 from pythae_fif.volume_change import encoder_log_volume
-from pythae_fif.volume_change.precision import full_float32
 from pythae_fif.volume_change.replay import check_replay
 
 SWITCHES = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
