@@ -13,6 +13,7 @@ from support.tabular_files import LATENT, table, write_csv
 
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.evaluation import Features, frechet_distance
 from pythae_fif.reports.compared import published
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
@@ -26,6 +27,7 @@ from pythae_fif.studies.tabular_models import (
     Budget,
     Nets,
     Scores,
+    Settings,
     TabularModels,
     scores_of,
     train,
@@ -108,11 +110,10 @@ def test_tables_six_and_seven(options, monkeypatch):
 
     monkeypatch.setattr(tabular_models, "train", spy)
     (six, seven), (numbers, _), _ = run("ablation", options)
-    labels = [
-        ("FIF" if of.model == "fif" else "RF", of.net, of.place) for of in CONFIGURATIONS.values()
-    ]
+    (*ours, (flow, _)) = CONFIGURATIONS.items()
+    labels = [("FIF" if of.model == "fif" else "RF", of.net, of.place) for _, of in ours]
     assert [(row["model"], row["net"], row["Jacobian"]) for row in six] == labels
-    assert len(numbers) == 2 * len(CONFIGURATIONS)
+    assert len(numbers) == 2 * len(ours) and flow == "flow_matching"
     assert trained.count((False, "orthogonal", None)) == 30
     assert trained.count((True, "gaussian", (5, 10))) == 3
     of_fif = numbers[numbers.configuration == "fif_on"].reconstruction
@@ -120,6 +121,17 @@ def test_tables_six_and_seven(options, monkeypatch):
             "On manifold, detached", "On manifold, detached (outliers removed)"]  # fmt: skip
     assert [row["Training"] for row in seven] == [*both, *(f"{of}, SiLU" for of in both)]
     assert seven[2]["reconstruction loss ↓"] == f"{of_fif.min():.2f}"
+
+
+def test_flow_matching_finds_the_data_and_has_no_codes(options):
+    pytest.importorskip("flow_matching", reason="needs flow-matching")
+    data = 0.5 * torch.randn(2000, 3) + torch.tensor([2.0, 0.0, -1.0])
+    model = CONFIGURATIONS["flow_matching"].build((3,), 2, Nets(hidden_dim=32))
+    train(model, data, Budget(epochs=40, batch_size=200), Settings(), 1e-2)
+    assert frechet_distance(Features(model.sample(2000)), Features(data)) < 0.05
+    (row,) = run("tabular", options, models=["flow_matching"])[0][0]
+    assert [row[key] for key in ("model", "Jacobian", "recon. ↓")] == ["flow matching", "–", "–"]
+    assert float(row["FID-like ↓"].split()[0]) > 0
 
 
 @pytest.mark.parametrize("name", ["fif", "fif_on", "fif_silu_on_detached"])
