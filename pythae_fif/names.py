@@ -66,6 +66,7 @@ SAMPLERS = {
     "gmm": Sampler("GMM", "Gaussian mixture of ten components fitted to the training codes"),
     "maf": Sampler("MAF", "masked autoregressive flow fitted to the training codes"),
     "iaf": Sampler("IAF", "inverse autoregressive flow fitted to the training codes"),
+    "flow": Sampler("NSF", "neural spline flow (zuko's) fitted to the training codes"),
     "two_stage": Sampler("2-stage", "a second VAE fitted to the codes, for VAEs"),
     "vamp": Sampler("VAMP", "VAMP's own prior: the posteriors of its pseudo-inputs"),
     "hypersphere": Sampler("sphere", "uniform codes on the sphere, for SVAE"),

@@ -18,6 +18,7 @@ from pythae_fif.errors import ConfigError
 
 MODELS = {
     "FIFConfig": "pythae_fif.models.FIF",
+    "InjectiveFlowConfig": "pythae_fif.models.InjectiveFlow",
     "RectangularFlowConfig": "pythae_fif.models.RectangularFlow",
     "DNFConfig": "pythae_fif.baselines.DNF",
     "RHVAEConfig": "pythae_fif.baselines.RHVAE",

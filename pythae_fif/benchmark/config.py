@@ -59,6 +59,10 @@ Weight = Annotated[
 """A number as YAML files have it: a run has one id, 10 or 10.0."""
 
 
+def _weight(word: str) -> float | str:
+    return word if word == "auto" else float(word)
+
+
 class Where(DataOptions):
     """What a run needs but its result does not depend on: data, and the extractor's files."""
 
@@ -73,7 +77,7 @@ class Settings(Checked):
         plateau_factor: The learning rate is multiplied by it when the evaluation loss has not
             fallen for ten epochs (appendix E.4); None for a constant learning rate.
         fit_steps: Of Adam, 100 codes each, in which a flow, second VAE or PixelCNN of a sampler is
-            fitted; :data:`~pythae_fif.sampling.samplers.FIT_STEPS` if None.
+            fitted; :data:`~pythae_fif.models.fitted_priors.FIT_STEPS` if None.
         train_size, val_size, test_size: First images of a split that are used; all if None.
         crop: Of CelebA, see :func:`~pythae_fif.data.load_images`.
         Others: As their flags say; weights decay by Adam.
@@ -169,7 +173,10 @@ class Experiment(Where):
     seeds: Annotated[Each[Seed], Flag("one run a seed", "SEED")] = Field(
         default_factory=lambda: [0]
     )
-    beta: Annotated[Each[Weight] | None, Flag("FIF's reconstruction weights")] = None
+    beta: Annotated[
+        Each[Weight | Literal["auto"]] | None,
+        Flag("FIF's reconstruction weights, or auto", parse=_weight),
+    ] = None
     hutchinson_samples: Annotated[Each[Whole] | None, Flag("FIF's K", "K")] = None
     latent_dim: Annotated[AtLeastOne, Flag("latent dimension", "D")]
     latent_dims: dict[str, AtLeastOne] = Field(default_factory=dict)

@@ -23,19 +23,15 @@ from pythae_fif.data.load import Planned, load
 from pythae_fif.data.splits import SPLIT_NAMES, as_tensor
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean, one_line
 from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
+from pythae_fif.evaluation.likelihood import tube_likelihoods
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import read_json, set_aside
+from pythae_fif.models.fitted_priors import FIT_STEPS
 from pythae_fif.names import import_named
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.worker import Run
-from pythae_fif.sampling.samplers import (
-    FIT_STEPS,
-    embed,
-    generate,
-    generate_by_class,
-    reconstruction_mse,
-)
+from pythae_fif.sampling.samplers import embed, generate, generate_by_class, reconstruction_mse
 from pythae_fif.training import FIFTrainer, OnEpoch, keep_freed_memory
 from pythae_fif.training.checkpoint import RESULT_NAME
 from pythae_fif.training.updates import prefixes_of
@@ -179,27 +175,36 @@ class ImageSpec(Spec):
             offline=self.where.offline,
         )
         codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
-        if run.load("evaluation.json", Evaluation) is None:
-            run.save("evaluation.json", self._evaluated(model, splits, labels, codes))
-        known = {
+        if (known := run.load("evaluation.json", Evaluation)) is None:
+            evaluation = self._evaluated(model, splits, labels, codes)
+            run.save("evaluation.json", evaluation)
+        else:
+            evaluation = known.result
+        references = {
             of: Features.of(as_tensor(splits[of]), extractor, f"{of} of {splits.content_hash}")
             for of in SPLIT_NAMES
         }
-        training = known.pop("train")
+        training = references.pop("train")
         failures, steps = [], self.settings.fit_steps or FIT_STEPS
         how = {"num_samples": self.settings.num_samples, "seed": self.seed, "fit_steps": steps}
-        for number, sampler in enumerate(self.samplers):
-            name = f"scores/{sampler}.json"
-            if run.load(name, Scores) is not None:
-                continue
-            run.tell(f"sampler {sampler}", 0.9 + 0.1 * number / len(self.samplers))
+        left = [of for of in self.samplers if run.load(f"scores/{of}.json", Scores) is None]
+        run.tell("likelihood", 0.9)
+        val_mse = evaluation.reconstruction_mse["val"]
+        tubes = tube_likelihoods(
+            model, left, codes, splits, labels, val_mse, seed=self.seed, steps=steps
+        )
+        for number, sampler in enumerate(left):
+            run.tell(f"sampler {sampler}", 0.9 + 0.1 * number / len(left))
             try:
                 if labels:
                     given = labels["train"]
                     samples, classes = generate_by_class(sampler, model, codes, given, **how)
                 else:
                     samples, classes = generate(sampler, model, codes, **how), None
-                scores = score_samples(samples, extractor, known, seed=self.seed, training=training)
+                scores = score_samples(
+                    samples, extractor, references, seed=self.seed, training=training
+                )
+                scores = dataclasses.replace(scores, tube=tubes.get(sampler))
             except Exception as error:  # of this sampler alone; it is raised below
                 traceback.print_exc()
                 failures.append(f"sampler {sampler}: {one_line(error)}")
@@ -207,7 +212,7 @@ class ImageSpec(Spec):
             files = {}
             if samples.ndim == 4:
                 files = run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
-            run.save(name, scores, files)
+            run.save(f"scores/{sampler}.json", scores, files)
         if failures:
             raise FIFError("; ".join(failures))
 

@@ -45,6 +45,19 @@ class Memorisation:
 
 
 @dataclass(frozen=True)
+class TubeLikelihood:
+    """Of a number of data points the mean log-density in the tube around a model's manifold,
+    in nats with its standard error and in bits a dimension with the other sign, and the tube's
+    scale; see :meth:`~pythae_fif.models.InjectiveFlow.tube_log_prob`."""
+
+    nats: float
+    error: float
+    bits_per_dim: float
+    scale: float
+    points: int
+
+
+@dataclass(frozen=True)
 class Scores:
     """All scores of one set of samples against references, by split.
 
@@ -55,6 +68,8 @@ class Scores:
         score: Inception score over ten splits; None without logits.
         frechet, frechet_error: Split -> Frechet distance, and its standard deviation over draws of
             the samples, which early records lack.
+        tube: Split -> likelihood with the prior whose samples these are; None for models and
+            samplers without a density, outside the benchmark, and in early records.
         kernel: Split -> kernel distance (KID) over subsets.
         neighbours: Split -> precision, recall, density, coverage.
         memorisation: Where training images are known; none in early records.
@@ -73,6 +88,7 @@ class Scores:
     neighbours: dict[str, Neighbours]
     memorisation: Memorisation | None = None
     frechet_error: dict[str, float] | None = None
+    tube: dict[str, TubeLikelihood] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The scores as plain values for JSON."""

@@ -1,7 +1,16 @@
 """Models in Pythae's form; importing pythae_fif makes them known to its AutoModel."""
 
-__all__ = ["FIF", "FIFConfig", "RectangularFlow", "RectangularFlowConfig"]
+__all__ = [
+    "FIF",
+    "FIFConfig",
+    "InjectiveFlow",
+    "RectangularFlow",
+    "RectangularFlowConfig",
+    "as_density",
+]
 
 from pythae_fif.models.config import FIFConfig
+from pythae_fif.models.density import as_density
 from pythae_fif.models.fif import FIF
+from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.rectangular_flow import RectangularFlow, RectangularFlowConfig

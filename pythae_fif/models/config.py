@@ -11,7 +11,7 @@ __all__ = [
 ]
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pythae.models.base.base_config import BaseAEConfig
@@ -37,8 +37,9 @@ class InjectiveFlowConfig(BaseAEConfig):
         noise (float): Standard deviation of the Gaussian noise on the data in training, which the
             reconstruction's target has, too. Default: 0.01.
         latent_distribution (str): 'normal', 'student_t' (independent coordinates) or
-            'multivariate_student_t' (one density of `|z|`). Default: 'normal'.
-        student_t_df (float): Degrees of freedom of the latter two. Default: 5.
+            'multivariate_student_t' (one density of `|z|`); after the model's `fit_prior`
+            'gaussian', 'mixture' or 'flow'. Default: 'normal'.
+        student_t_df (float): Degrees of freedom of Student's. Default: 5.
 
     Raises:
         ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
@@ -63,16 +64,21 @@ class BetaConfig(InjectiveFlowConfig):
     """Of a model whose loss is a likelihood plus the weighted squared reconstruction error.
 
     Parameters:
-        beta (float): Weight of the squared reconstruction error. Default: 10.
+        beta (float): Weight of the squared reconstruction error. Of FIF and RectangularFlow 'auto'
+            is (D - d) / 2 over its mean in the epoch before, 10 in the first. Default: 10.
         beta_final (float): If given, beta moves linearly from ``beta`` to it over the training
             (appendix E.3), whose length Pythae's own trainers do not tell. Default: None.
     """
 
-    beta: NonNegative = 10.0
+    beta: NonNegative | Literal["auto"] = 10.0
     beta_final: NonNegative | None = None
 
     def beta_at(self, share_done: float | None = None) -> float:
         """The reconstruction weight when a share of the training, in [0, 1], is done."""
+        if self.beta == "auto":
+            raise ConfigError(
+                f"{self.name}: beta='auto' is for FIF and RectangularFlow alone, without beta_final"
+            )
         if self.beta_final is None:
             return self.beta
         if share_done is None:

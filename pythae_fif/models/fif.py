@@ -100,6 +100,9 @@ class FIF(InjectiveFlow):
 
     config_class: ClassVar[Any] = FIFConfig
     surrogate_mode: SurrogateMode | None = None
+    beta: Tensor
+    errors: Tensor
+    _epoch: int | None = None
     _evaluated_before = 0
 
     def __init__(
@@ -109,7 +112,9 @@ class FIF(InjectiveFlow):
         decoder: BaseDecoder | None = None,
     ) -> None:
         super().__init__(model_config, encoder, decoder)
-        self.condition_dim = getattr(model_config, "condition_dim", 0)
+        if model_config.beta == "auto":  # what it is in this epoch, and errors and points in it
+            self.register_buffer("beta", torch.tensor(10.0))
+            self.register_buffer("errors", torch.zeros(2))
         norms = (
             m for m in self.encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
         )
@@ -150,19 +155,22 @@ class FIF(InjectiveFlow):
             ``nll_loss`` are computed when they are first read, without gradient.
         """
         x = self._typed(inputs["data"])
-        given = self._condition(inputs.get("labels") if self.condition_dim else None, x)
+        given = self.condition(inputs.get("labels") if self.condition_dim else None, x)
         if not self.training:
             return self._evaluated(x, given, kwargs.get("dataset_size"))
         x = self._noisy(x)
+        prior = self.latent_distribution(x)
         loss = fif_loss(
             *self.networks_at(*given),
-            self.latent_distribution(x).log_prob,
+            lambda z: prior.log_prob(z, *given),
             x,
             self._hutchinson(x),
-            self.model_config.beta_at(kwargs.get("share_done")),
+            self._beta(**kwargs),
             surrogate=self._surrogate(x, *given),
             reduce=torch.mean,
         )
+        if self.model_config.beta == "auto":
+            self.errors += len(x) * torch.stack([loss.reconstruction.detach(), x.new_ones(())])
         return ModelOutput(
             loss=loss.loss,
             recon_loss=loss.reconstruction,
@@ -177,7 +185,7 @@ class FIF(InjectiveFlow):
 
     def given(self, label: int | Tensor) -> "FIF":
         """A conditional model at a class index or condition vector (c,): an unconditional one that
-        shares its weights, for Pythae's samplers, which know nothing of labels.
+        shares its weights but no fitted prior, for Pythae's samplers, which know nothing of labels.
 
         Example:
             >>> from pythae.samplers import NormalSampler
@@ -186,13 +194,29 @@ class FIF(InjectiveFlow):
             torch.Size([5, 1, 8, 8])
         """
         ones = next(self.parameters()).new_ones(1)
-        (condition,) = self._condition(torch.as_tensor(label)[None], ones)
+        (condition,) = self.condition(torch.as_tensor(label)[None], ones)
         networks = (AtCondition(network, condition[0]) for network in (self.encoder, self.decoder))
-        model = FIF(dataclasses.replace(self.model_config, condition_dim=0), *networks)
+        prior = self.model_config.latent_distribution if self.prior is None else "normal"
+        known = {"condition_dim": 0, "latent_distribution": prior}
+        model = FIF(dataclasses.replace(self.model_config, **known), *networks)
         model.train(self.training)
         return model
 
     # ------------------------------------------------------------------ of a training step
+
+    def _beta(
+        self, epoch: int | None = None, share_done: float | None = None, **_: Any
+    ) -> float | Tensor:
+        """The reconstruction weight, which is chosen anew when an epoch begins if it is 'auto'."""
+        config = self.model_config
+        if config.beta != "auto" or config.beta_final is not None:
+            return float(config.beta_at(share_done))
+        if epoch != self._epoch and self.errors[1] > 0:
+            across = math.prod(config.input_dim) - config.latent_dim
+            self.beta.copy_(across / 2 * self.errors[1] / self.errors[0])
+            self.errors.zero_()
+        self._epoch = epoch
+        return self.beta
 
     def _surrogate(self, x: Tensor, *given: Tensor) -> Surrogate:
         """The second term of the loss, in the way that is chosen by the first batch."""
@@ -253,8 +277,11 @@ class FIF(InjectiveFlow):
                 with self._in_evaluation_mode():
                     nll = self._nll(*(part[:counted] for part in (x, z.to(x.dtype), *given)))
                 nll_loss = nll.sum() * (size / (wanted * len(x)))
-            beta = self.model_config.beta_at(1.0)
-            return {"loss": beta * recon_loss.detach() + nll_loss, "nll_loss": nll_loss}
+            beta = self._beta(self._epoch, share_done=1.0)
+            loss = beta * recon_loss.detach() + nll_loss
+            if isinstance(beta, Tensor):  # of which each has its own constant
+                loss -= (x[0].numel() - z.shape[1]) / 2 * (beta / math.pi).log()
+            return {"loss": loss, "nll_loss": nll_loss}
 
         return LazyOutput(losses, recon_loss=recon_loss, recon_x=x_hat, z=z)
 
@@ -264,4 +291,4 @@ class FIF(InjectiveFlow):
         if self.model_config.jacobian_at != "data":
             return -self._log_prob(z.detach(), *given)
         volume = encoder_log_volume(self._encode, x, *given)
-        return -self.latent_distribution(z).log_prob(z.detach()) - volume
+        return -self.latent_distribution(z).log_prob(z.detach(), *given) - volume

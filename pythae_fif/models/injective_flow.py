@@ -1,16 +1,16 @@
 """What all models of this package are: autoencoders whose decoder carries a density in latent space
 to the manifold of its images, an injective flow."""
 
-__all__ = ["InjectiveFlow"]
-
 import copy
+import math
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar, get_args
 
 import torch
+from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
@@ -18,19 +18,27 @@ from torch import Tensor
 from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.config import InjectiveFlowConfig
+from pythae_fif.models.fitted_priors import (
+    FIT_STEPS,
+    fitted_prior,
+    unfitted_prior,
+)
 from pythae_fif.models.outputs import Labels, as_condition, as_data, output_of
-from pythae_fif.models.priors import Prior, latent_distribution
+from pythae_fif.models.priors import Prior, PriorKind, latent_distribution
 from pythae_fif.models.saved import SavedModel
 from pythae_fif.nn.base import join
-from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values
+from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values, squared_error
 from pythae_fif.volume_change.exact import named_samples
+
+CODED_AT_ONCE = 500
 
 
 class InjectiveFlow(SavedModel):
     r"""An injective flow: encoder f, decoder g, and a density on the manifold of the points g(z).
 
     A subclass names its configuration, builds networks that are not given, and computes its loss in
-    ``forward``. With d = D it is a full-dimensional flow, and the density that of the data space.
+    ``forward``; by itself it is a trained model, see :func:`~pythae_fif.models.as_density`. With
+    d = D it is a full-dimensional flow, and the density that of the data space.
 
     Methods run in evaluation mode whatever the mode of the model. Data may be tensors, numpy arrays
     or DataFrames of floating-point numbers, (B, ...); those whose codes are far from the prior's,
@@ -44,13 +52,17 @@ class InjectiveFlow(SavedModel):
 
     Attributes:
         condition_dim: Length c of the condition of a conditional model, 0 of any other.
+        prior: What :meth:`fit_prior` fitted, kept with the weights; None before.
 
     Raises:
         ConfigError: A configuration of another model; from all methods, labels too few or too many.
         DataError: From all methods, data or labels that do not fit.
     """
 
+    config_class: ClassVar[Any] = InjectiveFlowConfig
+    trained_by_likelihood = True
     condition_dim: int = 0
+    prior: Prior | None
 
     def __init__(
         self,
@@ -68,18 +80,53 @@ class InjectiveFlow(SavedModel):
         self.set_encoder(encoder)
         self.model_name = type(self).__name__
         config.uses_default_encoder, config.uses_default_decoder = default
+        self.condition_dim, kind = getattr(config, "condition_dim", 0), config.latent_distribution
+        fitted = kind in get_args(PriorKind)  # as a saved model's
+        size = config.latent_dim, self.condition_dim
+        self.prior = unfitted_prior(kind, *size) if fitted else None
 
     @classmethod
     def _networks(
         cls, config: Any, encoder: BaseEncoder | None, decoder: BaseDecoder | None
     ) -> tuple[BaseEncoder, BaseDecoder]:
         """What is given, and the model's own networks where there is none."""
-        raise NotImplementedError
+        if encoder is None or decoder is None:
+            raise ConfigError(f"{cls.__name__} has no networks of its own: give both")
+        return encoder, decoder
+
+    def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
+        """``z`` (B, d) and ``recon_x`` (B, ...) of ``inputs["data"]``, without a loss."""
+        output = self.predict(inputs["data"])
+        return ModelOutput(z=output.embedding, recon_x=output.recon_x)
 
     # ------------------------------------------------------------------ the density
 
+    def fit_prior(
+        self,
+        data: Any,
+        kind: PriorKind = "mixture",
+        labels: Labels = None,
+        *,
+        seed: int = 0,
+        steps: int = FIT_STEPS,
+    ) -> None:
+        """Fits p_Z to the codes of training data (N, ...): :meth:`sample` and :meth:`log_prob` then
+        use it, and it is saved with the weights. Of a conditional model it is p(z | c).
+
+        Args: And errors, as of :func:`~pythae_fif.models.fitted_priors.fitted_prior`.
+        """
+        x = self._typed(data)
+        given = self.condition(labels, x)
+        parts = zip(*(part.split(CODED_AT_ONCE) for part in (x, *given)), strict=True)
+        with self._in_evaluation_mode():
+            codes = torch.cat([self._encode(*part) for part in parts])
+        self.prior = fitted_prior(kind, codes, *given, seed=seed, steps=steps)
+        self.model_config.latent_distribution = kind
+
     def latent_distribution(self, like: Tensor) -> Prior:
         """p_Z of codes (..., d), on the device and with the type of ``like``."""
+        if self.prior is not None:
+            return self.prior
         config = self.model_config
         zeros = torch.zeros(self.latent_dim, device=like.device, dtype=like.dtype)
         return latent_distribution(config.latent_distribution, config.student_t_df, zeros)
@@ -96,6 +143,37 @@ class InjectiveFlow(SavedModel):
             NonFiniteError: The decoder's Jacobian is not finite; the message names the samples.
         """
         return self._of_codes(self._log_prob, x, labels)
+
+    def tube_scale(self, data: Any, labels: Labels = None) -> float:
+        r"""s of :meth:`tube_log_prob`, by validation data (N, ...): the root of the mean of
+        :math:`\lVert x - g(f(x)) \rVert^2 / (D - d)`, at which the tube's likelihood is highest."""
+        x = self._typed(data)
+        error = squared_error(self.reconstruct(x, labels), x).mean().item()
+        if (across := x[0].numel() - self.latent_dim) == 0:
+            raise ConfigError(f"{self.model_name}: a manifold of all D dimensions has no tube")
+        return math.sqrt(error / across)
+
+    def tube_log_prob(self, x: Any, scale: float, labels: Labels = None) -> Tensor:
+        r"""Log-density of the tube around the manifold, a density of the data space, in nats, (B,).
+
+        Along the manifold it is :meth:`log_prob`, across it a normal of variance s^2 in the D - d
+        directions that are left,
+
+        .. math:: \log p_Z(z) - \tfrac12 \log\det g'(z)^\top g'(z)
+            - \frac{\lVert x - g(z) \rVert^2}{2 s^2} - \frac{D - d}{2} \log 2 \pi s^2,
+            \quad z = f(x).
+
+        With :math:`s^2 = 1 / (2 \beta)` its negative is eq. 7 with the exact volume, up to a
+        constant. By it all autoencoders compare. It is exact to first order in s times the
+        manifold's curvature, and wrong where the manifold folds nearer than s, or where f does not
+        project (g(f(x)) is not the nearest point): then it is no normalised density.
+
+        Args:
+            scale: s, as of :meth:`tube_scale`.
+        """
+        x = self._typed(x)
+        across = off_manifold_log_prob(self.reconstruct(x, labels), x, self.latent_dim, scale)
+        return self.log_prob(x, labels) + across
 
     def log_volume(self, x: Any, labels: Labels = None) -> Tensor:
         """1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
@@ -126,7 +204,7 @@ class InjectiveFlow(SavedModel):
         Raises:
             ConfigError: n is no whole number from 1 up.
         """
-        return self.decode(self._drawn(num_samples, generator), labels)
+        return self.decode(self._drawn(num_samples, labels, generator), labels)
 
     def sample_and_log_prob(
         self,
@@ -136,8 +214,8 @@ class InjectiveFlow(SavedModel):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Samples as of :meth:`sample`, (n, ...), with the log-likelihoods of their codes, (n,)."""
-        z = self._drawn(num_samples, generator)
-        given = self._condition(labels, z.flatten(0, -2))
+        z = self._drawn(num_samples, labels, generator)
+        given = self.condition(labels, z.flatten(0, -2))
         with self._in_evaluation_mode():
             density = self._log_prob(z.flatten(0, -2), *given)
         return self.decode(z, labels), density.view(z.shape[:-1])
@@ -146,7 +224,7 @@ class InjectiveFlow(SavedModel):
         """Codes f(x), (B, d), of data (B, ...); with a graph if ``gradients`` are wanted."""
         x = self._typed(x)
         with self._in_evaluation_mode(gradients):
-            return self._codes_of(x, *self._condition(labels, x))
+            return self._codes_of(x, *self.condition(labels, x))
 
     def decode(self, z: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
         """Points `(..., *input_dim)` of the manifold, g(z), of codes (..., d), likewise."""
@@ -157,7 +235,7 @@ class InjectiveFlow(SavedModel):
             raise DataError(f"{self.model_name}: codes of shape {tuple(z.shape)}: {needed}")
         codes = z.flatten(0, -2).to(like.dtype)
         with self._in_evaluation_mode(gradients):
-            x = self._decode(codes, *self._condition(labels, codes))
+            x = self._decode(codes, *self.condition(labels, codes))
         return x.view(*z.shape[:-1], *x.shape[1:])
 
     def reconstruct(self, inputs: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
@@ -186,7 +264,7 @@ class InjectiveFlow(SavedModel):
         noise = self.model_config.noise
         return x + noise * torch.randn_like(x) if noise > 0 else x
 
-    def _condition(self, labels: Labels, like: Tensor) -> tuple[Tensor, ...]:
+    def condition(self, labels: Labels, like: Tensor) -> tuple[Tensor, ...]:
         """What the networks take beside their input: a conditional model's condition (B, c)."""
         condition = as_condition(labels, self.condition_dim, like)
         return () if condition is None else (condition,)
@@ -197,7 +275,7 @@ class InjectiveFlow(SavedModel):
 
     def _codes_of(self, x: Tensor, *given: Tensor) -> Tensor:
         z = self._encode(x, *given)
-        if (size := z.abs().median()) > 10:
+        if self.trained_by_likelihood and self.prior is None and (size := z.abs().median()) > 10:
             ask = "are these data as in training, such as images in [0, 1]?"
             warnings.warn(f"codes are of size {size:.0f}, the prior's of 1: {ask}", stacklevel=3)
         return z
@@ -206,7 +284,9 @@ class InjectiveFlow(SavedModel):
         joined = z if condition is None else join(z, condition)
         return output_of(self.decoder(joined), "reconstruction", self)
 
-    def _drawn(self, size: int | Sequence[int], generator: torch.Generator | None) -> Tensor:
+    def _drawn(
+        self, size: int | Sequence[int], labels: Labels, generator: torch.Generator | None
+    ) -> Tensor:
         """Codes from the latent distribution, (*size, d)."""
         try:
             shape = tuple(map(operator.index, size if isinstance(size, Sequence) else [size]))
@@ -217,7 +297,9 @@ class InjectiveFlow(SavedModel):
                 f"{self.model_name}: {size!r} samples: a number from 1 up, or a shape of such, is "
                 "needed"
             )
-        return self.latent_distribution(next(self.parameters())).sample(shape, generator)
+        like, count = next(self.parameters()), math.prod(shape)
+        given = self.condition(labels, like.new_empty(count))
+        return self.latent_distribution(like).sample(count, generator, *given).view(*shape, -1)
 
     def _log_prob(self, z: Tensor, *given: Tensor) -> Tensor:
         volume = self._log_volume(z, *given)
@@ -228,7 +310,7 @@ class InjectiveFlow(SavedModel):
                 RuntimeWarning,
                 stacklevel=3,
             )
-        return self.latent_distribution(z).log_prob(z) - volume
+        return self.latent_distribution(z).log_prob(z, *given) - volume
 
     def _log_volume(self, z: Tensor, *given: Tensor) -> Tensor:
         return decoder_log_volume(self._decode, z, *given)
@@ -237,7 +319,7 @@ class InjectiveFlow(SavedModel):
     def _of_codes(self, score: Callable[..., Tensor], x: Any, labels: Labels) -> Tensor:
         """A score of the codes of data."""
         x = self._typed(x)
-        given = self._condition(labels, x)
+        given = self.condition(labels, x)
         with self._in_evaluation_mode():
             return score(self._codes_of(x, *given), *given)
 
@@ -251,3 +333,9 @@ class InjectiveFlow(SavedModel):
         finally:  # one by one: a user may have frozen some
             for module, training in modes.items():
                 module.training = training
+
+
+def off_manifold_log_prob(x_hat: Tensor, x: Tensor, latent_dim: int, scale: float) -> Tensor:
+    """The part of :meth:`InjectiveFlow.tube_log_prob` across the manifold, (B,)."""
+    across = x[0].numel() - latent_dim
+    return -squared_error(x_hat, x) / (2 * scale**2) - across * math.log(2 * math.pi * scale**2) / 2

@@ -13,7 +13,7 @@ from torch import Tensor
 from pythae_fif.errors import ConfigError, DataError
 
 T = TypeVar("T")
-Labels = int | Sequence[Any] | Tensor | None
+Labels = int | Sequence[Any] | np.ndarray | Tensor | None
 """Class indices (B,), one index for all, or condition vectors (B, c)."""
 
 

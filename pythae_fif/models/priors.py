@@ -1,16 +1,20 @@
 """The distributions of codes that a model can have, by name."""
 
-__all__ = ["LatentDistribution", "Prior", "StandardNormal", "StudentT", "latent_distribution"]
-
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-LatentDistribution = Literal["normal", "student_t", "multivariate_student_t"]
+PriorKind = Literal["gaussian", "mixture", "flow"]
+LatentDistribution = Literal[
+    "normal", "student_t", "multivariate_student_t", "gaussian", "mixture", "flow"
+]
+
+
+Generator = torch.Generator | None
+Condition = Tensor | None
 
 
 class Prior(ABC):
@@ -21,12 +25,12 @@ class Prior(ABC):
     """
 
     @abstractmethod
-    def log_prob(self, z: Tensor) -> Tensor:
-        """The log-density of codes (..., d), (...)."""
+    def log_prob(self, z: Tensor, condition: Condition = None) -> Tensor:
+        """The log-density of codes (..., d), (...); of fitted ones at a condition (..., c)."""
 
     @abstractmethod
-    def sample(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        """Codes of shape `(*shape, d)`, by PyTorch's own generator if None."""
+    def sample(self, size: int, generator: Generator = None, condition: Condition = None) -> Tensor:
+        """Codes (size, d), by PyTorch's own generator if None."""
 
 
 class StandardNormal(Prior):
@@ -39,11 +43,11 @@ class StandardNormal(Prior):
     def __init__(self, zeros: Tensor) -> None:
         self._zeros = zeros
 
-    def log_prob(self, z: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, condition: Condition = None) -> Tensor:
         return (-z.square() / 2 - math.log(math.sqrt(2 * math.pi))).sum(-1)
 
-    def sample(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        mean = self._zeros.expand(*shape, -1)
+    def sample(self, size: int, generator: Generator = None, condition: Condition = None) -> Tensor:
+        mean = self._zeros.expand(size, -1)
         return torch.normal(mean, torch.ones_like(mean), generator=generator)
 
 
@@ -68,7 +72,7 @@ class StudentT(Prior):
     def __init__(self, df: float, zeros: Tensor, *, joint: bool) -> None:
         self.df, self.joint, self._zeros = df, joint, zeros
 
-    def log_prob(self, z: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, condition: Condition = None) -> Tensor:
         df, dim = self.df, z.shape[-1] if self.joint else 1
         constant = math.lgamma((df + dim) / 2) - math.lgamma(df / 2)
         constant -= dim / 2 * math.log(df * math.pi)
@@ -76,8 +80,8 @@ class StudentT(Prior):
         square = square.sum(-1, keepdim=True) if self.joint else square
         return (constant - (df + dim) / 2 * (square / df).log1p()).sum(-1)
 
-    def sample(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        zeros = self._zeros.expand(*shape, -1)
+    def sample(self, size: int, generator: Generator = None, condition: Condition = None) -> Tensor:
+        zeros = self._zeros.expand(size, -1)
         normal = torch.normal(zeros, torch.ones_like(zeros), generator=generator)
         shared = zeros[..., :1] if self.joint else zeros
         half = torch.full_like(shared, self.df / 2)  # a chi-squared number is twice a Gamma one

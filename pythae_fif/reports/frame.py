@@ -17,6 +17,7 @@ OF_RUN = ["label", "prior", "configuration", "latent_dim", "parameters", "images
 FOUND = [
     "frechet_val", "frechet_test", "frechet_error", "score", "kernel", "precision", "recall",
     "density", "coverage", "nearer", "authenticity", "reconstruction_mse",
+    "tube", "tube_bits",
 ]  # fmt: skip
 MEANS = [*FOUND, "divergence", "training_seconds"]
 
@@ -65,9 +66,12 @@ def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> panda
                 **vars(scores.neighbours["test"]),
                 "nearer": copies and copies.nearer["test"],
                 "authenticity": copies and copies.authenticity,
+                "tube": scores.tube and scores.tube["test"].nats,
+                "tube_bits": scores.tube and scores.tube["test"].bits_per_dim,
             }
         )
     frame = pandas.DataFrame(rows).astype(dict.fromkeys(MEANS, float))
+    frame["beta"] = pandas.to_numeric(frame["beta"], errors="coerce")  # of 'auto' NaN
     distances = ["frechet_val", "frechet_test"]
     frame[distances] = frame[distances].fillna(math.inf)
     return frame

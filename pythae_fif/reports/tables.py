@@ -149,10 +149,13 @@ def score_table(table: pandas.DataFrame, distance: str, score: str | None) -> Ta
         "dens. / cov. ↑": _pairs(table, "density", "coverage"),
         "mem. / auth.": _pairs(table, "nearer", "authenticity"),
         "recon. MSE ↓": formatted(table["reconstruction_mse"], ".4f"),
+        "tube, nats ↑ / bits a dim.": _pairs(table, "tube", "tube_bits"),
         "KL, nats ↓": list(map(number, table["divergence"])),
         "parameters": formatted(table["parameters"], ",.0f"),
         "train s": formatted(table["training_seconds"], ".0f"),
     }
     tried = table["candidates"].map(lambda count: f" (of {count})" if count > 1 else "")
     cells["chosen configuration"] = list(table["configuration"] + tried)
+    if table["tube"].isna().all():  # as in records of before
+        del cells["tube, nats ↑ / bits a dim."]
     return Table("All scores", pandas.DataFrame(cells), {test: table["rank"]})

@@ -15,21 +15,25 @@ from pythae.models import BaseAE
 from pythae.models.base.base_utils import ModelOutput
 from pythae.samplers import BaseSampler
 from pythae.trainers.trainer_utils import set_seed
-from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
+from pythae_fif.models.fitted_priors import (
+    COMPONENTS,
+    FIT_STEPS,
+    descend,
+    fit_mixture,
+    fitted_prior,
+)
 from pythae_fif.models.outputs import without_gradients
+from pythae_fif.models.priors import Prior
 from pythae_fif.names import SAMPLERS
 from pythae_fif.training import quiet_pythae
 
-FIT_STEPS = 600
-"""Steps in which a density model is fitted, where the profile does not say."""
-
 IAF_PASSES = 2400
 """Over d, at least 50 and at most `fit_steps`: steps of IAF's fit, whose density costs d passes."""
-BATCH_SIZE, CODED_AT_ONCE, FIT_BATCH, MIXTURE_STEPS = 500, 200, 100, 500
-"""Samples drawn and images coded at once, codes in a step of a fit, most steps of a mixture's."""
+BATCH_SIZE, CODED_AT_ONCE = 500, 200
+"""Samples drawn and images coded at once."""
 
 Array = np.ndarray | Tensor
 
@@ -199,12 +203,25 @@ def generate_by_class(
     return torch.cat(parts)[torch.from_numpy(order)], classes.repeat(wanted)[order]
 
 
+class _PriorSampler(BaseSampler):
+    """Draws codes from a prior of this package."""
+
+    prior: Prior
+
+    def sample(self, num_samples: int, **_: int) -> Tensor:
+        """Samples (n, ...), where the model is."""
+        z = self.prior.sample(num_samples).to(self.device)
+        x: Tensor = self.model.decoder(z).reconstruction
+        return x
+
+
 _CLASSES: dict[str, tuple[type[BaseSampler], type[BaseAE]]] = {
     "normal": (samplers.NormalSampler, BaseAE),
     "gaussian": (samplers.GaussianMixtureSampler, BaseAE),
     "gmm": (samplers.GaussianMixtureSampler, BaseAE),
     "maf": (samplers.MAFSampler, BaseAE),
     "iaf": (samplers.IAFSampler, BaseAE),
+    "flow": (_PriorSampler, BaseAE),
     "two_stage": (samplers.TwoStageVAESampler, models.VAE),
     "vamp": (samplers.VAMPSampler, models.VAMP),
     "hypersphere": (samplers.HypersphereUniformSampler, models.SVAE),
@@ -212,7 +229,7 @@ _CLASSES: dict[str, tuple[type[BaseSampler], type[BaseAE]]] = {
     "rhvae": (samplers.RHVAESampler, models.RHVAE),
     "pixelcnn": (samplers.PixelCNNSampler, models.VQVAE),
 }
-"""Name -> Pythae's class, and that of the models that it is for."""
+"""Name -> the sampler's class, and that of the models that it is for."""
 
 _CONFIGS = {
     "two_stage": samplers.TwoStageVAESamplerConfig(second_layers_dim=256),
@@ -224,15 +241,15 @@ def _fitted(name: str, model: BaseAE, codes: Tensor, seed: int, steps: int) -> B
     """A sampler, fitted to codes in that many steps where it is fitted."""
     sampler = _CLASSES[name][0](model, _CONFIGS.get(name))
     if name in ("gaussian", "gmm"):
-        components = min(1 if name == "gaussian" else 10, len(codes))
-        mixture = GaussianMixture(components, max_iter=MIXTURE_STEPS, random_state=seed)
-        sampler.gmm = mixture.fit(codes.double().numpy())
+        sampler.gmm = fit_mixture(codes, 1 if name == "gaussian" else COMPONENTS, seed)
         # An integer would draw the same samples in every call, of which there is one a batch.
-        mixture.random_state = np.random.RandomState(seed)
+        sampler.gmm.random_state = np.random.RandomState(seed)
     elif name in ("maf", "iaf"):
         if name == "iaf":
             steps = min(steps, max(50, IAF_PASSES * steps // FIT_STEPS // codes.shape[1]))
         setattr(sampler, f"{name}_model", _OfStandardised(sampler, codes, steps))
+    elif name == "flow":
+        sampler.prior = fitted_prior("flow", codes, seed=seed, steps=steps)
     elif name == "two_stage":
         _fit(sampler.second_vae, codes, steps)
     elif name == "pixelcnn":
@@ -273,15 +290,6 @@ def _indices(model: BaseAE, codes: Tensor) -> Tensor:
 
 
 def _fit(module: nn.Module, data: Tensor, steps: int) -> None:
-    """Trains a density model of Pythae's on codes: Adam, its learning rate falling to zero."""
+    """Trains a density model of Pythae's on codes."""
     data = data.to(next(module.parameters()).device)
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    module.train()
-    for _ in range(steps):
-        batch = data[torch.randint(len(data), (min(FIT_BATCH, len(data)),), device=data.device)]
-        optimizer.zero_grad()
-        loss = module({"data": batch}).loss / len(batch)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    descend(module, lambda batch: module({"data": batch}).loss / len(batch), [data], steps)

@@ -1,0 +1,86 @@
+"""The likelihood by which all deterministic autoencoders compare: that of a tube."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from pythae.models import BaseAE
+from torch import Tensor
+
+from pythae_fif.data.splits import Splits, to_float
+from pythae_fif.errors import NonFiniteError
+from pythae_fif.evaluation.scores import TubeLikelihood
+from pythae_fif.models.density import as_density, is_density
+from pythae_fif.models.fitted_priors import fitted_prior
+from pythae_fif.models.injective_flow import off_manifold_log_prob
+from pythae_fif.models.priors import Prior, PriorKind, StandardNormal
+
+POINTS = 500
+"""Data of a split, spread over it, whose exact volumes are computed."""
+
+PRIORS: dict[str, PriorKind | None] = {
+    "normal": None, "gaussian": "gaussian", "gmm": "mixture", "flow": "flow",
+}  # fmt: skip
+"""Sampler -> the prior from which it draws codes; None for the standard normal."""
+
+
+def tube_likelihoods(
+    model: BaseAE,
+    samplers: Iterable[str],
+    codes: Tensor,
+    splits: Splits,
+    labels: Mapping[str, np.ndarray],
+    val_mse: float,
+    *,
+    seed: int,
+    steps: int,
+) -> dict[str, dict[str, TubeLikelihood]]:
+    """Mean log-density of data in the tube around the manifold of a trained model, with the prior
+    of each sampler; see :meth:`~pythae_fif.models.InjectiveFlow.tube_log_prob`.
+
+    Args:
+        model: A trained model of Pythae.
+        samplers: Names; those without a prior of codes in R^d are left out.
+        codes: Of the training data, (N, d), to which priors are fitted.
+        splits: The data.
+        labels: Split -> classes, of a conditional model; else empty.
+        val_mse: Mean squared error a value of the validation data's reconstructions, from which
+            the tube has its scale.
+        seed, steps: Of the fits.
+
+    Returns:
+        Sampler -> split, 'val' or 'test' -> likelihood; empty if the model is no density, or one of
+        all D dimensions, or if its volumes are not finite.
+    """
+    dims, wanted = math.prod(splits.input_dim), [name for name in samplers if name in PRIORS]
+    if not wanted or not is_density(model) or codes.shape[1] == dims:
+        return {}
+    density, parts = as_density(model), {}
+    scale = math.sqrt(val_mse * dims / (dims - codes.shape[1]))
+    try:
+        for split in ("val", "test"):
+            some = np.unique(np.linspace(0, len(splits[split]) - 1, POINTS).astype(int))
+            x = to_float(splits[split][some]).to(next(model.parameters()).device)
+            classes = labels[split][some] if labels else None
+            z, x_hat = density.encode(x, classes), density.reconstruct(x, classes)
+            across = off_manifold_log_prob(x_hat, x, z.shape[1], scale)
+            rest = across - density.log_volume(x, classes)
+            parts[split] = z, density.condition(classes, z), rest
+    except NonFiniteError:
+        return {}
+    codes = codes.to(z)
+    of_codes = density.condition(labels.get("train"), codes)
+    found: dict[str, dict[str, TubeLikelihood]] = {}
+    for name in wanted:
+        prior: Prior = StandardNormal(torch.zeros_like(codes[0]))
+        if (kind := PRIORS[name]) is not None:
+            prior = fitted_prior(kind, codes, *of_codes, seed=seed, steps=steps)
+        for split, (z, given, rest) in parts.items():
+            values = (prior.log_prob(z, *given) + rest).double()
+            nats, error = values.mean().item(), values.std().item() / math.sqrt(len(values))
+            if math.isfinite(nats):
+                bits = -nats / (dims * math.log(2))
+                held = TubeLikelihood(nats, error, bits, scale, len(values))
+                found.setdefault(name, {})[split] = held
+    return {name: of for name, of in found.items() if len(of) == len(parts)}

@@ -1,0 +1,245 @@
+"""Fitted priors, other autoencoders as densities, the likelihood of a tube, and the beta of it."""
+
+import math
+
+import pytest
+import torch
+from pythae.models import AE, VAE, VQVAE, AEConfig, AutoModel, VAEConfig, VQVAEConfig
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from torch import Tensor
+
+from pythae_fif.errors import ConfigError
+from pythae_fif.models import FIF, FIFConfig, InjectiveFlow, as_density
+from pythae_fif.models.config import InjectiveFlowConfig
+from pythae_fif.models.fitted_priors import fit_mixture, fitted_prior
+from pythae_fif.nn import build_networks
+
+KINDS = ["gaussian", "mixture", "flow"]
+
+
+def codes_of_two_bows(n=600):
+    """Codes (n, 2), float64, that no Gaussian fits."""
+    generator = torch.Generator().manual_seed(0)
+    angle = math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
+    side = torch.arange(n) % 2 * 2.0 - 1
+    bows = torch.stack([angle.cos() + 0.5 * side, side * angle.sin()], 1)
+    return bows + 0.1 * torch.randn(n, 2, generator=generator, dtype=torch.float64), side > 0
+
+
+def one_hot(second):
+    return torch.stack([~second, second], 1).double()
+
+
+# ---------------------------------------------------------------- priors
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_fitted_prior_is_a_density_near_its_codes_and_draws_from_it(kind, conditional):
+    codes, second = codes_of_two_bows()
+    given = [one_hot(second)] if conditional else []
+    prior = fitted_prior(kind, codes, *given, steps=150)
+    side = torch.linspace(-6, 6, 401, dtype=torch.float64)
+    grid = torch.cartesian_prod(side, side)
+    upper = [torch.tensor([0.0, 1.0]).double().expand(len(grid), -1)] if conditional else []
+    density = prior.log_prob(grid, *upper).exp()
+    assert float(density.sum() * (side[1] - side[0]) ** 2) == pytest.approx(1, abs=2e-3)
+    normal = torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov())
+    assert prior.log_prob(codes, *given).mean() > normal.log_prob(codes).mean() - 1e-4
+    generator = torch.Generator().manual_seed(1)
+    drawn = prior.sample(len(grid), generator, *upper)
+    # its moments are those of the density on the grid
+    weights = (density / density.sum())[:, None]
+    mean = (weights * grid).sum(0)
+    covariance = (weights * (grid - mean)).T @ (grid - mean)
+    assert torch.allclose(drawn.mean(0), mean, atol=0.02)
+    assert torch.allclose(drawn.T.cov(), covariance, atol=0.03)
+
+
+def test_a_mixture_is_scikit_learn_s_and_of_a_class_that_of_its_codes():
+    codes, second = codes_of_two_bows()
+    expected = fit_mixture(codes, 10, 3).score_samples(codes.numpy())
+    mixture = fitted_prior("mixture", codes, seed=3)
+    assert mixture.log_prob(codes).numpy() == pytest.approx(expected, abs=1e-9)
+    by_class = fitted_prior("mixture", codes, one_hot(second), seed=3)
+    alone = fitted_prior("mixture", codes[second], seed=3)
+    found = by_class.log_prob(codes[second], one_hot(second)[second])
+    assert torch.allclose(found, alone.log_prob(codes[second]), atol=1e-12)
+    few = fitted_prior("mixture", codes[:4])  # of fewer codes than components
+    assert few.log_prob(codes[:4]).isfinite().all()
+
+
+def test_a_flow_changes_variables():
+    codes = codes_of_two_bows()[0][:20]
+    prior = fitted_prior("flow", codes, steps=5)
+
+    def latent(z):
+        return prior.flow().transform((z - prior.mean) / prior.scale)
+
+    for z in codes[:5]:
+        jacobian = torch.autograd.functional.jacobian(latent, z)
+        normal = -latent(z).square().sum() / 2 - math.log(2 * math.pi)
+        assert float(prior.log_prob(z)) == pytest.approx(
+            float(normal + torch.linalg.slogdet(jacobian).logabsdet), abs=1e-9
+        )
+
+
+def test_priors_refused():
+    codes, second = codes_of_two_bows()
+    with pytest.raises(ConfigError, match=r"prior 'mixtur'.*mixture"):
+        fitted_prior("mixtur", codes)
+    with pytest.raises(ConfigError, match=r"'gaussian' is fitted by class.*take 'flow'"):
+        fitted_prior("gaussian", codes, one_hot(second) / 2)
+
+
+# ---------------------------------------------------------------- models with them
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_model_uses_its_fitted_prior_exactly_and_keeps_it(kind, classes, tmp_path):
+    torch.manual_seed(0)
+    config = FIFConfig(input_dim=(1, 4, 4), latent_dim=3, condition_dim=classes)
+    model = FIF(config).double().eval()
+    x = torch.rand(60, 1, 4, 4, dtype=torch.float64)
+    labels = torch.arange(60) % 3 if classes else None
+    before = model.log_prob(x, labels)
+    model.fit_prior(x, kind, labels, steps=20)
+    z, given = model.encode(x, labels), model.condition(labels, x)
+    density = model.prior.log_prob(z, *given)
+    expected = before + density + z.square().sum(1) / 2 + 1.5 * math.log(2 * math.pi)
+    assert torch.allclose(model.log_prob(x, labels), expected, atol=1e-9)
+    some = None if labels is None else labels[:5]
+    samples, density = model.sample_and_log_prob(5, labels=some)
+    assert samples.shape == (5, 1, 4, 4) and density.isfinite().all()
+    model.save(str(tmp_path))
+    loaded = AutoModel.load_from_folder(str(tmp_path)).eval()
+    assert torch.equal(loaded.log_prob(x, labels), model.log_prob(x, labels))
+    seeded = [m.sample(5, labels=some, generator=torch.Generator().manual_seed(0))
+              for m in (model, loaded)]  # fmt: skip
+    assert torch.equal(*seeded)
+    if classes:
+        assert model.given(1).sample(4).shape == (4, 1, 4, 4)
+
+
+def test_pythae_s_autoencoders_are_densities(tmp_path):
+    networks = build_networks("convnet", (1, 8, 8), 4)
+    model = as_density(AE(AEConfig((1, 8, 8), 4), *networks))
+    x = torch.rand(30, 1, 8, 8)
+    assert model.encoder is networks[0] and as_density(model) is model
+    assert torch.equal(model({"data": x}).z, model.encode(x))
+    model.fit_prior(x, "gaussian")
+    model.save(str(tmp_path))
+    loaded = AutoModel.load_from_folder(str(tmp_path))
+    assert torch.equal(loaded.log_prob(x), model.log_prob(x))
+    others = VAE(VAEConfig((1, 8, 8), 4)), VQVAE(VQVAEConfig((1, 8, 8), 4))
+    for other in others:
+        with pytest.raises(ConfigError, match=f"{type(other).__name__} is no deterministic"):
+            as_density(other)
+    with pytest.raises(ConfigError, match="InjectiveFlow has no networks"):
+        InjectiveFlow(InjectiveFlowConfig((2,), 1))
+
+
+# ---------------------------------------------------------------- the tube
+
+
+class Angle(BaseEncoder):
+    """The nearest point of a circle."""
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        return ModelOutput(embedding=torch.atan2(x[:, 1:], x[:, :1]))
+
+
+class Circle(BaseDecoder):
+    """A circle of radius 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.radius = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, z: Tensor) -> ModelOutput:
+        return ModelOutput(reconstruction=self.radius * torch.cat([z.cos(), z.sin()], 1))
+
+
+@pytest.fixture
+def circle():
+    model = InjectiveFlow(InjectiveFlowConfig((2,), 1), Angle(), Circle()).double()
+    generator = torch.Generator().manual_seed(0)
+    angles = 0.7 * torch.randn(2000, 1, generator=generator, dtype=torch.float64)
+    model.fit_prior(model.decode(angles), "gaussian")
+    return model
+
+
+def mass(model, scale):
+    side = torch.linspace(-5, 5, 801, dtype=torch.float64) + 1e-3
+    plane = torch.cartesian_prod(side, side)
+    density = torch.cat([model.tube_log_prob(part, scale).exp() for part in plane.split(100_000)])
+    return float(density.sum() * (side[1] - side[0]) ** 2)
+
+
+def test_a_tube_has_mass_one_unless_its_manifold_folds_nearer_than_it_is_wide(circle):
+    assert [mass(circle, scale) for scale in (0.05, 0.3)] == pytest.approx([1, 1], abs=2e-3)
+    assert mass(circle, 3.0) < 0.95  # the other side of the circle is within the tube
+
+
+def test_its_scale_is_that_of_the_noise_and_the_most_likely(circle):
+    generator = torch.Generator().manual_seed(1)
+    x = circle.sample(4000, generator=generator)
+    radius = x.norm(dim=1, keepdim=True)
+    noise = 0.1 * torch.randn(len(x), 1, generator=generator, dtype=torch.float64)
+    x = x * (1 + noise / radius)
+    scale = circle.tube_scale(x)
+    assert scale == pytest.approx(0.1, rel=0.03)
+    best, *others = (circle.tube_log_prob(x, scale * by).mean() for by in (1, 0.9, 1.1))
+    assert best > max(others)
+    full = FIF(FIFConfig(input_dim=(2,), latent_dim=2))
+    with pytest.raises(ConfigError, match="no tube"):
+        full.tube_scale(torch.rand(5, 2))
+
+
+def test_its_negative_is_the_loss_of_fif_with_the_exact_volume():
+    torch.manual_seed(0)
+    config = FIFConfig(input_dim=(7,), latent_dim=2, beta=4.0, jacobian_at="reconstruction")
+    model, x = FIF(config).double().eval(), torch.rand(50, 7, dtype=torch.float64)
+    loss = float(model({"data": x}).loss)
+    tube = -model.tube_log_prob(x, math.sqrt(1 / 8)).mean()
+    assert float(tube) == pytest.approx(loss + 2.5 * math.log(math.pi / 4), abs=1e-9)
+
+
+# ---------------------------------------------------------------- beta='auto'
+
+
+def test_beta_follows_the_error_of_the_epoch_before():
+    torch.manual_seed(0)
+    config = FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta="auto", noise=0.0)
+    model, other = FIF(config), FIF(config)
+    x = torch.rand(10, 1, 4, 4)
+    batches = x[:7], x[7:]
+    losses = [model({"data": batch}, epoch=1) for batch in batches]
+    assert float(model.beta) == 10
+    other.load_state_dict(model.state_dict())  # a training that goes on from a checkpoint
+    for trained in (model, other):
+        trained({"data": x}, epoch=2)
+        mean = (
+            sum(
+                len(b) * float(of.recon_loss.detach())
+                for b, of in zip(batches, losses, strict=True)
+            )
+            / 10
+        )
+        assert float(trained.beta) == pytest.approx(13 / (2 * mean), rel=1e-6)
+    beta = float(model.beta)
+    fixed = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta=beta))
+    networks = {k: v for k, v in model.state_dict().items() if k not in ("beta", "errors")}
+    fixed.load_state_dict(networks)
+    found, expected = (float(m.eval()({"data": x}).loss) for m in (model, fixed))
+    assert found == pytest.approx(expected - 6.5 * math.log(beta / math.pi), rel=1e-5)
+
+
+def test_beta_auto_refused():
+    model = FIF(FIFConfig(input_dim=(4,), latent_dim=2, beta="auto", beta_final=3.0))
+    with pytest.raises(ConfigError, match=r"beta='auto'.*without beta_final"):
+        model({"data": torch.rand(5, 4)}, share_done=0.5)
+    with pytest.raises(ConfigError, match="beta='automatic'"):
+        FIFConfig(input_dim=(4,), latent_dim=2, beta="automatic")
