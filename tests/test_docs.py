@@ -178,7 +178,7 @@ def test_every_extra_and_variable_is_told():
     setup.read(ROOT / "setup.cfg")
     code = "".join(path.read_text() for path in (ROOT / "pythae_fif").rglob("*.py"))
     variables = {*re.findall(r"PYTHAE_FIF_[A-Z0-9_]+", code)} - {"PYTHAE_FIF_"}
-    told = {*re.findall(r"`(\w+)`", page)}
+    told = {*re.findall(r"`([\w-]+)`", page)}
     assert {*setup["options.extras_require"], *variables} <= told
 
 
