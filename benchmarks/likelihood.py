@@ -1,0 +1,169 @@
+"""What likelihood training of the autoencoder is worth: results/reference/likelihood.md.
+
+python benchmarks/likelihood.py csv power FILE.csv       the rows of a study's table, for --data
+python benchmarks/likelihood.py draw STORE [OUT]         the page's tables and figure
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.data.tables import load_tabular
+from pythae_fif.names import SAMPLERS
+from pythae_fif.pictures import figure_bytes, new_figure
+from pythae_fif.reports.tables import Table, number
+from pythae_fif.runs.store import Store
+
+RIVALS = {"ae": "AE", "rae_l2": "RAE-L2", "wae_imq": "WAE-IMQ"}
+PRIORS = ["normal", "gaussian", "gmm", "flow"]
+MEASURES = {"tube": "likelihood, nats ↑", "distance": "distance ↓"}
+
+
+def write_csv(name: str, path: Path) -> None:
+    """Training, validation and test rows of a table, as they are standardised and noised there."""
+    splits = load_tabular(name)
+    rows = np.concatenate([splits.train, splits.val, splits.test])
+    pd.DataFrame(rows, columns=[f"c{i}" for i in range(rows.shape[1])]).to_csv(path, index=False)
+
+
+def read(store: Store) -> pd.DataFrame:
+    """A row a run and prior."""
+    rows = []
+    for spec in store.specs(ImageSpec):
+        result = ImageResult.read(store, spec)
+        for sampler, record in result.scores.items() if result else ():
+            scores, evaluation = record.result, result.evaluation.result
+            data = spec.dataset if spec.dataset != "csv" else evaluation.data.source.split(",")[0]
+            if scores.tube is None:
+                continue
+            rows.append({
+                "data": data,
+                "epochs": spec.settings.epochs, "model": spec.model, "seed": spec.seed,
+                "configuration": spec.configuration, "beta": spec.parameters.get("beta"),
+                "prior": sampler, "mse": evaluation.reconstruction_mse["test"],
+                "seconds": result.training.result.train_seconds,
+                **{f"tube_{of}": scores.tube[of].nats for of in ("val", "test")},
+                **{f"distance_{of}": scores.frechet[of] for of in ("val", "test")},
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def chosen(rows: pd.DataFrame, measure: str) -> pd.Series:
+    """The configuration and prior of the best validation mean over seeds, with its test values."""
+    groups = rows.groupby(["model", "configuration", "prior"])
+    means = groups[[f"{measure}_val", f"{measure}_test"]].mean()
+    found = means[f"{measure}_val"]
+    best = means.loc[found.idxmax() if measure == "tube" else found.idxmin()]
+    test = groups.get_group(best.name)[f"{measure}_test"]
+    return pd.Series({
+        "model": best.name[0], "configuration": best.name[1], "prior": best.name[2],
+        "mean": test.mean(), "std": test.std(), "seeds": len(test),
+    })  # fmt: skip
+
+
+def shown(rows: pd.DataFrame) -> Table:
+    """A row a beta of FIF and a rival, whose configuration is chosen for each cell, by prior."""
+    lines, data = [], rows["data"].iloc[0]
+    fif = rows[rows["model"] == "fif"]
+    kinds = [(f"FIF, beta {beta}", fif[fif["beta"] == beta]) for beta in fif["beta"].unique()]
+    kinds += [(label, rows[rows["model"] == name]) for name, label in RIVALS.items()]
+    for label, part in kinds:
+        cells = {"Model": label, "recon. MSE ↓": f"{part['mse'].mean():.4f}"}
+        for measure, heading in MEASURES.items():
+            for prior in PRIORS:
+                best = chosen(part[part["prior"] == prior], measure)
+                cells[f"{SAMPLERS[prior].label}: {heading}"] = number(best["mean"], best["std"])
+        lines.append(cells)
+    return Table(data, pd.DataFrame(lines))
+
+
+def verdicts(frame: pd.DataFrame) -> Table:
+    """FIF against the best rival, by the criterion of the page."""
+    lines = []
+    for data, rows in frame.groupby("data", sort=False):
+        for measure, heading in MEASURES.items():
+            fif = chosen(rows[rows["model"] == "fif"], measure)
+            rival = chosen(rows[rows["model"] != "fif"], measure)
+            gain = (fif["mean"] - rival["mean"]) * (1 if measure == "tube" else -1)
+            noise = np.hypot(*(of["std"] / np.sqrt(of["seeds"]) for of in (fif, rival)))
+            verdict = "level" if abs(gain) <= 2 * noise else "yes" if gain > 0 else "no"
+            names = [
+                f"{ {'fif': 'FIF', **RIVALS}[of['model']] } ({of['configuration']}), "
+                f"{SAMPLERS[of['prior']].label}"
+                for of in (fif, rival)
+            ]
+            lines.append({
+                "Data": data, "measure": heading, "FIF": number(fif["mean"], fif["std"]),
+                "chosen": names[0], "best rival": number(rival["mean"], rival["std"]),
+                "which": names[1], "gain": f"{gain:.2f}", "noise": f"{noise:.2f}",
+                "verdict": verdict,
+            })  # fmt: skip
+    return Table("FIF against the best rival", pd.DataFrame(lines))
+
+
+def figure(frame: pd.DataFrame) -> bytes:
+    """Sample distance against likelihood: FIF's curve over beta, the rivals as points."""
+    groups = list(frame.groupby("data", sort=False))
+    drawn = new_figure(4.2 * len(groups), 4.2)
+    axes: Any = drawn.subplots(1, len(groups), squeeze=False)[0]
+    marks = dict(zip(RIVALS, "sD^", strict=True))
+    for axis, (data, rows) in zip(axes, groups, strict=True):
+        for colour, prior in enumerate(PRIORS):
+            of = rows[rows["prior"] == prior]
+            means = of.groupby(["model", "configuration", "beta"], dropna=False)
+            means = means[["tube_test", "distance_test", "distance_val"]].mean().reset_index()
+            fif = means[means["model"] == "fif"]
+            curve = fif[fif["beta"] != "auto"].sort_values(
+                "beta", key=lambda beta: beta.astype(float)
+            )
+            style = {"color": f"C{colour}", "label": SAMPLERS[prior].label}
+            axis.plot(curve["tube_test"], curve["distance_test"], "o-", markersize=4, **style)
+            auto = fif[fif["beta"] == "auto"]
+            axis.plot(
+                auto["tube_test"], auto["distance_test"], "*", markersize=11, color=f"C{colour}"
+            )
+            if prior == "gaussian" and len(curve):
+                for _, row in curve.iloc[[0, -1]].iterrows():
+                    at = row["tube_test"], row["distance_test"]
+                    axis.annotate(
+                        f"β {row['beta']:g}", at, (4, 4), textcoords="offset points", size=8
+                    )
+            best = means.sort_values("distance_val").drop_duplicates("model").set_index("model")
+            for name, mark in marks.items():
+                point = best.loc[name, ["tube_test", "distance_test"]]
+                axis.plot(*point, mark, markersize=6, markerfacecolor="none", color=f"C{colour}")
+        axis.set(yscale="log", title=data, xlabel="likelihood in the tube, nats ↑")
+    axes[0].set_ylabel("distance of samples to test data ↓")
+    lines, labels = axes[0].get_legend_handles_labels()
+    for name, mark in {
+        "FIF, auto": "*",
+        **{RIVALS[of]: mark for of, mark in marks.items()},
+    }.items():
+        lines += axes[0].plot([], [], mark, color="grey", markerfacecolor="none")
+        labels.append(name)
+    drawn.legend(lines, labels, loc="outside right upper", fontsize=8)
+    return figure_bytes(drawn)
+
+
+def draw(root: Path, out: Path) -> None:
+    """Writes the tables and the figure."""
+    frame = read(Store(root))
+    tables = [verdicts(frame), *(shown(rows) for _, rows in frame.groupby("data", sort=False))]
+    (out / "tables").mkdir(parents=True, exist_ok=True)
+    (out / "figures").mkdir(exist_ok=True)
+    text = "\n".join(table.to_markdown() for table in tables)
+    (out / "tables/likelihood.md").write_text(text, "utf-8")
+    (out / "figures/likelihood.png").write_bytes(figure(frame))
+
+
+if __name__ == "__main__":
+    command, *words = sys.argv[1:]
+    if command == "csv":
+        write_csv(words[0], Path(words[1]))
+    else:
+        draw(Path(words[0]), Path(words[-1]))
