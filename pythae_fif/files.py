@@ -1,7 +1,6 @@
 """Files written whole, set aside when damaged, locked and digested: for the whole package."""
 
 import contextlib
-import glob
 import hashlib
 import json
 import logging
@@ -65,14 +64,11 @@ def _beside(path: Path) -> Path:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which is renamed to `path` at the end: that is there whole or not at all.
 
-    One process at a time makes it, and removes what a killed one has left of it. A StoreError says
-    that the folder or the disk does not take it.
+    A StoreError says that the folder or the disk does not take it.
     """
     temporary = _beside(path)
     try:
         with stored(f"write {path}"):
-            for left in path.parent.glob(f"{glob.escape(path.name)}.*{TEMPORARY}"):
-                shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
             os.replace(temporary, path)

@@ -47,15 +47,6 @@ def test_a_file_or_folder_is_whole_or_as_before(failure, seen, message, tmp_path
     assert names_in(tmp_path) == []
 
 
-def test_a_folder_removes_what_is_left_of_itself_and_nothing_else(tmp_path):
-    """Its parent may be a folder of the user's."""
-    for name in ("model.0123.tmp", "work.tmp", "models.45.tmp"):
-        (tmp_path / name).mkdir()
-    with files.whole_folder(tmp_path / "model") as folder:
-        (folder / "x").write_text("")
-    assert names_in(tmp_path) == ["model", "models.45.tmp", "work.tmp"]
-
-
 def test_json_and_checksums(tmp_path):
     path = tmp_path / "new" / "x.json"
     assert read_json(path) is None

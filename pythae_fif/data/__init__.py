@@ -1,14 +1,8 @@
 """A data set's name becomes training, validation and test images: ``load_images``."""
 
 __all__ = [
-    "Columns",
-    "DataOptions",
-    "ImageDataset",
-    "Splits",
-    "load_images",
-    "load_table",
-    "to_float",
-]
+    "Columns", "DataOptions", "ImageDataset", "Splits", "load_images", "load_table", "to_float",
+]  # fmt: skip
 
 from pythae_fif.data.load import load_images
 from pythae_fif.data.splits import Columns, ImageDataset, Splits, to_float

@@ -1,15 +1,9 @@
 """Encoders and decoders for Pythae's models, built by the name of their architecture."""
 
 __all__ = [
-    "ConvDiscriminator",
-    "ResidualDecoder",
-    "ResidualEncoder",
-    "build_networks",
-    "poincare_networks",
-    "smooth_networks",
-    "spatial_networks",
-    "spherical_networks",
-]
+    "ConvDiscriminator", "ResidualDecoder", "ResidualEncoder", "build_networks",
+    "poincare_networks", "smooth_networks", "spatial_networks", "spherical_networks",
+]  # fmt: skip
 
 from pythae_fif.nn.build import build_networks, smooth_networks
 from pythae_fif.nn.images import ConvDiscriminator

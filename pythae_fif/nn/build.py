@@ -85,8 +85,11 @@ def build_networks(
         decoder = FIFConvDecoder(shape, latent_dim, condition_dim=condition_dim)
     elif shape in PYTHAE_NETS:
         encoder = pythae_net("Encoder", arch, "VAE" if variational else "AE", shape, latent_dim)
-        if condition_dim:
-            _widen(encoder, condition_dim)
+        if condition_dim:  # Pythae's fix the number of input channels
+            name, old = next((n, m) for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d))
+            sizes: Any = (old.kernel_size, old.stride, old.padding)
+            wider = nn.Conv2d(old.in_channels + condition_dim, old.out_channels, *sizes)
+            replace_layer(encoder, name, wider)
         decoder = pythae_net("Decoder", arch, "AE", shape, code_dim)
     else:
         encoder = SmallEncoder(joined, latent_dim, residual=residual, variational=variational)
@@ -151,11 +154,3 @@ def pythae_net(side: str, arch: str, kind: str, input_dim: tuple[int, ...], late
     layers = "Conv" if arch.startswith("convnet") else "ResNet"
     net = getattr(module, f"{side}_{layers}_{kind}_{dataset}")
     return net(BaseAEConfig(input_dim=input_dim, latent_dim=latent_dim))
-
-
-def _widen(encoder: BaseEncoder, channels: int) -> None:
-    """Gives an encoder's first convolution further input channels: Pythae's fix their number."""
-    name, old = next((n, m) for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d))
-    sizes: Any = (old.kernel_size, old.stride, old.padding)
-    wider = nn.Conv2d(old.in_channels + channels, old.out_channels, *sizes)
-    replace_layer(encoder, name, wider)

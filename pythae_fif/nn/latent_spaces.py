@@ -5,7 +5,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.nn.base import LayeredDecoder
+from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
 from pythae_fif.nn.build import PYTHAE_NETS, add_latent_blocks, build_networks, pythae_net
 from pythae_fif.nn.images import downsampling, map_sizes, upsampling
 
@@ -67,7 +67,7 @@ def spatial_networks(
     sizes = map_sizes(input_dim)[1::-1]
     down = [downsampling([input_dim[0], 32, 64]), nn.Conv2d(64, latent_dim, 1)]
     up = nn.Conv2d(latent_dim, 64, 1), nn.SiLU(), upsampling([64, 32, input_dim[0]], sizes)
-    return _SpatialEncoder(*down), LayeredDecoder(*up)
+    return HeadedEncoder(nn.Sequential(*down), nn.Identity()), LayeredDecoder(*up)
 
 
 class _SphericalEncoder(BaseEncoder):
@@ -99,14 +99,3 @@ class _BallEncoder(BaseEncoder):
         norm = output.embedding.norm(dim=-1, keepdim=True).clamp(min=1e-6)
         output["embedding"] = 0.99 * norm.tanh() * output.embedding / norm
         return output
-
-
-class _SpatialEncoder(BaseEncoder):
-    """Layers from images to maps of d channels."""
-
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> ModelOutput:
-        return ModelOutput(embedding=self.layers(x))

@@ -1,14 +1,9 @@
 """One training loop, with a log, checkpoints that resume exactly, budgets, and a bar."""
 
 __all__ = [
-    "EpochRow",
-    "FIFTrainer",
-    "FIFTrainerConfig",
-    "OnEpoch",
-    "TrainingResult",
-    "keep_freed_memory",
-    "quiet_pythae",
-]
+    "EpochRow", "FIFTrainer", "FIFTrainerConfig", "OnEpoch", "TrainingResult",
+    "keep_freed_memory", "quiet_pythae",
+]  # fmt: skip
 
 from typing import Any
 
@@ -16,8 +11,7 @@ from pythae.trainers import BaseTrainer
 
 from pythae_fif.training.config import FIFTrainerConfig
 from pythae_fif.training.precision import keep_freed_memory
-from pythae_fif.training.progress import EpochRow, OnEpoch, TrainingResult
-from pythae_fif.training.terminal import quiet_pythae
+from pythae_fif.training.progress import EpochRow, OnEpoch, TrainingResult, quiet_pythae
 from pythae_fif.training.trainer import FIFTrainer
 
 

@@ -23,8 +23,15 @@ from pythae_fif.training.checkpoint import RunFiles
 from pythae_fif.training.config import config_for
 from pythae_fif.training.loader import make_loader
 from pythae_fif.training.precision import Precision, networks_in_bfloat16
-from pythae_fif.training.progress import Budget, EpochRow, Means, OnEpoch, TrainingResult
-from pythae_fif.training.terminal import progress_bar, quiet_pythae
+from pythae_fif.training.progress import (
+    Budget,
+    EpochRow,
+    Means,
+    OnEpoch,
+    TrainingResult,
+    progress_bar,
+    quiet_pythae,
+)
 from pythae_fif.training.updates import Optimizers
 
 CHANGEABLE = {

@@ -124,12 +124,6 @@ def fif_loss(
         \mathcal{L}(x) = -\log p_Z(f(x)) - \frac{1}{K} \sum_k \epsilon_k^\top f'(x) \,
         \text{stop\_gradient}(g'(f(x)) \epsilon_k) + \beta \lVert g(f(x)) - x \rVert^2
 
-    At a stationary point, with a standard normal prior and without weight decay,
-    :math:`E[z z^\top] = E[f'(x) \, g'(z)]` and so
-    :math:`E \lVert z \rVert^2 = E[\operatorname{tr} f'(x) \, g'(z)]`. For let f become (I + tA) f
-    and g become :math:`g \circ (I + tA)^{-1}`: the reconstruction stays, and the derivative of the
-    loss at t = 0 is :math:`E[z^\top A z] - E[\operatorname{tr} A f'(x) g'(z)]`, zero for every A.
-
     Arguments:
         encode, decode, x, eps: As of :func:`volume_surrogate`.
         latent_log_prob: log p_Z, from (B, d) to (B,).
