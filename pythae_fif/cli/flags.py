@@ -24,7 +24,7 @@ USUAL = {
     "dataset", "data", "arch", "models", "samplers", "seeds", "beta", "hutchinson_samples",
     "latent_dim", "profile", "epochs", "config", "results", "dry_run", "open", "engine",
 }  # fmt: skip
-"""Flags that stand first in `--help`."""
+"""Flags that `--help` shows; `--help-all` has the others too."""
 
 RUN = """\
 Trains generative autoencoders on a data set, samples, scores and compares.
@@ -63,7 +63,7 @@ class Parser(argparse.ArgumentParser):
     Args:
         command, words: Its name, such as `study linear`, and what stands after it.
         description: What stands above its flags.
-        usual: Flags that stand first in `--help`; all if None.
+        usual: Flags that `--help` shows; all if None.
     """
 
     def __init__(
@@ -78,8 +78,10 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        self.command, self.words, self.usual = command, words, usual
-        self.further = self.add_argument_group("further flags")
+        self.command, self.words = command, words
+        self.usual = None if "--help-all" in words else usual
+        if usual is not None:
+            self.add_argument("--help-all", action="help", help="show all flags")
 
     def add_flags(self, *classes: type[BaseModel], only: Container[str] | None = None) -> None:
         """Adds the flags of the classes' fields, or of some, that are not there yet."""
@@ -88,8 +90,10 @@ class Parser(argparse.ArgumentParser):
             there = flag_of(name) in self._option_string_actions
             if not there and (only is None or name in only):
                 form = _form(cls.model_fields[name].annotation, flag)
-                group = self if self.usual is None or name in self.usual else self.further
-                group.add_argument(flag_of(name), help=flag.help, **form)
+                shown = self.usual is None or name in self.usual
+                self.add_argument(
+                    flag_of(name), help=flag.help if shown else argparse.SUPPRESS, **form
+                )
 
     def given(self) -> dict[str, Any]:
         """What the words give: field -> value. An unknown flag is a ConfigError."""

@@ -58,11 +58,14 @@ def test_list_names_all_and_its_lines_fit(capsys, monkeypatch):
     assert max(map(len, out.splitlines())) <= 80 and "…" not in out
 
 
-def test_help_has_the_usual_flags_first(capsys):
-    parts = help_of(capsys, "--help").split("further flags:")
-    usual, further = ({*re.findall(r"^  (--[a-z-]+)", part, re.M)} for part in parts)
-    assert {"--dataset", "--beta", "--dry-run"} <= usual and len(usual) <= 18
-    assert {"--runs-per-gpu", "--sbatch", "--learning-rate", "--columns"} <= further
+def test_help_has_two_levels(capsys):
+    usual, everything = (
+        {*re.findall(r"^  (--[a-z-]+)", help_of(capsys, flag), re.M)}
+        for flag in ("--help", "--help-all")
+    )
+    assert usual < everything and len(usual) <= 18
+    assert {"--dataset", "--beta", "--dry-run"} <= usual
+    assert {"--runs-per-gpu", "--sbatch", "--learning-rate", "--columns"} <= everything - usual
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def test_help_has_the_usual_flags_first(capsys):
         ("run", ["--dataset celeba --arch resnet", "study NAME", "130 interrupted"]),
         ("study", ["sinusoid", "figure 6"]),
         ("study tabular", ["--data", "--results", "--latent-dim", "data sets: miniboone, "]),
-        ("study linear", ["--sbatch", "runs at once on a GPU"]),
+        ("study linear --help-all", ["--sbatch", "runs at once on a GPU"]),
         ("verify", ["RESULTS"]),
         ("score", ["--training", "for memorisation", "--trust"]),
         ("--dataset=circle", ["study toy", "von_mises_circle"]),
