@@ -135,7 +135,7 @@ def as_config_error(
     details = next((one for one in found if one["type"] in UNKNOWN), found[0])
     kind, given, context = details["type"], details["input"], details.get("ctx", {})
     path = [part for part in details["loc"] if not isinstance(part, int) or kind in UNKNOWN]
-    path = [part for part in path if part != "constrained-float"]  # of a number or a word
+    path = [part for part in path if "constrained-float" not in str(part)]  # or a word
     if kind in UNKNOWN:
         *parents, key = path
         hint = did_you_mean(str(key), _keys_at(cls, parents))
