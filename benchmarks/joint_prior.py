@@ -2,10 +2,10 @@
 
     python benchmarks/joint_prior.py [OUT]     a table of courses of the training
 
-Let f become mean + c (f - mean), and g undo it: the reconstruction stays. The derivative of the loss
-(eq. 7) by log c is then E[-(z - mean) . grad log p(z)] - E[tr f'(x) g'(z)]. The first is d for a prior
-that fits the codes, whatever their scale, as integration by parts shows. Where the second is below d,
-nothing holds the scale, and codes shrink.
+Let f become mean + c (f - mean), and g undo it: the reconstruction stays. The derivative of the
+loss (eq. 7) by log c is then E[-(z - mean) . grad log p(z)] - E[tr f'(x) g'(z)]. The first is d for
+a prior that fits the codes, whatever their scale, as integration by parts shows. Where the second
+is below d, nothing holds the scale, and codes shrink.
 """
 
 import sys
@@ -94,8 +94,10 @@ if __name__ == "__main__":
     rows = [row for prior in ("standard normal", joint) for row in linear(prior)]
     for prior in ("standard normal", joint, "flow", "flow, standardised codes"):
         rows += digits(prior)
-    notes = ["Beta 10, Adam at 1e-3, batches of 50. Inwards and outwards: the two parts of the "
-             "derivative of the loss by the logarithm of the codes' scale; where they are equal it rests.",
-             "Made by `python benchmarks/joint_prior.py`."]  # fmt: skip
+    notes = [
+        "Beta 10, Adam at 1e-3, batches of 50. Inwards and outwards: the two parts of the "
+        "derivative of the loss by the log of the codes' scale, which rests where both agree.",
+        "Made by `python benchmarks/joint_prior.py`.",
+    ]
     text = Table("A prior learnt with the networks", pd.DataFrame(rows), notes=notes).to_markdown()
     Path(*sys.argv[1:2] or ["joint-prior.md"]).write_text(text, "utf-8")

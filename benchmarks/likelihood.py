@@ -153,6 +153,12 @@ def figure(frame: pd.DataFrame) -> bytes:
 def draw(root: Path, out: Path) -> None:
     """Writes the tables and the figure."""
     frame = read(Store(root))
+    of_fif = frame[frame["model"] == "fif"]
+    longer = frame["epochs"] > frame["data"].map(of_fif.groupby("data")["epochs"].max())
+    equal_time = frame[longer], of_fif[of_fif["data"].isin(frame.loc[longer, "data"])]
+    again = pd.concat(equal_time).assign(data=lambda rows: rows["data"] + ", equal time")
+    frame = pd.concat([frame[~longer], again])
+    frame = frame.groupby("data").filter(lambda rows: {"fif", *RIVALS} <= set(rows["model"]))
     tables = [verdicts(frame), *(shown(rows) for _, rows in frame.groupby("data", sort=False))]
     (out / "tables").mkdir(parents=True, exist_ok=True)
     (out / "figures").mkdir(exist_ok=True)

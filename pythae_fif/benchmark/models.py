@@ -69,7 +69,7 @@ class ModelEntry(ModelClasses):
     label: str
     source: str
     samplers: Each[SamplerName] = Field(
-        default_factory=lambda: ["normal", "gaussian", "gmm", "maf", "iaf"]
+        default_factory=lambda: ["normal", "gaussian", "gmm", "maf", "iaf", "flow"]
     )
     grid: Grid = Field(default_factory=dict)
     configurations: list[dict[str, Any]] = Field(default_factory=list)
