@@ -37,8 +37,7 @@ def full_float32() -> Iterator[None]:
 def fork_rng() -> AbstractContextManager[None]:
     """Puts torch's random numbers of the CPU and the current GPU back after a block."""
     gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    fork: AbstractContextManager[None] = torch.random.fork_rng(devices=gpus)
-    return fork
+    return torch.random.fork_rng(devices=gpus)
 
 
 def random_state() -> dict[str, Any]:

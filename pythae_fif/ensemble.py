@@ -75,12 +75,10 @@ class _Stack(nn.Module):
 class Ensemble:
     """M FIFs of one architecture, trained in one process.
 
-    The networks are made of `torch.nn.Linear` and of operations on each sample by itself. Weights
-    are stacked, so that a layer of all members is one batched matrix product. Members may differ in
-    weights, `beta` and `noise`. They move to the GPU, if any; what they compute comes back.
-
-    A member ends, up to rounding, where its model would have ended in a loop of its own with the
-    same draws: a permutation in every epoch, noise and Hutchinson vectors in every step.
+    The networks are made of `torch.nn.Linear` and of operations on each sample by itself. Members
+    may differ in weights, `beta` and `noise`. They move to the GPU, if any; what they compute comes
+    back. A member ends, up to rounding, where its model would have ended in a loop of its own with
+    the same draws: a permutation in every epoch, noise and Hutchinson vectors in every step.
 
     Args:
         models: The members; their present weights are where training starts.

@@ -162,8 +162,7 @@ class CodeFlow(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """g, from (B, d) to (B, ...), whose left inverse is f."""
-        x: Tensor = self.data_flow.inverse(self.latent_flow.inverse(z))
-        return x
+        return self.data_flow.inverse(self.latent_flow.inverse(z))
 
 
 @config_dataclass

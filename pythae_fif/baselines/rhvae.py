@@ -44,12 +44,10 @@ class RHVAE(PythaesRHVAE):
         return (weights @ of.flatten(1)).view(-1, *of.shape[1:])
 
     def _metric(self, z: Tensor) -> Tensor:
-        metric: Tensor = torch.linalg.inv_ex(self._inverse_metric(z)).inverse  # waits for no check
-        return metric
+        return torch.linalg.inv_ex(self._inverse_metric(z)).inverse  # waits for no check
 
     def _inverse_metric(self, z: Tensor) -> Tensor:
-        inverse: Tensor = self._summed(z, self.M_tens) + self.lbd * torch.eye(self.latent_dim).to(z)
-        return inverse
+        return self._summed(z, self.M_tens) + self.lbd * torch.eye(self.latent_dim).to(z)
 
     def sampler_force(self, z: Tensor) -> Tensor:
         r"""What Pythae's sampler takes for the gradient of log sqrt det G^-1 at codes, (B, d, 1).

@@ -49,8 +49,8 @@ class Trumpet(FlowModel):
     this is maximum likelihood on the manifold.
 
     Not its authors' program (github.com/swing-research/trumpets), which has 8 x 3 steps of flow for
-    h in place of zuko's fully connected affine couplings, U-Nets in its couplings, scales between
-    0.01 and 1, regularised pseudo-inverses, and the codes' error in the loss of the manifold.
+    h in place of fully connected affine couplings, U-Nets in its couplings, scales between 0.01 and
+    1, regularised pseudo-inverses, and the codes' error in the loss of the manifold.
 
     Args:
         model_config (TrumpetConfig): The configuration.

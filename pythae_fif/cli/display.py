@@ -18,8 +18,7 @@ from pythae_fif.runs import launch
 class Terminal(Console):
     """A console that takes control characters out of every text; see `printable`.
 
-    Statuses, notes and errors of models come from other machines, names of folders too. What goes
-    on has a bar with the time left on a terminal, and elsewhere a line for each run.
+    What goes on has a bar with the time left on a terminal, and elsewhere a line for each run.
     """
 
     def __init__(self) -> None:

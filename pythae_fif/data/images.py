@@ -35,8 +35,8 @@ def decode_files(
 ) -> np.ndarray:
     """Decodes image files to RGB squares, as Pillow's ``convert("RGB")`` makes them.
 
-    A centred square is cut and resized with Pillow's bilinear filter, with antialiasing. It may
-    begin between pixels: it is the same region at whatever resolution the file is kept.
+    A centred square, which may begin between pixels, is cut and resized with Pillow's bilinear
+    filter, with antialiasing.
 
     Args:
         folder, names: The N files.

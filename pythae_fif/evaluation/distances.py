@@ -76,9 +76,8 @@ def kernel_distance(samples: Features, reference: Features, *, seed: int = 0) ->
     r"""Kernel inception distance: unbiased squared MMD with the kernel $(x \cdot y / F + 1)^3$.
 
     The mean over 100 random subsets of 1,000 of both sets, or as many as the smaller has (Binkowski
-    et al. 2018, sec. 4), drawn as torch-fidelity draws them from the same seed. Unlike the Frechet
-    distance its expectation does not depend on the number of samples; it may be slightly negative
-    for equal sets. The kernel has the precision of the features; its sums are in float64.
+    et al. 2018, sec. 4), drawn as torch-fidelity draws them from the same seed. It may be slightly
+    negative for equal sets, and its expectation does not depend on the number of samples.
     """
     counts = len(samples), len(reference)
     size = min(SUBSET_SIZE, *counts)

@@ -102,8 +102,7 @@ def load_extractor(
     """The extractor of a name, for one data set.
 
     Args:
-        name: A key of `EXTRACTORS`, or `module:function`, where the function takes nothing and
-            returns a network, and modules are found from the working directory too.
+        name: A key of `EXTRACTORS`, or `module:function` that takes nothing and returns a network.
         image_shape: The (C, H, W) of the images, or (D,) of a table's rows.
         dataset: Its name, for `classifier`.
         device: Where networks run.
@@ -215,8 +214,7 @@ class Features:
         """`function(self, *others)`, computed once."""
         if (function, others) not in self._held:
             self._held[function, others] = function(self, *others)
-        held: T = self._held[function, others]
-        return held
+        return self._held[function, others]
 
     @cached_property
     def mean(self) -> Tensor:

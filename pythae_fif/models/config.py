@@ -1,15 +1,5 @@
 """Configurations: what all models share, what has a beta, what has Hutchinson vectors, FIF's."""
 
-__all__ = [
-    "BetaConfig",
-    "Count",
-    "FIFConfig",
-    "HutchinsonConfig",
-    "InjectiveFlowConfig",
-    "NonNegative",
-    "Positive",
-]
-
 import math
 from typing import Annotated, Literal
 

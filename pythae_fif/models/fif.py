@@ -1,7 +1,5 @@
 """Free-form injective flow: an autoencoder trained by maximum likelihood on its manifold."""
 
-__all__ = ["FIF", "SlowerSurrogateWarning"]
-
 import dataclasses
 import math
 import warnings

@@ -1,7 +1,5 @@
 """What networks take and give, checked; and what is computed when it is read."""
 
-__all__ = ["Labels", "LazyOutput", "as_condition", "as_data", "output_of", "without_gradients"]
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 

@@ -1,12 +1,5 @@
 """Rectangular flow: an injective flow trained by Hutchinson vectors with conjugate gradients."""
 
-__all__ = [
-    "RectangularFlow",
-    "RectangularFlowConfig",
-    "conjugate_gradient",
-    "rectangular_surrogate",
-]
-
 from typing import Annotated, Any, Literal
 
 import torch

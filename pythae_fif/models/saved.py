@@ -1,7 +1,5 @@
 """A model's folder: Pythae's, and a file that tells how networks of this package are rebuilt."""
 
-__all__ = ["SavedModel", "loading"]
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -95,8 +95,7 @@ class ResidualBlock(nn.Module):
         self.layers = layers
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.layers(x)
-        return y
+        return x + self.layers(x)
 
 
 def residual_blocks(

@@ -104,8 +104,7 @@ def add_latent_blocks(arch: str, input_dim: tuple[int, ...], network: Any, dim: 
 
     `_fc4` has the blocks of table 11, four behind the encoder's linear layer and four before the
     decoder's; `_fc2` has two and two. They act on the code itself (the mean, where an encoder gives
-    a variance too). The last layer of each starts at zero, so that with one seed `resnet_fc4`
-    starts as the function that `resnet` starts as. (Those of `fif_convnet` start as PyTorch's do.)
+    a variance too). The last layer of each starts at zero, so that both start as one function.
 
     Args:
         arch, input_dim: Of the network.

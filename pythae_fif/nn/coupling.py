@@ -97,13 +97,11 @@ class CouplingFlow(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """f, from (..., D) to (..., d)."""
-        z: Tensor = self.h().inv(self.w().inv(x)[..., : self.latent_dim])
-        return z
+        return self.h().inv(self.w().inv(x)[..., : self.latent_dim])
 
     def decode(self, z: Tensor) -> Tensor:
         """g, from (..., d) to (..., D)."""
-        x: Tensor = self.w()(F.pad(self.h()(z), (0, self.padding)))
-        return x
+        return self.w()(F.pad(self.h()(z), (0, self.padding)))
 
 
 class FlowEncoder(BaseEncoder):

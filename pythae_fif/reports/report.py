@@ -37,8 +37,7 @@ class Report:
 
     Attributes:
         title, sentence: Above all; which models are lowest, and whether that stands out.
-        frame: A row a run and sampler.
-        table: A row a model and sampler, of the chosen configuration.
+        frame, table: A row a run and sampler, and one a chosen model and sampler.
         tables: Name -> table that is read; the first is the overview.
         warnings, notes: Why numbers are missing or say less than they seem to; what they are of.
     """

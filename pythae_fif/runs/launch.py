@@ -67,9 +67,7 @@ def run_all(
     """Does the runs that have no records yet.
 
     Args:
-        specs: The runs.
-        store: Where they are.
-        engine: Executes them.
+        specs, store, engine: The runs, where they are, and what executes them.
         on_change: Is told about once a second how far they are.
 
     Returns:

@@ -30,8 +30,8 @@ class SlurmEngine(Engine):
     """Slurm, on a machine that can submit and sees the results folder as its nodes do.
 
     A job that reaches its time limit or is preempted is requeued, and resumes. Jobs outlive this
-    process: the same command waits for those in the queue and submits no run twice. A run has a
-    core, or `cpus_per_run`, and a GPU unless `sbatch` has `gres=none`, and ends if it finds none.
+    process: the same command waits for those in the queue. A run has a core, or `cpus_per_run`, and
+    a GPU unless `sbatch` has `gres=none`.
 
     Attributes:
         time: Their limit in minutes; given as a text such as 4h.

@@ -138,9 +138,7 @@ def work(spec: Spec, store: Store, command: str | None = None, slot: Slot | None
     """Does what a run lacks, once its folder is this process's alone; another's is waited for.
 
     Args:
-        spec: The run.
-        store: Where its folder is.
-        command: Of the user, for its records.
+        spec, store, command: The run, where its folder is, and the user's words for its records.
         slot: Of a process that is the run's own, whose output then goes to `output.log`.
 
     Raises:

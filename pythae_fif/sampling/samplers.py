@@ -1,7 +1,5 @@
 """Codes of a model and samples by Pythae's samplers; `pythae_fif.sampling` says what is odd."""
 
-__all__ = ["draw", "embed", "generate", "generate_by_class", "in_batches", "reconstruction_mse"]
-
 import copy
 import math
 from collections.abc import Callable, Iterator
@@ -81,8 +79,7 @@ def _codes(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:
     if isinstance(model, models.FactorVAE):
         output = model.encoder(x)
         noise = torch.randn_like(output.embedding)
-        z: Tensor = output.embedding + (0.5 * output.log_covariance).exp() * noise
-        return z
+        return output.embedding + (0.5 * output.log_covariance).exp() * noise
     if labels is None and not getattr(model, "condition_dim", 0):  # which says what it lacks
         labels = torch.ones(len(x), device=x.device)
     z = model(DatasetOutput(data=x, labels=labels)).z
@@ -211,8 +208,7 @@ class _PriorSampler(BaseSampler):
     def sample(self, num_samples: int, **_: int) -> Tensor:
         """Samples (n, ...), where the model is."""
         z = self.prior.sample(num_samples).to(self.device)
-        x: Tensor = self.model.decoder(z).reconstruction
-        return x
+        return self.model.decoder(z).reconstruction
 
 
 _CLASSES: dict[str, tuple[type[BaseSampler], type[BaseAE]]] = {

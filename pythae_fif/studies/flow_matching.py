@@ -43,9 +43,7 @@ class FlowMatching(nn.Module):
     def sample(self, num_samples: int) -> Tensor:
         """Rows, (n, D)."""
         noise, step = torch.randn(num_samples, self.dim), 1 / STEPS
-        samples: Tensor = self.solver.sample(noise, step_size=step, method="midpoint")
-        return samples
+        return self.solver.sample(noise, step_size=step, method="midpoint")
 
     def _velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        velocity: Tensor = self.net(torch.cat([x, t.expand(len(x))[:, None]], 1)).embedding
-        return velocity
+        return self.net(torch.cat([x, t.expand(len(x))[:, None]], 1)).embedding

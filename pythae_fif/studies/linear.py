@@ -39,8 +39,7 @@ def linear_loss(encoders: Tensor, covariance: Tensor, betas: Tensor) -> Tensor:
     projection = encoders.mT @ torch.linalg.solve(gram, encoders)
     energy = torch.einsum("mij,mjk,mik->m", encoders, covariance, encoders)
     lost = covariance.diagonal(dim1=1, dim2=2).sum(1) - (covariance * projection).sum((1, 2))
-    loss: Tensor = energy / 2 - torch.logdet(gram) / 2 + betas * lost
-    return loss
+    return energy / 2 - torch.logdet(gram) / 2 + betas * lost
 
 
 @dataclass(frozen=True)

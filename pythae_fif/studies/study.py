@@ -106,14 +106,12 @@ def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[P
     """Runs a study, and writes its tables and figures.
 
     Args:
-        name: A key of `STUDIES`.
-        options: What to run it on.
+        name, options: A key of `STUDIES`, and what to run it on.
         on_change: Is told how far its runs are.
 
     Raises:
-        ConfigError: A data set or profile that the study does not have.
-        RunsLeftError: Runs failed.
-        StoreError: The folder of results cannot be written.
+        ConfigError, RunsLeftError, StoreError: A data set or profile that the study does not have;
+            runs that failed; a folder of results that cannot be written.
     """
     profiles, datasets = STUDIES[name].profiles, STUDIES[name].datasets
     dataset, profile = options.dataset or next(iter(datasets), ""), options.profile

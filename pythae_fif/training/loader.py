@@ -27,11 +27,6 @@ class BatchLoader:
         batch_size: Images in a batch, at least 1.
         shuffle: Whether to draw orders; else it is that of the data.
         device: Where the batches shall be.
-
-    Example:
-        >>> images = ImageDataset(torch.zeros(5, 1, 8, 8, dtype=torch.uint8))
-        >>> [len(batch.data) for batch in BatchLoader(images, 3, shuffle=False)]
-        [3, 2]
     """
 
     dataset: ImageDataset

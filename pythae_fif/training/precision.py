@@ -21,11 +21,9 @@ def networks_in_bfloat16(
 ) -> Iterator[None]:
     """Autocast for the networks of a model, without what it does to losses; or nothing.
 
-    Autocast alone leaves what a network returns in bfloat16, and with it all that Pythae's models
-    compute from codes and reconstructions: 1 + log s^2 - mu^2 - s^2 of a KL divergence has two
-    digits then, and the variances of MS-SSIM, differences of convolutions, can be zero, which ends
-    in a loss of minus infinity. So networks return float32 here, and a part of the model without
-    parameters is a loss and runs in float32.
+    Autocast alone leaves what a network returns in bfloat16, and so losses: a KL divergence has two
+    digits then, and MS-SSIM can be minus infinity. So networks return float32 here, and a part
+    of the model without parameters is a loss and runs in float32.
 
     Example:
         >>> from pythae.models import VAE, VAEConfig

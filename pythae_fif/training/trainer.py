@@ -39,8 +39,7 @@ CHANGEABLE = {
     "eval_dataloader_num_workers", "world_size", "rank", "local_rank", "dist_backend",
     "master_addr", "master_port",
 }  # fmt: skip
-"""Keys of the configuration that may change where a training is cut off and resumed: Pythae takes
-some from a cluster's environment."""
+"""Keys of the configuration that may change where a training resumes."""
 
 
 class FIFTrainer:
@@ -53,8 +52,7 @@ class FIFTrainer:
     not. Given a `FIFTrainerConfig`, Pythae's `TrainingPipeline` trains by this class.
 
     A model's `stage_at(passes, share_done)`, if it has one, gives its `stage` before each epoch. A
-    stage starts from the best weights of the one before, with a new optimizer, and has a best of
-    its own, as losses of two stages cannot be compared.
+    stage starts from the best weights of the last, with a new optimizer, and has its own best.
 
     Args:
         model: The model to train, in place; it moves to the GPU, if any, unless `no_cuda` is set.
@@ -71,8 +69,7 @@ class FIFTrainer:
             digest of configurations, networks and numbers of data, and such a model is an error.
         on_epoch: Called after each epoch with its row of the log.
         checkpoint_every_seconds: Least time between two checkpoints; 0 for one every epoch.
-        wall_clock: Seconds of training steps, in all attempts, after which the training ends if
-            its epochs, which are passes over the data, have not ended it before.
+        wall_clock: Seconds of training steps, in all attempts, after which the training ends.
         keep_last: Whether the last weights are kept, whatever their loss.
         precision: As of `FIFTrainerConfig`, for any kind of configuration.
         progress: Whether to show a bar with the time left, where there is a terminal.

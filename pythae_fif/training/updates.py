@@ -31,9 +31,8 @@ class Optimizers:
 
     In a step the gradients of each are set to zero and its loss is differentiated, one after
     another; then all step. So a loss also leaves gradients in the networks of the optimizers
-    before it, as in Pythae, whose trainings are the reference here. An optimizer sits out a step
-    for which the model's output says so, as VAEGAN's `update_decoder` does. Adam is PyTorch's
-    fused one, unless the configuration's parameters say otherwise.
+    before it, as in Pythae. An optimizer sits out a step for which the model's output says so, as
+    VAEGAN's `update_decoder` does. Adam is PyTorch's fused one, unless parameters say otherwise.
 
     Args:
         model: What they train.

@@ -25,8 +25,7 @@ def decoder_jacobian(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
     """g'(z), (B, D, d), by forward mode; arguments as of :func:`decoder_log_volume`."""
 
     def push(tangent: Tensor) -> Tensor:
-        product: Tensor = torch.func.jvp(lambda z: decode(z, *given), (z,), (tangent,))[1]
-        return product
+        return torch.func.jvp(lambda z: decode(z, *given), (z,), (tangent,))[1]
 
     with differentiable_kernels():
         return _products(push, z).movedim(0, -1)
@@ -61,8 +60,7 @@ def log_volume(jacobian: Tensor) -> Tensor:
         jacobian = jacobian.mT
     mode = "reduced" if jacobian.requires_grad else "r"  # torch differentiates only 'reduced'
     triangle = torch.linalg.qr(jacobian, mode=mode).R
-    volume: Tensor = triangle.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
-    return volume
+    return triangle.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
 
 
 def decoder_log_volume(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
@@ -110,8 +108,7 @@ def _of_chunks(
 def _products(product: GivenMap, z: Tensor) -> Tensor:
     """Those with all d unit vectors, the same of all samples, (d, B, D)."""
     basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    rows: Tensor = torch.func.vmap(lambda e: product(e.expand_as(z)).flatten(1))(basis)
-    return rows
+    return torch.func.vmap(lambda e: product(e.expand_as(z)).flatten(1))(basis)
 
 
 def _check_finite(jacobian: Tensor, first: int = 0) -> None:

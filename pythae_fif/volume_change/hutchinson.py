@@ -99,5 +99,4 @@ def _orthonormal(normal: Tensor) -> Tensor:
     unit = torch.eye(*normal.shape[-2:], dtype=v.dtype, device=v.device)
     inverse = (v.mT @ v).triu(1) + 0.5 * unit[:samples]
     turned = torch.linalg.solve_triangular(inverse, v[..., :samples, :].mT, upper=True)
-    basis: Tensor = (v @ turned - unit) * sign[..., None, :]
-    return basis
+    return (v @ turned - unit) * sign[..., None, :]

@@ -25,7 +25,6 @@ from pythae_fif.baselines.glow import (
     Squeeze,
     flow_steps,
 )
-from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError
 
 KINDS = {"dnf": (DNF, DNFConfig), "trumpet": (Trumpet, TrumpetConfig)}
@@ -228,48 +227,6 @@ def test_works_in_pythae_s_pipelines_and_comes_back_from_files(kind, tmp_path):
         torch.testing.assert_close(ours, theirs)
     assert NormalSampler(loaded).sample(5).shape == (5, 1, 8, 8)
     assert GenerationPipeline(model=loaded)(num_samples=4, return_gen=True).shape == (4, 1, 8, 8)
-
-
-def energy_distance(left, right):
-    """2 E|x - y| - E|x - x'| - E|y - y'|: zero for equal distributions."""
-    between = torch.cdist(left, right).mean()
-    return 2 * between - torch.cdist(left, left).mean() - torch.cdist(right, right).mean()
-
-
-def moons(count, generator):
-    """Two moons on a curved surface, as images of four pixels."""
-    points = TOY_DATA["two_moons"].sample(count, generator).points
-    points = points + 0.05 * torch.randn(points.shape, generator=generator)
-    x, y = points.T
-    return torch.stack([x, y, x * y / 2, torch.sin(2 * x)], 1).view(count, 1, 2, 2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["dnf", "trumpet"])
-def test_learns_two_moons_on_a_surface(kind):
-    generator = torch.Generator().manual_seed(0)
-    train, test = moons(4096, generator), moons(1000, generator)
-    own = {"noise": 0.05, "beta": 100.0} if kind == "dnf" else {}
-    sizes = {"steps": 4, "hidden_channels": 32, "latent_blocks": 6, "latent_hidden_dim": 32}
-    model = build(kind, (1, 2, 2), 2, moved=0, **sizes, **own).train()
-    for model.stage in ("manifold", "density") if kind == "trumpet" else ("both",):
-        optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, 400)
-        for _ in range(400):
-            batch = train[torch.randint(len(train), (256,))]
-            optimizer.zero_grad()
-            model({"data": batch}).loss.backward()
-            optimizer.step()
-            schedule.step()
-    model.eval()
-    with torch.no_grad():
-        error = (model.reconstruct(test) - test).flatten(1).square().sum(1).mean().sqrt()
-        samples = model.sample(1000).flatten(1)
-    rows = train.flatten(1)
-    gauss = rows.mean(0) + torch.randn(1000, 4) @ torch.linalg.cholesky(rows.T.cov()).T
-    distances = [energy_distance(x, test.flatten(1)).item() for x in (samples, gauss)]
-    assert error < 0.15
-    assert distances[0] < 0.5 * distances[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -117,12 +117,7 @@ def test_pythae_npz_layout_with_labels(root):
     [
         (None, "eval_data.npz: cannot be read"),
         ({"images": noise(20, 1, 28, 28)}, "eval_data.npz: has keys images; needs data"),
-        (dict.fromkeys(("train", "test"), noise(20, 28, 28)), "has keys train, test; needs data"),
         ({"data": noise(20, 3, 28, 28)}, "images of test are (3, 28, 28), of train (1, 28, 28)"),
-        (
-            {"data": noise(20, 1, 28, 28), "labels": np.arange(3)},
-            "labels of 'data', needs a class",
-        ),
     ],
 )
 def test_damaged_pythae_npz_layout(content, part, root):

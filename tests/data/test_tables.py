@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from support.tabular_files import table, write_csv
+from support.tabular_files import table
 
 from pythae_fif.data import Columns, load_images, load_table
 from pythae_fif.data.splits import SPLIT_NAMES
@@ -130,17 +130,6 @@ def test_hashes_stay_for_ever(tmp_path):
     assert load_table(pd.read_csv(tmp_path / "t.csv")).content_hash == "6c24071537e5497f"
     study = load_tabular("csv", data=tmp_path / "t.csv")
     assert study.content_hash == "46b5e956941407b8"
-
-
-def test_rows_with_missing_values_are_left_out(tmp_path):
-    rows = table(120)
-    rows[[3, 50], [0, 2]] = np.nan
-    write_csv(tmp_path / "t.csv", rows)
-    splits = load_table(tmp_path / "t.csv")
-    assert splits.notes == ("2 of 120 rows with missing values left out",)
-    expected = rows[~np.isnan(rows).any(axis=1)]
-    expected = expected[np.lexsort(expected.round(2).T)]
-    np.testing.assert_allclose(restored(splits), expected, atol=1e-5)
 
 
 ODD = pd.DataFrame(table(), columns=[*"abc"]).assign(
