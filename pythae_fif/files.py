@@ -36,12 +36,8 @@ def stored(what: str) -> Iterator[None]:
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file so that, whenever it is cut off, the old or the new one is there, whole.
 
-    Args:
-        path: The file to make or replace; its folder exists.
-        write: Writes the content to the open file that it is given.
-
-    Raises:
-        StoreError: The folder or the disk does not take the file.
+    Its folder exists; `write` is given the open file. A StoreError says that the disk does not take
+    it.
     """
     temporary = _beside(path)
     try:

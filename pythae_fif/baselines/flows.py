@@ -28,13 +28,9 @@ def _sizes(input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 class LatentFlow(nn.Module):
-    """A density of codes (B, d): ActNorm and zuko's affine couplings.
+    """A density of codes (B, d): ActNorm and zuko's affine couplings."""
 
-    Args:
-        config: A :class:`FlowConfig`.
-    """
-
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: "FlowConfig") -> None:
         super().__init__()
         self.norm = ActNorm(config.latent_dim)
         hidden = [config.latent_hidden_dim] * 2
@@ -52,13 +48,10 @@ class LatentFlow(nn.Module):
 
 
 class MultiscaleFlow(nn.Module):
-    """The data flow of a DNF, invertible: Glow's, of which half the channels leave at each scale.
+    """The data flow of a DNF, invertible: Glow's, of which half the channels leave at each
+    scale."""
 
-    Args:
-        config: A :class:`FlowConfig`.
-    """
-
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: "FlowConfig") -> None:
         super().__init__()
         self.scales: Any = nn.ModuleList()
         self.shapes = []  # of what leaves at each
@@ -99,12 +92,9 @@ class TrumpetFlow(Chain):
     of flow at each size. The last map's channels are halved further while at least d numbers are
     left; a dense injective layer takes the rest to d. With images of 3 x 64 x 64 and d = 192 that
     is Kothari et al.'s: six injective layers of factor 2, and none dense.
-
-    Args:
-        config: A :class:`FlowConfig`.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: "FlowConfig") -> None:
         channels, sizes = config.input_dim[0], _sizes(config.input_dim)
         latent_dim, how = config.latent_dim, (config.steps, config.hidden_channels)
         layers: list[nn.Module] = []
@@ -138,13 +128,9 @@ class CodeFlow(nn.Module):
     """A flow from data to codes: d of the data flow's latents are codes u, whose flow gives z.
 
     What other latents there are is noise, zero on the manifold.
-
-    Args:
-        data_flow: :class:`MultiscaleFlow` or :class:`TrumpetFlow`.
-        config: A :class:`FlowConfig`.
     """
 
-    def __init__(self, data_flow: Any, config: Any) -> None:
+    def __init__(self, data_flow: Any, config: "FlowConfig") -> None:
         super().__init__()
         self.latent_dim, self.data_flow = config.latent_dim, data_flow
         self.latent_flow = LatentFlow(config)

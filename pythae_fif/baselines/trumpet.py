@@ -87,7 +87,6 @@ class Trumpet(FlowModel):
 
         Args:
             inputs (BaseDataset): ``inputs["data"]`` of shape (B, C, H, W).
-            kwargs: Not used.
 
         Returns:
             ModelOutput: ``loss`` is ``recon_loss`` (squared error) in the first stage and

@@ -39,13 +39,8 @@ class Training(BaseModel):
 
 
 class DataUsed(BaseModel):
-    """The data of a run.
-
-    Attributes:
-        source: One line on what they are.
-        partial: Whether they are fewer than the published data set has.
-        sizes: Split -> number of images.
-    """
+    """The data of a run: a line on what they are, whether they are fewer than the published data
+    set has, and the number of images of each split."""
 
     model_config = ConfigDict(frozen=True)
 

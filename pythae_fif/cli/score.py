@@ -83,11 +83,9 @@ def score_command(words: list[str]) -> bool:
 
 
 def _load_model(folder: Path, trust: bool) -> BaseAE | None:
-    """The model of a run or a saved one, None if there is none; no file runs code untrusted.
+    """The model of a run or a saved one, None if there is none.
 
-    Raises:
-        ConfigError: It cannot be had without opening a pickle, and is not trusted.
-        DataError: A file is missing or damaged.
+    No file runs code untrusted: a ConfigError says what would. A DataError tells of a missing file.
     """
     folder = folder / "model" if (folder / "model" / MODEL).is_file() else folder
     if not (folder / MODEL).is_file():
@@ -115,13 +113,9 @@ def _is_known(spec: ImageSpec) -> bool:
 
 
 def _images(word: str, shape: tuple[int, ...] | None, split: str = "test") -> Tensor:
-    """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W).
-
-    Args:
-        word: The folder or file.
-        shape: That is wanted, if known, else that of the first image; grey images serve all.
-        split: Key of a file that has no `data`.
-    """
+    """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W), of a shape that
+    is wanted or that of the first; grey images serve all. A file without `data` has the split's
+    key."""
     path = Path(word).expanduser()
     if path.is_file():
         arrays = read_npz(path)

@@ -18,12 +18,7 @@ FEATURE_DIM = 128
 
 
 class Network(nn.Module):
-    """Four convolutions, global average pooling, one linear layer.
-
-    Args:
-        image_shape: Shape (C, H, W) of an image.
-        num_classes: Number of logits.
-    """
+    """Four convolutions, global average pooling, one linear layer, for images (C, H, W)."""
 
     def __init__(self, image_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()

@@ -49,15 +49,8 @@ class LayeredDecoder(BaseDecoder):
 
 
 def join(x: Tensor, condition: Tensor) -> Tensor:
-    """The condition behind the columns or channels of x, constant over an image.
-
-    Args:
-        x: (B, D) or (B, C, ...).
-        condition: (B, c).
-
-    Returns:
-        (B, D + c) or (B, C + c, ...).
-    """
+    """The condition (B, c) behind the columns or channels of x, (B, D) or (B, C, ...), constant
+    over an image."""
     condition = condition.to(x.dtype)[(..., *[None] * (x.dim() - 2))]
     return torch.cat([x, condition.expand(-1, -1, *x.shape[2:])], 1)
 

@@ -16,12 +16,8 @@ CELEBA = FIF_CONVNET_SHAPES[1]
 
 
 def map_sizes(input_dim: tuple[int, ...], count: int = 0) -> list[tuple[int, int]]:
-    """Heights and widths, the image's first, each half of the last, rounded up.
-
-    Args:
-        input_dim: Shape (C, H, W) of an image.
-        count: Of the halvings; by default two, and three from 16 pixels on.
-    """
+    """Heights and widths, the image's (C, H, W) first, each half of the last, rounded up: two
+    halvings, and three from 16 pixels on, unless their number is given."""
     _, height, width = input_dim
     count = count or (2 if max(height, width) < 16 else 3)
     return [(-(-height >> i), -(-width >> i)) for i in range(count + 1)]
@@ -120,16 +116,8 @@ class ConvDiscriminator(BaseDiscriminator):
         self.depth = len(self.layers)
 
     def forward(self, x: Tensor, output_layer_levels: list[int] | None = None) -> ModelOutput:
-        """Scores images.
-
-        Args:
-            x: Images (B, C, H, W).
-            output_layer_levels: Layers, counted from 1, whose outputs are wanted too.
-
-        Returns:
-            `embedding` (B, 1), the probability that an image is real, and `embedding_layer_i` of
-            each wanted layer.
-        """
+        """The probability that images (B, C, H, W) are real, `embedding` (B, 1), and
+        `embedding_layer_i` of the layers that are wanted too, counted from 1."""
         output = ModelOutput()
         for level, layer in enumerate(self.layers, start=1):
             x = layer(x)

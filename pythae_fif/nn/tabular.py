@@ -93,10 +93,7 @@ class WideEncoder(HeadedEncoder):
     """Residual blocks of many dimensions, which can fold what the few of the data cannot.
 
     Args:
-        dim: D, the dimension of the data.
-        latent_dim: d.
-        blocks: Number of residual blocks.
-        width: Of them and of their hidden layers.
+        dim, latent_dim, blocks, width: As of :class:`ResidualEncoder`; the blocks are as wide, too.
     """
 
     def __init__(self, dim: int, latent_dim: int, blocks: int = 2, width: int = 64) -> None:

@@ -38,15 +38,8 @@ class Provenance(BaseModel):
 
 
 class Record(BaseModel, Generic[ResultT]):
-    """A result of a run, and how it was made.
-
-    Attributes:
-        run_id: Of the run.
-        result: What was found.
-        provenance: How.
-        files: Name below the run's folder -> SHA-256 of the bytes that were written, of all files
-            that belong to the record.
-    """
+    """A result of a run, how it was made, and of all files that belong to it the SHA-256 of the
+    bytes that were written, by their names below the run's folder."""
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 

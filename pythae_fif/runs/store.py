@@ -33,15 +33,11 @@ class PackedRun(BaseModel):
 
 
 class Store:
-    """Runs below `runs/`, and what is made of them beside that. Opening one writes nothing.
+    """Runs below `runs/` of a root, and what is made of them beside that. Opening one writes
+    nothing.
 
-    A run in a folder of its own counts before its line of a packed file.
-
-    Args:
-        root: The folder.
-
-    Raises:
-        StoreError: A packed file is damaged.
+    A run in a folder of its own counts before its line of a packed file; a StoreError says that a
+    packed file is damaged.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -83,15 +79,8 @@ class Store:
         return sorted(name for name in names if PurePath(name).parent == PurePath(below))
 
     def record(self, spec: Spec, name: str, result: type[ResultT]) -> Record[ResultT] | None:
-        """A record of a run; None where there is none that is whole, and of this run.
-
-        Args:
-            spec, name: Of the run, and of the record's file.
-            result: Type of its result.
-
-        Raises:
-            StoreError: It cannot be read, which says nothing of what it holds.
-        """
+        """A record of a run, by its file's name and its result's type; None where none is whole,
+        and of this run. A StoreError says that it cannot be read, and nothing of what it holds."""
         content = self.read(spec, name)
         kind: Any = Record[result]  # type: ignore[valid-type] # known at run time alone
         try:
@@ -119,12 +108,8 @@ class Store:
         return spec
 
     def specs(self, kind: type[SpecT], below: str = ".") -> Iterator[SpecT]:
-        """The specifications of the runs of a kind, in the order of their folders' names.
-
-        Args:
-            kind: Their class.
-            below: A folder below `runs/`, such as `mnist/resnet`.
-        """
+        """The specifications of the runs of a kind below a folder of `runs/`, such as
+        `mnist/resnet`, in the order of their folders' names."""
         files = (self.runs / below).rglob(SPEC_FILE)
         runs = {file.parent.relative_to(self.runs).as_posix() for file in files}
         runs |= {run for run in self.packed if PurePath(run).is_relative_to(below)}

@@ -54,22 +54,15 @@ class Status(BaseModel):
 
 
 class Slot(NamedTuple):
-    """What a run has that has a process of its own.
-
-    Attributes:
-        device: `cpu`, what CUDA_VISIBLE_DEVICES names a GPU, or `gpu` for that of Ray or Slurm.
-        threads: Number of its threads.
-    """
+    """What a run has that has a process of its own: `cpu`, what CUDA_VISIBLE_DEVICES names a GPU,
+    or `gpu` for that of Ray or Slurm; and a number of threads."""
 
     device: str
     threads: int
 
 
 class Run:
-    """A run in the hands of the one process that works on it.
-
-    Args:
-        spec, store, command: As of :func:`work`.
+    """A run in the hands of the one process that works on it, with the arguments of :func:`work`.
 
     Attributes:
         folder: The run's.
@@ -96,13 +89,8 @@ class Run:
         return {name: hashlib.sha256(content).hexdigest()}
 
     def save(self, name: str, result: Any, files: Mapping[str, str] | None = None) -> None:
-        """Writes a record.
-
-        Args:
-            name: Of its file, a key of the specification's outputs.
-            result: What was found.
-            files: Name -> SHA-256 of files that belong to it, taken as they were written.
-        """
+        """Writes a record of what was found, in a file that is a key of the specification's
+        outputs, with the SHA-256, taken as they were written, of the files that belong to it."""
         import torch  # here, for `--help` needs none of it
 
         on_gpu = self.device.startswith("cuda")

@@ -32,13 +32,9 @@ LARGEST = 8 * TANGENTS  # cells of more are left out
 
 @dataclass(frozen=True)
 class Distance:
-    """Relative distance of the surrogate's gradient from the exact one (eq. 96).
-
-    Attributes:
-        space: Where the trace is taken, `latent` or `data`.
-        batch_size, samples: Numbers of data points, and of vectors for each.
-        distance, std: Mean and standard deviation over draws.
-    """
+    """Relative distance of the surrogate's gradient from the exact one (eq. 96), mean and standard
+    deviation over draws, where the trace is taken in `latent` or `data` space, for so many data
+    points and so many vectors for each."""
 
     space: str
     batch_size: int

@@ -87,14 +87,8 @@ def results_of(
 
 @dataclass(frozen=True)
 class Finding:
-    """What a study ends in.
-
-    Attributes:
-        name: Of its files.
-        title, caption, notes: The heading, and sentences below the table.
-        table, rows: The numbers, and those of the CSV file.
-        figure: A Matplotlib figure; None for a table alone.
-    """
+    """What a study ends in: the name of its files; the heading and the sentences below the table;
+    the table, and the rows of the CSV file; a Matplotlib figure, or None for a table alone."""
 
     name: str
     title: str

@@ -17,14 +17,10 @@ RESULT_NAME = "training.json"
 
 
 class RunFiles:
-    """Reads and writes log, checkpoint and model of a run.
+    """Reads and writes log, checkpoint and model of a run in a folder, which only one process
+    writes to.
 
     A checkpoint or a model that is damaged, or of another run, is set aside with a warning.
-
-    Args:
-        path: The folder, which only one process writes to; made if needed.
-        run_id: Stands in every file.
-        model_name: Of the model's folder in it.
 
     Attributes:
         log, checkpoint, model: Their paths; the checkpoint goes when the model is written.
@@ -68,12 +64,8 @@ class RunFiles:
             return None
 
     def write_model(self, save: Callable[[Path], None], result: TrainingResult) -> None:
-        """Writes the model, which is there whole or not at all, and removes the checkpoint.
-
-        Args:
-            save: Writes the model to the folder that it is given, which is then renamed.
-            result: Of its training.
-        """
+        """Writes the model, which is there whole or not at all, by what saves it to a folder, with
+        what its training was, and removes the checkpoint."""
         try:
             with whole_folder(self.model) as folder:
                 save(folder)

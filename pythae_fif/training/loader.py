@@ -17,16 +17,10 @@ PART_OF_GPU = 0.25
 
 @dataclass
 class BatchLoader:
-    """Stands in for PyTorch's `DataLoader`.
+    """Stands in for PyTorch's `DataLoader`, of N images on a device.
 
-    The last batch may be smaller. A new order is drawn for each pass from torch's global random
-    numbers, so that restoring their state restores the order.
-
-    Args:
-        dataset: N images.
-        batch_size: Images in a batch, at least 1.
-        shuffle: Whether to draw orders; else it is that of the data.
-        device: Where the batches shall be.
+    The last batch may be smaller. To shuffle, a new order is drawn for each pass from torch's
+    global random numbers, so that restoring their state restores the order.
     """
 
     dataset: ImageDataset

@@ -26,12 +26,7 @@ LOOK_EVERY = 50
 class Means:
     """The mean losses of batches, summed on their device: only a look at them waits for it.
 
-    Args:
-        place: Where the batches are from, for the error.
-        device: Of the losses.
-
-    Attributes:
-        images: How many were in the batches.
+    The `place` is named by the error; `images` is how many were in the batches.
     """
 
     def __init__(self, place: str, device: str) -> None:
@@ -139,13 +134,8 @@ class TrainingResult:
 
 
 class Budget:
-    """How long a training lasts: passes over the data, a wall clock, or whichever ends first.
-
-    Args:
-        loader: Of the training data.
-        epochs: Passes over them; None for a wall clock alone.
-        wall_clock: Seconds of training steps, or None.
-    """
+    """How long a training lasts: passes over the data, seconds of training steps, or whichever ends
+    first; None for no such limit."""
 
     def __init__(self, loader: Loader, epochs: int | None, wall_clock: float | None) -> None:
         self._loader, self._size = loader, len(loader.dataset)  # type: ignore[arg-type]
