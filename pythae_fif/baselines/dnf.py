@@ -50,9 +50,6 @@ class DNF(FlowModel):
     error with a weight of 1,000, and a penalty on the latents. Here the net has Glow's multi-scale
     form, its noise latents are in units of :math:`\sigma`, and data are not dequantised.
 
-    Args:
-        model_config (DNFConfig): The configuration.
-
     Example:
         >>> model = DNF(DNFConfig(input_dim=(1, 8, 8), latent_dim=4, hidden_channels=8))
         >>> model.sample(3).shape, model.log_prob(torch.rand(5, 1, 8, 8)).shape

@@ -52,9 +52,6 @@ class Trumpet(FlowModel):
     h in place of fully connected affine couplings, U-Nets in its couplings, scales between 0.01 and
     1, regularised pseudo-inverses, and the codes' error in the loss of the manifold.
 
-    Args:
-        model_config (TrumpetConfig): The configuration.
-
     Attributes:
         stage: 'manifold' or 'density': what is trained, and what the loss is. Training starts with
             the former, and :class:`~pythae_fif.FIFTrainer` sets it; Pythae's trainers do not.

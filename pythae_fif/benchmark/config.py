@@ -52,7 +52,6 @@ Seconds = Annotated[
 ]
 """A number, or a text that :func:`parse_duration` takes."""
 ExtractorName = Annotated[str, AfterValidator(known_extractor)]
-ArchName = Annotated[str, name_of(lambda: ARCHITECTURES)]
 Weight = Annotated[
     float, Field(ge=0), AfterValidator(lambda of: int(of) if of.is_integer() else of)
 ]
@@ -166,7 +165,7 @@ class Experiment(Where):
 
     dataset: str
     description: str
-    arch: Annotated[ArchName, Flag("architecture of `list`")]
+    arch: Annotated[str, name_of(lambda: ARCHITECTURES), Flag("architecture of `list`")]
     models: Annotated[Each[str], Flag("models of `list`, FILE.yaml, or 'all'", "MODEL")]
     entries: dict[str, ModelEntry]
     samplers: Annotated[Each[SamplerName], Flag("samplers of `list`, or 'all'", "SAMPLER")]

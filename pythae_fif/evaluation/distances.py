@@ -20,16 +20,13 @@ AT_ONCE_ON_GPU = 2**27
 
 
 def frechet_distance(a: Features, b: Features) -> float:
-    r"""Squared 2-Wasserstein distance between the Gaussians of two sets of features.
+    r"""Squared 2-Wasserstein distance between the Gaussians of two sets of two features at least.
 
     .. math:: |\mu_a - \mu_b|^2 + \operatorname{tr}(S_a + S_b - 2 (S_a^{1/2} S_b S_a^{1/2})^{1/2})
 
     (Dowson and Landau 1982; Heusel et al. 2017, eq. 6). With :math:`S_a = A A^T` and
     :math:`S_b = B B^T` the last trace is the sum of the singular values of :math:`A^T B`: no square
     root of a rounded eigenvalue is taken, whatever the rank.
-
-    Args:
-        a, b: Both sets, of at least two features of the same extractor.
 
     Example:
         >>> a = Features(torch.tensor([[-1.0], [0.0], [1.0]]))

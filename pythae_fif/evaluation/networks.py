@@ -105,14 +105,12 @@ def weights_file(named: str | Path | None = None, *, offline: bool = False) -> P
 
 
 def tf_inception(graph: str | Path | None = None) -> Extractor:
-    """Pooled features and logits without bias of the frozen graph, as the paper's authors ran it.
+    """Pooled features and logits without bias of the frozen graph in the file
+    `classify_image_graph_def.pb`, as the paper's authors ran it.
 
     Images of 0..255 go in where the graph decoded its JPEG file (`ExpandDims`), features come out
     of `pool_3`, and logits are features times the matrix of `softmax/logits/MatMul`; the graph
     resizes the images itself.
-
-    Args:
-        graph: The file `classify_image_graph_def.pb`.
     """
     with importing("tensorflow", "extractor 'tf-inception'"):
         import tensorflow

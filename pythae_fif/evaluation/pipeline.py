@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pythae.models import BaseAE, FactorVAE
+from pythae.models import BaseAE
 from pythae.pipelines import GenerationPipeline
 from pythae.samplers import BaseSampler, BaseSamplerConfig
 from pythae.trainers.trainer_utils import set_seed
@@ -85,8 +85,6 @@ class EvaluationPipeline:
             images = unit_images(sets["train"])
             if images.max() != 1:
                 raise DataError("Pythae fits a sampler only to images whose largest value is 1")
-            if isinstance(self.model, FactorVAE) and len(images) % 100 == 1:
-                images = images[:-1]  # Pythae encodes 100 at once, and FactorVAE not one alone
             self.model.eval()
             with quiet_pythae():
                 sampler.fit(train_data=images)

@@ -70,10 +70,8 @@ def _samples(
 ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
     """Model and label, and a line of samples, of every sampler that has a sheet."""
     height, width = size
-    order = list(dict.fromkeys(table["model"]))
-    for row in table.sort_values(
-        "model", key=lambda of: of.map(order.index), kind="stable"
-    ).itertuples():
+    by_model = pandas.concat([of for _, of in table.groupby("model", sort=False)])
+    for row in by_model.itertuples():
         spec = runs[row.run_ids.split()[0]].spec
         content = store.read(spec, name := f"samples-{row.sampler}.png")
         if content is None:

@@ -37,7 +37,7 @@ def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> panda
     for result, sampler, record in pairs:
         spec, training, evaluation = result.spec, result.training.result, result.evaluation.result
         entry, codes, scores = experiment.entry_of(spec.model), evaluation.codes, record.result
-        copies = scores.memorisation
+        copies, made = scores.memorisation, result.training.provenance
         rows.append(
             {
                 "model": spec.model,
@@ -53,7 +53,7 @@ def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> panda
                 "parameters": evaluation.parameters,
                 "reconstruction_mse": evaluation.reconstruction_mse["test"],
                 "divergence": codes and codes.divergence,
-                "machine": result.training.provenance.machine,
+                "machine": f"{made.device} with {made.cores} cores",
                 "training_seconds": training.seconds,
                 "images": training.images,
                 "sampler": sampler,

@@ -31,11 +31,6 @@ class Provenance(BaseModel):
     cores: int | None = None
     seconds: float | None = None
 
-    @property
-    def machine(self) -> str:
-        """What it was made on, as reports name it."""
-        return f"{self.device} with {self.cores} cores"
-
 
 class Record(BaseModel, Generic[ResultT]):
     """A result of a run, how it was made, and of all files that belong to it the SHA-256 of the

@@ -45,11 +45,8 @@ class RunFiles:
     def read_checkpoint(
         self, put_back: Callable[[dict[str, Any]], TrainingResult]
     ) -> TrainingResult | None:
-        """The progress in the checkpoint; None where there is none that can be used.
-
-        Args:
-            put_back: Takes its content; raises whatever it likes where that does not fit.
-        """
+        """The progress in the checkpoint, whose content is put back, or raises if it does not fit;
+        None where there is none that can be used."""
         if not self.checkpoint.is_file():
             return None
         try:

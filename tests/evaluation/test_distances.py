@@ -65,16 +65,6 @@ class TestFrechet:
         found = frechet_distance(Features(x), Features(y))
         assert found == pytest.approx(by_nuclear_norm(x, y), rel=1e-7)
 
-    def test_torch_fidelity(self):
-        theirs = pytest.importorskip("torch_fidelity.metric_fid", reason="needs torch-fidelity")
-        mix = normal(32, 32, seed=0) / math.sqrt(32)
-        samples = (normal(700, 32, seed=1) @ mix).relu()
-        sets = samples, (normal(600, 32, seed=2, shift=0.2) @ mix).relu()
-        moments = [theirs.fid_features_to_statistics(of.double()) for of in sets]
-        expected = theirs.fid_statistics_to_metric(*moments, verbose=False)
-        found = frechet_distance(*map(Features, sets))
-        assert found == pytest.approx(expected["frechet_inception_distance"], rel=1e-9)
-
 
 class TestFrechetError:
     @pytest.mark.parametrize(
@@ -130,13 +120,6 @@ class TestNeighbours:
             for name in names:
                 assert getattr(ours, name) == pytest.approx(theirs[name], abs=1e-9)
 
-    def test_known_sets(self, sets):
-        same = neighbour_scores(sets[0], sets[0])
-        assert same.precision == same.recall == same.coverage == 1
-        assert same.density == pytest.approx(1, abs=0.05)
-        apart = neighbour_scores(features(50, 3, seed=0), features(50, 3, seed=1, shift=100.0))
-        assert set(astuple(apart)) == {0.0}
-
 
 class TestKernel:
     @pytest.mark.parametrize("shift", [0.0, 10.0])
@@ -157,12 +140,6 @@ class TestKernel:
             pair = (Features(of.to(dtype)) for of in sets)
             ours = kernel_distance(*pair, seed=5)
             assert astuple(ours) == pytest.approx(expected, rel=exact)
-
-    def test_is_unbiased(self):
-        pairs = [(features(50, 3, seed=2 * i), features(50, 3, seed=2 * i + 1)) for i in range(200)]
-        values = [kernel_distance(a, b).mean for a, b in pairs]
-        assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(200)
-        assert min(values) < 0 < max(values)
 
 
 class TestMemorisation:

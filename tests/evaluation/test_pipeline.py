@@ -111,12 +111,6 @@ def test_scores_are_those_of_the_samples(train, held_out, pixels):
     assert pipeline(model, seed=2)(train, held_out).frechet != scores.frechet
 
 
-def test_factor_vae_encodes_no_image_alone(train, held_out):
-    config = samplers.GaussianMixtureSamplerConfig(n_components=2)
-    images = torch.cat([train, held_out])[:101]
-    assert pipeline(build("FactorVAE"), config)(images, held_out).num_samples == 30
-
-
 def test_forms_of_data(held_out):
     model = build("VAE")
     expected = pipeline(model)(None, held_out)

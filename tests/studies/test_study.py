@@ -9,7 +9,7 @@ import pytest
 from support.engines import InProcess
 
 from pythae_fif.data.toy import TOY_DATA
-from pythae_fif.errors import ConfigError, RunsLeftError, StoreError
+from pythae_fif.errors import RunsLeftError, StoreError
 from pythae_fif.names import TABULAR_DATASETS
 from pythae_fif.runs.spec import SPECS
 from pythae_fif.runs.store import Store
@@ -67,22 +67,6 @@ def test_studies_are_declared_without_heavy_packages():
 def test_the_runs_of_all_studies_are_known_to_who_reads_a_store():
     import_studies()
     assert STUDIES.keys() - {"ablation", "sinusoid"} <= SPECS.keys()
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "line"),
-    [
-        (
-            "linear",
-            {"profile": "released"},
-            "study linear has no profile 'released': .*valid: quick, paper",
-        ),
-        ("toy", {"dataset": "torsu"}, "study toy has no data set 'torsu': did you mean 'torus'"),
-    ],
-)
-def test_wrong_options_are_one_line(tmp_path, name, options, line):
-    with pytest.raises(ConfigError, match=line):
-        run_study(name, StudyOptions(tmp_path, **options), lambda _: None)
 
 
 def test_a_results_folder_that_cannot_be_written_is_found_before_training(tmp_path):

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from pythae_fif.data import Splits, load_images
@@ -16,12 +15,6 @@ FACE = (178, 218)
 
 def noise(count: int, *shape: int, seed: int = 0) -> np.ndarray:
     return np.random.RandomState(seed).randint(0, 256, (count, *shape)).astype(np.uint8)
-
-
-def smooth(count: int, shape: tuple[int, int, int]) -> torch.Tensor:
-    """Images that change slowly over their pixels, as faces do, (N, C, H, W) in [0, 1]."""
-    coarse = torch.rand(count, shape[0], 4, 4, generator=torch.Generator().manual_seed(count))
-    return torch.nn.functional.interpolate(coarse, size=shape[1:], mode="bicubic").clamp(0, 1)
 
 
 def fail_line(error: type[FIFError], *parts: str | Path, **call: object) -> None:
