@@ -23,8 +23,7 @@ from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import work
 from pythae_fif.training import quiet_pythae
 
-IMAGES = 500
-"""That a model is trained on, and samples that are scored, to be timed."""
+IMAGES = 500  # that a model is trained on, and samples that are scored, to be timed
 
 
 def print_plan(

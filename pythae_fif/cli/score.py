@@ -26,8 +26,7 @@ from pythae_fif.runs.store import read_file
 from pythae_fif.sampling.samplers import draw
 from pythae_fif.validation import Checked, Flag
 
-MODEL = "model_config.json"
-"""The file by which the folder of a saved model is known."""
+MODEL = "model_config.json"  # by which the folder of a saved model is known
 
 
 class ScoreFlags(Checked):

@@ -19,8 +19,7 @@ from pythae_fif.validation import AtLeastOne, Flag
 
 POLL_SECONDS = 0.3
 GRACE_SECONDS = 20
-RUN_BYTES = 6 * 2**30
-"""Room on a GPU for a run whose need is not known."""
+RUN_BYTES = 6 * 2**30  # room on a GPU for a run whose need is not known
 EXIT_CODES = "1: its folder could not be written; -9: killed, perhaps for want of memory"
 
 

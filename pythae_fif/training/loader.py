@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader
 
 from pythae_fif.data.splits import ImageDataset
 
-PART_OF_GPU = 0.25
-"""Of the GPU's free memory: data that fit into it move there as a whole."""
+PART_OF_GPU = 0.25  # of its free memory: data that fit into it move there as a whole
 
 
 @dataclass

@@ -19,8 +19,7 @@ from torch import Tensor
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.training.loader import Loader
 
-LOOK_EVERY = 50
-"""Batches between two looks at the loss: each makes the host wait for the device."""
+LOOK_EVERY = 50  # batches between two looks at the loss: each makes the host wait for the device
 
 
 class Means:
