@@ -58,13 +58,7 @@ class RunFlags(CommonFlags):
 
 
 class Parser(argparse.ArgumentParser):
-    """The words of one command.
-
-    Args:
-        command, words: Its name, such as `study linear`, and what stands after it.
-        description: What stands above its flags.
-        usual: Flags that `--help` shows; all if None.
-    """
+    """The words of one command, after its name; `--help` shows its `usual` flags, all if None."""
 
     def __init__(
         self, command: str, words: list[str], description: str, usual: Container[str] | None = None

@@ -19,8 +19,7 @@ from pythae_fif.validation import Flag, parse_duration
 
 JOB_FILE = "slurm.job"
 QUEUE_SECONDS = 10.0
-LATE_SECONDS = 30.0
-"""How long a job may be out of the queue before its run counts as failed."""
+LATE_SECONDS = 30.0  # that a job may be out of the queue before its run counts as failed
 
 Option = Annotated[str, Field(pattern=r"^[^\p{C}=]+=\P{C}*$")]
 """`KEY=VALUE`, without line ends and control characters, for it stands in a batch script."""

@@ -12,8 +12,7 @@ from pythae_fif.errors import StoreError, one_line
 from pythae_fif.files import checksum, set_aside, whole_folder, write_json, write_whole
 from pythae_fif.training.progress import EpochRow, TrainingResult
 
-RESULT_NAME = "training.json"
-"""In the folder of a trained model: the run, what its training was, checksums of the files."""
+RESULT_NAME = "training.json"  # of a model: the run, what its training was, the files' checksums
 
 
 class RunFiles:

@@ -82,7 +82,6 @@ def test_settings_and_grid_of_one_model(tmp_path):
 @pytest.mark.parametrize(
     ("profile", "message"),
     [
-        ({"models": {"fif": {"epoch": 7}}}, "unknown key 'epoch'"),
         ({"models": {"fif": {"fixed": [1]}}}, r"fif: fixed=\[1\]: should be a valid dictionary"),
         ({"models": {"fif": {"grid": {"beta": [5, 5.0]}}}}, "none twice"),
         ({"num_samples": 9}, "profiles: tiny: num_samples=9"),

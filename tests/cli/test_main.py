@@ -137,7 +137,6 @@ def test_table_2_is_a_file_of_keys_for_any_data_set(tmp_path):
         ("--betas", "did you mean '--beta'?"),
         ("--latent-dims=3", "did you mean '--latent-dim'?"),
         ("--lr", "see its --help"),
-        ("--qqq", "see its --help"),
     ],
 )
 def test_an_unknown_flag_is_one_line_with_the_nearest(flag, hint):
@@ -153,7 +152,6 @@ def test_an_unknown_flag_is_one_line_with_the_nearest(flag, hint):
         ("run digits", ["run does not take 'digits'"]),
         ("--latent-dim 0", ["--latent-dim 0: should be greater than or equal to 1"]),
         ("--dataset digit", ["--dataset 'digit' is unknown", "did you mean 'digits'"]),
-        ("--profile paper", ["profile 'paper'", "quick"]),
         ("--beta -1", ["--beta -1.0: should be greater than or equal to 0"]),
         ("--data here", ["--data", "folder, npz and csv"]),
         ("--dataset folder", ["'folder'", "--data"]),
