@@ -121,7 +121,7 @@ def config_dataclass(cls: C) -> C:
             raise as_config_error(error, cls.__name__, made) from error
 
     made.__init__ = construct
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def as_config_error(
