@@ -1,6 +1,7 @@
 """Typed exceptions; every message is one line that says what, where and what would be right."""
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
@@ -35,15 +36,18 @@ class RunsLeftError(FIFError):
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """The end of an error line: the valid name that is spelled most alike, then all of them.
+    """The end of an error line: the valid name that is spelled most alike or has the initials of
+    the given one, then all of them.
 
     Example:
-        >>> did_you_mean("betta", ["seed", "beta"])
-        "did you mean 'beta'? valid: seed, beta"
+        >>> did_you_mean("lr", ["seed", "learning_rate"])
+        "did you mean 'learning_rate'? valid: seed, learning_rate"
     """
-    choices = [str(choice) for choice in valid]
+    choices, given = [str(choice) for choice in valid], str(name).lstrip("-")
     bare = {choice.lstrip("-"): choice for choice in choices}  # dashes make all flags alike
-    nearest = get_close_matches(str(name).lstrip("-"), bare, n=1)
+    initials = ("".join(part[:1] for part in re.split("[-_]", choice)) for choice in bare)
+    known = dict(zip(initials, bare, strict=True))
+    nearest = get_close_matches(given, bare, n=1) or [known[of] for of in [given] if of in known]
     hint = f"did you mean {bare[nearest[0]]!r}? " if nearest else ""
     return f"{hint}valid: {', '.join(choices)}"
 

@@ -58,8 +58,7 @@ class MixturePrior(nn.Module, Prior):
         row = 0 if condition is None else condition.argmax(-1)
         scale = self.triangles[row]
         gaussians = MultivariateNormal(self.means[row], scale_tril=scale, validate_args=False)
-        of_each: Tensor = self.log_weights[row] + gaussians.log_prob(z[..., None, :])
-        return of_each.logsumexp(-1)
+        return (self.log_weights[row] + gaussians.log_prob(z[..., None, :])).logsumexp(-1)
 
     def sample(self, size: int, generator: Generator = None, condition: Condition = None) -> Tensor:
         zeros = self.means.new_zeros(size, self.means.shape[-1])
@@ -97,13 +96,12 @@ class FlowPrior(nn.Module, Prior):
         self.requires_grad_(False)
 
     def log_prob(self, z: Tensor, condition: Condition = None) -> Tensor:
-        density: Tensor = self.flow(condition).log_prob((z - self.mean) / self.scale)
-        return density - self.scale.log().sum()
+        u = (z - self.mean) / self.scale
+        return self.flow(condition).log_prob(u) - self.scale.log().sum()
 
     def sample(self, size: int, generator: Generator = None, condition: Condition = None) -> Tensor:
         u = torch.normal(self.mean.new_zeros(size, len(self.mean)), 1.0, generator=generator)
-        z: Tensor = self.flow(condition).transform.inv(u)
-        return self.mean + self.scale * z
+        return self.mean + self.scale * self.flow(condition).transform.inv(u)
 
 
 def unfitted_prior(

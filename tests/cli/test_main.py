@@ -136,7 +136,7 @@ def test_table_2_is_a_file_of_keys_for_any_data_set(tmp_path):
     [
         ("--betas", "did you mean '--beta'?"),
         ("--latent-dims=3", "did you mean '--latent-dim'?"),
-        ("--lr", "see its --help"),
+        ("--lr", "did you mean '--learning-rate'?"),
     ],
 )
 def test_an_unknown_flag_is_one_line_with_the_nearest(flag, hint):
