@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from pythae.models import AE, VAE, VQVAE, AEConfig, AutoModel, VAEConfig, VQVAEConfig
@@ -9,11 +10,14 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
+from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError
+from pythae_fif.evaluation.likelihood import tube_likelihoods
 from pythae_fif.models import FIF, FIFConfig, InjectiveFlow, as_density
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.fitted_priors import fit_mixture, fitted_prior
 from pythae_fif.nn import build_networks
+from pythae_fif.sampling.samplers import reconstruction_mse
 
 KINDS = ["gaussian", "mixture", "flow"]
 
@@ -243,3 +247,32 @@ def test_beta_auto_refused():
         model({"data": torch.rand(5, 4)}, share_done=0.5)
     with pytest.raises(ConfigError, match="beta='automatic'"):
         FIFConfig(input_dim=(4,), latent_dim=2, beta="automatic")
+
+
+# ---------------------------------------------------------------- in the benchmark
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+def test_the_benchmark_scores_a_tube_on_both_splits(classes):
+    torch.manual_seed(0)
+    model = FIF(FIFConfig(input_dim=(6,), latent_dim=2, condition_dim=classes))
+    parts = {of: torch.randn(40, 6).numpy() for of in ("train", "val", "test")}
+    labels = {of: np.arange(40) % 2 for of in parts} if classes else {}
+    splits = Splits("rows", **parts, labels=labels or None, source="", partial=False)
+    codes = model.encode(parts["train"], labels.get("train"))
+    error = reconstruction_mse(model, parts["val"], labels.get("val"))
+    how = {"seed": 0, "steps": 10}
+    names = ["normal", "gmm", "flow", "vamp"]
+    found = tube_likelihoods(model, names, codes, splits, labels, error, **how)
+    assert found.keys() == {"normal", "gmm", "flow"}
+    scale = model.tube_scale(parts["val"], labels.get("val"))
+    for name, kind in {"normal": None, "gmm": "mixture", "flow": "flow"}.items():
+        if kind:
+            model.fit_prior(parts["train"], kind, labels.get("train"), **how)
+        for split in ("val", "test"):
+            nats = model.tube_log_prob(parts[split], scale, labels.get(split)).mean()
+            held = found[name][split]
+            assert held.nats == pytest.approx(float(nats), rel=1e-4)
+            assert held.bits_per_dim == pytest.approx(-held.nats / 6 / math.log(2))
+    other = VAE(VAEConfig((6,), 2))
+    assert tube_likelihoods(other, names, codes, splits, {}, error, **how) == {}
