@@ -16,8 +16,9 @@ from pythae_fif.models.fitted_priors import fitted_prior
 from pythae_fif.models.injective_flow import off_manifold_log_prob
 from pythae_fif.models.priors import Prior, PriorKind, StandardNormal
 
-POINTS = 500
-"""Data of a split, spread over it, whose exact volumes are computed."""
+POINTS, COLUMNS = 500, 10_000
+"""Most data of a split, spread over it, whose exact volumes are computed, and columns of their
+Jacobians; 50 points at least."""
 
 PRIORS: dict[str, PriorKind | None] = {
     "normal": None, "gaussian": "gaussian", "gmm": "mixture", "flow": "flow",
@@ -58,9 +59,10 @@ def tube_likelihoods(
         return {}
     density, parts = as_density(model), {}
     scale = math.sqrt(val_mse * dims / (dims - codes.shape[1]))
+    points = min(POINTS, max(50, COLUMNS // codes.shape[1]))
     try:
         for split in ("val", "test"):
-            some = np.unique(np.linspace(0, len(splits[split]) - 1, POINTS).astype(int))
+            some = np.unique(np.linspace(0, len(splits[split]) - 1, points).astype(int))
             x = to_float(splits[split][some]).to(next(model.parameters()).device)
             classes = labels[split][some] if labels else None
             z, x_hat = density.encode(x, classes), density.reconstruct(x, classes)

@@ -34,6 +34,4 @@ def as_density(model: BaseAE) -> InjectiveFlow:
         raise ConfigError(f"{type(model).__name__} is no deterministic autoencoder (AE, RAE, WAE)")
     config = model.model_config
     known = InjectiveFlowConfig(input_dim=config.input_dim, latent_dim=config.latent_dim)
-    density = InjectiveFlow(known, model.encoder, model.decoder)
-    density.trained_by_likelihood = False
-    return density
+    return InjectiveFlow(known, model.encoder, model.decoder)

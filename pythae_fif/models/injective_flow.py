@@ -60,7 +60,6 @@ class InjectiveFlow(SavedModel):
     """
 
     config_class: ClassVar[Any] = InjectiveFlowConfig
-    trained_by_likelihood = True
     condition_dim: int = 0
     prior: Prior | None
 
@@ -275,7 +274,8 @@ class InjectiveFlow(SavedModel):
 
     def _codes_of(self, x: Tensor, *given: Tensor) -> Tensor:
         z = self._encode(x, *given)
-        if self.trained_by_likelihood and self.prior is None and (size := z.abs().median()) > 10:
+        unfitted = self.prior is None and type(self) is not InjectiveFlow  # trained without a prior
+        if unfitted and (size := z.abs().median()) > 10:
             ask = "are these data as in training, such as images in [0, 1]?"
             warnings.warn(f"codes are of size {size:.0f}, the prior's of 1: {ask}", stacklevel=3)
         return z
