@@ -4,6 +4,7 @@ python benchmarks/likelihood.py csv power FILE.csv       the rows of a study's t
 python benchmarks/likelihood.py draw STORE [OUT]         the page's tables and figure
 """
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def read(store: Store) -> pd.DataFrame:
                 continue
             rows.append({
                 "data": data,
+                "run": spec.run_id, "revision": result.training.provenance.git_revision,
                 "epochs": spec.settings.epochs, "model": spec.model, "seed": spec.seed,
                 "configuration": spec.configuration, "beta": spec.parameters.get("beta"),
                 "prior": sampler, "mse": evaluation.reconstruction_mse["test"],
@@ -70,7 +72,8 @@ def shown(rows: pd.DataFrame) -> Table:
     """A row a beta of FIF and a rival, whose configuration is chosen for each cell, by prior."""
     lines, data = [], rows["data"].iloc[0]
     fif = rows[rows["model"] == "fif"]
-    kinds = [(f"FIF, beta {beta}", fif[fif["beta"] == beta]) for beta in fif["beta"].unique()]
+    betas = sorted(fif["beta"].unique(), key=lambda of: math.inf if of == "auto" else of)
+    kinds = [(f"FIF, beta {beta}", fif[fif["beta"] == beta]) for beta in betas]
     kinds += [(label, rows[rows["model"] == name]) for name, label in RIVALS.items()]
     for label, part in kinds:
         cells = {"Model": label, "recon. MSE ↓": f"{part['mse'].mean():.4f}"}
@@ -137,7 +140,12 @@ def figure(frame: pd.DataFrame) -> bytes:
             for name, mark in marks.items():
                 point = best.loc[name, ["tube_test", "distance_test"]]
                 axis.plot(*point, mark, markersize=6, markerfacecolor="none", color=f"C{colour}")
+        shown = rows[(rows["model"] == "fif") | (rows["prior"] != "normal")]["tube_test"]
+        room = 0.06 * (shown.max() - shown.min())
+        axis.set_xlim(shown.min() - room, shown.max() + room)  # an AE's prior alone is far off
         axis.set(yscale="log", title=data, xlabel="likelihood in the tube, nats ↑")
+        axis.yaxis.set_major_formatter("{x:.3g}")
+        axis.yaxis.set_minor_formatter("{x:.3g}")
     axes[0].set_ylabel("distance of samples to test data ↓")
     lines, labels = axes[0].get_legend_handles_labels()
     for name, mark in {
@@ -151,7 +159,7 @@ def figure(frame: pd.DataFrame) -> bytes:
 
 
 def draw(root: Path, out: Path) -> None:
-    """Writes the tables and the figure."""
+    """Writes the tables, all numbers of the runs, and the figure."""
     frame = read(Store(root))
     of_fif = frame[frame["model"] == "fif"]
     longer = frame["epochs"] > frame["data"].map(of_fif.groupby("data")["epochs"].max())
@@ -164,6 +172,7 @@ def draw(root: Path, out: Path) -> None:
     (out / "figures").mkdir(exist_ok=True)
     text = "\n".join(table.to_markdown() for table in tables)
     (out / "tables/likelihood.md").write_text(text, "utf-8")
+    frame.to_csv(out / "tables/likelihood.csv", index=False, float_format="%.5g")
     (out / "figures/likelihood.png").write_bytes(figure(frame))
 
 
