@@ -16,7 +16,7 @@ from pythae_fif.models.fitted_priors import fitted_prior
 from pythae_fif.models.injective_flow import off_manifold_log_prob
 from pythae_fif.models.priors import Prior, PriorKind, StandardNormal
 
-POINTS, COLUMNS = 500, 10_000
+POINTS, COLUMNS = 500, 4_000
 """Most data of a split, spread over it, whose exact volumes are computed, and columns of their
 Jacobians; 50 points at least."""
 
