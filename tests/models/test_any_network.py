@@ -44,10 +44,6 @@ def tokens(x):
     return x.view(-1, 4, 4)
 
 
-def of_images(layer):
-    return layer, lambda layer, x: layer(images(x)).flatten(1)
-
-
 def of_tokens(layer):
     return layer, lambda layer, x: layer(tokens(x)).flatten(1)
 

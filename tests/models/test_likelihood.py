@@ -56,8 +56,8 @@ def test_a_fitted_prior_is_a_density_near_its_codes_and_draws_from_it(kind, cond
     # its moments are those of the density on the grid
     weights = (density / density.sum())[:, None]
     mean = (weights * grid).sum(0)
-    covariance = (weights * (grid - mean)).T @ (grid - mean)
     assert torch.allclose(drawn.mean(0), mean, atol=0.02)
+    covariance = (weights * (grid - mean)).T @ (grid - mean)
     assert torch.allclose(drawn.T.cov(), covariance, atol=0.03)
 
 
@@ -70,8 +70,6 @@ def test_a_mixture_is_scikit_learn_s_and_of_a_class_that_of_its_codes():
     alone = fitted_prior("mixture", codes[second], seed=3)
     found = by_class.log_prob(codes[second], one_hot(second)[second])
     assert torch.allclose(found, alone.log_prob(codes[second]), atol=1e-12)
-    few = fitted_prior("mixture", codes[:4])  # of fewer codes than components
-    assert few.log_prob(codes[:4]).isfinite().all()
 
 
 def test_a_flow_changes_variables():
@@ -197,9 +195,8 @@ def test_its_scale_is_that_of_the_noise_and_the_most_likely(circle):
     assert scale == pytest.approx(0.1, rel=0.03)
     best, *others = (circle.tube_log_prob(x, scale * by).mean() for by in (1, 0.9, 1.1))
     assert best > max(others)
-    full = FIF(FIFConfig(input_dim=(2,), latent_dim=2))
     with pytest.raises(ConfigError, match="no tube"):
-        full.tube_scale(torch.rand(5, 2))
+        FIF(FIFConfig(input_dim=(2,), latent_dim=2)).tube_scale(torch.rand(5, 2))
 
 
 def test_its_negative_is_the_loss_of_fif_with_the_exact_volume():
@@ -245,8 +242,6 @@ def test_beta_auto_refused():
     model = FIF(FIFConfig(input_dim=(4,), latent_dim=2, beta="auto", beta_final=3.0))
     with pytest.raises(ConfigError, match=r"beta='auto'.*without beta_final"):
         model({"data": torch.rand(5, 4)}, share_done=0.5)
-    with pytest.raises(ConfigError, match="beta='automatic'"):
-        FIFConfig(input_dim=(4,), latent_dim=2, beta="automatic")
 
 
 # ---------------------------------------------------------------- in the benchmark
