@@ -1,7 +1,5 @@
 """A server of the Hugging Face hub's form, in memory: commit, list, download."""
 
-__all__ = ["Hub"]
-
 import base64
 import hashlib
 import json
