@@ -32,6 +32,5 @@ def as_density(model: BaseAE) -> InjectiveFlow:
         return model
     if not is_density(model):
         raise ConfigError(f"{type(model).__name__} is no deterministic autoencoder (AE, RAE, WAE)")
-    config = model.model_config
-    known = InjectiveFlowConfig(input_dim=config.input_dim, latent_dim=config.latent_dim)
-    return InjectiveFlow(known, model.encoder, model.decoder)
+    config = InjectiveFlowConfig(model.model_config.input_dim, model.latent_dim)
+    return InjectiveFlow(config, model.encoder, model.decoder)

@@ -51,8 +51,7 @@ class MixturePrior(nn.Module, Prior):
             weights, means, covariances = (torch.from_numpy(of) for of in values)
             self.log_weights[index, : len(means)] = weights.log().to(self.means)
             self.means[index, : len(means)] = means.to(self.means)
-            triangles = torch.linalg.cholesky(covariances)
-            self.triangles[index, : len(means)] = triangles.to(self.means)
+            self.triangles[index, : len(means)] = torch.linalg.cholesky(covariances).to(self.means)
 
     def log_prob(self, z: Tensor, condition: Condition = None) -> Tensor:
         row = 0 if condition is None else condition.argmax(-1)

@@ -82,7 +82,9 @@ def _samples(
         if spec.labels_hash is not None:  # a row a class: one image of each, in turn
             grid = grid.reshape(-1, OF_CLASS, height, width, 3).swapaxes(0, 1)
         label = f"{row.label}, {SAMPLERS[row.sampler].label}"
-        yield (row.model, label), _line(grid.reshape(-1, height, width, 3))
+        images = grid.reshape(-1, height, width, 3)
+        there = np.flatnonzero(images.any((1, 2, 3)))  # a packed sheet is padded
+        yield (row.model, label), _line(images[: there.max(initial=0) + 1])
 
 
 def _line(images: np.ndarray) -> np.ndarray:
