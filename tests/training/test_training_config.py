@@ -17,7 +17,7 @@ from pythae_fif.training.updates import Optimizers
     [
         ({"num_epochs": 0}, "num_epochs=0: should be greater than or equal to 1"),
         ({"precision": "float16"}, "precision='float16': did you mean 'bfloat16'"),
-        ({"lr": 1e-3}, "unknown key 'lr': valid: .*learning_rate"),
+        ({"lr": 1e-3}, "unknown key 'lr': did you mean 'learning_rate'"),
         ({"epochs": 3}, "unknown key 'epochs': did you mean 'num_epochs'"),
     ],
 )
