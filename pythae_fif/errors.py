@@ -45,8 +45,8 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """
     choices, given = [str(choice) for choice in valid], str(name).lstrip("-")
     bare = {choice.lstrip("-"): choice for choice in choices}  # dashes make all flags alike
-    initials = ("".join(part[:1] for part in re.split("[-_]", choice)) for choice in bare)
-    known = dict(zip(initials, bare, strict=True))
+    parts = {choice: re.split("[-_]", choice) for choice in reversed(bare)}
+    known = {"".join(part[:1] for part in of): choice for choice, of in parts.items()}
     nearest = get_close_matches(given, bare, n=1) or [known[of] for of in [given] if of in known]
     hint = f"did you mean {bare[nearest[0]]!r}? " if nearest else ""
     return f"{hint}valid: {', '.join(choices)}"

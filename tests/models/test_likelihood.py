@@ -43,8 +43,8 @@ def one_hot(second):
 def test_a_fitted_prior_is_a_density_near_its_codes_and_draws_from_it(kind, conditional):
     codes, second = codes_of_two_bows()
     given = [one_hot(second)] if conditional else []
-    prior = fitted_prior(kind, codes, *given, steps=150)
-    side = torch.linspace(-6, 6, 401, dtype=torch.float64)
+    prior = fitted_prior(kind, codes, *given, steps=60)
+    side = torch.linspace(-6, 6, 201, dtype=torch.float64)
     grid = torch.cartesian_prod(side, side)
     upper = [torch.tensor([0.0, 1.0]).double().expand(len(grid), -1)] if conditional else []
     density = prior.log_prob(grid, *upper).exp()
