@@ -59,6 +59,7 @@ def chosen(rows: pd.DataFrame, measure: str) -> pd.Series:
     """The configuration and prior of the best validation mean over seeds, with its test values."""
     groups = rows.groupby(["model", "configuration", "prior"])
     means = groups[[f"{measure}_val", f"{measure}_test"]].mean()
+    means = means[groups.size() == groups.size().max()]  # of the most finished seeds
     found = means[f"{measure}_val"]
     best = means.loc[found.idxmax() if measure == "tube" else found.idxmin()]
     test = groups.get_group(best.name)[f"{measure}_test"]
