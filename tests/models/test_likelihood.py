@@ -53,7 +53,6 @@ def test_a_fitted_prior_is_a_density_near_its_codes_and_draws_from_it(kind, cond
     assert prior.log_prob(codes, *given).mean() > normal.log_prob(codes).mean() - 1e-4
     generator = torch.Generator().manual_seed(1)
     drawn = prior.sample(len(grid), generator, *upper)
-    # its moments are those of the density on the grid
     weights = (density / density.sum())[:, None]
     mean = (weights * grid).sum(0)
     assert torch.allclose(drawn.mean(0), mean, atol=0.02)
