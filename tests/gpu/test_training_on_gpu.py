@@ -126,7 +126,7 @@ def _trained(folder, options, labels):
             for name, options in {
                 "default": {},
                 "rademacher": {"hutchinson_kind": "rademacher", "latent_distribution": "student_t"},
-                "reconstruction": {"jacobian_at": "reconstruction", "beta_final": 5.0},
+                "schedule": {"beta_final": 5.0},
                 "half": {"surrogate_fraction": 0.5},
             }.items()
         ),
