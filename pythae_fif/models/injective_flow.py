@@ -164,8 +164,8 @@ class InjectiveFlow(SavedModel):
 
         With :math:`s^2 = 1 / (2 \beta)` its negative is eq. 7 with the exact volume, up to a
         constant. By it all autoencoders compare. It is exact to first order in s times the
-        manifold's curvature, and wrong where the manifold folds nearer than s, or where f does not
-        project (g(f(x)) is not the nearest point): then it is no normalised density.
+        manifold's curvature. It is no density where the manifold folds nearer than s or is narrower
+        than s (singular values times the codes' deviation), or where f does not project.
 
         Args:
             scale: s, as of :meth:`tube_scale`.
