@@ -51,8 +51,8 @@ def tube_likelihoods(
         seed, steps: Of the fits.
 
     Returns:
-        Sampler -> split, 'val' or 'test' -> likelihood; empty if the model is no density, or one of
-        all D dimensions, or if its volumes are not finite.
+        Sampler -> split, 'val' or 'test' -> likelihood, where the prior can be fitted; empty if the
+        model is no density, or of all D dimensions, or if its volumes are not finite.
     """
     dims, wanted = math.prod(splits.input_dim), [name for name in samplers if name in PRIORS]
     if not wanted or not is_density(model) or codes.shape[1] == dims:
@@ -77,12 +77,14 @@ def tube_likelihoods(
     for name in wanted:
         prior: Prior = StandardNormal(torch.zeros_like(codes[0]))
         if (kind := PRIORS[name]) is not None:
-            prior = fitted_prior(kind, codes, *of_codes, seed=seed, steps=steps)
+            try:
+                prior = fitted_prior(kind, codes, *of_codes, seed=seed, steps=steps)
+            except ValueError:  # too few codes of a class
+                continue
         for split, (z, given, rest) in parts.items():
             values = (prior.log_prob(z, *given) + rest).double()
             nats, error = values.mean().item(), values.std().item() / math.sqrt(len(values))
-            if math.isfinite(nats):
-                bits = -nats / (dims * math.log(2))
-                held = TubeLikelihood(nats, error, bits, scale, len(values))
-                found.setdefault(name, {})[split] = held
-    return {name: of for name, of in found.items() if len(of) == len(parts)}
+            bits = -nats / (dims * math.log(2))
+            held = found.setdefault(name, {})
+            held[split] = TubeLikelihood(nats, error, bits, scale, len(values))
+    return {k: v for k, v in found.items() if all(math.isfinite(of.nats) for of in v.values())}

@@ -168,7 +168,8 @@ class FIF(InjectiveFlow):
             reduce=torch.mean,
         )
         if self.model_config.beta == "auto":
-            self.errors += len(x) * torch.stack([loss.reconstruction.detach(), x.new_ones(())])
+            error = loss.reconstruction.detach() / (x[0].numel() - self.latent_dim)
+            self.errors += len(x) * torch.stack([error, torch.ones_like(error)])
         return ModelOutput(
             loss=loss.loss,
             recon_loss=loss.reconstruction,
@@ -210,8 +211,7 @@ class FIF(InjectiveFlow):
         if config.beta != "auto" or config.beta_final is not None:
             return float(config.beta_at(share_done))
         if epoch != self._epoch and self.errors[1] > 0:
-            across = math.prod(config.input_dim) - config.latent_dim
-            self.beta.copy_(across / 2 * self.errors[1] / self.errors[0])
+            self.beta.copy_(self.errors[1] / (2 * self.errors[0]))
             self.errors.zero_()
         self._epoch = epoch
         return self.beta

@@ -103,9 +103,7 @@ class FlowPrior(nn.Module, Prior):
         return self.mean + self.scale * self.flow(condition).transform.inv(u)
 
 
-def unfitted_prior(
-    kind: PriorKind, latent_dim: int, condition_dim: int
-) -> FlowPrior | MixturePrior:
+def new_prior(kind: PriorKind, latent_dim: int, condition_dim: int) -> FlowPrior | MixturePrior:
     """A prior of a kind, into which weights can be loaded."""
     if kind not in get_args(PriorKind):
         raise ConfigError(f"prior {kind!r}: {did_you_mean(kind, get_args(PriorKind))}")
@@ -141,7 +139,7 @@ def fitted_prior(
     with fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         width = 0 if condition is None else condition.shape[1]
-        prior = unfitted_prior(kind, codes.shape[1], width).to(codes)
+        prior = new_prior(kind, codes.shape[1], width).to(codes)
         prior.fit(codes, condition, seed, steps)
     return prior
 

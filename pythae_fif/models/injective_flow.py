@@ -21,7 +21,7 @@ from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.fitted_priors import (
     FIT_STEPS,
     fitted_prior,
-    unfitted_prior,
+    new_prior,
 )
 from pythae_fif.models.outputs import Labels, as_condition, as_data, output_of
 from pythae_fif.models.priors import Prior, PriorKind, latent_distribution
@@ -82,7 +82,7 @@ class InjectiveFlow(SavedModel):
         self.condition_dim, kind = getattr(config, "condition_dim", 0), config.latent_distribution
         fitted = kind in get_args(PriorKind)  # as a saved model's
         size = config.latent_dim, self.condition_dim
-        self.prior = unfitted_prior(kind, *size) if fitted else None
+        self.prior = new_prior(kind, *size) if fitted else None
 
     @classmethod
     def _networks(
