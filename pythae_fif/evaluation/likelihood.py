@@ -7,18 +7,19 @@ import numpy as np
 import torch
 from pythae.models import BaseAE
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from pythae_fif.data.splits import Splits, to_float
+from pythae_fif.device import fork_rng
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.scores import TubeLikelihood
 from pythae_fif.models.density import as_density, is_density
 from pythae_fif.models.fitted_priors import fitted_prior
-from pythae_fif.models.injective_flow import off_manifold_log_prob
 from pythae_fif.models.priors import Prior, PriorKind, StandardNormal
 
 POINTS, COLUMNS = 500, 4_000
-"""Most data of a split, spread over it, whose exact volumes are computed, and columns of their
-Jacobians; 50 points at least."""
+"""Most data of a split, spread over it, that are scored, and columns of their Jacobians; 50 points
+at least."""
 
 PRIORS: dict[str, PriorKind | None] = {
     "normal": None, "gaussian": "gaussian", "gmm": "mixture", "flow": "flow",
@@ -52,7 +53,7 @@ def tube_likelihoods(
 
     Returns:
         Sampler -> split, 'val' or 'test' -> likelihood, where the prior can be fitted; empty if the
-        model is no density, or of all D dimensions, or if its volumes are not finite.
+        model is no density, or of all D dimensions, or if its Jacobians are not finite.
     """
     dims, wanted = math.prod(splits.input_dim), [name for name in samplers if name in PRIORS]
     if not wanted or not is_density(model) or codes.shape[1] == dims:
@@ -65,26 +66,27 @@ def tube_likelihoods(
             some = np.unique(np.linspace(0, len(splits[split]) - 1, points).astype(int))
             x = to_float(splits[split][some]).to(next(model.parameters()).device)
             classes = labels[split][some] if labels else None
-            z, x_hat = density.encode(x, classes), density.reconstruct(x, classes)
-            across = off_manifold_log_prob(x_hat, x, z.shape[1], scale)
-            rest = across - density.log_volume(x, classes)
-            parts[split] = z, density.condition(classes, z), rest
+            parts[split] = density.tube(x, scale, classes)
     except NonFiniteError:
         return {}
-    codes = codes.to(z)
+    codes = codes.to(x)
     of_codes = density.condition(labels.get("train"), codes)
-    found: dict[str, dict[str, TubeLikelihood]] = {}
+    found = {}
     for name in wanted:
         prior: Prior = StandardNormal(torch.zeros_like(codes[0]))
-        if (kind := PRIORS[name]) is not None:
-            try:
+        try:
+            if (kind := PRIORS[name]) is not None:
                 prior = fitted_prior(kind, codes, *of_codes, seed=seed, steps=steps)
-            except ValueError:  # too few codes of a class
-                continue
-        for split, (z, given, rest) in parts.items():
-            values = (prior.log_prob(z, *given) + rest).double()
-            nats, error = values.mean().item(), values.std().item() / math.sqrt(len(values))
-            bits = -nats / (dims * math.log(2))
-            held = found.setdefault(name, {})
-            held[split] = TubeLikelihood(nats, error, bits, scale, len(values))
-    return {k: v for k, v in found.items() if all(math.isfinite(of.nats) for of in v.values())}
+            with fork_rng():
+                torch.manual_seed(seed)
+                values = {split: tube.log_prob(prior) for split, tube in parts.items()}
+        except (ValueError, LinAlgError):  # too few codes of a class, or not finite
+            continue
+        if all(of.isfinite().all() for of in values.values()):
+            found[name] = {of: _summary(part, dims, scale) for of, part in values.items()}
+    return found
+
+
+def _summary(nats: Tensor, dims: int, scale: float) -> TubeLikelihood:
+    mean, error = nats.mean().item(), nats.std().item() / math.sqrt(len(nats))
+    return TubeLikelihood(mean, error, -mean / (dims * math.log(2)), scale, len(nats))

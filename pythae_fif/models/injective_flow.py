@@ -18,17 +18,14 @@ from torch import Tensor
 from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.config import InjectiveFlowConfig
-from pythae_fif.models.fitted_priors import (
-    FIT_STEPS,
-    fitted_prior,
-    new_prior,
-)
+from pythae_fif.models.fitted_priors import FIT_STEPS, fitted_prior, new_prior
 from pythae_fif.models.outputs import Labels, as_condition, as_data, output_of
 from pythae_fif.models.priors import Prior, PriorKind, latent_distribution
 from pythae_fif.models.saved import SavedModel
+from pythae_fif.models.tube import TUBE_SAMPLES, Tube
 from pythae_fif.nn.base import join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values, squared_error
-from pythae_fif.volume_change.exact import named_samples
+from pythae_fif.volume_change.exact import decoder_gram, named_samples
 
 CODED_AT_ONCE = 500
 
@@ -145,34 +142,46 @@ class InjectiveFlow(SavedModel):
 
     def tube_scale(self, data: Any, labels: Labels = None) -> float:
         r"""s of :meth:`tube_log_prob`, by validation data (N, ...): the root of the mean of
-        :math:`\lVert x - g(f(x)) \rVert^2 / (D - d)`, at which the tube's likelihood is highest."""
+        :math:`\lVert x - g(f(x)) \rVert^2 / (D - d)`, as of probabilistic PCA."""
         x = self._typed(data)
         error = squared_error(self.reconstruct(x, labels), x).mean().item()
         if (across := x[0].numel() - self.latent_dim) == 0:
             raise ConfigError(f"{self.model_name}: a manifold of all D dimensions has no tube")
         return math.sqrt(error / across)
 
-    def tube_log_prob(self, x: Any, scale: float, labels: Labels = None) -> Tensor:
-        r"""Log-density of the tube around the manifold, a density of the data space, in nats, (B,).
+    def tube_log_prob(
+        self, x: Any, scale: float, labels: Labels = None, *, samples: int = TUBE_SAMPLES
+    ) -> Tensor:
+        r"""Log-density of data with normal noise around the manifold, in nats, (B,),
 
-        Along the manifold it is :meth:`log_prob`, across it a normal of variance s^2 in the D - d
-        directions that are left,
+        .. math:: \log \int p_Z(z)\, \mathcal N(x; g(z), s^2 I)\, dz,
+
+        a density of the data space, by which all autoencoders compare. By importance sampling
+        (Wu et al., ICLR 2017), it is a lower bound in expectation, and exact where g is linear and
+        p_Z normal. To first order in s, and where f projects, it is
 
         .. math:: \log p_Z(z) - \tfrac12 \log\det g'(z)^\top g'(z)
             - \frac{\lVert x - g(z) \rVert^2}{2 s^2} - \frac{D - d}{2} \log 2 \pi s^2,
-            \quad z = f(x).
+            \quad z = f(x):
 
-        With :math:`s^2 = 1 / (2 \beta)` its negative is eq. 7 with the exact volume, up to a
-        constant. By it all autoencoders compare. It is exact to first order in s times the
-        manifold's curvature. It is no density where the manifold folds nearer than s or is narrower
-        than s (singular values times the codes' deviation), or where f does not project.
+        with :math:`s^2 = 1 / (2 \beta)` the negative of eq. 7 with the exact volume, up to a
+        constant.
 
         Args:
             scale: s, as of :meth:`tube_scale`.
+            samples: Codes drawn for each data point.
         """
+        tube = self.tube(x, scale, labels)
+        return tube.log_prob(self.latent_distribution(tube.x), samples)
+
+    def tube(self, x: Any, scale: float, labels: Labels = None) -> Tube:
+        """What :meth:`tube_log_prob` needs of data, whatever the prior."""
         x = self._typed(x)
-        across = off_manifold_log_prob(self.reconstruct(x, labels), x, self.latent_dim, scale)
-        return self.log_prob(x, labels) + across
+        given = self.condition(labels, x)
+        with self._in_evaluation_mode():
+            z = self._codes_of(x, *given)
+            gram = decoder_gram(self._decode, z, x, *given)
+        return Tube(lambda z: self.decode(z, labels), x, z, given, gram, scale)
 
     def log_volume(self, x: Any, labels: Labels = None) -> Tensor:
         """1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
@@ -333,9 +342,3 @@ class InjectiveFlow(SavedModel):
         finally:  # one by one: a user may have frozen some
             for module, training in modes.items():
                 module.training = training
-
-
-def off_manifold_log_prob(x_hat: Tensor, x: Tensor, latent_dim: int, scale: float) -> Tensor:
-    """The part of :meth:`InjectiveFlow.tube_log_prob` across the manifold, (B,)."""
-    across = x[0].numel() - latent_dim
-    return -squared_error(x_hat, x) / (2 * scale**2) - across * math.log(2 * math.pi * scale**2) / 2

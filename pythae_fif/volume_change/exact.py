@@ -68,6 +68,19 @@ def decoder_log_volume(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
     return _of_chunks(log_volume, decoder_jacobian, decode, z, given)
 
 
+def decoder_gram(decode: GivenMap, z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
+    """Inner products of the columns of (g'(z), x - g(z)), (B, d + 1, d + 1), in float64."""
+
+    def columns(decode: GivenMap, z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
+        across = (x - decode(z, x, *given)).flatten(1)
+        return torch.cat([decoder_jacobian(decode, z, x, *given), across[..., None]], -1).double()
+
+    def function(z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
+        return decode(z, *given)
+
+    return _of_chunks(lambda both: both.mT @ both, columns, function, z, (x, *given))
+
+
 def decoder_singular_values(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
     """Singular values of g'(z), descending, (B, d); arguments as of :func:`decoder_log_volume`."""
     return _of_chunks(torch.linalg.svdvals, decoder_jacobian, decode, z, given)
