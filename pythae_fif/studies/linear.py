@@ -123,6 +123,13 @@ class LinearModels(StudySpec):
         """Encoders' matrices A (M, d, D) after training by FIF's loss on fresh Gaussian data."""
         (members, latent_dim, dim), points = start.shape, self.batch_size
         a = start.clone().requires_grad_()
+
+        def loss(a: Tensor, decoder: Tensor, x: Tensor, eps: Tensor, beta: Tensor) -> Tensor:
+            maps = (lambda x: x @ a.mT), (lambda z: z @ decoder.mT)
+            terms = fif_loss(*maps, lambda z: -z.square().sum(1) / 2, x, eps, beta)
+            return terms.loss.mean()
+
+        of_each = torch.vmap(loss, (0, 0, 0, 1, 0))
         optimizer = torch.optim.Adam([a], lr=0.03)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         for step in range(self.steps):
@@ -130,17 +137,9 @@ class LinearModels(StudySpec):
             x = torch.randn(members, points, dim, **options) @ scale
             eps = sample_hutchinson(members * points, latent_dim, **options)
             decoder = a.mT @ torch.linalg.inv(a @ a.mT)
-            loss = fif_loss(
-                lambda x: x @ a.mT,
-                lambda z: z @ decoder.mT,  # noqa: B023
-                lambda z: -z.square().sum(-1) / 2,
-                x,
-                eps.view(1, members, points, latent_dim),
-                betas,
-                reduce=lambda of_samples: of_samples.sum(1),
-            )
+            eps = eps.view(1, members, points, latent_dim)
             optimizer.zero_grad()
-            torch.autograd.backward(loss.loss.sum() / points)
+            of_each(a, decoder, x, eps, betas).sum().backward()
             optimizer.step()
             schedule.step()
         return a.detach()
@@ -150,7 +149,7 @@ def run_linear(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     """Trains all models; a figure, and how many of the models agree with theorem and PCA."""
     size = SIZES[options.profile]
     specs = [LinearModels(seed=seed, **size) for seed in options.seeds]
-    found = results_of(specs, Picked, options, on_change)
+    found = results_of(specs, options, on_change)
     rows = pd.concat([pd.DataFrame(vars(of)) for of in found])
     table = rows.groupby("regime", sort=False).agg(
         models=("beta", "size"),

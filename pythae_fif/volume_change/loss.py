@@ -22,8 +22,8 @@ Map = Callable[[Tensor], Tensor]
 
 
 class SurrogateOutput(NamedTuple):
-    """What one pass of encoder and decoder yields: the surrogate of the first b samples, (b, ...),
-    to be added to the loss, z = f(x), (B, ..., d), and g(z), the shape of x."""
+    """What one pass of encoder and decoder yields: the surrogate of the first b samples, (b,), to
+    be added to the loss, z = f(x), (B, d), and g(z), the shape of x."""
 
     surrogate: Tensor
     z: Tensor
@@ -69,10 +69,9 @@ def volume_surrogate(
     Arguments:
         encode: f, from (B, ...) to (B, d).
         decode: g, from (B, d) to the shape of x.
-        x: Data, (B, ...), or (M, B, ...) of the members of an ensemble, if the networks keep them.
-        eps: Hutchinson vectors, (K, b, d), or (K, M, B, d) of an ensemble. With b < B the
-            surrogate is that of the first b samples alone, each by itself: statistics of BatchNorm
-            in training mode are constants then.
+        x: Data, (B, ...).
+        eps: Hutchinson vectors, (K, b, d). With b < B the surrogate is that of the first b samples
+            alone, each by itself: statistics of BatchNorm in training mode are constants then.
         jacobian_at: Where f' is taken: at the ``data`` (off-manifold, eq. 15) or at the
             ``reconstruction`` (on-manifold, eq. 10), which costs a second encoder pass and has
             gradient through that point (none with ReLU); or there as at a constant,
@@ -97,7 +96,8 @@ def volume_surrogate(
         _check(eps, f.value.shape)
         g = Tape(decode, f.value)
         if jacobian_at != "data":
-            outer = Tape(encode, _place(g.value, jacobian_at))
+            place = g.value if jacobian_at == "reconstruction" else g.value.detach()
+            outer = Tape(encode, place)
         with torch.no_grad():
             pushed = [g.jvp(vector) for vector in eps]
         products = [
@@ -127,7 +127,7 @@ def fif_loss(
     Arguments:
         encode, decode, x, eps: As of :func:`volume_surrogate`.
         latent_log_prob: log p_Z, from (B, d) to (B,).
-        beta: Weight of the squared error; a number for each member in an ensemble.
+        beta: Weight of the squared error.
         surrogate: The second term.
         reduce: To what each term's samples are reduced before the terms are added, such as
             ``torch.mean``; None keeps one number a sample.
@@ -145,7 +145,7 @@ def fif_loss(
     """
     volume, z, x_hat = surrogate(encode, decode, x, eps)
     log_prior = latent_log_prob(z.to(x.dtype))
-    reconstruction = squared_error(x_hat, x, z.dim() - 1)
+    reconstruction = squared_error(x_hat, x)
     if log_prior.shape != reconstruction.shape or (
         reduce is None and volume.shape != log_prior.shape
     ):
@@ -160,22 +160,14 @@ def fif_loss(
     return FIFLoss(nll + beta * reconstruction, nll, reconstruction, volume, z, x_hat)
 
 
-def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:
-    """`|x_hat - x|^2` of every data point.
-
-    Arguments:
-        x_hat, x: (B, ...), or with more dimensions before those of one data point.
-        batch_dims: How many come before, and stay.
-
-    Raises:
-        DataError: A data point and its reconstruction differ in shape.
-    """
-    if x_hat.shape[x_hat.dim() - x.dim() :] != x.shape:
+def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    """`|x_hat - x|^2` of every data point, (B,), of x_hat and x, (B, ...); a DataError if they
+    differ in shape."""
+    if x_hat.shape != x.shape:
         raise DataError(
             f"reconstructions of shape {tuple(x_hat.shape)} for data of shape {tuple(x.shape)}"
         )
-    x_hat, x = torch.broadcast_tensors(x_hat, x)
-    return F.mse_loss(x_hat, x, reduction="none").flatten(batch_dims).sum(-1)
+    return F.mse_loss(x_hat, x, reduction="none").flatten(1).sum(1)
 
 
 def published_surrogate(
@@ -204,20 +196,21 @@ def published_surrogate(
         _check(eps, z.shape)
         rows = eps.shape[1]
         if rows < len(z):
-            eps = torch.cat([eps, eps.new_zeros(len(eps), len(z) - rows, *eps.shape[2:])], 1)
+            eps = F.pad(eps, (0, 0, 0, len(z) - rows))
         if forward_mode:
             x_hat, *pushed = pushed_forward(decode, z, eps[0])
         else:
             x_hat = decode(z)
             pushed = [*map(pushing(x_hat, z), eps)]
         if jacobian_at != "data":
-            point = _place(x_hat, jacobian_at)
+            on_path = jacobian_at == "reconstruction"
+            point = x_hat if on_path else x_hat.detach().requires_grad_()
             row_of = encode(point)
         products = [
             torch.autograd.grad(row_of, point, vector, create_graph=True)[0] * tangent
             for vector, tangent in zip(eps, pushed, strict=True)
         ]
-        values = torch.stack([product.flatten(z.dim() - 1).sum(-1) for product in products])
+        values = torch.stack([product.flatten(1).sum(1) for product in products])
     return SurrogateOutput(-values.mean(0)[:rows], z, x_hat)
 
 
@@ -253,14 +246,9 @@ def differentiable_kernels() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _place(x_hat: Tensor, jacobian_at: JacobianAt) -> Tensor:
-    """The reconstruction, or a constant of its values."""
-    return x_hat if jacobian_at == "reconstruction" else x_hat.detach().requires_grad_()
-
-
 def _check(eps: Tensor, codes: torch.Size) -> None:
-    """Raises ValueError unless eps is (K, b, ...), of at most as many samples as there are."""
-    fits = eps.dim() == len(codes) + 1 and eps.shape[2:] == codes[1:]
+    """Raises ValueError unless eps is (K, b, d), of at most as many samples as there are."""
+    fits = eps.dim() == 3 and eps.shape[2] == codes[1]
     if not (fits and len(eps) >= 1 and 1 <= eps.shape[1] <= codes[0]):
-        needed = f"(K from 1 up, {codes[0]} or fewer, {', '.join(map(str, codes[1:]))}) is needed"
+        needed = f"(K from 1 up, {codes[0]} or fewer, {codes[1]}) is needed"
         raise ValueError(f"eps of shape {tuple(eps.shape)}: {needed}")

@@ -1,4 +1,4 @@
-"""Eq. 7: its terms, members of an ensemble, where training rests, and the same steps."""
+"""Eq. 7: its terms, where training rests, and the same steps."""
 
 import math
 from functools import partial
@@ -13,7 +13,6 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.volume_change import (
     fif_loss,
-    published_surrogate,
     sample_hutchinson,
     squared_error,
     volume_surrogate,
@@ -32,10 +31,9 @@ def log_prior(z):
     return -z.square().sum(-1) / 2 - z.shape[-1] / 2 * math.log(2 * math.pi)
 
 
-def arguments(*size):
-    x = torch.randn(*size, D, dtype=torch.float64)
-    eps = sample_hutchinson(math.prod(size), LATENT, 2, dtype=torch.float64)
-    return x, eps.unflatten(1, size)
+def arguments(size):
+    x = torch.randn(size, D, dtype=torch.float64)
+    return x, sample_hutchinson(size, LATENT, 2, dtype=torch.float64)
 
 
 def test_terms_and_reductions():
@@ -99,29 +97,6 @@ def test_gradient_through_the_projection(activation):
     assert torch.equal(whole, detached) == (activation is not nn.SiLU)
 
 
-@pytest.mark.parametrize("way", [volume_surrogate, published_surrogate])
-@pytest.mark.parametrize("jacobian_at", ["data", "reconstruction"])
-def test_members_of_an_ensemble_are_as_each_alone(way, jacobian_at):
-    """Here the members share their weights, so that their gradients add up."""
-    maps, (x, eps) = nets(), arguments(3, B)
-    betas = torch.tensor([0.5, 2.0, 8.0], dtype=torch.float64)
-    estimate = partial(way, jacobian_at=jacobian_at)
-    together = fif_loss(
-        *maps, log_prior, x, eps, betas, surrogate=estimate, reduce=lambda v: v.mean(1)
-    )
-    alone = [
-        fif_loss(*maps, log_prior, x[i], eps[:, i], betas[i], surrogate=estimate, reduce=torch.mean)
-        for i in range(3)
-    ]
-    for term in ("loss", "nll", "reconstruction"):
-        expected = torch.stack([getattr(one, term) for one in alone])
-        torch.testing.assert_close(getattr(together, term), expected)
-    parameters = [p for net in maps for p in net.parameters()]
-    ours = torch.autograd.grad(together.loss.sum(), parameters)
-    theirs = torch.autograd.grad(sum(one.loss for one in alone), parameters)
-    torch.testing.assert_close(ours, theirs)
-
-
 @pytest.mark.parametrize("fraction", [1.0, 0.3])
 def test_training_steps_of_fif_are_to_the_bit_those_of_the_written_out_loss(fraction):
     """The terms' means are added in this order, which committed results depend on."""
@@ -151,12 +126,6 @@ def plain_loss(model, x):
     prior = torch.distributions.Independent(torch.distributions.Normal(out.z * 0, 1.0), 1)
     nll = out.surrogate.mean() - prior.log_prob(out.z).mean()
     return nll + config.beta * reconstruction
-
-
-@pytest.mark.filterwarnings("error")
-def test_the_squared_error_of_an_ensemble_against_the_data_that_all_share():
-    x_hat, x = torch.rand(4, 5, 3), torch.rand(5, 3)
-    torch.testing.assert_close(squared_error(x_hat, x, batch_dims=2), (x_hat - x).square().sum(-1))
 
 
 @pytest.mark.parametrize("shape", [(5, 8, 8), (5, 1, 1, 8, 8), (5, 64), (1, 1, 8, 8)])
