@@ -69,7 +69,7 @@ def measure(program: str, flags: argparse.Namespace) -> dict[str, float]:
             trained = FIFTrainerConfig(precision=precision, **options)
             start = time.perf_counter()
             sets = ImageDataset(train), ImageDataset(val)
-            FIFTrainer(model, *sets, trained, run_dir=folder, progress=False).train()
+            FIFTrainer(model, *sets, trained, run_dir=folder).train()
         seconds = time.perf_counter() - start
     model.eval()
     images = to_float(val)

@@ -18,10 +18,6 @@ from pythae_fif.validation import AbsolutePath, Checked, Each, Flag
 DATASETS = ("digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv")
 """Data sets of the benchmark; `benchmark_configs/` has a file of each that describes it."""
 
-TABULAR_DATASETS = ("power", "gas", "hepmass", "miniboone", "csv")
-"""Tables of the studies: household electricity (6 columns), gas sensors (8), particle collisions
-(21), neutrino events (43), and your own."""
-
 TOY_DATASETS = (
     "sinusoid", "two_moons", "circle", "von_mises_circle", "spiral", "swiss_roll", "torus",
     "sphere",

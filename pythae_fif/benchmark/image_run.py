@@ -268,7 +268,6 @@ def trainer_of(
         wall_clock=spec.settings.wall_clock,
         keep_last=spec.classes.keep_last,
         precision=spec.settings.precision,
-        progress=False,
     )
 
 

@@ -22,18 +22,14 @@ class Training(BaseModel):
     Attributes:
         surrogate: How FIF's Jacobian products were computed; None for other models.
         log: A row an epoch.
-        Others: As of :class:`~pythae_fif.training.TrainingResult`; None in some early records.
+        Others: As of :class:`~pythae_fif.training.TrainingResult`, all of which the record has;
+            early ones lack some.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="allow")
 
-    best_epoch: int | None = None
-    best_eval_loss: float | None = None
-    epochs: int | None = None
     seconds: FiniteFloat
-    train_seconds: float | None = None
     images: int | None = None
-    images_per_second: float | None = None
     surrogate: str | None = None
     log: list[EpochRow] = []
 

@@ -45,7 +45,8 @@ def study_command(words: list[str]) -> bool:
     parser.add_flags(*ENGINES.values())
     flags, asked = parser.read(StudyFlags), parser.given().keys() & {*ENGINE_FLAGS, "engine"}
     options = StudyOptions(
-        **flags.model_dump(include=taken),
+        **flags.model_dump(include=taken - DataOptions.model_fields.keys()),
+        where=DataOptions(**flags.model_dump(include={*DataOptions.model_fields})),
         results=Path(flags.results).expanduser(),
         seeds=flags.seeds or (),
         engine=parser.engine() if asked else None,  # the study's own

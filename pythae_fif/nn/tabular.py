@@ -83,25 +83,15 @@ class ResidualDecoder(LayeredDecoder):
         super().__init__(unembedding, *residual_blocks(blocks, dim, width, 1))
 
 
-def _wide(before: int, after: int, blocks: int, width: int) -> nn.Sequential:
-    """Residual blocks between a layer to their width and one from it."""
-    inside = [*residual_blocks(blocks, width, width, 1), nn.SiLU()]
-    return nn.Sequential(nn.Linear(before, width), nn.SiLU(), *inside, nn.Linear(width, after))
+def wide_networks(
+    dim: int, latent_dim: int, blocks: int, width: int
+) -> tuple[HeadedEncoder, LayeredDecoder]:
+    """Encoder and decoder of residual blocks of many dimensions, which can fold what the few of the
+    data cannot; arguments as of :class:`ResidualEncoder`, but the blocks are as wide, too."""
 
+    def layers(before: int, after: int) -> list[nn.Module]:
+        inside = [*residual_blocks(blocks, width, width, 1), nn.SiLU()]
+        return [nn.Linear(before, width), nn.SiLU(), *inside, nn.Linear(width, after)]
 
-class WideEncoder(HeadedEncoder):
-    """Residual blocks of many dimensions, which can fold what the few of the data cannot.
-
-    Args:
-        dim, latent_dim, blocks, width: As of :class:`ResidualEncoder`; the blocks are as wide, too.
-    """
-
-    def __init__(self, dim: int, latent_dim: int, blocks: int = 2, width: int = 64) -> None:
-        super().__init__(_wide(dim, latent_dim, blocks, width), nn.Identity())
-
-
-class WideDecoder(LayeredDecoder):
-    """The mirror image of :class:`WideEncoder`."""
-
-    def __init__(self, dim: int, latent_dim: int, blocks: int = 2, width: int = 64) -> None:
-        super().__init__(*_wide(latent_dim, dim, blocks, width))
+    encoder = HeadedEncoder(nn.Sequential(*layers(dim, latent_dim)), nn.Identity())
+    return encoder, LayeredDecoder(*layers(latent_dim, dim))

@@ -147,7 +147,7 @@ def run_curvature(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     """Trains both variants, and computes the losses of circles; two figures."""
     epochs, seeds = EPOCHS[options.profile], tuple(options.seeds)
     specs = [Curves(jacobian_at=at, epochs=epochs, seeds=seeds) for at in VARIANTS]
-    results = results_of(specs, Looks, options, on_change)
+    results = results_of(specs, options, on_change)
     found = dict(zip(VARIANTS.values(), results, strict=True))
     frames = {name: pd.DataFrame(of.looks) for name, of in found.items()}
     rows = pd.concat(frames, names=["variant", None]).reset_index("variant")

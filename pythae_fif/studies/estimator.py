@@ -141,7 +141,7 @@ def run_estimator(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     """Trains a model a seed, and measures the distances of its gradients."""
     size, plan = SIZES[options.profile], planned(options)
     specs = [TraceNoise(**plan, seed=seed, **size) for seed in options.seeds]
-    found = results_of(specs, list[Distance], options, on_change)
+    found = results_of(specs, options, on_change)
     rows = pd.DataFrame([row for of_model in found for row in of_model])
     d = plan["latent_dim"]
     of_k = rows[rows.samples.isin([1, max(1, d // 2), d])]

@@ -15,7 +15,6 @@ from pythae_fif.pictures import figure_bytes
 from pythae_fif.reports.tables import Table
 from pythae_fif.runs.launch import OnChange, run_all
 from pythae_fif.runs.local import LocalEngine, cores
-from pythae_fif.runs.record import ResultT
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Run
@@ -66,10 +65,8 @@ class StudySpec(Spec):
         run.save(RESULT, self.compute(lambda share: run.tell("training", share)))
 
 
-def results_of(
-    specs: Sequence[StudySpec], kind: type[ResultT], options: StudyOptions, on_change: OnChange
-) -> list[ResultT]:
-    """The results of all outputs of runs, of the type `kind`, after the missing ones are made.
+def results_of(specs: Sequence[StudySpec], options: StudyOptions, on_change: OnChange) -> list[Any]:
+    """The results of all outputs of runs, after the missing ones are made.
 
     Raises:
         RunsLeftError: Runs failed; the others are kept.
@@ -81,8 +78,8 @@ def results_of(
     if left:
         causes = [f"{of.title}/{of.run_id}: {errors.get(of) or 'no record'}" for of in left]
         raise RunsLeftError(f"{len(left)} of {len(specs)} runs failed: {'; '.join(causes)}")
-    records = (store.record(spec, name, kind) for spec in specs for name in spec.outputs)
-    return [record.result for record in records if record is not None]
+    records: list[Any] = [store.record(spec, *of) for spec in specs for of in spec.outputs.items()]
+    return [record.result for record in records]
 
 
 @dataclass(frozen=True)

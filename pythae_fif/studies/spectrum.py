@@ -106,7 +106,6 @@ class SpectrumModel(StudySpec):
             run_id=self.run_id,
             on_epoch=lambda row: run.tell("training", row.share_done),
             keep_last=True,
-            progress=False,
         )
         run.tell("training")
         trainer.train()
@@ -173,7 +172,7 @@ def run_spectrum(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     specs = [
         SpectrumModel(**plan, size=size, beta=beta, seed=seed) for beta in BETAS for seed in seeds
     ]
-    rows = pd.DataFrame(results_of(specs, Spectrum, options, on_change))
+    rows = pd.DataFrame(results_of(specs, options, on_change))
     rows = pd.DataFrame([(of.beta, of.seed) for of in specs], columns=["beta", "seed"]).join(rows)
     values = pd.DataFrame(rows.pop("singular_values").tolist())
     rows = rows.assign(above_one=(values >= 1).sum(axis=1)).join(values.add_prefix("value_"))

@@ -7,7 +7,7 @@ that a command line can list the studies at once.
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -78,7 +78,7 @@ class StudyOptions:
 
     Attributes:
         results: Folder of the store, whose `figures/` and `tables/` are written to.
-        data_root, data, offline: As of :class:`~pythae_fif.names.DataOptions`.
+        where: The data.
         dataset, models, latent_dim: None for the study's usual ones.
         seeds: Empty for the profile's own.
         profile: `paper` for the full protocol, `quick` for minutes on two cores; tables have more.
@@ -86,20 +86,13 @@ class StudyOptions:
     """
 
     results: Path
-    data_root: str | None = None
-    data: str | None = None
-    offline: bool = False
+    where: DataOptions = field(default_factory=DataOptions)
     dataset: str | None = None
     models: Sequence[str] | None = None
     seeds: Sequence[int] = ()
     profile: str = "quick"
     latent_dim: int | None = None
     engine: "Engine | None" = None
-
-    @property
-    def where(self) -> DataOptions:
-        """Where the data are."""
-        return DataOptions(data_root=self.data_root, data=self.data, offline=self.offline)
 
 
 def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[Path]:

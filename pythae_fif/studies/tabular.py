@@ -19,7 +19,7 @@ from pythae_fif.runs.launch import OnChange
 from pythae_fif.runs.store import Store
 from pythae_fif.studies.spec import Finding, results_of
 from pythae_fif.studies.study import StudyOptions
-from pythae_fif.studies.tabular_models import CONFIGURATIONS, RF_CODE, Budget, Scores, TabularModels
+from pythae_fif.studies.tabular_models import CONFIGURATIONS, RF_CODE, Budget, TabularModels
 from pythae_fif.validation import Each, name_of, read_checked
 
 MODELS = {"fif": "FIF", "rectangular_flow": "RF", "flow_matching": "flow matching"}
@@ -78,7 +78,7 @@ class Table:
             raise ConfigError(f"profile {asked!r} of {dataset}: {did_you_mean(asked, profiles)}")
         if latent_dim is None:
             raise ConfigError(f"--dataset {dataset} needs --latent-dim")
-        splits = load_tabular(dataset, options.data_root, data=options.data)
+        splits = load_tabular(dataset, options.where.data_root, data=options.where.data)
         return cls(splits, latent_dim, read_checked(Profile, profiles[asked], path.name), options)
 
     def runs(self, models: list[tuple[str, float, int]]) -> list[TabularModels]:
@@ -111,7 +111,7 @@ def trained(table: Table, names: list[str], on_change: OnChange) -> pd.DataFrame
     """
 
     def scores(models: list[tuple[str, float, int]]) -> pd.DataFrame:
-        found = results_of(table.runs(models), Scores, table.options, on_change)
+        found = results_of(table.runs(models), table.options, on_change)
         of = pd.DataFrame(models, columns=["configuration", "learning_rate", "seed"])
         return of.join(pd.DataFrame(found))
 
@@ -153,7 +153,7 @@ def run_ablation(options: StudyOptions, on_change: OnChange) -> list[Finding]:
             row = {"Training": training + net.removeprefix("free-form")}
             row["reconstruction loss ↓"] = spread(errors)
             row["published"] = DASH
-            if net == "free-form" and not options.data:
+            if net == "free-form" and not options.where.data:
                 row["published"] = _printed(7, dataset=str(options.dataset), row=training)
             rows.append(row)
     table = pd.DataFrame(rows)
@@ -196,7 +196,7 @@ def _compared(
             "CG steps": number(pd.to_numeric(of.cg_iterations).mean()),
             "learning rate": f"{of.learning_rate.iloc[0]:g}",
         }
-        rows.append(row if options.data else row | _published(str(name), splits.name))
+        rows.append(row if options.where.data else row | _published(str(name), splits.name))
     data = (
         f"Data: {splits.source} ({splits.content_hash}); trained on {count:,} rows, d = "
         f"{table.latent_dim}, {len(options.seeds)} seeds. Profile `{options.profile}`: "

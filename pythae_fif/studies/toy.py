@@ -12,7 +12,7 @@ from torch import Tensor
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data.toy import TOY_DATA, ToySample
 from pythae_fif.ensemble import Ensemble
-from pythae_fif.nn.tabular import ResidualDecoder, ResidualEncoder, WideDecoder, WideEncoder
+from pythae_fif.nn.tabular import ResidualDecoder, ResidualEncoder, wide_networks
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
 from pythae_fif.studies.spec import Finding, StudySpec, Tell, results_of
@@ -87,14 +87,15 @@ class ToyModels(StudySpec):
     def compute(self, tell: Tell) -> Learnt:
         """Trains them, and measures them on held-out points."""
         manifold, (x, clean) = TOY_DATA[self.dataset], held_out(self.dataset, self.test_noise)
-        dim, d, wide = manifold.dim, manifold.latent_dim, (WideEncoder, WideDecoder)
-        encoder, decoder = (ResidualEncoder, ResidualDecoder) if self.residual else wide
+        dim, d = manifold.dim, manifold.latent_dim
 
         def build(beta: float, seed: int) -> FIF:
             torch.manual_seed(seed)
             config = FIFConfig(input_dim=(dim,), latent_dim=d, beta=beta, noise=self.noise)
-            nets = dim, d, self.blocks, self.width
-            return FIF(config, encoder(*nets), decoder(*nets))
+            sizes = dim, d, self.blocks, self.width
+            if self.residual:
+                return FIF(config, ResidualEncoder(*sizes), ResidualDecoder(*sizes))
+            return FIF(config, *wide_networks(*sizes))
 
         pairs = [(beta, seed) for beta in self.betas for seed in self.seeds]
         ensemble = Ensemble([build(*pair) for pair in pairs], [seed for _, seed in pairs])
@@ -125,7 +126,7 @@ def run_toy(options: StudyOptions, on_change: OnChange) -> list[Finding]:
         size = size | {"epochs": 140}
     how: Any = {"test_noise": 0.0, "batch_size": 200, "learning_rate": 2e-3, "residual": False}
     spec = ToyModels(dataset=name, noise=NOISE, betas=(BETA,), seeds=seeds, **how, **size)
-    (found,) = results_of([spec], Learnt, options, on_change)
+    (found,) = results_of([spec], options, on_change)
     clean = held_out(name, 0.0)[1]
     scores = {"seed": seeds, "nll": found.nll, "reconstruction": found.reconstruction}
     rows = pd.DataFrame(scores).assign(entropy_of_data=-float(clean.log_density.mean()))
@@ -166,7 +167,7 @@ def run_sinusoid(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     how: Any = {"dataset": "sinusoid", "betas": BETAS, "seeds": seeds, **size, "residual": True}
     how |= {"batch_size": 128, "learning_rate": 1e-3}
     specs = [ToyModels(noise=noise, test_noise=noise, **how) for noise in NOISES]
-    found = results_of(specs, Learnt, options, on_change)
+    found = results_of(specs, options, on_change)
     models = pd.MultiIndex.from_product([NOISES, BETAS, seeds], names=["noise", "beta", "seed"])
     keys = ["reconstruction", "nll", "along"]
     scores = {key: [value for of in found for value in getattr(of, key)] for key in keys}

@@ -166,13 +166,13 @@ class Budget:
                 return
 
 
-def progress_bar(shown: bool) -> Progress:
+def progress_bar() -> Progress:
     """A bar with the time left on a terminal, of a task that is told its share, in [0, 1]; nothing
-    elsewhere, or where it shall not be shown."""
+    elsewhere."""
     return Progress(
         *(TextColumn("training"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()),
         console=Console(stderr=True),
-        disable=not (shown and sys.stderr.isatty()),
+        disable=not sys.stderr.isatty(),
     )
 
 

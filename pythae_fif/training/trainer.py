@@ -72,7 +72,6 @@ class FIFTrainer:
         wall_clock: Seconds of training steps, in all attempts, after which the training ends.
         keep_last: Whether the last weights are kept, whatever their loss.
         precision: As of `FIFTrainerConfig`, for any kind of configuration.
-        progress: Whether to show a bar with the time left, where there is a terminal.
 
     Attributes:
         model: The model; after `train` it holds the best weights.
@@ -108,7 +107,6 @@ class FIFTrainer:
         wall_clock: float | None = None,
         keep_last: bool = False,
         precision: Precision | None = None,
-        progress: bool = True,
     ) -> None:
         config = config_for(model, train_dataset, eval_dataset, training_config)
         precision = precision or getattr(config, "precision", "float32")
@@ -123,7 +121,7 @@ class FIFTrainer:
         else:
             self._files = RunFiles(Path(run_dir), run_id)
         self.training_dir = str(self._files.path)
-        self.training_config, self.keep_last, self.progress = config, keep_last, progress
+        self.training_config, self.keep_last = config, keep_last
         self.on_epoch, self.checkpoint_every_seconds = on_epoch, checkpoint_every_seconds
 
         # Convolutions in bfloat16 are up to a quarter faster with channels last, on a CPU.
@@ -155,7 +153,7 @@ class FIFTrainer:
         if (trained := self._trained()) is not None:
             return trained
         config, tell, size = self.training_config, self._callbacks, len(self.train_dataset)
-        with quiet_pythae(), progress_bar(self.progress) as bar:
+        with quiet_pythae(), progress_bar() as bar:
             progress = self._begin()
             share_done = self._budget.share(progress.images / size, progress.train_seconds)
             shown = bar.add_task("", total=1.0, completed=share_done)  # type: ignore[arg-type] # any number will do

@@ -14,6 +14,7 @@ from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data.load import load
+from pythae_fif.names import DataOptions
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.studies.spectrum import SpectrumModel
@@ -98,7 +99,8 @@ def copied(shared_data, tmp_path):
     """A study of the committed runs, whose engine notes what it is asked for."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/studies.jsonl").write_bytes((REFERENCE / "runs/studies.jsonl").read_bytes())
-    return StudyOptions(tmp_path, str(shared_data), offline=True, engine=InProcess(done=[]))
+    where = DataOptions(data_root=str(shared_data), offline=True)
+    return StudyOptions(tmp_path, where, engine=InProcess(done=[]))
 
 
 FIF = "fif fif_on fif_silu fif_silu_on"

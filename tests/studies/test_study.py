@@ -8,9 +8,9 @@ import pandas
 import pytest
 from support.engines import InProcess
 
+from pythae_fif.data.tables import ARCHIVED
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import RunsLeftError, StoreError
-from pythae_fif.names import TABULAR_DATASETS
 from pythae_fif.runs.spec import SPECS
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
@@ -51,10 +51,10 @@ FINDINGS = {
 
 
 def test_every_dataset_starts_the_study_that_is_about_it():
-    tables = dict.fromkeys(set(TABULAR_DATASETS) - {"csv"}, "tabular")
+    tables = dict.fromkeys(ARCHIVED, "tabular")
     of_toy = dict.fromkeys(TOY_DATA, "toy")
     assert set(STUDIES["toy"].datasets) == set(TOY_DATA)
-    assert set(STUDIES["tabular"].datasets) == set(TABULAR_DATASETS)
+    assert set(STUDIES["tabular"].datasets) == {*ARCHIVED, "csv"}
     assert of_toy | {"sinusoid": "sinusoid"} | tables == DATASETS
 
 

@@ -14,6 +14,7 @@ from support.tabular_files import LATENT, table, write_csv
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation import Features, frechet_distance
+from pythae_fif.names import DataOptions
 from pythae_fif.reports.compared import published
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
@@ -52,7 +53,7 @@ def options(tmp_path, monkeypatch):
     return StudyOptions(
         results=tmp_path / "results",
         dataset="csv",
-        data=str(tmp_path / "t.csv"),
+        where=DataOptions(data=str(tmp_path / "t.csv")),
         latent_dim=2,
         seeds=[0, 1],
         engine=InProcess(done=[]),
@@ -159,10 +160,9 @@ def test_a_table_that_changed_since_the_plan_is_refused(options):
 
 
 def test_published_values_stand_in_columns_of_their_own(options, archive):
-    (row,) = run(
-        "tabular", options, dataset="miniboone", data=None, data_root=str(archive), latent_dim=None,
-        models=["fif"],
-    )[0][0]  # fmt: skip
+    where = DataOptions(data_root=str(archive))
+    changes = {"dataset": "miniboone", "where": where, "latent_dim": None, "models": ["fif"]}
+    (row,) = run("tabular", options, **changes)[0][0]
     assert row["published FID-like"] == "0.598 ± 0.024" != row["FID-like ↓"]
     assert (row["published speedup"], row["published min"]) == ("1.5", "49")
 
@@ -208,7 +208,8 @@ def test_wrong_options_are_one_line(options, change, said):
 
 @pytest.mark.parametrize("name", LATENT)
 def test_protocols_are_those_of_table_five(archive, name):
-    options = StudyOptions(archive, data_root=str(archive), dataset=name, profile="paper")
+    where = DataOptions(data_root=str(archive))
+    options = StudyOptions(archive, where, dataset=name, profile="paper")
     loaded = Table.load(options)
     cells = published(5).query("dataset == @name").set_index("metric").text.astype(float)
     assert loaded.profile.epochs == cells["epochs"]

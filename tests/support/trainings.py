@@ -94,6 +94,10 @@ MODELS = {
 }
 
 
+ONE_OF_A_KIND = ["FIF", *{MODELS[name].kind: name for name in reversed(MODELS)}.values()]
+"""A model for each rule by which weights are updated."""
+
+
 class Images(ImageDataset):
     """Images of one shade each."""
 
@@ -128,7 +132,7 @@ def config_of(name, *, epochs=6, lr=2e-3, plateau=None, **arguments):
 
 OF_TRAINER = (
     "on_epoch", "wall_clock", "keep_last", "callbacks", "checkpoint_every_seconds", "precision",
-    "run_id", "progress",
+    "run_id",
 )  # fmt: skip
 
 
