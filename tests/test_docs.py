@@ -1,6 +1,7 @@
 """What README and guides show runs, and shows what it says."""
 
 import configparser
+import functools
 import re
 import shlex
 import statistics
@@ -132,17 +133,17 @@ def test_links():
 
 def test_numbers_of_the_readme_are_those_of_the_records():
     """Means over the seeds of each model's first configuration after 6,000 steps in bfloat16."""
-    store = Store(ROOT / "results/reference")
+    store, entry_of = Store(ROOT / "results/reference"), functools.cache(read_entry)
     distances: dict = {}
     for blocks, arch in enumerate(("resnet", "resnet_fc2")):
         for spec in store.specs(ImageSpec, f"mnist/{arch}"):
             asked = spec.profile, spec.settings.precision, spec.settings.epochs
             first = spec.model != "fif_plus" and dict(spec.parameters) == {  # whose file is gone
-                **read_entry(spec.model).fixed, **read_entry(spec.model).choices()[0]
+                **entry_of(spec.model).fixed, **entry_of(spec.model).choices()[0]
             }  # fmt: skip
             if asked == ("medium", "bfloat16", 12) and first:
                 for sampler, record in ImageResult.read(store, spec).scores.items():
-                    key = read_entry(spec.model).label, blocks, sampler
+                    key = entry_of(spec.model).label, blocks, sampler
                     distances.setdefault(key, []).append(record.result.frechet["test"])
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]

@@ -74,8 +74,8 @@ def test_what_is_imported_is_installed():
             elif isinstance(node, ast.ImportFrom):
                 names.add(str(node.module).partition(".")[0])
     foreign = names - {"pythae_fif"} - sys.stdlib_module_names
-    homes = {name: {re.sub("[_.]", "-", home.lower()) for home in packages_distributions()[name]}
-             for name in foreign}  # fmt: skip
+    known = packages_distributions()
+    homes = {name: {re.sub("[_.]", "-", home.lower()) for home in known[name]} for name in foreign}
     assert {name for name, of in homes.items() if not of & needed} == set()
 
 

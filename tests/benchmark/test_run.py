@@ -105,21 +105,17 @@ def test_a_further_sampler_trains_nothing_and_changes_nothing(tmp_path, store, m
     assert all(of.result == other.scores[name].result for name, of in one.scores.items())
 
 
-@pytest.mark.parametrize("damage", ["gone", "changed", "another's"])
+@pytest.mark.parametrize("damage", ["gone", "changed"])
 def test_a_model_that_is_gone_is_trained_anew(tmp_path, store, damage):
     """To the same weights, so that the scores are still of them."""
-    spec, other = plan_of(tmp_path, {"seeds": [0, 1]})
+    (spec,) = plan_of(tmp_path)
     work(spec, store)
     before, folder = ImageResult.read(store, spec), store.folder(spec)
     if damage == "gone":
         shutil.rmtree(folder / "model")
-    elif damage == "changed":
+    else:
         weights = folder / "model" / "model.pt"
         weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    else:
-        work(other, store)
-        shutil.rmtree(folder / "model")
-        shutil.copytree(store.folder(other) / "model", folder / "model")
     (more,) = plan_of(tmp_path, {"samplers": ["normal", "gmm"]})
     work(more, store)
     after = ImageResult.read(store, more)
@@ -168,7 +164,7 @@ def test_a_sampler_that_fails_costs_its_own_score(tmp_path, store, monkeypatch):
 def test_the_models_of_table_2_train_by_the_wall_clock(tmp_path, store):
     file = configs_dir() / "experiments" / "table2.yaml"
     flags = {"profile": "table2-quick", "wall_clock": "0.2s", "seeds": [0], "extractor": "pixels",
-             "num_samples": 20, "train_size": 60}  # fmt: skip
+             "num_samples": 20, "train_size": 60, "latent_dim": 4}  # fmt: skip
     experiment = load_experiment("digits", flags, file)
     plan = expand(experiment, load_images("digits").subset(train=60, val=20, test=20))
     sizes = {"val_size": 20, "test_size": 20}

@@ -176,7 +176,7 @@ class TestCourse:
 
     def test_on_a_wall_clock_runs_do_not_share_a_processor(self, run, tiny, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        words = ("--config", tiny(), "--wall-clock", "1s", "--seeds")
+        words = ("--config", tiny(), "--wall-clock", "0.1s", "--seeds")
         assert run(*words, 0)[0] == 0 and run.engine.cpus_per_run == cores()
         assert run(*words, 1, "--cpus-per-run", 1)[0] == 0 and run.engine.cpus_per_run == 1
 

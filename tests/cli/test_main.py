@@ -20,8 +20,8 @@ from pythae_fif.cli import study as study_module
 from pythae_fif.cli.flags import read_request
 from pythae_fif.errors import ConfigError, printable
 from pythae_fif.files import read_json
-from pythae_fif.names import DATASETS, EXTRACTORS, SAMPLERS
-from pythae_fif.runs.local import LocalEngine
+from pythae_fif.names import DATASETS, EXTRACTORS, SAMPLERS, DataOptions
+from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
 from pythae_fif.studies.study import STUDIES, StudyOptions
@@ -191,8 +191,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ("--data-root there", {"data_root": "there"}),
-        ("--offline", {"offline": True}),
+        ("--data-root there", {"where": DataOptions(data_root="there")}),
+        ("--offline", {"where": DataOptions(offline=True)}),
         ("--models fif rectangular_flow", {"models": ["fif", "rectangular_flow"]}),
         ("--cpus-per-run 1", {"engine": LocalEngine(cpus_per_run=1)}),
         ("--engine local", {"engine": LocalEngine()}),
@@ -244,9 +244,9 @@ def descendants(pid: int) -> set[int]:
 def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(tmp_path, capsys):
     results = tmp_path / "results"
     # One run more than there is room for: it starts when the first one is finished.
-    runs = len(LocalEngine().slots()) + 1
-    file = write_tiny(tmp_path, {"epochs": 30}, seeds=list(range(runs)))
-    arguments = ["--config", str(file), "--results", str(results)]
+    file = write_tiny(tmp_path, {"epochs": 30}, seeds=[0, 1])
+    words = ["--config", file, "--results", results, "--cpus-per-run", cores()]
+    arguments = [*map(str, words)]
 
     def states() -> list[str]:
         return [(read_json(path) or {}).get("state", "") for path in results.rglob("status.json")]
@@ -264,7 +264,7 @@ def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(tmp_path, capsy
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        while len(states()) < runs or set(states()) != {"finished", "running"}:
+        while len(states()) < 2 or set(states()) != {"finished", "running"}:
             assert program.poll() is None
             time.sleep(0.02)
         below = descendants(program.pid)
@@ -283,8 +283,8 @@ def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(tmp_path, capsy
     finished = records()
     assert finished
     assert cli.main(arguments) == 0
-    assert capsys.readouterr().err == "" and states() == ["finished"] * runs
-    assert len(records()) == runs and finished.items() <= records().items()
+    assert capsys.readouterr().err == "" and states() == ["finished"] * 2
+    assert len(records()) == 2 and finished.items() <= records().items()
 
 
 def test_wheel_contains_the_package_and_the_configurations(tmp_path):

@@ -134,7 +134,6 @@ def test_a_trusted_pickle_is_opened(score):
         ("nowhere b", "nowhere: neither a folder of images"),
         ("broken a", "no whole saved model"),
         ("d.npz c.npz --extractor pixels", "d.npz has images of (3, 6, 6), not (1, 6, 6)"),
-        ("b a --extractor tf-inception", "extractor 'tf-inception'"),
         ("labelled c.npz --extractor pixels", "samplers know no labels: take model.given(label)"),
     ],
 )

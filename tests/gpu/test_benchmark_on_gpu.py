@@ -25,7 +25,8 @@ MODELS = [
 def _execute(model, folder):
     """Where a run of a model was done, its samplers, and those that were asked for."""
     sizes = SIZES | ({"train_size": 100} if model == "fif_conditional" else {})  # of each class
-    (spec,) = plan_of(folder, {"models": [model], "samplers": ["all"]}, **sizes)
+    flags = {"models": [model], "samplers": ["all"], "latent_dim": 4}  # IAF costs d passes
+    (spec,) = plan_of(folder, flags, **sizes)
     store = Store(folder / "results")
     work(spec, store)
     result = ImageResult.read(store, spec)

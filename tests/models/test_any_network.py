@@ -302,9 +302,10 @@ def test_an_operation_of_training_mode_alone():
 
 @pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerSurrogateWarning")
 @pytest.mark.parametrize("name", ["own function", "layer norm", "arithmetic"])
-def test_each_step_runs_the_decoder_once(name):
+@pytest.mark.parametrize("options", [{}, {"hutchinson_samples": 2, "surrogate_fraction": 0.5}])
+def test_each_step_runs_each_network_once(name, options):
     """Whatever the first step, which chooses, has tried: BatchNorm moves once a step."""
-    model, counts = fif(name, "convolutions and batch norm").train(), []
+    model, counts = fif(name, "convolutions and batch norm", **options).train(), []
     for _ in range(3):
         model({"data": points()})
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -140,10 +140,13 @@ def test_an_interrupt_ends_the_runs_and_loses_nothing(store):
     assert kinds - {"dirty tree"} == {"fine", "unfinished"}
 
 
-def test_a_killed_driver_takes_its_runs_with_it(store):
-    spec = TaskSpec(deed="sleep")
-    driver = process_of(run_all, [spec], store, LocalEngine())
-    until(lambda: Status.read(store.folder(spec)).state == "running")
-    driver.kill()
-    driver.join()
-    until(lambda: not is_locked(store.folder(spec)))
+def test_a_killed_driver_takes_its_runs_with_it_and_another_does_them(store):
+    """Whose process waits meanwhile for the folder of the run that would never end."""
+    specs = [TaskSpec(seed=1), TaskSpec()]
+    store.folder(specs[1]).mkdir(parents=True)
+    (store.folder(specs[1]) / ONCE).write_text("sleep")
+    driver = process_of(run_all, specs, store, ONE)
+    until(lambda: Status.read(store.folder(specs[1])).state == "running")
+    assert run_all(specs, store, ONE, lambda _: driver.kill()) == {specs[1]: ""}
+    assert all(map(store.is_done, specs))
+    assert [Status.read(store.folder(spec)).attempt for spec in specs] == [1, 2]

@@ -56,19 +56,21 @@ def test_entropy_of_equation_124(spans):
     assert found.entropy == pytest.approx(-float(sum(likelihoods)) / 2, abs=2)
 
 
-@pytest.fixture
-def options(tmp_path, monkeypatch):
-    """A study of a model a weight that takes no time."""
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A study of a model a weight that takes no time: its options and its files."""
     size = spectrum.Size(epochs=2, samples=12, images=100, channel_multiplier=0.25)
-    monkeypatch.setattr(spectrum, "SIZES", {"quick": size})
-    monkeypatch.setattr(spectrum, "BETAS", (1.0, 10.0))
-    engine = InProcess(done=[])
-    return StudyOptions(tmp_path, dataset="digits", latent_dim=4, seeds=[0], engine=engine)
+    of = {"dataset": "digits", "latent_dim": 4, "seeds": [0], "engine": InProcess(done=[])}
+    options = StudyOptions(tmp_path_factory.mktemp("spectrum"), **of)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spectrum, "SIZES", {"quick": size})
+        patch.setattr(spectrum, "BETAS", (1.0, 10.0))
+        yield options, run_study("spectrum", options, lambda _: None)
 
 
-def test_figures_are_drawn_from_the_records_alone(options):
+def test_figures_are_drawn_from_the_records_alone(done):
+    options, paths = done
     root = options.results
-    paths = run_study("spectrum", options, lambda _: None)
     assert (root / "figures/spectrum-digits-quick.png").stat().st_size > 10_000
     rows = pandas.read_csv(root / "tables/spectrum-digits-quick.csv")
     values = rows.filter(like="value_")
@@ -84,23 +86,21 @@ def test_figures_are_drawn_from_the_records_alone(options):
     run_study("spectrum", options, lambda _: None)
     assert options.engine.done == [] and before == {path: path.read_bytes() for path in paths}
     assert {of.kind for of in verify(root)} <= {"fine", "dirty tree"}
-    (store.folder(specs[0]) / spectrum.SAMPLES).write_bytes(b"")
+    (store.folder(specs[1]) / spectrum.SAMPLES).write_bytes(b"")
     assert "corrupt" in {of.kind for of in verify(root)}
 
 
-def test_a_run_refuses_other_labels_than_its_plan(options, monkeypatch):
-    run_study("spectrum", options, lambda _: None)
-    spec = next(Store(options.results).specs(spectrum.SpectrumModel))
+def test_a_run_refuses_other_labels_than_its_plan(done, tmp_path):
+    spec = next(Store(done[0].results).specs(spectrum.SpectrumModel))
     with pytest.raises(DataError, match="the data of digits changed"):
-        work(spec.model_copy(update={"labels_hash": "other"}), Store(options.results))
+        work(spec.model_copy(update={"labels_hash": "other"}), Store(tmp_path))
 
 
-def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(options, monkeypatch):
+def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(done, tmp_path, monkeypatch):
     """Bitwise: the record of the interrupted run is that of one that was not."""
-    run_study("spectrum", options, lambda _: None)
-    store = Store(options.results)
+    store = Store(done[0].results)
     spec = next(store.specs(spectrum.SpectrumModel))
-    cut, begun = Store(options.results / "cut"), []
+    cut, begun = Store(tmp_path), []
 
     class Interrupted(FIFTrainer):
         def __init__(self, *given, on_epoch, **more):

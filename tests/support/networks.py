@@ -1,7 +1,9 @@
 """Small networks, and a pickle that nobody may open."""
 
 import pytest
+from torch import nn
 
+from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
 from pythae_fif.nn.coupling import build_coupling
 
 
@@ -11,6 +13,15 @@ def coupling(columns=5, latent_dim=3):
         (columns,), latent_dim, data_blocks=3, data_hidden=[8], latent_hidden=[8]
     )
     return encoder.double(), decoder.double()
+
+
+def of_nobody():
+    """Nets for images of 4 x 4 with batch statistics that were built by hand: they are pickled."""
+    layers = nn.Conv2d(1, 8, 2, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten()
+    return HeadedEncoder(nn.Sequential(*layers), nn.Linear(32, 3)), LayeredDecoder(
+        nn.Linear(3, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 16), nn.Sigmoid(),
+        nn.Unflatten(1, (1, 4, 4)),
+    )  # fmt: skip
 
 
 class Opened:

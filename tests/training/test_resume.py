@@ -13,7 +13,7 @@ from pythae.trainers.training_callbacks import TrainingCallback
 from support.folders import contents
 from support.trainings import (
     LATENT,
-    MODELS,
+    ONE_OF_A_KIND,
     SHAPE,
     Images,
     Killed,
@@ -27,9 +27,6 @@ from support.trainings import (
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import StoreError
 from pythae_fif.training.checkpoint import RunFiles
-
-ONE_OF_A_KIND = ["FIF", *{MODELS[name].kind: name for name in reversed(MODELS)}.values()]
-"""A model for each rule by which weights are updated."""
 
 
 def without_times(rows):

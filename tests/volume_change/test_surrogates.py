@@ -142,15 +142,6 @@ def test_it_is_the_gradient_of_the_log_volume_where_g_is_f_s_inverse():
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 4])
-def test_a_part_of_the_batch_is_that_part_by_itself(surrogate, rows):
-    encode, decode, x = mlp(D, d), mlp(d, D), torch.randn(B, D)
-    eps = sample_hutchinson(B, d, 2)[:, :rows]
-    values = [surrogate(encode, decode, some, eps).surrogate for some in (x, x[:rows])]
-    torch.testing.assert_close(*values)
-    torch.testing.assert_close(*(gradients(value.sum(), encode) for value in values))
-
-
 def test_parts_of_the_batch_with_batch_norm_are_unbiased():
     """Mean over parts = gradient of all samples, statistics fixed for x, not for parameters."""
     first, norm, last = nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)
