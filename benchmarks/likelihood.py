@@ -1,7 +1,7 @@
 """What likelihood training of the autoencoder is worth: results/reference/likelihood.md.
 
 python benchmarks/likelihood.py csv power FILE.csv       the rows of a study's table, for --data
-python benchmarks/likelihood.py draw STORE [OUT]         the page's tables and figure
+python benchmarks/likelihood.py draw STORE OUT         the page's tables and figure
 """
 
 import math
@@ -11,15 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from pythae_fif.benchmark.config import Where
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.record import ImageResult
-from pythae_fif.data import to_float
-from pythae_fif.data.load import load
 from pythae_fif.data.tables import load_tabular
-from pythae_fif.models import as_density
 from pythae_fif.names import SAMPLERS
 from pythae_fif.pictures import figure_bytes, new_figure
 from pythae_fif.reports.tables import Table, number
@@ -115,31 +110,6 @@ def verdicts(frame: pd.DataFrame) -> Table:
     return Table("FIF against the best rival", pd.DataFrame(lines))
 
 
-def narrow(store: Store, own: str) -> Table:
-    """Whether a tube is a density: how much of the manifold is narrower than the tube is thick."""
-    lines = []
-    for spec in store.specs(ImageSpec):
-        result = ImageResult.read(store, spec)
-        if result is None or spec.dataset == "mnist":  # which is not whole
-            continue
-        if spec.model not in ("fif", "ae") or spec.seed or spec.settings.epochs > 50:
-            continue
-        where = Where(data=own if spec.dataset == "csv" else None)
-        splits = load(spec.dataset, where, image_size=spec.image_size, **spec.settings.cut)
-        model = spec.build(splits.input_dim)
-        saved = torch.load(store.folder(spec) / "model/model.pt", weights_only=True)
-        model.load_state_dict(saved["model_state_dict"])
-        density, x = as_density(model), to_float(splits.test, limit=200)
-        tube = result.scores["normal"].result.tube["test"]
-        extents = density.singular_values(x) * density.encode(x).std(0).mean()
-        lines.append({
-            "Data": splits.source.split(",")[0], "Model": spec.title, "s": f"{tube.scale:.3f}",
-            "smallest extent": f"{extents[:, -1].median():.3f}",
-            "extents below s": f"{(extents < tube.scale).float().mean():.1%}",
-        })  # fmt: skip
-    return Table("Is the tube a density?", pd.DataFrame(lines))
-
-
 def figure(frame: pd.DataFrame) -> bytes:
     """Sample distance against likelihood: FIF's curve over beta, the rivals as points."""
     groups = list(frame.groupby("data", sort=False))
@@ -189,7 +159,7 @@ def figure(frame: pd.DataFrame) -> bytes:
     return figure_bytes(drawn)
 
 
-def draw(root: Path, out: Path, own: str) -> None:
+def draw(root: Path, out: Path) -> None:
     """Writes the tables, all numbers of the runs, and the figure."""
     frame = read(Store(root))
     of_fif = frame[frame["model"] == "fif"]
@@ -198,11 +168,7 @@ def draw(root: Path, out: Path, own: str) -> None:
     again = pd.concat(equal_time).assign(data=lambda rows: rows["data"] + ", equal time")
     frame = pd.concat([frame[~longer], again])
     frame = frame.groupby("data").filter(lambda rows: {"fif", *RIVALS} <= set(rows["model"]))
-    tables = [
-        verdicts(frame),
-        narrow(Store(root), own),
-        *(shown(rows) for _, rows in frame.groupby("data", sort=False)),
-    ]
+    tables = [verdicts(frame), *(shown(rows) for _, rows in frame.groupby("data", sort=False))]
     (out / "tables").mkdir(parents=True, exist_ok=True)
     (out / "figures").mkdir(exist_ok=True)
     text = "\n".join(table.to_markdown() for table in tables)
@@ -216,4 +182,4 @@ if __name__ == "__main__":
     if command == "csv":
         write_csv(words[0], Path(words[1]))
     else:
-        draw(Path(words[0]), Path(words[1]), words[2])
+        draw(Path(words[0]), Path(words[1]))
