@@ -47,7 +47,8 @@ def read(store: Store) -> pd.DataFrame:
                 "run": spec.run_id, "revision": result.training.provenance.git_revision,
                 "epochs": spec.settings.epochs, "model": spec.model, "seed": spec.seed,
                 "configuration": spec.configuration, "beta": spec.parameters.get("beta"),
-                "prior": sampler, "mse": evaluation.reconstruction_mse["test"],
+                "prior": sampler, "asked": 1 / (2 * scores.tube["val"].scale ** 2),
+                "mse": evaluation.reconstruction_mse["test"],
                 "seconds": result.training.result.train_seconds,
                 **{f"tube_{of}": scores.tube[of].nats for of in ("val", "test")},
                 **{f"distance_{of}": scores.frechet[of] for of in ("val", "test")},
@@ -70,7 +71,8 @@ def chosen(rows: pd.DataFrame, measure: str) -> pd.Series:
 
 
 def shown(rows: pd.DataFrame) -> Table:
-    """A row a beta of FIF and a rival, whose configuration is chosen for each cell, by prior."""
+    """A row a beta of FIF and a rival, whose configuration is chosen for each cell, by prior;
+    the beta of its validation error is what 'auto' would take next."""
     lines, data = [], rows["data"].iloc[0]
     fif = rows[rows["model"] == "fif"]
     betas = sorted(fif["beta"].unique(), key=lambda of: math.inf if of == "auto" else of)
@@ -78,6 +80,7 @@ def shown(rows: pd.DataFrame) -> Table:
     kinds += [(label, rows[rows["model"] == name]) for name, label in RIVALS.items()]
     for label, part in kinds:
         cells = {"Model": label, "recon. MSE ↓": f"{part['mse'].mean():.4f}"}
+        cells["beta that it asks for"] = f"{part['asked'].mean():.3g}"
         for measure, heading in MEASURES.items():
             for prior in PRIORS:
                 best = chosen(part[part["prior"] == prior], measure)
