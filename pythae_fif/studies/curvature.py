@@ -22,6 +22,7 @@ NOISE, BETA, RADIUS = 0.1, 0.5, 2.0
 VARIANTS: dict[JacobianAt, str] = {"data": "off-manifold", "reconstruction": "on-manifold"}
 EPOCHS = {"quick": 150, "paper": 1500}
 POINTS, BATCH = 2000, 500
+FIT_STEPS = 400  # in which a model is fitted to an arc
 SHOWN = (0, 5, 12)  # epochs whose manifolds are drawn
 RADII = np.geomspace(1e-4, 20, 300)
 BETAS = (0.1, 1.0, 3.0, 10.0)
@@ -42,8 +43,8 @@ def build(jacobian_at: JacobianAt, seed: int) -> FIF:
     torch.manual_seed(seed)
     model = FIF(config, ResidualEncoder(2, 1, 2, 64), ResidualDecoder(2, 1, 2, 64))
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
-    for _ in range(400):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, FIT_STEPS)
+    for _ in range(FIT_STEPS):
         u = 1.5 * torch.randn(256, 1)
         point = RADIUS * torch.cat([torch.sin(u / RADIUS), 1 - torch.cos(u / RADIUS)], 1)
         normal = (point - torch.tensor([0.0, RADIUS])) / RADIUS

@@ -83,6 +83,7 @@ def small(request, tmp_path_factory):
     options, told = StudyOptions(root, engine=InProcess(done=[]), **values), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, attribute, {"quick": size})
+        patch.setattr(curvature, "FIT_STEPS", 9)
         paths = run_study(name, options, lambda progress: told.append(progress.share))
         assert told == sorted(told) and told[-1] == 1
         ran = list(options.engine.done)
