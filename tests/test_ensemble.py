@@ -56,7 +56,7 @@ def built(betas, seeds, noises=(0.01, 0.01, 0.01), **options):
 def test_a_member_is_the_model_trained_alone(options, trace_from, monkeypatch):
     monkeypatch.setattr("pythae_fif.ensemble.TRACE_FROM_STEPS", trace_from)
     data, epochs = torch.randn(50, D, dtype=torch.float64), []
-    betas, seeds, noises = (0.5, 20.0, 0.5), (3, 3, 4), (0.01, 0.0, 0.3)
+    betas, seeds, noises = (0.5, 20.0, 4.0), (3, 3, 4), (0.01, 0.0, 0.3)
     ensemble = built(betas, seeds, noises, **options)
     state = torch.get_rng_state()
     sizes = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01}
