@@ -1,7 +1,9 @@
 """What single operations do to a tangent."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,8 @@ from pythae_fif.errors import UnsupportedOperationError
 from pythae_fif.volume_change.batch_norm import batch_norm_jvp
 
 
-class Step(NamedTuple):
+@dataclass(eq=False)
+class Step:
     """One operation, ``out = operation(*args, **kwargs)``.
 
     Where the tangent is that of the first samples alone, all that depends on the input is cut to
@@ -29,7 +32,7 @@ class Step(NamedTuple):
         """An argument that was given by position or by name."""
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
-    @property
+    @cached_property
     def leaves(self) -> list[Any]:
         """All arguments, those in lists one by one."""
         return tree_flatten((self.args, self.kwargs))[0]
