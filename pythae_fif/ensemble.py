@@ -17,7 +17,7 @@ from pythae_fif.volume_change import fif_loss, log_volume, sample_hutchinson, vo
 from pythae_fif.volume_change.exact import decoder_jacobian
 
 TRACE_FROM_STEPS = 200  # a graph halves a small step, and takes half a second to trace
-CHUNK = 1024  # rows of every member whose Jacobians are computed at once
+CHUNK = 50  # members that are evaluated at once
 
 Weights = dict[str, Tensor]
 """Those of a member by their names in its model; where they are stacked, of all, (M, ...)."""
@@ -57,7 +57,6 @@ class Ensemble:
         if any(config != {**configs[0], **plain} for config in configs):
             told = ", ".join(f"{key}={value}" for key, value in plain.items())
             raise ConfigError(f"an ensemble needs models alike but for beta and noise, with {told}")
-        self._config = models[0].model_config
         self.models = [model.to(default_device()) for model in models]
         stacked, buffers = torch.func.stack_module_state(self.models)
         if buffers:
@@ -113,7 +112,7 @@ class Ensemble:
 
     def _draw(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The noisy batch, and Hutchinson vectors (K, M, B, d), of each member's generator."""
-        config, eps = self._config, []
+        config, eps = self._nets.model_config, []
         shape = x.shape[1], config.latent_dim, config.hutchinson_samples
         options: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
         for of_member, model, generator in zip(x, self.models, self._rngs, strict=True):
@@ -126,7 +125,7 @@ class Ensemble:
     def _loss(self, weights: Weights, x: Tensor, eps: Tensor, beta: Tensor) -> Tensor:
         """Of one member."""
         encode, decode = (functools.partial(of, weights) for of in (self._encode, self._decode))
-        prior, at = self._nets.latent_distribution(x), self._config.jacobian_at
+        prior, at = self._nets.latent_distribution(x), self._nets.model_config.jacobian_at
         how: dict[str, Any] = {"surrogate": functools.partial(volume_surrogate, jacobian_at=at)}
         return fif_loss(encode, decode, prior.log_prob, x, eps, beta, **how).loss.mean()
 
@@ -154,7 +153,7 @@ class Ensemble:
         """The gradients, traced to one graph where that pays."""
         if steps < TRACE_FROM_STEPS:
             return self._gradients
-        config, members = self._config, len(self.models)
+        config, members = self._nets.model_config, len(self.models)
         x = self._like.new_zeros(members, size, *config.input_dim)
         eps = x.new_zeros(config.hutchinson_samples, members, size, config.latent_dim)
         example = self._weights, x, eps, self._betas
@@ -179,8 +178,7 @@ class Ensemble:
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log-likelihood on each member's manifold (eq. 2), (M, N); NaN where it diverged."""
         z = self.encode(x)
-        chunks = [self._of_each(self._jacobian, chunk) for chunk in z.split(CHUNK, 1)]
-        jacobian = torch.cat(chunks, 1)
+        jacobian = self._of_each(self._jacobian, z)
         finite = jacobian.isfinite().flatten(2).all(2)
         volume = z.new_full(finite.shape, torch.nan)
         volume[finite] = log_volume(jacobian[finite])
@@ -193,4 +191,4 @@ class Ensemble:
     def _of_each(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
         """A function of each member's weights and of what all share, (N, ...), or each its own."""
         each = x.to(self._like).expand(len(self.models), *x.shape[-2:])
-        return torch.vmap(function)(self._weights, each).to(x.device)
+        return torch.vmap(function, chunk_size=CHUNK)(self._weights, each).to(x.device)

@@ -87,7 +87,7 @@ def test_rows_are_evaluated_by_each(monkeypatch):
             (ensemble.reconstruction_error(x), lambda m: (m.reconstruct(x) - x).square().sum(1)),
         ]:
             torch.testing.assert_close(of_each, torch.stack([alone(m) for m in ensemble.models]))
-        monkeypatch.setattr("pythae_fif.ensemble.CHUNK", 2)
+        monkeypatch.setattr("pythae_fif.ensemble.CHUNK", 1)
 
 
 def test_a_diverged_member_does_not_touch_the_others():

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -70,6 +70,7 @@ class FlowMatching(nn.Module):
 
 
 Model = FIF | RectangularFlow | FlowMatching
+ModelName = Literal["fif", "rectangular_flow", "flow_matching"]
 
 
 class Settings(Checked):
@@ -141,7 +142,7 @@ class Configuration(Checked):
     """
 
     name: str
-    model: Literal["fif", "rectangular_flow", "flow_matching"]
+    model: ModelName
     net: str
     jacobian_at: str
     settings: Settings = Settings()
@@ -195,21 +196,19 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("fif_coupling_on", "coupling", "reconstruction"),
     ("rectangular_flow", "coupling", "reconstruction"),
     ("rectangular_flow_published", "coupling, tanh", "reconstruction"),
+    ("flow_matching", "free-form, SiLU", ""),
 )
 CONFIGURATIONS = {
     name: Configuration(
         name=name,
-        model="fif" if name.startswith("fif") else "rectangular_flow",
+        model=next(of for of in get_args(ModelName) if name.startswith(of)),
         net=net,
         jacobian_at=at,
         settings=RF_CODE if name == "rectangular_flow_published" else Settings(),
     )
     for name, net, at in _ROWS
 }
-"""In the order of table 6."""
-CONFIGURATIONS["flow_matching"] = Configuration(
-    name="flow_matching", model="flow_matching", net="free-form, SiLU", jacobian_at=""
-)
+"""In the order of table 6, and flow matching."""
 
 
 def train(
