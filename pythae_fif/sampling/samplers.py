@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ def embed(model: BaseAE, images: Array, *, labels: Array | None = None, seed: in
     the model draws its codes they are draws, by the seed, which all random numbers then have.
 
     Returns:
-        (N, d), or maps of codes (N, d, h, w), on the CPU.
+        (N, d), or maps of codes (N, d, h, w), where the model is.
 
     Raises:
         NonFiniteError: A code is NaN or infinite.
@@ -67,7 +68,7 @@ def reconstruction_mse(model: BaseAE, images: Array, labels: Array | None = None
 
     def errors(model: BaseAE, x: Tensor, *labels: Tensor) -> Tensor:
         x_hat: Tensor = model.reconstruct(x.clone(), *labels)  # it may write in place
-        return (x_hat.reshape(x.shape) - x).cpu().square().flatten(1).mean(1)
+        return (x_hat.reshape(x.shape) - x).square().flatten(1).mean(1)
 
     mean = in_batches(model, images, errors, labels).mean().item()
     if not math.isfinite(mean):
@@ -82,24 +83,22 @@ def _codes(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:
         return output.embedding + (0.5 * output.log_covariance).exp() * noise
     if labels is None and not getattr(model, "condition_dim", 0):  # which says what it lacks
         labels = torch.ones(len(x), device=x.device)
-    z = model(DatasetOutput(data=x, labels=labels)).z
-    return z
+    return model(DatasetOutput(data=x, labels=labels)).z
 
 
 def in_batches(
     model: BaseAE, images: Array, of: Callable[..., Tensor], labels: Array | None = None
 ) -> Tensor:
-    """`of(model, x[, labels])` of float32 batches (B, C, H, W), joined on the CPU."""
+    """`of(model, x[, labels])` of float32 batches (B, C, H, W), joined where the model is."""
     model.eval()
     device = next(model.parameters()).device
+    given = [torch.as_tensor(one) for one in (images, labels) if one is not None]
     results = []
-    for start in range(0, len(images), CODED_AT_ONCE):
-        batch = torch.as_tensor(images[start : start + CODED_AT_ONCE])
-        x = batch.to(device).to(torch.float32, copy=True)  # the model may write in place
-        given = [x if batch.is_floating_point() else x.div_(255)]
-        if labels is not None:
-            given.append(torch.as_tensor(labels[start : start + CODED_AT_ONCE]).to(device))
-        results.append(without_gradients(of, model, *given).detach().cpu())
+    for some in zip(*(one.split(CODED_AT_ONCE) for one in given), strict=True):
+        batch, *classes = (one.to(device) for one in some)
+        x = batch.to(torch.float32, copy=True)  # the model may write in place
+        x = x if batch.is_floating_point() else x.div_(255)
+        results.append(without_gradients(of, model, x, *classes).detach())
     return torch.cat(results)
 
 
@@ -137,6 +136,7 @@ def generate(
     num_samples: int,
     seed: int,
     fit_steps: int = FIT_STEPS,
+    keep: Callable[[Tensor], Tensor] = lambda samples: samples,
 ) -> Tensor:
     """Samples of a model by one of Pythae's samplers, fitted to its codes where it is fitted.
 
@@ -147,9 +147,10 @@ def generate(
         num_samples: n.
         seed: Of fit and draw.
         fit_steps: Of Adam, 100 codes each, of a flow, second VAE or PixelCNN.
+        keep: What is kept of some samples, such as their 8 bits.
 
     Returns:
-        (n, C, H, W), on the CPU.
+        (n, C, H, W), where the model is.
 
     Raises:
         ConfigError: An unknown sampler, or one of other models.
@@ -163,10 +164,13 @@ def generate(
     set_seed(seed)
     with quiet_pythae():
         sampler = _fitted(name, model, codes, seed, fit_steps)
-        samples = torch.cat([batch.cpu() for batch in draw(sampler, num_samples)])
-    if not torch.isfinite(samples).all():
-        raise NonFiniteError(f"the {name} sampler gave samples that are not finite")
-    return samples[torch.randperm(len(samples))][:num_samples]
+        parts = []
+        for batch in draw(sampler, num_samples):
+            if not batch.isfinite().all():
+                raise NonFiniteError(f"the {name} sampler gave samples that are not finite")
+            parts.append(keep(batch))
+    samples = torch.cat(parts)
+    return samples[torch.randperm(len(samples))[:num_samples]]
 
 
 def generate_by_class(
@@ -177,7 +181,7 @@ def generate_by_class(
     *,
     num_samples: int,
     seed: int,
-    **how: int,
+    **how: Any,
 ) -> tuple[Tensor, np.ndarray]:
     """Samples of a conditional model, of each class as many as its part of the labels (N,).
 
@@ -185,7 +189,7 @@ def generate_by_class(
     `model.given(label)` and the codes of its images, each time with another seed.
 
     Returns:
-        (n, C, H, W), on the CPU, shuffled, and their labels (n,).
+        (n, C, H, W), where the model is, shuffled, and their labels (n,).
     """
     classes, counts = np.unique(labels, return_counts=True)
     ends = np.round(np.cumsum(counts) * num_samples / len(labels)).astype(int)
@@ -207,8 +211,7 @@ class _PriorSampler(BaseSampler):
 
     def sample(self, num_samples: int, **_: int) -> Tensor:
         """Samples (n, ...), where the model is."""
-        z = self.prior.sample(num_samples).to(self.device)
-        return self.model.decoder(z).reconstruction
+        return self.model.decoder(self.prior.sample(num_samples)).reconstruction
 
 
 _CLASSES: dict[str, tuple[type[BaseSampler], type[BaseAE]]] = {
@@ -262,11 +265,10 @@ class _OfStandardised(nn.Module):
 
     def __init__(self, sampler: BaseSampler, codes: Tensor, steps: int) -> None:
         super().__init__()
-        deviation, mean = torch.std_mean(codes, dim=0)
-        scale = torch.where(deviation > 0, deviation, 1.0)
-        _fit(sampler.flow_contained_model, (codes - mean) / scale, steps)
+        deviation, self.mean = torch.std_mean(codes, dim=0)
+        self.scale = torch.where(deviation > 0, deviation, 1.0)
+        _fit(sampler.flow_contained_model, (codes - self.mean) / self.scale, steps)
         self.flow = sampler.flow_contained_model.flow
-        self.mean, self.scale = mean.to(sampler.device), scale.to(sampler.device)
 
     def inverse(self, u: Tensor) -> ModelOutput:
         """Codes (B, d) of draws from the flow's prior, (B, d)."""
@@ -281,11 +283,10 @@ def _indices(model: BaseAE, codes: Tensor) -> Tensor:
     # Pythae quantises the coordinates of flat codes one by one: a row of places for the PixelCNN.
     places = codes[:, None, :, None] if codes.ndim == 2 else codes.movedim(1, -1)
     parts = places.flatten(0, 2).split(50_000)
-    indices = torch.cat([torch.cdist(part, vectors.cpu()).argmin(-1) for part in parts])
+    indices = torch.cat([torch.cdist(part, vectors).argmin(-1) for part in parts])
     return indices.reshape(len(codes), 1, *places.shape[1:3]).float()
 
 
 def _fit(module: nn.Module, data: Tensor, steps: int) -> None:
     """Trains a density model of Pythae's on codes."""
-    data = data.to(next(module.parameters()).device)
     descend(module, lambda batch: module({"data": batch}).loss / len(batch), [data], steps)

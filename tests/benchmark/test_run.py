@@ -1,6 +1,7 @@
 """One run of the benchmark: trained, scored, drawn, and none of it done twice."""
 
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -59,10 +60,15 @@ def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
     assert torch.equal(trainer.eval_dataset.images, as_tensor(splits.val))
     extractor = load_extractor("pixels", splits.input_dim)
     generate, score_samples = run_module.generate, run_module.score_samples
-    models, references = [], {}
+    models, references, trainers = [], {}, []
+
+    def trained(*given):
+        trainers.append(weakref.ref(trainer := trainer_of(*given)))
+        return trainer
 
     def generated(sampler, model, codes, **options):
         models.append(model)
+        assert trainers[0]() is None  # with the images that it keeps on a GPU
         assert torch.equal(codes, embed(model, splits.train, seed=spec.seed))
         return generate(sampler, model, codes, **options)
 
@@ -70,6 +76,7 @@ def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
         references.update(others, train=training)
         return score_samples(samples, extractor, others, seed=seed, training=training)
 
+    monkeypatch.setattr(run_module, "trainer_of", trained)
     monkeypatch.setattr(run_module, "generate", generated)
     monkeypatch.setattr(run_module, "score_samples", scored)
     work(spec, store)

@@ -54,7 +54,7 @@ def run(tmp_path, capsys, monkeypatch, one_thread):
         return (code, *capsys.readouterr())
 
     monkeypatch.setattr(LocalEngine, "execute", execute)
-    monkeypatch.setattr(LocalEngine, "slots", lambda _: [Slot("cpu", 1)])
+    monkeypatch.setattr(LocalEngine, "slots", lambda *_: [Slot("cpu", 1)])
     monkeypatch.setenv("COLUMNS", "100")
     call.results = tmp_path / "results"
     return call
@@ -191,6 +191,16 @@ class TestDryRun:
         assert re.search(row, words)
         assert re.search(r"estimate: 0:00:\d\d one after the other, 0:00:\d\d with 1 run", words)
         assert not run.results.exists()
+
+    @pytest.mark.parametrize("peak", [7 * 2**30, 1])
+    def test_on_a_gpu_it_tells_the_room_by_memory(self, run, tiny, monkeypatch, peak):
+        """Of its short runs, and of the features, here pixels, of 60 training images."""
+        needs, features = [], 60 * 64 * 4
+        monkeypatch.setattr(LocalEngine, "machine", lambda _, of=0: needs.append(of) or "4 runs")
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak)
+        _, out, _ = run("--config", tiny(), "--dry-run")
+        assert "by the memory of these short runs: 4 runs" in out
+        assert needs == [0, 2**30 + max(peak + features, 3 * features)]
 
     def test_its_ids_are_those_of_the_runs(self, run, tiny):
         _, out, _ = run("--config", tiny(), "--dry-run")

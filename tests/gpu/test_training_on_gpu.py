@@ -1,5 +1,6 @@
 """FIF trains, resumes and is evaluated on a pretended GPU, without waiting for it in a step."""
 
+import math
 from unittest import mock
 
 import numpy as np
@@ -17,9 +18,11 @@ from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.benchmark.image_run import training_config
 from pythae_fif.data import ImageDataset, to_float
 from pythae_fif.ensemble import Ensemble
+from pythae_fif.evaluation import Extractor, Features, score_samples
+from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder, build_networks
-from pythae_fif.sampling.samplers import generate
+from pythae_fif.sampling.samplers import embed, generate
 
 DIGITS, MNIST, CELEBA = (1, 8, 8), (1, 28, 28), (3, 64, 64)
 
@@ -181,7 +184,7 @@ def test_rectangular_flow(gpu, tmp_path):
 
 
 def _waits_of_a_fit(steps):
-    model, codes = _fif().cuda().eval(), torch.randn(20, 4)
+    model, codes = _fif().cuda().eval(), torch.randn(20, 4).cuda()
     with counting() as counts:
         generate("maf", model, codes, num_samples=2, seed=0, fit_steps=steps)
     return sum(count for place, count in counts.waits.items() if "sampling/" in place)
@@ -189,6 +192,26 @@ def _waits_of_a_fit(steps):
 
 def test_fit_of_a_sampler_does_not_wait_in_each_step(gpu):
     assert gpu(_waits_of_a_fit, 9) == gpu(_waits_of_a_fit, 3)
+
+
+def _copied(sampler, number):
+    """Bytes for the features of 20 images, and for a number of samples and their scores."""
+    model, images = _fif(MNIST).cuda().eval(), torch.from_numpy(_images(MNIST, 20))
+    extractor = Extractor("a", "FD-a", torch.nn.AdaptiveAvgPool2d(2), "0" * 16, "cuda")
+    with counting() as of_images:
+        held = {"test": Features.of(images, extractor)}
+    codes = embed(model, images)
+    with counting() as of_samples:
+        how = {"num_samples": number, "seed": 0, "fit_steps": 2, "keep": rounded_images}
+        score_samples(generate(sampler, model, codes, **how), extractor, held)
+    return of_images.copied, of_samples.copied
+
+
+@pytest.mark.parametrize("sampler", ["normal", "gaussian", "maf", "flow"])
+def test_samples_stay_on_the_gpu_and_images_come_as_bytes(gpu, sampler):
+    image = math.prod(MNIST)
+    (of_images, few), (_, more) = (gpu(_copied, sampler, number) for number in (20, 30))
+    assert 0 < more - few < 10 * image and of_images < 2 * 20 * image
 
 
 def _two_members():
@@ -221,8 +244,7 @@ def _places(folder, free):
         trainer = _trainer(_fif(), folder, count=6, num_epochs=1)
         trainer.train()
     loaders = (trainer.train_loader, trainer.eval_loader)
-    weights = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
-    return [loader.dataset.images.device.type for loader in loaders], weights
+    return [loader.dataset.images.device.type for loader in loaders], _weights(trainer.model)
 
 
 def test_data_without_room_on_the_gpu_come_in_batches(gpu, tmp_path):

@@ -60,15 +60,17 @@ def test_runs_go_to_the_gpus_that_are_visible(monkeypatch, cards, visible, devic
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     engine = LocalEngine(runs_per_gpu=2)
     assert engine.slots() == [Slot(device, max(1, cores() // 4)) for device in devices]
-    assert engine.machine().startswith("2 GPUs, 4 runs at once (as memory")
+    assert engine.machine().startswith("2 GPUs, 4 runs at once (--runs-per-gpu), ")
 
 
-@pytest.mark.parametrize(("gib", "runs"), [(80, 4), (13, 2), (4, 1)])
-def test_runs_at_once_fit_memory_and_cores(monkeypatch, cards, gib, runs):
+@pytest.mark.parametrize(("gib", "runs", "of_5_gib"), [(80, 4, 4), (15, 2, 3), (4, 1, 1)])
+def test_runs_at_once_fit_memory_and_cores(monkeypatch, cards, gib, runs, of_5_gib):
     cards(1, gib)
     for count in (16, 2):
         monkeypatch.setattr("pythae_fif.runs.local.cores", lambda count=count: count)
         assert len(LocalEngine().slots()) == min(count, runs)
+        assert len(LocalEngine().slots(5 * 2**30)) == min(count, of_5_gib)
+    assert " at once (as cores and 5.0 GB a run allow" in LocalEngine().machine(5 * 2**30)
 
 
 ENDS = {

@@ -49,10 +49,12 @@ class Counts:
     Attributes:
         operations: Name of an operation -> how often it would be a kernel.
         waits: Reason and place -> how often the host would wait for the device.
+        copied: Bytes from the host to the device and back.
     """
 
     operations: Counter[str] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
+    copied: int = 0
 
 
 class GpuTensor(Tensor):
@@ -168,6 +170,7 @@ def _count_copy(name: str, args: Any, wanted: str | None) -> None:
     before = isinstance(source, GpuTensor)
     after = isinstance(target, GpuTensor) if wanted is None else wanted == NAME
     if before != after:
+        _counts.copied += source.nbytes
         _wait("copy to the device" if after else "copy from the device")
 
 
@@ -245,30 +248,12 @@ def _made(func: Any, data: Any, kwargs: dict[str, Any]) -> Any:
 class _Backend:
     """What torch asks of a device's module."""
 
-    @staticmethod
-    def device_count() -> int:
-        return 1
-
-    @staticmethod
-    def _is_in_bad_fork() -> bool:
-        return False
-
-    @staticmethod
-    def manual_seed_all(seed: int) -> None:
-        pass  # it draws by the CPU's generator
-
-    @staticmethod
-    def get_amp_supported_dtype() -> list[torch.dtype]:
-        return [torch.bfloat16, torch.float16]
-
-    @staticmethod
-    def get_rng_state(device: Any = None) -> Tensor:
-        return torch.empty(0, dtype=torch.uint8)
-
-    @staticmethod
-    def set_rng_state(state: Tensor, device: Any = None) -> None:
-        pass
-
+    device_count = staticmethod(lambda: 1)
+    _is_in_bad_fork = staticmethod(lambda: False)
+    manual_seed_all = staticmethod(lambda seed: None)  # it draws by the CPU's generator
+    get_amp_supported_dtype = staticmethod(lambda: [torch.bfloat16, torch.float16])
+    get_rng_state = staticmethod(lambda device=None: torch.empty(0, dtype=torch.uint8))
+    set_rng_state = staticmethod(lambda state, device=None: None)
     is_available = staticmethod(lambda: True)
     current_device = staticmethod(lambda: 0)
 
