@@ -55,15 +55,14 @@ def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
     """Training images train and fit samplers, validation images choose, the others are scored."""
     experiment = tiny(tmp_path)
     splits, (spec,) = splits_of(experiment), plan_of(tmp_path)
-    trainer = trainer_of(spec, splits, {}, tmp_path / "run")
-    assert torch.equal(trainer.train_dataset.images, as_tensor(splits.train))
-    assert torch.equal(trainer.eval_dataset.images, as_tensor(splits.val))
     extractor = load_extractor("pixels", splits.input_dim)
     generate, score_samples = run_module.generate, run_module.score_samples
     models, references, trainers = [], {}, []
 
     def trained(*given):
         trainers.append(weakref.ref(trainer := trainer_of(*given)))
+        assert torch.equal(trainer.train_dataset.images, as_tensor(splits.train))
+        assert torch.equal(trainer.eval_dataset.images, as_tensor(splits.val))
         return trainer
 
     def generated(sampler, model, codes, **options):

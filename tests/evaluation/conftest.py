@@ -5,18 +5,8 @@ import sys
 
 import pytest
 import torch
-from support.features import noise_images
 
-from pythae_fif.data import Splits
 from pythae_fif.evaluation import Extractor, load_extractor
-
-
-@pytest.fixture(scope="session")
-def blobs() -> Splits:
-    """Noise (1, 8, 8), 64 to train."""
-    counts = {"train": 64, "val": 10, "test": 20}
-    images = {split: noise_images(count, 1, 8, 8).numpy() for split, count in counts.items()}
-    return Splits("blobs", **images, labels=None, source="noise")
 
 
 @pytest.fixture(scope="session")

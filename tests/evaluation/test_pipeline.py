@@ -7,7 +7,7 @@ import pytest
 import torch
 from pythae import models, samplers
 from pythae.trainers import BaseTrainerConfig
-from support.features import names_in, noise_images
+from support.features import noise_images
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
@@ -102,7 +102,7 @@ def test_forms_of_data(held_out):
 def test_json_and_memorisation(train, held_out, tmp_path):
     scores = pipeline(build("VAE"))(train, held_out)
     path = scores.save_json(tmp_path / "new")
-    assert names_in(path.parent) == ["evaluation.json"]
+    assert [*path.parent.iterdir()] == [path] and path.name == "evaluation.json"
     held = json.loads(path.read_text())
     assert held == scores.to_dict() and held["extractor_hash"]
     assert 0 < held["frechet_error"]["eval"] < held["frechet"]["eval"]

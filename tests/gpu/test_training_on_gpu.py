@@ -183,34 +183,27 @@ def test_rectangular_flow(gpu, tmp_path):
     assert np.isfinite(gpu(_rectangular, tmp_path))
 
 
-def _waits_of_a_fit(steps):
-    model, codes = _fif().cuda().eval(), torch.randn(20, 4).cuda()
-    with counting() as counts:
-        generate("maf", model, codes, num_samples=2, seed=0, fit_steps=steps)
-    return sum(count for place, count in counts.waits.items() if "sampling/" in place)
-
-
-def test_fit_of_a_sampler_does_not_wait_in_each_step(gpu):
-    assert gpu(_waits_of_a_fit, 9) == gpu(_waits_of_a_fit, 3)
-
-
-def _copied(sampler, number):
-    """Bytes for the features of 20 images, and for a number of samples and their scores."""
+def _scored(sampler, number, fit_steps=2):
+    """Bytes for the features of 20 images, and for samples and their scores, and waits of these."""
     model, images = _fif(MNIST).cuda().eval(), torch.from_numpy(_images(MNIST, 20))
     extractor = Extractor("a", "FD-a", torch.nn.AdaptiveAvgPool2d(2), "0" * 16, "cuda")
     with counting() as of_images:
         held = {"test": Features.of(images, extractor)}
     codes = embed(model, images)
     with counting() as of_samples:
-        how = {"num_samples": number, "seed": 0, "fit_steps": 2, "keep": rounded_images}
+        how = {"num_samples": number, "seed": 0, "fit_steps": fit_steps, "keep": rounded_images}
         score_samples(generate(sampler, model, codes, **how), extractor, held)
-    return of_images.copied, of_samples.copied
+    return of_images.copied, of_samples.copied, sum(of_samples.waits.values())
+
+
+def test_fit_of_a_sampler_does_not_wait_in_each_step(gpu):
+    assert gpu(_scored, "maf", 20, 9)[2] == gpu(_scored, "maf", 20, 3)[2]
 
 
 @pytest.mark.parametrize("sampler", ["normal", "gaussian", "maf", "flow"])
 def test_samples_stay_on_the_gpu_and_images_come_as_bytes(gpu, sampler):
     image = math.prod(MNIST)
-    (of_images, few), (_, more) = (gpu(_copied, sampler, number) for number in (20, 30))
+    (of_images, few, _), (_, more, _) = (gpu(_scored, sampler, number) for number in (20, 30))
     assert 0 < more - few < 10 * image and of_images < 2 * 20 * image
 
 
