@@ -197,7 +197,7 @@ def _scored(sampler, number, fit_steps=2):
 
 
 def test_fit_of_a_sampler_does_not_wait_in_each_step(gpu):
-    assert gpu(_scored, "maf", 20, 9)[2] == gpu(_scored, "maf", 20, 3)[2]
+    assert gpu(_scored, "flow", 20, 9)[2] == gpu(_scored, "flow", 20, 3)[2]
 
 
 @pytest.mark.parametrize("sampler", ["normal", "gaussian", "maf", "flow"])
