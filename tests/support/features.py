@@ -1,5 +1,7 @@
 """Images and features drawn by a seed."""
 
+from pathlib import Path
+
 import torch
 
 from pythae_fif.evaluation import Features
@@ -17,3 +19,8 @@ def normal(rows: int, dim: int, *, seed: int, shift: float = 0.0) -> torch.Tenso
 
 def features(rows: int, dim: int, *, seed: int, shift: float = 0.0) -> Features:
     return Features(normal(rows, dim, seed=seed, shift=shift))
+
+
+def names_in(folder: Path) -> list[str]:
+    """Sorted names of a folder's files, without locks."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
