@@ -99,6 +99,7 @@ def verdicts(frame: pd.DataFrame) -> Table:
             gain = (fif["mean"] - rival["mean"]) * (1 if measure == "tube" else -1)
             noise = np.hypot(*(of["std"] / np.sqrt(of["seeds"]) for of in (fif, rival)))
             verdict = "level" if abs(gain) <= 2 * noise else "yes" if gain > 0 else "no"
+            verdict = "one seed" if math.isnan(noise) else verdict
             names = [
                 f"{ {'fif': 'FIF', **RIVALS}[of['model']] } ({of['configuration']}), "
                 f"{SAMPLERS[of['prior']].label}"

@@ -25,12 +25,13 @@ LOOK_EVERY = 50  # batches between two looks at the loss: each makes the host wa
 class Means:
     """The mean losses of batches, summed on their device: only a look at them waits for it.
 
-    The `place` is named by the error; `images` is how many were in the batches.
+    The `place` is named by the error; `images` is how many were in the batches. A loss may be
+    `infinite` where an exact volume is 0, as at a data point where all ReLUs of a layer are dead.
     """
 
-    def __init__(self, place: str, device: str) -> None:
+    def __init__(self, place: str, device: str, *, infinite: bool = False) -> None:
         self.images = self._batches = 0
-        self._place = place
+        self._place, self._infinite = place, infinite
         self._total = torch.zeros(1, dtype=torch.float64, device=device)
 
     def add(self, losses: Mapping[str, Tensor], images: int) -> None:
@@ -48,10 +49,10 @@ class Means:
         """Those of the batches so far.
 
         Raises:
-            NonFiniteError: `loss` is NaN or infinite; the message names the place.
+            NonFiniteError: `loss` is no number that it may be; the message names the place.
         """
         total, number = self._total.tolist(), self._batches
-        if not math.isfinite(total[0]):
+        if not math.isfinite(total[0]) and not (self._infinite and total[0] == math.inf):
             raise NonFiniteError(
                 f"{self._place}: {total[0]} in one of {number} batches; a smaller learning rate "
                 "may help"

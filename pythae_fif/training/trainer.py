@@ -16,7 +16,7 @@ from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 from torch import Tensor
 
 from pythae_fif.device import default_device, random_state, set_random_state
-from pythae_fif.errors import StoreError
+from pythae_fif.errors import NonFiniteError, StoreError
 from pythae_fif.files import digest
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.training.checkpoint import RunFiles
@@ -147,7 +147,8 @@ class FIFTrainer:
             Which epoch was kept, its loss, times, and the log.
 
         Raises:
-            NonFiniteError: A loss is NaN or infinite; the message names the epoch.
+            NonFiniteError: A loss is NaN or infinite; the message names the epoch. An infinite
+                evaluation loss ends no training: another epoch is kept, if there is one.
             StoreError: The run's folder cannot be written, or holds a trained model.
         """
         if (trained := self._trained()) is not None:
@@ -178,7 +179,7 @@ class FIFTrainer:
                 self._optimizers.step_schedulers(evaluated or train)
 
                 loss = (train if config.keep_best_on_train else evaluated)["loss"]
-                if self.keep_last or loss < progress.best_eval_loss:
+                if self.keep_last or not progress.best_epoch or loss < progress.best_eval_loss:
                     self._best = copy.deepcopy(self.model.state_dict())  # what is shared, once
                     progress = replace(progress, best_epoch=epoch, best_eval_loss=loss)
                 progress = progress.after(means.images, train_seconds, seconds)
@@ -189,6 +190,11 @@ class FIFTrainer:
                 progress = replace(progress, log=[*progress.log, row])
                 self._write(progress)
 
+            if not self.keep_last and progress.best_eval_loss == math.inf:
+                raise NonFiniteError(
+                    f"the evaluation loss is infinite in all {progress.epochs} epochs: networks "
+                    "with dead ReLUs have no volume; take SiLU, or a smaller learning rate"
+                )
             self.model.load_state_dict(self._best)
             self.model.eval()
             self._files.write_model(self._save, progress)
@@ -247,7 +253,7 @@ class FIFTrainer:
         if self.eval_loader is None:
             return {}
         self.model.eval()
-        means = Means(f"epoch {epoch}, eval loss", self.device)
+        means = Means(f"epoch {epoch}, eval loss", self.device, infinite=True)
         told = {"epoch": in_pass, "dataset_size": len(self.eval_dataset), "uses_ddp": False}
 
         def losses_of(inputs: Any) -> dict[str, Tensor]:

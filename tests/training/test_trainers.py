@@ -328,14 +328,26 @@ class Scaled(Images):
         return output
 
 
-@pytest.mark.parametrize(("name", "factor"), [("AE", math.nan), ("RAE_L2", 1e30)])
-@pytest.mark.parametrize("where", ["train", "eval"])
+@pytest.mark.parametrize(
+    ("name", "factor", "where"),
+    [("AE", math.nan, "train"), ("AE", math.nan, "eval"), ("RAE_L2", 1e30, "train")],
+)
 def test_a_loss_that_is_no_number_names_the_epoch(name, where, factor, tmp_path):
     key = {"train": "train", "eval": "evaluation"}[where]
     with pytest.raises(NonFiniteError, match=f"epoch 2, {where} loss: (nan|inf)") as caught:
         trainer_of(name, tmp_path, epochs=3, **{key: Scaled(factor)}).train()
     assert "\n" not in str(caught.value)
     assert [row["epoch"] for row in read_log(tmp_path)] == [1]
+
+
+def test_an_infinite_evaluation_loss_is_never_the_best(tmp_path):
+    result = trainer_of("RAE_L2", tmp_path, epochs=3, evaluation=Scaled(1e30)).train()
+    assert [row.eval["loss"] == math.inf for row in result.log] == [False, True, True]
+    assert result.best_epoch == 1
+    always = Scaled(1e30)
+    always.calls = 3
+    with pytest.raises(NonFiniteError, match=r"infinite in all 2 epochs: .*take SiLU"):
+        trainer_of("RAE_L2", tmp_path / "other", epochs=2, evaluation=always).train()
 
 
 # Silence, and a bar on a terminal
