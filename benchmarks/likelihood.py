@@ -1,7 +1,7 @@
 """What likelihood training of the autoencoder is worth: results/reference/likelihood.md.
 
 python benchmarks/likelihood.py csv power FILE.csv       the rows of a study's table, for --data
-python benchmarks/likelihood.py draw STORE OUT         the page's tables and figure
+python benchmarks/likelihood.py draw STORE OUT           the page's tables and figure
 """
 
 import math

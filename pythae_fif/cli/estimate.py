@@ -44,10 +44,10 @@ def print_plan(
 
 
 def print_estimate(
-    console: Terminal, splits: Splits, plan: list[ImageSpec], engine: Engine, features: int
+    console: Terminal, splits: Splits, plan: list[ImageSpec], engine: Engine, feature_bytes: int
 ) -> None:
-    """Does a short run of every model, and prints what all runs would take, whose features of the
-    training images have so many bytes.
+    """Does a short run of every model, and prints what all runs would take; `feature_bytes` are
+    those of the features of all training images, which a run holds.
 
     Raises:
         RunsLeftError: Short runs of some models fail, which the estimate lacks; a line each.
@@ -77,7 +77,7 @@ def print_estimate(
     console.print(table)
     need, peak = RUN_BYTES, torch.cuda.max_memory_allocated()  # 0 without a GPU
     if peak:  # memorisation holds the features, their distance from a mean, and its square
-        need = CONTEXT_BYTES + max(peak + features, 3 * features)
+        need = CONTEXT_BYTES + max(peak + feature_bytes, 3 * feature_bytes)
         console.say(f"by the memory of these short runs: {local.machine(need)}")
     slots = local.slots(need)
     console.say(

@@ -240,7 +240,8 @@ def load_tabular(
         ConfigError: An unknown name, or an argument that does not fit the data set.
         DataError: A file is missing or not what its name promises.
     """
-    if name not in ARCHIVED if data is None else name != "csv":
+    known = name in ARCHIVED if data is None else name == "csv"
+    if not known:
         valid = ", ".join(ARCHIVED)
         raise ConfigError(f"table {name!r} with --data {data}: needs {valid}, or csv and a path")
     if data is not None:  # without columns, which the hash of a study's data leaves out

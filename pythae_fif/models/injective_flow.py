@@ -169,7 +169,7 @@ class InjectiveFlow(SavedModel):
 
         Args:
             scale: s, as of :meth:`tube_scale`.
-            samples: Codes drawn for each data point.
+            samples: Codes drawn for each data point, by torch's random state.
         """
         tube = self.tube(x, scale, labels)
         return tube.log_prob(self.latent_distribution(tube.x), samples)
