@@ -58,7 +58,7 @@ Weight = Annotated[
 """A number as YAML files have it: a run has one id, 10 or 10.0."""
 
 
-def _weight(word: str) -> float | str:
+def number_or_auto(word: str) -> float | str:
     return word if word == "auto" else float(word)
 
 
@@ -174,7 +174,7 @@ class Experiment(Where):
     )
     beta: Annotated[
         Each[Weight | Literal["auto"]] | None,
-        Flag("FIF's reconstruction weights, or auto", parse=_weight),
+        Flag("FIF's reconstruction weights, or auto", parse=number_or_auto),
     ] = None
     hutchinson_samples: Annotated[Each[Whole] | None, Flag("FIF's K", "K")] = None
     latent_dim: Annotated[AtLeastOne, Flag("latent dimension", "D")]
