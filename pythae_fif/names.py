@@ -29,7 +29,8 @@ ARCHITECTURES: dict[str, str] = {
     "resnet": "Pythae's ResNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
     "fif_convnet": "the FIF-ConvNet of the FIF paper's table 11, for MNIST and CelebA; a small one "
     "of the same kind for other images",
-    "tabular": "the feed-forward nets of the FIF paper's appendix E.2, for tables of numbers",
+    "tabular": "for tables of numbers: the feed-forward nets of the FIF paper's appendix E.2, with "
+    "SiLU as in its authors' code",
 } | {
     f"{arch}_fc{count}": f"{arch} with {count} fully connected residual blocks behind the encoder "
     f"and {count} before the decoder"

@@ -33,8 +33,8 @@ class SavedModel(BaseAE):
     def load_from_folder(cls, dir_path: str, trust: bool = False) -> Self:
         """The model in a folder. ``AutoModel.load_from_folder`` takes the same arguments.
 
-        Default networks and those of ``build_networks``, ``smooth_networks`` and ``build_coupling``
-        are rebuilt. Any other is a pickle, which can run code when it is opened.
+        Default networks and those of ``build_networks`` and ``build_coupling`` are rebuilt. Any
+        other is a pickle, which can run code when it is opened.
 
         Args:
             dir_path (str): The folder.

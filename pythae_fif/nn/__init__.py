@@ -2,10 +2,10 @@
 
 __all__ = [
     "ConvDiscriminator", "ResidualDecoder", "ResidualEncoder", "build_networks",
-    "poincare_networks", "smooth_networks", "spatial_networks", "spherical_networks",
+    "poincare_networks", "spatial_networks", "spherical_networks",
 ]  # fmt: skip
 
-from pythae_fif.nn.build import build_networks, smooth_networks
+from pythae_fif.nn.build import build_networks
 from pythae_fif.nn.images import ConvDiscriminator
 from pythae_fif.nn.latent_spaces import poincare_networks, spatial_networks, spherical_networks
 from pythae_fif.nn.tabular import ResidualDecoder, ResidualEncoder

@@ -97,9 +97,3 @@ def residual_blocks(
     """Residual blocks of :func:`feed_forward` networks, as many as are counted."""
     layers = (feed_forward(dim, dim, width, hidden, activation) for _ in range(count))
     return [ResidualBlock(of) for of in layers]
-
-
-def replace_layer(network: nn.Module, name: str, layer: nn.Module) -> None:
-    """Puts a layer in the place of the one of a name, as `named_modules` has it."""
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, layer)

@@ -9,7 +9,6 @@ from torch import nn
 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.names import ARCHITECTURES
-from pythae_fif.nn.base import replace_layer
 from pythae_fif.nn.images import (
     FIFConvDecoder,
     FIFConvEncoder,
@@ -89,7 +88,8 @@ def build_networks(
             name, old = next((n, m) for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d))
             sizes: Any = (old.kernel_size, old.stride, old.padding)
             wider = nn.Conv2d(old.in_channels + condition_dim, old.out_channels, *sizes)
-            replace_layer(encoder, name, wider)
+            parent, _, child = name.rpartition(".")
+            setattr(encoder.get_submodule(parent), child, wider)
         decoder = pythae_net("Decoder", arch, "AE", shape, code_dim)
     else:
         encoder = SmallEncoder(joined, latent_dim, residual=residual, variational=variational)
@@ -122,28 +122,6 @@ def add_latent_blocks(arch: str, input_dim: tuple[int, ...], network: Any, dim: 
         network.embedding = nn.Sequential(network.embedding, blocks)
     else:
         network.layers[0] = nn.Sequential(blocks, network.layers[0])
-
-
-@noted
-def smooth_networks(
-    arch: str, input_dim: tuple[int, ...], latent_dim: int
-) -> tuple[BaseEncoder, BaseDecoder]:
-    """The nets of :func:`build_networks` with SiLU in place of every ReLU, for FIF.
-
-    Automatic differentiation does not see what moving kinks do to the volume term, see
-    :func:`~pythae_fif.volume_change.loss.volume_surrogate`.
-
-    Example:
-        >>> encoder, _ = smooth_networks("convnet", (1, 28, 28), 16)
-        >>> {type(layer).__name__ for layer in encoder.modules()} & {"ReLU", "SiLU"}
-        {'SiLU'}
-    """
-    networks = build_networks(arch, input_dim, latent_dim)
-    for network in networks:
-        for name, layer in list(network.named_modules()):
-            if isinstance(layer, nn.ReLU):
-                replace_layer(network, name, nn.SiLU())
-    return networks
 
 
 def pythae_net(side: str, arch: str, kind: str, input_dim: tuple[int, ...], latent_dim: int) -> Any:

@@ -14,7 +14,7 @@ class TabularEncoder(BaseEncoder):
         input_dim: Shape (D,) of a row.
         latent_dim: Latent dimension d.
         hidden_dim: Width of every hidden layer.
-        activation: Of every hidden layer: ReLU in the paper's text, SiLU in its authors' code.
+        activation: Of every hidden layer: SiLU as in the authors' code, ReLU in the paper's text.
         variational: Whether it also gives the `log_covariance` that VAEs need.
     """
 
@@ -23,7 +23,7 @@ class TabularEncoder(BaseEncoder):
         input_dim: tuple[int, ...],
         latent_dim: int,
         hidden_dim: int = 256,
-        activation: type[nn.Module] = nn.ReLU,
+        activation: type[nn.Module] = nn.SiLU,
         *,
         variational: bool = False,
     ) -> None:
@@ -52,7 +52,7 @@ class TabularDecoder(LayeredDecoder):
         input_dim: tuple[int, ...],
         latent_dim: int,
         hidden_dim: int = 256,
-        activation: type[nn.Module] = nn.ReLU,
+        activation: type[nn.Module] = nn.SiLU,
     ) -> None:
         super().__init__(
             *residual_blocks(2, latent_dim, hidden_dim, 2, activation),

@@ -16,7 +16,7 @@ from support.networks import Opened, of_nobody
 from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
-from pythae_fif.nn import build_networks, smooth_networks
+from pythae_fif.nn import build_networks
 from pythae_fif.nn.base import HeadedEncoder
 from pythae_fif.nn.coupling import build_coupling
 
@@ -160,7 +160,6 @@ BUILDERS = {
     "fif_convnet": lambda: build_networks("fif_convnet", (1, 28, 28), 3),
     "conditional": lambda: build_networks("resnet", (1, 28, 28), 3, condition_dim=2),
     "latent blocks": lambda: build_networks("resnet_fc4", (1, 28, 28), 3),
-    "smooth": lambda: smooth_networks("resnet", (1, 28, 28), 3),
 }
 
 

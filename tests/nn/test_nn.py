@@ -4,15 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.trainings import assert_same_weights
-from torch import nn
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import (
     ConvDiscriminator,
     build_networks,
     poincare_networks,
-    smooth_networks,
     spatial_networks,
     spherical_networks,
 )
@@ -71,16 +68,6 @@ def test_codes_that_are_no_vectors_of_r_d(arch, shape):
     else:
         with pytest.raises(ConfigError, match=r"needs maps: use convnet or resnet$"):
             spatial_networks(arch, shape, 5)
-
-
-@pytest.mark.parametrize(("arch", "shape"), [("resnet", (1, 28, 28)), ("tabular", (7,))])
-def test_smooth_networks_are_the_same_nets_without_kinks(arch, shape):
-    nets = []
-    for build in (smooth_networks, build_networks):
-        torch.manual_seed(0)
-        nets.append(nn.ModuleList(build(arch, shape, 5)))
-    assert_same_weights(*nets)
-    assert [any(isinstance(m, nn.ReLU) for m in net.modules()) for net in nets] == [False, True]
 
 
 @given(
