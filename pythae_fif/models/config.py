@@ -7,7 +7,7 @@ from pydantic import Field
 from pythae.models.base.base_config import BaseAEConfig
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.models.priors import LatentDistribution
+from pythae_fif.models.priors import LatentDistribution, PriorKind
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
 from pythae_fif.volume_change.loss import JacobianAt
@@ -27,9 +27,10 @@ class InjectiveFlowConfig(BaseAEConfig):
         noise (float): Standard deviation of the Gaussian noise on the data in training, which the
             reconstruction's target has, too. Default: 0.01.
         latent_distribution (str): 'normal', 'student_t' (independent coordinates) or
-            'multivariate_student_t' (one density of `|z|`); after the model's `fit_prior`
-            'gaussian', 'mixture' or 'flow'. Default: 'normal'.
+            'multivariate_student_t' (one density of `|z|`). Default: 'normal'.
         student_t_df (float): Degrees of freedom of Student's. Default: 5.
+        fitted_prior (str): What takes its place since the model's `fit_prior`, which sets it:
+            'gaussian', 'mixture' or 'flow'. Default: None.
 
     Raises:
         ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
@@ -39,6 +40,7 @@ class InjectiveFlowConfig(BaseAEConfig):
     noise: NonNegative = 0.01
     latent_distribution: LatentDistribution = "normal"
     student_t_df: Positive = 5.0
+    fitted_prior: PriorKind | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -195,9 +195,8 @@ class FIF(InjectiveFlow):
         ones = next(self.parameters()).new_ones(1)
         (condition,) = self.condition(torch.as_tensor(label)[None], ones)
         networks = (AtCondition(network, condition[0]) for network in (self.encoder, self.decoder))
-        prior = self.model_config.latent_distribution if self.prior is None else "normal"
-        known = {"condition_dim": 0, "latent_distribution": prior}
-        model = FIF(dataclasses.replace(self.model_config, **known), *networks)
+        config = dataclasses.replace(self.model_config, condition_dim=0, fitted_prior=None)
+        model = FIF(config, *networks)
         model.train(self.training)
         return model
 

@@ -7,7 +7,7 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import torch
 from pythae.data.datasets import BaseDataset
@@ -76,10 +76,9 @@ class InjectiveFlow(SavedModel):
         self.set_encoder(encoder)
         self.model_name = type(self).__name__
         config.uses_default_encoder, config.uses_default_decoder = default
-        self.condition_dim, kind = getattr(config, "condition_dim", 0), config.latent_distribution
-        fitted = kind in get_args(PriorKind)  # as a saved model's
+        self.condition_dim, kind = getattr(config, "condition_dim", 0), config.fitted_prior
         size = config.latent_dim, self.condition_dim
-        self.prior = new_prior(kind, *size) if fitted else None
+        self.prior = None if kind is None else new_prior(kind, *size)  # of a saved model
 
     @classmethod
     def _networks(
@@ -117,7 +116,7 @@ class InjectiveFlow(SavedModel):
         with self._in_evaluation_mode():
             codes = torch.cat([self._encode(*part) for part in parts])
         self.prior = fitted_prior(kind, codes, *given, seed=seed, steps=steps)
-        self.model_config.latent_distribution = kind
+        self.model_config.fitted_prior = kind
 
     def latent_distribution(self, like: Tensor) -> Prior:
         """p_Z of codes (..., d), on the device and with the type of ``like``."""

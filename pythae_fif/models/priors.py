@@ -8,10 +8,7 @@ import torch
 from torch import Tensor
 
 PriorKind = Literal["gaussian", "mixture", "flow"]
-LatentDistribution = Literal[
-    "normal", "student_t", "multivariate_student_t", "gaussian", "mixture", "flow"
-]
-
+LatentDistribution = Literal["normal", "student_t", "multivariate_student_t"]
 
 Generator = torch.Generator | None
 Condition = Tensor | None

@@ -16,6 +16,7 @@ from pythae_fif.evaluation.likelihood import tube_likelihoods
 from pythae_fif.models import FIF, FIFConfig, InjectiveFlow, as_density
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.fitted_priors import fit_mixture, fitted_prior
+from pythae_fif.models.priors import StudentT
 from pythae_fif.nn import build_networks
 from pythae_fif.sampling.samplers import reconstruction_mse
 
@@ -101,15 +102,14 @@ def test_priors_refused():
 @pytest.mark.parametrize("classes", [0, 3])
 def test_a_model_uses_its_fitted_prior_exactly_and_keeps_it(kind, classes, tmp_path):
     torch.manual_seed(0)
-    config = FIFConfig(input_dim=(1, 4, 4), latent_dim=3, condition_dim=classes)
-    model = FIF(config).double().eval()
+    options = {"condition_dim": classes, "latent_distribution": "student_t"}
+    model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3, **options)).double().eval()
     x = torch.rand(60, 1, 4, 4, dtype=torch.float64)
     labels = torch.arange(60) % 3 if classes else None
-    before = model.log_prob(x, labels)
-    model.fit_prior(x, kind, labels, steps=20)
     z, given = model.encode(x, labels), model.condition(labels, x)
-    density = model.prior.log_prob(z, *given)
-    expected = before + density + z.square().sum(1) / 2 + 1.5 * math.log(2 * math.pi)
+    before = model.log_prob(x, labels) - model.latent_distribution(z).log_prob(z)
+    model.fit_prior(x, kind, labels, steps=20)
+    expected = before + model.prior.log_prob(z, *given)
     assert torch.allclose(model.log_prob(x, labels), expected, atol=1e-9)
     some = None if labels is None else labels[:5]
     samples, density = model.sample_and_log_prob(5, labels=some)
@@ -122,6 +122,7 @@ def test_a_model_uses_its_fitted_prior_exactly_and_keeps_it(kind, classes, tmp_p
     assert torch.equal(*seeded)
     if classes:
         assert model.given(1).sample(4).shape == (4, 1, 4, 4)
+        assert isinstance(model.given(1).latent_distribution(z), StudentT)
 
 
 def test_pythae_s_autoencoders_are_densities(tmp_path):
