@@ -24,7 +24,7 @@ from pythae_fif.data.splits import SPLIT_NAMES, as_tensor
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean, one_line
 from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.extractors import rounded_images
-from pythae_fif.evaluation.likelihood import tube_likelihoods
+from pythae_fif.evaluation.likelihood import priors_of, tube_likelihoods
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import read_json, set_aside
 from pythae_fif.models.fitted_priors import FIT_STEPS
@@ -182,10 +182,10 @@ class ImageSpec(Spec):
         how |= {"fit_steps": steps, "keep": rounded_images}
         left = [of for of in self.samplers if run.load(f"scores/{of}.json", Scores) is None]
         run.tell("likelihood", 0.9)
+        fits: Any = {"seed": self.seed, "steps": steps}
+        priors = priors_of(model, left, codes, labels.get("train"), **fits)
         val_mse = evaluation.reconstruction_mse["val"]
-        tubes = tube_likelihoods(
-            model, left, codes, splits, labels, val_mse, seed=self.seed, steps=steps
-        )
+        tubes = tube_likelihoods(model, priors, splits, labels, val_mse, self.seed)
         for number, sampler in enumerate(left):
             run.tell(f"sampler {sampler}", 0.9 + 0.1 * number / len(left))
             try:
@@ -193,7 +193,8 @@ class ImageSpec(Spec):
                     given = labels["train"]
                     samples, classes = generate_by_class(sampler, model, codes, given, **how)
                 else:
-                    samples, classes = generate(sampler, model, codes, **how), None
+                    prior, classes = priors.get(sampler), None
+                    samples = generate(sampler, model, codes, prior=prior, **how)
                 scores = score_samples(
                     samples, extractor, references, seed=self.seed, training=training
                 )

@@ -27,40 +27,65 @@ PRIORS: dict[str, PriorKind | None] = {
 """Sampler -> the prior from which it draws codes; None for the standard normal."""
 
 
-def tube_likelihoods(
+def priors_of(
     model: BaseAE,
     samplers: Iterable[str],
     codes: Tensor,
-    splits: Splits,
-    labels: Mapping[str, np.ndarray],
-    val_mse: float,
+    labels: np.ndarray | None = None,
     *,
     seed: int,
     steps: int,
-) -> dict[str, dict[str, TubeLikelihood]]:
-    """Mean log-density of data in the tube around the manifold of a trained model, with the prior
-    of each sampler; see :meth:`~pythae_fif.models.InjectiveFlow.tube_log_prob`.
+) -> dict[str, Prior]:
+    """The priors from which samplers draw codes, by their names.
 
     Args:
         model: A trained model of Pythae.
-        samplers: Names; those without a prior of codes in R^d are left out.
-        codes: Of the training data, (N, d), to which priors are fitted.
+        samplers: Names; those without a prior of codes in R^d, or whose prior cannot be fitted, are
+            left out, and all if the model is no density.
+        codes, labels: Of the training data, (N, d), and of a conditional model their classes.
+        seed, steps: Of the fits.
+    """
+    found: dict[str, Prior] = {}
+    for name in (name for name in samplers if name in PRIORS and is_density(model)):
+        found[name] = StandardNormal(torch.zeros_like(codes[0]))
+        if (kind := PRIORS[name]) is not None:
+            try:
+                given = as_density(model).condition(labels, codes)
+                found[name] = fitted_prior(kind, codes, *given, seed=seed, steps=steps)
+            except (ValueError, LinAlgError):  # too few codes of a class, or not finite
+                del found[name]
+    return found
+
+
+def tube_likelihoods(
+    model: BaseAE,
+    priors: Mapping[str, Prior],
+    splits: Splits,
+    labels: Mapping[str, np.ndarray],
+    val_mse: float,
+    seed: int,
+) -> dict[str, dict[str, TubeLikelihood]]:
+    """Mean log-density of data in the tube around the manifold of a trained model, with priors; see
+    :meth:`~pythae_fif.models.InjectiveFlow.tube_log_prob`.
+
+    Args:
+        model, priors: As of :func:`priors_of`, and what it gives.
         splits: The data.
         labels: Split -> classes, of a conditional model; else empty.
         val_mse: Mean squared error a value of the validation data's reconstructions, from which
             the tube has its scale.
-        seed, steps: Of the fits.
+        seed: Of the draws.
 
     Returns:
-        Sampler -> split, 'val' or 'test' -> likelihood, where the prior can be fitted; empty if the
-        model is no density, or of all D dimensions, or if its Jacobians are not finite.
+        Sampler -> split, 'val' or 'test' -> likelihood, where it is finite; empty if the model is
+        of all D dimensions, or if its Jacobians are not finite.
     """
-    dims, wanted = math.prod(splits.input_dim), [name for name in samplers if name in PRIORS]
-    if not wanted or not is_density(model) or codes.shape[1] == dims:
+    dims = math.prod(splits.input_dim)
+    if not priors or model.latent_dim == dims:
         return {}
-    density, parts = as_density(model), {}
-    scale = math.sqrt(val_mse * dims / (dims - codes.shape[1]))
-    points = min(POINTS, max(50, COLUMNS // codes.shape[1]))
+    density, parts, found = as_density(model), {}, {}
+    scale = math.sqrt(val_mse * dims / (dims - model.latent_dim))
+    points = min(POINTS, max(50, COLUMNS // model.latent_dim))
     try:
         for split in ("val", "test"):
             some = np.unique(np.linspace(0, len(splits[split]) - 1, points).astype(int))
@@ -69,19 +94,13 @@ def tube_likelihoods(
             parts[split] = density.tube(x, scale, classes)
     except NonFiniteError:
         return {}
-    codes = codes.to(x)
-    of_codes = density.condition(labels.get("train"), codes)
-    found = {}
-    for name in wanted:
-        prior: Prior = StandardNormal(torch.zeros_like(codes[0]))
-        try:
-            if (kind := PRIORS[name]) is not None:
-                prior = fitted_prior(kind, codes, *of_codes, seed=seed, steps=steps)
-            with fork_rng():
-                torch.manual_seed(seed)
+    for name, prior in priors.items():
+        with fork_rng():
+            torch.manual_seed(seed)
+            try:
                 values = {split: tube.log_prob(prior) for split, tube in parts.items()}
-        except (ValueError, LinAlgError):  # too few codes of a class, or not finite
-            continue
+            except LinAlgError:  # not finite
+                continue
         if all(of.isfinite().all() for of in values.values()):
             found[name] = {of: _summary(part, dims, scale) for of, part in values.items()}
     return found

@@ -137,6 +137,7 @@ def generate(
     seed: int,
     fit_steps: int = FIT_STEPS,
     keep: Callable[[Tensor], Tensor] = lambda samples: samples,
+    prior: Prior | None = None,
 ) -> Tensor:
     """Samples of a model by one of Pythae's samplers, fitted to its codes where it is fitted.
 
@@ -148,6 +149,7 @@ def generate(
         seed: Of fit and draw.
         fit_steps: Of Adam, 100 codes each, of a flow, second VAE or PixelCNN.
         keep: What is kept of some samples, such as their 8 bits.
+        prior: Of `flow`, if it is fitted already.
 
     Returns:
         (n, C, H, W), where the model is.
@@ -163,7 +165,7 @@ def generate(
         raise ConfigError(f"sampler {name!r} is not for a {type(model).__name__}: {line}")
     set_seed(seed)
     with quiet_pythae():
-        sampler = _fitted(name, model, codes, seed, fit_steps)
+        sampler = _fitted(name, model, codes, seed, fit_steps, prior)
         parts = []
         for batch in draw(sampler, num_samples):
             if not batch.isfinite().all():
@@ -236,7 +238,9 @@ _CONFIGS = {
 }
 
 
-def _fitted(name: str, model: BaseAE, codes: Tensor, seed: int, steps: int) -> BaseSampler:
+def _fitted(
+    name: str, model: BaseAE, codes: Tensor, seed: int, steps: int, prior: Prior | None
+) -> BaseSampler:
     """A sampler, fitted to codes in that many steps where it is fitted."""
     sampler = _CLASSES[name][0](model, _CONFIGS.get(name))
     if name in ("gaussian", "gmm"):
@@ -248,7 +252,7 @@ def _fitted(name: str, model: BaseAE, codes: Tensor, seed: int, steps: int) -> B
             steps = min(steps, max(50, IAF_PASSES * steps // FIT_STEPS // codes.shape[1]))
         setattr(sampler, f"{name}_model", _OfStandardised(sampler, codes, steps))
     elif name == "flow":
-        sampler.prior = fitted_prior("flow", codes, seed=seed, steps=steps)
+        sampler.prior = prior or fitted_prior("flow", codes, seed=seed, steps=steps)
     elif name == "two_stage":
         _fit(sampler.second_vae, codes, steps)
     elif name == "pixelcnn":

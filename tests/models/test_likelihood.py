@@ -12,13 +12,13 @@ from torch import Tensor
 
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError
-from pythae_fif.evaluation.likelihood import tube_likelihoods
+from pythae_fif.evaluation.likelihood import priors_of, tube_likelihoods
 from pythae_fif.models import FIF, FIFConfig, InjectiveFlow, as_density
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.fitted_priors import fit_mixture, fitted_prior
 from pythae_fif.models.priors import StudentT
 from pythae_fif.nn import build_networks
-from pythae_fif.sampling.samplers import reconstruction_mse
+from pythae_fif.sampling.samplers import generate, reconstruction_mse
 
 KINDS = ["gaussian", "mixture", "flow"]
 
@@ -289,8 +289,13 @@ def test_the_benchmark_scores_a_tube_on_both_splits(classes):
     error = reconstruction_mse(model, parts["val"], labels.get("val"))
     how = {"seed": 0, "steps": 10}
     names = ["normal", "gmm", "flow", "vamp"]
-    found = tube_likelihoods(model, names, codes, splits, labels, error, **how)
+    priors = priors_of(model, names, codes, labels.get("train"), **how)
+    found = tube_likelihoods(model, priors, splits, labels, error, 0)
     assert found.keys() == {"normal", "gmm", "flow"}
+    if not classes:  # the samplers' own fit is the same
+        drawn = [generate("flow", model, codes, num_samples=5, seed=0, fit_steps=10, prior=prior)
+                 for prior in (priors["flow"], None)]  # fmt: skip
+        assert torch.equal(*drawn)
     scale = model.tube_scale(parts["val"], labels.get("val"))
     for name, kind in {"normal": None, "gmm": "mixture", "flow": "flow"}.items():
         if kind:
@@ -301,8 +306,8 @@ def test_the_benchmark_scores_a_tube_on_both_splits(classes):
             held = found[name][split]
             assert held.nats == pytest.approx(float(nats), abs=0.05)
             assert held.bits_per_dim == pytest.approx(-held.nats / 6 / math.log(2))
-    assert tube_likelihoods(VAE(VAEConfig((6,), 2)), names, codes, splits, {}, error, **how) == {}
+    assert priors_of(VAE(VAEConfig((6,), 2)), names, codes, **how) == {}
+    assert tube_likelihoods(VAE(VAEConfig((6,), 2)), {}, splits, {}, error, 0) == {}
     if classes:  # one of which has a single code
-        labels = labels | {"train": (np.arange(40) == 7).astype(int)}
-        few = tube_likelihoods(model, names, codes, splits, labels, error, **how)
+        few = priors_of(model, names, codes, (np.arange(40) == 7).astype(int), **how)
         assert few.keys() == {"normal", "flow"}
