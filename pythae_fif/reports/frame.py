@@ -116,7 +116,8 @@ def chosen_frame(
     picked = select(frame)
     picked["reference"] = math.nan if elsewhere is None else _differences(picked, elsewhere)
     groups = picked.groupby(["model", "sampler"], sort=False)
-    table = groups[OF_RUN].first().join(groups[MEANS].mean())
+    whole = groups[MEANS].agg(lambda of: of.mean(skipna=False))  # a mean is of all seeds
+    table = groups[OF_RUN].first().join(whole)
     table["seeds"] = groups.size()
     table["run_ids"] = groups["run_id"].agg(" ".join)
     table["score_spread"] = groups["score"].std()
