@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -45,15 +46,15 @@ def priors_of(
         codes, labels: Of the training data, (N, d), and of a conditional model their classes.
         seed, steps: Of the fits.
     """
-    found: dict[str, Prior] = {}
-    for name in (name for name in samplers if name in PRIORS and is_density(model)):
-        found[name] = StandardNormal(torch.zeros_like(codes[0]))
-        if (kind := PRIORS[name]) is not None:
-            try:
-                given = as_density(model).condition(labels, codes)
-                found[name] = fitted_prior(kind, codes, *given, seed=seed, steps=steps)
-            except (ValueError, LinAlgError):  # too few codes of a class, or not finite
-                del found[name]
+    if not is_density(model):
+        return {}
+    given, found = as_density(model).condition(labels, codes), {}
+    for name in filter(PRIORS.__contains__, samplers):
+        prior: Prior = StandardNormal(torch.zeros_like(codes[0]))
+        with suppress(ValueError, LinAlgError):  # too few codes of a class, or not finite
+            if (kind := PRIORS[name]) is not None:
+                prior = fitted_prior(kind, codes, *given, seed=seed, steps=steps)
+            found[name] = prior
     return found
 
 

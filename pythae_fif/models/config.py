@@ -29,8 +29,8 @@ class InjectiveFlowConfig(BaseAEConfig):
         latent_distribution (str): 'normal', 'student_t' (independent coordinates) or
             'multivariate_student_t' (one density of `|z|`). Default: 'normal'.
         student_t_df (float): Degrees of freedom of Student's. Default: 5.
-        fitted_prior (str): What takes its place since the model's `fit_prior`, which sets it:
-            'gaussian', 'mixture' or 'flow'. Default: None.
+        fitted_prior (str): Set by the model's `fit_prior`: 'gaussian', 'mixture' or 'flow', which
+            is used in place of ``latent_distribution``. Default: None.
 
     Raises:
         ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
@@ -109,8 +109,8 @@ class FIFConfig(HutchinsonConfig):
     (Sorrenson et al., ICLR 2024, appendices D and E.2).
 
     Parameters:
-        input_dim, latent_dim, noise, latent_distribution, student_t_df, beta, beta_final,
-        hutchinson_samples, hutchinson_kind: As of the classes above.
+        input_dim, latent_dim, noise, latent_distribution, student_t_df, fitted_prior, beta,
+        beta_final, hutchinson_samples, hutchinson_kind: As of the classes above.
         jacobian_at (str): 'data', the encoder's volume change at the data point (off-manifold),
             'reconstruction', that at its projection (on-manifold), or there as at a constant,
             'detached_reconstruction'. Default: 'data'.

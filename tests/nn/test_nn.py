@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import (
@@ -48,6 +49,8 @@ def test_shapes_range_and_keys(arch, shape, variational):
     image = decoder(10 * torch.randn(3, 5)).reconstruction
     assert image.shape == (3, *shape) and image.std() > 0
     assert arch == "tabular" or (image.min() >= 0 and image.max() <= 1)
+    if arch == "tabular":  # as in the authors' code
+        assert not any(isinstance(m, nn.ReLU) for m in (*encoder.modules(), *decoder.modules()))
 
 
 @each_case

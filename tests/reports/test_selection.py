@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.report_store import experiment, result
 
-from pythae_fif.reports.frame import score_frame, select
+from pythae_fif.reports.frame import chosen_frame, score_frame, select
 
 
 def results_of(distances: np.ndarray) -> list:
@@ -46,6 +46,13 @@ def test_a_configuration_that_failed_with_a_seed_does_not_win_by_the_others():
     distances = np.full((2, 2, 2, 2), 5.0)
     distances[1, 0] = 1.0
     assert chosen(results_of(distances)[:-1]) == dict.fromkeys(("normal", "gmm"), ({0}, 1))
+
+
+def test_a_mean_is_of_all_seeds():
+    frame = score_frame(experiment(), results_of(np.full((1, 2, 2, 2), 5.0)))
+    frame["tube"] = np.where(frame["seed"] == 0, 1.0, np.nan)
+    assert chosen_frame(frame)["tube"].isna().all()
+    assert (chosen_frame(frame.fillna({"tube": 3.0}))["tube"] == 2).all()
 
 
 def test_every_sampler_that_a_configuration_has_is_chosen_from():
