@@ -1,6 +1,7 @@
 """What an experiment is: YAML files and flags, one over the other, and validated once."""
 
 import math
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -59,7 +60,10 @@ Weight = Annotated[
 
 
 def number_or_auto(word: str) -> float | str:
-    return word if word == "auto" else float(word)
+    try:
+        return word if word == "auto" else float(word)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{word!r}: a number or auto is needed") from error
 
 
 class Where(DataOptions):
