@@ -131,10 +131,7 @@ def checksum(path: Path) -> str:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds the lock of a file, which may not exist; the system frees that of a dead process."""
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-    with stored(f"lock {path}"):
-        lock.acquire()
-    try:
+    with contextlib.ExitStack() as held:
+        with stored(f"lock {path}"):
+            held.enter_context(filelock.FileLock(path.with_name(f".{path.name}.lock")))
         yield
-    finally:
-        lock.release()

@@ -19,10 +19,10 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def figure_bytes(figure: "Figure", suffix: str = ".png", dpi: int = DPI) -> bytes:
+def figure_bytes(figure: "Figure", suffix: str = ".png") -> bytes:
     """A figure as a PNG of 256 colours, or as `.webp`, which suits photographs."""
     drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
+    figure.savefig(drawn, format="png", dpi=DPI)
     image = Image.open(drawn).convert("RGB")
     if suffix == ".webp":
         image.save(small, "WEBP", quality=90)

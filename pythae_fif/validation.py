@@ -91,13 +91,8 @@ def name_of(valid: Callable[[], Collection[str]]) -> AfterValidator:
 def read_checked(
     cls: type[M], values: Mapping[str, Any], where: str, flags: Collection[str] = ()
 ) -> M:
-    """A configuration of a class from keys and values.
-
-    Args:
-        cls, values: Its class, its keys and values.
-        where: They are from; the start of the error's line.
-        flags: Keys that flags gave: a line on one of these names the flag.
-    """
+    """A configuration of a class from keys and values; a ConfigError begins with where they are
+    from, or with the flag of a key that flags gave."""
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:

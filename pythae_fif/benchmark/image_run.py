@@ -1,7 +1,6 @@
 """One run of the benchmark: what defines it, and how it trains, samples and scores."""
 
 import dataclasses
-import functools
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,7 +94,7 @@ class ImageSpec(Spec):
         """Model, configuration and seed."""
         return f"{self.model} {self.configuration} seed {self.seed}"
 
-    @functools.cached_property
+    @property
     def comparable(self) -> str:
         """What two runs share that may stand in one table."""
         shared = {"dataset", "arch", "image_size", "extractor", "profile", "data_hash"}

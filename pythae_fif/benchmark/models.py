@@ -109,9 +109,6 @@ def read_entry(name: str) -> ModelEntry:
     """The entry of a model by name, or of one's own by the path of its YAML file.
 
     It imports none of the classes, which takes seconds.
-
-    Raises:
-        ConfigError: Unknown model, or a key or value of the file that is not right.
     """
     path = Path(name).expanduser()
     if path.suffix != ".yaml":
@@ -136,11 +133,7 @@ def names_in(folder: str = "") -> list[str]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file whose top level is a mapping.
-
-    Raises:
-        ConfigError: It is missing, not YAML, or no mapping.
-    """
+    """A YAML file whose top level is a mapping; a ConfigError if it is none."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -74,11 +74,7 @@ class ImageResult:
 
     @classmethod
     def read(cls, store: Store, spec: "ImageSpec") -> "ImageResult | None":
-        """The run as a store has it; None before its first sampler has scores.
-
-        Raises:
-            StoreError: A record cannot be read.
-        """
+        """The run as a store has it; None before its first sampler has scores."""
         training = store.record(spec, "training.json", Training)
         evaluation = store.record(spec, "evaluation.json", Evaluation)
         found = {name: store.record(spec, name, Scores) for name in store.names(spec, "scores")}

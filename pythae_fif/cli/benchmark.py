@@ -16,6 +16,7 @@ from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
 from pythae_fif.errors import counted
 from pythae_fif.evaluation.extractors import load_extractor, require_extractor
+from pythae_fif.files import stored
 from pythae_fif.runs.launch import Engine, run_all
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.store import Store
@@ -24,16 +25,8 @@ logger = logging.getLogger(__name__)
 
 
 def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bool:
-    """Trains, scores and compares what is asked for and not in the store, and prints the table.
-
-    Returns:
-        Whether all runs have their records; True of a dry run.
-
-    Raises:
-        ConfigError: Weights or packages are missing.
-        RunsLeftError: In a dry run models fail, a line each.
-        DataError: The data are not there, or no such data; a dry run downloads none.
-    """
+    """Trains, scores and compares what is asked for and not in the store, and prints the table;
+    whether all runs have their records, True of a dry run, which downloads nothing."""
     console, store = Terminal(), Store(flags.results)
     name, offline = experiment.extractor, experiment.offline
     files: dict[str, Any] = {"weights": experiment.extractor_weights, "offline": offline}
@@ -60,6 +53,8 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
             whole = features.nbytes // len(features) * len(splits.train)
             print_estimate(console, splits, todo, engine, whole)
         return True
+    with stored(f"write {store.root}"):
+        store.runs.mkdir(parents=True, exist_ok=True)
     with console.runs() as on_change:
         run_all(asked, store, engine, on_change)
     left = [spec for spec in asked if not store.is_done(spec)]

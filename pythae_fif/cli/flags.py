@@ -128,11 +128,7 @@ def _form(annotation: Any, flag: Flag) -> dict[str, Any]:
 
 
 def read_request(words: list[str]) -> tuple[RunFlags, Experiment, Engine]:
-    """A benchmark as the words of `run` ask for it; what is not given is as in the YAML files.
-
-    Raises:
-        ConfigError: A flag, or a key of a YAML file, that is unknown or out of range.
-    """
+    """A benchmark as the words of `run` ask for it; what is not given is as in the YAML files."""
     parser = Parser("run", words, RUN, USUAL)
     parser.add_argument("--version", action="version", version=f"pythae-fif {__version__}")
     parser.add_flags(RunFlags, Experiment, Profile, *ENGINES.values())

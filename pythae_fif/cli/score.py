@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -45,13 +46,7 @@ class ScoreFlags(Checked):
 
 
 def score_command(words: list[str]) -> bool:
-    """Prints the scores of samples against a reference; True.
-
-    Raises:
-        ConfigError: An unknown flag or value, weights or packages that are missing, or a model that
-            is a pickle.
-        DataError: What is not there, or no images.
-    """
+    """Prints the scores of samples against a reference; True."""
     about = "Scores samples against a reference, each a folder of images or .npz."
     parser = Parser("score", words, about)
     parser.add_argument("samples", metavar="SAMPLES", help="images, or folder of a run or model")
@@ -77,7 +72,7 @@ def score_command(words: list[str]) -> bool:
     scores = score_samples(drawn, extractor, references, seed=flags.seed, training=training)
     Terminal().say(str(scores))
     if flags.to_json is not None:
-        write_json(Path(flags.to_json).expanduser(), scores.to_dict())
+        write_json(Path(flags.to_json).expanduser(), asdict(scores))
     return True
 
 

@@ -23,12 +23,7 @@ class StudyFlags(CommonFlags, DataOptions):
 
 
 def study_command(words: list[str]) -> bool:
-    """Runs the study that the words name first, and prints what was written; True.
-
-    Raises:
-        ConfigError: An unknown study, or a flag or value that it does not take.
-        RunsLeftError: Runs failed.
-    """
+    """Runs the study that the words name first, and prints what was written; True."""
     if not words or words[0].startswith("-"):
         lines = [f"  {name:10} {of.description}" for name, of in STUDIES.items()]
         parser = Parser("study", words, "\n".join(["An experiment of the paper.", "", *lines]))

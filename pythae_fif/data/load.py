@@ -84,6 +84,8 @@ def load(
         raise ConfigError(f"unknown data set {name!r}: {did_you_mean(name, SOURCES)}")
     if (name in ("folder", "npz", "csv")) != (options.data is not None):
         raise ConfigError(f"data set {name!r}: folder, npz and csv need --data, and no others")
+    if image_size is not None and name not in ("folder", "celeba"):
+        raise ConfigError(f"image_size={image_size}: what {name} holds has a size of its own")
     files, read = SOURCES[name](Request(name, options, image_size or 64, crop or 148, progress))
     try:
         stats = [(path, os.stat(path)) for path in files]
@@ -96,8 +98,6 @@ def load(
         key = digest(_VERSION, name, image_size, crop, *stamps)
         seen = planned is not None  # by the command, which has looked whether it is whole
         splits = _unpacked(cached(f"{name}-{key}.pt", lambda: _packed(read()), trusted=seen))
-    if image_size is not None and splits.input_dim[1:] != (image_size, image_size):
-        raise ConfigError(f"image_size={image_size}: images of {name} are {splits.input_dim}")
     splits = splits.subset(**{split: counts.get(f"{split}_size") for split in SPLIT_NAMES})
     if planned and (splits.content_hash, planned.labels_hash and splits.labels_hash) != planned:
         raise DataError(f"the data of {name} changed since the plan: start the command again")

@@ -212,6 +212,10 @@ class ImageDataset(Dataset[DatasetOutput]):
         self.labelled = labels is not None
         given = torch.ones(len(self.images)) if labels is None else torch.as_tensor(labels)
         self.labels = given.to(torch.float32)
+        if len(given) != len(self.images):
+            raise DataError(f"{len(given)} labels for {len(self.images)} samples")
+        if not self.images.isfinite().all():
+            raise DataError("some values of the data are NaN or infinite")
 
     def __len__(self) -> int:
         return len(self.images)

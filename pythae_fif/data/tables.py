@@ -53,17 +53,22 @@ def load_table(
     where = Path(table).name if isinstance(table, str | Path) else "DataFrame"
     frame = frame.reset_index(drop=True).rename(columns=lambda name: str(name).strip())
     known, out = list(frame.columns), [*(drop or []), *([] if label is None else [label])]
+    if twice := [name for name in dict.fromkeys(known) if known.count(name) > 1]:
+        raise DataError(f"{where} has several columns {twice[0]!r}: give each a name of its own")
     for name in [*out, *(columns or [])]:
         if name not in known:
             raise ConfigError(f"{where} has no column {name!r}: {did_you_mean(name, known)}")
     chosen = [name for name in columns or known if name not in out]
     rows, left_out = _numbers(frame[chosen], judge=columns is None)
-    notes = []
-    if gaps := int(rows.isna().any(axis=1).sum()):
-        notes = [f"{gaps:,} of {len(rows):,} rows with missing values left out"]
-    rows = rows.dropna()
+    lacks = rows.isna().any(axis=1)
     if label is not None:
-        rows = rows[frame[label][rows.index].notna()]
+        lacks |= frame[label].isna()
+    notes = []
+    if gaps := int(lacks.sum()):
+        notes = [f"{gaps:,} of {len(rows):,} rows with missing values left out"]
+    if isinstance(table, str | Path) and known[0] == "c1":
+        notes.append("no names of columns found: the first line is data")
+    rows = rows[~lacks]
     index = shuffled_split(len(rows))
     train = rows.iloc[index["train"]]
     varies = train.max() > train.min()
@@ -106,6 +111,8 @@ def _numbers(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str
             left_out[name] = "text"
         elif judge and gaps.mean() > 0.5:
             left_out[name] = "more than half missing"
+        elif judge and numbers.nunique() == 1:
+            left_out[name] = "constant"
         elif judge and (np.diff(numbers) == 1).all():
             left_out[name] = "a counter"
         else:
@@ -151,7 +158,9 @@ def _form_of(lines: Sequence[str]) -> tuple[str, bool, str]:
     commas = any(re.fullmatch(r"[+-]?\d+,\d+", cell) for row in rows for cell in row)
     decimal = "," if commas and separator != "," else "."
     number = re.compile(r"[+-]?\d*[.,]?\d+(e[+-]?\d+)?\s*", re.IGNORECASE)
-    named = not any(number.fullmatch(cell) for cell in rows[0])  # names stand above numbers
+    first = [cell for cell in rows[0] if cell]  # as names stand above numbers
+    counted = first == [str(i) for i in range(len(first))]  # pandas' own names
+    named = counted or not any(number.fullmatch(cell) for cell in first)
     return separator, named, decimal
 
 
@@ -161,8 +170,10 @@ def _standardised(
     """Split -> (rows - mean) / std as float32; raises a DataError if one is not finite."""
     with np.errstate(all="ignore"):  # what comes of it is found below
         arrays = {split: ((of - mean) / std).astype(np.float32) for split, of in parts.items()}
-    if bad := sum(int((~np.isfinite(of)).sum()) for of in arrays.values()):
-        raise DataError(f"{where}: {bad} values are NaN or infinite, or so once standardised")
+    finite = np.all([np.isfinite(of).all(0) for of in arrays.values()], axis=0)
+    if bad := [*(np.flatnonzero(~finite) + 1)[:5]]:
+        columns = f"in columns {', '.join(map(str, bad))} of those that are modelled"
+        raise DataError(f"{where}: values are NaN or infinite, or so once standardised, {columns}")
     return arrays
 
 

@@ -187,6 +187,7 @@ def _nearest(of: Features, among: Features, k: int = 1) -> tuple[Tensor, Tensor]
     Those in the features' own precision find it; its distance is exact, 0 for equal features.
     """
     x, y = of.values, among.values
-    pairs = _squared_distances(x, y, y.dtype)
+    # Of few columns the nearest may be nearer than float32 tells, itself the second nearest.
+    pairs = _squared_distances(x, y, torch.float64 if x.shape[1] < 64 else y.dtype)
     which = torch.cat([near.topk(k, dim=1, largest=False).indices[:, -1] for _, near in pairs])
     return torch.linalg.vector_norm(x - y[which], dim=1), which

@@ -78,6 +78,10 @@ class EvaluationPipeline:
         given = {"eval": eval_data, "train": train_data}
         found = {name: torch.as_tensor(of) for name, of in given.items() if of is not None}
         sets = {name: of.detach().cpu() for name, of in found.items()}
+        shape = tuple(self.model.model_config.input_dim)
+        for name, of in sets.items():
+            if tuple(of.shape[1:]) != shape:
+                raise DataError(f"{name}_data of shape {tuple(of.shape)}: (N, {shape}) is needed")
         set_seed(self.seed)
         if not sampler.is_fitted and type(sampler).fit is not BaseSampler.fit:
             if train_data is None:

@@ -1,9 +1,7 @@
 """The scores of samples as types: what `score_samples` returns and what records hold."""
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pythae_fif.files import write_json
 
@@ -68,8 +66,9 @@ class Scores:
         score: Inception score over ten splits; None without logits.
         frechet, frechet_error: Split -> Frechet distance, and its standard deviation over draws of
             the samples, which early records lack.
-        tube: Split -> likelihood with the prior whose samples these are; None for models and
-            samplers without a density, outside the benchmark, and in early records.
+        tube: Split -> likelihood with the prior whose samples these are, of a conditional model
+            another fit of its kind; None for models and samplers without a density, outside the
+            benchmark, and in early records.
         kernel: Split -> kernel distance (KID) over subsets.
         neighbours: Split -> precision, recall, density, coverage.
         memorisation: Where training images are known; none in early records.
@@ -90,18 +89,14 @@ class Scores:
     frechet_error: dict[str, float] | None = None
     tube: dict[str, TubeLikelihood] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The scores as plain values for JSON."""
-        return dataclasses.asdict(self)
-
     def save_json(self, folder: str | Path) -> Path:
         """Writes `evaluation.json` into a folder; returns the file."""
         path = Path(folder) / "evaluation.json"
-        write_json(path, self.to_dict())
+        write_json(path, asdict(self))
         return path
 
     def __str__(self) -> str:
         """A small table: a row a number."""
         import pandas as pd
 
-        return str(pd.json_normalize(self.to_dict()).iloc[0].dropna().to_string())
+        return str(pd.json_normalize(asdict(self)).iloc[0].dropna().to_string())

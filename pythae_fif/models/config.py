@@ -101,6 +101,9 @@ class HutchinsonConfig(BetaConfig):
                 f"{self.name}: hutchinson_samples={self.hutchinson_samples}: at most "
                 f"{self.latent_dim}, the latent dimension"
             )
+        dims = math.prod(self.input_dim or ())
+        if self.beta == "auto" and self.input_dim and self.latent_dim == dims:
+            raise ConfigError(f"{self.name}: beta='auto' needs a latent_dim below {dims}")
 
 
 @config_dataclass

@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 from zuko.flows import NSF
 
 from pythae_fif.device import fork_rng
-from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
 from pythae_fif.models.priors import Condition, Generator, Prior, PriorKind
 
 COMPONENTS, MIXTURE_STEPS = 10, 500
@@ -132,10 +132,15 @@ def fitted_prior(
 
     Raises:
         ConfigError: Another kind, or a condition that is not one-hot.
+        NonFiniteError: A code is NaN or infinite.
         ValueError: A class has fewer than two codes.
     """
-    if condition is not None and kind != "flow" and not (condition.amax(1) == 1).all():
-        raise ConfigError(f"prior {kind!r} is fitted by class: of condition vectors take 'flow'")
+    if condition is not None and kind != "flow":
+        one_hot = condition.amax(1) * condition.square().sum(1) == 1
+        if not one_hot.all():
+            raise ConfigError(f"prior {kind!r} is fitted by class: else take 'flow'")
+    if bad := int((~codes.isfinite()).any(1).sum()):
+        raise NonFiniteError(f"{bad} of {len(codes)} codes are NaN or infinite")
     with fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         width = 0 if condition is None else condition.shape[1]

@@ -20,7 +20,7 @@ from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.fitted_priors import FIT_STEPS, fitted_prior, new_prior
 from pythae_fif.models.outputs import Labels, as_condition, as_data, output_of
-from pythae_fif.models.priors import Prior, PriorKind, latent_distribution
+from pythae_fif.models.priors import Prior, PriorKind, StandardNormal, StudentT
 from pythae_fif.models.saved import SavedModel
 from pythae_fif.models.tube import TUBE_SAMPLES, Tube
 from pythae_fif.nn.base import join
@@ -122,9 +122,11 @@ class InjectiveFlow(SavedModel):
         """p_Z of codes (..., d), on the device and with the type of ``like``."""
         if self.prior is not None:
             return self.prior
-        config = self.model_config
+        name, df = self.model_config.latent_distribution, self.model_config.student_t_df
         zeros = torch.zeros(self.latent_dim, device=like.device, dtype=like.dtype)
-        return latent_distribution(config.latent_distribution, config.student_t_df, zeros)
+        if name == "normal":
+            return StandardNormal(zeros)
+        return StudentT(df, zeros, joint=name == "multivariate_student_t")
 
     def log_prob(self, x: Any, labels: Labels = None) -> Tensor:
         r"""Exact log-likelihood on the manifold, in nats, at the projection of x.
@@ -175,6 +177,8 @@ class InjectiveFlow(SavedModel):
 
     def tube(self, x: Any, scale: float, labels: Labels = None) -> Tube:
         """What :meth:`tube_log_prob` needs of data, whatever the prior."""
+        if not scale > 0:
+            raise ConfigError(f"scale={scale}: a number above 0 is needed")
         x = self._typed(x)
         given = self.condition(labels, x)
         with self._in_evaluation_mode():

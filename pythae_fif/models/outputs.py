@@ -57,7 +57,8 @@ def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | N
     count, indices = len(like), f"class indices 0 to {condition_dim - 1}"
     if labels is None:
         raise ConfigError(f"a model of condition_dim={condition_dim} needs labels: {indices}")
-    labels = torch.as_tensor(labels, device=like.device)
+    given = labels if isinstance(labels, Tensor) else np.asarray(labels)
+    labels = torch.as_tensor(given, device=like.device)
     if labels.shape == (count, condition_dim):
         return labels.to(like.dtype)
     if labels.dim() == 0:

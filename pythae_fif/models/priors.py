@@ -85,10 +85,3 @@ class StudentT(Prior):
         gamma = torch._standard_gamma(half, generator=generator)
         gamma = gamma.clamp_min(torch.finfo(gamma.dtype).tiny)
         return normal * (self.df / (2 * gamma)).sqrt()
-
-
-def latent_distribution(name: LatentDistribution, df: float, zeros: Tensor) -> Prior:
-    """p_Z of codes (..., d), of `df` degrees of freedom, if any; zeros as of the classes."""
-    if name == "normal":
-        return StandardNormal(zeros)
-    return StudentT(df, zeros, joint=name == "multivariate_student_t")

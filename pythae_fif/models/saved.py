@@ -1,12 +1,17 @@
 """A model's folder: Pythae's, and a file that tells how networks of this package are rebuilt."""
 
+import inspect
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import cloudpickle
 import torch
 from pythae.models import BaseAE
+from pythae.models.base.base_config import EnvironmentConfig
+from torch import nn
 from typing_extensions import Self
 
 import pythae_fif.nn.build
@@ -24,10 +29,21 @@ class SavedModel(BaseAE):
     config_class: ClassVar[type[Any]]
 
     def save(self, dir_path: str) -> None:
-        """Writes configuration, weights and networks to a folder, as Pythae does."""
-        super().save(dir_path)
+        """Writes configuration, weights and networks to a folder, by Pythae's names."""
+        folder = Path(dir_path)
+        folder.mkdir(parents=True, exist_ok=True)
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        EnvironmentConfig(python_version=version).save_json(dir_path, "environment")
+        self.model_config.save_json(dir_path, "model_config")
         recipes = {side: recipe_of(getattr(self, side)) for side in ("encoder", "decoder")}
-        write_json(Path(dir_path, NETWORKS), recipes)
+        write_json(folder / NETWORKS, recipes)
+        for side, recipe in recipes.items():
+            if recipe is None and not getattr(self.model_config, f"uses_default_{side}"):
+                network = getattr(self, side)
+                if (module := inspect.getmodule(network)) is not None:  # that of a pickle is not
+                    cloudpickle.register_pickle_by_value(module)
+                (folder / f"{side}.pkl").write_bytes(cloudpickle.dumps(network))
+        torch.save({"model_state_dict": self.state_dict()}, folder / "model.pt")
 
     @classmethod
     def load_from_folder(cls, dir_path: str, trust: bool = False) -> Self:
@@ -66,6 +82,11 @@ class SavedModel(BaseAE):
             model = cls(config, **networks)
             model.to(next(v.dtype for v in weights.values() if v.is_floating_point()))
             model.load_state_dict(weights)
+            held: dict[int, nn.Parameter] = {}
+            for name, parameter in [*model.named_parameters(remove_duplicate=False)]:
+                owner, _, last = name.rpartition(".")
+                one = held.setdefault(weights[name].data_ptr(), parameter)  # where it was one
+                setattr(model.get_submodule(owner), last, one)
             return model
 
     @classmethod

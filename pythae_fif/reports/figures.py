@@ -99,7 +99,7 @@ def _line(images: np.ndarray) -> np.ndarray:
 
 def _sheet(lines: Mapping[str, np.ndarray]) -> bytes:
     """A line below the other, and their names to the left."""
-    down, across, _ = next(iter(lines.values())).shape
+    down, across = (max(of.shape[axis] for of in lines.values()) for axis in (0, 1))
     canvas = np.full((len(lines), down, LABEL + across, 3), 255, np.uint8)
     figure = new_figure((LABEL + across) / DPI, len(lines) * down / DPI)
     figure.set_dpi(DPI)

@@ -20,6 +20,7 @@ from pythae_fif.data import Splits
 from pythae_fif.errors import counted
 from pythae_fif.evaluation.scoring import FEWEST_SAMPLES
 from pythae_fif.files import write_bytes
+from pythae_fif.names import SAMPLERS
 from pythae_fif.reports.compared import compared_tables
 from pythae_fif.reports.figures import figures_of
 from pythae_fif.reports.frame import LEVEL, chosen_frame, first_scores, ranks, score_frame
@@ -67,7 +68,7 @@ class Report:
         self.table = table = chosen_frame(self.frame, elsewhere, constant)
         self.sentence, scores = sentence_of(table), first_scores(results)
         self.tables = {
-            "overview": overview(table, scores.distance_name),
+            "overview": overview(table, scores.distance_name, experiment.samplers),
             "scores": score_table(table, scores.distance_name, scores.score_name),
             **compared_tables(experiment, results, table),
         }
@@ -125,15 +126,17 @@ def sentence_of(table: pandas.DataFrame) -> str:
     """Which models are lowest from the prior and with the mixture, and whether that stands out."""
     prior = table["sampler"] == table["prior"]
     roles = {"from the prior": table[prior], "with the mixture": table[table["sampler"] == "gmm"]}
-    parts = [_lowest(where, rows) for where, rows in roles.items() if len(rows)]
-    text = "; ".join(parts or [_lowest("", table)])
+    first = table["sampler"].iloc[0]
+    if not any(map(len, roles.values())):
+        roles = {f"with {SAMPLERS[first].label} codes": table[table["sampler"] == first]}
+    text = "; ".join(_lowest(where, rows) for where, rows in roles.items() if len(rows))
     low, high = table["seeds"].min(), table["seeds"].max()
     seeds = counted(high, "seed") if low == high else f"{low} to {high} seeds"
     return f"{text[0].upper()}{text[1:]} ({seeds})."
 
 
 def _lowest(where: str, rows: pandas.DataFrame) -> str:
-    rows = rows.sort_values("frechet_test")
+    rows = (rows[rows["learned"]] if rows["learned"].any() else rows).sort_values("frechet_test")
     labels, values = list(rows["label"]), list(map(number, rows["frechet_test"]))
     if len(rows) == 1:
         return f"{where} {labels[0]} is at {values[0]}"
@@ -144,9 +147,10 @@ def _lowest(where: str, rows: pandas.DataFrame) -> str:
             f"{where} {labels[0]} is lowest with {values[0]}, beyond noise: {labels[1]} follows "
             f"with {values[1]}"
         )
-    few = f"{', '.join(labels[: count - 1])} and {labels[count - 1]}"
-    shown = few if count <= MOST_NAMES else f"{count} models"
-    return f"{where} {shown} are level ({values[0]} to {values[count - 1]}): no lead stands out"
+    level = [i for i, mark in enumerate(marks) if mark == LEVEL]  # not always the lowest ones
+    *others, last = (labels[i] for i in level)
+    shown = f"{', '.join(others)} and {last}" if count <= MOST_NAMES else f"{count} models"
+    return f"{where} {shown} are level ({values[0]} to {values[level[-1]]}): no lead stands out"
 
 
 def constant_error(splits: Splits) -> float:

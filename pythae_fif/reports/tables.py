@@ -10,7 +10,7 @@ import pandas
 
 from pythae_fif.errors import printable
 from pythae_fif.names import SAMPLERS
-from pythae_fif.reports.frame import LEVEL
+from pythae_fif.reports.frame import LEVEL, ranks
 
 DASH = "–"
 NUMBER = rf"[-+]?\d|nan\b|-?inf\b|{DASH}"  # how a cell begins that is a number, or would be one
@@ -113,18 +113,23 @@ def _pairs(table: pandas.DataFrame, *names: str) -> list[str]:
     return [DASH if DASH in pair else " / ".join(pair) for pair in pairs]
 
 
-def overview(table: pandas.DataFrame, distance: str) -> Table:
-    """A row a model in the order of its distance from the prior: at most seven columns."""
+def overview(table: pandas.DataFrame, distance: str, asked: Sequence[str]) -> Table:
+    """A row a model in the order of its distance from the prior: at most seven columns, of which
+    three are of samplers, those that are asked for first."""
     role = table["sampler"].where(table["sampler"] != table["prior"], "prior")
     wide = table.assign(role=role).pivot(index="model", columns="role")
-    found = sorted(set(role), key=["prior", *SAMPLERS].index)[:3]
+    found = sorted(set(role), key=["prior", *SAMPLERS].index)
+    wanted = set(role[table["sampler"].isin(asked)])
+    shown = sorted(found, key=lambda name: name not in wanted)[:3]
+    found = [name for name in found if name in shown]
     wide = wide.sort_values([("frechet_test", name) for name in found], kind="stable")
     rows = table.sort_values("learned", kind="stable").groupby("model").first().loc[wide.index]
-    cells, ranks = {"Model": list(rows["label"])}, {}
+    cells, marks = {"Model": list(rows["label"])}, {}
     for name in found:
         heading = "prior ↓" if name == "prior" else f"{SAMPLERS[name].label} ↓"
         cells[heading] = list(map(number, wide["frechet_test", name], wide["spread", name]))
-        ranks[heading] = wide["rank", name].fillna(0).astype(int)
+        of_one = pandas.Series("", wide.index)  # what is in a column may be of several samplers
+        marks[heading] = ranks(wide["frechet_test", name], of_one, wide["noise", name])
     cells["recon. ↓"] = formatted(rows["reconstruction_mse"], ".4f")
     cells["train s"] = formatted(rows["training_seconds"], ".0f")
     if "reference" in table:
@@ -132,7 +137,7 @@ def overview(table: pandas.DataFrame, distance: str) -> Table:
         differences = formatted(wide["reference"].max(axis=1), ".1%")
         cells["ref"] = [words.get(text, text) for text in differences]
     title = f"{distance} to test data, by what codes are drawn from"
-    return Table(title, pandas.DataFrame(cells), ranks)
+    return Table(title, pandas.DataFrame(cells), marks)
 
 
 def score_table(table: pandas.DataFrame, distance: str, score: str | None) -> Table:

@@ -64,11 +64,7 @@ def run_all(
     engine: Engine,
     on_change: OnChange = lambda progress: None,
 ) -> dict[Spec, str]:
-    """Does the runs that have no records yet.
-
-    Args:
-        specs, store, engine: The runs, where they are, and what executes them.
-        on_change: Is told about once a second how far they are.
+    """Does the runs that have no records yet, and tells about once a second how far they are.
 
     Returns:
         Those that were to do -> a line on what failed; empty for one that has all its records.

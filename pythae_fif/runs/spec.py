@@ -1,12 +1,9 @@
 """What defines the result of a run, and the id that is made of it."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-
-from typing_extensions import Self
 
 from pythae_fif.errors import StoreError
 from pythae_fif.validation import Checked
@@ -37,7 +34,7 @@ class Spec(Checked):
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         SPECS[cls.kind] = cls
 
-    @functools.cached_property
+    @property
     def run_id(self) -> str:
         """Twelve hexadecimal digits of a hash of kind, version and all fields but `asked`."""
         content = json.dumps(self.to_dict(), sort_keys=True)
@@ -67,13 +64,6 @@ class Spec(Checked):
         """Does what is missing of the outputs, and saves them by :meth:`Run.save`."""
         raise NotImplementedError
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """As pydantic's, without the id and other cached properties of the original."""
-        copied = super().model_copy(update=update, deep=deep)
-        for name in copied.__dict__.keys() - type(self).model_fields.keys():
-            del copied.__dict__[name]
-        return copied
-
     def __hash__(self) -> int:
         return hash(self.run_id)
 
@@ -88,11 +78,7 @@ SpecT = TypeVar("SpecT", bound=Spec)
 
 
 def read_spec(content: bytes) -> Spec:
-    """The specification that a `spec.json` holds.
-
-    Raises:
-        StoreError: It is no specification of a kind that is known here.
-    """
+    """The specification that a `spec.json` holds; a StoreError if it is of no kind known here."""
     try:
         found = json.loads(content)
         cls = SPECS[found["kind"]]

@@ -96,11 +96,7 @@ class StudyOptions:
 
 
 def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[Path]:
-    """Runs a study, and writes its tables and figures.
-
-    Args:
-        name, options: A key of `STUDIES`, and what to run it on.
-        on_change: Is told how far its runs are.
+    """Runs a study, and writes its tables and figures, of which these are the paths.
 
     Raises:
         ConfigError, RunsLeftError, StoreError: A data set or profile that the study does not have;

@@ -79,6 +79,8 @@ class Table:
         if latent_dim is None:
             raise ConfigError(f"--dataset {dataset} needs --latent-dim")
         splits = load_tabular(dataset, options.where.data_root, data=options.where.data)
+        if latent_dim > (dims := splits.input_dim[0]):
+            raise ConfigError(f"--latent-dim {latent_dim}: {dataset} has {dims} columns")
         return cls(splits, latent_dim, read_checked(Profile, profiles[asked], path.name), options)
 
     def runs(self, models: list[tuple[str, float, int]]) -> list[TabularModels]:

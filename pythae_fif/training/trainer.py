@@ -3,6 +3,7 @@
 import copy
 import datetime
 import math
+import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 from torch import Tensor
 
 from pythae_fif.device import default_device, random_state, set_random_state
-from pythae_fif.errors import NonFiniteError, StoreError
+from pythae_fif.errors import ConfigError, NonFiniteError, StoreError, one_line
 from pythae_fif.files import digest
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.training.checkpoint import RunFiles
@@ -110,6 +111,8 @@ class FIFTrainer:
     ) -> None:
         config = config_for(model, train_dataset, eval_dataset, training_config)
         precision = precision or getattr(config, "precision", "float32")
+        if wall_clock is not None and not wall_clock > 0:
+            raise ConfigError(f"wall_clock={wall_clock}: seconds above 0 are needed, or None")
         sizes = [None if data is None else len(data) for data in (train_dataset, eval_dataset)]
         self._takes_trained = run_id is not None
         kept = {key: value for key, value in config.to_dict().items() if key not in CHANGEABLE}
@@ -150,9 +153,15 @@ class FIFTrainer:
             NonFiniteError: A loss is NaN or infinite; the message names the epoch. An infinite
                 evaluation loss ends no training: another epoch is kept, if there is one.
             StoreError: The run's folder cannot be written, or holds a trained model.
+            ConfigError: The model cannot be saved.
         """
         if (trained := self._trained()) is not None:
             return trained
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                self._save(Path(folder))
+            except RuntimeError as error:  # before it is trained for nothing
+                raise ConfigError(f"a model that cannot be saved: {one_line(error)}") from error
         config, tell, size = self.training_config, self._callbacks, len(self.train_dataset)
         with quiet_pythae(), progress_bar() as bar:
             progress = self._begin()

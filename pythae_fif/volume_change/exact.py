@@ -6,13 +6,14 @@ the map with them and is not differentiated by.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pythae_fif.device import full_float32
 from pythae_fif.errors import NonFiniteError
-from pythae_fif.volume_change.loss import differentiable_kernels
+from pythae_fif.volume_change.loss import differentiable_kernels, pushing
 
 GivenMap = Callable[..., Tensor]
 
@@ -22,20 +23,36 @@ is wider than the data."""
 
 
 def decoder_jacobian(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
-    """g'(z), (B, D, d), by forward mode; arguments as of :func:`decoder_log_volume`."""
+    """g'(z), (B, D, d), by forward mode, or by backward mode twice where a layer has no other;
+    arguments as of :func:`decoder_log_volume`."""
 
     def push(tangent: Tensor) -> Tensor:
         return torch.func.jvp(lambda z: decode(z, *given), (z,), (tangent,))[1]
 
     with differentiable_kernels():
-        return _products(push, z).movedim(0, -1)
+        try:
+            return _products(push, z).movedim(0, -1)
+        except RuntimeError:  # as of recurrent layers
+            point, graph = _tracked(z), torch.is_grad_enabled()
+            with torch.enable_grad():
+                backward = pushing(decode(point, *given), point)
+            push = partial(backward, create_graph=graph)
+            return _products(push, z, at_once=False).movedim(0, -1)
 
 
 def encoder_jacobian(encode: GivenMap, x: Tensor, *given: Tensor) -> Tensor:
     """f'(x), (B, d, D), by backward mode; arguments as of :func:`encoder_log_volume`."""
     with differentiable_kernels():
-        z, pull = torch.func.vjp(lambda x: encode(x, *given), x)[:2]
-        return _products(lambda u: pull(u)[0], z).movedim(0, 1)
+        try:
+            z, pull = torch.func.vjp(lambda x: encode(x, *given), x)[:2]
+            return _products(lambda u: pull(u)[0], z).movedim(0, 1)
+        except RuntimeError:  # as of an autograd.Function that functorch does not know
+            point, graph = _tracked(x), torch.is_grad_enabled()
+            with torch.enable_grad():
+                z = encode(point, *given)
+            options = {"retain_graph": True, "create_graph": graph}
+            rows = partial(torch.autograd.grad, z, point, **options)
+            return _products(lambda u: rows(u)[0], z, at_once=False).movedim(0, 1)
 
 
 def log_volume(jacobian: Tensor) -> Tensor:
@@ -72,13 +89,10 @@ def decoder_gram(decode: GivenMap, z: Tensor, x: Tensor, *given: Tensor) -> Tens
     """Inner products of the columns of (g'(z), x - g(z)), (B, d + 1, d + 1), in float64."""
 
     def columns(decode: GivenMap, z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
-        across = (x - decode(z, x, *given)).flatten(1)
-        return torch.cat([decoder_jacobian(decode, z, x, *given), across[..., None]], -1).double()
+        across = (x - decode(z, *given)).flatten(1)
+        return torch.cat([decoder_jacobian(decode, z, *given), across[..., None]], -1).double()
 
-    def function(z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
-        return decode(z, *given)
-
-    return _of_chunks(lambda both: both.mT @ both, columns, function, z, (x, *given))
+    return _of_chunks(lambda both: both.mT @ both, columns, decode, z, (x, *given))
 
 
 def decoder_singular_values(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
@@ -108,8 +122,8 @@ def _of_chunks(
     given: tuple[Tensor, ...],
 ) -> Tensor:
     """score(J), a few samples at a time."""
-    one = function(points[:1], *(part[:1] for part in given))
-    size = max(1, CHUNK_NUMEL // max(1, one.numel() * points[:1].numel()))
+    one = jacobian_of(function, points[:1], *(part[:1] for part in given))
+    size = max(1, CHUNK_NUMEL // max(1, one.numel()))
     scores: list[Tensor] = []
     for chunk in zip(*(part.split(size) for part in (points, *given)), strict=True):
         jacobian = jacobian_of(function, *chunk)
@@ -118,10 +132,18 @@ def _of_chunks(
     return torch.cat(scores)
 
 
-def _products(product: GivenMap, z: Tensor) -> Tensor:
+def _tracked(point: Tensor) -> Tensor:
+    return point if point.requires_grad else point.detach().requires_grad_()
+
+
+def _products(product: GivenMap, z: Tensor, at_once: bool = True) -> Tensor:
     """Those with all d unit vectors, the same of all samples, (d, B, D)."""
+
+    def one(e: Tensor) -> Tensor:
+        return product(e.expand_as(z)).flatten(1)
+
     basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    return torch.func.vmap(lambda e: product(e.expand_as(z)).flatten(1))(basis)
+    return torch.func.vmap(one)(basis) if at_once else torch.stack([*map(one, basis)])
 
 
 def _check_finite(jacobian: Tensor, first: int = 0) -> None:

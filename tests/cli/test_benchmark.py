@@ -101,6 +101,11 @@ class TestCourse:
             assert read_json(status)["attempt"] == attempt
         assert "1 run without a result" in out
 
+    def test_results_that_cannot_be_written_are_one_line(self, run, tiny):
+        run.results.touch()
+        code, _, err = run("--config", tiny())
+        assert code == 2 and f"cannot write {run.results}: Not a directory" in err
+
     def test_open_shows_the_page(self, run, tiny, monkeypatch, caplog):
         shown = []
         monkeypatch.setattr(webbrowser, "open", lambda url: shown.append(url))

@@ -31,7 +31,7 @@ from pythae_fif.names import data_home
         ({"name": "minst"}, ["'minst'", "did you mean 'mnist'", "celeba"]),
         ({"name": "folder"}, ["'folder'", "--data"]),
         ({"name": "mnist", "data": "x.npz"}, ["folder, npz and csv", "'mnist'"]),
-        ({"name": "digits", "image_size": 16}, ["image_size=16", "(1, 8, 8)"]),
+        ({"name": "digits", "image_size": 16}, ["image_size=16", "digits", "a size of its own"]),
         ({"name": "digits", "ofline": True}, ["'ofline'", "did you mean 'offline'"]),
     ],
 )

@@ -158,8 +158,11 @@ class TestMemorisation:
         y = normal(50, 200, seed=0, shift=100.0)
         assert _nearest(Features(y[7:9].clone()), Features(y))[0].tolist() == [0, 0]
 
-    def test_against_plain_formulas(self):
-        samples, training, held = (normal(n, 3, seed=n) for n in (40, 60, 50))
+    @pytest.mark.parametrize("tail", [0, 4])
+    def test_against_plain_formulas(self, tail):
+        samples, training, held = (normal(n, 3, seed=n) for n in (40, 600, 50))
+        if tail:  # far points, beside which most others are near each other
+            samples, training, held = ((tail * of).exp() for of in (samples, training, held))
         found = memorisation(Features(samples), Features(training), {"test": Features(held)})
         to_training = [torch.cdist(x, training).min(dim=1) for x in (samples, held)]
         ours, theirs = (of.values[:, None] for of in to_training)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -104,7 +105,7 @@ def test_json_and_memorisation(train, held_out, tmp_path):
     path = scores.save_json(tmp_path / "new")
     assert [*path.parent.iterdir()] == [path] and path.name == "evaluation.json"
     held = json.loads(path.read_text())
-    assert held == scores.to_dict() and held["extractor_hash"]
+    assert held == asdict(scores) and held["extractor_hash"]
     assert 0 < held["frechet_error"]["eval"] < held["frechet"]["eval"]
     assert 0 <= held["memorisation"]["nearer"]["eval"] <= 1
     left_out = pipeline(build("VAE"))(None, held_out)
@@ -122,6 +123,8 @@ class TestErrors:
             run(None, held_out)
         with pytest.raises(DataError, match="largest value is 1"):
             run(held_out // 2, held_out)
+        with pytest.raises(DataError, match=r"eval_data of shape .*: \(N, \(1, 8, 8\)\) is needed"):
+            run(None, held_out[..., :5])
 
     def test_a_model_that_diverged(self, held_out):
         model = build("VAE")

@@ -1,7 +1,7 @@
 """The inception score, `score_samples`, and scores of codes."""
 
 import math
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 
 import pytest
 import torch
@@ -128,12 +128,12 @@ class TestScoreSamples:
 def test_scores_are_written_read_and_shown(images, references, classifier):
     scores = score_samples(images, classifier, references, training=references["val"])
     read = TypeAdapter(Scores).validate_python
-    assert read(scores.to_dict()) == scores
+    assert read(asdict(scores)) == scores
     shown = str(scores)
     for part in ("frechet.val", "FD-classifier", "memorisation.authenticity", "score.mean"):
         assert part in shown
     assert "..." not in shown
-    early = scores.to_dict()
+    early = asdict(scores)
     for name in ("frechet_error", "memorisation"):  # a record of before these were known
         del early[name]
     with_bias = early | {"score_with_bias": {"mean": 2.0, "std": 0.1}}

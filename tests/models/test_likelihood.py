@@ -11,7 +11,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
 from pythae_fif.data import Splits
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.evaluation.likelihood import priors_of, tube_likelihoods
 from pythae_fif.models import FIF, FIFConfig, InjectiveFlow, as_density
 from pythae_fif.models.config import InjectiveFlowConfig
@@ -93,6 +93,10 @@ def test_priors_refused():
         fitted_prior("mixtur", codes)
     with pytest.raises(ConfigError, match=r"'gaussian' is fitted by class.*take 'flow'"):
         fitted_prior("gaussian", codes, one_hot(second) / 2)
+    with pytest.raises(ConfigError, match="fitted by class"):
+        fitted_prior("mixture", codes, torch.ones(len(codes), 2).double())
+    with pytest.raises(NonFiniteError, match="1 of 600 codes"):
+        fitted_prior("flow", torch.cat([codes[1:], codes[:1] * math.nan]))
 
 
 # ---------------------------------------------------------------- models with them
@@ -273,6 +277,8 @@ def test_beta_auto_refused():
     model = FIF(FIFConfig(input_dim=(4,), latent_dim=2, beta="auto", beta_final=3.0))
     with pytest.raises(ConfigError, match=r"beta='auto'.*without beta_final"):
         model({"data": torch.rand(5, 4)}, share_done=0.5)
+    with pytest.raises(ConfigError, match=r"beta='auto' needs a latent_dim below 4"):
+        FIFConfig(input_dim=(4,), latent_dim=4, beta="auto")
 
 
 # ---------------------------------------------------------------- in the benchmark

@@ -190,6 +190,7 @@ def test_a_network_that_was_changed_is_not_rebuilt(tmp_path):
     name = next(name for name, layer in encoder.named_modules() if isinstance(layer, torch.nn.ReLU))
     parent, _, child = name.rpartition(".")
     setattr(encoder.get_submodule(parent), child, torch.nn.SiLU())
+    encoder.__class__ = type("Own", (type(encoder),), {"__module__": "of_another_process"})
     config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, condition_dim=2)
     model = FIF(config, encoder, decoder).eval()
     model.save(str(tmp_path))

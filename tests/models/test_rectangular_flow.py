@@ -80,6 +80,10 @@ def test_two_flows_become_one(tmp_path):
     model.save(str(tmp_path))
     for held in (model, RectangularFlow.load_from_folder(str(tmp_path))):
         assert held.encoder.flow is held.decoder.flow
+    free = FIF(FIFConfig(input_dim=(5,), latent_dim=3), *coupling_of_five())
+    free.save(str(tmp_path / "free"))
+    loaded = FIF.load_from_folder(str(tmp_path / "free"))
+    assert len([*loaded.parameters()]) == len([*free.parameters()])
 
 
 def test_nets_that_do_not_fit_are_refused():

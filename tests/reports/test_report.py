@@ -90,6 +90,16 @@ class TestTable:
         assert not report(seeds).table.learned.all()
         assert report(seeds, splits=None).table.learned.all()
 
+    def test_the_lowest_of_a_column_is_marked_whatever_its_samplers(self):
+        results = [result(m, {}, 0, {s: (v, v)}) for m, s, v in
+                   (("vamp", "vamp", 3), ("vae", "normal", 9), ("ae", "normal", 20))]  # fmt: skip
+        assert [*report(results).tables["overview"].ranks["prior ↓"]] == [1, 2, 0]
+
+    def test_columns_are_of_the_samplers_that_are_asked_for(self):
+        of = [result("ae", {}, 0, dict.fromkeys(("normal", "gaussian", "gmm", "maf"), (2, 2)))]
+        found = report(of, experiment=experiment(samplers=["gmm", "maf"]))
+        assert [*found.tables["overview"].cells][1:4] == ["prior ↓", "GMM ↓", "MAF ↓"]
+
     @pytest.mark.parametrize(
         ("theirs", "expected"),
         [
@@ -112,10 +122,15 @@ class TestSentence:
         ("results", "expected"),
         [
             (RESULTS, "From the prior FIF and VAE are level (6.50 to 7.50): no lead"),
-            (RESULTS[4:], "From the prior VAE is lowest with 7.50, beyond noise: AE † follows"),
+            (RESULTS[4:], "From the prior VAE is at 7.50; with the mixture VAE is at 7.50"),
+            ([result(m, {}, 0, {"flow": (v, v)}) for m, v in (("ae", 2), ("vae", 9))],
+             "With NSF codes AE is lowest with 2.00, beyond noise: VAE follows with 9.00"),
             (RESULTS[:2], "From the prior FIF is at 6.50; with the mixture FIF is at 2.62"),
             ([result(m, {}, 0, {"gmm": (2, v)}, error=0.5) for m, v in (("ae", 2), ("vae", 2.1))],
              "With the mixture AE and VAE are level (2.00 to 2.10): no lead stands out"),
+            ([result(m, {}, 0, {"gmm": (2, v)}, error=e) for m, v, e in
+              (("ae", 2, 0.1), ("fif", 2.5, 0.1), ("vae", 2.6, 2))],
+             "With the mixture AE and VAE are level (2.00 to 2.60): no lead stands out"),
         ],
     )  # fmt: skip
     def test_lowest_models_and_seeds(self, results, expected):
@@ -246,6 +261,7 @@ class TestFigures:
     def test_samples_are_enlarged_and_not_smoothed(self, tmp_path):
         store = fill(tmp_path, RESULTS[:2])
         found = report(RESULTS[:2])
+        assert "best.webp" in self.drawn(found, store, splits().subset(test=10))
         best = self.drawn(found, store, splits())["best.webp"]
         with Image.open(io.BytesIO(best.content)) as image:
             pixels = np.asarray(image.convert("L"))[-25]

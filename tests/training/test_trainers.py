@@ -36,7 +36,7 @@ from support.trainings import (
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
 from pythae_fif.data import ImageDataset
-from pythae_fif.errors import NonFiniteError
+from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.nn import build_networks
 from pythae_fif.training import quiet_pythae
 from pythae_fif.training.loader import BatchLoader
@@ -72,6 +72,16 @@ def test_trains_logs_and_saves(name, tmp_path):
     assert_same_weights(
         AutoModel.load_from_folder(str(tmp_path / "model"), trust=True), trainer.model
     )
+
+
+def test_what_cannot_be_trained_is_refused_before(tmp_path):
+    with pytest.raises(ConfigError, match="wall_clock=-1"):
+        trainer_of("FIF", tmp_path, wall_clock=-1)
+    model = model_of("FIF")
+    layer = next(of for of in model.encoder.modules() if isinstance(of, torch.nn.Linear))
+    torch.nn.utils.parametrizations.spectral_norm(layer)
+    with pytest.raises(ConfigError, match="cannot be saved: RuntimeError: Serialization of param"):
+        trainer_of("FIF", tmp_path, model=model).train()
 
 
 def test_keeps_the_best_weights_not_the_last(tmp_path):
