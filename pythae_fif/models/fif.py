@@ -73,8 +73,8 @@ class FIF(InjectiveFlow):
         model_config (FIFConfig): The configuration.
         encoder (BaseEncoder): f. Pythae's MLP encoder if None. A conditional model's takes data
             of c further channels, or columns.
-        decoder (BaseDecoder): g. Pythae's MLP decoder if None. A conditional model's takes codes
-            of d + c columns.
+        decoder (BaseDecoder): g. Pythae's MLP decoder if None, which gives values in [0, 1] alone.
+            A conditional model's takes codes of d + c columns.
 
     Raises:
         ConfigError: Default networks without ``input_dim``, or BatchNorm in an encoder that runs

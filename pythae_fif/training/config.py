@@ -3,11 +3,13 @@
 import copy
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 from pythae.models import RHVAE as PythaesRHVAE
 from pythae.models import BaseAE
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
+from torch import Tensor
 
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.injective_flow import InjectiveFlow
@@ -59,6 +61,9 @@ def config_for(
     except AssertionError as error:  # of a configuration that is not the model's
         raise ConfigError(str(error)) from error
     for name, data in {"training": train_data, "evaluation": eval_data}.items():
+        if isinstance(data, np.ndarray | Tensor):
+            given = type(data).__name__
+            raise DataError(f"the {name} set is a {given}: give an ImageDataset of it")
         if data is not None and not len(data):
             raise DataError(f"the {name} set is empty")
         if getattr(model, "condition_dim", 0) and not getattr(data, "labelled", True):
