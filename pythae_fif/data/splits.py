@@ -214,7 +214,7 @@ class ImageDataset(Dataset[DatasetOutput]):
         self.labels = given.to(torch.float32)
         if len(given) != len(self.images):
             raise DataError(f"{len(given)} labels for {len(self.images)} samples")
-        if not self.images.isfinite().all():
+        if self.images.is_floating_point() and not self.images.isfinite().all():
             raise DataError("some values of the data are NaN or infinite")
 
     def __len__(self) -> int:
