@@ -148,7 +148,7 @@ def figure(frame: pd.DataFrame) -> bytes:
                         f"β {row['beta']:g}", at, (4, 4), textcoords="offset points", size=8
                     )
             best = means.sort_values("distance_val").drop_duplicates("model").set_index("model")
-            for name, mark in marks.items():
+            for name, mark in ((of, mark) for of, mark in marks.items() if of in best.index):
                 point = best.loc[name, ["tube_test", "distance_test"]]
                 axis.plot(*point, mark, markersize=6, markerfacecolor="none", color=f"C{colour}")
         shown = rows[(rows["model"] == "fif") | (rows["prior"] != "normal")]["tube_test"]

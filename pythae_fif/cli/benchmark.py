@@ -81,11 +81,8 @@ def _load(experiment: Experiment, console: Terminal, offline: bool) -> Splits:
 def _report(
     experiment: Experiment, console: Terminal, splits: Splits, plan: list[ImageSpec], store: Store
 ) -> str | None:
-    """Prints the table of this command's runs, and writes that of all that are like them.
-
-    Returns:
-        The address of the page; None before the first run has scores.
-    """
+    """Prints the table of this command's runs, and writes that of all that are like them; the
+    address of the page, None before the first run has scores."""
     everything = leaderboard(store, experiment, plan)
     results = [result for result in everything if result.spec in plan]
     if not results:

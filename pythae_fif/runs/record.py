@@ -14,14 +14,8 @@ SEAL = "checksum"
 
 
 class Provenance(BaseModel):
-    """Where, when and with what a record was made; nothing of it is in the run's id.
-
-    Attributes:
-        git_revision, git_dirty: Of the checkout, and whether the code differs from it.
-        device, cores: As torch names it and what it is, and the machine's.
-        seconds: From the start of the run to this record.
-        Others: All else that :meth:`~pythae_fif.runs.worker.Run.save` noted.
-    """
+    """Where, when and with what a record was made, by :meth:`~pythae_fif.runs.worker.Run.save`;
+    nothing of it is in the run's id."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

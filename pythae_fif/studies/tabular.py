@@ -106,11 +106,8 @@ class Table:
 
 
 def trained(table: Table, names: list[str], on_change: OnChange) -> pd.DataFrame:
-    """Trains all seeds of configurations, of each at the best of its learning rates.
-
-    Returns:
-        A row a model: `configuration`, `learning_rate`, `seed`, and its scores.
-    """
+    """Trains all seeds of configurations, of each at the best of its learning rates; a row a model:
+    `configuration`, `learning_rate`, `seed`, and its scores."""
 
     def scores(models: list[tuple[str, float, int]]) -> pd.DataFrame:
         found = results_of(table.runs(models), table.options, on_change)

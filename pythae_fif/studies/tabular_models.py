@@ -219,11 +219,8 @@ def train(
     learning_rate: float,
     tell: Tell = lambda share: None,
 ) -> float | None:
-    """Trains a fresh model on rows (N, D) with Adam; seed torch before.
-
-    Returns:
-        Mean number of conjugate gradient steps; None where there are none.
-    """
+    """Trains a fresh model on rows (N, D) with Adam; seed torch before. It gives the mean number of
+    conjugate gradient steps, None where there are none."""
     batch_size = min(budget.batch_size, len(rows))
     used, steps = len(rows) // batch_size * batch_size, budget.steps(len(rows))
     optimizer = torch.optim.Adam(

@@ -89,10 +89,13 @@ def decoder_gram(decode: GivenMap, z: Tensor, x: Tensor, *given: Tensor) -> Tens
     """Inner products of the columns of (g'(z), x - g(z)), (B, d + 1, d + 1), in float64."""
 
     def columns(decode: GivenMap, z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
-        across = (x - decode(z, *given)).flatten(1)
-        return torch.cat([decoder_jacobian(decode, z, *given), across[..., None]], -1).double()
+        across = (x - decode(z, x, *given)).flatten(1)
+        return torch.cat([decoder_jacobian(decode, z, x, *given), across[..., None]], -1).double()
 
-    return _of_chunks(lambda both: both.mT @ both, columns, decode, z, (x, *given))
+    def function(z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
+        return decode(z, *given)
+
+    return _of_chunks(lambda both: both.mT @ both, columns, function, z, (x, *given))
 
 
 def decoder_singular_values(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
@@ -122,8 +125,8 @@ def _of_chunks(
     given: tuple[Tensor, ...],
 ) -> Tensor:
     """score(J), a few samples at a time."""
-    one = jacobian_of(function, points[:1], *(part[:1] for part in given))
-    size = max(1, CHUNK_NUMEL // max(1, one.numel()))
+    one = function(points[:1], *(part[:1] for part in given))
+    size = max(1, CHUNK_NUMEL // max(1, one.numel() * points[:1].numel()))
     scores: list[Tensor] = []
     for chunk in zip(*(part.split(size) for part in (points, *given)), strict=True):
         jacobian = jacobian_of(function, *chunk)

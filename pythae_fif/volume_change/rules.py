@@ -91,6 +91,18 @@ def _reshaped(step: Step, tangent_of: TangentOf) -> Tensor:
     return tangent.reshape(step.out.shape)
 
 
+def _sum(step: Step, tangent_of: TangentOf) -> Tensor:
+    """The sum or difference of two, broadcast as the values were."""
+    a, b = step.argument(0, "input"), step.argument(1, "other")
+    da, db = tangent_of(a), tangent_of(b)
+    if db is None:
+        assert da is not None
+        return da.expand_as(step.out)
+    options = {name: value for name, value in step.kwargs.items() if name == "alpha"}
+    total: Tensor = step.operation(torch.zeros_like(db) if da is None else da, db, **options)
+    return total.expand_as(step.out)
+
+
 def _joined(step: Step, tangent_of: TangentOf) -> Any:
     """Tangents side by side; those of constants, such as a joined condition, are zero."""
     rows = None if step.whole is None else len(step.out)
@@ -143,14 +155,14 @@ CONSTANT = {
 _RULES: list[tuple[Rule, str]] = [
     (_affine, "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"),
     (_relu, "relu"),
+    (_sum, "add sub __add__ __radd__ __sub__"),
     (_reshaped, "reshape view flatten unflatten squeeze unsqueeze"),
     (_joined, "cat concat concatenate stack"),
     (_by_itself, "neg __neg__ sum mean clone float double to contiguous mul __mul__ __rmul__"),
     (_by_itself, "matmul __matmul__ __rmatmul__ bmm transpose permute t narrow chunk split unbind"),
     (_by_itself, "__getitem__ flip expand repeat roll gather index_select interpolate"),
     (_by_itself, "pixel_shuffle pixel_unshuffle avg_pool1d avg_pool2d adaptive_avg_pool2d"),
-    (_differentiated, "add sub __add__ __radd__ __sub__ __rsub__"),
-    (_differentiated, "div __truediv__ __rtruediv__ pow __pow__ __rpow__ reciprocal"),
+    (_differentiated, "__rsub__ div __truediv__ __rtruediv__ pow __pow__ __rpow__ reciprocal"),
     (_differentiated, "square sqrt rsqrt exp log log1p sin cos erf abs clamp maximum minimum"),
     (_differentiated, "where sigmoid tanh silu gelu softplus leaky_relu elu selu celu mish"),
     (_differentiated, "hardtanh relu6 softmax log_softmax logsumexp logsigmoid max_pool2d pad"),
