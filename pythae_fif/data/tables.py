@@ -172,7 +172,7 @@ def _standardised(
         arrays = {split: ((of - mean) / std).astype(np.float32) for split, of in parts.items()}
     finite = np.all([np.isfinite(of).all(0) for of in arrays.values()], axis=0)
     if bad := [*(np.flatnonzero(~finite) + 1)[:5]]:
-        columns = f"in columns {', '.join(map(str, bad))} of those that are modelled"
+        columns = f"in modelled column{'s' * (len(bad) > 1)} {', '.join(map(str, bad))}"
         raise DataError(f"{where}: values are NaN or infinite, or so once standardised, {columns}")
     return arrays
 
