@@ -55,11 +55,21 @@ class _Inception(nn.Module):
 
 
 def resize_like_tf1(images: Tensor, side: int) -> Tensor:
-    """Bilinear resize as TensorFlow 1 did by default: pixel i of the output reads i * in / out."""
-    # With a pixel more on both sides of it, that is how PyTorch aligns corners.
-    padded, sides = F.pad(images, (0, 1, 0, 1), mode="replicate"), (side + 1, side + 1)
-    whole = F.interpolate(padded, sides, mode="bilinear", align_corners=True)
-    return whole[..., :side, :side]
+    """Bilinear resize as TensorFlow 1 did by default, to the last bit: pixel i of the output reads
+    i * in / out; columns are first, then rows."""
+    left, right, across = _taps(images.shape[3], side, images.device)
+    top, bottom, down = _taps(images.shape[2], side, images.device)
+    rows = images[..., left]
+    rows = rows + (images[..., right] - rows) * across
+    upper = rows[..., top, :]
+    return upper + (rows[..., bottom, :] - upper) * down[:, None]
+
+
+def _taps(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    ratio = torch.tensor(old / new, dtype=torch.float32, device=device)
+    position = torch.arange(new, dtype=torch.float32, device=device) * ratio
+    low = position.long()
+    return low, (low + 1).clamp(max=old - 1), position - low
 
 
 def weights_file(named: str | Path | None = None, *, offline: bool = False) -> Path:

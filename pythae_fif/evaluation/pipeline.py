@@ -75,13 +75,14 @@ class EvaluationPipeline:
         """
         sampler: Any = self.sampler
         extractor: Any = self.extractor
-        given = {"eval": eval_data, "train": train_data}
-        found = {name: torch.as_tensor(of) for name, of in given.items() if of is not None}
+        both = {"eval": eval_data, "train": train_data}
+        found = {name: torch.as_tensor(of) for name, of in both.items() if of is not None}
         sets = {name: of.detach().cpu() for name, of in found.items()}
-        shape = tuple(self.model.model_config.input_dim)
+        shape = self.model.model_config.input_dim  # None of some models of Pythae
         for name, of in sets.items():
-            if tuple(of.shape[1:]) != shape:
-                raise DataError(f"{name}_data of shape {tuple(of.shape)}: (N, {shape}) is needed")
+            given, needed = tuple(of.shape[1:]), tuple(shape or of.shape[1:])
+            if given != needed:
+                raise DataError(f"{name}_data: samples of {given}, needs {needed}")
         set_seed(self.seed)
         if not sampler.is_fitted and type(sampler).fit is not BaseSampler.fit:
             if train_data is None:

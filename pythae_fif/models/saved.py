@@ -40,7 +40,7 @@ class SavedModel(BaseAE):
         for side, recipe in recipes.items():
             if recipe is None and not getattr(self.model_config, f"uses_default_{side}"):
                 network = getattr(self, side)
-                if (module := inspect.getmodule(network)) is not None:  # that of a pickle is not
+                if (module := inspect.getmodule(network)) is not None:  # as of a pickle
                     cloudpickle.register_pickle_by_value(module)
                 (folder / f"{side}.pkl").write_bytes(cloudpickle.dumps(network))
         torch.save({"model_state_dict": self.state_dict()}, folder / "model.pt")
@@ -82,10 +82,10 @@ class SavedModel(BaseAE):
             model = cls(config, **networks)
             model.to(next(v.dtype for v in weights.values() if v.is_floating_point()))
             model.load_state_dict(weights)
-            held: dict[int, nn.Parameter] = {}
+            held: dict[int, nn.Parameter] = {}  # what was one parameter has one memory in the file
             for name, parameter in [*model.named_parameters(remove_duplicate=False)]:
                 owner, _, last = name.rpartition(".")
-                one = held.setdefault(weights[name].data_ptr(), parameter)  # where it was one
+                one = held.setdefault(weights[name].data_ptr(), parameter)
                 setattr(model.get_submodule(owner), last, one)
             return model
 

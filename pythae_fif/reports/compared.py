@@ -103,6 +103,6 @@ def _beside(
         "Unless all of that is as in the paper, only the order of the models of a sampler can be "
         "compared.",
     ]
-    marks = {distance: ranks(rows["frechet_test"], samplers, rows["noise"])}
+    marks = {distance: ranks(rows["frechet_test"], rows["noise"], samplers)}
     frame = pandas.DataFrame(cells).dropna(axis="columns", how="all").fillna(DASH)
     return Table(title, frame, marks, notes)

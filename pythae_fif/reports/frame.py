@@ -137,7 +137,7 @@ def chosen_frame(
     if picked["reference"].notna().any():
         table["reference"] = groups["reference"].agg(lambda of: of.max(skipna=False))
     table = table.reset_index()
-    table["rank"] = ranks(table["frechet_test"], table["sampler"], table["noise"])
+    table["rank"] = ranks(table["frechet_test"], table["noise"], table["sampler"])
     place = table["sampler"].map(list(SAMPLERS).index)
     return table.iloc[np.lexsort([table["frechet_test"], place])].reset_index(drop=True)
 
@@ -156,15 +156,17 @@ def _differences(frame: pandas.DataFrame, elsewhere: pandas.DataFrame) -> "panda
     return largest.mask(other, math.inf)
 
 
-def ranks(values: pandas.Series, groups: pandas.Series, noise: pandas.Series) -> pandas.Series:
-    """1 for the lowest value of a group and 2 for the second, 0 for all others.
+def ranks(
+    values: pandas.Series, noise: pandas.Series, groups: pandas.Series | None = None
+) -> pandas.Series:
+    """1 for the lowest value of a group, or of all, and 2 for the second, 0 for all others.
 
     Where the lowest does not stand out from others, these are `LEVEL` with it and nothing else is
     ranked: two values differ if their difference is more than the root of the sum of both squared
     noises. A group of one has no ranks.
     """
     found = pandas.Series(0, index=values.index)
-    for _, group in values.dropna().groupby(groups):
+    for _, group in values.dropna().groupby((lambda _: 0) if groups is None else groups):
         best, places = group.idxmin(), group.rank(method="dense").astype(int)
         level = group - group[best] <= np.hypot(noise[group.index], noise[best])
         level[best] = True

@@ -140,7 +140,7 @@ def _lowest(where: str, rows: pandas.DataFrame) -> str:
     labels, values = list(rows["label"]), list(map(number, rows["frechet_test"]))
     if len(rows) == 1:
         return f"{where} {labels[0]} is at {values[0]}"
-    marks = ranks(rows["frechet_test"], pandas.Series("", rows.index), rows["noise"])
+    marks = ranks(rows["frechet_test"], rows["noise"])
     count = int((marks == LEVEL).sum())
     if count == 0:
         return (

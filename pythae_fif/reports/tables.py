@@ -114,8 +114,7 @@ def _pairs(table: pandas.DataFrame, *names: str) -> list[str]:
 
 
 def overview(table: pandas.DataFrame, distance: str, asked: Sequence[str]) -> Table:
-    """A row a model in the order of its distance from the prior: at most seven columns, of which
-    three are of samplers, those that are asked for first."""
+    """A row a model by its distance from the prior, of three samplers, those asked for first."""
     role = table["sampler"].where(table["sampler"] != table["prior"], "prior")
     wide = table.assign(role=role).pivot(index="model", columns="role")
     found = sorted(set(role), key=["prior", *SAMPLERS].index)
@@ -128,8 +127,7 @@ def overview(table: pandas.DataFrame, distance: str, asked: Sequence[str]) -> Ta
     for name in found:
         heading = "prior ↓" if name == "prior" else f"{SAMPLERS[name].label} ↓"
         cells[heading] = list(map(number, wide["frechet_test", name], wide["spread", name]))
-        of_one = pandas.Series("", wide.index)  # what is in a column may be of several samplers
-        marks[heading] = ranks(wide["frechet_test", name], of_one, wide["noise", name])
+        marks[heading] = ranks(wide["frechet_test", name], wide["noise", name])
     cells["recon. ↓"] = formatted(rows["reconstruction_mse"], ".4f")
     cells["train s"] = formatted(rows["training_seconds"], ".0f")
     if "reference" in table:

@@ -14,8 +14,7 @@ SEAL = "checksum"
 
 
 class Provenance(BaseModel):
-    """Where, when and with what a record was made, by :meth:`~pythae_fif.runs.worker.Run.save`;
-    nothing of it is in the run's id."""
+    """Where, when and with what a record was made; nothing of it is in the run's id."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

@@ -157,10 +157,10 @@ class FIFTrainer:
         """
         if (trained := self._trained()) is not None:
             return trained
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=self.training_dir) as folder:
             try:
                 self._save(Path(folder))
-            except RuntimeError as error:  # before it is trained for nothing
+            except Exception as error:  # of its networks; before it is trained for nothing
                 raise ConfigError(f"a model that cannot be saved: {one_line(error)}") from error
         config, tell, size = self.training_config, self._callbacks, len(self.train_dataset)
         with quiet_pythae(), progress_bar() as bar:

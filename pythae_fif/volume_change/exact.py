@@ -33,7 +33,8 @@ def decoder_jacobian(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
         try:
             return _products(push, z).movedim(0, -1)
         except RuntimeError:  # as of recurrent layers
-            point, graph = _tracked(z), torch.is_grad_enabled()
+            point = z if z.requires_grad else z.detach().requires_grad_()
+            graph = torch.is_grad_enabled()
             with torch.enable_grad():
                 backward = pushing(decode(point, *given), point)
             push = partial(backward, create_graph=graph)
@@ -47,7 +48,8 @@ def encoder_jacobian(encode: GivenMap, x: Tensor, *given: Tensor) -> Tensor:
             z, pull = torch.func.vjp(lambda x: encode(x, *given), x)[:2]
             return _products(lambda u: pull(u)[0], z).movedim(0, 1)
         except RuntimeError:  # as of an autograd.Function that functorch does not know
-            point, graph = _tracked(x), torch.is_grad_enabled()
+            point = x if x.requires_grad else x.detach().requires_grad_()
+            graph = torch.is_grad_enabled()
             with torch.enable_grad():
                 z = encode(point, *given)
             options = {"retain_graph": True, "create_graph": graph}
@@ -133,10 +135,6 @@ def _of_chunks(
         _check_finite(jacobian, size * len(scores))
         scores.append(score(jacobian))
     return torch.cat(scores)
-
-
-def _tracked(point: Tensor) -> Tensor:
-    return point if point.requires_grad else point.detach().requires_grad_()
 
 
 def _products(product: GivenMap, z: Tensor, at_once: bool = True) -> Tensor:

@@ -123,7 +123,7 @@ class TestErrors:
             run(None, held_out)
         with pytest.raises(DataError, match="largest value is 1"):
             run(held_out // 2, held_out)
-        with pytest.raises(DataError, match=r"eval_data of shape .*: \(N, \(1, 8, 8\)\) is needed"):
+        with pytest.raises(DataError, match=r"eval_data: samples of .*8, 5.*, needs .*8, 8"):
             run(None, held_out[..., :5])
 
     def test_a_model_that_diverged(self, held_out):

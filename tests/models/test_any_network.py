@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from pythae.data.datasets import BaseDataset, DatasetOutput
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
+from support.networks import Cubed
 from support.trainings import Killed, assert_same_weights, kill_at
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -99,19 +100,6 @@ def resized(x):
     for mode in ("bilinear", "bicubic"):
         out = out + F.interpolate(image, (8, 8), mode=mode, align_corners=mode == "bilinear")
     return out[:, :, ::2, 1::2].flatten(1) + out[:, :, 3:7, 3:7].flatten(1)
-
-
-class Cubed(torch.autograd.Function):
-    """Can be differentiated backwards, and twice, but has no forward mode."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, grad):
-        return 3 * grad * ctx.saved_tensors[0] ** 2
 
 
 def recurrent(layer, x):

@@ -1,6 +1,7 @@
 """Small networks, and a pickle that nobody may open."""
 
 import pytest
+import torch
 from torch import nn
 
 from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
@@ -29,3 +30,16 @@ class Opened:
 
     def __reduce__(self):
         return pytest.fail, ("a pickle was opened",)
+
+
+class Cubed(torch.autograd.Function):
+    """Can be differentiated backwards, and twice, but has no forward mode."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 3 * grad * ctx.saved_tensors[0] ** 2

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.networks import Cubed
 from torch import nn
 from torch.autograd.functional import jacobian
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -66,19 +67,6 @@ class Of(nn.Module):
         return self.function(self.layer, x)
 
 
-class Cube(torch.autograd.Function):
-    """As functions were written before functorch."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, grad):
-        return 3 * ctx.saved_tensors[0] ** 2 * grad
-
-
 def attention():
     return nn.TransformerEncoderLayer(3, 1, 8, batch_first=True, norm_first=True)
 
@@ -92,7 +80,7 @@ LAYERS = {
     "without forward mode": lambda: Of(
         nn.LSTM(3, 3, batch_first=True), lambda f, x: f(x.view(-1, 2, 3))[0].flatten(1)
     ),
-    "unknown to functorch": lambda: Of(None, lambda _, x: Cube.apply(x)),
+    "unknown to functorch": lambda: Of(None, lambda _, x: Cubed.apply(x)),
     "in place": lambda: nn.LeakyReLU(0.2, inplace=True),
 }
 
