@@ -166,11 +166,10 @@ class ImageSpec(Spec):
         of_data = splits.input_dim, splits.name
         extractor = load_extractor(self.extractor, *of_data, device=run.device, **files)
         codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
-        if (known := run.load("evaluation.json", Evaluation)) is None:
-            evaluation = self._evaluated(model, splits, labels, codes)
+        known = run.load("evaluation.json", Evaluation)
+        evaluation = known.result if known else self._evaluated(model, splits, labels, codes)
+        if known is None:
             run.save("evaluation.json", evaluation)
-        else:
-            evaluation = known.result
         references = {
             of: Features.of(as_tensor(splits[of]), extractor, f"{of} of {splits.content_hash}")
             for of in SPLIT_NAMES

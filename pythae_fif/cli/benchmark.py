@@ -16,7 +16,6 @@ from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
 from pythae_fif.errors import counted
 from pythae_fif.evaluation.extractors import load_extractor, require_extractor
-from pythae_fif.files import stored
 from pythae_fif.runs.launch import Engine, run_all
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.store import Store
@@ -53,8 +52,6 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
             whole = features.nbytes // len(features) * len(splits.train)
             print_estimate(console, splits, todo, engine, whole)
         return True
-    with stored(f"write {store.root}"):
-        store.runs.mkdir(parents=True, exist_ok=True)
     with console.runs() as on_change:
         run_all(asked, store, engine, on_change)
     left = [spec for spec in asked if not store.is_done(spec)]

@@ -63,9 +63,8 @@ def load_table(
     lacks = rows.isna().any(axis=1)
     if label is not None:
         lacks |= frame[label].isna()
-    notes = []
-    if gaps := int(lacks.sum()):
-        notes = [f"{gaps:,} of {len(rows):,} rows with missing values left out"]
+    gaps = int(lacks.sum())
+    notes = [f"{gaps:,} of {len(rows):,} rows with missing values left out"] * bool(gaps)
     if isinstance(table, str | Path) and known[0] == "c1":
         notes.append("no names of columns found: the first line is data")
     rows = rows[~lacks]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from pythae_fif.files import stored
 from pythae_fif.runs.provenance import command_line
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
@@ -72,12 +73,14 @@ def run_all(
     Raises:
         KeyboardInterrupt: The runs under way were ended, but for Slurm's jobs; the same call goes
             on with them.
-        StoreError: A record cannot be read.
+        StoreError: The store cannot be written, or a record in it cannot be read.
     """
     before = {spec: Status.read(store.folder(spec)) for spec in specs if not store.is_done(spec)}
     progress = Progress(len(specs), len(specs) - len(before))
     if not before:
         return {}
+    with stored(f"write {store.root}"):
+        store.runs.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(engine.execute(list(before), store, command_line())) as ends:
         for end in ends:
             if end is not None:

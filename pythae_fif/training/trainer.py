@@ -3,10 +3,10 @@
 import copy
 import datetime
 import math
-import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pythae_fif.device import default_device, random_state, set_random_state
 from pythae_fif.errors import ConfigError, NonFiniteError, StoreError, one_line
-from pythae_fif.files import digest
+from pythae_fif.files import digest, stored
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.training.checkpoint import RunFiles
 from pythae_fif.training.config import config_for
@@ -157,10 +157,12 @@ class FIFTrainer:
         """
         if (trained := self._trained()) is not None:
             return trained
-        with tempfile.TemporaryDirectory(dir=self.training_dir) as folder:
-            try:
-                self._save(Path(folder))
-            except Exception as error:  # of its networks; before it is trained for nothing
+        with stored(f"write {self.training_dir}"), TemporaryDirectory(dir=self._files.path) as at:
+            try:  # before it is trained for nothing
+                self._save(Path(at))
+            except Exception as error:
+                if isinstance(error, OSError) or "inline_container" in str(error):  # a full disk
+                    raise OSError(one_line(error)) from error
                 raise ConfigError(f"a model that cannot be saved: {one_line(error)}") from error
         config, tell, size = self.training_config, self._callbacks, len(self.train_dataset)
         with quiet_pythae(), progress_bar() as bar:

@@ -200,7 +200,7 @@ def test_full_disk(alone, tmp_path):
         store = Store(disk / "results")
         work(one, store)
         failed = 0
-        for left in [*range(0, 200_000, 24_000), None]:
+        for left in [*range(0, 3_000_000, 60_000), None]:
             ballast = disk / "ballast"
             if left is not None:
                 free = shutil.disk_usage(disk).free
