@@ -66,7 +66,7 @@ def _check(experiment: Experiment, name: str, splits: Splits) -> None:
     if entry.conditional and splits.labels is None:
         raise ConfigError(
             f"model {name} is told class labels, and {dataset} has none: they are the names of "
-            "subfolders, or `train_labels` of an .npz file"
+            "subfolders, `train_labels` of an .npz file, or the column of --label"
         )
 
 

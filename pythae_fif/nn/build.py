@@ -46,8 +46,8 @@ def build_networks(
         input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels; (D,) for `tabular`.
         latent_dim: Latent dimension d, at least 1.
         variational: Whether the encoder also gives the `log_covariance` that VAEs need.
-        condition_dim: Of a conditional model: the encoder takes that many further channels, the
-            decoder as many further columns of its codes.
+        condition_dim: Of a conditional model: the encoder takes that many further channels or
+            columns, the decoder as many further columns of its codes.
 
     Returns:
         An encoder from (B, C, H, W) to `embedding` (B, d), and a decoder from (B, d) to
@@ -64,17 +64,17 @@ def build_networks(
     if arch not in ARCHITECTURES:
         raise ConfigError(f"arch {arch!r} is unknown: {did_you_mean(arch, ARCHITECTURES)}")
     shape, code_dim = tuple(input_dim), latent_dim + condition_dim
+    joined, residual = (shape[0] + condition_dim, *shape[1:]), arch.startswith("resnet")
     if arch == "tabular":
-        if len(shape) != 1 or condition_dim:
-            raise ConfigError(f"arch 'tabular' takes rows (D,) without labels, not {shape}")
-        rows = TabularEncoder(shape, latent_dim, variational=variational)
-        return rows, TabularDecoder(shape, latent_dim)
+        if len(shape) != 1:
+            raise ConfigError(f"arch 'tabular' takes rows (D,), not {shape}")
+        rows = TabularEncoder(joined, latent_dim, variational=variational)
+        return rows, TabularDecoder(shape, code_dim)
     if len(shape) != 3 or shape[0] < 1 or min(shape[1:]) < 4:
         raise ConfigError(
             f"arch {arch!r} needs images (channels, height, width) of at least 4 x 4 pixels, "
             f"not input_dim {shape}"
         )
-    joined, residual = (shape[0] + condition_dim, *shape[1:]), arch.startswith("resnet")
     encoder: BaseEncoder
     decoder: BaseDecoder
     if arch == "fif_convnet":

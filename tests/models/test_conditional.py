@@ -45,10 +45,11 @@ def gradient(fif, data, labels):
 # ---------------------------------------------------------------- gradients
 
 
-def test_gradient_is_that_of_the_unconditional_models_of_the_classes():
+@pytest.mark.parametrize(("arch", "shape"), [("convnet", SHAPE), ("tabular", (6,))])
+def test_gradient_is_that_of_the_unconditional_models_of_the_classes(arch, shape):
     """K = d, so that the draw of Hutchinson vectors does not matter."""
-    fif = model(hutchinson_samples=4).double()
-    data, labels = batch()
+    fif = model(arch, shape, hutchinson_samples=4).double()
+    data, labels = batch(shape=shape)
     whole = gradient(fif, data, labels)
     parts = []
     for label in range(CLASSES):

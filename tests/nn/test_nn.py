@@ -143,8 +143,7 @@ def test_networks_know_how_they_were_built_until_they_are_changed(arch, shape):
         ("resnet_fc3", (1, 8, 8), 2, 0, "did you mean 'resnet_fc4'"),
         ("fif_convnet", (1, 3, 8), 2, 0, "at least 4 x 4"),
         ("convnet", (7,), 2, 0, "at least 4 x 4"),
-        ("tabular", (1, 8, 8), 2, 0, r"takes rows \(D,\) without labels"),
-        ("tabular", (8,), 2, 3, r"takes rows \(D,\) without labels"),
+        ("tabular", (1, 8, 8), 2, 0, r"takes rows \(D,\), not \(1, 8, 8\)"),
     ],
 )
 def test_errors_are_one_line(arch, shape, latent_dim, condition_dim, message):
