@@ -65,8 +65,8 @@ def load_table(
         lacks |= frame[label].isna()
     gaps = int(lacks.sum())
     notes = [f"{gaps:,} of {len(rows):,} rows with missing values left out"] * bool(gaps)
-    if isinstance(table, str | Path) and known[0] == "c1":
-        notes.append("no names of columns found: the first line is data")
+    if isinstance(table, str | Path) and not {"c1", "0"}.isdisjoint(known):
+        notes.append(f"the first line is read as {'data' if 'c1' in known else 'names'}")
     rows = rows[~lacks]
     index = shuffled_split(len(rows))
     train = rows.iloc[index["train"]]
