@@ -121,7 +121,7 @@ def figure(frame: pd.DataFrame) -> bytes:
     frame = frame[~frame["data"].str.contains("equal time")]
     groups = list(frame.groupby("data", sort=False))
     height = -(-len(groups) // 2)
-    drawn = new_figure(9.5, 3.75 * height)
+    drawn = new_figure(9, 3.5 * height)
     axes: Any = drawn.subplots(height, 2).flat
     marks = dict(zip(RIVALS, "sD^", strict=True))
     for axis in axes[len(groups) :]:
@@ -141,7 +141,7 @@ def figure(frame: pd.DataFrame) -> bytes:
             axis.plot(
                 auto["tube_test"], auto["distance_test"], "*", markersize=11, color=f"C{colour}"
             )
-            if prior == "gaussian" and len(curve):
+            if prior == "normal" and len(curve):
                 for _, row in curve.iloc[[0, -1]].iterrows():
                     at = row["tube_test"], row["distance_test"]
                     axis.annotate(
@@ -151,11 +151,13 @@ def figure(frame: pd.DataFrame) -> bytes:
             for name, mark in ((of, mark) for of, mark in marks.items() if of in best.index):
                 point = best.loc[name, ["tube_test", "distance_test"]]
                 axis.plot(*point, mark, markersize=6, markerfacecolor="none", color=f"C{colour}")
-        shown = rows[(rows["model"] == "fif") | (rows["prior"] != "normal")]["tube_test"]
-        room = 0.06 * (shown.max() - shown.min())
-        axis.set_xlim(shown.min() - room, shown.max() + room)  # an AE's prior alone is far off
+        shown = rows[(rows["model"] == "fif") | (rows["prior"] != "normal")]
+        left, right = shown["tube_test"].agg(["min", "max"])
+        room = 0.06 * (right - left)
+        axis.set_xlim(left - room, right + room)  # an AE's prior alone is far off
+        axis.set_ylim(shown["distance_test"].min() / 1.2, shown["distance_test"].max() * 1.2)
         axis.set(yscale="log", title=data, xlabel="likelihood in the tube, nats ↑")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axis.yaxis.set_major_formatter("{x:.3g}")
         axis.yaxis.set_minor_formatter("")
         axis.set_ylabel("distance of samples to test data ↓")
@@ -166,7 +168,7 @@ def figure(frame: pd.DataFrame) -> bytes:
     }.items():
         lines += axes[0].plot([], [], mark, color="grey", markerfacecolor="none")
         labels.append(name)
-    drawn.legend(lines, labels, loc="outside right upper", fontsize=8)
+    drawn.legend(lines, labels, loc="outside upper center", ncols=8, fontsize=8)
     return figure_bytes(drawn)
 
 
