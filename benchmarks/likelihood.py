@@ -84,8 +84,11 @@ def shown(rows: pd.DataFrame) -> Table:
         cells["beta that it asks for"] = f"{part['asked'].mean():.3g}"
         for measure, heading in MEASURES.items():
             for prior in PRIORS:
-                best = chosen(part[part["prior"] == prior], measure)
-                cells[f"{SAMPLERS[prior].label}: {heading}"] = number(best["mean"], best["std"])
+                heading_of = f"{SAMPLERS[prior].label}: {heading}"
+                cells[heading_of] = "–"
+                if len(of_prior := part[part["prior"] == prior]):
+                    best = chosen(of_prior, measure)
+                    cells[heading_of] = number(best["mean"], best["std"])
         lines.append(cells)
     return Table(data, pd.DataFrame(lines))
 
