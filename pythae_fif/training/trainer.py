@@ -3,12 +3,13 @@
 import copy
 import datetime
 import math
+import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import cloudpickle
 import torch
 from pythae.models import BaseAE
 from pythae.trainers import BaseTrainerConfig
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from pythae_fif.device import default_device, random_state, set_random_state
 from pythae_fif.errors import ConfigError, NonFiniteError, StoreError, one_line
-from pythae_fif.files import digest, stored
+from pythae_fif.files import digest
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.training.checkpoint import RunFiles
 from pythae_fif.training.config import config_for
@@ -157,13 +158,11 @@ class FIFTrainer:
         """
         if (trained := self._trained()) is not None:
             return trained
-        with stored(f"write {self.training_dir}"), TemporaryDirectory(dir=self._files.path) as at:
-            try:  # before it is trained for nothing
-                self._save(Path(at))
-            except Exception as error:
-                if isinstance(error, OSError) or "inline_container" in str(error):  # a full disk
-                    raise OSError(one_line(error)) from error
-                raise ConfigError(f"a model that cannot be saved: {one_line(error)}") from error
+        try:  # to pickle its networks, before it is trained for nothing
+            with open(os.devnull, "wb") as nowhere:
+                cloudpickle.dump([*self.model.children()], nowhere)
+        except Exception as error:
+            raise ConfigError(f"a model that cannot be saved: {one_line(error)}") from error
         config, tell, size = self.training_config, self._callbacks, len(self.train_dataset)
         with quiet_pythae(), progress_bar() as bar:
             progress = self._begin()
