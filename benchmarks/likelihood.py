@@ -84,11 +84,11 @@ def shown(rows: pd.DataFrame) -> Table:
         cells["beta that it asks for"] = f"{part['asked'].mean():.3g}"
         for measure, heading in MEASURES.items():
             for prior in PRIORS:
-                heading_of = f"{SAMPLERS[prior].label}: {heading}"
-                cells[heading_of] = "–"
-                if len(of_prior := part[part["prior"] == prior]):
-                    best = chosen(of_prior, measure)
-                    cells[heading_of] = number(best["mean"], best["std"])
+                column, of_prior = f"{SAMPLERS[prior].label}: {heading}", part["prior"] == prior
+                cells[column] = "–"
+                if of_prior.any():
+                    best = chosen(part[of_prior], measure)
+                    cells[column] = number(best["mean"], best["std"])
         lines.append(cells)
     return Table(data, pd.DataFrame(lines))
 

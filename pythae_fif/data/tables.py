@@ -49,8 +49,8 @@ def load_table(
         ConfigError: An unknown column.
         DataError: No table, or too few rows or columns that can be modelled.
     """
-    frame = _read(Path(table).expanduser()) if isinstance(table, str | Path) else table
     where = Path(table).name if isinstance(table, str | Path) else "DataFrame"
+    frame, notes = _read(Path(table)) if isinstance(table, str | Path) else (table, [])
     frame = frame.reset_index(drop=True).rename(columns=lambda name: str(name).strip())
     known, out = list(frame.columns), [*(drop or []), *([] if label is None else [label])]
     if twice := [name for name in dict.fromkeys(known) if known.count(name) > 1]:
@@ -63,10 +63,8 @@ def load_table(
     lacks = rows.isna().any(axis=1)
     if label is not None:
         lacks |= frame[label].isna()
-    gaps = int(lacks.sum())
-    notes = [f"{gaps:,} of {len(rows):,} rows with missing values left out"] * bool(gaps)
-    if isinstance(table, str | Path) and not {"c1", "0"}.isdisjoint(known):
-        notes.append(f"the first line is read as {'data' if 'c1' in known else 'names'}")
+    if gaps := int(lacks.sum()):
+        notes.append(f"{gaps:,} of {len(rows):,} rows with missing values left out")
     rows = rows[~lacks]
     index = shuffled_split(len(rows))
     train = rows.iloc[index["train"]]
@@ -119,11 +117,11 @@ def _numbers(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str
     return pd.DataFrame(found, index=frame.index), left_out
 
 
-def _read(path: Path) -> "DataFrame":
-    """The table of a text file; a DataError if it is none."""
+def _read(path: Path) -> "tuple[DataFrame, list[str]]":
+    """The table of a text file, and a note where its first line is odd; a DataError if none."""
     import pandas as pd
 
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    opened, path = gzip.open if path.suffix.lower() == ".gz" else open, path.expanduser()
     try:
         with opened(path, "rt", newline="", encoding="utf-8-sig", errors="replace") as file:
             separator, named, decimal = _form_of([*itertools.islice(file, 100)])
@@ -141,7 +139,10 @@ def _read(path: Path) -> "DataFrame":
             )
     except Exception as error:  # of the file, its compression, its encoding and its form
         raise DataError(f"{path}: not a readable table ({one_line(error)})") from error
-    return frame if named else frame.rename(columns=lambda number: f"c{number + 1}")
+    if named:
+        return frame, ["the first line is read as names"] * ("0" in frame)
+    frame = frame.rename(columns=lambda number: f"c{number + 1}")
+    return frame, ["the first line is read as data"]
 
 
 def _form_of(lines: Sequence[str]) -> tuple[str, bool, str]:

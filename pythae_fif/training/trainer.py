@@ -158,7 +158,7 @@ class FIFTrainer:
         """
         if (trained := self._trained()) is not None:
             return trained
-        try:  # to pickle its networks, before it is trained for nothing
+        try:  # its networks are pickled to nowhere, before it is trained for nothing
             with open(os.devnull, "wb") as nowhere:
                 cloudpickle.dump([*self.model.children()], nowhere)
         except Exception as error:
