@@ -1,7 +1,7 @@
 """What likelihood training of the autoencoder is worth: results/reference/likelihood.md.
 
 python benchmarks/likelihood.py csv power FILE.csv       the rows of a study's table, for --data
-python benchmarks/likelihood.py draw STORE OUT           the page's tables and figure
+python benchmarks/likelihood.py draw STORE OUT           a store's runs added to tables and figure
 """
 
 import math
@@ -24,6 +24,7 @@ from pythae_fif.runs.store import Store
 RIVALS = {"ae": "AE", "rae_l2": "RAE-L2", "wae_imq": "WAE-IMQ"}
 PRIORS = ["normal", "gaussian", "gmm", "flow"]
 MEASURES = {"tube": "likelihood, nats ↑", "distance": "distance ↓"}
+EQUAL_TIME = ", equal time"
 
 
 def write_csv(name: str, path: Path) -> None:
@@ -47,7 +48,7 @@ def read(store: Store) -> pd.DataFrame:
                 "data": data,
                 "run": spec.run_id, "revision": result.training.provenance.git_revision,
                 "epochs": spec.settings.epochs, "model": spec.model, "seed": spec.seed,
-                "configuration": spec.configuration, "beta": spec.parameters.get("beta"),
+                "configuration": spec.configuration, "beta": str(spec.parameters.get("beta", "")),
                 "prior": sampler, "asked": 1 / (2 * scores.tube["val"].scale ** 2),
                 "mse": evaluation.reconstruction_mse["test"],
                 "seconds": result.training.result.train_seconds,
@@ -76,7 +77,7 @@ def shown(rows: pd.DataFrame) -> Table:
     the beta of its validation error is what 'auto' would take next."""
     lines, data = [], rows["data"].iloc[0]
     fif = rows[rows["model"] == "fif"]
-    betas = sorted(fif["beta"].unique(), key=lambda of: math.inf if of == "auto" else of)
+    betas = sorted(fif["beta"].unique(), key=lambda of: math.inf if of == "auto" else float(of))
     kinds = [(f"FIF, beta {beta}", fif[fif["beta"] == beta]) for beta in betas]
     kinds += [(label, rows[rows["model"] == name]) for name, label in RIVALS.items()]
     for label, part in (kind for kind in kinds if len(kind[1])):
@@ -121,7 +122,7 @@ def verdicts(frame: pd.DataFrame) -> Table:
 
 def figure(frame: pd.DataFrame) -> bytes:
     """Sample distance against likelihood: FIF's curve over beta, the rivals as points."""
-    frame = frame[~frame["data"].str.contains("equal time")]
+    frame = frame[~frame["data"].str.endswith(EQUAL_TIME)]
     groups = list(frame.groupby("data", sort=False))
     height = -(-len(groups) // 2)
     drawn = new_figure(9, 3.5 * height)
@@ -148,7 +149,7 @@ def figure(frame: pd.DataFrame) -> bytes:
                 for _, row in curve.iloc[[0, -1]].iterrows():
                     at = row["tube_test"], row["distance_test"]
                     axis.annotate(
-                        f"β {row['beta']:g}", at, (4, 4), textcoords="offset points", size=8
+                        f"β {row['beta']}", at, (4, 4), textcoords="offset points", size=8
                     )
             best = means.sort_values("distance_val").drop_duplicates("model").set_index("model")
             for name, mark in ((of, mark) for of, mark in marks.items() if of in best.index):
@@ -176,20 +177,22 @@ def figure(frame: pd.DataFrame) -> bytes:
 
 
 def draw(root: Path, out: Path) -> None:
-    """Writes the tables, all numbers of the runs, and the figure."""
-    frame = read(Store(root))
+    """Adds a store's runs to all numbers, and draws the tables and the figure again."""
+    numbers = out / "tables/likelihood.csv"
+    known = pd.read_csv(numbers, dtype={"beta": str}).fillna({"beta": ""})
+    known["data"] = known["data"].str.removesuffix(EQUAL_TIME)
+    frame = pd.concat([read(Store(root)), known]).drop_duplicates(["run", "prior"])
+    frame = frame[frame["model"].isin(["fif", *RIVALS])]
     of_fif = frame[frame["model"] == "fif"]
     longer = frame["epochs"] > frame["data"].map(of_fif.groupby("data")["epochs"].max())
     equal_time = frame[longer], of_fif[of_fif["data"].isin(frame.loc[longer, "data"])]
-    again = pd.concat(equal_time).assign(data=lambda rows: rows["data"] + ", equal time")
+    again = pd.concat(equal_time).assign(data=lambda rows: rows["data"] + EQUAL_TIME)
     frame = pd.concat([frame[~longer], again])
     frame = frame.groupby("data").filter(lambda rows: {"fif"} < set(rows["model"]))
     tables = [verdicts(frame), *(shown(rows) for _, rows in frame.groupby("data", sort=False))]
-    (out / "tables").mkdir(parents=True, exist_ok=True)
-    (out / "figures").mkdir(exist_ok=True)
     text = "\n".join(table.to_markdown() for table in tables)
     (out / "tables/likelihood.md").write_text(text, "utf-8")
-    frame.to_csv(out / "tables/likelihood.csv", index=False, float_format="%.5g")
+    frame.to_csv(numbers, index=False, float_format="%.6g")
     (out / "figures/likelihood.png").write_bytes(figure(frame))
 
 
