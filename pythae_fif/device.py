@@ -41,7 +41,7 @@ def fork_rng() -> AbstractContextManager[None]:
 
 
 def random_state() -> dict[str, Any]:
-    """The states of Python's, numpy's and torch's global random numbers, of plain values."""
+    """The states of Python's, numpy's and torch's global random numbers, as plain values."""
     name, keys, *rest = np.random.get_state(legacy=True)
     on_gpu = torch.cuda.is_initialized()
     return {

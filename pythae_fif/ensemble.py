@@ -123,7 +123,7 @@ class Ensemble:
         return x, torch.stack(eps, 1)
 
     def _loss(self, weights: Weights, x: Tensor, eps: Tensor, beta: Tensor) -> Tensor:
-        """Of one member."""
+        """The loss of one member."""
         encode, decode = (functools.partial(of, weights) for of in (self._encode, self._decode))
         prior, at = self._nets.latent_distribution(x), self._nets.model_config.jacobian_at
         how: dict[str, Any] = {"surrogate": functools.partial(volume_surrogate, jacobian_at=at)}
@@ -132,7 +132,7 @@ class Ensemble:
     def _gradients(
         self, weights: Weights, x: Tensor, eps: Tensor, betas: Tensor
     ) -> tuple[Tensor, ...]:
-        """Gradients of every member's loss: their sum's, since no member sees another's weights."""
+        """Every member's gradients: those of the summed loss, as no weight is shared."""
         with torch.enable_grad():
             leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
             losses = torch.vmap(self._loss, (0, 0, 1, 0))(leaves, x, eps, betas)

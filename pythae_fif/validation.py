@@ -78,7 +78,7 @@ Each = Annotated[list[T], AfterValidator(_each_once)]
 
 
 def name_of(valid: Callable[[], Collection[str]]) -> AfterValidator:
-    """Refuses a name that is none of the valid ones, which are asked for when one is checked."""
+    """Refuses a name that is not valid; the valid names are asked for when one is checked."""
 
     def check(name: str) -> str:
         if name not in valid():
@@ -124,7 +124,7 @@ def as_config_error(
 ) -> ConfigError:
     """The first thing that pydantic found, as one line; unknown keys come before all else.
 
-    Args: As of :func:`read_checked`; the keys of the class that was to be made are the valid ones.
+    Args: See :func:`read_checked`; valid keys are those of the class that was to be made.
     """
     found = error.errors()
     details = next((one for one in found if one["type"] in UNKNOWN), found[0])
@@ -174,7 +174,7 @@ def parse_duration(text: str) -> float:
     """Seconds of a duration such as 5h, 1h30m, 10min or 90s.
 
     Raises:
-        ConfigError: It is none, or not above zero.
+        ConfigError: The text is no duration above zero.
     """
     match = _DURATION.fullmatch(text.replace(" ", ""))
     hours, minutes, rest = (float(part or 0) for part in match.groups()) if match else (0, 0, 0)

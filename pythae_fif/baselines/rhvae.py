@@ -73,6 +73,6 @@ class RHVAE(PythaesRHVAE):
         self._metric_of_all()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *more: Any, **how: Any) -> Any:
-        """As of PyTorch; the metric stays where the weights come without, as in Pythae's files."""
+        """PyTorch's; the metric stays where the weights come without, as in Pythae's files."""
         whole = {"_extra_state": self.get_extra_state(), **state_dict}
         return super().load_state_dict(whole, *more, **how)

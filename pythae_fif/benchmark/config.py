@@ -117,7 +117,7 @@ class ModelSettings(Checked):
     Attributes:
         grid: In place of that of the model's entry, and of its configurations.
         fixed: Beside those of the model's entry.
-        Others: As of :class:`Settings`.
+        Others: See :class:`Settings`.
     """
 
     grid: Grid | None = None
@@ -137,7 +137,7 @@ class Profile(Settings):
         configurations: Number of configurations of a model's grid that are used, from its start;
             all if None.
         extractor: In place of the data set's, unless the user names one.
-        Others: As of :class:`Settings`.
+        Others: See :class:`Settings`.
     """
 
     note: str
@@ -164,7 +164,7 @@ class Experiment(Where):
         latent_dims: Model -> d where it has another; none of them counts if the user gives one d.
         profiles: Name -> :class:`Profile`; the values that the user gave are in the one in use.
         given: Keys of a profile that the user gave: they go over what it has for one model, too.
-        Others: As of :class:`Where`, and as their flags say.
+        Others: See :class:`Where`, and their flags.
     """
 
     dataset: str

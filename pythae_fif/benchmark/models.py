@@ -63,7 +63,7 @@ class ModelEntry(ModelClasses):
         max_latent_dim: Largest latent dimension that the model takes; None if any.
         in_all: Whether `all` names it too.
         notes: What is known to differ from the model's paper in the Pythae that runs it.
-        Others: As of :class:`ModelClasses`.
+        Others: See :class:`ModelClasses`.
     """
 
     label: str

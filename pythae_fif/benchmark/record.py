@@ -22,7 +22,7 @@ class Training(BaseModel):
     Attributes:
         surrogate: How FIF's Jacobian products were computed; None for other models.
         log: A row an epoch.
-        Others: As of :class:`~pythae_fif.training.TrainingResult`, all of which the record has;
+        Others: See :class:`~pythae_fif.training.TrainingResult`, all of which the record has;
             early ones lack some.
     """
 

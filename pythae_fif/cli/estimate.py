@@ -54,7 +54,7 @@ def print_estimate(
     """
     local = engine if isinstance(engine, LocalEngine) else LocalEngine()
     count, size = min(IMAGES, len(splits.train)), len(splits.train)
-    held = max(10, len(splits.val) * count // size)  # as of all images
+    held = max(10, len(splits.val) * count // size)  # the share of all images
     part = splits.subset(train=count, val=held, test=min(IMAGES, len(splits.test)))
     runs, problems, total = Counter(spec.model for spec in plan), [], 0.0
     table = Table("model", "runs", "training", "samplers, scores", "all its runs", box=None)

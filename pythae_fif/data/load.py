@@ -75,7 +75,7 @@ def load(
     """The data of a command, or of one of its runs.
 
     Args:
-        name, options, image_size, crop: As of :func:`load_images`.
+        name, options, image_size, crop: See :func:`load_images`.
         progress: Called as ``progress(done, total)`` while images are decoded.
         planned: Of a run what the command has seen: other data are a DataError.
         counts: `train_size`, `val_size`, `test_size`: how many of a split's first images are used.

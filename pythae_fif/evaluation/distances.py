@@ -182,7 +182,7 @@ def memorisation(
 
 @full_float32()
 def _nearest(of: Features, among: Features, k: int = 1) -> tuple[Tensor, Tensor]:
-    """Distances (N) to the k-th nearest of other features, and which these are (N).
+    """Distances (N) to the k-th nearest of other features, and the indices of these (N).
 
     Those in the features' own precision find it; its distance is exact, 0 for equal features.
     """

@@ -80,7 +80,7 @@ class Extractor:
         """Features (B, F) and logits (B, classes) or None, where the extractor runs.
 
         Args:
-            images: As of :func:`unit_images`, which is applied; of a table, rows (B, D).
+            images: Those that :func:`unit_images` takes, which is applied; of a table, rows (B, D).
         """
         images = images.to(self.device)  # of 8 bits, if they can be
         images = unit_images(images) if self.of_images else images.float()

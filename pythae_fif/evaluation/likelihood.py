@@ -70,7 +70,7 @@ def tube_likelihoods(
     :meth:`~pythae_fif.models.InjectiveFlow.tube_log_prob`.
 
     Args:
-        model, priors: As of :func:`priors_of`, and what it gives.
+        model, priors: See :func:`priors_of`, and what it gives.
         splits: The data.
         labels: Split -> classes, of a conditional model; else empty.
         val_mse: Mean squared error a value of the validation data's reconstructions, from which

@@ -61,7 +61,7 @@ class Scores:
 
     Attributes:
         num_samples, seed: Of the samples, and of their shuffle and subsets.
-        extractor, extractor_hash, distance_name, score_name: As of the extractor.
+        extractor, extractor_hash, distance_name, score_name: Those of the extractor.
         rounded: Whether samples were rounded to multiples of 1/255.
         score: Inception score over ten splits; None without logits.
         frechet, frechet_error: Split -> Frechet distance, and its standard deviation over draws of

@@ -113,7 +113,7 @@ class FIFConfig(HutchinsonConfig):
 
     Parameters:
         input_dim, latent_dim, noise, latent_distribution, student_t_df, fitted_prior, beta,
-        beta_final, hutchinson_samples, hutchinson_kind: As of the classes above.
+        beta_final, hutchinson_samples, hutchinson_kind: See the classes above.
         jacobian_at (str): 'data', the encoder's volume change at the data point (off-manifold),
             'reconstruction', that at its projection (on-manifold), or there as at a constant,
             'detached_reconstruction'. Default: 'data'.

@@ -14,7 +14,7 @@ from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
 from pythae_fif.models.priors import Condition, Generator, Prior, PriorKind
 
 COMPONENTS, MIXTURE_STEPS = 10, 500
-"""Of a mixture, and the most steps of its fit."""
+"""Components of a mixture, and the most steps of its fit."""
 
 FIT_BATCH, FIT_STEPS = 100, 600
 """Codes in a step of a fit by descent, and its steps where nobody says."""
@@ -42,7 +42,7 @@ class MixturePrior(nn.Module, Prior):
         self.register_buffer("triangles", torch.eye(latent_dim).repeat(*size, 1, 1))
 
     def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int) -> None:
-        """By scikit-learn, of codes (N, d) and their condition (N, c)."""
+        """Fits it by scikit-learn to codes (N, d) and their condition (N, c)."""
         self.log_weights.fill_(-math.inf)  # of components for which there are no codes
         for index in range(len(self.means)):
             own = codes if condition is None else codes[condition[:, index] == 1]
@@ -85,7 +85,7 @@ class FlowPrior(nn.Module, Prior):
         self.requires_grad_(False)
 
     def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int) -> None:
-        """By Adam, of codes (N, d) and their condition (N, c)."""
+        """Fits it by Adam to codes (N, d) and their condition (N, c)."""
         deviation, mean = torch.std_mean(codes, dim=0)
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(deviation > 0, deviation, 1.0))

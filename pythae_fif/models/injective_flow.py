@@ -108,7 +108,7 @@ class InjectiveFlow(SavedModel):
         """Fits p_Z to the codes of training data (N, ...): :meth:`sample` and :meth:`log_prob` then
         use it, and it is saved with the weights. Of a conditional model it is p(z | c).
 
-        Args: And errors, as of :func:`~pythae_fif.models.fitted_priors.fitted_prior`.
+        Args: And errors, see :func:`~pythae_fif.models.fitted_priors.fitted_prior`.
         """
         x = self._typed(data)
         given = self.condition(labels, x)
@@ -143,7 +143,7 @@ class InjectiveFlow(SavedModel):
 
     def tube_scale(self, data: Any, labels: Labels = None) -> float:
         r"""s of :meth:`tube_log_prob`, by validation data (N, ...): the root of the mean of
-        :math:`\lVert x - g(f(x)) \rVert^2 / (D - d)`, as of probabilistic PCA."""
+        :math:`\lVert x - g(f(x)) \rVert^2 / (D - d)`, as in probabilistic PCA."""
         x = self._typed(data)
         error = squared_error(self.reconstruct(x, labels), x).mean().item()
         if (across := x[0].numel() - self.latent_dim) == 0:
@@ -169,7 +169,7 @@ class InjectiveFlow(SavedModel):
         constant.
 
         Args:
-            scale: s, as of :meth:`tube_scale`.
+            scale: s, see :meth:`tube_scale`.
             samples: Codes drawn for each data point, by torch's random state.
         """
         tube = self.tube(x, scale, labels)
@@ -224,7 +224,7 @@ class InjectiveFlow(SavedModel):
         labels: Labels = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Samples as of :meth:`sample`, (n, ...), with the log-likelihoods of their codes, (n,)."""
+        """Samples (n, ...), see :meth:`sample`, with the log-likelihoods of their codes, (n,)."""
         z = self._drawn(num_samples, labels, generator)
         given = self.condition(labels, z.flatten(0, -2))
         with self._in_evaluation_mode():

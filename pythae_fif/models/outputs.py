@@ -19,7 +19,7 @@ def as_data(x: Any, model: Any) -> Tensor:
     """Data (B, ...), of whatever numpy makes an array of, as a tensor in the type of the weights.
 
     Raises:
-        DataError: No floating-point numbers, or not of the model's `input_dim`, if it has one.
+        DataError: They are no floating-point numbers, or not of the model's `input_dim`, if any.
     """
     name, dim = model.model_name, model.model_config.input_dim
     like = next(model.parameters())
@@ -42,7 +42,7 @@ def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | N
     make the host wait, the vector of an unknown class is NaN.
 
     Raises:
-        ConfigError: Labels of a model that takes none, or none of one that does.
+        ConfigError: Labels for a model that takes none, or none for one that needs them.
         DataError: Another shape, or an unknown class.
 
     Example:
@@ -93,7 +93,7 @@ def output_of(output: Any, key: str, model: Any) -> Tensor:
 
 
 class LazyOutput(ModelOutput):
-    """Whose `loss` and `nll_loss` are computed when one is first read: samplers read `z` alone."""
+    """Computes `loss` and `nll_loss` when one is first read: samplers read `z` alone."""
 
     def __init__(self, losses: Callable[[], dict[str, Tensor]], **values: Tensor) -> None:
         super().__init__(**values)

@@ -28,7 +28,7 @@ class RectangularFlowConfig(HutchinsonConfig):
     """Rectangular flow config class.
 
     Parameters:
-        others: As of :class:`~pythae_fif.models.FIFConfig`.
+        others: See :class:`~pythae_fif.models.FIFConfig`.
         jacobian_at (str): 'reconstruction', the decoder's volume change at the projection as
             published, or 'data', the encoder's at the data point (off-manifold).
             Default: 'reconstruction'.
@@ -100,7 +100,7 @@ class RectangularFlow(FIF):
         return encoder, decoder
 
     def _surrogate(self, x: Tensor, *given: Tensor) -> Surrogate:
-        """The log-volume's, which keeps how many steps conjugate gradients took."""
+        """The log-volume's surrogate, which notes the steps of conjugate gradients."""
         at, tolerance = self.model_config.jacobian_at, self.model_config.cg_tolerance
 
         def surrogate(encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
@@ -169,7 +169,7 @@ def rectangular_surrogate(
     whose gradient is on average that of :math:`\frac12 \log\det J^\top J` and whose value is not.
 
     Arguments:
-        encode, decode, x, eps: As of :func:`~pythae_fif.volume_change.volume_surrogate`.
+        encode, decode, x, eps: See :func:`~pythae_fif.volume_change.volume_surrogate`.
         jacobian_at: ``reconstruction`` is the published loss: the volume change of the decoder, at
             the projection of x. ``data`` is the off-manifold variant: that of the encoder at x
             itself, :math:`-\frac12 \log\det f'(x) f'(x)^\top`, estimated the same way.

@@ -40,7 +40,7 @@ class SavedModel(BaseAE):
         for side, recipe in recipes.items():
             if recipe is None and not getattr(self.model_config, f"uses_default_{side}"):
                 network = getattr(self, side)
-                if (module := inspect.getmodule(network)) is not None:  # as of a pickle
+                if (module := inspect.getmodule(network)) is not None:  # as when it is pickled
                     cloudpickle.register_pickle_by_value(module)
                 (folder / f"{side}.pkl").write_bytes(cloudpickle.dumps(network))
         torch.save({"model_state_dict": self.state_dict()}, folder / "model.pt")
@@ -100,7 +100,7 @@ class SavedModel(BaseAE):
                 see :meth:`load_from_folder`.
 
         Raises:
-            ConfigError: As of :meth:`load_from_folder`, or `huggingface_hub` is not installed.
+            ConfigError: See :meth:`load_from_folder`; or `huggingface_hub` is not installed.
         """
         with importing("hub", "the hub"):
             from huggingface_hub import snapshot_download

@@ -71,7 +71,7 @@ class CouplingFlow(nn.Module):
         data_blocks: Affine coupling blocks of w, in data space.
         latent_blocks: Those of h, in latent space.
         data_hidden, latent_hidden: Widths of the hidden layers of every block's net in w and in h.
-        activation: As of :func:`affine_couplings`.
+        activation: See :func:`affine_couplings`.
 
     Example:
         >>> flow = CouplingFlow(6, 3)

@@ -182,7 +182,7 @@ class FIFConvDecoder(LayeredDecoder):
     parameters. CelebA's paddings are those of Pythae's Decoder_Conv_AE_CELEBA.
 
     Args:
-        input_dim, latent_dim, channel_multiplier: As of :class:`FIFConvEncoder`.
+        input_dim, latent_dim, channel_multiplier: See :class:`FIFConvEncoder`.
         condition_dim: Columns of a condition joined to the codes; the residual blocks keep them.
     """
 

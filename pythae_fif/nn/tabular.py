@@ -87,7 +87,7 @@ def wide_networks(
     dim: int, latent_dim: int, blocks: int, width: int
 ) -> tuple[HeadedEncoder, LayeredDecoder]:
     """Encoder and decoder of residual blocks of many dimensions, which can fold what the few of the
-    data cannot; arguments as of :class:`ResidualEncoder`, but the blocks are as wide, too."""
+    data cannot; arguments as for :class:`ResidualEncoder`, but blocks are as wide, too."""
 
     def layers(before: int, after: int) -> list[nn.Module]:
         inside = [*residual_blocks(blocks, width, width, 1), nn.SiLU()]

@@ -23,7 +23,7 @@ MEANS = [*FOUND, "divergence", "training_seconds"]
 
 
 def first_scores(results: Sequence[ImageResult]) -> Scores:
-    """Of the first run: how samples are scored is the same for all runs of a table."""
+    """The first run's scores: how samples are scored is the same for all runs of a table."""
     return next(iter(results[0].scores.values())).result
 
 
@@ -109,7 +109,7 @@ def chosen_frame(
     Returns:
         Means over the seeds; `spread`, the standard deviation of the test distance over the seeds
         or, of one, over draws of samples; `noise`, twice the distance's standard error, from that
-        and from how validation and test split differ; `rank`, as of :func:`ranks`; `learned`,
+        and from how validation and test split differ; `rank`, see :func:`ranks`; `learned`,
         without which the label has a dagger; `reference`, the largest relative difference from the
         same runs elsewhere.
     """

@@ -108,7 +108,7 @@ def in_data_space(encode: Map, decode: Map, x: Tensor, eps: Tensor) -> Tensor:
     """The volume term with the trace of g' f', D x D, of much higher variance (appendix D.1), (B,).
 
     Args:
-        encode, decode, x: As of :func:`~pythae_fif.volume_change.volume_surrogate`.
+        encode, decode, x: See :func:`~pythae_fif.volume_change.volume_surrogate`.
         eps: Hutchinson vectors in data space, one a point, (B, D).
     """
     x, vector = x.detach().requires_grad_(), eps.view_as(x)

@@ -116,7 +116,7 @@ class TrainingResult:
     stage: str | None = None
 
     def after(self, images: int, train_seconds: float, seconds: float) -> "TrainingResult":
-        """With those of another epoch."""
+        """The result with another epoch added."""
         images, train_seconds = self.images + images, self.train_seconds + train_seconds
         return replace(
             self,
@@ -129,7 +129,7 @@ class TrainingResult:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainingResult":
-        """Of what `dataclasses.asdict` gave."""
+        """The result that `dataclasses.asdict` made plain."""
         return cls(**{**values, "log": [EpochRow(**row) for row in values.get("log", [])]})
 
 

@@ -73,7 +73,7 @@ class FIFTrainer:
         checkpoint_every_seconds: Least time between two checkpoints; 0 for one every epoch.
         wall_clock: Seconds of training steps, in all attempts, after which the training ends.
         keep_last: Whether the last weights are kept, whatever their loss.
-        precision: As of `FIFTrainerConfig`, for any kind of configuration.
+        precision: See `FIFTrainerConfig`; for any kind of configuration.
 
     Attributes:
         model: The model; after `train` it holds the best weights.
@@ -212,7 +212,7 @@ class FIFTrainer:
             return progress
 
     def _trained(self) -> TrainingResult | None:
-        """Of a model that is there, whose weights the model then has, or None."""
+        """The result of the trained model in the folder, which is loaded; None without one."""
         if (trained := self._files.trained()) is not None:
             if not self._takes_trained:
                 then = f"load {self._files.model}, or give another run_dir"
@@ -223,7 +223,7 @@ class FIFTrainer:
         return trained
 
     def _begin(self) -> TrainingResult:
-        """The progress of the checkpoint, whose state the training then has, or none."""
+        """The progress of the checkpoint, whose state is put back, or no progress."""
         # before the random state is set: what a callback draws must not change a training
         config, model = self.training_config, self.model
         self._callbacks.on_train_begin(config, model_config=model.model_config)

@@ -22,7 +22,7 @@ NETWORKS = {
 
 
 def prefixes_of(config: type[BaseTrainerConfig] | BaseTrainerConfig) -> list[str]:
-    """Those of a configuration or a type of them: '' alone of one optimizer for the whole model."""
+    """The prefixes of a configuration or its class; '' alone for one optimizer of all weights."""
     return [prefix for prefix in NETWORKS if hasattr(config, f"{prefix}learning_rate")] or [""]
 
 
@@ -59,7 +59,7 @@ class Optimizers:
                 self._schedulers[prefix] = scheduler(optimizer, **options)
 
     def losses(self, output: ModelOutput) -> dict[str, Tensor]:
-        """The losses of a batch by their names in the log, as of an `EpochRow`, detached."""
+        """The detached losses of a batch by their names in the log, see `EpochRow`."""
         values = {f"{prefix}loss": output[f"{prefix}loss"].detach() for prefix in self._optimizers}
         first, *others = values.values()
         return {"loss": sum(others, first)} | values
@@ -83,7 +83,7 @@ class Optimizers:
             self._optimizers[prefix].step()
 
     def step_schedulers(self, losses: Mapping[str, float]) -> None:
-        """The end of an epoch, with the losses that a plateau is seen in."""
+        """Ends an epoch, with the losses by which a plateau is seen."""
         for prefix, scheduler in self._schedulers.items():
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(losses[f"{prefix}loss"])
@@ -91,7 +91,7 @@ class Optimizers:
                 scheduler.step()
 
     def learning_rates(self) -> dict[str, float]:
-        """The present ones, by the names of their configuration keys."""
+        """The present learning rates, by the names of their configuration keys."""
         return {f"{p}learning_rate": o.param_groups[0]["lr"] for p, o in self._optimizers.items()}
 
     def state(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Optimizers:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Puts back what `state` gave; raises whatever it likes on that of other optimizers."""
+        """Puts back what `state` gave; that of other optimizers raises some error of torch."""
         for prefix, optimizer in self._optimizers.items():
             optimizer.load_state_dict(state["optimizers"][prefix])
         for prefix, scheduler in self._schedulers.items():

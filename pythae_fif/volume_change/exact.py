@@ -1,8 +1,8 @@
 """Exact volume changes from full Jacobians, in chunks that bound memory.
 
 These functions take per-sample maps: networks in evaluation mode (BatchNorm in training mode
-mixes the samples of a batch). What stands behind the points, such as a condition (B, c), goes to
-the map with them and is not differentiated by.
+mixes the samples of a batch). What follows the points, such as a condition (B, c), goes to the
+map with them, and no derivative is taken by it.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ is wider than the data."""
 
 def decoder_jacobian(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
     """g'(z), (B, D, d), by forward mode, or by backward mode twice where a layer has no other;
-    arguments as of :func:`decoder_log_volume`."""
+    arguments as for :func:`decoder_log_volume`."""
 
     def push(tangent: Tensor) -> Tensor:
         return torch.func.jvp(lambda z: decode(z, *given), (z,), (tangent,))[1]
@@ -32,7 +32,7 @@ def decoder_jacobian(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
     with differentiable_kernels():
         try:
             return _products(push, z).movedim(0, -1)
-        except RuntimeError:  # as of recurrent layers
+        except RuntimeError:  # such as recurrent layers raise
             point = z if z.requires_grad else z.detach().requires_grad_()
             graph = torch.is_grad_enabled()
             with torch.enable_grad():
@@ -42,12 +42,12 @@ def decoder_jacobian(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
 
 
 def encoder_jacobian(encode: GivenMap, x: Tensor, *given: Tensor) -> Tensor:
-    """f'(x), (B, d, D), by backward mode; arguments as of :func:`encoder_log_volume`."""
+    """f'(x), (B, d, D), by backward mode; arguments as for :func:`encoder_log_volume`."""
     with differentiable_kernels():
         try:
             z, pull = torch.func.vjp(lambda x: encode(x, *given), x)[:2]
             return _products(lambda u: pull(u)[0], z).movedim(0, 1)
-        except RuntimeError:  # as of an autograd.Function that functorch does not know
+        except RuntimeError:  # such as an autograd.Function that functorch does not know
             point = x if x.requires_grad else x.detach().requires_grad_()
             graph = torch.is_grad_enabled()
             with torch.enable_grad():
@@ -101,7 +101,7 @@ def decoder_gram(decode: GivenMap, z: Tensor, x: Tensor, *given: Tensor) -> Tens
 
 
 def decoder_singular_values(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
-    """Singular values of g'(z), descending, (B, d); arguments as of :func:`decoder_log_volume`."""
+    """Singular values of g'(z), descending, (B, d); arguments as for :func:`decoder_log_volume`."""
     return _of_chunks(torch.linalg.svdvals, decoder_jacobian, decode, z, given)
 
 
@@ -138,7 +138,7 @@ def _of_chunks(
 
 
 def _products(product: GivenMap, z: Tensor, at_once: bool = True) -> Tensor:
-    """Those with all d unit vectors, the same of all samples, (d, B, D)."""
+    """The products with all d unit vectors, which all samples share, (d, B, D)."""
 
     def one(e: Tensor) -> Tensor:
         return product(e.expand_as(z)).flatten(1)

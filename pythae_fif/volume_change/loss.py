@@ -125,7 +125,7 @@ def fif_loss(
         \text{stop\_gradient}(g'(f(x)) \epsilon_k) + \beta \lVert g(f(x)) - x \rVert^2
 
     Arguments:
-        encode, decode, x, eps: As of :func:`volume_surrogate`.
+        encode, decode, x, eps: See :func:`volume_surrogate`.
         latent_log_prob: log p_Z, from (B, d) to (B,).
         beta: Weight of the squared error.
         surrogate: The second term.
@@ -183,7 +183,7 @@ def published_surrogate(
 
     g'(z) eps by forward mode, eps^T f'(x) by backward mode with a graph. It takes a quarter more
     time, and as much for a part of the batch as for the whole; there BatchNorm's Jacobian in
-    training mode is that of the whole batch. All else is as of :func:`volume_surrogate`.
+    training mode is that of the whole batch. All else is as for :func:`volume_surrogate`.
 
     Arguments:
         forward_mode: Else, for several vectors and under autocast g'(z) eps comes by backward mode

@@ -70,7 +70,7 @@ class Tape(TorchFunctionMode):
             return out
         if func not in RULES:
             raise UnsupportedOperationError(f"operation {resolve_name(func) or func} has no rule")
-        if id(out) not in self._moves:  # else the same tensor again, as of a reshape to its shape
+        if id(out) not in self._moves:  # else the same tensor, as after a reshape to its shape
             self._moves.update(map(id, outs))
             self._steps.append(Step(func, args, kwargs, out))
         return out

@@ -52,7 +52,7 @@ def _moving(step: Step, tangent_of: TangentOf) -> dict[int, Tensor]:
 
 
 def _applied(step: Step, values: dict[int, Any]) -> Any:
-    """The operation, of other values in place of some arguments."""
+    """The operation with other values in place of some arguments."""
     leaves, form = tree_flatten((step.args, step.kwargs))
     args, kwargs = tree_unflatten([values.get(i, leaf) for i, leaf in enumerate(leaves)], form)
     return step.operation(*args, **kwargs)
@@ -86,7 +86,7 @@ def _affine(step: Step, tangent_of: TangentOf) -> Tensor:
 
 
 def _reshaped(step: Step, tangent_of: TangentOf) -> Tensor:
-    """Of the result's shape: sizes that were given may be those of the whole batch."""
+    """Takes the result's shape: sizes that were given may be those of the whole batch."""
     ((_, tangent),) = _moving(step, tangent_of).items()
     return tangent.reshape(step.out.shape)
 
