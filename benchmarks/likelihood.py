@@ -79,7 +79,8 @@ def shown(rows: pd.DataFrame) -> Table:
     fif = rows[rows["model"] == "fif"]
     betas = sorted(fif["beta"].unique(), key=lambda of: math.inf if of == "auto" else float(of))
     kinds = [(f"FIF, beta {beta}", fif[fif["beta"] == beta]) for beta in betas]
-    kinds += [(label, rows[rows["model"] == name]) for name, label in RIVALS.items()]
+    others = {"fif_rising": "FIF, beta from 10 to 64", **RIVALS}
+    kinds += [(label, rows[rows["model"] == name]) for name, label in others.items()]
     for label, part in (kind for kind in kinds if len(kind[1])):
         cells = {"Model": label, "recon. MSE ↓": f"{part['mse'].mean():.4f}"}
         cells["beta that it asks for"] = f"{part['asked'].mean():.3g}"
@@ -100,7 +101,7 @@ def verdicts(frame: pd.DataFrame) -> Table:
     for data, rows in frame.groupby("data", sort=False):
         for measure, heading in MEASURES.items():
             fif = chosen(rows[rows["model"] == "fif"], measure)
-            rival = chosen(rows[rows["model"] != "fif"], measure)
+            rival = chosen(rows[rows["model"].isin(RIVALS)], measure)
             gain = (fif["mean"] - rival["mean"]) * (1 if measure == "tube" else -1)
             noise = np.hypot(*(of["std"] / np.sqrt(of["seeds"]) for of in (fif, rival)))
             verdict = "level" if abs(gain) <= 2 * noise else "yes" if gain > 0 else "no"
@@ -181,8 +182,7 @@ def draw(root: Path, out: Path) -> None:
     numbers = out / "tables/likelihood.csv"
     known = pd.read_csv(numbers, dtype={"beta": str}).fillna({"beta": ""})
     known["data"] = known["data"].str.removesuffix(EQUAL_TIME)
-    frame = pd.concat([read(Store(root)), known]).drop_duplicates(["run", "prior"])
-    frame = frame[frame["model"].isin(["fif", *RIVALS])]
+    frame = pd.concat([known, read(Store(root))]).drop_duplicates(["run", "prior"])
     of_fif = frame[frame["model"] == "fif"]
     longer = frame["epochs"] > frame["data"].map(of_fif.groupby("data")["epochs"].max())
     equal_time = frame[longer], of_fif[of_fif["data"].isin(frame.loc[longer, "data"])]
