@@ -67,10 +67,7 @@ class BetaConfig(InjectiveFlowConfig):
 
     def beta_at(self, share_done: float | None = None) -> float:
         """The reconstruction weight when a share of the training, in [0, 1], is done."""
-        if self.beta == "auto":
-            raise ConfigError(
-                f"{self.name}: beta='auto' is for FIF and RectangularFlow alone, without beta_final"
-            )
+        assert self.beta != "auto"  # of which each epoch has its own
         if self.beta_final is None:
             return self.beta
         if share_done is None:
@@ -104,6 +101,8 @@ class HutchinsonConfig(BetaConfig):
         dims = math.prod(self.input_dim or ())
         if self.beta == "auto" and self.input_dim and self.latent_dim == dims:
             raise ConfigError(f"{self.name}: beta='auto' needs a latent_dim below {dims}")
+        if self.beta == "auto" and self.beta_final is not None:
+            raise ConfigError(f"{self.name}: beta='auto' is chosen by epoch, without beta_final")
 
 
 @config_dataclass

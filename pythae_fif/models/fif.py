@@ -207,7 +207,7 @@ class FIF(InjectiveFlow):
     ) -> float | Tensor:
         """The reconstruction weight, which is chosen anew when an epoch begins if it is 'auto'."""
         config = self.model_config
-        if config.beta != "auto" or config.beta_final is not None:
+        if config.beta != "auto":
             return float(config.beta_at(share_done))
         if epoch != self._epoch and self.errors[1] > 0:
             self.beta.copy_(self.errors[1] / (2 * self.errors[0]))

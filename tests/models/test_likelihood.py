@@ -274,9 +274,8 @@ def test_beta_follows_the_error_of_the_epoch_before():
 
 
 def test_beta_auto_refused():
-    model = FIF(FIFConfig(input_dim=(4,), latent_dim=2, beta="auto", beta_final=3.0))
     with pytest.raises(ConfigError, match=r"beta='auto'.*without beta_final"):
-        model({"data": torch.rand(5, 4)}, share_done=0.5)
+        FIFConfig(input_dim=(4,), latent_dim=2, beta="auto", beta_final=3.0)
     with pytest.raises(ConfigError, match=r"beta='auto' needs a latent_dim below 4"):
         FIFConfig(input_dim=(4,), latent_dim=4, beta="auto")
 
