@@ -79,7 +79,7 @@ def shown(rows: pd.DataFrame) -> Table:
     fif = rows[rows["model"] == "fif"]
     betas = sorted(fif["beta"].unique(), key=lambda of: math.inf if of == "auto" else float(of))
     kinds = [(f"FIF, beta {beta}", fif[fif["beta"] == beta]) for beta in betas]
-    others = {"fif_rising": "FIF, beta from 10 to 64", **RIVALS}
+    others = {"fif_rising": "FIF, beta from 10 up", "fif_falling": "FIF, beta down to 10", **RIVALS}
     kinds += [(label, rows[rows["model"] == name]) for name, label in others.items()]
     for label, part in (kind for kind in kinds if len(kind[1])):
         cells = {"Model": label, "recon. MSE ↓": f"{part['mse'].mean():.4f}"}
