@@ -91,7 +91,7 @@ class Ensemble:
         steps = epochs * used // size
         optimizer = torch.optim.Adam(self._weights.values(), lr=learning_rate, fused=True)
         scheduler = OneCycleLR(optimizer, learning_rate, total_steps=steps) if one_cycle else None
-        gradients = self._step(steps, size)
+        gradients = self._step(steps, size, data.shape[1])
         for weight in self._weights.values():  # of its strides: fused Adam reads others wrongly
             weight.grad = torch.empty_like(weight)
         for epoch in range(1, epochs + 1):
@@ -149,12 +149,12 @@ class Ensemble:
         own = {n.partition(".")[2]: of for n, of in weights.items() if n.startswith(f"{side}.")}
         return torch.func.functional_call(getattr(self._nets, side), own, (x,))
 
-    def _step(self, steps: int, size: int) -> Callable[..., tuple[Tensor, ...]]:
+    def _step(self, steps: int, size: int, dim: int) -> Callable[..., tuple[Tensor, ...]]:
         """The gradients, traced to one graph where that pays."""
         if steps < TRACE_FROM_STEPS:
             return self._gradients
         config, members = self._nets.model_config, len(self.models)
-        x = self._like.new_zeros(members, size, *config.input_dim)
+        x = self._like.new_zeros(members, size, dim)
         eps = x.new_zeros(config.hutchinson_samples, members, size, config.latent_dim)
         example = self._weights, x, eps, self._betas
         traced: Any = make_fx(functools.partial(self._gradients))(*example)

@@ -73,7 +73,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole, after its folder, and not at all if it holds that content already."""
+    """Makes the folder and writes the file whole, unless it holds that content already."""
     with stored(f"write {path}"):
         if path.is_file() and path.read_bytes() == content:
             return

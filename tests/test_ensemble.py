@@ -16,7 +16,7 @@ D, LATENT = 4, 2
 
 
 def build(beta=1.0, width=8, **options):
-    config = FIFConfig(input_dim=(D,), latent_dim=LATENT, beta=beta, **options)
+    config = FIFConfig(**{"input_dim": (D,), **options}, latent_dim=LATENT, beta=beta)
     encoder = ResidualEncoder(D, LATENT, blocks=1, width=width)
     return FIF(config, encoder, ResidualDecoder(D, LATENT, blocks=1, width=8)).double()
 
@@ -47,7 +47,7 @@ def built(betas, seeds, noises=(0.01, 0.01, 0.01), **options):
 @pytest.mark.parametrize(
     "options, trace_from",
     [
-        ({}, 0),
+        ({"input_dim": None}, 0),
         ({"hutchinson_samples": 2}, 0),
         ({"latent_distribution": "student_t", "hutchinson_kind": "gaussian"}, 200),
         ({"jacobian_at": "reconstruction", "hutchinson_kind": "rademacher"}, 200),

@@ -187,8 +187,9 @@ class FlowModel(InjectiveFlow):
                 f"{cls.__name__} builds its flow from its configuration: encoder and decoder are "
                 "its two directions and cannot be given"
             )
-        if len(config.input_dim or ()) != 3:
-            raise ConfigError(f"{config.name} input_dim: that of images, (C, H, W), is needed")
+        shape = config.input_dim or ()
+        if len(shape) != 3 or any(side % 2 for side in shape[1:]):
+            raise ConfigError(f"{config.name} input_dim: (C, H, W) of even H and W is needed")
         flow = CodeFlow(cls.data_flow(config), config)
         return FlowEncoder(flow), FlowDecoder(flow)
 

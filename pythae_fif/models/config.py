@@ -56,8 +56,8 @@ class BetaConfig(InjectiveFlowConfig):
     """Of a model whose loss is a likelihood plus the weighted squared reconstruction error.
 
     Parameters:
-        beta (float): Weight of the squared reconstruction error. Of FIF and RectangularFlow 'auto'
-            is (D - d) / 2 over its mean in the epoch before, 10 in the first. Default: 10.
+        beta (float): Weight of the squared reconstruction error. FIF and RectangularFlow also take
+            'auto': 10 in the first epoch, then (D - d) / 2 over the last one's mean. Default: 10.
         beta_final (float): If given, beta moves linearly from ``beta`` to it over the training
             (appendix E.3), whose length Pythae's own trainers do not tell. Default: None.
     """

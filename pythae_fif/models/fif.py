@@ -59,8 +59,8 @@ class FIF(InjectiveFlow):
 
     Encoder f and decoder g are unconstrained networks. In training the loss is that of eq. 7, see
     :func:`~pythae_fif.volume_change.fif_loss`, whose *value* says nothing about the fit. In
-    evaluation mode it is the exact value of what the gradient descends (approximately, where g' is
-    near the pseudo-inverse of f'), so that trainers can tell which model to keep: off the manifold
+    evaluation mode it is the exact loss that training descends (approximately, where g' is near the
+    pseudo-inverse of f'), so that trainers can tell which model to keep: off the manifold
 
     .. math:: -\log p_Z(f(x)) - \frac12 \log\det f'(x) f'(x)^\top
         + \beta \lVert g(f(x)) - x \rVert^2
@@ -170,13 +170,8 @@ class FIF(InjectiveFlow):
         if self.model_config.beta == "auto":
             error = loss.reconstruction.detach() / (x[0].numel() - self.latent_dim)
             self.errors += len(x) * torch.stack([error, torch.ones_like(error)])
-        return ModelOutput(
-            loss=loss.loss,
-            recon_loss=loss.reconstruction,
-            nll_loss=loss.nll,
-            recon_x=loss.x_hat,
-            z=loss.z,
-        )
+        values = {"loss": loss.loss, "recon_loss": loss.reconstruction, "nll_loss": loss.nll}
+        return ModelOutput(**values, recon_x=loss.x_hat, z=loss.z)
 
     def networks_at(self, condition: Tensor | None = None) -> tuple[Map, Map]:
         """f and g at a condition (B, c), if any, as functions of x and of z alone."""

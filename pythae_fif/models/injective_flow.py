@@ -52,7 +52,7 @@ class InjectiveFlow(SavedModel):
         prior: What :meth:`fit_prior` fitted, kept with the weights; None before.
 
     Raises:
-        ConfigError: A configuration of another model; from all methods, labels too few or too many.
+        ConfigError: Another model's configuration; from all methods, labels missing or not taken.
         DataError: From all methods, data or labels that do not fit.
     """
 
@@ -263,6 +263,11 @@ class InjectiveFlow(SavedModel):
         z = self.embed(inputs, labels)
         x_hat = self.decode(z, labels, gradients=torch.is_grad_enabled())
         return ModelOutput(recon_x=x_hat, embedding=z)
+
+    def interpolate(self, *inputs: Any, **options: Any) -> Tensor:
+        """Pythae's, in evaluation mode."""
+        with self._in_evaluation_mode(torch.is_grad_enabled()):
+            return super().interpolate(*inputs, **options)
 
     # ------------------------------------------------------------------ inside
 

@@ -25,7 +25,8 @@ def as_data(x: Any, model: Any) -> Tensor:
     like = next(model.parameters())
     data: Any = x if isinstance(x, Tensor) else np.asarray(x)
     if not isinstance(data, Tensor) and data.dtype.kind == "f":  # of objects torch makes none
-        data = torch.tensor(data, device=like.device)
+        data = np.array(data, data.dtype.newbyteorder("="), order="C")  # torch takes no other
+        data = torch.from_numpy(data).to(like.device)
     if not isinstance(data, Tensor) or not data.is_floating_point():
         raise DataError(
             f"{name}: data must be floating-point numbers as in training, not {data.dtype}"
@@ -57,7 +58,7 @@ def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | N
     count, indices = len(like), f"class indices 0 to {condition_dim - 1}"
     if labels is None:
         raise ConfigError(f"a model of condition_dim={condition_dim} needs labels: {indices}")
-    given = labels if isinstance(labels, Tensor) else np.asarray(labels)
+    given = labels if isinstance(labels, Tensor) else np.array(labels, order="C")
     labels = torch.as_tensor(given, device=like.device)
     if labels.shape == (count, condition_dim):
         return labels.to(like.dtype)

@@ -189,6 +189,8 @@ def rectangular_surrogate(
         z = codes[: len(x)]
         if not of_encoder:
             point = z.repeat(len(eps), 1)
+            if not point.requires_grad:  # of a frozen encoder
+                point.requires_grad_()
             value = decode(point)
         x_hat = decode(z) if of_encoder else value[: len(x)]
 

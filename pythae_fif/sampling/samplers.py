@@ -29,8 +29,6 @@ from pythae_fif.models.priors import Prior
 from pythae_fif.names import SAMPLERS
 from pythae_fif.training import quiet_pythae
 
-IAF_PASSES = 2400
-"""Over d, at least 50 and at most `fit_steps`: steps of IAF's fit, whose density costs d passes."""
 BATCH_SIZE, CODED_AT_ONCE = 500, 200
 """Samples drawn and images coded at once."""
 
@@ -185,7 +183,7 @@ def generate_by_class(
     seed: int,
     **how: Any,
 ) -> tuple[Tensor, np.ndarray]:
-    """Samples of a conditional model, of each class as many as its part of the labels (N,).
+    """Samples of a conditional model, with classes in the proportions of the labels (N,).
 
     Arguments and errors are those of :func:`generate`, which is called class by class with
     `model.given(label)` and the codes of its images, each time with another seed.
@@ -248,8 +246,8 @@ def _fitted(
         # An integer would draw the same samples in every call, of which there is one a batch.
         sampler.gmm.random_state = np.random.RandomState(seed)
     elif name in ("maf", "iaf"):
-        if name == "iaf":
-            steps = min(steps, max(50, IAF_PASSES * steps // FIT_STEPS // codes.shape[1]))
+        if name == "iaf":  # whose density costs d passes
+            steps = min(steps, max(50, 4 * steps // codes.shape[1]))
         setattr(sampler, f"{name}_model", _OfStandardised(sampler, codes, steps))
     elif name == "flow":
         sampler.prior = prior or fitted_prior("flow", codes, seed=seed, steps=steps)

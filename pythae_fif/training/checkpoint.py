@@ -44,8 +44,8 @@ class RunFiles:
     def read_checkpoint(
         self, put_back: Callable[[dict[str, Any]], TrainingResult]
     ) -> TrainingResult | None:
-        """The progress in the checkpoint, whose content is put back, or raises if it does not fit;
-        None where there is none that can be used."""
+        """The progress in the checkpoint, whose content is put back; None where there is none. One
+        that is damaged, another run's, or that `put_back` refuses, is set aside."""
         if not self.checkpoint.is_file():
             return None
         try:

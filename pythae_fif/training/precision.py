@@ -19,7 +19,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 def networks_in_bfloat16(
     model: nn.Module, device_type: str, enabled: bool = True
 ) -> Iterator[None]:
-    """Autocast for the networks of a model, without what it does to losses; or nothing.
+    """Autocast for a model's networks and not its losses; nothing unless `enabled`.
 
     Autocast alone leaves what a network returns in bfloat16, and so losses: a KL divergence has two
     digits then, and MS-SSIM can be minus infinity. So networks return float32 here, and a part

@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cloudpickle
 import torch
@@ -47,7 +47,7 @@ CHANGEABLE = {
 class FIFTrainer:
     """Trains FIF, and any of Pythae's models, as Pythae's own trainers do.
 
-    The same optimizer steps, evaluations and choice of the best weights. But batches come by one
+    Steps, evaluations and the choice of the best weights are theirs. But batches come by one
     indexing operation from images that are kept as uint8, on the GPU where there is one, Adam is
     PyTorch's fused one, and the host waits for the device every 50 steps alone. A training that was
     cut off goes on from the checkpoint in its folder; on the CPU it ends bitwise as one that was
@@ -112,6 +112,8 @@ class FIFTrainer:
     ) -> None:
         config = config_for(model, train_dataset, eval_dataset, training_config)
         precision = precision or getattr(config, "precision", "float32")
+        if precision not in get_args(Precision):
+            raise ConfigError(f"precision={precision!r}: {' or '.join(get_args(Precision))} needed")
         if wall_clock is not None and not wall_clock > 0:
             raise ConfigError(f"wall_clock={wall_clock}: seconds above 0 are needed, or None")
         sizes = [None if data is None else len(data) for data in (train_dataset, eval_dataset)]

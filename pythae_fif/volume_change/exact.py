@@ -18,8 +18,8 @@ from pythae_fif.volume_change.loss import differentiable_kernels, pushing
 GivenMap = Callable[..., Tensor]
 
 CHUNK_NUMEL = 2**21
-"""Numbers in a chunk of Jacobians, 8 MB in float32; a layer has as many times more tangents as it
-is wider than the data."""
+"""Numbers in a chunk of Jacobians, 8 MB in float32; a layer n times as wide as the data
+holds n times as many."""
 
 
 def decoder_jacobian(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
@@ -90,14 +90,12 @@ def decoder_log_volume(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
 def decoder_gram(decode: GivenMap, z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
     """Inner products of the columns of (g'(z), x - g(z)), (B, d + 1, d + 1), in float64."""
 
-    def columns(decode: GivenMap, z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
-        across = (x - decode(z, x, *given)).flatten(1)
-        return torch.cat([decoder_jacobian(decode, z, x, *given), across[..., None]], -1).double()
+    def columns(_: GivenMap, z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
+        across = (x - decode(z, *given)).flatten(1)
+        return torch.cat([decoder_jacobian(decode, z, *given), across[..., None]], -1).double()
 
-    def function(z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
-        return decode(z, *given)
-
-    return _of_chunks(lambda both: both.mT @ both, columns, function, z, (x, *given))
+    both = z, (x, *given)
+    return _of_chunks(lambda of: of.mT @ of, columns, lambda z, _, *c: decode(z, *c), *both)
 
 
 def decoder_singular_values(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:

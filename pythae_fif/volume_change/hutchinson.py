@@ -65,7 +65,7 @@ def sample_hutchinson(
 
 
 def hutchinson_of_gaussian(eps: Tensor, kind: HutchinsonKind) -> Tensor:
-    """The vectors, of any kind but ``rademacher``, that are made of normal ones (K, ..., d)."""
+    """Makes vectors of any kind but ``rademacher`` of normal ones, (K, ..., d)."""
     samples, latent_dim = eps.shape[0], eps.shape[-1]
     if kind == "gaussian":
         return eps

@@ -20,10 +20,15 @@ from pythae_fif.device import full_float32
 from pythae_fif.errors import UnsupportedOperationError
 from pythae_fif.volume_change.rules import CONSTANT, RULES, Step
 
+HIDDEN = (
+    "a module hides some of its operations (a compiled module) or their derivative "
+    "(an autograd.Function)"
+)
+
 
 class Tape(TorchFunctionMode):
     """Runs a function of PyTorch's operations once, as always, and notes those on tensors that
-    depend on its point; it is then their linear map.
+    depend on its point; the tape is then their derivative.
 
     Args:
         function: From (B, ...) to (B, ...).
@@ -48,9 +53,17 @@ class Tape(TorchFunctionMode):
         self._steps: list[Step] = []
         self._follows = {id(point): point}  # all that is computed of it, masks and constants too
         self._moves = {id(point)}
+        self._seen = {id(point): point}  # all that has a gradient by functions that came by here
         self._with_gradient = torch.is_grad_enabled()
         with self:
             self.value = function(point)
+        self._refuse_hidden([self.value])
+
+    def _refuse_hidden(self, values: list[Any]) -> None:
+        """A tensor with a graph that no function gave comes from where the mode does not see."""
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        if any(of.grad_fn is not None and id(of) not in self._seen for of in tensors):
+            raise UnsupportedOperationError(HIDDEN)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -59,13 +72,19 @@ class Tape(TorchFunctionMode):
         if kwargs.get("inplace"):
             kwargs = {**kwargs, "inplace": False}
         out = func(*args, **kwargs)
-        arguments = set(map(id, tree_flatten((args, kwargs))[0]))
+        leaves, outs = tree_flatten((args, kwargs))[0], tree_flatten(out)[0]
+        leaves = leaves[:1] if func is Tensor.to else leaves  # `c.to(x)` does not move with x
+        self._refuse_hidden(leaves)
+        outs = [o for o in outs if isinstance(o, Tensor)]
+        constant = self._with_gradient and not torch.is_grad_enabled()  # its slopes have no graph
+        if not constant:
+            self._seen.update((id(o), o) for o in outs)
+        arguments = set(map(id, leaves))
         if arguments.isdisjoint(self._follows):
             return out
-        outs = [o for o in tree_flatten(out)[0] if isinstance(o, Tensor)]
         self._follows.update((id(o), o) for o in outs)
-        numbers = any(o.is_floating_point() for o in outs) or func is Tensor.__setitem__
-        constant = self._with_gradient and not torch.is_grad_enabled()  # its slopes have no graph
+        numbers = any(o.is_floating_point() or o.is_complex() for o in outs)
+        numbers |= func is Tensor.__setitem__
         if arguments.isdisjoint(self._moves) or not numbers or constant or func in CONSTANT:
             return out
         if func not in RULES:
@@ -86,7 +105,9 @@ class Tape(TorchFunctionMode):
         in_part, rows = len(tangent) < len(self._point), len(tangent)
 
         def first(argument: Any) -> Any:
-            if not in_part or id(argument) not in self._follows or not argument.dim():
+            if not in_part or id(argument) not in self._follows:
+                return argument
+            if argument.shape[:1] != self._point.shape[:1]:  # no samples, but such as x.new_ones(3)
                 return argument
             return cut.setdefault(id(argument), argument[:rows])
 
@@ -132,10 +153,7 @@ def check_replay(function: Callable[[Tensor], Tensor], point: Tensor, *, parts: 
         with torch.no_grad():
             product, square = tape.jvp(v), v.square().sum()
             if not ((product * u).sum() - square).abs() <= 1e-3 * square:
-                raise UnsupportedOperationError(
-                    "a module hides some of its operations (a compiled module) or their derivative "
-                    "(an autograd.Function)"
-                )
+                raise UnsupportedOperationError(HIDDEN)
             if parts and len(point) > 1:
                 with suppress(RuntimeError, IndexError):
                     error = (tape.jvp(v[:-1]) - product[:-1]).norm()

@@ -231,8 +231,8 @@ def test_what_is_looked_at_before_training_sets_no_layer(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_shape_of_the_data_is_needed_and_networks_cannot_be_given(kind):
     model, config = KINDS[kind]
-    for shape in (None, (4,)):
-        with pytest.raises(ConfigError, match=r"Config input_dim: that of images, .* needed"):
+    for shape in (None, (4,), (1, 7, 8)):
+        with pytest.raises(ConfigError, match=r"Config input_dim: .* of even H and W is needed"):
             model(config(input_dim=shape, latent_dim=2))
     with pytest.raises(ConfigError, match="cannot be given"):
         model(config(input_dim=(1, 4, 4), latent_dim=2), encoder=build(kind, (1, 4, 4), 2).encoder)

@@ -76,8 +76,10 @@ def test_a_decoder_is_trained_beside_a_frozen_encoder(way):
     encoder = LinearEncoder(torch.randn(2, 5)).requires_grad_(False)
     fif = FIF(FIFConfig(input_dim=(5,), latent_dim=2), encoder, LinearDecoder(torch.randn(5, 2)))
     fif.surrogate_mode = way
-    fif.train()({"data": torch.rand(6, 5)}).loss.backward()
-    assert fif.decoder.weight.grad is not None
+    config = RectangularFlowConfig(input_dim=(5,), latent_dim=2)
+    for model in (fif, RectangularFlow(config, encoder, LinearDecoder(torch.randn(5, 2)))):
+        model.train()({"data": torch.rand(6, 5)}).loss.backward()
+        assert model.decoder.weight.grad is not None
 
 
 def test_the_output_in_training():
@@ -186,7 +188,8 @@ def test_log_prob_of_a_linear_model_is_the_closed_form(cls, config, latent):
     }[latent]
     expected = torch.from_numpy(prior(z.numpy())) - 0.5 * torch.logdet(weight.T @ weight)
     x = z @ weight.T
-    for data in (x, x.numpy(), pandas.DataFrame(x.numpy(), columns=list("abcde"))):
+    odd = x.numpy().astype(">f8")[::-1].copy()[::-1]  # of other bytes, and strides below 0
+    for data in (x, x.numpy(), odd, pandas.DataFrame(x.numpy(), columns=list("abcde"))):
         assert torch.allclose(fif.log_prob(data), expected)
     assert torch.allclose(fif.singular_values(x)[0], torch.linalg.svdvals(weight))
     assert torch.allclose(fif.log_volume(x), torch.linalg.svdvals(weight).log().sum())

@@ -97,10 +97,12 @@ def test_what_is_exact_is_so_under_autocast(model, x):
 
 
 def test_training_mode_of_every_layer_is_kept(model, x):
+    between = model.interpolate(x[:2], x[2:4])
     model.train()
     next(model.decoder.children()).eval()
     before = [module.training for module in model.modules()]
     model.log_prob(x), model.log_volume(x), model.sample(2)
+    assert torch.equal(model.interpolate(x[:2], x[2:4]), between)
     model(DatasetOutput(data=x), epoch=1, share_done=0.0)
     assert [module.training for module in model.modules()] == before
 

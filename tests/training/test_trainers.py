@@ -219,6 +219,8 @@ def test_bfloat16_is_another_training_that_ends_near(name, tmp_path):
         assert layouts == {precision == "bfloat16"}
     assert ends["float32"] != ends["bfloat16"]
     assert ends["bfloat16"] == pytest.approx(ends["float32"], rel=0.02)
+    with pytest.raises(ConfigError, match="precision='bf16': float32 or bfloat16 needed"):
+        trainer_of(name, tmp_path, precision="bf16")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def float64():
         lambda x: torch.where(x > 0, x, x.exp()).softmax(1),
         lambda x: x + x.detach() ** 2,
         lambda x: (2 * x).round(),
+        lambda x: x.sin() * x.new_ones(D) + torch.ones(D, dtype=torch.float32).to(x),
     ],
 )
 def test_products_and_their_gradients_are_those_of_pytorch(function):
@@ -100,6 +101,9 @@ class Swish(torch.autograd.Function):
     "build, message",
     [
         (lambda: Skip(Swish.apply), "hides some of its operations"),
+        (lambda: Skip(lambda x: 0 * Swish.apply(x)), "hides some"),  # a layer that starts at zero
+        (lambda: lambda x: Swish.apply(0 * x), "hides some"),
+        (lambda: Skip(lambda x: 0 * torch.fft.ifft(torch.fft.fft(x)).real), "fft has no rule"),
         (lambda: nn.LayerNorm(D), "operation torch.nn.functional.layer_norm has no rule"),
         (lambda: nn.Dropout(), "operation torch.nn.functional.dropout has no rule"),
         (lambda: lambda x: x.exp().mul_(2.0), "operation torch.Tensor.mul_ has no rule"),
