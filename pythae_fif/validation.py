@@ -78,7 +78,7 @@ Each = Annotated[list[T], AfterValidator(_each_once)]
 
 
 def name_of(valid: Callable[[], Collection[str]]) -> AfterValidator:
-    """Refuses a name that is not valid; the valid names are asked for when one is checked."""
+    """Refuses a name that is not valid; `valid` is called anew for each."""
 
     def check(name: str) -> str:
         if name not in valid():

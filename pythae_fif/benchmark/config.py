@@ -92,7 +92,7 @@ class Settings(Checked):
     epochs: Annotated[AtLeastOne | None, Flag("in place of the profile's length", "N")] = None
     wall_clock: Annotated[
         Seconds | None,
-        Flag("the same of time: 5h, 10min; on CPUs one run at a time", "TIME", str),
+        Flag("training time: 5h, 10min; on CPUs one run at a time", "TIME", str),
     ] = None
     weight_decay: WeightDecay | None = None
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
@@ -161,7 +161,7 @@ class Experiment(Where):
         models, samplers, seeds: What to run; a model of one's own by its YAML file.
         entries: Name of a model -> its entry.
         beta, hutchinson_samples: Values that replace those of FIF's grid.
-        latent_dims: Model -> d where it has another; none of them counts if the user gives one d.
+        latent_dims: Model -> d of its own; all are ignored if the user gives one d.
         profiles: Name -> :class:`Profile`; the values that the user gave are in the one in use.
         given: Keys of a profile that the user gave: they go over what it has for one model, too.
         Others: See :class:`Where`, and their flags.

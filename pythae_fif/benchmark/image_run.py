@@ -37,6 +37,8 @@ from pythae_fif.training.checkpoint import RESULT_NAME
 from pythae_fif.training.updates import prefixes_of
 
 WEIGHTS = "model/model.pt"
+OF_ITS_OWN = {"batch_size", "learning_rate", "weight_decay"}
+"""Settings that a profile may give one model alone."""
 Name = Annotated[str, Field(pattern=r"^[\w=+@-][\w.=+@-]*$")]
 """A part of a path that leads nowhere else."""
 Labels = Mapping[str, np.ndarray]
@@ -98,7 +100,7 @@ class ImageSpec(Spec):
     def comparable(self) -> str:
         """What two runs share that may stand in one table."""
         shared = {"dataset", "arch", "image_size", "extractor", "profile", "data_hash"}
-        settings = self.settings.model_dump(exclude={"batch_size", "learning_rate", "weight_decay"})
+        settings = self.settings.model_dump(exclude=OF_ITS_OWN)
         return repr((self.model_dump(include=shared), settings))
 
     @property

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
-from pythae_fif.benchmark.config import Experiment, Where
-from pythae_fif.benchmark.image_run import ImageSpec, training_config
+from pythae_fif.benchmark.config import Experiment, Settings, Where
+from pythae_fif.benchmark.image_run import OF_ITS_OWN, ImageSpec, training_config
 from pythae_fif.benchmark.models import names_in
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
@@ -81,6 +81,10 @@ def leaderboard(
     ours = {spec.run_id: spec for spec in plan}
     alike = {spec.comparable for spec in ours.values()}
     known = {*names_in("models"), *experiment.models}
+
+    def own(settings: Settings) -> str:
+        return repr(settings.model_dump(include=OF_ITS_OWN))
+
     others = [
         spec
         for spec in store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")
@@ -88,6 +92,7 @@ def leaderboard(
         and spec.comparable in alike
         and spec.model in known
         and spec.latent_dim == experiment.latent_dim_of(spec.model)
+        and own(spec.settings) == own(experiment.settings_of(spec.model))
     ]
     others.sort(key=lambda spec: (spec.model, spec.configuration, spec.seed))
     found = (ImageResult.read(store, spec) for spec in (*ours.values(), *others))

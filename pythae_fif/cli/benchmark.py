@@ -27,11 +27,11 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     """Trains, scores and compares what is asked for and not in the store, and prints the table;
     whether all runs have their records, True of a dry run, which downloads nothing."""
     console, store = Terminal(), Store(flags.results)
-    name, offline = experiment.extractor, experiment.offline
+    name, offline = experiment.extractor, experiment.offline or flags.dry_run
     files: dict[str, Any] = {"weights": experiment.extractor_weights, "offline": offline}
     if not any(store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")):
         require_extractor(name, **files)  # before the data; the page of what is done needs none
-    splits = _load(experiment, console, offline or flags.dry_run)
+    splits = _load(experiment, console, offline)
     plan = expand(experiment, splits)
     # A packed run has no model: the usual samplers are no reason to train it again.
     usual = experiment.samplers == list(USUAL["samplers"])

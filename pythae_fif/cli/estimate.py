@@ -79,10 +79,10 @@ def print_estimate(
     if peak:  # memorisation holds the features, their distance from a mean, and its square
         need = CONTEXT_BYTES + max(peak + feature_bytes, 3 * feature_bytes)
         console.say(f"by the memory of these short runs: {local.machine(need)}")
-    slots = local.slots(need)
+    at_once = min(len(local.slots(need)), len(plan))
     console.say(
-        f"estimate: {_shown(total)} one after the other, {_shown(total / len(slots))} with "
-        f"{counted(len(slots), 'run')} at once, by a short run of each model on {count:,} images "
+        f"estimate: {_shown(total)} one after the other, {_shown(total / at_once)} with "
+        f"{counted(at_once, 'run')} at once, by a short run of each model on {count:,} images "
         "with one sampler; fits of other samplers come on top"
     )
     if problems:

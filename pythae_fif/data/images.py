@@ -123,7 +123,7 @@ def labelled(
     path: Path, choices: Sequence[Sequence[str]] = (SPLIT_NAMES, ("train", "test"), ("data",))
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The images of an .npz file, by the first choice of keys that are there, such as `data`; and
-    their int64 labels, of `train_labels` or `labels`, where all have some."""
+    their int64 labels, of `train_labels` or `labels`, if any."""
     content = read_npz(path)
     keys = next((keys for keys in choices if content.keys() >= {*keys}), None)
     if keys is None:
@@ -135,8 +135,7 @@ def labelled(
     for key, of in labels.items():
         if of.shape != (len(images[key]),) or not np.isin(of, range(count)).all():
             raise DataError(f"{path}: labels of {key!r}, needs a class from 0 on of each image")
-    whole = len(labels) == len(images)
-    return images, {key: of.astype(np.int64) for key, of in labels.items() if whole}
+    return images, {key: of.astype(np.int64) for key, of in labels.items()}
 
 
 # ---------------------------------------------------------------- a user's own
@@ -146,12 +145,12 @@ def npz_file(request: Request) -> Source:
     """A user's .npz file, see :func:`labelled`."""
 
     def read() -> Splits:
-        images, labels = labelled(request.path)
-        arrays = three_parts(images)
+        images, known = labelled(request.path)
+        arrays, whole = three_parts(images), len(known) == len(images)
+        labels = three_parts(known) if whole else None
+        notes = () if whole or not known else (f"no labels: only {', '.join(known)} has some",)
         source = f"npz {request.path.name}, {sizes(arrays)}"
-        return Splits(
-            "npz", **arrays, labels=three_parts(labels) if labels else None, source=source
-        )
+        return Splits("npz", **arrays, labels=labels, source=source, notes=notes)
 
     return [request.path], read
 
@@ -189,6 +188,9 @@ def folder_of_images(request: Request) -> Source:
             labels = {split: np.searchsorted(known, of) for split, of in classes.items()}
         elif len(known) > 1:
             notes = ["no labels: not every image is in a subfolder that has training images"]
+        others = {part.name for part in path.iterdir() if part.is_dir()} - {*SPLIT_NAMES}
+        if present and others:
+            notes.append(f"not read: {', '.join(sorted(others))}")
         source = f"folder {path.name}, {request.side}x{request.side}, {sizes(arrays)}"
         return Splits("folder", **arrays, labels=labels, source=source, notes=tuple(notes))
 

@@ -83,7 +83,7 @@ def load(
     if name not in SOURCES:
         raise ConfigError(f"unknown data set {name!r}: {did_you_mean(name, SOURCES)}")
     if (name in ("folder", "npz", "csv")) != (options.data is not None):
-        raise ConfigError(f"data set {name!r}: folder, npz and csv need --data, and no others")
+        raise ConfigError(f"data set {name!r}: folder, npz and csv need --data, others take none")
     if image_size is not None and name not in ("folder", "celeba"):
         raise ConfigError(f"image_size={image_size}: what {name} holds has a size of its own")
     files, read = SOURCES[name](Request(name, options, image_size or 64, crop or 148, progress))
@@ -96,7 +96,7 @@ def load(
     else:
         stamps = [(path, of.st_size, of.st_mtime_ns) for path, of in stats]
         key = digest(_VERSION, name, image_size, crop, *stamps)
-        seen = planned is not None  # by the command, which has looked whether it is whole
+        seen = planned is not None  # the command has checked the file
         splits = _unpacked(cached(f"{name}-{key}.pt", lambda: _packed(read()), trusted=seen))
     splits = splits.subset(**{split: counts.get(f"{split}_size") for split in SPLIT_NAMES})
     if planned and (splits.content_hash, planned.labels_hash and splits.labels_hash) != planned:

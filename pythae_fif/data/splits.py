@@ -47,8 +47,8 @@ def three_parts(parts: dict[str, np.ndarray], shuffle: bool = True) -> dict[str,
     """Arrays of the three splits: from one array `data`, shuffled, or from those of training and
     test, and perhaps validation.
 
-    Else that is held out of training, its last rows unless shuffled: 10,000 of 50,000 or more as in
-    the paper (appendix E.4); of fewer a sixth, MNIST's proportion.
+    Else validation is cut from training, its last rows unless shuffled: 10,000 of 50,000 or more as
+    in the paper (appendix E.4); a sixth of fewer, as MNIST.
     """
     if "data" in parts:
         index = shuffled_split(len(parts["data"]))
@@ -57,11 +57,8 @@ def three_parts(parts: dict[str, np.ndarray], shuffle: bool = True) -> dict[str,
         return parts
     count = len(parts["train"])
     cut = count - (10_000 if count >= 50_000 else count // 6)
-    if shuffle:
-        rows = np.split(np.random.RandomState(0).permutation(count), [cut])
-        train, val = (parts["train"][np.sort(of_split)] for of_split in rows)
-    else:
-        train, val = np.split(parts["train"], [cut])
+    order = np.random.RandomState(0).permutation(count) if shuffle else np.arange(count)
+    train, val = (parts["train"][np.sort(of)] for of in np.split(order, [cut]))
     return {"train": train, "val": val, "test": parts["test"]}
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pythae_fif.data.frame_pickle import read_frame_pickle
-from pythae_fif.data.splits import Columns, Splits, shuffled_split, sizes
+from pythae_fif.data.splits import MIN_IMAGES, Columns, Splits, shuffled_split, sizes
 from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line
 from pythae_fif.names import DATA_VARIABLE, data_home
 
@@ -66,6 +66,8 @@ def load_table(
     if gaps := int(lacks.sum()):
         notes.append(f"{gaps:,} of {len(rows):,} rows with missing values left out")
     rows = rows[~lacks]
+    if gaps and len(rows) < 10 * MIN_IMAGES:
+        raise DataError(f"{where}: {notes[-1]}: {10 * MIN_IMAGES} are needed, drop other columns")
     index = shuffled_split(len(rows))
     train = rows.iloc[index["train"]]
     varies = train.max() > train.min()
@@ -139,15 +141,15 @@ def _read(path: Path) -> "tuple[DataFrame, list[str]]":
             )
     except Exception as error:  # of the file, its compression, its encoding and its form
         raise DataError(f"{path}: not a readable table ({one_line(error)})") from error
+    notes = ["commas are read as decimal signs"] * (decimal == ",")
     if named:
-        return frame, ["the first line is read as names"] * ("0" in frame)
+        return frame, [*notes, *["the first line is read as names"] * ("0" in frame)]
     frame = frame.rename(columns=lambda number: f"c{number + 1}")
-    return frame, ["the first line is read as data"]
+    return frame, [*notes, "the first line is read as data"]
 
 
 def _form_of(lines: Sequence[str]) -> tuple[str, bool, str]:
-    """Of first lines the separator, which all have as often; whether there are names; the decimal
-    sign."""
+    """The separator, as often in each line; whether the first has names; the decimal sign."""
     for separator in "\t;|, ":
         reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
         rows = [row for row in reader if row]
@@ -157,7 +159,7 @@ def _form_of(lines: Sequence[str]) -> tuple[str, bool, str]:
         raise ValueError("needs as many values in each line, between commas, semicolons or tabs")
     commas = any(re.fullmatch(r"[+-]?\d+,\d+", cell) for row in rows for cell in row)
     decimal = "," if commas and separator != "," else "."
-    number = re.compile(r"[+-]?\d*[.,]?\d+(e[+-]?\d+)?\s*", re.IGNORECASE)
+    number = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
     first = [cell for cell in rows[0] if cell]  # as names stand above numbers
     counted = first == [str(i) for i in range(len(first))]  # pandas' own names
     named = counted or not any(number.fullmatch(cell) for cell in first)

@@ -42,11 +42,11 @@ def priors_of(
     Args:
         model: A trained model of Pythae.
         samplers: Names; those without a prior of codes in R^d, or whose prior cannot be fitted, are
-            left out, and all if the model is no density.
+            left out, and all if the model is no density of at most D dimensions.
         codes, labels: Of the training data, (N, d), and of a conditional model their classes.
         seed, steps: Of the fits.
     """
-    if not is_density(model):
+    if not is_density(model) or model.latent_dim > math.prod(model.model_config.input_dim):
         return {}
     given, found = as_density(model).condition(labels, codes), {}
     for name in filter(PRIORS.__contains__, samplers):

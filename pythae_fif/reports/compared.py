@@ -87,7 +87,8 @@ def _beside(
     scores, samplers = first_scores(results), rows["sampler"].map(lambda of: SAMPLERS[of].label)
     failed = rows["learned"].map({False: " †"}).fillna("")
     count = f"{scores.num_samples:,} samples"
-    distance, score = f"{scores.distance_name}, {count} ↓", f"{scores.score_name}, {count} ↑"
+    distance = f"{scores.distance_name}, {count} ↓"
+    score = f"{scores.score_name or 'score'}, {count} ↑"
     cells = {"Model": rows["row"] + failed, "Sampler": samplers, **more}
     cells[distance] = list(map(number, rows["frechet_test"], rows["spread"]))
     cells["FID published ↓"] = rows["FID"]

@@ -44,7 +44,7 @@ def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> panda
                 "label": entry.label,
                 "prior": entry.samplers[0],
                 "configuration": spec.configuration,
-                "hyperparameters": repr(sorted(spec.parameters.items())),
+                "setting": spec.model_copy(update={"seed": 0}).run_id,  # of all seeds
                 "beta": spec.parameters.get("beta"),
                 "vectors": spec.parameters.get("hutchinson_samples", 1),
                 "seed": spec.seed,
@@ -56,6 +56,7 @@ def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> panda
                 "machine": f"{made.device} with {made.cores} cores",
                 "training_seconds": training.seconds,
                 "images": training.images,
+                "steps": training.images and training.images / spec.settings.batch_size,
                 "sampler": sampler,
                 "extractor_hash": scores.extractor_hash,
                 "frechet_val": scores.frechet["val"],
@@ -84,7 +85,7 @@ def select(frame: pandas.DataFrame) -> pandas.DataFrame:
     with the most finished seeds compete: one that failed with some must not win by the others. The
     test score has no part in it.
     """
-    of, configuration = ["model", "sampler"], ["model", "sampler", "hyperparameters"]
+    of, configuration = ["model", "sampler"], ["model", "sampler", "setting"]
     groups = frame.groupby(configuration, sort=False)["frechet_val"]
     means = groups.agg(["size", "mean"]).reset_index()
     complete = means[means["size"] == means.groupby(of)["size"].transform("max")]
@@ -109,8 +110,8 @@ def chosen_frame(
     Returns:
         Means over the seeds; `spread`, the standard deviation of the test distance over the seeds
         or, of one, over draws of samples; `noise`, twice the distance's standard error, from that
-        and from how validation and test split differ; `rank`, see :func:`ranks`; `learned`,
-        without which the label has a dagger; `reference`, the largest relative difference from the
+        and from how validation and test split differ; `rank`, see :func:`ranks`; `learned`;
+        if not, the label has a dagger; `reference`, the largest relative difference from the
         same runs elsewhere.
     """
     picked = select(frame)

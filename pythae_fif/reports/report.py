@@ -172,8 +172,9 @@ def notes_of(
     data = results[0].evaluation.result.data
     failed = ", ".join(sorted(set(table.loc[~table["learned"], "label"])))
     samples, references = scored.num_samples, data.sizes["test"]
-    steps = table["images"].min() / results[0].spec.settings.batch_size
+    steps = frame["steps"].astype(float).min()
     weights = sorted(set(frame["extractor_hash"]))
+    dims = ", ".join(map(str, sorted(set(frame["latent_dim"]))))
     warnings = {
         f"A part of the data: {data.source}.": data.partial,
         f"{failed} did not learn: reconstructions are no better than the mean of the training "
@@ -190,14 +191,14 @@ def notes_of(
     entries = [experiment.entry_of(model) for model in dict.fromkeys(table["model"])]
     notes = [
         f"Profile `{experiment.profile}` ({profile.note}): {length_of(profile)}, "
-        f"{profile.precision}, latent dimension {experiment.latent_dim}, at most "
+        f"{profile.precision}, latent dimension {dims}, at most "
         f"{counted(int(table['candidates'].max()), 'configuration')} a model, seeds "
         f"{', '.join(map(str, sorted(set(frame['seed']))))}.",
         f"Data: {data.source}; used {sizes} for training, validation and test.",
         f"Scores: {samples:,} samples; extractor `{scored.extractor}` ({scored.extractor_hash}), "
         f"whose {scored.distance_name} is no FID unless its features are Inception's. mem. is the "
         "probability that a sample is nearer to the training data than those of the test are (0.5 "
-        "is new, 1 copied), auth. that of no copies; KL the divergence from the prior of the "
+        "is new, 1 copied), auth. the share of no copies; KL the divergence from the prior of the "
         "training codes' Gaussian.",
         "Each model and sampler has, of the configurations of most seeds, that of lowest "
         "validation distance. Bold is the lowest test distance of a sampler, underlined the "

@@ -79,8 +79,8 @@ class Store:
         return sorted(name for name in names if PurePath(name).parent == PurePath(below))
 
     def record(self, spec: Spec, name: str, result: type[ResultT]) -> Record[ResultT] | None:
-        """A record of a run, by its file's name and its result's type; None where none is whole,
-        and of this run. A StoreError says that it cannot be read, and nothing of what it holds."""
+        """A record of a run, by its file's name and its result's type; None if it is missing,
+        damaged or another run's. A StoreError says that it cannot be read."""
         content = self.read(spec, name)
         kind: Any = Record[result]  # type: ignore[valid-type] # known at run time alone
         try:

@@ -71,10 +71,10 @@ def _findings(store: Store, run: str) -> Iterator[Finding]:
     except StoreError as error:
         yield Finding("corrupt", run, str(error))
         return
-    if records:
+    status = Status.read(folder)
+    if records and status.state != "failed":
         yield Finding("packed" if store.line(spec) else "fine", run)
     else:
-        status = Status.read(folder)
         kind = "failed" if status.state == "failed" else "unfinished"
         yield Finding(kind, run, status.error)
     for revision in {str(of.provenance.git_revision) for of in records if of.provenance.git_dirty}:

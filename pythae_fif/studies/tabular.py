@@ -12,7 +12,7 @@ from pydantic import Field
 from pythae_fif.benchmark.models import configs_dir, read_yaml
 from pythae_fif.data.splits import Splits
 from pythae_fif.data.tables import load_tabular
-from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.errors import ConfigError, counted, did_you_mean
 from pythae_fif.reports.compared import published
 from pythae_fif.reports.tables import DASH, number
 from pythae_fif.runs.launch import OnChange
@@ -198,12 +198,12 @@ def _compared(
         rows.append(row if options.where.data else row | _published(str(name), splits.name))
     data = (
         f"Data: {splits.source} ({splits.content_hash}); trained on {count:,} rows, d = "
-        f"{table.latent_dim}, {len(options.seeds)} seeds. Profile `{options.profile}`: "
+        f"{table.latent_dim}, {counted(len(options.seeds), 'seed')}. Profile `{options.profile}`: "
         f"{table.profile.note}."
     )
-    file = f"{study}-{splits.name}-{options.profile}"
+    file, notes = f"{study}-{splits.name}-{options.profile}", [data, *splits.notes, *NOTES]
     title = f"{splits.name}, profile {options.profile}"
-    return Finding(file, title, caption, pd.DataFrame(rows), found, notes=[data, *NOTES])
+    return Finding(file, title, caption, pd.DataFrame(rows), found, notes=notes)
 
 
 def _published(name: str, dataset: str) -> dict[str, str]:

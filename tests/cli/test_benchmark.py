@@ -88,7 +88,10 @@ class TestCourse:
         code, out, _ = run("--config", tiny(samplers=["normal", "gaussian"]))
         assert (code, run.executed) == (0, 1) and "VAE" not in out, "of this command's runs"
         assert before.items() < scores(run.results).items()
-        assert "VAE" in (run.results / "tables/digits-convnet-tiny.md").read_text()
+        table = run.results / "tables/digits-convnet-tiny.md"
+        assert "VAE" in table.read_text()
+        assert run("--config", tiny(), "--learning-rate", "0.2")[0] == 0 and run.executed == 1
+        assert "VAE" not in table.read_text() and "(1 seed" in table.read_text(), "of one rate"
 
     def test_a_failed_run_costs_itself_and_is_tried_again(self, run, tiny):
         file = tiny(models=["fif", "ae"], beta=[1e39], hutchinson_samples=[1])
@@ -242,7 +245,10 @@ class TestMissing:
             assert part in err
         assert [*tmp_path.glob("results*")] == []
 
-    def test_a_dry_run_downloads_nothing(self, run, tmp_path):
+    def test_a_dry_run_downloads_nothing(self, run, tmp_path, monkeypatch):
+        monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("does"))
+        words = "--dataset digits --models ae --dry-run --extractor inception"
+        assert run(*words.split())[0] == 2
         words = "--dataset celeba --models ae --dry-run --extractor pixels"
         code, out, err = run(*words.split())
         assert (code, out) == (2, "") and err.startswith("error: celeba: ")

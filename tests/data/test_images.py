@@ -126,7 +126,8 @@ def test_train_and_test_with_classes_are_enough(tmp_path):
             assert set(of_split) == {0, 1}, "a profile may cut to the first images"
     del labels["test_labels"]
     np.savez(tmp_path / "a.npz", **images, **labels)
-    assert load_images("npz", data=tmp_path / "a.npz").labels is None
+    part = load_images("npz", data=tmp_path / "a.npz")
+    assert part.labels is None and part.notes[0] == "no labels: only train has some"
 
 
 @pytest.mark.parametrize("more", ["train", "test/birds"])
@@ -146,7 +147,7 @@ def test_folder_with_subfolders_even_linked_ones(tmp_path):
     (tmp_path / "mine/test").symlink_to(tmp_path / "elsewhere")
     fill_folder(tmp_path / "mine/extra", 3)
     splits = load_images("folder", data=tmp_path / "mine", image_size=8)
-    assert counts(splits) == [15, 10, 12]
+    assert counts(splits) == [15, 10, 12] and "not read: extra" in splits.notes
     assert np.array_equal(np.sort(splits.test[:, 0, 0, 0]), 5 * np.arange(12))
 
 

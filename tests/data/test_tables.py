@@ -119,6 +119,8 @@ def test_separator_names_and_decimal_sign_are_found(name, content, names, read, 
     assert splits.columns.names == [*names]
     told = [note.split()[-1] for note in splits.notes if "first line" in note]
     assert told == ([read] if read else [])
+    commas = name != "t.csv.gz" and (b";" in content or b"\t" in content)
+    assert ("commas are read as decimal signs" in splits.notes) == commas
     rows = table().round(4)
     np.testing.assert_allclose(restored(splits), rows[np.lexsort(rows.round(2).T)], atol=1e-5)
 
@@ -188,6 +190,11 @@ NUMBERS = "a,b\n" + "\n".join(f"{i * 7 % 31},{i * 3 % 17}" for i in range(120))
         ("t.csv", NUMBERS + "\n1,inf", "values are NaN or infinite"),
         ("t.csv", NUMBERS[:200], r"the val split has \d examples, needs at least 10"),
         ("t.csv", "a,b\n" + "x,y\n" * 120, r"0 columns can be .*a \(text\), b \(text\)"),
+        (
+            "t.csv",
+            NUMBERS.translate({49: "", 51: ""}),
+            r"\d+ of 120 rows .* left out: 100 are needed",
+        ),
         ("no.csv", None, "No such file"),
         ("t.csv", "", "needs as many values in each line"),
         ("t.csv", NUMBERS.replace("a,b", "a,a "), "t.csv has several columns 'a'"),

@@ -311,7 +311,8 @@ def test_the_benchmark_scores_a_tube_on_both_splits(classes):
             held = found[name][split]
             assert held.nats == pytest.approx(float(nats), abs=0.05)
             assert held.bits_per_dim == pytest.approx(-held.nats / 6 / math.log(2))
-    assert priors_of(VAE(VAEConfig((6,), 2)), names, codes, **how) == {}
+    for no_density in (VAE(VAEConfig((6,), 2)), AE(AEConfig((6,), 7))):
+        assert priors_of(no_density, names, codes, **how) == {}
     assert tube_likelihoods(VAE(VAEConfig((6,), 2)), {}, splits, {}, error, 0) == {}
     if classes:  # one of which has a single code
         few = priors_of(model, names, codes, (np.arange(40) == 7).astype(int), **how)

@@ -1,5 +1,6 @@
 """The choice among configurations: by the validation score of each sampler alone."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -46,6 +47,12 @@ def test_a_configuration_that_failed_with_a_seed_does_not_win_by_the_others():
     distances = np.full((2, 2, 2, 2), 5.0)
     distances[1, 0] = 1.0
     assert chosen(results_of(distances)[:-1]) == dict.fromkeys(("normal", "gmm"), ({0}, 1))
+
+
+def test_runs_of_other_labels_are_no_seeds():
+    (one,) = results_of(np.full((1, 1, 2, 2), 5.0))
+    other = dataclasses.replace(one, spec=one.spec.model_copy(update={"labels_hash": "0"}))
+    assert chosen([one, other]) == dict.fromkeys(("normal", "gmm"), ({0}, 2))
 
 
 def test_a_mean_is_of_all_seeds():

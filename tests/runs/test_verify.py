@@ -13,7 +13,7 @@ from pythae_fif.runs.record import SEAL, _seal
 from pythae_fif.runs.spec import SPEC_FILE
 from pythae_fif.runs.store import PackedRun, Store
 from pythae_fif.runs.verify import WRONG, Finding, verify
-from pythae_fif.runs.worker import work
+from pythae_fif.runs.worker import STATUS_FILE, work
 
 SPEC = TaskSpec(wanted=["a", "b"])
 
@@ -102,6 +102,8 @@ CASES = {
     "specification of another": (
         written(SPEC_FILE, json.dumps(TaskSpec(seed=9).to_dict())), "corrupt", "is that of run"),
     "failed": (without_records(state="failed", error="why"), "failed", "why"),
+    "failed in part": (
+        written(STATUS_FILE, '{"state":"failed","error":"why"}'), "failed", "why"),
     "interrupted": (without_records(state="interrupted"), "unfinished", ""),
     "called finished": (without_records(state="finished"), "corrupt", "called finished"),
     "set aside": (written("a.json.corrupt", ""), "set aside", "a.json.corrupt"),
