@@ -193,7 +193,7 @@ NUMBERS = "a,b\n" + "\n".join(f"{i * 7 % 31},{i * 3 % 17}" for i in range(120))
         (
             "t.csv",
             NUMBERS.translate({49: "", 51: ""}),
-            r"\d+ of 120 rows .* left out: 100 are needed",
+            "38 of 120 rows .*: 100 are needed",
         ),
         ("no.csv", None, "No such file"),
         ("t.csv", "", "needs as many values in each line"),
