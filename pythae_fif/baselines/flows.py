@@ -48,8 +48,7 @@ class LatentFlow(nn.Module):
 
 
 class MultiscaleFlow(nn.Module):
-    """The data flow of a DNF, invertible: Glow's, of which half the channels leave at each
-    scale."""
+    """The data flow of a DNF: Glow's, of which half the channels leave at each scale."""
 
     def __init__(self, config: "FlowConfig") -> None:
         super().__init__()

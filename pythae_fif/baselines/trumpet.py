@@ -21,8 +21,7 @@ class TrumpetConfig(FlowConfig):
     Reconstruction and density are trained one after the other: there is no weight between them.
 
     Parameters:
-        manifold_epochs (int): Epochs in which the manifold is trained, before the density.
-            Default: 10.
+        manifold_epochs (int): Epochs of the manifold's training, before the density's. Default: 10.
         manifold_share (float): It is trained for no more whole epochs once this share of the
             training, in (0, 1), is done; of one epoch in all the density gets none. Default: 0.5.
         noise (float): Standard deviation of the noise added in training. Default: 0, as published.
@@ -88,8 +87,7 @@ class Trumpet(FlowModel):
         Returns:
             ModelOutput: ``loss`` is ``recon_loss`` (squared error) in the first stage and
             ``nll_loss`` (codes of the manifold, in nats) in the second, means over the batch;
-            ``recon_x`` (B, C, H, W) and ``z`` (B, d). In training only those of the stage are
-            there.
+            ``recon_x`` (B, C, H, W) and ``z`` (B, d). In training only the stage's.
         """
         x, density, output = self._typed(inputs["data"]), self.stage == "density", ModelOutput()
         if self.training:

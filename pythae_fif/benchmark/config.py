@@ -134,8 +134,7 @@ class Profile(Settings):
         note: One sentence that the tables carry: what this is, and is not.
         steps: In place of epochs, of which it makes as many as the size of the data needs.
         models: Model -> what is different for it.
-        configurations: Number of configurations of a model's grid that are used, from its start;
-            all if None.
+        configurations: Number of first configurations of a model's grid in use; all if None.
         extractor: In place of the data set's, unless the user names one.
         Others: See :class:`Settings`.
     """
@@ -240,8 +239,7 @@ def load_experiment(
 
     Args:
         dataset: Name of a YAML file in `benchmark_configs/`; that of the file, or digits, if None.
-        flags: Keys of :class:`Experiment`, and of a profile for the one in use; None means not
-            given.
+        flags: Keys of :class:`Experiment`, and of the profile in use; None means not given.
         file: A YAML file of the user's with the same keys.
 
     Raises:

@@ -34,8 +34,7 @@ class ModelClasses(Checked):
         discriminator: Import path of a discriminator, called with the image shape.
         keep_last: Whether the last weights are kept, not those of the lowest evaluation loss: for
             models whose loss does not fall as they learn.
-        conditional: Whether it is told the labels: a FIF whose `condition_dim` is the data's number
-            of classes.
+        conditional: Whether it is told the labels: a FIF with a `condition_dim` of all classes.
     """
 
     model: str

@@ -22,8 +22,7 @@ class Training(BaseModel):
     Attributes:
         surrogate: How FIF's Jacobian products were computed; None for other models.
         log: A row an epoch.
-        Others: See :class:`~pythae_fif.training.TrainingResult`, all of which the record has;
-            early ones lack some.
+        Others: See :class:`~pythae_fif.training.TrainingResult`; early records lack some.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")

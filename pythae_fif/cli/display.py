@@ -1,5 +1,4 @@
-"""The terminal: what a person sees while runs are made, and nothing that others may have written
-acts on it."""
+"""The terminal: what a person sees while runs are made. No text that it shows controls it."""
 
 import contextlib
 import math

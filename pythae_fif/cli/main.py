@@ -22,8 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program.
 
     Returns:
-        The exit code: 0 all records are there, 1 runs failed or are left, 2 wrong input, 130
-        interrupted.
+        The exit code: 0 all records are there, 1 runs are left, 2 wrong input, 130 interrupted.
     """
     logging.basicConfig(level=logging.WARNING, handlers=[_ToTerminal()])
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -108,8 +108,7 @@ def _is_known(spec: ImageSpec) -> bool:
 
 def _images(word: str, shape: tuple[int, ...] | None, split: str = "test") -> Tensor:
     """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W), of a shape that
-    is wanted or that of the first; grey images serve all. A file without `data` has the split's
-    key."""
+    is wanted or the first one's; grey images serve all. Of a file `data`, or the split's key."""
     path = Path(word).expanduser()
     if path.is_file():
         arrays = read_npz(path)

@@ -196,8 +196,7 @@ class ImageDataset(Dataset[DatasetOutput]):
     """Images for Pythae's trainers, kept as uint8 until a batch is made of them.
 
     Args:
-        images: uint8 (N, C, H, W), or rows of a table, float32 (N, D), whose memory is shared; a
-            DataError for others.
+        images: uint8 (N, C, H, W), or a table's float32 (N, D), shared; a DataError for others.
         labels: Class indices (N,) or condition vectors (N, c), which become float32, or None for
             ones, as Pythae's own ``DataProcessor`` gives.
     """

@@ -19,8 +19,7 @@ from pythae_fif.models.fitted_priors import fitted_prior
 from pythae_fif.models.priors import Prior, PriorKind, StandardNormal
 
 POINTS, COLUMNS = 500, 4_000
-"""Most data of a split, spread over it, that are scored, and columns of their Jacobians; 50 points
-at least."""
+"""Most data of a split that are scored, and columns of their Jacobians; at least 50 points."""
 
 PRIORS: dict[str, PriorKind | None] = {
     "normal": None, "gaussian": "gaussian", "gmm": "mixture", "flow": "flow",
@@ -73,8 +72,7 @@ def tube_likelihoods(
         model, priors: See :func:`priors_of`, and what it gives.
         splits: The data.
         labels: Split -> classes, of a conditional model; else empty.
-        val_mse: Mean squared error a value of the validation data's reconstructions, from which
-            the tube has its scale.
+        val_mse: Mean squared error a value of the validation data, which gives the tube's scale.
         seed: Of the draws.
 
     Returns:

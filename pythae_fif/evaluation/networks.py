@@ -23,8 +23,7 @@ OFFLINE = "without network, efficientnet-lite0 works offline (FD-EfficientNet, n
 
 
 def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -> Extractor:
-    """Pooled features (B, 2048) of pytorch-fid's network with the weights of its file, and logits
-    (B, 1008) without bias.
+    """Pooled features (B, 2048) of pytorch-fid's network, and logits (B, 1008) without bias.
 
     Images of 0..255 are resized to 299 x 299 by TensorFlow 1's bilinear rule and scaled by
     (x - 128) / 128, as the original graph did; grey images are repeated to three channels. The

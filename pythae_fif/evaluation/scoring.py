@@ -37,8 +37,7 @@ def score_samples(
 ) -> Scores:
     """Every score of samples against each reference.
 
-    Floating-point samples are clamped to [0, 1], then rounded to multiples of 1/255, as an image
-    file would.
+    Floating-point samples are clamped to [0, 1] and rounded to 1/255, as an image file would.
 
     Args:
         samples: Samples (N, C, H, W), uint8 or floating point; rows (N, D) of a table.

@@ -132,9 +132,8 @@ class InjectiveFlow(SavedModel):
         r"""Exact log-likelihood on the manifold, in nats, at the projection of x.
 
         Eq. 2 of Sorrenson et al. 2024,
-        :math:`\log p_Z(f(x)) - \frac12 \log\det g'(f(x))^\top g'(f(x))`, a density with respect
-        to the volume of the d-dimensional manifold; (B,), and +inf where g' has not full rank, with
-        a RuntimeWarning.
+        :math:`\log p_Z(f(x)) - \frac12 \log\det g'(f(x))^\top g'(f(x))`, (B,), a density by the
+        manifold's volume; +inf, with a RuntimeWarning, where g' has not full rank.
 
         Raises:
             NonFiniteError: The decoder's Jacobian is not finite; the message names the samples.
@@ -165,8 +164,7 @@ class InjectiveFlow(SavedModel):
             - \frac{\lVert x - g(z) \rVert^2}{2 s^2} - \frac{D - d}{2} \log 2 \pi s^2,
             \quad z = f(x):
 
-        with :math:`s^2 = 1 / (2 \beta)` the negative of eq. 7 with the exact volume, up to a
-        constant.
+        with :math:`s^2 = 1 / (2 \beta)` minus eq. 7 with the exact volume, up to a constant.
 
         Args:
             scale: s, see :meth:`tube_scale`.

@@ -54,8 +54,7 @@ class RectangularFlow(FIF):
 
     Args:
         model_config (RectangularFlowConfig): The configuration.
-        encoder (BaseEncoder): f. With the decoder, the two directions of an injective coupling
-            flow if None.
+        encoder (BaseEncoder): f. If both are None, they are an injective coupling flow.
         decoder (BaseDecoder): g.
 
     Raises:

@@ -57,8 +57,7 @@ class SavedModel(BaseAE):
             trust (bool): Whether pickles may be opened: those of somebody whom you trust.
 
         Raises:
-            ConfigError: A network is a pickle and ``trust`` is not given, or the configuration has
-                an unknown key.
+            ConfigError: A network is an untrusted pickle, or the configuration has an unknown key.
             DataError: A file is missing or damaged.
         """
         with loading(dir_path):

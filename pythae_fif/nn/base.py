@@ -49,8 +49,7 @@ class LayeredDecoder(BaseDecoder):
 
 
 def join(x: Tensor, condition: Tensor) -> Tensor:
-    """The condition (B, c) behind the columns or channels of x, (B, D) or (B, C, ...), constant
-    over an image."""
+    """x, (B, D) or (B, C, ...), and behind its columns or channels the condition (B, c)."""
     condition = condition.to(x.dtype)[(..., *[None] * (x.dim() - 2))]
     return torch.cat([x, condition.expand(-1, -1, *x.shape[2:])], 1)
 

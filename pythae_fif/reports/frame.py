@@ -111,8 +111,7 @@ def chosen_frame(
         Means over the seeds; `spread`, the standard deviation of the test distance over the seeds
         or, of one, over draws of samples; `noise`, twice the distance's standard error, from that
         and from how validation and test split differ; `rank`, see :func:`ranks`; `learned`;
-        if not, the label has a dagger; `reference`, the largest relative difference from the
-        same runs elsewhere.
+        if not, the label has a dagger; `reference`, the largest difference from elsewhere.
     """
     picked = select(frame)
     picked["reference"] = math.nan if elsewhere is None else _differences(picked, elsewhere)

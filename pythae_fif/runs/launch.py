@@ -71,8 +71,7 @@ def run_all(
         Those that were to do -> a line on what failed; empty for one that has all its records.
 
     Raises:
-        KeyboardInterrupt: The runs under way were ended, but for Slurm's jobs; the same call goes
-            on with them.
+        KeyboardInterrupt: Runs under way, but for Slurm's jobs, ended; the same call resumes them.
         StoreError: The store cannot be written, or a record in it cannot be read.
     """
     before = {spec: Status.read(store.folder(spec)) for spec in specs if not store.is_done(spec)}

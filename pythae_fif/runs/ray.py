@@ -29,8 +29,7 @@ class RayEngine(Engine):
 
     Attributes:
         ray_address: `local` for a cluster that lives as long as the call, `auto` for the one that
-            this machine belongs to, or `ray://host:port`. None for the running one if there is
-            one, else `local`.
+            this machine belongs to, or `ray://host:port`. None is a running one, else `local`.
     """
 
     ray_address: Annotated[str | None, Flag("auto, local or ray://HOST:PORT", "ADDRESS")] = None

@@ -68,8 +68,7 @@ class Spec(Checked):
         return hash(self.run_id)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: what `spec.json` holds. Defaults are left out, so that a further field
-        changes no id."""
+        """What `spec.json` holds. Without defaults, so that a further field changes no id."""
         values = self.model_dump(mode="json", exclude=set(self.asked), exclude_defaults=True)
         return {"kind": self.kind, "schema": self.schema_version, "spec": values}
 

@@ -33,8 +33,7 @@ class PackedRun(BaseModel):
 
 
 class Store:
-    """Runs below `runs/` of a root, and what is made of them beside that. Opening one writes
-    nothing.
+    """Runs below `runs/` of a root, and what is made of them. Opening a store writes nothing.
 
     A run in a folder of its own counts before its line of a packed file; a StoreError says that a
     packed file is damaged.

@@ -119,8 +119,7 @@ def in_data_space(encode: Map, decode: Map, x: Tensor, eps: Tensor) -> Tensor:
 
 
 def _gradient(model: FIF, x: Tensor, labels: Tensor, eps: Tensor, space: str) -> Tensor:
-    """Gradient of the mean surrogate by all encoder parameters, a few vectors at a time, each with
-    a copy of the batch."""
+    """The mean surrogate's gradient by the encoder's parameters, a few vectors at a time."""
     gradients, parameters = [], list(model.encoder.parameters())
     x, eps = (of.to(parameters[0].device) for of in (x, eps))
     for some in eps.split(max(1, TANGENTS // len(x))):

@@ -131,8 +131,7 @@ def build(
 
 
 def measure(model: FIF, samples: int, seed: int) -> tuple[Tensor, Spectrum]:
-    """Draws samples of every class, of a conditional model's, and measures what the decoder spans
-    there.
+    """Draws samples of every class, and measures what a conditional decoder spans there.
 
     Returns:
         The first `SHOWN` samples of every class, (classes, SHOWN, C, H, W), and what was measured.

@@ -118,8 +118,7 @@ class Budget(Checked):
 
     Attributes:
         train_size: First training rows that are used; all if None.
-        warmup: The epochs between which the likelihood's weight rises from 0 to 1; 1 all the time
-            if None.
+        warmup: The epochs between which the likelihood's weight rises from 0 to 1; none if None.
     """
 
     epochs: AtLeastOne

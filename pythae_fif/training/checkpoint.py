@@ -16,8 +16,7 @@ RESULT_NAME = "training.json"  # of a model: the run, what its training was, the
 
 
 class RunFiles:
-    """Reads and writes log, checkpoint and model of a run in a folder, which only one process
-    writes to.
+    """Reads and writes a run's log, checkpoint and model; only one process writes the folder.
 
     A checkpoint or a model that is damaged, or of another run, is set aside with a warning.
 

@@ -168,8 +168,7 @@ class Budget:
 
 
 def progress_bar() -> Progress:
-    """A bar with the time left on a terminal, of a task that is told its share, in [0, 1]; nothing
-    elsewhere."""
+    """On a terminal a bar with the time left, whose task is told its share, in [0, 1]."""
     return Progress(
         *(TextColumn("training"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()),
         console=Console(stderr=True),

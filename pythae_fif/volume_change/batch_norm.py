@@ -79,8 +79,7 @@ class _Jvp(torch.autograd.Function):
 def _adjoint(
     t: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor, mapped: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """The map applied to t, if asked, and N m(h t), (C,): BatchNorm's gradients for its input and
-    weight."""
+    """The map of t, if asked, and N m(h t), (C,): BatchNorm's gradients for input and weight."""
     out: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
         t, x, weight, None, None, mean, inverse, True, 0.0, [mapped, True, False]
     )

@@ -18,8 +18,7 @@ from pythae_fif.volume_change.loss import differentiable_kernels, pushing
 GivenMap = Callable[..., Tensor]
 
 CHUNK_NUMEL = 2**21
-"""Numbers in a chunk of Jacobians, 8 MB in float32; a layer n times as wide as the data
-holds n times as many."""
+"""Numbers in a chunk of Jacobians; a layer n times as wide as the data has n times as many."""
 
 
 def decoder_jacobian(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:

@@ -161,8 +161,7 @@ def fif_loss(
 
 
 def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
-    """`|x_hat - x|^2` of every data point, (B,), of x_hat and x, (B, ...); a DataError if they
-    differ in shape."""
+    """`|x_hat - x|^2` of data points (B, ...), (B,); a DataError if they differ in shape."""
     if x_hat.shape != x.shape:
         raise DataError(
             f"reconstructions of shape {tuple(x_hat.shape)} for data of shape {tuple(x.shape)}"
