@@ -31,12 +31,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 from torch_fidelity.utils import get_featuresdict_from_dataset
 
-from pythae_fif.evaluation import (
-    EvaluationPipeline,
-    Extractor,
-    Features,
-    frechet_distance,
-)
+from pythae_fif.evaluation import EvaluationPipeline, Extractor, Features, frechet_distance
 from pythae_fif.evaluation.networks import inception
 from pythae_fif.runs.provenance import processor
 

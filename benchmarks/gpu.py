@@ -50,10 +50,7 @@ def tried(name: str, row: Callable[[], Row], columns: list[str]) -> Row:
     try:
         return row()
     except Exception as error:  # of memory, of a driver, of a net
-        return {column: "" for column in columns} | {
-            columns[0]: name,
-            columns[1]: one_line(error),
-        }
+        return {column: "" for column in columns} | {columns[0]: name, columns[1]: one_line(error)}
 
 
 def random_splits(dataset: str, count: int) -> Splits:

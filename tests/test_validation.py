@@ -71,10 +71,7 @@ def line(values, flags=()) -> str:
             "a.yaml: inner: x: size=0: should be greater than or equal to 1",
         ),
         ({"inner": {"x": {"size": 1, "rate": 0}}}, "x: rate=0: should be greater than 0"),
-        (
-            {"inner": {"x": {"size": 1, "rate": math.nan}}},
-            "x: rate=nan: should be less than 10",
-        ),
+        ({"inner": {"x": {"size": 1, "rate": math.nan}}}, "x: rate=nan: should be less than 10"),
         ({"inner": {"x": 3}}, "a.yaml: inner: x=3: should be a valid dictionary"),
         ({"name": "bata"}, "a.yaml: name='bata': did you mean 'beta'? valid: beta, noise"),
         ({"kind": "nearer"}, "a.yaml: kind='nearer': did you mean 'near'? valid: near, far"),

@@ -60,10 +60,7 @@ class Engine(Checked):
 
 
 def run_all(
-    specs: Sequence[Spec],
-    store: Store,
-    engine: Engine,
-    on_change: OnChange = lambda progress: None,
+    specs: Sequence[Spec], store: Store, engine: Engine, on_change: OnChange = lambda progress: None
 ) -> dict[Spec, str]:
     """Does the runs that have no records yet, and tells about once a second how far they are.
 

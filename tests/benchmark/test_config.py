@@ -6,11 +6,7 @@ from support.experiments import plan_of, tiny
 
 from pythae_fif.benchmark.config import length_of, load_experiment
 from pythae_fif.benchmark.image_run import training_config
-from pythae_fif.benchmark.models import (
-    configs_dir,
-    names_in,
-    read_entry,
-)
+from pythae_fif.benchmark.models import configs_dir, names_in, read_entry
 from pythae_fif.errors import ConfigError
 from pythae_fif.names import SAMPLERS
 

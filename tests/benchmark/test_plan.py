@@ -83,11 +83,7 @@ def test_what_does_not_fit_is_one_line(flags, message):
     ("model", "fixed", "message"),
     [
         ("vae", {"reconstruction_loss": "x"}, "reconstruction_loss='x': valid: bce, mse"),
-        (
-            "vqvae",
-            {"num_embeddings": [1]},
-            r"num_embeddings=\[1\]: should be a valid integer",
-        ),
+        ("vqvae", {"num_embeddings": [1]}, r"num_embeddings=\[1\]: should be a valid integer"),
         ("ciwae", {"beta": 3.0}, r"Beta parameter must be in \[0-1\]. Got 3.0."),
     ],
 )

@@ -11,12 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
-from support.image_files import (
-    counts,
-    fail_line,
-    fill_folder,
-    noise,
-)
+from support.image_files import counts, fail_line, fill_folder, noise
 
 from pythae_fif.data import load_images
 from pythae_fif.data.images import decode_files, find_images, to_uint8
@@ -176,8 +171,7 @@ def test_test_images_that_are_also_in_training_are_told(tmp_path):
 
 @given(
     images=hnp.arrays(
-        np.uint8,
-        st.tuples(st.integers(1, 6), st.sampled_from([1, 3]), *[st.integers(4, 7)] * 2),
+        np.uint8, st.tuples(st.integers(1, 6), st.sampled_from([1, 3]), *[st.integers(4, 7)] * 2)
     )
 )
 def test_every_accepted_form_gives_the_same_images(images):

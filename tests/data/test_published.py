@@ -7,14 +7,7 @@ import numpy as np
 import pytest
 import torchvision
 from PIL import Image
-from support.image_files import (
-    counts,
-    fail_line,
-    fill_celeba,
-    fill_npz_layout,
-    noise,
-    write_mnist,
-)
+from support.image_files import counts, fail_line, fill_celeba, fill_npz_layout, noise, write_mnist
 from support.web import serving
 
 from pythae_fif.data import load_images

@@ -190,11 +190,7 @@ NUMBERS = "a,b\n" + "\n".join(f"{i * 7 % 31},{i * 3 % 17}" for i in range(120))
         ("t.csv", NUMBERS + "\n1,inf", "values are NaN or infinite"),
         ("t.csv", NUMBERS[:200], r"the val split has \d examples, needs at least 10"),
         ("t.csv", "a,b\n" + "x,y\n" * 120, r"0 columns can be .*a \(text\), b \(text\)"),
-        (
-            "t.csv",
-            NUMBERS.translate({49: "", 51: ""}),
-            "38 of 120 rows .*: 100 are needed",
-        ),
+        ("t.csv", NUMBERS.translate({49: "", 51: ""}), "38 of 120 rows .*: 100 are needed"),
         ("no.csv", None, "No such file"),
         ("t.csv", "", "needs as many values in each line"),
         ("t.csv", NUMBERS.replace("a,b", "a,a "), "t.csv has several columns 'a'"),

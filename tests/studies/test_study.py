@@ -15,13 +15,7 @@ from pythae_fif.runs.spec import SPECS
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.studies import curvature, estimator, linear, toy
-from pythae_fif.studies.study import (
-    DATASETS,
-    STUDIES,
-    StudyOptions,
-    import_studies,
-    run_study,
-)
+from pythae_fif.studies.study import DATASETS, STUDIES, StudyOptions, import_studies, run_study
 
 SMALL = {
     "sinusoid": (

@@ -11,12 +11,7 @@ from torch.func import jacrev, vmap
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
-from pythae_fif.volume_change import (
-    fif_loss,
-    sample_hutchinson,
-    squared_error,
-    volume_surrogate,
-)
+from pythae_fif.volume_change import fif_loss, sample_hutchinson, squared_error, volume_surrogate
 
 D, LATENT, B = 5, 2, 9
 
