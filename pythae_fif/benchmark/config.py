@@ -250,6 +250,9 @@ def load_experiment(
         raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, names_in())}")
     given = {key: value for key, value in flags.items() if value is not None}
     asked, where = _over(own, given), str(file or f"{dataset}.yaml")
+    valid = {*Experiment.model_fields, *flags_in(Profile)} - {"entries", "given"}
+    for key in sorted(map(str, asked.keys() - valid)):
+        raise ConfigError(f"{where}: unknown key {key!r}: {did_you_mean(key, sorted(valid))}")
     values = _over({**USUAL, **read_yaml(configs_dir() / f"{dataset}.yaml")}, asked)
     values["dataset"] = dataset
     for key, kind in {"profiles": dict, "models": list, "samplers": list}.items():

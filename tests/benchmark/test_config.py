@@ -167,6 +167,7 @@ def test_bad_model_file(tmp_path):
         ("profiles: {swift: {epochs: 3}}", ["own.yaml", "swift", "batch_size: field required"]),
         ("profiles: 3", ["own.yaml", "profiles=3", "dict"]),
         ("models: [fi]", ["'fi' is unknown", "did you mean 'fif'"]),
+        ("epoch: 5", ["own.yaml: unknown key 'epoch'", "did you mean 'epochs'"]),
         ("models: []", ["own.yaml", "models", "at least one"]),
         ("seeds: [1, 1]", ["own.yaml", "seeds", "none twice"]),
         ("arch: convnt", ["own.yaml", "arch='convnt'", "did you mean 'convnet'"]),
