@@ -35,8 +35,7 @@ class _Unpickler(pickle._Unpickler):  # the one in C allocates for any index tha
 
 
 def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
-    """The columns (N,) of a data frame of numbers that pandas pickled before 1.1, perhaps by Python
-    2; a DataError for any other file."""
+    """The columns (N,) of a data frame of numbers pickled by pandas before 1.1, or a DataError."""
     try:
         with path.open("rb") as file:
             frame: Any = _Unpickler(file, encoding="latin1").load()

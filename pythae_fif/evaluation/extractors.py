@@ -25,8 +25,7 @@ RANGE_TOLERANCE = 1e-3  # of a float pixel outside [0, 1], before it counts as a
 
 
 def rounded_images(images: Tensor) -> Tensor:
-    """Floating-point images (N, C, H, W) clamped to [0, 1] and rounded as an image file would,
-    uint8; all else as it is."""
+    """Floating-point images (N, C, H, W) clamped and rounded to uint8; all else as it is."""
     if images.ndim != 4 or not images.is_floating_point():
         return images
     return (255 * images.clamp(0, 1)).round().to(torch.uint8)
@@ -178,8 +177,7 @@ def require_extractor(
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features (N, F) of N images, where the extractor runs, with its hash; a NonFiniteError says
-    that some are NaN or infinite."""
+    """Finite features (N, F) of N images, else a NonFiniteError, and the extractor's hash."""
 
     values: Tensor
     extractor: str = ""

@@ -29,14 +29,8 @@ from pythae_fif.volume_change import (
     squared_error,
     volume_surrogate,
 )
-from pythae_fif.volume_change.loss import (
-    Map,
-    Surrogate,
-    SurrogateOutput,
-    differentiable_kernels,
-    pushed_forward,
-)
-from pythae_fif.volume_change.replay import Tape, check_replay
+from pythae_fif.volume_change.loss import Map, Surrogate, SurrogateOutput
+from pythae_fif.volume_change.replay import Tape, check_parts, check_replay
 
 EVALUATED_POINTS = 64
 """Data points of an evaluation set whose exact volume change enters the evaluation loss."""
@@ -54,8 +48,7 @@ class SlowerSurrogateWarning(UserWarning):
 
 
 class FIF(InjectiveFlow):
-    r"""Free-form injective flow (Sorrenson et al., 'Lifting Architectural Constraints of Injective
-    Flows', ICLR 2024).
+    r"""Free-form injective flow (Sorrenson, Draxler et al., ICLR 2024).
 
     Encoder f and decoder g are unconstrained networks. In training the loss is that of eq. 7, see
     :func:`~pythae_fif.volume_change.fif_loss`, whose *value* says nothing about the fit. In
@@ -80,9 +73,10 @@ class FIF(InjectiveFlow):
             twice a step, as at the reconstruction.
 
     Attributes:
-        surrogate_mode: How the volume term is computed: 'replay', or 'published' where a network
-            cannot be replayed (a :class:`SlowerSurrogateWarning` tells why), or 'double backward'
-            where it has no forward mode either. The first training step chooses unless it is set.
+        surrogate_mode: How the volume term is computed, which the first training step chooses:
+            'replay', or 'double backward' where a network cannot be replayed (a
+            :class:`SlowerSurrogateWarning` tells why). 'published', with PyTorch's forward mode,
+            can be set.
 
     Example:
         >>> model, x = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=4)), torch.rand(5, 1, 8, 8)
@@ -219,27 +213,27 @@ class FIF(InjectiveFlow):
         """Passes are compared in evaluation mode; one in training mode leaves no trace."""
         encode, decode = self.networks_at(*given)
         parts = self.model_config.surrogate_fraction < 1
-        buffers = [(buffer, buffer.clone()) for buffer in self.buffers()]
+        held = ((m._buffers, *of) for m in self.modules() for of in m._buffers.items())
+        buffers = [(*of, of[2].clone()) for of in held if of[2] is not None]
         with fork_rng(), full_float32():
             try:
                 with self._in_evaluation_mode():
                     check_replay(encode, x, parts=parts)
                     check_replay(decode, encode(x), parts=parts)
-                Tape(decode, Tape(encode, x).value)
+                f = Tape(encode, x.detach().requires_grad_())  # without a graph nothing is hidden
+                g = Tape(decode, f.value)
+                if parts:
+                    check_parts(f, x)
+                    check_parts(g, f.value)
                 return "replay"
             except UnsupportedOperationError as error:
-                why = f"trains by the published surrogate, which is slower: {error}"
+                why = f"trains by double backward, which is slower: {error}"
             finally:
-                for buffer, before in buffers:
+                for owner, name, buffer, before in buffers:
+                    owner[name] = buffer  # a module may have assigned another
                     buffer.data.copy_(before)
             warnings.warn(f"{self.model_name} {why}", SlowerSurrogateWarning, stacklevel=2)
-            try:
-                with self._in_evaluation_mode(), differentiable_kernels():
-                    z = encode(x)
-                    pushed_forward(decode, z, z)
-                return "published"
-            except NotImplementedError:
-                return "double backward"
+            return "double backward"
 
     def _hutchinson(self, x: Tensor) -> Tensor:
         """Hutchinson vectors, (K, b, d), of a share of the batch."""

@@ -154,8 +154,7 @@ def _lowest(where: str, rows: pandas.DataFrame) -> str:
 
 
 def constant_error(splits: Splits) -> float:
-    """Mean squared error of the mean training image as the guess for every test image: per pixel in
-    [0, 1], or per value of a table."""
+    """Mean squared error, a pixel in [0, 1], of the mean training image as guess of test images."""
     mean = splits.train.mean(axis=0, dtype=np.float64)
     total = sum(float(((image - mean) ** 2).sum()) for image in splits.test)
     return total / splits.test.size / (255**2 if splits.columns is None else 1)

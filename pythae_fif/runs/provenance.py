@@ -45,8 +45,7 @@ def processor() -> str:
 
 @functools.cache
 def git_state() -> tuple[str | None, bool | None]:
-    """Revision of the checkout, and whether `CODE` differs from it, when the process first asked;
-    None where there is no checkout."""
+    """Revision of the checkout, if any, and whether `CODE` differed when this was first asked."""
     folder = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:

@@ -93,8 +93,7 @@ class Store:
         return all(self.record(spec, name, result) is not None for name, result in outputs)
 
     def spec(self, run: str) -> Spec:
-        """The specification of the run in a folder below `runs/`; a StoreError if there is none, or
-        one that is damaged or another run's."""
+        """The specification in a folder below `runs/`; a StoreError if it has none of its own."""
         content = read_file(self.runs / run / SPEC_FILE)
         if content is None and run in self.packed:
             content = json.dumps(self.packed[run].files.get(SPEC_FILE)).encode()

@@ -49,8 +49,7 @@ def make_loader(dataset: Any, split: str, config: BaseTrainerConfig, device: str
         dataset: An `ImageDataset`, whose uint8 images move to a GPU that has the room, or any data
             set that Pythae's trainers take, for which the loader is Pythae's.
         split: 'train' or 'eval'. Images are shuffled for 'train' alone, others for both.
-        config: Of the training: batch sizes, and workers that read item by item.
-        device: Of the training.
+        config, device: Of the training: batch sizes, workers that read item by item, and where.
     """
     batch_size = getattr(config, f"per_device_{split}_batch_size")
     if not isinstance(dataset, ImageDataset):

@@ -134,8 +134,7 @@ class TrainingResult:
 
 
 class Budget:
-    """How long a training lasts: passes over the data, seconds of training steps, or whichever ends
-    first; None for no such limit."""
+    """How many passes over the data and seconds of steps a training lasts; None for no limit."""
 
     def __init__(self, loader: Loader, epochs: int | None, wall_clock: float | None) -> None:
         self._loader, self._size = loader, len(loader.dataset)  # type: ignore[arg-type]

@@ -20,10 +20,8 @@ from pythae_fif.device import full_float32
 from pythae_fif.errors import UnsupportedOperationError
 from pythae_fif.volume_change.rules import CONSTANT, RULES, Step
 
-HIDDEN = (
-    "a module hides some of its operations (a compiled module) or their derivative "
-    "(an autograd.Function)"
-)
+OVERWRITTEN = "what an operation has overwritten in place is used once more"
+HIDDEN = "a module hides some of its operations, as a compiled one or an autograd.Function does"
 
 
 class Tape(TorchFunctionMode):
@@ -53,38 +51,44 @@ class Tape(TorchFunctionMode):
         self._steps: list[Step] = []
         self._follows = {id(point): point}  # all that is computed of it, masks and constants too
         self._moves = {id(point)}
-        self._seen = {id(point): point}  # all that has a gradient by functions that came by here
+        self._seen = {id(point): (point, point.grad_fn)}  # with its graph, by functions seen here
+        self._overwritten: dict[int, Tensor] = {}
         self._with_gradient = torch.is_grad_enabled()
         with self:
             self.value = function(point)
         self._refuse_hidden([self.value])
 
     def _refuse_hidden(self, values: list[Any]) -> None:
-        """A tensor with a graph that no function gave comes from where the mode does not see."""
-        tensors = [value for value in values if isinstance(value, Tensor)]
-        if any(of.grad_fn is not None and id(of) not in self._seen for of in tensors):
-            raise UnsupportedOperationError(HIDDEN)
+        """Refuses what has a graph that no function gave here, or was overwritten in place."""
+        for of in (value for value in values if isinstance(value, Tensor)):
+            graph = of.grad_fn
+            if graph is not None and self._seen.get(id(of), (of, None))[1] is not graph:
+                raise UnsupportedOperationError(HIDDEN)
+            if self._overwritten and id(_whole(of)) in self._overwritten:
+                raise UnsupportedOperationError(OVERWRITTEN)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if kwargs.get("inplace"):
-            kwargs = {**kwargs, "inplace": False}
-        out = func(*args, **kwargs)
-        leaves, outs = tree_flatten((args, kwargs))[0], tree_flatten(out)[0]
+        kwargs, leaves = kwargs or {}, tree_flatten((args, kwargs))[0]
         leaves = leaves[:1] if func is Tensor.to else leaves  # `c.to(x)` does not move with x
-        self._refuse_hidden(leaves)
-        outs = [o for o in outs if isinstance(o, Tensor)]
+        if getattr(func, "__name__", "") != "__set__":  # which an autograd.Function's apply calls
+            self._refuse_hidden(leaves)
+        if kwargs.get("inplace"):
+            kwargs, old = {**kwargs, "inplace": False}, _whole(args[0] if args else kwargs["input"])
+            self._overwritten[id(old)] = old
+        out = func(*args, **kwargs)
+        outs = [o for o in tree_flatten(out)[0] if isinstance(o, Tensor)]
         constant = self._with_gradient and not torch.is_grad_enabled()  # its slopes have no graph
         if not constant:
-            self._seen.update((id(o), o) for o in outs)
+            written = (leaf for leaf in leaves if isinstance(leaf, Tensor))  # as by __setitem__
+            self._seen.update((id(o), (o, o.grad_fn)) for o in (*outs, *written))
         arguments = set(map(id, leaves))
         if arguments.isdisjoint(self._follows):
             return out
         self._follows.update((id(o), o) for o in outs)
         numbers = any(o.is_floating_point() or o.is_complex() for o in outs)
-        numbers |= func is Tensor.__setitem__
+        numbers |= func in (Tensor.__setitem__, Tensor.register_hook)
         if arguments.isdisjoint(self._moves) or not numbers or constant or func in CONSTANT:
             return out
         if func not in RULES:
@@ -129,6 +133,11 @@ class Tape(TorchFunctionMode):
         return known[id(value)] if id(value) in known else torch.zeros_like(value)
 
 
+def _whole(tensor: Tensor) -> Tensor:
+    """The tensor of whose memory this is a view."""
+    return tensor if tensor._base is None else tensor._base
+
+
 def check_replay(function: Callable[[Tensor], Tensor], point: Tensor, *, parts: bool) -> None:
     """Refuses a function of which a part is hidden, at the cost of one backward pass.
 
@@ -154,9 +163,18 @@ def check_replay(function: Callable[[Tensor], Tensor], point: Tensor, *, parts: 
             product, square = tape.jvp(v), v.square().sum()
             if not ((product * u).sum() - square).abs() <= 1e-3 * square:
                 raise UnsupportedOperationError(HIDDEN)
-            if parts and len(point) > 1:
-                with suppress(RuntimeError, IndexError):
-                    error = (tape.jvp(v[:-1]) - product[:-1]).norm()
-                    if error <= 1e-3 * product[:-1].norm():
-                        return
-                raise UnsupportedOperationError("the samples of a batch meet in a network")
+        if parts:
+            check_parts(tape, v, product)
+
+
+@torch.no_grad()
+def check_parts(tape: Tape, tangent: Tensor, product: Tensor | None = None) -> None:
+    """Refuses a pass that has no product J v of a part of the samples, or another than in J v."""
+    if len(tangent) > 1:
+        with suppress(RuntimeError, IndexError):
+            part = tape.jvp(tangent[:-1])
+            expected = part if product is None else product[:-1]
+            fits = len(part) == len(tangent) - 1
+            if fits and (part - expected).norm() <= 1e-3 * expected.norm():
+                return
+        raise UnsupportedOperationError("the samples of a batch meet in a network")

@@ -79,7 +79,8 @@ def _differentiated(step: Step, tangent_of: TangentOf) -> Any:
 def _affine(step: Step, tangent_of: TangentOf) -> Tensor:
     """A linear layer or a convolution: itself, without its bias."""
     tangent, weight = tangent_of(step.argument(0, "input")), step.argument(1, "weight")
-    if tangent is None or tangent_of(weight) is not None:
+    others = weight, step.argument(2, "bias")
+    if tangent is None or any(tangent_of(other) is not None for other in others):
         raise UnsupportedOperationError("a layer's weight depends on the input")
     kwargs = {k: v for k, v in step.kwargs.items() if k not in ("input", "weight", "bias")}
     return step.operation(tangent, weight, None, *step.args[3:], **kwargs)
@@ -107,7 +108,7 @@ def _joined(step: Step, tangent_of: TangentOf) -> Any:
     """Tangents side by side; those of constants, such as a joined condition, are zero."""
     rows = None if step.whole is None else len(step.out)
     tensors = {i: leaf for i, leaf in enumerate(step.leaves) if isinstance(leaf, Tensor)}
-    zeros = {i: torch.zeros_like(tensor[:rows]) for i, tensor in tensors.items()}
+    zeros = {i: torch.zeros_like(t[:rows] if rows else t) for i, t in tensors.items()}
     return _applied(step, zeros | _moving(step, tangent_of))
 
 

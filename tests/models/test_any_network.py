@@ -165,7 +165,7 @@ REPLAYED = {
     "arithmetic", "convolutions and batch norm", "convolutions on a line", "interpolation",
     "powers", "rounded", "shapes", "softmax", "spectral norm", "windows",
 }  # fmt: skip
-"""The other networks train by the published surrogate."""
+"""The other networks train by double backward."""
 WITH_STATE = ("instance norm", "dropout", "spectral norm", "lstm")
 """Have more than weights to save, or draw."""
 
@@ -229,8 +229,7 @@ def test_gradient_and_density(name):
         found = gradient(model)
         torch.testing.assert_close(gradient(model) if name not in WITH_STATE else found, found)
     told = [w for w in caught if w.category is SlowerSurrogateWarning]
-    other = "published" if name != "own function" else "double backward"  # has no forward mode
-    assert model.surrogate_mode == ("replay" if name in REPLAYED else other)
+    assert model.surrogate_mode == ("replay" if name in REPLAYED else "double backward")
     assert len(told) == (name not in REPLAYED)
     reference = fif(name).train()
     reference._surrogate = lambda *_: partial(published_surrogate, forward_mode=False)
@@ -275,16 +274,23 @@ def test_a_rectangular_flow_refuses_norms_through_which_a_volume_has_no_gradient
         RectangularFlow(config, Encoder(name), Decoder(name))
 
 
-def test_an_operation_of_training_mode_alone():
+@pytest.mark.parametrize(
+    ("share", "operation", "message"),
+    [
+        (1.0, lambda x: F.rrelu(x, training=True), "operation .*rrelu has no rule"),
+        (0.5, lambda x: x * torch.rand(len(x), 1).round(), "the samples of a batch meet"),
+    ],
+)
+def test_an_operation_of_training_mode_alone(share, operation, message):
     class Drawing(nn.Module):
         def forward(self, x):
-            return F.rrelu(x, training=True) if self.training else x
+            return operation(x) if self.training else x
 
-    model = fif("rounded").train()
+    model = fif("rounded", surrogate_fraction=share).train()
     model.encoder.layers.insert(1, Drawing())
-    with pytest.warns(SlowerSurrogateWarning, match="operation .*rrelu has no rule"):
+    with pytest.warns(SlowerSurrogateWarning, match=message):
         model({"data": points()}).loss.backward()
-    assert model.surrogate_mode == "published"
+    assert model.surrogate_mode == "double backward"
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
