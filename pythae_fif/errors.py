@@ -11,8 +11,7 @@ class FIFError(Exception):
 
 
 class ConfigError(FIFError, ValueError):
-    """A flag, YAML key or configuration value that is unknown or out of range; of several things
-    that are wrong each is an argument."""
+    """A flag, YAML key or value that is unknown or out of range; of several each is an argument."""
 
 
 class DataError(FIFError, ValueError):

@@ -91,8 +91,7 @@ def name_of(valid: Callable[[], Collection[str]]) -> AfterValidator:
 def read_checked(
     cls: type[M], values: Mapping[str, Any], where: str, flags: Collection[str] = ()
 ) -> M:
-    """A configuration of a class from keys and values; a ConfigError begins with where they are
-    from, or with the flag of a key that flags gave."""
+    """A configuration from keys and values; a ConfigError begins with their place, or a flag."""
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:

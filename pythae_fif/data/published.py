@@ -26,8 +26,7 @@ _SETS = {
 
 
 def published(request: Request) -> Source:
-    """MNIST, CIFAR-10 or CelebA, from Pythae's ``<root>/<name>/{train,eval}_data.npz``,
-    torchvision's own layout, or a download."""
+    """MNIST, CIFAR-10 or CelebA, in Pythae's or torchvision's layout, or a download."""
     paths = [request.path / request.name / f"{part}_data.npz" for part in ("train", "eval")]
     if not any(path.exists() for path in paths):
         return _celeba(request) if request.name == "celeba" else _torchvision_set(request)

@@ -58,6 +58,8 @@ def load_table(
     for name in [*out, *(columns or [])]:
         if name not in known:
             raise ConfigError(f"{where} has no column {name!r}: {did_you_mean(name, known)}")
+    if label is not None and label in (columns or []):
+        raise ConfigError(f"{where}: column {label!r} is asked for, and the label")
     chosen = [name for name in columns or known if name not in out]
     rows, left_out = _numbers(frame[chosen], judge=columns is None)
     lacks = rows.isna().any(axis=1)
@@ -112,7 +114,7 @@ def _numbers(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str
             left_out[name] = "more than half missing"
         elif judge and numbers.nunique() == 1:
             left_out[name] = "constant"
-        elif judge and (np.diff(numbers) == 1).all():
+        elif judge and len(numbers) > 1 and (np.diff(numbers) == 1).all():
             left_out[name] = "a counter"
         else:
             found[name] = numbers
@@ -172,7 +174,7 @@ def _standardised(
     """Split -> (rows - mean) / std as float32; raises a DataError if one is not finite."""
     with np.errstate(all="ignore"):  # what comes of it is found below
         arrays = {split: ((of - mean) / std).astype(np.float32) for split, of in parts.items()}
-    finite = np.all([np.isfinite(of).all(0) for of in arrays.values()], axis=0)
+    finite = np.all([np.isfinite(of).all(0) for of in (*arrays.values(), [mean, std])], axis=0)
     if bad := [*(np.flatnonzero(~finite) + 1)[:5]]:
         columns = f"in modelled column{'s' * (len(bad) > 1)} {', '.join(map(str, bad))}"
         raise DataError(f"{where}: values are NaN or infinite, or so once standardised, {columns}")
@@ -183,8 +185,7 @@ def _standardised(
 
 
 def _tenths(rows: np.ndarray) -> Cleaned:
-    """Test rows are the last tenth, validation rows the last tenth of the rest, by whose mean and
-    standard deviation they are standardised."""
+    """Test rows are the last tenth, validation rows that of the rest, which gives mean and std."""
     rest, test = np.split(rows, [len(rows) - int(0.1 * len(rows))])
     train, val = np.split(rest, [len(rest) - int(0.1 * len(rest))])
     return {"train": train, "val": val, "test": test}, rest.mean(axis=0), rest.std(axis=0)

@@ -46,6 +46,8 @@ class MixturePrior(nn.Module, Prior):
         self.log_weights.fill_(-math.inf)  # of components for which there are no codes
         for index in range(len(self.means)):
             own = codes if condition is None else codes[condition[:, index] == 1]
+            if len(own) < 2:
+                raise ConfigError(f"{len(own)} codes of class {index}: give two, or take 'flow'")
             found = fit_mixture(own, self.means.shape[1], seed)
             values = found.weights_, found.means_, found.covariances_
             weights, means, covariances = (torch.from_numpy(of) for of in values)
@@ -131,9 +133,8 @@ def fitted_prior(
         steps: Of Adam, 100 codes each, of a flow.
 
     Raises:
-        ConfigError: Another kind, or a condition that is not one-hot.
+        ConfigError: Another kind, a condition that is not one-hot, a class of fewer than two codes.
         NonFiniteError: A code is NaN or infinite.
-        ValueError: A class has fewer than two codes.
     """
     if condition is not None and kind != "flow":
         one_hot = condition.amax(1) * condition.square().sum(1) == 1

@@ -42,13 +42,19 @@ class Tube(NamedTuple):
         normal: its centre is a Gauss-Newton step away from f(x).
         """
         size, dims, variance = self.z.shape[1], self.x[0].numel(), self.scale**2
-        times = -(-PRIOR_CODES // len(self.z))
-        given = (part.repeat(times, 1) for part in self.given)
-        codes = prior.sample(times * len(self.z), None, *given).double()
-        precision = torch.linalg.inv(torch.atleast_2d(codes.T.cov()))
+        count = -(-PRIOR_CODES // len(self.z)) * len(self.z)
+        condition = self.given[0] if self.given else self.z.new_zeros(len(self.z), 1)
+        kinds, kind = condition.unique(dim=0, return_inverse=True)
+        drawn = []
+        for of in kinds:  # each has a prior of its own
+            given = [of.expand(count, -1)] if self.given else []
+            drawn.append(prior.sample(count, None, *given).double())
+        covariances = torch.stack([torch.atleast_2d(codes.T.cov()) for codes in drawn])
+        precision = torch.linalg.inv(covariances)[kind]
+        mean = torch.stack([codes.mean(0) for codes in drawn])[kind]
         triangle = torch.linalg.cholesky(self.gram[:, :size, :size] / variance + precision)
         uphill = self.gram[:, :size, size:] / variance
-        uphill = uphill - precision @ (self.z - codes.mean(0))[..., None]
+        uphill = uphill - precision @ (self.z - mean)[..., None]
         centre = self.z[..., None] + torch.cholesky_solve(uphill, triangle)
         log_q = triangle.diagonal(dim1=1, dim2=2).log().sum(1) - size / 2 * math.log(2 * math.pi)
         found = []

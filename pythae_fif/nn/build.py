@@ -125,8 +125,7 @@ def add_latent_blocks(arch: str, input_dim: tuple[int, ...], network: Any, dim: 
 
 
 def pythae_net(side: str, arch: str, kind: str, input_dim: tuple[int, ...], latent_dim: int) -> Any:
-    """Pythae's 'Encoder' or 'Decoder' for a shape in `PYTHAE_NETS`, without latent blocks, of a
-    kind of model: 'AE', 'VAE', 'SVAE' or 'VQVAE'."""
+    """Pythae's 'Encoder' or 'Decoder' for a shape in `PYTHAE_NETS`, of 'AE', 'VAE', 'SVAE', ..."""
     module, dataset = PYTHAE_NETS[input_dim]
     layers = "Conv" if arch.startswith("convnet") else "ResNet"
     net = getattr(module, f"{side}_{layers}_{kind}_{dataset}")

@@ -36,8 +36,7 @@ def published(number: int) -> pandas.DataFrame:
 def compared_tables(
     experiment: Experiment, results: Sequence[ImageResult], table: pandas.DataFrame
 ) -> dict[str, Table]:
-    """Those of tables 2, 3 and 8 that the experiment has numbers for; `table` is that of
-    :func:`~pythae_fif.reports.frame.chosen_frame`."""
+    """Those of tables 2, 3 and 8 that a table of `chosen_frame` has numbers for."""
     eight, two = (of[of["dataset"] == experiment.dataset] for of in (published(8), published(2)))
     eight = eight[eight["arch"] == experiment.arch]
     found = {}

@@ -262,8 +262,7 @@ def _fitted(
 
 
 class _OfStandardised(nn.Module):
-    """A flow of Pythae's, fitted to codes whose coordinates have mean 0 and variance 1, that draws
-    codes of their own mean and scale."""
+    """A flow of Pythae's, fitted to standardised codes, that draws codes of their own scale."""
 
     def __init__(self, sampler: BaseSampler, codes: Tensor, steps: int) -> None:
         super().__init__()

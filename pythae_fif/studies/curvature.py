@@ -78,8 +78,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Looks:
-    """All of a variant, and its first model's manifold after each epoch of `SHOWN`: points (201, 2)
-    of the middle 90 % of the codes."""
+    """All of a variant, and its first model's manifold, points (201, 2), after epochs `SHOWN`."""
 
     looks: list[Look]
     curves: list[list[list[float]]]

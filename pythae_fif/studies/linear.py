@@ -26,8 +26,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def overlap(encoders: Tensor, directions: Tensor) -> Tensor:
-    """Share of the row space of encoders (M, d, D) in the span of orthonormal directions (M, D, d):
-    tr(A^+ A P) / d, (M,), 1 where they agree."""
+    """Share of encoders' rows (M, d, D) in the span of directions (M, D, d): tr(A^+ A P) / d."""
     rows = torch.linalg.qr(encoders.mT).Q
     shared: Tensor = (rows.mT @ directions).square().sum((1, 2))
     return shared / encoders.shape[1]

@@ -19,8 +19,7 @@ class Made:
 
 
 def old_frame(columns):
-    """A data frame as pandas 0.19 of Python 2 wrote it, but for the names of its classes: protocol
-    2, one block of floats."""
+    """A data frame as pandas 0.19 of Python 2 wrote it, one block of floats, by protocol 2."""
     labels = np.array(list(columns), dtype=object)
     values = np.stack(list(columns.values()))
     axes = [Made(Made, (Made, {"data": labels, "name": None}))]

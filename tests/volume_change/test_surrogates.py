@@ -89,8 +89,7 @@ def test_the_gradient_is_the_exact_one_at_full_k(surrogate, jacobian_at):
 
 @pytest.mark.parametrize("samples", [1, 2])
 def test_batch_norm_in_training_mode(surrogate, samples):
-    """The derivative is that of the whole-batch map, as an explicit Jacobian has it; the running
-    statistics move once."""
+    """The derivative is an explicit Jacobian's of the whole batch; statistics move once."""
     encode, decode = mlp(D, d, norm=True), mlp(d, D, norm=True)
     x, eps = torch.randn(B, D), sample_hutchinson(B, d, samples)
     f = jacobian(encode, x, create_graph=True)  # (B, d, B, D)
