@@ -220,11 +220,11 @@ def test_a_linear_tube_is_a_normal_whatever_the_encoder():
         weight @ covariance @ weight.T + 0.09 * torch.eye(5).double(),
     )
     assert torch.allclose(model.tube_log_prob(x, 0.3), normal.log_prob(x), atol=0.1)
-    tube = model.tube(torch.cat([x, x + 99 * weight[:, 0]]), 9.0)  # two classes far apart
+    tube = model.tube(torch.cat([x, x + 99 * weight[:, 0]]), 30.0)  # two classes far apart
     classes = one_hot(torch.arange(800) >= 400)
     prior = fitted_prior("gaussian", tube.z, classes)
     found = tube._replace(given=(classes,)).log_prob(prior)[:400]
-    assert torch.allclose(found, model.tube_log_prob(x, 9.0), atol=0.1)
+    assert torch.allclose(found, model.tube_log_prob(x, 30.0), atol=0.1)
 
 
 def test_its_scale_is_that_of_the_noise():
