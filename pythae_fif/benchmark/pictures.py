@@ -11,8 +11,7 @@ OF_CLASS = 16  # images of a class, in a row
 
 
 def samples_picture(samples: Tensor, classes: np.ndarray | None = None) -> bytes:
-    """A PNG of the first 64 samples (n, C, H, W) in [0, 1]; of a conditional model, whose samples
-    have classes (n,), of a row a class."""
+    """A PNG of the first 64 samples (n, C, H, W) in [0, 1]; with classes (n,), of a row a class."""
     if classes is None:
         return pixel_bytes(sheet(samples[: SIDE * SIDE], SIDE, SIDE))
     rows = [sheet(samples[classes == of][:OF_CLASS], 1, OF_CLASS) for of in np.unique(classes)]

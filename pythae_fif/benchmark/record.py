@@ -34,8 +34,7 @@ class Training(BaseModel):
 
 
 class DataUsed(BaseModel):
-    """The data of a run: a line on what they are, whether they are fewer than the published data
-    set has, and the number of images of each split."""
+    """A line on the data of a run, whether they are a part, and the number of images of a split."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -87,8 +87,7 @@ def _splits(
 
 
 def _celeba(request: Request) -> Source:
-    """CelebA's folder, of which celeba/img_align_celeba/ and celeba/list_eval_partition.txt
-    (0 training, 1 validation, 2 test) are enough."""
+    """CelebA's images with its partition (0 training, 1 validation, 2 test), which are enough."""
     side, crop, folder = request.side, request.crop, request.path / _SETS["celeba"][2]
     partition = folder.with_name("list_eval_partition.txt")
     if not (folder.is_dir() and partition.is_file()):

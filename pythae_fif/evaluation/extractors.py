@@ -15,7 +15,7 @@ from pythae_fif.data.cache import cached, tensor_hash
 from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, one_line
 from pythae_fif.files import checksum, digest, safe_name
-from pythae_fif.names import import_named, known_extractor
+from pythae_fif.names import EXTRACTORS, import_named, known_extractor
 
 T = TypeVar("T")
 BATCH_SIZE = 256  # images of which features are taken at once
@@ -85,12 +85,18 @@ class Extractor:
         images = unit_images(images) if self.of_images else images.float()
         on_cpu = images.device.type == "cpu"
         step = self.chunk * torch.get_num_threads() if self.chunk and on_cpu else len(images)
-        with torch.no_grad(), full_float32():
-            outputs = [self.network(part) for part in images.split(step)]
-        if not isinstance(outputs[0], tuple):
-            return torch.cat(outputs).flatten(1), None
-        features, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
-        return features, logits
+        try:
+            with torch.no_grad(), full_float32():
+                outputs = [self.network(part) for part in images.split(step)]
+            if not isinstance(outputs[0], tuple):
+                return torch.cat(outputs).flatten(1), None
+            features, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
+            return features, logits
+        except Exception as error:  # of the user's own network anything
+            if self.name in EXTRACTORS:
+                raise
+            fails = f"fails on {tuple(images.shape)}: {one_line(error)}"
+            raise ConfigError(f"extractor {self.name!r} {fails}") from error
 
 
 def load_extractor(

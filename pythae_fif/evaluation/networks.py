@@ -54,8 +54,7 @@ class _Inception(nn.Module):
 
 
 def resize_like_tf1(images: Tensor, side: int) -> Tensor:
-    """Bilinear resize as TensorFlow 1 did by default, to the last bit: pixel i of the output reads
-    i * in / out; columns are first, then rows."""
+    """TensorFlow 1's bilinear resize to the last bit: pixel i reads i * in / out, columns first."""
     left, right, across = _taps(images.shape[3], side, images.device)
     top, bottom, down = _taps(images.shape[2], side, images.device)
     rows = images[..., left]

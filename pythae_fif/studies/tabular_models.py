@@ -104,8 +104,7 @@ RF_CODE = Settings(
 
 
 class Nets(Checked):
-    """Width of the free-form nets, and blocks and width of the coupling flow; by default the
-    paper's, of about as many parameters."""
+    """Width of free-form nets, blocks and width of the coupling flow; by default the paper's."""
 
     hidden_dim: AtLeastOne = 256
     data_blocks: AtLeastOne = 10

@@ -22,8 +22,7 @@ CHUNK_NUMEL = 2**21
 
 
 def decoder_jacobian(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
-    """g'(z), (B, D, d), by forward mode, or by backward mode twice where a layer has no other;
-    arguments as for :func:`decoder_log_volume`."""
+    """g'(z), (B, D, d), by forward mode, or by backward mode twice where a layer has no other."""
 
     def push(tangent: Tensor) -> Tensor:
         return torch.func.jvp(lambda z: decode(z, *given), (z,), (tangent,))[1]

@@ -145,6 +145,8 @@ class TestOwn:
         assert hashes[0] == hashes[2] != hashes[1]
         name = own_module(code + "# a change")
         assert load_extractor(name, (1, 8, 8)).hash != hashes[0]
+        with pytest.raises(ConfigError, match=r"my_features:network' fails on \(9, 3, 9, 9\): "):
+            load_extractor(name, (1, 8, 8))(noise_images(9, 3, 9, 9))
 
     @pytest.mark.parametrize(
         ("name", "message"),
