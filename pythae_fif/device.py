@@ -18,8 +18,7 @@ def default_device() -> str:
 def full_float32() -> Iterator[None]:
     """Turns TF32 and autocast off, for numbers that are called exact.
 
-    TF32 keeps 10 bits of a float32 factor. cuDNN's convolutions use it unless told otherwise. The
-    user's setting, which is one for all threads, is as before in the end.
+    TF32 keeps 10 bits of a float32 factor; cuDNN's convolutions use it unless told otherwise.
     """
     cudnn: Any = torch.backends.cudnn
     switches: Any = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)

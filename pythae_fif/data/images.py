@@ -189,8 +189,8 @@ def folder_of_images(request: Request) -> Source:
         elif len(known) > 1:
             notes = ["no labels: not every image is in a subfolder that has training images"]
         others = {part.name for part in path.iterdir() if part.is_dir()} - {*SPLIT_NAMES}
-        if present and others:
-            notes.append(f"not read: {', '.join(sorted(others))}")
+        if present and (unread := sorted(name for name in others if name[0] != ".")):
+            notes.append(f"not read: {', '.join(unread)}")
         source = f"folder {path.name}, {request.side}x{request.side}, {sizes(arrays)}"
         return Splits("folder", **arrays, labels=labels, source=source, notes=tuple(notes))
 

@@ -33,6 +33,8 @@ class SavedModel(BaseAE):
         folder = Path(dir_path)
         folder.mkdir(parents=True, exist_ok=True)
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        if getattr(self, "prior", None) is None:  # one that was fitted may have been taken away
+            self.model_config.fitted_prior = None
         EnvironmentConfig(python_version=version).save_json(dir_path, "environment")
         self.model_config.save_json(dir_path, "model_config")
         recipes = {side: recipe_of(getattr(self, side)) for side in ("encoder", "decoder")}
