@@ -1,6 +1,6 @@
 """The loss of free-form injective flows (Sorrenson et al. 2024, eq. 7) on plain callables.
 
-Its volume term (eq. 15) comes in two ways: a fast one, and one that is always right.
+Its volume term (eq. 15) comes in two ways: a fast one, and one for any networks.
 """
 
 from collections.abc import Callable, Iterator
@@ -186,7 +186,7 @@ def published_surrogate(
 
     Arguments:
         forward_mode: Else, for several vectors and under autocast g'(z) eps comes by backward mode
-            twice: some operations have no forward mode.
+            twice: some operations have no forward mode, and scripted ones lose it after one call.
     """
     forward_mode &= len(eps) == 1 and not torch.is_autocast_enabled(x.device.type)
     with torch.enable_grad(), differentiable_kernels():
