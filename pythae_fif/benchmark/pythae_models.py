@@ -19,7 +19,7 @@ def lightened(model: BaseAE) -> BaseAE:
 
 
 def imq_kernel(scales: tuple[float, ...], z1: Tensor, z2: Tensor) -> Tensor:
-    """The sum over scales C of C / (C + |z - z'|^2), (N, M), with the distances taken once."""
+    """The sum over scales C of C / (C + |z - z'|^2), (N, M), of codes (N, d) and (M, d)."""
     squared = (z1.unsqueeze(1) - z2.unsqueeze(0)).square().sum(-1, keepdim=True)
     c = _on(scales, z1.device, z1.dtype)
     return (c / (c + squared)).sum(-1)

@@ -122,7 +122,7 @@ def _numbers(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str
 
 
 def _read(path: Path) -> "tuple[DataFrame, list[str]]":
-    """The table of a text file, and a note where its first line is odd; a DataError if none."""
+    """The table of a text file, and notes on how it was read; a DataError if it is none."""
     import pandas as pd
 
     opened, path = gzip.open if path.suffix.lower() == ".gz" else open, path.expanduser()

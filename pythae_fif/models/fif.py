@@ -59,7 +59,7 @@ class FIF(InjectiveFlow):
         + \beta \lVert g(f(x)) - x \rVert^2
 
     (eq. 46 and the reconstruction), on it the negative of :meth:`log_prob` plus the same squared
-    error (eq. 3). With ``condition_dim`` it is a conditional model: every method takes ``labels``.
+    error (eq. 3). With ``condition_dim`` it is a conditional model: methods take ``labels``.
 
     Args:
         model_config (FIFConfig): The configuration.

@@ -26,7 +26,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def overlap(encoders: Tensor, directions: Tensor) -> Tensor:
-    """Share of encoders' rows (M, d, D) in the span of directions (M, D, d): tr(A^+ A P) / d."""
+    """Share of rows (M, d, D) in the span of directions (M, D, d): tr(A^+ A P) / d, (M,)."""
     rows = torch.linalg.qr(encoders.mT).Q
     shared: Tensor = (rows.mT @ directions).square().sum((1, 2))
     return shared / encoders.shape[1]
