@@ -54,7 +54,8 @@ class Ensemble:
     def __init__(self, models: Sequence[FIF], seeds: Sequence[int]) -> None:
         plain = {"surrogate_fraction": 1.0, "condition_dim": 0, "beta_final": None}
         configs = [{**vars(model.model_config), "beta": None, "noise": None} for model in models]
-        if any(config != {**configs[0], **plain} for config in configs):
+        betas: list[Any] = [model.model_config.beta for model in models]
+        if "auto" in betas or any(config != {**configs[0], **plain} for config in configs):
             told = ", ".join(f"{key}={value}" for key, value in plain.items())
             raise ConfigError(f"an ensemble needs models alike but for beta and noise, with {told}")
         self.models = [model.to(default_device()) for model in models]
@@ -65,7 +66,6 @@ class Ensemble:
         self._nets = copy.deepcopy(models[0]).train()
         self._like = next(iter(self._weights.values()))
         self._rngs = [torch.Generator(self._like.device).manual_seed(seed) for seed in seeds]
-        betas = [model.model_config.beta for model in models]
         self._betas = torch.tensor(betas, dtype=torch.float64).to(self._like)
 
     def train(

@@ -110,6 +110,7 @@ def with_batch_norm():
     "models, message",
     [
         (lambda: [build(), build(hutchinson_samples=2)], "alike but for beta and noise"),
+        (lambda: [build(3.0), build("auto")], "alike but for beta and noise"),
         (lambda: [build(surrogate_fraction=0.5)], "surrogate_fraction=1.0"),
         (lambda: [with_batch_norm()], "without buffers, not .*running_mean"),
     ],

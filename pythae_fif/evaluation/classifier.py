@@ -48,14 +48,13 @@ class Network(nn.Module):
 def classifier(
     dataset: str, image_shape: tuple[int, ...], device: str | torch.device = "cpu"
 ) -> Extractor:
-    """The shipped classifier of a data set, by which scores of all machines compare.
-
-    A ConfigError says that there is none for such images.
-    """
-    path, held = SHIPPED / f"{dataset}.pt", {}
-    if path.is_file():
+    """The shipped classifier of a data set, or of such images, by which scores of all machines
+    compare; a ConfigError says that there is none."""
+    for path in SHIPPED.glob(f"{dataset or '*'}.pt"):
         held = torch.load(path, map_location="cpu", weights_only=True)
-    if tuple(held.get("image_shape", ())) != image_shape:
+        if tuple(held["image_shape"]) == image_shape:
+            break
+    else:
         raise ConfigError(
             "extractor 'classifier' is of digits and mnist alone: choose inception, "
             "efficientnet-lite0, pixels or module:function (--extractor)"

@@ -113,7 +113,7 @@ def neighbour_scores(samples: Features, reference: Features) -> Neighbours:
     of_samples, of_reference = samples.once(_radii), reference.once(_radii)
     recalled, covered = (torch.zeros_like(of_reference[:, 0], dtype=torch.bool) for _ in range(2))
     precise = dense = 0
-    for rows, squared in _squared_distances(samples.values, reference.values, torch.float64):
+    for rows, squared in _squared_distances(samples.values, reference.values):
         precise += int((squared <= of_reference[:, 0]).any(dim=1).sum())
         recalled |= (squared <= of_samples[rows, :1]).any(dim=0)
         inside = squared < of_reference[:, 1]
@@ -129,26 +129,22 @@ def neighbour_scores(samples: Features, reference: Features) -> Neighbours:
 
 def _radii(features: Features) -> Tensor:
     """Squared distance to the `NEAREST`-th and the `DENSE`-th nearest other, (N, 2), float64."""
-    pairs = _squared_distances(features.values, features.values, torch.float64)
+    pairs = _squared_distances(features.values, features.values)
     # of all, each is nearest to itself
     closest = torch.cat([of.topk(DENSE + 1, dim=1, largest=False).values for _, of in pairs])
     return torch.stack([closest[:, NEAREST], closest[:, DENSE]], 1)
 
 
-def _squared_distances(x: Tensor, y: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """Some rows of x at once, and their |x - y|^2 (n, M) in a precision.
-
-    The mean of y is taken off first: distances do not see it, but their rounding does.
-    """
-    centre = y.mean(dim=0, dtype=torch.float64).to(dtype)
-    about = y.to(dtype) - centre
-    norms = about.square().sum(dim=1)
+def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some rows of x at once, and their |x - y|^2 (n, M), float64: of few whole numbers exact."""
+    y = y.double()
+    norms = y.square().sum(dim=1)
     step = max(1, (AT_ONCE if x.is_cpu else AT_ONCE_ON_GPU) // len(y))
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
-        part = x[rows].to(dtype) - centre
+        part = x[rows].double()
         both = part.square().sum(dim=1)[:, None] + norms
-        yield rows, both.addmm_(part, about.T, alpha=-2)
+        yield rows, both.addmm_(part, y.T, alpha=-2)
 
 
 def memorisation(
@@ -180,14 +176,9 @@ def memorisation(
     return Memorisation(nearer=nearer, authenticity=float(authentic.double().mean()))
 
 
-@full_float32()
 def _nearest(of: Features, among: Features, k: int = 1) -> tuple[Tensor, Tensor]:
-    """Distances (N) to the k-th nearest of other features, and the indices of these (N).
-
-    Those in the features' own precision find it; its distance is exact, 0 for equal features.
-    """
+    """Distances (N) to the k-th nearest of other features, 0 to equal ones, and its indices (N)."""
     x, y = of.values, among.values
-    # Of few columns the nearest may be nearer than float32 tells, itself the second nearest.
-    pairs = _squared_distances(x, y, torch.float64 if x.shape[1] < 64 else y.dtype)
+    pairs = _squared_distances(x, y)
     which = torch.cat([near.topk(k, dim=1, largest=False).indices[:, -1] for _, near in pairs])
     return torch.linalg.vector_norm(x - y[which], dim=1), which

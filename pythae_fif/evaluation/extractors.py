@@ -40,11 +40,12 @@ def unit_images(images: Tensor) -> Tensor:
         raise DataError(f"images must have shape (B, C, H, W), not {tuple(images.shape)}")
     if images.dtype == torch.uint8:
         return images.to(torch.float32) / 255
+    images = images.to(torch.float32)
     if not images.isfinite().all():
         raise NonFiniteError("images have NaN or infinite pixels")
     if (images - 0.5).abs().max() > 0.5 + RANGE_TOLERANCE:
         raise DataError("float images must lie in [0, 1]: divide by 255, or clamp samples first")
-    return images.to(torch.float32).clamp(0, 1)
+    return images.clamp(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,7 @@ def load_extractor(
     Args:
         name: A key of `EXTRACTORS`, or `module:function` that takes nothing and returns a network.
         image_shape: The (C, H, W) of the images, or (D,) of a table's rows.
-        dataset: Its name, for `classifier`.
+        dataset: Its name, for `classifier`; else that of digits or mnist, by the shape.
         device: Where networks run.
         weights: File of `inception` or `tf-inception`.
         offline: Whether `inception` may not fetch its weights from the network.

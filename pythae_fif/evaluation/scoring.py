@@ -130,7 +130,7 @@ def score_codes(codes: Tensor) -> CodeScores | None:
     centred = z - z.mean(0)
     covariance = centred.mT @ centred / len(z)
     variances, along_axes = covariance.diagonal(), torch.linalg.eigvalsh(covariance)
-    if not along_axes[0] > along_axes[-1] * len(variances) * torch.finfo(codes.dtype).eps:
+    if not along_axes[0] > along_axes[-1] * len(variances) * torch.finfo(torch.float32).eps ** 2:
         return None
     logdet = along_axes.log().sum()
     divergence = (variances - 1 + z.mean(0).square()).sum() - logdet

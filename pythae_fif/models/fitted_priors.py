@@ -125,8 +125,8 @@ def fitted_prior(
     """p_Z, fitted to codes.
 
     Args:
-        kind: 'gaussian' (mean and full covariance), 'mixture' (ten of these) or 'flow' (zuko's
-            neural spline flow). Of a condition the first two are fitted class by class.
+        kind: 'gaussian' (mean and full covariance, variances 1e-6 larger), 'mixture' (ten of these)
+            or 'flow' (zuko's neural spline flow). The first two are fitted class by class.
         codes: (N, d).
         condition: (N, c) of a conditional model, one-hot unless it is a flow's.
         seed: Of the fit.

@@ -92,7 +92,8 @@ def in_batches(
     device = next(model.parameters()).device
     given = [torch.as_tensor(one) for one in (images, labels) if one is not None]
     results = []
-    for some in zip(*(one.split(CODED_AT_ONCE) for one in given), strict=True):
+    size = CODED_AT_ONCE + (len(images) % CODED_AT_ONCE == 1)  # of one image some losses are none
+    for some in zip(*(one.split(size) for one in given), strict=True):
         batch, *classes = (one.to(device) for one in some)
         x = batch.to(torch.float32, copy=True)  # the model may write in place
         x = x if batch.is_floating_point() else x.div_(255)
@@ -255,7 +256,7 @@ def _fitted(
         _fit(sampler.second_vae, codes, steps)
     elif name == "pixelcnn":
         _fit(sampler.pixelcnn_model, _indices(model, codes), steps)
-    elif name == "rhvae":
+    elif name == "rhvae" and hasattr(model, "sampler_force"):  # else as Pythae's
         sampler.grad_func = lambda z, model: model.sampler_force(z)
     sampler.is_fitted = True
     return sampler

@@ -16,6 +16,7 @@ from pythae_fif.evaluation.distances import (
     memorisation,
     neighbour_scores,
 )  # fmt: skip
+from pythae_fif.evaluation.scores import Neighbours
 
 
 def gaussian(rows: int, dim: int, *, seed: int) -> torch.Tensor:
@@ -120,6 +121,22 @@ class TestNeighbours:
             for name in names:
                 assert getattr(ours, name) == pytest.approx(theirs[name], abs=1e-9)
 
+    def test_distances_that_are_equal(self):
+        """As many are of binary images: all scores tell nearer from as near."""
+        draws = torch.Generator().manual_seed(0)
+        x, y = (torch.randint(3, (n, 12), generator=draws) for n in (200, 180))
+        squares = ((a[:, None] - b).square().sum(-1) for a, b in ((x, y), (x, x), (y, y)))
+        between, among_x, among_y = squares
+        near_x, near_y = (of.sort(1).values for of in (among_x, among_y))
+        expected = Neighbours(
+            precision=(between <= near_y[:, 3]).any(1).sum().item() / len(x),
+            recall=(between <= near_x[:, 3:4]).any(0).sum().item() / len(y),
+            density=(between < near_y[:, 5]).sum().item() / (5 * len(x)),
+            coverage=(between < near_y[:, 5]).any(0).sum().item() / len(y),
+        )
+        found = neighbour_scores(Features(x.float()), Features(y.float()))
+        assert astuple(found) == pytest.approx(astuple(expected))
+
 
 class TestKernel:
     @pytest.mark.parametrize("shift", [0.0, 10.0])
@@ -155,8 +172,10 @@ class TestMemorisation:
         torch.testing.assert_close(distances, expected.values[:, -1])
 
     def test_equal_features_have_no_distance(self):
-        y = normal(50, 200, seed=0, shift=100.0)
-        assert _nearest(Features(y[7:9].clone()), Features(y))[0].tolist() == [0, 0]
+        """Though others, as the next frames of a film, are hardly farther."""
+        y = normal(50, 200, seed=0, shift=100.0).repeat(3, 1)
+        y[:, 0] += 1e-4 * torch.arange(150)
+        assert not _nearest(Features(y.clone()), Features(y))[0].any()
 
     @pytest.mark.parametrize("tail", [0, 4])
     def test_against_plain_formulas(self, tail):

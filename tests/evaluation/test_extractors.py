@@ -38,6 +38,7 @@ class TestEveryExtractor:
         expected = extractor(images)[0]
         assert torch.equal(extractor(images / 255)[0], expected)
         torch.testing.assert_close(extractor(images.double() / 255)[0], expected)
+        assert torch.equal(extractor(images > 99)[0], extractor((images > 99).double())[0])
         monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
         alone = torch.cat([extractor(image[None])[0] for image in images])
         torch.testing.assert_close(alone, expected, rtol=1e-4, atol=1e-5)
@@ -169,7 +170,7 @@ class TestOwn:
     ("name", "shape", "line"),
     [
         ("clasifier", (1, 8, 8), "did you mean 'classifier'.*, module:function"),
-        ("classifier", (1, 8, 8), "of digits and mnist alone: choose inception, efficientnet"),
+        ("classifier", (1, 8, 9), "of digits and mnist alone: choose inception, efficientnet"),
         ("pixels", (64,), "'pixels' does not take a table: choose columns"),
         ("columns", (1, 8, 8), "'columns' does not take images: choose pixels"),
     ],
@@ -178,6 +179,11 @@ def test_what_is_refused(name, shape, line):
     with pytest.raises(ConfigError, match=line) as caught:
         load_extractor(name, shape)
     assert "\n" not in str(caught.value)
+
+
+def test_the_classifier_of_a_shape():
+    by_name = [load_extractor("classifier", (1, 8, 8), name).hash for name in ("", "digits")]
+    assert by_name[0] == by_name[1] != load_extractor("classifier", (1, 28, 28)).hash
 
 
 # ---------------------------------------------------------------- features

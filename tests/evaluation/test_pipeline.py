@@ -114,8 +114,6 @@ def test_json_and_memorisation(train, held_out, tmp_path):
 
 class TestErrors:
     def test_what_does_not_do(self, held_out):
-        with pytest.raises(ConfigError, match="of digits and mnist alone"):
-            pipeline(build("VAE"), extractor="classifier")
         with pytest.raises(ConfigError, match=r"does not take a table"):
             pipeline(FIF(FIFConfig(input_dim=(8, 8), latent_dim=2)))
         run = pipeline(build("VAE"), samplers.GaussianMixtureSamplerConfig())

@@ -117,6 +117,12 @@ def test_reconstruction_error_is_a_mean_per_pixel(monkeypatch):
         reconstruction_mse(model, IMAGES)
 
 
+def test_no_batch_has_one_image(monkeypatch):
+    """Of which the loss of some models of Pythae's divides by zero."""
+    monkeypatch.setattr(module, "CODED_AT_ONCE", 13)
+    assert embed(model_of("BetaTCVAE"), IMAGES).shape == (len(IMAGES), 4)
+
+
 def test_vamp_draws_from_every_pseudo_input_as_often(monkeypatch):
     seen, sample = [], VAMPSampler.sample
 
