@@ -195,6 +195,12 @@ class Experiment(Where):
         """The profile in use."""
         return self.profiles[self.profile]
 
+    @property
+    def named(self) -> str:
+        """The profile in use by its name, and what the user gave in place of its values."""
+        changed = ", ".join(f"{key} {getattr(self.in_use, key)}" for key in self.given)
+        return f"`{self.profile}`" + (f" with {changed}" if changed else "")
+
     def settings_of(self, model: str, train: int = 1) -> Settings:
         """How the runs of a model are trained and scored, with so many training samples."""
         profile = self.in_use
@@ -263,7 +269,8 @@ def load_experiment(
     if values["samplers"] == ["all"]:
         values["samplers"] = list(SAMPLERS)
     values["entries"] = entries = _entries(values)
-    values["models"] = list(entries)
+    names = [Path(str(word)).stem for word in values["models"]]  # none twice, as `Each` says
+    values["models"] = list(entries) if names == ["all"] else names
     if asked.keys() & set(GRID_FLAGS) and all(of.model != FIF for of in entries.values()):
         flags_of_fif = " and ".join(map(flag_of, GRID_FLAGS))
         raise ConfigError(f"{flags_of_fif} are for model fif, which is not in models")

@@ -71,29 +71,37 @@ def _check(experiment: Experiment, name: str, splits: Splits) -> None:
 
 
 def leaderboard(
-    store: Store, experiment: Experiment, plan: Iterable[ImageSpec]
+    store: Store, experiment: Experiment, plan: Iterable[ImageSpec], splits: Splits
 ) -> list[ImageResult]:
-    """Every run with a record that differs from a plan's in model, hyper-parameters and seed alone.
+    """Every run with a record that differs from a plan's in model, hyper-parameters that its model
+    varies, and seed alone.
 
     So the files of an experiment do not depend on how its models were spread over commands. First
     come the runs of the plan, then the others by model, configuration and seed.
     """
     ours = {spec.run_id: spec for spec in plan}
-    alike = {spec.comparable for spec in ours.values()}
+    comparable = {spec.comparable for spec in ours.values()}
     known = {*names_in("models"), *experiment.models}
 
     def own(settings: Settings) -> str:
         return repr(settings.model_dump(include=OF_ITS_OWN))
 
-    others = [
-        spec
-        for spec in store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")
-        if spec.run_id not in ours
-        and spec.comparable in alike
-        and spec.model in known
-        and spec.latent_dim == experiment.latent_dim_of(spec.model)
-        and own(spec.settings) == own(experiment.settings_of(spec.model))
-    ]
+    def is_alike(spec: ImageSpec) -> bool:
+        """Whether the run is of this data, protocol and model, whose file may have changed."""
+        if spec.comparable not in comparable or spec.model not in known:
+            return False
+        entry = experiment.entry_of(spec.model)
+        fixed = {key: value for key, value in entry.fixed.items() if key not in spec.varied}
+        return (
+            spec.classes == entry.classes
+            and fixed.items() <= spec.parameters.items()
+            and spec.labels_hash in (None, splits.labels_hash)
+            and spec.latent_dim == experiment.latent_dim_of(spec.model)
+            and own(spec.settings) == own(experiment.settings_of(spec.model))
+        )
+
+    stored = store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")
+    others = [spec for spec in stored if spec.run_id not in ours and is_alike(spec)]
     others.sort(key=lambda spec: (spec.model, spec.configuration, spec.seed))
     found = (ImageResult.read(store, spec) for spec in (*ours.values(), *others))
     return [result for result in found if result is not None]

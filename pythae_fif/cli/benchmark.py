@@ -80,7 +80,7 @@ def _report(
 ) -> str | None:
     """Prints the table of this command's runs, and writes that of all that are like them; the
     address of the page, None before the first run has scores."""
-    everything = leaderboard(store, experiment, plan)
+    everything = leaderboard(store, experiment, plan, splits)
     results = [result for result in everything if result.spec in plan]
     if not results:
         return None

@@ -42,8 +42,7 @@ def compared_tables(
     found = {}
     for of, variants in ((8, eight), (3, published(3))) if len(eight) else ():
         rows = _both(variants, table, eight)
-        title = f"Table {of}: {experiment.dataset}, {experiment.arch}"
-        found[f"table{of}"] = _beside(title, of, rows, results, {})
+        found[f"table{of}"] = _beside(experiment, of, rows, results, {})
     if set(table["model"]) & {"dnf", "trumpet"}:
         rows = _both(published(2), table, two)
         parameters = two[two["metric"] == "parameters"].set_index("row")["text"]
@@ -53,8 +52,7 @@ def compared_tables(
             "# parameters published": rows["row"].map(parameters),
             "images seen": formatted(rows["images"], ",.0f"),
         }
-        title = f"Table 2: {experiment.dataset}, {length_of(experiment.in_use)}"
-        found["table2"] = _beside(title, 2, rows, results, sizes)
+        found["table2"] = _beside(experiment, 2, rows, results, sizes)
     return found
 
 
@@ -76,7 +74,7 @@ def _both(
 
 
 def _beside(
-    title: str,
+    experiment: Experiment,
     of: int,
     rows: pandas.DataFrame,
     results: Sequence[ImageResult],
@@ -93,16 +91,17 @@ def _beside(
     cells["FID published ↓"] = rows["FID"]
     cells[score] = list(map(number, rows["score"], rows["score_spread"]))
     cells["IS published ↑"] = rows["IS"]
-    profile, data = results[0].spec.profile, results[0].evaluation.result.data
+    data = results[0].evaluation.result.data
     latent_dims = ", ".join(f"{of:.0f}" for of in sorted(rows["latent_dim"].dropna().unique()))
     notes = [
         f"Published: Sorrenson et al., ICLR 2024, {SOURCES[of]}. FID and IS are of Inception and "
         "10,000 samples.",
-        f"Measured: {data.source}, profile `{profile}`, extractor `{scores.extractor}`, "
+        f"Measured: {data.source}, profile {experiment.named}, extractor `{scores.extractor}`, "
         f"{count}, latent dimension {latent_dims}, on {results[0].training.provenance.device}. "
         "Unless all of that is as in the paper, only the order of the models of a sampler can be "
         "compared.",
     ]
     marks = {distance: ranks(rows["frechet_test"], rows["noise"], samplers)}
     frame = pandas.DataFrame(cells).dropna(axis="columns", how="all").fillna(DASH)
-    return Table(title, frame, marks, notes)
+    how = length_of(experiment.in_use) if of == 2 else experiment.arch
+    return Table(f"Table {of}: {experiment.dataset}, {how}", frame, marks, notes)

@@ -28,10 +28,7 @@ def first_scores(results: Sequence[ImageResult]) -> Scores:
 
 
 def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> pandas.DataFrame:
-    """All numbers of runs, a row a run and sampler; NaN where a record lacks one.
-
-    A distance that is not finite is infinite, so that no mean leaves it out.
-    """
+    """All numbers of runs, a row a run and sampler; NaN where a record lacks one."""
     rows = []
     pairs = ((result, *found) for result in results for found in result.scores.items())
     for result, sampler, record in pairs:
@@ -73,8 +70,6 @@ def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> panda
         )
     frame = pandas.DataFrame(rows).astype(dict.fromkeys(MEANS, float))
     frame["beta"] = pandas.to_numeric(frame["beta"], errors="coerce")  # of 'auto' NaN
-    distances = ["frechet_val", "frechet_test"]
-    frame[distances] = frame[distances].fillna(math.inf)
     return frame
 
 

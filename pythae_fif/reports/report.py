@@ -189,7 +189,7 @@ def notes_of(
     sizes = " / ".join(f"{data.sizes[split]:,}" for split in ("train", "val", "test"))
     entries = [experiment.entry_of(model) for model in dict.fromkeys(table["model"])]
     notes = [
-        f"Profile `{experiment.profile}` ({profile.note}): {length_of(profile)}, "
+        f"Profile {experiment.named} ({profile.note}): {length_of(profile)}, "
         f"{profile.precision}, latent dimension {dims}, at most "
         f"{counted(int(table['candidates'].max()), 'configuration')} a model, seeds "
         f"{', '.join(map(str, sorted(set(frame['seed']))))}.",
@@ -203,7 +203,8 @@ def notes_of(
         "validation distance. Bold is the lowest test distance of a sampler, underlined the "
         "second; if the lowest does not stand out, `=` marks all that are level with it within the "
         "noise of split, seeds and draws. ± is the standard deviation over seeds, or of one seed "
-        "over draws; ref the largest relative difference from the same runs in our results.",
+        "over draws; ref the largest relative difference from the same runs in our results. Of a "
+        "row's configurations recon. and train s are those of the first column.",
         f"Machines: {'; or '.join(dict.fromkeys(frame['machine']))}. Each record names versions, "
         "revision and command.",
         *(f"{entry.label}: {' '.join(entry.notes)}" for entry in entries if entry.notes),

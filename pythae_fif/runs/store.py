@@ -88,7 +88,11 @@ class Store:
             return None
 
     def is_done(self, spec: Spec) -> bool:
-        """Whether a run has a whole record of each of its outputs."""
+        """Whether a run has its specification and a whole record of each of its outputs."""
+        try:
+            self.spec(spec.path)
+        except StoreError:  # the next start writes it again
+            return False
         outputs = spec.outputs.items()
         return all(self.record(spec, name, result) is not None for name, result in outputs)
 

@@ -143,7 +143,7 @@ def work(spec: Spec, store: Store, command: str | None = None, slot: Slot | None
     with locked(folder / "run"):
         for left in folder.rglob(f"*{TEMPORARY}"):  # half a file of a process that was killed
             left.unlink() if left.is_file() else shutil.rmtree(left, ignore_errors=True)
-        if store.is_done(spec) and (folder / SPEC_FILE).exists():
+        if store.is_done(spec):
             return
         git_state()  # of the code that runs, before an editor changes it
         run = Run(spec, store, command)

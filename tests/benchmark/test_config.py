@@ -170,6 +170,7 @@ def test_bad_model_file(tmp_path):
         ("epoch: 5", ["own.yaml: unknown key 'epoch'", "did you mean 'epochs'"]),
         ("models: []", ["own.yaml", "models", "at least one"]),
         ("seeds: [1, 1]", ["own.yaml", "seeds", "none twice"]),
+        ("models: [ae, ae]", ["own.yaml", "models", "none twice"]),
         ("arch: convnt", ["own.yaml", "arch='convnt'", "did you mean 'convnet'"]),
         ("profile: quic", ["own.yaml", "profile 'quic'", "did you mean 'quick'"]),
         ("beta: [3]\nmodels: [ae]", ["beta", "model fif"]),

@@ -12,7 +12,7 @@ from support.report_store import RESULTS, fill, result
 
 from pythae_fif.benchmark.config import Settings, Where, load_experiment
 from pythae_fif.benchmark.image_run import ImageSpec, training_config
-from pythae_fif.benchmark.models import configs_dir, names_in, read_entry
+from pythae_fif.benchmark.models import ModelClasses, configs_dir, names_in, read_entry
 from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs.store import Store
@@ -172,19 +172,23 @@ class TestLeaderboard:
         return tiny(tmp_path, {"models": ["fif", "vae"]})
 
     @pytest.fixture
-    def plan(self, experiment):
-        return expand(experiment, splits_of(experiment))
+    def splits(self, experiment):
+        return splits_of(experiment)
+
+    @pytest.fixture
+    def plan(self, experiment, splits):
+        return expand(experiment, splits)
 
     @pytest.fixture
     def store(self, tmp_path):
         return Store(tmp_path / "results")
 
-    def test_holds_all_like_runs_those_of_the_plan_first(self, experiment, plan, store):
+    def test_holds_all_like_runs_those_of_the_plan_first(self, experiment, splits, plan, store):
         fif, vae = plan[0], plan[-1]
         others = [fif.model_copy(update={"seed": seed}) for seed in (2, 1)]
         for spec in (*others, vae, fif):
             kept(store, spec)
-        found = leaderboard(store, experiment, plan)
+        found = leaderboard(store, experiment, plan, splits)
         assert [r.spec.run_id for r in found] == [
             spec.run_id for spec in (fif, vae, *reversed(others))
         ]
@@ -193,19 +197,27 @@ class TestLeaderboard:
         "changed",
         [{"data_hash": "0" * 16}, {"profile": "paper"}, {"extractor": "inception"},
          {"image_size": 32}, {"model": "gone"}, {"latent_dim": 5}, {"settings": {"train_size": 11}},
-         {"settings": {"epochs": 9}}, {"settings": {"precision": "bfloat16"}}],
+         {"settings": {"epochs": 9}}, {"settings": {"precision": "bfloat16"}},
+         {"labels_hash": "0" * 16}, {"classes": ModelClasses(model="own.Model", config="own.Of")}],
         ids=str,
     )  # fmt: skip
-    def test_leaves_out_what_does_not_compare(self, experiment, plan, store, changed):
+    def test_leaves_out_what_does_not_compare(self, experiment, splits, plan, store, changed):
         settings = plan[0].settings.model_copy(update=changed.get("settings", {}))
         kept(store, plan[0].model_copy(update={"seed": 5, **changed, "settings": settings}))
-        assert leaderboard(store, experiment, plan) == []
+        assert leaderboard(store, experiment, plan, splits) == []
 
-    def test_passes_over_what_is_unfinished_or_damaged(self, experiment, plan, store):
+    def test_leaves_out_what_its_file_fixed_otherwise(self, experiment, splits, plan, store):
+        kept(store, plan[0].model_copy(update={"seed": 5}))
+        experiment.entries["fif"] = plan_entry = experiment.entries["fif"].model_copy(deep=True)
+        assert len(leaderboard(store, experiment, plan, splits)) == 1
+        plan_entry.fixed["noise"] = 0.1
+        assert leaderboard(store, experiment, plan, splits) == []
+
+    def test_passes_over_what_is_unfinished_or_damaged(self, experiment, splits, plan, store):
         for number, name in enumerate(("training.json", "evaluation.json", "scores/normal.json")):
             spec = kept(store, plan[0].model_copy(update={"seed": number + 5}))
             (store.folder(spec) / name).write_text("{")
-        assert leaderboard(store, experiment, plan) == []
+        assert leaderboard(store, experiment, plan, splits) == []
 
 
 def test_classes_and_labels_define_a_conditional_run(tmp_path):

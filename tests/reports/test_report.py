@@ -52,13 +52,6 @@ class TestTable:
         assert mixture.nearer == pytest.approx(0.51)
         assert math.isnan(row(REPORT, "vae", "gmm").nearer)
 
-    def test_a_distance_that_is_not_finite_is_last(self):
-        results = [result("ae", {}, seed, {"gmm": (1, value)}) for seed, value in
-                   enumerate((2.0, math.nan))]  # fmt: skip
-        found = report([*results, *RESULTS[:2]])
-        assert row(found, "ae", "gmm").frechet_test == math.inf
-        assert found.table.model.iloc[-1] == "ae"
-
     def test_noise_is_of_the_split_and_of_seeds_or_draws(self):
         one, two = (result(m, {}, 0, {"gmm": (2, 2)}, error=0.1) for m in ("ae", "vae"))
         assert list(report([one, two]).table.noise) == pytest.approx([0.2, 0.2])

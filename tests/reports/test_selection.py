@@ -4,7 +4,6 @@ import dataclasses
 import random
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.report_store import experiment, result
@@ -70,10 +69,3 @@ def test_every_sampler_that_a_configuration_has_is_chosen_from():
     ]
     for ordered in (results, results[::-1]):
         assert chosen(ordered) == {"normal": ({1}, 2), "gmm": ({0}, 1)}
-
-
-@pytest.mark.parametrize("step", [1, -1])
-def test_a_distance_that_is_no_number_is_not_chosen(step):
-    distances = np.full((3, 1, 2, 2), 5.0)
-    distances[0, 0, :, 0], distances[1, 0, :, 0] = np.nan, np.inf
-    assert chosen(results_of(distances)[::step]) == dict.fromkeys(("normal", "gmm"), ({2}, 3))

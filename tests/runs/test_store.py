@@ -50,6 +50,10 @@ def test_runs_are_found_again(store):
     assert store.record(specs[2], "a.json", int).result == 2
     assert all(map(store.is_done, specs)) and not store.is_done(TaskSpec(seed=9))
     assert not store.is_done(TaskSpec(seed=0, wanted=["a", "b"]))
+    (store.folder(specs[0]) / SPEC_FILE).write_text("{")  # restored by the next start
+    assert not store.is_done(specs[0])
+    work(specs[0], store)
+    assert store.is_done(specs[0]) and sorted(store.specs(TaskSpec), key=lambda s: s.seed) == specs
 
 
 def test_a_run_in_another_s_folder_is_passed_over(store):
