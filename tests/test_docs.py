@@ -31,9 +31,7 @@ def blocks(language: str) -> list:
     """The code blocks of all pages, each once."""
     found = {}
     for page in PAGES:
-        texts = re.findall(
-            rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
-        )
+        texts = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.S | re.M)
         for number, text in enumerate(texts):
             found.setdefault(text, f"{name_of(page)}-{number}")
     return [pytest.param(text, id=name) for text, name in found.items()]

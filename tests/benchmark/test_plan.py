@@ -189,9 +189,7 @@ class TestLeaderboard:
         for spec in (*others, vae, fif):
             kept(store, spec)
         found = leaderboard(store, experiment, plan, splits)
-        assert [r.spec.run_id for r in found] == [
-            spec.run_id for spec in (fif, vae, *reversed(others))
-        ]
+        assert [r.spec.run_id for r in found] == [s.run_id for s in (fif, vae, *reversed(others))]
 
     @pytest.mark.parametrize(
         "changed",

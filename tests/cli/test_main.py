@@ -201,9 +201,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
 )
 def test_flags_reach_the_study(tmp_path, monkeypatch, flags, told):
     asked = []
-    monkeypatch.setattr(
-        study_module, "run_study", lambda name, options, _: asked.append(options) or []
-    )
+    monkeypatch.setattr(study_module, "run_study", lambda _, of, __: asked.append(of) or [])
     words = ["study", "tabular", "--results", str(tmp_path)]
     assert cli.main(words) == cli.main([*words, *flags.split()]) == 0
     usual, options = asked

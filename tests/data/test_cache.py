@@ -142,9 +142,7 @@ def build_slowly(value: int, barrier, results) -> None:
 def test_processes_at_once_build_one_whole_file(fresh_cache):
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(4), context.Queue()
-    processes = [
-        context.Process(target=build_slowly, args=(value, barrier, results)) for value in range(4)
-    ]
+    processes = [context.Process(target=build_slowly, args=(v, barrier, results)) for v in range(4)]
     for process in processes:
         process.start()
     found, built = zip(*(results.get(timeout=20) for _ in processes), strict=True)

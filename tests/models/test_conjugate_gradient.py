@@ -89,7 +89,5 @@ def test_one_direction_is_right_on_the_average_over_directions():
     x = torch.randn(1, 4, dtype=torch.float64)
     estimate, _ = rectangular_surrogate(encoder, decoder, x.expand(8, 4), eps, tolerance=1e-13)
     volumes = estimate.surrogate, exact(encoder, decoder, x, "reconstruction")
-    found, expected = (
-        torch.autograd.grad(volume.mean(), decoder[0].weight)[0] for volume in volumes
-    )
+    found, expected = (torch.autograd.grad(v.mean(), decoder[0].weight)[0] for v in volumes)
     torch.testing.assert_close(found, expected)

@@ -33,9 +33,7 @@ def test_lowest_mean_validation_distance_of_each_sampler_whatever_else(shape, se
     generator = np.random.default_rng(seed)
     distances = generator.uniform(1, 100, (*shape, 2, 2))
     best = distances[..., 0].mean(axis=1).argmin(axis=0)
-    expected = {
-        name: ({of}, shape[0]) for name, of in zip(("normal", "gmm"), best.tolist(), strict=True)
-    }
+    expected = {n: ({of}, shape[0]) for n, of in zip(("normal", "gmm"), best.tolist(), strict=True)}
     results = results_of(distances)
     assert chosen(results) == chosen(random.Random(seed).sample(results, len(results))) == expected
     distances[..., 1] = generator.permuted(distances[..., 1])

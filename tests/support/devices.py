@@ -3,8 +3,5 @@
 import pytest
 import torch
 
-ON_GPU = (
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
-)
+ON_GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
 DEVICES = ["cpu", pytest.param("cuda", marks=ON_GPU)]

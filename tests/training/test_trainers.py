@@ -69,9 +69,7 @@ def test_trains_logs_and_saves(name, tmp_path):
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "train_log.jsonl"]
     assert json.loads((tmp_path / "model" / "training_config.json").read_text())["num_epochs"] == 8
-    assert_same_weights(
-        AutoModel.load_from_folder(str(tmp_path / "model"), trust=True), trainer.model
-    )
+    assert_same_weights(AutoModel.load_from_folder(f"{tmp_path}/model", trust=True), trainer.model)
 
 
 def test_what_cannot_be_trained_is_refused_before(tmp_path):
@@ -274,10 +272,8 @@ def test_pipeline_uses_the_trainer_of_the_configuration(tmp_path):
         with quiet_pythae():
             pipeline(train_data=Images().batch(torch.arange(40)).data)
         assert type(pipeline.trainer) is kind
-        reloaded = AutoModel.load_from_folder(
-            f"{pipeline.trainer.training_dir}/final_model", trust=True
-        )
-        assert_same_weights(reloaded, model)
+        own = AutoModel.load_from_folder(f"{pipeline.trainer.training_dir}/final_model", trust=True)
+        assert_same_weights(own, model)
 
 
 def _train_in_one_of_two(rank, folder):

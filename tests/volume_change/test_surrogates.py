@@ -51,10 +51,8 @@ def test_reference_gradients_of_the_authors(shared, name, surrogate):
     act = getattr(nn, str(file["act"]))
     nets = {}
     for net in ("encoder", "decoder"):
-        first, second, third = (
-            nn.Linear(*reversed(file[f"{net}.{i}.weight"].shape)) for i in (0, 2, 4)
-        )
-        nets[net] = nn.Sequential(first, act(), second, act(), third)
+        a, b, c = (nn.Linear(*reversed(file[f"{net}.{i}.weight"].shape)) for i in (0, 2, 4))
+        nets[net] = nn.Sequential(a, act(), b, act(), c)
         nets[net].load_state_dict(
             {k: torch.from_numpy(file[f"{net}.{k}"]) for k in nets[net].state_dict()}
         )
