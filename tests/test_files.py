@@ -13,13 +13,11 @@ from support.features import names_in
 from pythae_fif import files
 from pythae_fif.errors import StoreError
 from pythae_fif.files import (
-    checksum,
     read_json,
     safe_name,
     set_aside,
     write_bytes,
     write_json,
-    write_whole,
 )
 from pythae_fif.pictures import DPI, figure_bytes, new_figure, pixel_bytes
 
@@ -38,7 +36,7 @@ def test_a_file_or_folder_is_whole_or_as_before(failure, seen, message, tmp_path
 
     write_bytes(tmp_path / "x", b"old")
     with pytest.raises(seen, match=message):
-        write_whole(tmp_path / "x", fail)
+        files.write_whole(tmp_path / "x", fail)
     assert (tmp_path / "x").read_text() == "old" and names_in(tmp_path) == ["x"]
     (tmp_path / "x").unlink()
     with pytest.raises(seen, match=message), files.whole_folder(tmp_path / "x") as folder:
@@ -58,7 +56,7 @@ def test_json_and_checksums(tmp_path):
     path.write_text(path.read_text()[:-4])
     assert read_json(path) is None
     write_bytes(path, b"abc")
-    assert checksum(path).startswith("ba7816bf8f01cfea")
+    assert files.checksum(path).startswith("ba7816bf8f01cfea")
 
 
 def test_nothing_set_aside_is_lost(tmp_path):

@@ -4,40 +4,8 @@ import json
 from typing import NamedTuple
 
 import torch
-from pythae.models import (
-    AE,
-    PIWAE,
-    RAE_GP,
-    RAE_L2,
-    VAE,
-    VAEGAN,
-    VQVAE,
-    WAE_MMD,
-    Adversarial_AE,
-    Adversarial_AE_Config,
-    AEConfig,
-    BetaVAE,
-    BetaVAEConfig,
-    FactorVAE,
-    FactorVAEConfig,
-    PIWAEConfig,
-    RAE_GP_Config,
-    RAE_L2_Config,
-    VAEConfig,
-    VAEGANConfig,
-    VQVAEConfig,
-    WAE_MMD_Config,
-)
-from pythae.trainers import (
-    AdversarialTrainer,
-    AdversarialTrainerConfig,
-    BaseTrainer,
-    BaseTrainerConfig,
-    CoupledOptimizerAdversarialTrainer,
-    CoupledOptimizerAdversarialTrainerConfig,
-    CoupledOptimizerTrainer,
-    CoupledOptimizerTrainerConfig,
-)
+from pythae import models as m
+from pythae import trainers
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import ImageDataset
@@ -53,17 +21,14 @@ class Kind(NamedTuple):
     prefixes: tuple[str, ...]
 
 
-ONE = Kind(BaseTrainer, BaseTrainerConfig, ("",))
-COUPLED = Kind(
-    CoupledOptimizerTrainer, CoupledOptimizerTrainerConfig, ("encoder_", "decoder_")
-)  # fmt: skip
-ADVERSARIAL = Kind(
-    AdversarialTrainer, AdversarialTrainerConfig, ("autoencoder_", "discriminator_")
-)  # fmt: skip
-COUPLED_ADVERSARIAL = Kind(
-    CoupledOptimizerAdversarialTrainer, CoupledOptimizerAdversarialTrainerConfig,
-    ("encoder_", "decoder_", "discriminator_"),
-)  # fmt: skip
+def _kind(trainer, *prefixes):
+    return Kind(getattr(trainers, trainer), getattr(trainers, f"{trainer}Config"), prefixes)
+
+
+ONE = _kind("BaseTrainer", "")
+COUPLED = _kind("CoupledOptimizerTrainer", "encoder_", "decoder_")
+ADVERSARIAL = _kind("AdversarialTrainer", "autoencoder_", "discriminator_")
+BOTH = _kind("CoupledOptimizerAdversarialTrainer", "encoder_", "decoder_", "discriminator_")
 
 
 class Model(NamedTuple):
@@ -76,24 +41,20 @@ class Model(NamedTuple):
 
 DECAY = 1e-2
 MODELS = {
-    "AE": Model(AE, AEConfig, {}, ONE, False),
-    "VAE": Model(VAE, VAEConfig, {}, ONE, True),
-    "BetaVAE": Model(BetaVAE, BetaVAEConfig, {"beta": 0.1}, ONE, True),
-    "WAE_MMD": Model(WAE_MMD, WAE_MMD_Config, {"reg_weight": 1e-2}, ONE, False),
-    "RAE_GP": Model(RAE_GP, RAE_GP_Config, {}, ONE, False),
-    "VQVAE": Model(VQVAE, VQVAEConfig, {"num_embeddings": 8}, ONE),
+    "AE": Model(m.AE, m.AEConfig, {}, ONE, False),
+    "VAE": Model(m.VAE, m.VAEConfig, {}, ONE, True),
+    "BetaVAE": Model(m.BetaVAE, m.BetaVAEConfig, {"beta": 0.1}, ONE, True),
+    "WAE_MMD": Model(m.WAE_MMD, m.WAE_MMD_Config, {"reg_weight": 1e-2}, ONE, False),
+    "RAE_GP": Model(m.RAE_GP, m.RAE_GP_Config, {}, ONE, False),
+    "VQVAE": Model(m.VQVAE, m.VQVAEConfig, {"num_embeddings": 8}, ONE),
     "FIF": Model(FIF, FIFConfig, {"noise": 0.05}, ONE, False),
-    "RAE_L2": Model(RAE_L2, RAE_L2_Config, {"reg_weight": DECAY}, COUPLED, False),
-    "PIWAE": Model(PIWAE, PIWAEConfig, {"number_gradient_estimates": 2}, COUPLED, True),
-    "Adversarial_AE": Model(Adversarial_AE, Adversarial_AE_Config, {}, ADVERSARIAL, True),
-    "FactorVAE": Model(FactorVAE, FactorVAEConfig, {}, ADVERSARIAL, True),
+    "RAE_L2": Model(m.RAE_L2, m.RAE_L2_Config, {"reg_weight": DECAY}, COUPLED, False),
+    "PIWAE": Model(m.PIWAE, m.PIWAEConfig, {"number_gradient_estimates": 2}, COUPLED, True),
+    "Adversarial_AE": Model(m.Adversarial_AE, m.Adversarial_AE_Config, {}, ADVERSARIAL, True),
+    "FactorVAE": Model(m.FactorVAE, m.FactorVAEConfig, {}, ADVERSARIAL, True),
     # Margins at which it leaves out steps of its decoder and of its discriminator.
-    "VAEGAN": Model(
-        VAEGAN, VAEGANConfig, {"margin": 0.02, "equilibrium": 0.66}, COUPLED_ADVERSARIAL
-    ),
+    "VAEGAN": Model(m.VAEGAN, m.VAEGANConfig, {"margin": 0.02, "equilibrium": 0.66}, BOTH),
 }
-
-
 ONE_OF_A_KIND = ["FIF", *{MODELS[name].kind: name for name in reversed(MODELS)}.values()]
 """A model for each rule by which weights are updated."""
 
