@@ -12,13 +12,7 @@ from support.features import names_in
 
 from pythae_fif import files
 from pythae_fif.errors import StoreError
-from pythae_fif.files import (
-    read_json,
-    safe_name,
-    set_aside,
-    write_bytes,
-    write_json,
-)
+from pythae_fif.files import read_json, safe_name, set_aside, write_bytes, write_json
 from pythae_fif.pictures import DPI, figure_bytes, new_figure, pixel_bytes
 
 
