@@ -91,9 +91,7 @@ class ModelEntry(ModelClasses):
         if self.configurations and not given:
             return self.configurations
         grid = {**self.grid, **(given or {})}
-        return [
-            dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
-        ]
+        return [dict(zip(grid, of, strict=True)) for of in itertools.product(*grid.values())]
 
     def samplers_of(self, asked: list[str]) -> list[str]:
         """Those of the asked samplers that the model has, perhaps none.

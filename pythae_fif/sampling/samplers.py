@@ -106,9 +106,7 @@ def draw(sampler: BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE) -
     is; a few more than asked for where it needs whole batches."""
     model = sampler.model
     if getattr(model, "condition_dim", 0):
-        raise ConfigError(
-            "samplers know no labels: take model.given(label), the model at one label"
-        )
+        raise ConfigError("samplers know no labels: take model.given(label), that of one label")
     shape = model.model_config.input_dim
     multiple = len(model.idle_input) if isinstance(sampler, samplers.VAMPSampler) else 1
     for held in vars(sampler).values():
