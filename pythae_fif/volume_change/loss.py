@@ -100,9 +100,7 @@ def volume_surrogate(
             outer = Tape(encode, place)
         with torch.no_grad():
             pushed = [g.jvp(vector) for vector in eps]
-        products = [
-            vector * outer.jvp(tangent) for vector, tangent in zip(eps, pushed, strict=True)
-        ]
+        products = [v * outer.jvp(tangent) for v, tangent in zip(eps, pushed, strict=True)]
         surrogate = -torch.stack(products).sum(-1).mean(0)
     return SurrogateOutput(surrogate, f.value, g.value)
 
