@@ -76,7 +76,7 @@ def print_estimate(
             table.add_row(model, str(number), *map(_shown, times))
     console.print(table)
     need, peak = RUN_BYTES, torch.cuda.max_memory_allocated()  # 0 without a GPU
-    if peak:  # memorisation holds the features, their distance from a mean, and its square
+    if peak:  # memorisation holds the features, and them in float64
         need = CONTEXT_BYTES + max(peak + feature_bytes, 3 * feature_bytes)
         console.say(f"by the memory of these short runs: {local.machine(need)}")
     at_once = min(len(local.slots(need)), len(plan))

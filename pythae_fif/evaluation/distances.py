@@ -138,7 +138,7 @@ def _radii(features: Features) -> Tensor:
 def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Some rows of x at once, and their |x - y|^2 (n, M), float64: of few whole numbers exact."""
     y = y.double()
-    norms = y.square().sum(dim=1)
+    norms = torch.einsum("nf,nf->n", y, y)  # without all squares at once
     step = max(1, (AT_ONCE if x.is_cpu else AT_ONCE_ON_GPU) // len(y))
     for start in range(0, len(x), step):
         rows = slice(start, start + step)

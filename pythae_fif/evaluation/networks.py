@@ -89,7 +89,7 @@ def weights_file(named: str | Path | None = None, *, offline: bool = False) -> P
     except (OSError, RuntimeError) as error:
         raise ConfigError(
             f"extractor 'inception' has no weights ({one_line(error)}): put {WEIGHTS_URL} at "
-            f"{kept}, or name it by --extractor-weights; {OFFLINE}"
+            f"{kept}, as a run with network does, or name it by --extractor-weights; {OFFLINE}"
         ) from error
     return file
 

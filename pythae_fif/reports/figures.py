@@ -53,7 +53,7 @@ def figures_of(
             lines = test | {label: every[model, label] for model, label in best}
             yield Figure("best.webp", shows, _sheet(lines))
         if len(every) > len(best):
-            shows = "Unselected samples of every model's chosen configuration (figure 11)"
+            shows = "Unselected samples of every model's chosen configuration"
             lines = test | {label: line for (_, label), line in every.items()}
             yield Figure("samples.webp", shows, _sheet(lines))
     distance = first_scores(results).distance_name
