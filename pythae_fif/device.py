@@ -16,10 +16,8 @@ def default_device() -> str:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Turns TF32 and autocast off, for numbers that are called exact.
-
-    TF32 keeps 10 bits of a float32 factor; cuDNN's convolutions use it unless told otherwise.
-    """
+    """Turns TF32 and autocast off, for numbers that are called exact. TF32 keeps 10 bits of a
+    float32 factor; cuDNN's convolutions use it unless told otherwise."""
     cudnn: Any = torch.backends.cudnn
     switches: Any = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
     before = [switch.fp32_precision for switch in switches]

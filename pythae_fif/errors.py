@@ -73,8 +73,6 @@ def counted(number: int, thing: str) -> str:
 
 
 def printable(text: object) -> str:
-    """Text without what a terminal would obey, for all that others may have written.
-
-    Taken out is what Unicode calls not printable, but for tabs and line ends.
-    """
+    """Text without what a terminal would obey, for all that others may have written. Taken out is
+    what Unicode calls not printable, but for tabs and line ends."""
     return "".join(one for one in str(text) if one.isprintable() or one in "\t\n")

@@ -58,10 +58,8 @@ def _beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which is renamed to `path` at the end: that is there whole or not at all.
-
-    A StoreError says that the folder or the disk does not take it.
-    """
+    """A folder to fill, which is renamed to `path` at the end: that is there whole or not at all. A
+    StoreError says that the folder or the disk does not take it."""
     temporary = _beside(path)
     try:
         with stored(f"write {path}"):

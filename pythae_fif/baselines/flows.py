@@ -124,10 +124,8 @@ class TrumpetFlow(Chain):
 
 
 class CodeFlow(nn.Module):
-    """A flow from data to codes: d of the data flow's latents are codes u, whose flow gives z.
-
-    What other latents there are is noise, zero on the manifold.
-    """
+    """A flow from data to codes: d of the data flow's latents are codes u, whose flow gives z. What
+    other latents there are is noise, zero on the manifold."""
 
     def __init__(self, data_flow: Any, config: "FlowConfig") -> None:
         super().__init__()

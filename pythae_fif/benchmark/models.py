@@ -84,29 +84,23 @@ class ModelEntry(ModelClasses):
         return ModelClasses(**self.model_dump(include=set(ModelClasses.model_fields)))
 
     def choices(self, given: Mapping[str, list[Any]] | None = None) -> list[dict[str, Any]]:
-        """The configurations, or the grid's product with some keys' values given.
-
-        The first key of the grid varies slowest; keys that it lacks come after its own.
-        """
+        """The configurations, or the grid's product with some keys' values given. The first key of
+        the grid varies slowest; keys that it lacks come after its own."""
         if self.configurations and not given:
             return self.configurations
         grid = {**self.grid, **(given or {})}
         return [dict(zip(grid, of, strict=True)) for of in itertools.product(*grid.values())]
 
     def samplers_of(self, asked: list[str]) -> list[str]:
-        """Those of the asked samplers that the model has, perhaps none.
-
-        Where `normal` is asked of a model with another prior, that sampler stands in.
-        """
+        """Those of the asked samplers that the model has, perhaps none. Where `normal` is asked of
+        a model with another prior, that sampler stands in."""
         wanted = [self.samplers[0] if name == "normal" else name for name in asked]
         return [name for name in dict.fromkeys(wanted) if name in self.samplers]
 
 
 def read_entry(name: str) -> ModelEntry:
-    """The entry of a model by name, or of one's own by the path of its YAML file.
-
-    It imports none of the classes, which takes seconds.
-    """
+    """The entry of a model by name, or of one's own by the path of its YAML file. It imports none
+    of the classes, which takes seconds."""
     path = Path(name).expanduser()
     if path.suffix != ".yaml":
         if name not in names_in("models"):

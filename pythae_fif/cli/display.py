@@ -15,10 +15,8 @@ from pythae_fif.runs import launch
 
 
 class Terminal(Console):
-    """A console that takes control characters out of every text; see `printable`.
-
-    What goes on has a bar with the time left on a terminal, and elsewhere a line for each run.
-    """
+    """A console that takes control characters out of every text; see `printable`. What goes on has
+    a bar with the time left on a terminal, and elsewhere a line for each run."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False)

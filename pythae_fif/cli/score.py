@@ -77,10 +77,8 @@ def score_command(words: list[str]) -> bool:
 
 
 def _load_model(folder: Path, trust: bool) -> BaseAE | None:
-    """The model of a run or a saved one, None if there is none.
-
-    No file runs code untrusted: a ConfigError says what would. A DataError tells of a missing file.
-    """
+    """The model of a run or a saved one, None if there is none. No file runs code untrusted: a
+    ConfigError says what would. A DataError tells of a missing file."""
     folder = folder / "model" if (folder / "model" / MODEL).is_file() else folder
     if not (folder / MODEL).is_file():
         return None

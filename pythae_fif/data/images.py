@@ -17,10 +17,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def find_images(folder: Path) -> list[str]:
-    """Sorted paths, relative to ``folder``, of all below it that ends in one of `SUFFIXES`.
-
-    What is hidden is passed over; a link to a folder further down is not followed.
-    """
+    """Sorted paths, relative to ``folder``, of all below it that ends in one of `SUFFIXES`. What is
+    hidden is passed over; a link to a folder further down is not followed."""
     paths = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     names = (path.relative_to(folder).as_posix() for path in paths if not path.is_dir())
     return sorted(name for name in names if not f"/{name}".count("/."))

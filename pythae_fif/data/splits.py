@@ -148,10 +148,8 @@ class Splits:
     def subset(
         self, train: int | None = None, val: int | None = None, test: int | None = None
     ) -> "Splits":
-        """The first images of each split, for quick profiles; None keeps all.
-
-        They share memory; ``source`` names the cut and ``partial`` is True, unless nothing was cut.
-        """
+        """The first images of each split, for quick profiles; None keeps all. They share memory;
+        ``source`` names the cut and ``partial`` is True, unless nothing was cut."""
         keep = {"train": train, "val": val, "test": test}
         cut: dict[str, Any] = {split: self[split][:count] for split, count in keep.items()}
         if all(len(cut[split]) == len(self[split]) for split in SPLIT_NAMES):

@@ -97,10 +97,8 @@ def load_table(
 
 
 def _numbers(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str]]":
-    """Columns of numbers as float64, NaN where they are missing; others with what they are.
-
-    If `judge`, what can be modelled and should not is left out, too.
-    """
+    """Columns of numbers as float64, NaN where they are missing; others with what they are. If
+    `judge`, what can be modelled and should not is left out, too."""
     import pandas as pd
 
     left_out: dict[str, str] = {}

@@ -36,9 +36,7 @@ def line_data() -> Tensor:
 
 def build(jacobian_at: JacobianAt, seed: int) -> FIF:
     """A FIF whose decoder has been fitted to an arc, by least squares, and its encoder to project.
-
-    The arc is of the circle of radius `RADIUS` that touches the axis at the code 0.
-    """
+    The arc is of the circle of radius `RADIUS` that touches the axis at the code 0."""
     config = FIFConfig(input_dim=(2,), latent_dim=1, beta=BETA, noise=0.0, jacobian_at=jacobian_at)
     torch.manual_seed(seed)
     model = FIF(config, ResidualEncoder(2, 1, 2, 64), ResidualDecoder(2, 1, 2, 64))

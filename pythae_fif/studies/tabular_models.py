@@ -292,9 +292,7 @@ def scores_of(
 
 class TabularModels(StudySpec):
     """Models of one configuration, each with its learning rate, its seed and a record of its own.
-
-    New runs are of one model; some that are committed are of several.
-    """
+    New runs are of one model; some that are committed are of several."""
 
     kind: ClassVar[str] = "tabular"
 

@@ -72,10 +72,8 @@ class RunFiles:
         self.checkpoint.unlink(missing_ok=True)
 
     def trained(self) -> TrainingResult | None:
-        """What the training of the model was that is there; None where there is none of this run.
-
-        A model is set aside where a file in it is not what was written.
-        """
+        """What the training of the model was that is there; None where there is none of this run. A
+        model is set aside where a file in it is not what was written."""
         if not self.model.exists():
             return None
         try:
