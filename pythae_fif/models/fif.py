@@ -137,8 +137,9 @@ class FIF(InjectiveFlow):
             inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...), and for a conditional model
                 ``inputs["labels"]``, class indices (B,) or condition vectors (B, c).
             kwargs: ``share_done`` of this package's trainers, the part of the training that is
-                done, for a schedule of beta; ``dataset_size`` of all trainers, the size of the
-                evaluation set, of which 64 points spread over it carry the exact volume change.
+                done, for a schedule of beta; of all trainers ``epoch``, for ``beta="auto"``, and
+                ``dataset_size``, the size of the evaluation set, of which 64 points spread over it
+                carry the exact volume change.
 
         Returns:
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
@@ -197,6 +198,8 @@ class FIF(InjectiveFlow):
         config = self.model_config
         if config.beta != "auto":
             return float(config.beta_at(share_done))
+        if self.training and epoch is None:
+            raise ConfigError(f"{self.model_name}: beta='auto' needs `epoch`, as trainers give it")
         if epoch != self._epoch and self.errors[1] > 0:
             self.beta.copy_(self.errors[1] / (2 * self.errors[0]))
             self.errors.zero_()

@@ -65,8 +65,18 @@ class MixturePrior(nn.Module, Prior):
         zeros = self.means.new_zeros(size, self.means.shape[-1])
         row = zeros[:, 0].long() if condition is None else condition.argmax(-1)
         picked = self.log_weights[row].exp().multinomial(1, generator=generator)[:, 0]
-        noise = torch.normal(zeros, 1.0, generator=generator)[..., None]
-        return self.means[row, picked] + (self.triangles[row, picked] @ noise)[..., 0]
+        noise, codes = torch.normal(zeros, 1.0, generator=generator), self.means[row, picked]
+        pairs, place = torch.stack([row, picked], 1).unique(dim=0, return_inverse=True)
+        for index, (of_class, component) in enumerate(pairs.tolist()):  # not a triangle a code
+            codes[place == index] += noise[place == index] @ self.triangles[of_class, component].T
+        return codes
+
+    def moments(self, condition: Condition = None) -> tuple[Tensor, Tensor]:
+        row = 0 if condition is None else int(condition.argmax())
+        weights, means = self.log_weights[row].double().exp(), self.means[row].double()
+        triangles, mean = self.triangles[row].double(), weights @ means
+        parts = triangles @ triangles.mT + (means - mean)[:, :, None] * (means - mean)[:, None]
+        return mean, (weights[:, None, None] * parts).sum(0)
 
 
 class FlowPrior(nn.Module, Prior):
@@ -82,6 +92,9 @@ class FlowPrior(nn.Module, Prior):
     def __init__(self, latent_dim: int, condition_dim: int) -> None:
         super().__init__()
         self.flow = NSF(latent_dim, condition_dim)
+        if latent_dim == 1 and not condition_dim:  # of these zuko draws the spline itself
+            for spline in self.flow.parameters():
+                nn.init.zeros_(spline)
         self.register_buffer("mean", torch.zeros(latent_dim))
         self.register_buffer("scale", torch.ones(latent_dim))
         self.requires_grad_(False)

@@ -10,6 +10,9 @@ from torch import Tensor
 PriorKind = Literal["gaussian", "mixture", "flow"]
 LatentDistribution = Literal["normal", "student_t", "multivariate_student_t"]
 
+MOMENT_CODES = 1_000
+"""Codes that tell the mean and covariance of a prior in which these have no formula."""
+
 Generator = torch.Generator | None
 Condition = Tensor | None
 
@@ -29,6 +32,12 @@ class Prior(ABC):
     def sample(self, size: int, generator: Generator = None, condition: Condition = None) -> Tensor:
         """Codes (size, d), by PyTorch's own generator if None."""
 
+    def moments(self, condition: Condition = None) -> tuple[Tensor, Tensor]:
+        """Mean (d,) and covariance (d, d), float64, at a condition (1, c): here those of draws."""
+        given = None if condition is None else condition.expand(MOMENT_CODES, -1)
+        codes = self.sample(MOMENT_CODES, None, given).double()
+        return codes.mean(0), torch.atleast_2d(codes.T.cov())
+
 
 class StandardNormal(Prior):
     """Independent normal coordinates of mean 0 and variance 1.
@@ -46,6 +55,9 @@ class StandardNormal(Prior):
     def sample(self, size: int, generator: Generator = None, condition: Condition = None) -> Tensor:
         mean = self._zeros.expand(size, -1)
         return torch.normal(mean, torch.ones_like(mean), generator=generator)
+
+    def moments(self, condition: Condition = None) -> tuple[Tensor, Tensor]:
+        return self._zeros.double(), self._zeros.double().exp().diag()
 
 
 class StudentT(Prior):

@@ -11,8 +11,8 @@ from pythae_fif.device import full_float32
 from pythae_fif.models.priors import Prior
 from pythae_fif.volume_change import squared_error
 
-TUBE_SAMPLES, PRIOR_CODES = 50, 1_000
-"""Codes drawn for each data point, and those that tell the mean and covariance of a prior."""
+TUBE_SAMPLES = 50
+"""Codes drawn for each data point."""
 
 
 class Tube(NamedTuple):
@@ -42,16 +42,11 @@ class Tube(NamedTuple):
         normal: its centre is a Gauss-Newton step away from f(x).
         """
         size, dims, variance = self.z.shape[1], self.x[0].numel(), self.scale**2
-        count = -(-PRIOR_CODES // len(self.z)) * len(self.z)
         condition = self.given[0] if self.given else self.z.new_zeros(len(self.z), 1)
         kinds, kind = condition.unique(dim=0, return_inverse=True)
-        drawn = []
-        for of in kinds:  # each has a prior of its own
-            given = [of.expand(count, -1)] if self.given else []
-            drawn.append(prior.sample(count, None, *given).double())
-        covariances = torch.stack([torch.atleast_2d(codes.T.cov()) for codes in drawn])
-        precision = torch.linalg.inv(covariances)[kind]
-        mean = torch.stack([codes.mean(0) for codes in drawn])[kind]
+        moments = [prior.moments(of[None] if self.given else None) for of in kinds]
+        mean, covariance = (torch.stack(of)[kind] for of in zip(*moments, strict=True))
+        precision = torch.linalg.inv(covariance)
         triangle = torch.linalg.cholesky(self.gram[:, :size, :size] / variance + precision)
         uphill = self.gram[:, :size, size:] / variance
         uphill = uphill - precision @ (self.z - mean)[..., None]

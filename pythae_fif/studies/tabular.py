@@ -144,6 +144,8 @@ def run_ablation(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     six = _compared("ablation", names, caption, options, on_change)
     rows = []
     for name, of in six.rows.groupby("configuration", sort=False).reconstruction:
+        if not CONFIGURATIONS[name].jacobian_at:  # no autoencoder, such as flow matching
+            continue
         net, place = CONFIGURATIONS[name].net, CONFIGURATIONS[name].place.capitalize()
         trainings = {place: of}
         if place != "Off manifold" and len(of) > 1:

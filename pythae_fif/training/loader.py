@@ -18,8 +18,9 @@ PART_OF_GPU = 0.25  # of its free memory: data that fit into it move there as a 
 class BatchLoader:
     """Stands in for PyTorch's `DataLoader`, of N images on a device.
 
-    The last batch may be smaller. To shuffle, a new order is drawn for each pass from torch's
-    global random numbers, so that restoring their state restores the order.
+    The last batch may be smaller, or one larger: of a single sample some losses are none. To
+    shuffle, a new order is drawn for each pass from torch's global random numbers, so that
+    restoring their state restores the order.
     """
 
     dataset: ImageDataset
@@ -28,14 +29,17 @@ class BatchLoader:
     device: str = "cpu"
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // self.batch_size)
+        count = len(self.dataset) - (self.batch_size > 1)
+        return -(-max(1, count) // self.batch_size)
 
     def __iter__(self) -> Iterator[DatasetOutput]:
         """Draws the order at once, and gives the batches one by one."""
         size = len(self.dataset)
         order = torch.randperm(size) if self.shuffle else torch.arange(size)
         # The whole order moves to the device at once where the data are there.
-        parts = order.to(self.dataset.images.device).split(self.batch_size)
+        parts = [*order.to(self.dataset.images.device).split(self.batch_size)]
+        if len(parts) > len(self):
+            parts[-2:] = [torch.cat(parts[-2:])]
         return (self.dataset.batch(indices, device=self.device) for indices in parts)
 
 

@@ -156,15 +156,16 @@ class FIFTrainer:
             NonFiniteError: A loss is NaN or infinite; the message names the epoch. An infinite
                 evaluation loss ends no training: another epoch is kept, if there is one.
             StoreError: The run's folder cannot be written, or holds a trained model.
-            ConfigError: The model cannot be saved.
+            ConfigError: The model or the configuration cannot be saved.
         """
         if (trained := self._trained()) is not None:
             return trained
         try:  # its networks are pickled to nowhere, before it is trained for nothing
+            self.training_config.to_json_string()
             with open(os.devnull, "wb") as nowhere:
                 cloudpickle.dump([*self.model.children()], nowhere)
         except Exception as error:
-            raise ConfigError(f"a model that cannot be saved: {one_line(error)}") from error
+            raise ConfigError(f"a training that cannot be saved: {one_line(error)}") from error
         config, tell, size = self.training_config, self._callbacks, len(self.train_dataset)
         with quiet_pythae(), progress_bar() as bar:
             progress = self._begin()
@@ -297,7 +298,7 @@ class FIFTrainer:
         except BaseException:
             write_checkpoint()
             raise
-        set_random_state(random)  # what a callback drew changes nothing
+        set_random_state(random)  # what `on_log` and `on_epoch` drew changes nothing
 
     def _to_device(self, inputs: Any) -> dict[str, Any]:
         moved = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in inputs.items()}

@@ -59,6 +59,15 @@ def test_a_fitted_prior_is_a_density_near_its_codes_and_draws_from_it(kind, cond
     assert torch.allclose(drawn.mean(0), mean, atol=0.02)
     covariance = (weights * (grid - mean)).T @ (grid - mean)
     assert torch.allclose(drawn.T.cov(), covariance, atol=0.03)
+    found = prior.moments(upper[0][:1] if upper else None)
+    for of, expected in zip(found, (mean, covariance), strict=True):
+        assert torch.allclose(of, expected, atol=0.15 if kind == "flow" else 2e-3)
+
+
+def test_a_flow_of_one_dimension():
+    codes = torch.randn(2000, 1)
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(codes).mean()
+    assert fitted_prior("flow", codes).log_prob(codes).mean() > expected - 0.02
 
 
 def test_a_mixture_is_scikit_learn_s_and_of_a_class_that_of_its_codes():
@@ -219,12 +228,12 @@ def test_a_linear_tube_is_a_normal_whatever_the_encoder():
         model.prior.means[0, 0] @ weight.T,
         weight @ covariance @ weight.T + 0.09 * torch.eye(5).double(),
     )
-    assert torch.allclose(model.tube_log_prob(x, 0.3), normal.log_prob(x), atol=0.1)
+    assert torch.allclose(model.tube_log_prob(x, 0.3), normal.log_prob(x), atol=1e-6)
     tube = model.tube(torch.cat([x, x + 99 * weight[:, 0]]), 30.0)  # two classes far apart
     classes = one_hot(torch.arange(800) >= 400)
     prior = fitted_prior("gaussian", tube.z, classes)
     found = tube._replace(given=(classes,)).log_prob(prior)[:400]
-    assert torch.allclose(found, model.tube_log_prob(x, 30.0), atol=0.1)
+    assert torch.allclose(found, model.tube_log_prob(x, 30.0), atol=1e-6)
 
 
 def test_its_scale_is_that_of_the_noise():
@@ -263,13 +272,8 @@ def test_beta_follows_the_error_of_the_epoch_before():
     other.load_state_dict(model.state_dict())  # a training that goes on from a checkpoint
     for trained in (model, other):
         trained({"data": x}, epoch=2)
-        mean = (
-            sum(
-                len(b) * float(of.recon_loss.detach())
-                for b, of in zip(batches, losses, strict=True)
-            )
-            / 10
-        )
+        errors = [float(of.recon_loss.detach()) for of in losses]
+        mean = (7 * errors[0] + 3 * errors[1]) / 10
         assert float(trained.beta) == pytest.approx(13 / (2 * mean), rel=1e-6)
     beta = float(model.beta)
     fixed = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta=beta))
@@ -283,6 +287,8 @@ def test_beta_auto_refused():
         FIFConfig(input_dim=(4,), latent_dim=2, beta="auto", beta_final=3.0)
     with pytest.raises(ConfigError, match=r"beta='auto' needs a latent_dim below 4"):
         FIFConfig(input_dim=(4,), latent_dim=4, beta="auto")
+    with pytest.raises(ConfigError, match="needs `epoch`"):  # as of an own loop
+        FIF(FIFConfig(input_dim=(4,), latent_dim=2, beta="auto"))({"data": torch.rand(5, 4)})
 
 
 # ---------------------------------------------------------------- in the benchmark
@@ -314,7 +320,8 @@ def test_the_benchmark_scores_a_tube_on_both_splits(classes):
             torch.manual_seed(0)
             nats = model.tube_log_prob(parts[split], scale, labels.get(split)).mean()
             held = found[name][split]
-            assert held.nats == pytest.approx(float(nats), abs=0.05)
+            near = 1e-3 if split == "val" else 0.3  # the same draws, or others
+            assert held.nats == pytest.approx(float(nats), abs=near)
             assert held.bits_per_dim == pytest.approx(-held.nats / 6 / math.log(2))
     for no_density in (VAE(VAEConfig((6,), 2)), AE(AEConfig((6,), 7))):
         assert priors_of(no_density, names, codes, **how) == {}
