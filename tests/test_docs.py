@@ -41,9 +41,7 @@ def commands() -> list[str]:
     """The words of all commands of the program that the pages show."""
     lines = [line for block in blocks("bash") for line in block.values[0].splitlines()]
     lines += [code for page in PAGES for code in re.findall(r"`([^`\n]+)`", page.read_text())]
-    shown = (
-        re.match(r"(?:python run_benchmark\.py|pythae-fif)\b(?!-)(.*)", line) for line in lines
-    )
+    shown = (re.match(r"(?:python run_benchmark\.py|pythae-fif)\b(?!-)(.*)", s) for s in lines)
     return sorted({match[1].partition("#")[0].strip() for match in shown if match})
 
 

@@ -19,11 +19,8 @@ COMMANDS = {"study": study_command, "list": list_command, "verify": verify_comma
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program.
-
-    Returns:
-        The exit code: 0 all records are there, 1 runs are left, 2 wrong input, 130 interrupted.
-    """
+    """Runs the program. Returns the exit code: 0 all records are there, 1 runs are left, 2 wrong
+    input, 130 interrupted."""
     logging.basicConfig(level=logging.WARNING, handlers=[_ToTerminal()])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command, *words = _command(list(sys.argv[1:] if arguments is None else arguments))

@@ -23,11 +23,10 @@ LOOK_EVERY = 50  # batches between two looks at the loss: each makes the host wa
 
 
 class Means:
-    """The mean losses of batches, summed on their device: only a look at them waits for it.
-
-    The `place` is named by the error; `images` is how many were in the batches. A loss may be
-    `infinite` where an exact volume is 0, as at a data point where all ReLUs of a layer are dead.
-    """
+    """The mean losses of batches, summed on their device: only a look at them waits for it. The
+    `place` is named by the error; `images` is how many were in the batches. A loss may be
+    `infinite` where an exact volume is 0, as at a data point where all ReLUs of a layer are
+    dead."""
 
     def __init__(self, place: str, device: str, *, infinite: bool = False) -> None:
         self.images = self._batches = 0

@@ -1,8 +1,6 @@
-"""What clusters do to a run: killed processes, full disks, read-only and foreign files.
-
-Whatever happens, nothing that was finished is lost, nothing is read that is half there, and the
-same call finishes. `python -m pytest -m faults` kills more often.
-"""
+"""What clusters do to a run: killed processes, full disks, read-only and foreign files. Whatever
+happens, nothing that was finished is lost, nothing is read that is half there, and the same call
+finishes. `python -m pytest -m faults` kills more often."""
 
 import contextlib
 import functools

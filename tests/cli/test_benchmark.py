@@ -37,10 +37,8 @@ def tiny(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, capsys, monkeypatch, one_thread):
-    """Runs the program: run(*words) -> exit code, standard output, standard error.
-
-    The runs are executed in this process; `run.executed` counts them.
-    """
+    """Runs the program: run(*words) -> exit code, standard output, standard error. The runs are
+    executed in this process; `run.executed` counts them."""
     engine = InProcess(done=[])
 
     def execute(local, *given):

@@ -142,7 +142,5 @@ def test_one_line_for_what_does_not_fit(score, words, part):
     Path("broken").mkdir()
     Path("broken/model_config.json").write_text('{"input_dim": [1,')
     np.savez("c.npz", data=np.full((30, 6, 6), 90, np.uint8))
-    np.savez(
-        "d.npz", data=np.arange(30 * 108, dtype=np.int64).reshape(30, 6, 6, 3).astype(np.uint8)
-    )
+    np.savez("d.npz", data=np.arange(30 * 108).reshape(30, 6, 6, 3).astype(np.uint8))
     assert part in score(*words.split())

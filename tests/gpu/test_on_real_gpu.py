@@ -25,9 +25,7 @@ def _model(arch="convnet", **options):
 
 def _gradient(device, arch, samples, surrogate=volume_surrogate):
     """Of the surrogate and the reconstruction in training mode, at draws that are always the same.
-
-    The networks have convolutions, transposed ones, and BatchNorm.
-    """
+    The networks have convolutions, transposed ones, and BatchNorm."""
     model = _model(arch).to(device, torch.float64).train()
     x = to_float(IMAGES).to(device, torch.float64)
     eps = sample_hutchinson(len(x), LATENT, samples, generator=torch.Generator().manual_seed(1))

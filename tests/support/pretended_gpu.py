@@ -273,11 +273,8 @@ def counting() -> Iterator[Counts]:
 
 
 def register() -> None:
-    """Registers the device, once in a process of its own.
-
-    Raises:
-        ImportError: This torch has no devices in Python.
-    """
+    """Registers the device, once in a process of its own; ImportError: this torch has no devices in
+    Python."""
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
     _setup_privateuseone_for_python_backend(NAME, backend_module=_Backend())

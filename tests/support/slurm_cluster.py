@@ -1,8 +1,5 @@
-"""A real Slurm of one node, made on the fly.
-
-Needs Debian's `slurm-wlm` and `munge`; the daemons run as the user that starts them, which has to
-be root, from a folder of their own.
-"""
+"""A real Slurm of one node, made on the fly. Needs Debian's `slurm-wlm` and `munge`; the daemons
+run as the user that starts them, which has to be root, from a folder of their own."""
 
 import contextlib
 import os

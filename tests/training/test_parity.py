@@ -1,9 +1,7 @@
-"""Our loop against Pythae's own four trainers: bitwise the same weights after several steps.
-
-Both are given the same data set of Pythae's, so that they draw the same batches, noise and
-permutations from the same random state. Between the epochs lie an evaluation, which draws too, and
-a step of the schedulers that halves the learning rates.
-"""
+"""Our loop against Pythae's own four trainers: bitwise the same weights after several steps. Both
+are given the same data set of Pythae's, so that they draw the same batches, noise and permutations
+from the same random state. Between the epochs lie an evaluation, which draws too, and a step of the
+schedulers that halves the learning rates."""
 
 import pytest
 import torch
