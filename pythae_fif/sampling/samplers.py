@@ -139,7 +139,7 @@ def generate(
     """Samples of a model by one of Pythae's samplers, fitted to its codes where it is fitted.
 
     Args:
-        name: A key of :data:`~pythae_fif.sampling.SAMPLERS` that the model has.
+        name: A key of :data:`~pythae_fif.names.SAMPLERS` that the model has.
         model: A trained model.
         codes: Its training codes as :func:`embed` gives them.
         num_samples: n.
