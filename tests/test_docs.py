@@ -191,11 +191,8 @@ def test_the_page_of_models_is_that_of_their_files():
     for name, label, paper, count, varied, prior in rows:
         entry = entries[name]
         keys = dict.fromkeys(key for choice in entry.choices() for key in choice)
-        assert [label, count, prior] == [
-            entry.label,
-            str(len(entry.choices())),
-            f"`{entry.samplers[0]}`",
-        ]
+        expected = [entry.label, str(len(entry.choices())), f"`{entry.samplers[0]}`"]
+        assert [label, count, prior] == expected
         assert varied == (", ".join(f"`{key}`" for key in keys) or "–")
         author = paper.strip("[").split()[0].strip(",")
         assert author.casefold() in entry.source.casefold(), name
@@ -209,11 +206,8 @@ def test_profiles_are_those_of_the_configurations():
         for profile, values in content["profiles"].items():
             default = profile == content["profile"]
             sizes = [values.get(key, "all") for key in ("train_size", "configurations")]
-            of_all[name, profile] = (
-                default,
-                values.get("epochs") or length_of(Profile(**values)),
-                *sizes,
-            )
+            length = values.get("epochs") or length_of(Profile(**values))
+            of_all[name, profile] = (default, length, *sizes)
     shown = {}
     for line in (ROOT / "docs/benchmark.md").read_text().splitlines():
         if not re.match(r"\| `\w+`(, `\w+`)* \| `\w+`", line):

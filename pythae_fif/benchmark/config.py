@@ -208,7 +208,8 @@ class Experiment(Where):
         alone = profile.models.get(model, ModelSettings())
         values |= alone.model_dump(exclude={"grid", "fixed", *self.given}, exclude_none=True)
         if profile.steps is not None:
-            values["epochs"] = math.ceil(profile.steps / math.ceil(train / values["batch_size"]))
+            batches = math.ceil(max(1, train - 1) / values["batch_size"])  # as `BatchLoader`'s
+            values["epochs"] = math.ceil(profile.steps / batches)
         return Settings(**values)
 
     def entry_of(self, model: str) -> ModelEntry:
@@ -226,10 +227,8 @@ class Experiment(Where):
 
     def configurations_of(self, model: str) -> list[dict[str, Any]]:
         """The varied hyper-parameters of a model's runs: its first configurations in the profile.
-
-        Flags in place of values of the grid are those of FIF (another model's parameter of the
-        same name is its own), and all of their configurations are run.
-        """
+        Flags in place of values of the grid are those of FIF (another model's parameter of the same
+        name is its own), and all of their configurations are run."""
         entry = self.entry_of(model)
         asked = {key: values for key in GRID_FLAGS if (values := getattr(self, key))}
         if asked and entry.model == FIF:

@@ -91,10 +91,10 @@ def leaderboard(
         if spec.comparable not in comparable or spec.model not in known:
             return False
         entry = experiment.entry_of(spec.model)
-        fixed = {key: value for key, value in entry.fixed.items() if key not in spec.varied}
+        fixed = entry.fixed | ({"condition_dim": splits.classes} if entry.conditional else {})
         return (
             spec.classes == entry.classes
-            and fixed.items() <= spec.parameters.items()
+            and {**fixed, **{key: spec.parameters[key] for key in spec.varied}} == spec.parameters
             and spec.labels_hash in (None, splits.labels_hash)
             and spec.latent_dim == experiment.latent_dim_of(spec.model)
             and own(spec.settings) == own(experiment.settings_of(spec.model))

@@ -32,10 +32,8 @@ def rounded_images(images: Tensor) -> Tensor:
 
 
 def unit_images(images: Tensor) -> Tensor:
-    """Images (B, C, H, W), uint8 or floating point, as float32 in [0, 1].
-
-    A DataError says that they have another shape or range, a NonFiniteError that some are NaN.
-    """
+    """Images (B, C, H, W), uint8 or floating point, as float32 in [0, 1]. A DataError says that
+    they have another shape or range, a NonFiniteError that some are NaN."""
     if images.ndim != 4 or images.numel() == 0:
         raise DataError(f"images must have shape (B, C, H, W), not {tuple(images.shape)}")
     if images.dtype == torch.uint8:

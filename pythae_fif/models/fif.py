@@ -198,10 +198,12 @@ class FIF(InjectiveFlow):
         config = self.model_config
         if config.beta != "auto":
             return float(config.beta_at(share_done))
-        if self.training and epoch is None:
-            raise ConfigError(f"{self.model_name}: beta='auto' needs `epoch`, as trainers give it")
-        if epoch != self._epoch and self.errors[1] > 0:
-            self.beta.copy_(self.errors[1] / (2 * self.errors[0]))
+        epoch = -1 if epoch is None else epoch  # of the batch that Pythae's trainers try first
+        if epoch == self._epoch == -1:
+            raise ConfigError(f"{self.model_name}: beta='auto' needs `epoch` with each batch")
+        if epoch != self._epoch:
+            if self._epoch != -1 and self.errors[1] > 0:
+                self.beta.copy_(self.errors[1] / (2 * self.errors[0]))
             self.errors.zero_()
         self._epoch = epoch
         return self.beta
@@ -265,7 +267,8 @@ class FIF(InjectiveFlow):
                 with self._in_evaluation_mode():
                     nll = self._nll(*(part[:counted] for part in (x, z.to(x.dtype), *given)))
                 nll_loss = nll.sum() * (size / (wanted * len(x)))
-            beta = self._beta(self._epoch, share_done=1.0)
+            config = self.model_config
+            beta = self.beta if config.beta == "auto" else config.beta_at(1.0)
             loss = beta * recon_loss.detach() + nll_loss
             if isinstance(beta, Tensor):  # of which each has its own constant
                 loss -= (x[0].numel() - z.shape[1]) / 2 * (beta / math.pi).log()

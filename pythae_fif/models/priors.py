@@ -18,11 +18,8 @@ Condition = Tensor | None
 
 
 class Prior(ABC):
-    """A density of codes.
-
-    No number is validated: a check would make the host wait for the GPU in every step, and would
-    turn the NaN of a diverged training into a message about arguments.
-    """
+    """A density of codes. No number is validated: a check would make the host wait for the GPU in
+    every step, and would turn the NaN of a diverged training into a message about arguments."""
 
     @abstractmethod
     def log_prob(self, z: Tensor, condition: Condition = None) -> Tensor:

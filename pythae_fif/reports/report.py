@@ -204,7 +204,7 @@ def notes_of(
         "second; if the lowest does not stand out, `=` marks all that are level with it within the "
         "noise of split, seeds and draws. ± is the standard deviation over seeds, or of one seed "
         "over draws; ref the largest relative difference from the same runs in our results. Of a "
-        "row's configurations recon. and train s are those of the first column.",
+        "row's configurations recon. and train s are of the first column's, or of one with a †.",
         f"Machines: {'; or '.join(dict.fromkeys(frame['machine']))}. Each record names versions, "
         "revision and command.",
         *(f"{entry.label}: {' '.join(entry.notes)}" for entry in entries if entry.notes),

@@ -122,7 +122,8 @@ def overview(table: pandas.DataFrame, distance: str, asked: Sequence[str]) -> Ta
     shown = sorted(found, key=lambda name: name not in wanted)[:3]
     found = [name for name in found if name in shown]
     wide = wide.sort_values([("frechet_test", name) for name in found], kind="stable")
-    rows = table.sort_values("learned", kind="stable").groupby("model").first().loc[wide.index]
+    order = table.assign(first=role != "prior").sort_values(["learned", "first"], kind="stable")
+    rows = order.groupby("model").first().loc[wide.index]
     cells, marks = {"Model": list(rows["label"])}, {}
     for name in found:
         heading = "prior ↓" if name == "prior" else f"{SAMPLERS[name].label} ↓"

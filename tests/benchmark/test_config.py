@@ -91,6 +91,7 @@ def test_wrong_values_of_a_profile(tmp_path, profile, message):
 
 def test_the_name_is_of_data_set_architecture_and_profile_unless_given():
     assert load_experiment("mnist", {"profile": "quick"}).name == "mnist-resnet-quick"
+    assert load_experiment("digits", {"epochs": 3}).named == "`quick` with epochs 3"
     assert load_experiment("mnist", {"name": "a/../../x"}).name == "a_.._.._x"
 
 

@@ -210,6 +210,10 @@ class TestLeaderboard:
         assert len(leaderboard(store, experiment, plan, splits)) == 1
         plan_entry.fixed["noise"] = 0.1
         assert leaderboard(store, experiment, plan, splits) == []
+        changed = {**plan[0].parameters, "jacobian_at": "reconstruction"}  # no longer fixed
+        kept(store, plan[0].model_copy(update={"seed": 6, "parameters": changed}))
+        del plan_entry.fixed["noise"]
+        assert len(leaderboard(store, experiment, plan, splits)) == 1
 
     def test_passes_over_what_is_unfinished_or_damaged(self, experiment, splits, plan, store):
         for number, name in enumerate(("training.json", "evaluation.json", "scores/normal.json")):

@@ -167,3 +167,4 @@ def test_codes_that_do_not_span_their_space_have_no_score(dtype):
     assert score_codes(torch.cat((z, z[:, :1] - 2 * z[:, 1:2]), 1)) is None
     assert score_codes(torch.cat((z, torch.zeros_like(z[:, :1])), 1)) is None
     assert score_codes(z.reshape(-1, 3, 1, 1)) is None
+    assert score_codes(torch.cat((z, 5e-4 * codes(2, 1).to(dtype)), 1)) is not None

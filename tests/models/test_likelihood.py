@@ -287,8 +287,14 @@ def test_beta_auto_refused():
         FIFConfig(input_dim=(4,), latent_dim=2, beta="auto", beta_final=3.0)
     with pytest.raises(ConfigError, match=r"beta='auto' needs a latent_dim below 4"):
         FIFConfig(input_dim=(4,), latent_dim=4, beta="auto")
-    with pytest.raises(ConfigError, match="needs `epoch`"):  # as of an own loop
-        FIF(FIFConfig(input_dim=(4,), latent_dim=2, beta="auto"))({"data": torch.rand(5, 4)})
+    model, x = FIF(FIFConfig(input_dim=(4,), latent_dim=2, beta="auto")), torch.rand(5, 4)
+    model({"data": x})  # as Pythae's trainers try a batch, which does not count
+    model({"data": x}, epoch=1)
+    assert float(model.beta) == 10 and float(model.errors[1]) == 5
+    other = FIF(model.model_config)
+    other({"data": x})
+    with pytest.raises(ConfigError, match="needs `epoch` with each batch"):  # as in an own loop
+        other({"data": x})
 
 
 # ---------------------------------------------------------------- in the benchmark

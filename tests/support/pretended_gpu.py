@@ -1,10 +1,8 @@
 """A pretended GPU: a device of PyTorch in Python, whose tensors keep their numbers on the CPU.
-
 Within `pretended()` the name `cuda` means it. As CUDA does, it refuses to mix its tensors with the
 CPU's, to hand them to numpy, and to draw by a generator of the CPU. It counts the operations that
 would be kernels, and each time that the host would wait for the device. It says nothing of
-autocast, TF32, NCCL, memory or time.
-"""
+autocast, TF32, NCCL, memory or time."""
 
 import contextlib
 import sys

@@ -1,7 +1,5 @@
-"""Runs of another kind than the benchmark's, which take no time and go wrong as asked.
-
-Stores, engines and `verify` are tested with them, which shows that those know of no benchmark.
-"""
+"""Runs of another kind than the benchmark's, which take no time and go wrong as asked. Stores,
+engines and `verify` are tested with them, which shows that those know of no benchmark."""
 
 import os
 import time

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pythae.data.datasets import BaseDataset, DatasetOutput, collate_dataset_output
 from pythae.models import MSSSIM_VAE, VAE, AutoModel, MSSSIM_VAEConfig, VAEConfig
@@ -400,6 +400,7 @@ def test_quiet_pythae_silences_pythaes_own_trainer(tmp_path, capfd, caplog):
 # Loaders
 
 
+@example(count=7, batch_size=3, seed=0)
 @given(count=st.integers(1, 50), batch_size=st.integers(1, 60), seed=st.integers(0, 9))
 def test_loader_gives_what_pythaes_data_loader_gives(count, batch_size, seed):
     data = Images(count, seed)

@@ -50,10 +50,8 @@ def test_terms_and_reductions():
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.SiLU])
 @pytest.mark.parametrize("change", ["scale", "matrix"])
 def test_where_training_rests(change, activation, jacobian_at):
-    """The derivative along f to (I + tA) f, g to g((I + tA)^-1 z) is E z^T A z - E tr A f' g'.
-
-    It is what automatic differentiation gives, with kinks or not; with A = I, E|z|^2 - E tr f' g'.
-    """
+    """The derivative along f to (I + tA) f, g to g((I + tA)^-1 z) is E z^T A z - E tr A f' g'. It
+    is what automatic differentiation gives, with kinks or not; with A = I, E|z|^2 - E tr f' g'."""
     (encode, decode), (x, _) = nets(activation), arguments(200)
     basis = math.sqrt(LATENT) * torch.eye(LATENT, dtype=torch.float64)
     eps = basis[:, None].expand(-1, len(x), -1)  # the estimate is the trace itself
