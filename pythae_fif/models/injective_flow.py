@@ -133,8 +133,7 @@ class InjectiveFlow(SavedModel):
 
         Eq. 2 of Sorrenson et al. 2024,
         :math:`\log p_Z(f(x)) - \frac12 \log\det g'(f(x))^\top g'(f(x))`, (B,), a density by the
-        manifold's volume; +inf, with a RuntimeWarning, where g' has not full rank, or very large
-        where it is so to rounding.
+        manifold's volume; +inf, with a RuntimeWarning, where g' has not full rank (or very large).
 
         Raises:
             NonFiniteError: The decoder's Jacobian is not finite; the message names the samples.

@@ -299,7 +299,8 @@ def test_the_gradient_of_any_combination(encoder, decoder, count):
     except RuntimeError as error:  # which ordinary training has, too
         assume("inplace" not in str(error))
         raise
-    assert (gradient(model) - expected).norm() <= 1e-9 * expected.norm()
+    assume(expected.isfinite().all())
+    assert (gradient(model) - expected).norm() <= 1e-7 * expected.norm()
 
 
 @pytest.mark.parametrize("name", BLOCKS)
