@@ -1,12 +1,13 @@
 """An experiment expanded into the specifications of its runs, and all runs that compare with it."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import ValidationError
 
 from pythae_fif.benchmark.config import Experiment, Settings, Where
 from pythae_fif.benchmark.image_run import OF_ITS_OWN, ImageSpec, training_config
-from pythae_fif.benchmark.models import names_in
+from pythae_fif.benchmark.models import ModelEntry, names_in
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, one_line
@@ -26,19 +27,18 @@ def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:
         entry = experiment.entry_of(name)
         _check(experiment, name, splits)
         shared = {"dataset", "arch", "image_size", "extractor", "profile"}
-        of_data = {"condition_dim": splits.classes} if entry.conditional else {}
         for number, varied in enumerate(experiment.configurations_of(name)):
             try:
                 first = ImageSpec(
                     **experiment.model_dump(include=shared),
                     model=name,
                     classes=entry.classes,
-                    parameters={**entry.fixed, **of_data, **varied},
+                    parameters=_parameters(entry, splits, varied),
                     varied=list(varied),
                     latent_dim=experiment.latent_dim_of(name),
                     settings=experiment.settings_of(name, len(splits.train)),
                     data_hash=splits.content_hash,
-                    labels_hash=splits.labels_hash if of_data else None,
+                    labels_hash=splits.labels_hash if entry.conditional else None,
                     samplers=entry.samplers_of(experiment.samplers),
                     where=Where(**experiment.model_dump(include={*Where.model_fields})),
                 )
@@ -51,6 +51,12 @@ def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:
                 raise ConfigError(f"model {name}: {one_line(error)}") from error
             plan += [first.model_copy(update={"seed": seed}) for seed in experiment.seeds]
     return plan
+
+
+def _parameters(entry: ModelEntry, splits: Splits, varied: dict[str, Any]) -> dict[str, Any]:
+    """All hyper-parameters of a run, by those that its model varies."""
+    of_data = {"condition_dim": splits.classes} if entry.conditional else {}
+    return {**entry.fixed, **of_data, **varied}
 
 
 def _check(experiment: Experiment, name: str, splits: Splits) -> None:
@@ -91,10 +97,10 @@ def leaderboard(
         if spec.comparable not in comparable or spec.model not in known:
             return False
         entry = experiment.entry_of(spec.model)
-        fixed = entry.fixed | ({"condition_dim": splits.classes} if entry.conditional else {})
+        varied = {key: spec.parameters[key] for key in spec.varied}
         return (
             spec.classes == entry.classes
-            and {**fixed, **{key: spec.parameters[key] for key in spec.varied}} == spec.parameters
+            and spec.parameters == _parameters(entry, splits, varied)
             and spec.labels_hash in (None, splits.labels_hash)
             and spec.latent_dim == experiment.latent_dim_of(spec.model)
             and own(spec.settings) == own(experiment.settings_of(spec.model))

@@ -92,7 +92,7 @@ def in_batches(
     device = next(model.parameters()).device
     given = [torch.as_tensor(one) for one in (images, labels) if one is not None]
     results = []
-    size = CODED_AT_ONCE + (len(images) % CODED_AT_ONCE == 1)  # of one image some losses are none
+    size = CODED_AT_ONCE + (len(images) % CODED_AT_ONCE == 1)  # some losses need two
     for some in zip(*(one.split(size) for one in given), strict=True):
         batch, *classes = (one.to(device) for one in some)
         x = batch.to(torch.float32, copy=True)  # the model may write in place

@@ -16,10 +16,9 @@ PART_OF_GPU = 0.25  # of its free memory: data that fit into it move there as a 
 
 @dataclass
 class BatchLoader:
-    """Stands in for PyTorch's `DataLoader`, of N images on a device. The last batch may be smaller,
-    or one larger: of a single sample some losses are none. To shuffle, a new order is drawn for
-    each pass from torch's global random numbers, so that restoring their state restores the
-    order."""
+    """Stands in for PyTorch's `DataLoader`, of N images on a device. A last batch of one joins that
+    before: some losses need two. To shuffle, a new order is drawn for each pass from torch's global
+    random numbers, so that restoring their state restores the order."""
 
     dataset: ImageDataset
     batch_size: int

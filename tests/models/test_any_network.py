@@ -300,7 +300,7 @@ def test_the_gradient_of_any_combination(encoder, decoder, count):
         assume("inplace" not in str(error))
         raise
     assume(expected.isfinite().all())
-    assert (gradient(model) - expected).norm() <= 1e-7 * expected.norm()
+    assert (gradient(model) - expected).norm() <= 1e-9 * expected.norm()
 
 
 @pytest.mark.parametrize("name", BLOCKS)
