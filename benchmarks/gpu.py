@@ -10,7 +10,6 @@ page and not its end.
   hours of its 42 trainings, one after the other.
 * **Several runs at once.** Steps a second of FIF by 1, 2 and 4 processes on the GPU.
 * **Ways.** An autoencoder, FIF by both surrogates, K = 2 and bfloat16: milliseconds and memory.
-* **Host and kernels.** Time of a step on the host, and of its kernels, by PyTorch's profiler.
 """
 
 import argparse
@@ -132,23 +131,6 @@ def way(net: str, name: str, device: str, rounds: int) -> Row:
     return {"net": net, "way": name, "ms": f"{1e3 * median:.2f}", "MB": f"{peak:.0f}"}
 
 
-def host_and_kernels(net: str, name: str, device: str) -> Row:
-    """Time of a step on the host and of its kernels."""
-    from torch.autograd import DeviceType
-    from torch.profiler import ProfilerActivity, profile
-
-    step = stepper(net, VARIANTS[name], device)
-    step()
-    kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
-    with profile(activities=kinds) as found:
-        whole = seconds(step, device)
-    # An operation has the time of its kernels, too, which stand beside it.
-    kernels = [of for of in found.key_averages() if of.device_type != DeviceType.CPU]
-    taken = sum(of.self_device_time_total for of in kernels) / 1e3
-    return {"way": name, "ms, with the profiler": f"{1e3 * whole:.2f}", "ms of kernels":
-            f"{taken:.2f}", "kernels": str(sum(of.count for of in kernels))}  # fmt: skip
-
-
 def main(arguments: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--dataset", choices=IMAGES, default="celeba")
@@ -171,8 +153,6 @@ def main(arguments: list[str] | None = None) -> None:
     ]  # fmt: skip
     parts += [("Ways", name, ["way", "ms"], lambda net=net, name=name:
                way(net, name, flags.device, rounds)) for net in nets for name in names]  # fmt: skip
-    parts += [(f"Host and kernels: {one}", name, ["way", "ms of kernels"], lambda name=name:
-               host_and_kernels(one, name, flags.device)) for name in names]  # fmt: skip
     for title, name, columns, part in parts:
         if time.monotonic() < end:
             tables.setdefault(title, []).append(tried(name, part, columns))
