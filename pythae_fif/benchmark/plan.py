@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from pythae_fif.benchmark.config import Experiment, Settings, Where
@@ -74,6 +75,11 @@ def _check(experiment: Experiment, name: str, splits: Splits) -> None:
             f"model {name} is told class labels, and {dataset} has none: they are the names of "
             "subfolders, `train_labels` of an .npz file, or the column of --label"
         )
+    if entry.conditional and splits.labels is not None:
+        counts = np.bincount(splits.labels["train"], minlength=splits.classes or 0)
+        if counts.min() < 2:
+            found = f"class {counts.argmin()} of {len(counts)} has {counts.min()} training examples"
+            raise ConfigError(f"model {name}: {found}, needs 2")
 
 
 def leaderboard(

@@ -46,7 +46,7 @@ def decode_files(
         uint8 (N, 3, S, S).
 
     Raises:
-        DataError: Files are no regular ones, have more than 8 bits a channel or are damaged.
+        DataError: Files are no regular ones, are grey of more than 8 bits or are damaged.
     """
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
 

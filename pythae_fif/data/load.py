@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,32 +87,39 @@ def load(
         raise ConfigError(f"data set {name!r}: folder, npz and csv need --data, others take none")
     if image_size is not None and name not in ("folder", "celeba"):
         raise ConfigError(f"image_size={image_size}: what {name} holds has a size of its own")
+    if name != "csv" and (of := options.label or options.columns or options.drop):
+        raise ConfigError(f"data set {name!r} has no columns, so no {of}")
+    if crop is not None and name != "celeba":
+        raise ConfigError(f"crop={crop}: images of celeba alone are cropped")
     files, read = SOURCES[name](Request(name, options, image_size or 64, crop or 148, progress))
     try:
         stats = [(path, os.stat(path)) for path in files]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
     if name in ("digits", "csv"):
-        splits = read()
+        splits = _noted(read())
     else:
         stamps = [(path, of.st_size, of.st_mtime_ns) for path, of in stats]
-        key = digest(_VERSION, name, image_size, crop, *stamps)
+        file = f"{name}-{digest(_VERSION, name, image_size, crop, *stamps)}.pt"
         seen = planned is not None  # the command has checked the file
-        splits = _unpacked(cached(f"{name}-{key}.pt", lambda: _packed(read()), trusted=seen))
+        splits = _unpacked(cached(file, lambda: _packed(_noted(read())), trusted=seen))
     splits = splits.subset(**{split: counts.get(f"{split}_size") for split in SPLIT_NAMES})
     if planned and (splits.content_hash, planned.labels_hash and splits.labels_hash) != planned:
         raise DataError(f"the data of {name} changed since the plan: start the command again")
     return splits
 
 
-def _packed(splits: Splits) -> dict[str, Any]:
-    """Splits for the cache, with a note where over 1 % of the test images are also in training."""
+def _noted(splits: Splits) -> Splits:
+    """Splits with a note where over 1 % of the test images, or rows, are also in training."""
     known = {hash(image.tobytes()) for image in splits.train}
     again = sum(hash(image.tobytes()) in known for image in splits.test)
+    note = f"{again:,} of {len(splits.test):,} test examples are in training, too"
+    return replace(splits, notes=(*splits.notes, *[note] * (again > 0.01 * len(splits.test))))
+
+
+def _packed(splits: Splits) -> dict[str, Any]:
+    """Splits for the cache."""
     packed = {key: getattr(splits, key) for key in (*_PLAIN, "content_hash")}
-    if again > 0.01 * len(splits.test):
-        note = f"{again:,} of {len(splits.test):,} test images are in training, too"
-        packed["notes"] = (*splits.notes, note)
     for split in SPLIT_NAMES:
         packed[split] = torch.from_numpy(np.ascontiguousarray(splits[split]))
         if splits.labels is not None:

@@ -112,7 +112,7 @@ def _numbers(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str
             left_out[name] = "more than half missing"
         elif judge and numbers.nunique() == 1:
             left_out[name] = "constant"
-        elif judge and len(numbers) > 1 and (np.diff(numbers) == 1).all():
+        elif judge and (name == "Unnamed: 0" or (np.diff(numbers) == 1).all()):
             left_out[name] = "a counter"
         else:
             found[name] = numbers
@@ -157,12 +157,12 @@ def _form_of(lines: Sequence[str]) -> tuple[str, bool, str]:
             break
     else:
         raise ValueError("needs as many values in each line, between commas, semicolons or tabs")
-    commas = any(re.fullmatch(r"[+-]?\d+,\d+", cell) for row in rows for cell in row)
-    decimal = "," if commas and separator != "," else "."
+    cells = [cell for row in rows for cell in row]
+    comma, point = (any(re.fullmatch(rf"[+-]?\d+{s}\d+", of) for of in cells) for s in (",", r"\."))
+    decimal = "," if comma and not point and separator != "," else "."
     number = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
-    first = [cell for cell in rows[0] if cell]  # as names stand above numbers
-    counted = first == [str(i) for i in range(len(first))]  # pandas' own names
-    named = counted or not any(number.fullmatch(cell) for cell in first)
+    numbers = [cell for cell in rows[0] if number.fullmatch(cell)]  # as names stand above numbers
+    named = numbers == [str(i) for i in range(len(numbers))]  # none, or pandas' own names
     return separator, named, decimal
 
 

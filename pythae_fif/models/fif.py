@@ -130,6 +130,7 @@ class FIF(InjectiveFlow):
             encoder = Encoder_AE_MLP(BaseAEConfig((shape[0] + c, *shape[1:]), d))
         return encoder, decoder
 
+    @torch._disable_dynamo  # of a compiled step a tape would stay on PyTorch's stack
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes, decodes and computes the loss of the current mode.
 

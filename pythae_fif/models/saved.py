@@ -83,10 +83,11 @@ class SavedModel(BaseAE):
             model = cls(config, **networks)
             model.to(next(v.dtype for v in weights.values() if v.is_floating_point()))
             model.load_state_dict(weights)
-            held: dict[int, nn.Parameter] = {}  # what was one parameter has one memory in the file
+            held: dict[Any, nn.Parameter] = {}  # what was one parameter has one memory in the file
             for name, parameter in [*model.named_parameters(remove_duplicate=False)]:
                 owner, _, last = name.rpartition(".")
-                one = held.setdefault(weights[name].data_ptr(), parameter)
+                of = weights[name]  # a transposed one has the memory, too, but is another
+                one = held.setdefault((of.data_ptr(), of.shape, of.stride()), parameter)
                 setattr(model.get_submodule(owner), last, one)
             return model
 

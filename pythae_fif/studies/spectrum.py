@@ -15,6 +15,7 @@ from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.benchmark.pictures import sheet
 from pythae_fif.data import ImageDataset
 from pythae_fif.data.load import Planned, load
+from pythae_fif.errors import DataError
 from pythae_fif.files import read_json
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.images import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
@@ -155,6 +156,8 @@ def measure(model: FIF, samples: int, seed: int) -> tuple[Tensor, Spectrum]:
 def planned(options: StudyOptions, train_size: int | None = None) -> dict[str, Any]:
     """The fields of a specification that follow from a command's options and the images."""
     splits = load(str(options.dataset), options.where, train_size=train_size)
+    if splits.labels is None:
+        raise DataError(f"{options.dataset} has no labels, of which the study trains a model")
     return {
         "dataset": options.dataset,
         "latent_dim": options.latent_dim or LATENT_DIM,

@@ -163,7 +163,7 @@ def test_test_images_that_are_also_in_training_are_told(tmp_path):
         test = np.concatenate([images[:again], noise(100 - again, 1, 8, 8, seed=1)])
         np.savez(tmp_path / f"{again}.npz", train=images, test=test, val=images)
         notes = load_images("npz", data=tmp_path / f"{again}.npz").notes
-        assert notes == (("50 of 100 test images are in training, too",) if again else ())
+        assert notes == (("50 of 100 test examples are in training, too",) if again else ())
 
 
 # ---------------------------------------------------------------- arrays
