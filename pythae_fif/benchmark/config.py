@@ -1,7 +1,6 @@
 """What an experiment is: YAML files and flags, one over the other, and validated once."""
 
 import math
-from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -54,16 +53,9 @@ Seconds = Annotated[
 """A number, or a text that :func:`parse_duration` takes."""
 ExtractorName = Annotated[str, AfterValidator(known_extractor)]
 Weight = Annotated[
-    float, Field(ge=0), AfterValidator(lambda of: int(of) if of.is_integer() else of)
+    float, Field(ge=0, strict=False), AfterValidator(lambda of: int(of) if of.is_integer() else of)
 ]
 """A number as YAML files have it: a run has one id, 10 or 10.0."""
-
-
-def number_or_auto(word: str) -> float | str:
-    try:
-        return word if word == "auto" else float(word)
-    except ValueError as error:
-        raise ArgumentTypeError(f"{word!r}: a number or auto is needed") from error
 
 
 class Where(DataOptions):
@@ -176,7 +168,7 @@ class Experiment(Where):
     )
     beta: Annotated[
         Each[Weight | Literal["auto"]] | None,
-        Flag("FIF's reconstruction weights, or auto", parse=number_or_auto),
+        Flag("FIF's reconstruction weights, or auto"),
     ] = None
     hutchinson_samples: Annotated[Each[Whole] | None, Flag("FIF's K", "K")] = None
     latent_dim: Annotated[AtLeastOne, Flag("latent dimension", "D")]

@@ -1,6 +1,7 @@
 """Sheets of images, such as samples of one trained model."""
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
 
 from pythae_fif.evaluation.extractors import rounded_images
@@ -20,9 +21,6 @@ def samples_picture(samples: Tensor, classes: np.ndarray | None = None) -> bytes
 
 def sheet(images: Tensor, rows: int, columns: int) -> np.ndarray:
     """Images in [0, 1] in rows, black where there are none: (rows H, columns W, C) uint8."""
-    whole = rounded_images(images.detach().cpu().nan_to_num()).numpy()
-    missing = rows * columns - len(whole)
-    whole = np.concatenate([whole, np.zeros((missing, *whole.shape[1:]), np.uint8)])
-    _, channels, height, width = whole.shape
-    grid = whole.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
-    return grid.reshape(rows * height, columns * width, channels)
+    whole = rounded_images(images.detach().cpu().nan_to_num())
+    whole = F.pad(whole, (*[0] * 7, rows * columns - len(whole))).unflatten(0, (rows, columns))
+    return whole.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy()

@@ -46,7 +46,7 @@ def decode_files(
         uint8 (N, 3, S, S).
 
     Raises:
-        DataError: Files are no regular ones, are grey of more than 8 bits or are damaged.
+        DataError: Files are grey of more than 8 bits or are damaged.
     """
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
 
@@ -67,8 +67,6 @@ def decode_files(
 
 def _decode(path: Path, image_size: int, crop: float) -> np.ndarray:
     """Pixels (3, S, S); any error if it cannot be decoded."""
-    if not path.is_file():  # a pipe would be waited for
-        raise OSError("no regular file")
     with Image.open(path) as file:
         if file.mode[0] in "IF":  # Pillow would cut them off at 255
             raise ValueError(f"mode {file.mode}, needs 8 bits a channel: convert it")

@@ -9,10 +9,9 @@ from pythae_fif.files import write_json
 @dataclass(frozen=True)
 class CodeScores:
     """Kullback-Leibler divergence, in nats, from the Gaussian of the codes' mean and covariance to
-    the standard normal, and to the product of its own marginals, which is a part of that."""
+    the standard normal."""
 
     divergence: float
-    total_correlation: float
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,5 @@ def score_codes(codes: Tensor) -> CodeScores | None:
     variances, along_axes = covariance.diagonal(), torch.linalg.eigvalsh(covariance)
     if not along_axes[0] > along_axes[-1] * len(variances) * torch.finfo(torch.float32).eps ** 2:
         return None
-    logdet = along_axes.log().sum()
-    divergence = (variances - 1 + z.mean(0).square()).sum() - logdet
-    correlation = variances.log().sum() - logdet
-    return CodeScores(*(max(0.0, float(value) / 2) for value in (divergence, correlation)))
+    divergence = (variances - 1 + z.mean(0).square()).sum() - along_axes.log().sum()
+    return CodeScores(max(0.0, float(divergence) / 2))

@@ -14,6 +14,7 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from pythae_fif.device import fork_rng, full_float32
 from pythae_fif.errors import ConfigError, UnsupportedOperationError
@@ -130,7 +131,7 @@ class FIF(InjectiveFlow):
             encoder = Encoder_AE_MLP(BaseAEConfig((shape[0] + c, *shape[1:]), d))
         return encoder, decoder
 
-    @torch._disable_dynamo  # of a compiled step a tape would stay on PyTorch's stack
+    @_disable_dynamo  # of a compiled step a tape would stay on PyTorch's stack
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes, decodes and computes the loss of the current mode.
 

@@ -7,6 +7,7 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -186,13 +187,11 @@ class InjectiveFlow(SavedModel):
 
     def log_volume(self, x: Any, labels: Labels = None) -> Tensor:
         """1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
-        return self._of_codes(self._log_volume, x, labels)
+        return self._of_codes(partial(decoder_log_volume, self._decode), x, labels)
 
     def singular_values(self, x: Any, labels: Labels = None) -> Tensor:
         """Singular values of g'(f(x)) in descending order, (B, d); see :meth:`log_prob`."""
-        return self._of_codes(
-            lambda z, *given: decoder_singular_values(self._decode, z, *given), x, labels
-        )
+        return self._of_codes(partial(decoder_singular_values, self._decode), x, labels)
 
     # ------------------------------------------------------------------ samples and codes
 
@@ -317,7 +316,7 @@ class InjectiveFlow(SavedModel):
         return self.latent_distribution(like).sample(count, generator, *given).view(*shape, -1)
 
     def _log_prob(self, z: Tensor, *given: Tensor) -> Tensor:
-        volume = self._log_volume(z, *given)
+        volume = decoder_log_volume(self._decode, z, *given)
         if (singular := volume.isneginf()).any():
             warnings.warn(
                 f"log_prob is infinite for {named_samples(singular)}: the decoder's Jacobian has "
@@ -326,9 +325,6 @@ class InjectiveFlow(SavedModel):
                 stacklevel=3,
             )
         return self.latent_distribution(z).log_prob(z, *given) - volume
-
-    def _log_volume(self, z: Tensor, *given: Tensor) -> Tensor:
-        return decoder_log_volume(self._decode, z, *given)
 
     @full_float32()
     def _of_codes(self, score: Callable[..., Tensor], x: Any, labels: Labels) -> Tensor:

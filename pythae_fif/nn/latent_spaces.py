@@ -28,7 +28,8 @@ def spherical_networks(
         raise ConfigError(f"model svae needs latent_dim of at least 2, not {latent_dim}")
     encoder, decoder = build_networks(arch, input_dim, latent_dim, variational=True)
     if input_dim not in PYTHAE_NETS or arch == "fif_convnet":
-        return _SphericalEncoder(encoder), decoder
+        one = nn.Linear(encoder.log_covariance.in_features, 1)
+        return _SphericalEncoder(encoder.features, encoder.embedding, one), decoder
     encoder = pythae_net("Encoder", arch, "SVAE", input_dim, latent_dim)
     add_latent_blocks(arch, input_dim, encoder, latent_dim)
     return encoder, decoder
@@ -70,21 +71,13 @@ def spatial_networks(
     return HeadedEncoder(nn.Sequential(*down), nn.Identity()), LayeredDecoder(*up)
 
 
-class _SphericalEncoder(BaseEncoder):
-    """A variational encoder whose head for variances is replaced by one for a concentration."""
-
-    def __init__(self, encoder: BaseEncoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.log_concentration = nn.Linear(encoder.log_covariance.in_features, 1)
-        encoder.log_covariance = None
+class _SphericalEncoder(HeadedEncoder):
+    """Its second head gives a concentration."""
 
     def forward(self, x: Tensor) -> ModelOutput:
-        features = self.encoder.features(x)
-        return ModelOutput(
-            embedding=self.encoder.embedding(features),
-            log_concentration=self.log_concentration(features),
-        )
+        output = super().forward(x)
+        output["log_concentration"] = output.pop("log_covariance")
+        return output
 
 
 class _BallEncoder(BaseEncoder):

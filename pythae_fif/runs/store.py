@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
@@ -119,17 +117,9 @@ class Store:
 
 
 def read_file(path: Path) -> bytes | None:
-    """The content of a file, or None where there is none.
-
-    Raises:
-        StoreError: It cannot be read, or is no file: a pipe would wait for ever.
-    """
+    """The content of a file, or None where there is none; a StoreError if it cannot be read."""
     with stored(f"read {path}"):
         try:
-            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise StoreError(f"cannot read {path}: it is no file of a run")
-            return file.read()

@@ -31,11 +31,9 @@ def decoder_jacobian(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
         try:
             return _products(push, z).movedim(0, -1)
         except RuntimeError:  # such as recurrent layers raise
-            point = z if z.requires_grad else z.detach().requires_grad_()
-            graph = torch.is_grad_enabled()
+            point = z.detach().requires_grad_()
             with torch.enable_grad():
-                backward = pushing(decode(point, *given), point)
-            push = partial(backward, create_graph=graph)
+                push = pushing(decode(point, *given), point)
             return _products(push, z, at_once=False).movedim(0, -1)
 
 
@@ -46,12 +44,10 @@ def encoder_jacobian(encode: GivenMap, x: Tensor, *given: Tensor) -> Tensor:
             z, pull = torch.func.vjp(lambda x: encode(x, *given), x)[:2]
             return _products(lambda u: pull(u)[0], z).movedim(0, 1)
         except RuntimeError:  # such as an autograd.Function that functorch does not know
-            point = x if x.requires_grad else x.detach().requires_grad_()
-            graph = torch.is_grad_enabled()
+            point = x.detach().requires_grad_()
             with torch.enable_grad():
                 z = encode(point, *given)
-            options = {"retain_graph": True, "create_graph": graph}
-            rows = partial(torch.autograd.grad, z, point, **options)
+            rows = partial(torch.autograd.grad, z, point, retain_graph=True)
             return _products(lambda u: rows(u)[0], z, at_once=False).movedim(0, 1)
 
 

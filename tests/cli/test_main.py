@@ -152,7 +152,7 @@ def test_an_unknown_flag_is_one_line_with_the_nearest(flag, hint):
         ("run digits", ["run does not take 'digits'"]),
         ("--latent-dim 0", ["--latent-dim 0: should be greater than or equal to 1"]),
         ("--dataset digit", ["--dataset 'digit' is unknown", "did you mean 'digits'"]),
-        ("--beta -1", ["--beta -1.0: should be greater than or equal to 0"]),
+        ("--beta -1", ["--beta '-1': should be greater than or equal to 0"]),
         ("--data here", ["--data", "folder, npz and csv"]),
         ("--dataset folder", ["'folder'", "--data"]),
         ("--config toy.yaml", ["dataset 'circle' is unknown"]),

@@ -94,7 +94,6 @@ CASES = {
     "damaged picture": (flip("a.png"), "corrupt", "a.png was changed"),
     "no picture": (removed("a.png"), "corrupt", "a.png is missing"),
     "a picture that is a pipe": (pipe("a.png"), "corrupt", "a.png is missing"),
-    "a record that is a pipe": (pipe("a.json"), "corrupt", "no file of a run"),
     "changed model": (flip("model/weights"), "corrupt", "model/weights was changed"),
     "no specification": (removed(SPEC_FILE), "corrupt", SPEC_FILE),
     "bad specification": (written(SPEC_FILE, "{"), "corrupt", SPEC_FILE),

@@ -95,7 +95,7 @@ def result(
     training = Training(seconds=20.0 + seed, images=images, images_per_second=1500.0, log=log)
     evaluation = Evaluation(
         reconstruction_mse={"val": 0.01, "test": mse + seed / 1000},
-        codes=CodeScores(0.5, 0.2),
+        codes=CodeScores(0.5),
         parameters=105673,
         data=DataUsed(
             source="noise of the tests",
