@@ -1,9 +1,9 @@
 """Fixtures shared by all tests: the real data beside the checkout, and caches of a test's own."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 import torch
@@ -71,19 +71,16 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub of this machine; `huggingface_hub` reads its address when it is imported."""
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """In place of the Hugging Face hub; its client's functions take what they always take."""
+    import huggingface_hub
 
-    def forget() -> None:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
-            del sys.modules[name]
-
-    with Hub() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub")))
-        monkeypatch.setenv("HF_TOKEN", "hf_token")
-        monkeypatch.setenv("NO_PROXY", "*")
-        forget()
-        yield server
-        server.shutdown()
-    forget()
+    hub = Hub(tmp_path / "hub")
+    for owner, name in (
+        (huggingface_hub.HfApi, "create_commit"),
+        (huggingface_hub, "snapshot_download"),
+        (huggingface_hub, "hf_hub_download"),
+    ):
+        replacement = create_autospec(getattr(owner, name), side_effect=getattr(hub, name))
+        monkeypatch.setattr(owner, name, replacement)
+    return hub

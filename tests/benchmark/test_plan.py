@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -233,3 +234,7 @@ def test_classes_and_labels_define_a_conditional_run(tmp_path):
     relabelled = dataclasses.replace(splits, labels=others)
     other, same = expand(experiment, relabelled)
     assert other.run_id != conditional.run_id and same.run_id == plain.run_id
+    few = {**others, "train": np.where(others["train"] == 4, 5, others["train"])}
+    few["train"][0] = 4
+    with pytest.raises(ConfigError, match="class 4 of 10 has 1 training examples, needs 2"):
+        expand(experiment, dataclasses.replace(splits, labels=few))

@@ -109,6 +109,7 @@ def text_of(separator: str, decimal: str = ".", header: str | None = "a b c") ->
         ("t.csv.gz", gzip.compress(text_of("|")), "abc", ""),
         ("t.csv", pd.DataFrame(table().round(4)).to_csv().encode(), "012", "names"),
         ("t.csv", text_of(",", header="c1 c2 c3"), ["c1", "c2", "c3"], ""),
+        ("t.csv", text_of(",", header="0 1 kind"), ["0", "1", "kind"], "names"),
     ],
 )
 def test_separator_names_and_decimal_sign_are_found(name, content, names, read, tmp_path):
@@ -130,6 +131,9 @@ def test_hashes_stay_for_ever(tmp_path):
     (tmp_path / "t.csv").write_text(f"a,b,c,d\n{text}\n")
     assert load_images("csv", data=tmp_path / "t.csv").content_hash == "6c24071537e5497f"
     assert load_table(pd.read_csv(tmp_path / "t.csv")).content_hash == "6c24071537e5497f"
+    (tmp_path / "twice.csv").write_text(f"a,b,c,d\n{text}\n{text}\n")
+    (note,) = load_images("csv", data=tmp_path / "twice.csv").notes
+    assert note.endswith("of 60 test examples are in training, too")
     study = load_tabular("csv", data=tmp_path / "t.csv")
     assert study.content_hash == "46b5e956941407b8"
 
@@ -143,6 +147,7 @@ ODD = pd.DataFrame(table(), columns=[*"abc"]).assign(
     flag=[True, False] * 60,
     whole=pd.array([1, 2, 3, 4, 5, 7] * 20, dtype="Int64"),
     count=range(7, 127),
+    **{"Unnamed: 0": [*range(1, 120), 0]},
 )
 
 
@@ -152,7 +157,7 @@ def test_what_is_left_out_and_why():
     assert splits.notes == (
         "columns left out: date (text), typo (text), "
         "gaps (more than half missing), same (constant), empty (more than half missing), "
-        "count (a counter)",
+        "count (a counter), Unnamed: 0 (a counter)",
     )
     chosen = load_table(ODD, columns=["count", "a"])
     assert chosen.columns.names == ["count", "a"] and not chosen.notes
@@ -189,6 +194,7 @@ NUMBERS = "a,b\n" + "\n".join(f"{i * 7 % 31},{i * 3 % 17}" for i in range(120))
         ("t.csv", NUMBERS[:200], r"the val split has \d examples, needs at least 10"),
         ("t.csv", "a,b\n" + "x,y\n" * 120, r"0 columns can be .*a \(text\), b \(text\)"),
         ("t.csv", NUMBERS.translate({49: "", 51: ""}), "38 of 120 rows .*: 100 are needed"),
+        ("t.tsv", "a\tb\n" + "1,234\t1.5\n" * 120, r"not these: a \(text\), b"),
         ("no.csv", None, "No such file"),
         ("t.csv", "", "needs as many values in each line"),
         ("t.csv", NUMBERS.replace("a,b", "a,a "), "t.csv has several columns 'a'"),

@@ -15,5 +15,5 @@ def test_page_of_all_measurements(tmp_path, monkeypatch):
     file = tmp_path / "page.md"
     gpu.main(["--device", "cpu", "--tiny", "--output", str(file)])
     tables = [part.strip().splitlines()[2:] for part in file.read_text().split("## ")[1:]]
-    assert len(tables) == 4 and all(len(lines) >= 3 for lines in tables)
+    assert len(tables) == 3 and all(len(lines) >= 3 for lines in tables)
     assert all(float(line.split("|")[3]) > 0 for line in tables[2][2:])

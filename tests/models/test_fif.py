@@ -285,6 +285,14 @@ def test_generation_pipeline(tmp_path, sampler):
     assert generated.shape == (5, *SHAPE) and torch.isfinite(generated).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_a_compiled_model_trains_and_leaves_nothing_behind():
+    compiled = torch.compile(model(), backend="eager")
+    for _ in range(2):
+        compiled({"data": torch.rand(4, *SHAPE)}).loss.backward()
+    assert compiled.surrogate_mode == "replay" and not torch.overrides._len_torch_function_stack()
+
+
 # ---------------------------------------------------------------- what does not fit
 
 

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub, of which a server of its form stands in."""
+"""Models on the Hugging Face hub, of which a folder stands in."""
 
 import pickle
 import sys

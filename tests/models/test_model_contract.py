@@ -12,12 +12,13 @@ import torch
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AutoModel, BaseAEConfig
 from support.networks import Opened, of_nobody
+from torch import nn
 
 from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import build_networks
-from pythae_fif.nn.base import HeadedEncoder
+from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
 from pythae_fif.nn.coupling import build_coupling
 
 FLOW = {"steps": 1, "hidden_channels": 8, "latent_blocks": 2, "latent_hidden_dim": 8}
@@ -121,6 +122,15 @@ def test_saved_and_loaded(model, x, tmp_path):
         assert hasattr(loaded.encoder, "flow") == hasattr(loaded.decoder, "flow")
         if hasattr(loaded.encoder, "flow"):
             assert loaded.encoder.flow is loaded.decoder.flow
+
+
+def test_weights_that_are_each_others_transposes_are_loaded_as_they_were(tmp_path):
+    encoder = HeadedEncoder(nn.Linear(3, 3), nn.Linear(3, 2))
+    decoder = LayeredDecoder(nn.Linear(2, 3), nn.Linear(3, 3))
+    decoder.layers[1].weight = nn.Parameter(encoder.features.weight.t())
+    FIF(FIFConfig(input_dim=(3,), latent_dim=2), encoder, decoder).save(str(tmp_path))
+    loaded = FIF.load_from_folder(str(tmp_path), trust=True)
+    assert torch.equal(loaded.decoder.layers[1].weight, decoder.layers[1].weight)
 
 
 def cut(path):
