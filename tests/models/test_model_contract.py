@@ -130,6 +130,7 @@ def test_weights_that_are_each_others_transposes_are_loaded_as_they_were(tmp_pat
     decoder.layers[1].weight = nn.Parameter(encoder.features.weight.t())
     FIF(FIFConfig(input_dim=(3,), latent_dim=2), encoder, decoder).save(str(tmp_path))
     loaded = FIF.load_from_folder(str(tmp_path), trust=True)
+    assert torch.equal(loaded.encoder.features.weight, encoder.features.weight)
     assert torch.equal(loaded.decoder.layers[1].weight, decoder.layers[1].weight)
 
 
