@@ -53,9 +53,9 @@ def leads(table: pd.DataFrame) -> Iterator[dict[str, str]]:
             }  # fmt: skip
 
 
-def main(root: Path) -> None:
-    """Writes both tables, of all runs of models that the package has."""
-    store, groups, known = Store(root), defaultdict(list), names_in("models")
+def page(store: Store) -> str:
+    """Both tables, of all runs of models that the package has."""
+    groups, known = defaultdict(list), names_in("models")
     for spec in store.specs(ImageSpec):
         of = spec.settings
         length = f"{of.epochs} epochs" if of.epochs else f"{of.wall_clock:.0f} s"
@@ -78,9 +78,9 @@ def main(root: Path) -> None:
         Table("Order of the models, and table 8's", pd.DataFrame(orders)),
         Table("FIF's distance and others'", pd.DataFrame(tests), notes=[note]),
     ]
-    text = "\n".join(table.to_markdown() for table in tables)
-    (root / "tables/order.md").write_text(text, "utf-8")
+    return "\n".join(table.to_markdown() for table in tables)
 
 
 if __name__ == "__main__":
-    main(Path(*sys.argv[1:] or ["results/reference"]))
+    root = Path(*sys.argv[1:] or ["results/reference"])
+    (root / "tables/order.md").write_text(page(Store(root)), "utf-8")

@@ -1,12 +1,13 @@
 """The committed runs are found again: their ids follow from YAML files, flags and data."""
 
 import dataclasses
+import runpy
 
 import pandas
 import pytest
 from support.engines import InProcess
 from support.experiments import of_shape
-from support.reference import REFERENCE
+from support.reference import REFERENCE, ROOT
 
 from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.image_run import ImageSpec
@@ -82,6 +83,11 @@ def test_every_committed_run_has_its_records(committed):
 @pytest.mark.parametrize("root", [REFERENCE, REFERENCE / "beta"])
 def test_every_committed_record_is_of_code_that_a_revision_holds(root):
     assert {finding.kind for finding in verify(root)} <= {"packed", "unfinished"}
+
+
+def test_the_committed_order_is_what_its_command_makes():
+    page = runpy.run_path(str(ROOT / "benchmarks/order.py"))["page"]
+    assert page(Store(REFERENCE)) == (REFERENCE / "tables/order.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist"])
