@@ -125,7 +125,8 @@ def _of_chunks(
     for chunk in zip(*(part.split(size) for part in (points, *given)), strict=True):
         jacobian = jacobian_of(function, *chunk)
         _check_finite(jacobian, size * len(scores))
-        scores.append(score(jacobian))
+        precision = torch.promote_types(jacobian.dtype, torch.float32)  # LAPACK has no half
+        scores.append(score(jacobian.to(precision)))
     return torch.cat(scores)
 
 

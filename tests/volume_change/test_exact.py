@@ -56,6 +56,15 @@ def test_log_volume_where_the_gram_matrix_is_singular_in_rounding():
     assert log_volume(values).item() == -math.inf
 
 
+@pytest.mark.parametrize("score", [decoder_log_volume, decoder_singular_values])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_of_networks_of_half_precision_in_float32(score, dtype):
+    decode, z = mlp(2, 4).to(dtype), torch.randn(5, 2).to(dtype)
+    found, expected = score(decode, z), score(decode.double(), z.double())
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.double(), expected, rtol=0.1, atol=0.1)
+
+
 class Of(nn.Module):
     """A function of a layer and the input."""
 
