@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator
+from scipy.stats import ttest_ind_from_stats
 
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.record import ImageResult
@@ -104,6 +105,8 @@ def verdicts(frame: pd.DataFrame) -> Table:
             rival = chosen(rows[rows["model"].isin(RIVALS)], measure)
             gain = (fif["mean"] - rival["mean"]) * (1 if measure == "tube" else -1)
             noise = np.hypot(*(of["std"] / np.sqrt(of["seeds"]) for of in (fif, rival)))
+            both = [of[["mean", "std", "seeds"]].astype(float) for of in (fif, rival)]
+            p = ttest_ind_from_stats(*both[0], *both[1], equal_var=False).pvalue
             verdict = "level" if abs(gain) <= 2 * noise else "yes" if gain > 0 else "no"
             alone = math.isnan(noise)
             names = [
@@ -117,6 +120,7 @@ def verdicts(frame: pd.DataFrame) -> Table:
                 "which": names[1], "gain": f"{gain:.2f}",
                 "noise": "–" if alone else f"{noise:.2f}",
                 "verdict": "one seed" if alone else verdict,
+                "p (Welch)": "–" if alone else f"{p:.2g}",
             })  # fmt: skip
     return Table("FIF against the best rival", pd.DataFrame(lines))
 

@@ -57,9 +57,8 @@ def page(store: Store) -> str:
     """Both tables, of all runs of models that the package has."""
     groups, known = defaultdict(list), names_in("models")
     for spec in store.specs(ImageSpec):
-        of = spec.settings
+        of, result = spec.settings, ImageResult.read(store, spec)
         length = f"{of.epochs} epochs" if of.epochs else f"{of.wall_clock:.0f} s"
-        result = ImageResult.read(store, spec)
         if result is not None and spec.model in known:
             groups[spec.dataset, spec.arch, f"{length}, {of.precision}"].append(result)
     orders, tests = [], []

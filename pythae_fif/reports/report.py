@@ -206,7 +206,7 @@ def notes_of(
         "over draws; ref the largest relative difference from the same runs in our results. Of a "
         "row's configurations recon. and train s are of the first column's, or of one with a †.",
         f"Machines: {'; or '.join(dict.fromkeys(frame['machine']))}. Each record names versions, "
-        "revision and command.",
+        "revision and, if it was kept, command.",
         *(f"{entry.label}: {' '.join(entry.notes)}" for entry in entries if entry.notes),
     ]
     return [line for line, holds in warnings.items() if holds], notes
