@@ -31,6 +31,8 @@ def stored(what: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise StoreError(f"cannot {what}: {error.strerror or error}") from error
+    except RuntimeError as error:  # torch's, which passes on no OSError
+        raise StoreError(f"cannot {what}: is the disk full? ({one_line(error)})") from error
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:

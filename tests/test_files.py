@@ -20,6 +20,7 @@ from pythae_fif.pictures import DPI, figure_bytes, new_figure, pixel_bytes
     ("failure", "seen", "message"),
     [
         (OSError(28, "No space left"), StoreError, "cannot write .*x: No space left"),
+        (RuntimeError("unexpected pos"), StoreError, "x: is the disk full.*unexpected pos"),
         (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
     ],
 )

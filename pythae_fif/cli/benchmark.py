@@ -41,9 +41,9 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
         with console.stage(f"preparing extractor {name}"):
             extractor = load_extractor(name, splits.input_dim, splits.name, **files)
             features, _ = extractor(to_float(splits.test, limit=2))
-    on_clock = experiment.in_use.wall_clock is not None and not torch.cuda.is_available()
-    if on_clock and engine == LocalEngine():  # such runs do not share a processor
-        engine = LocalEngine(cpus_per_run=cores())
+    if experiment.in_use.wall_clock is not None and engine == LocalEngine():
+        alone = {} if torch.cuda.is_available() else {"cpus_per_run": cores()}
+        engine = LocalEngine(runs_per_gpu=1, **alone)  # such runs share no processor
     if isinstance(engine, LocalEngine):
         console.say(f"device: {engine.machine()}")
     if flags.dry_run:

@@ -37,7 +37,7 @@ other commands, each with a --help of its own:
   list                     what there is to choose from
   score SAMPLES REFERENCE  scores of two sets of images, or of a saved model
   verify RESULTS           what in a folder of results can be trusted"""
-EXIT_CODES = "exit codes: 0 all is there, 1 some runs failed, 2 wrong input, 130 interrupted"
+EXIT_CODES = "exit codes: 0 all there, 1 some failed, 2 wrong input or disk full, 130 interrupted"
 
 
 class CommonFlags(Checked):

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from pythae_fif.errors import StoreError, one_line
 from pythae_fif.files import checksum, set_aside, whole_folder, write_json, write_whole
 from pythae_fif.training.progress import EpochRow, TrainingResult
 
@@ -61,14 +60,11 @@ class RunFiles:
     def write_model(self, save: Callable[[Path], None], result: TrainingResult) -> None:
         """Writes the model, which is there whole or not at all, by what saves it to a folder, with
         what its training was, and removes the checkpoint."""
-        try:
-            with whole_folder(self.model) as folder:
-                save(folder)
-                files = {file.name: checksum(file) for file in sorted(folder.iterdir())}
-                content = {"run_id": self.run_id, "result": asdict(result), "files": files}
-                write_json(folder / RESULT_NAME, content)
-        except RuntimeError as error:  # of torch, for example of a full disk
-            raise StoreError(f"cannot write {self.model}: {one_line(error)}") from error
+        with whole_folder(self.model) as folder:
+            save(folder)
+            files = {file.name: checksum(file) for file in sorted(folder.iterdir())}
+            content = {"run_id": self.run_id, "result": asdict(result), "files": files}
+            write_json(folder / RESULT_NAME, content)
         self.checkpoint.unlink(missing_ok=True)
 
     def trained(self) -> TrainingResult | None:

@@ -49,6 +49,8 @@ def config_for(
     config = copy.deepcopy(config) if config is not None else FIFTrainerConfig()
     if config.amp or config.steps_saving or config.steps_predict:
         raise ConfigError("amp, steps_saving and steps_predict do nothing in FIFTrainer")
+    if config.world_size > 1:
+        raise ConfigError("FIFTrainer is one process: under torchrun give a BaseTrainerConfig")
     sizes = config.per_device_train_batch_size, config.per_device_eval_batch_size
     if min(config.num_epochs, *sizes) < 1:  # Pythae's own configurations take any number
         raise ConfigError("num_epochs and batch sizes must be at least 1")

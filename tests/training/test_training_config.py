@@ -46,6 +46,7 @@ def test_fif_trainer_config_rejects(options, message):
             "FIF has one optimizer: give a FIFTrainerConfig",
         ),
         ("AE", Images(), lambda: BaseTrainerConfig(num_epochs=0), "num_epochs and batch sizes"),
+        ("AE", Images(), lambda: FIFTrainerConfig(world_size=2), "torchrun give a BaseTrainerConf"),
         ("AE", Images(0), FIFTrainerConfig, "the (training|evaluation) set is empty"),
         (
             FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=3)),
