@@ -70,12 +70,12 @@ def _check(experiment: Experiment, name: str, splits: Splits) -> None:
             f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it has "
             f"{', '.join(entry.samplers)}"
         )
-    if entry.conditional and splits.labels is None:
-        raise ConfigError(
-            f"model {name} is told class labels, and {dataset} has none: they are the names of "
-            "subfolders, `train_labels` of an .npz file, or the column of --label"
-        )
-    if entry.conditional and splits.labels is not None:
+    if entry.conditional:
+        if splits.labels is None:
+            raise ConfigError(
+                f"model {name} is told class labels, and {dataset} has none: they are the names of "
+                "subfolders, `train_labels` of an .npz file, or the column of --label"
+            )
         counts = np.bincount(splits.labels["train"], minlength=splits.classes or 0)
         if counts.min() < 2:
             found = f"class {counts.argmin()} of {len(counts)} has {counts.min()} training examples"

@@ -81,8 +81,8 @@ def load(
         raise ConfigError(f"data set {name!r}: folder, npz and csv need --data, others take none")
     if image_size is not None and name not in ("folder", "celeba"):
         raise ConfigError(f"image_size={image_size}: what {name} holds has a size of its own")
-    if name != "csv" and (of := options.label or options.columns or options.drop):
-        raise ConfigError(f"data set {name!r} has no columns, so no {of}")
+    if name != "csv" and (options.label or options.columns or options.drop):
+        raise ConfigError(f"data set {name!r}: label, columns and drop are of csv alone")
     if crop is not None and name != "celeba":
         raise ConfigError(f"crop={crop}: images of celeba alone are cropped")
     files, read = SOURCES[name](Request(name, options, image_size or 64, crop or 148, progress))

@@ -27,7 +27,7 @@ from pythae_fif.names import data_home
         ({"name": "mnist", "data": "x.npz"}, ["folder, npz and csv", "'mnist'"]),
         ({"name": "digits", "image_size": 16}, ["image_size=16", "digits", "a size of its own"]),
         ({"name": "digits", "crop": 4}, ["crop=4", "celeba"]),
-        ({"name": "digits", "label": "x"}, ["'digits' has no columns, so no x"]),
+        ({"name": "digits", "label": "x"}, ["'digits'", "of csv alone"]),
         ({"name": "digits", "ofline": True}, ["'ofline'", "did you mean 'offline'"]),
     ],
 )
