@@ -72,7 +72,7 @@ def page(store: Store) -> str:
             if table.loc[of, "model"].isin(cells["model"]).sum() > 5:  # fewer have no order
                 orders.append({**name, "codes": codes, **order(table[of], cells)})
         tests += [{**name, **line} for line in leads(table)]
-    note = "Made by `python benchmarks/order.py`. p: Welch's test, not corrected for the number."
+    note = "Made by `python benchmarks/order.py`. p: Welch's test, each by itself."
     tables = [
         Table("Order of the models, and table 8's", pd.DataFrame(orders)),
         Table("FIF's distance and others'", pd.DataFrame(tests), notes=[note]),

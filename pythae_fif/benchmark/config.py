@@ -83,7 +83,7 @@ class Settings(Checked):
     num_samples: Annotated[AtLeastTen, Flag("samples scored, of each sampler", "N")]
     epochs: Annotated[AtLeastOne | None, Flag("in place of the profile's length", "N")] = None
     wall_clock: Annotated[
-        Seconds | None, Flag("training time: 5h, 10min; one run at a time (a GPU)", "TIME", str)
+        Seconds | None, Flag("training time: 5h, 10min; one run a device at a time", "TIME", str)
     ] = None
     weight_decay: WeightDecay | None = None
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] | None = 0.5

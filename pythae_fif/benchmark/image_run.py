@@ -18,7 +18,7 @@ from pythae_fif.benchmark.pictures import samples_picture
 from pythae_fif.benchmark.pythae_models import lightened
 from pythae_fif.benchmark.record import DataUsed, Evaluation, Training
 from pythae_fif.data import ImageDataset, Splits
-from pythae_fif.data.load import load
+from pythae_fif.data.load import Planned, load
 from pythae_fif.data.splits import SPLIT_NAMES, as_tensor
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean, one_line
 from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
@@ -152,7 +152,7 @@ class ImageSpec(Spec):
         if not torch.cuda.is_available():
             keep_freed_memory()
         run.tell("loading data")
-        planned, cut = (self.data_hash, self.labels_hash), self.settings.cut
+        planned, cut = Planned(self.data_hash, self.labels_hash), self.settings.cut
         splits = load(self.dataset, self.where, planned=planned, image_size=self.image_size, **cut)
         labels = (splits.labels or {}) if self.labels_hash else {}
         trainer = trainer_of(

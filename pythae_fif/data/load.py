@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,13 @@ _PLAIN = ("name", "source", "partial", "notes")
 
 # Part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting change.
 _VERSION = 12
+
+
+class Planned(NamedTuple):
+    """The data that a command has seen: hashes of images and of labels, None where not used."""
+
+    data_hash: str
+    labels_hash: str | None
 
 
 def load_images(
@@ -63,7 +70,7 @@ def load(
     image_size: int | None = None,
     crop: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    planned: tuple[str, str | None] | None = None,
+    planned: Planned | None = None,
     **counts: int | None,
 ) -> Splits:
     """The data of a command, or of one of its runs.
@@ -71,8 +78,7 @@ def load(
     Args:
         name, options, image_size, crop: See :func:`load_images`.
         progress: Called as ``progress(done, total)`` while images are decoded.
-        planned: Of a run the hashes of images and labels, None where not used, that the command has
-            seen: other data are a DataError.
+        planned: Of a run what the command has seen: other data are a DataError.
         counts: `train_size`, `val_size`, `test_size`: how many of a split's first images are used.
     """
     if name not in SOURCES:
@@ -98,7 +104,7 @@ def load(
         seen = planned is not None  # the command has checked the file
         splits = _unpacked(cached(file, lambda: _packed(_noted(read())), trusted=seen))
     splits = splits.subset(**{split: counts.get(f"{split}_size") for split in SPLIT_NAMES})
-    if planned and (splits.content_hash, planned[1] and splits.labels_hash) != planned:
+    if planned and (splits.content_hash, planned.labels_hash and splits.labels_hash) != planned:
         raise DataError(f"the data of {name} changed since the plan: start the command again")
     return splits
 

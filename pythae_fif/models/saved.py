@@ -86,7 +86,7 @@ class SavedModel(BaseAE):
             held: dict[Any, nn.Parameter] = {}  # what was one parameter has one memory in the file
             for name, parameter in [*model.named_parameters(remove_duplicate=False)]:
                 owner, _, last = name.rpartition(".")
-                of = weights[name]  # a transposed one has the memory, too, but is another
+                of = weights[name]  # a transposed view shares the memory and is another
                 one = held.setdefault((of.data_ptr(), of.shape, of.stride()), parameter)
                 setattr(model.get_submodule(owner), last, one)
             return model

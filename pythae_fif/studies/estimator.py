@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pythae_fif import FIF
 from pythae_fif.data import ImageDataset, to_float
-from pythae_fif.data.load import load
+from pythae_fif.data.load import Planned, load
 from pythae_fif.device import default_device
 from pythae_fif.models.outputs import as_condition
 from pythae_fif.pictures import new_figure
@@ -66,7 +66,7 @@ class TraceNoise(StudySpec):
 
     def compute(self, tell: Tell) -> list[Distance]:
         """Trains the model, and measures on test images."""
-        splits = load(self.dataset, self.where, planned=(self.data_hash, self.labels_hash))
+        splits = load(self.dataset, self.where, planned=Planned(self.data_hash, self.labels_hash))
         labels: Any = splits.labels
         data, classes = ImageDataset(splits.train, labels["train"]), int(splits.classes or 0)
         torch.manual_seed(self.seed)

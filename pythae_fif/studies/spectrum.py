@@ -14,7 +14,7 @@ from torch import Tensor
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.benchmark.pictures import sheet
 from pythae_fif.data import ImageDataset
-from pythae_fif.data.load import load
+from pythae_fif.data.load import Planned, load
 from pythae_fif.errors import DataError
 from pythae_fif.files import read_json
 from pythae_fif.nn import build_networks
@@ -88,7 +88,7 @@ class SpectrumModel(StudySpec):
     def run(self, run: Run) -> None:
         """Trains, from the checkpoint where there is one, and measures."""
         run.tell("loading data")
-        size, hashes = self.size, (self.data_hash, self.labels_hash)
+        size, hashes = self.size, Planned(self.data_hash, self.labels_hash)
         splits = load(self.dataset, self.where, planned=hashes, train_size=size.images)
         labels, classes = splits.labels or {}, int(splits.classes or 0)
         torch.manual_seed(self.seed)

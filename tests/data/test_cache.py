@@ -15,7 +15,7 @@ from support.image_files import fill_folder, noise
 
 from pythae_fif.data import ImageDataset, cache, load_images
 from pythae_fif.data.cache import cached, tensor_hash
-from pythae_fif.data.load import load
+from pythae_fif.data.load import Planned, load
 from pythae_fif.data.splits import SPLIT_NAMES, Splits
 from pythae_fif.errors import DataError
 from pythae_fif.names import DataOptions
@@ -50,20 +50,20 @@ def test_images_are_those_of_the_file_and_mapped(own, fresh_cache):
 
 def test_a_run_without_the_cache_loads_what_was_planned_or_fails(own, fresh_cache, monkeypatch):
     command = load("npz", own, train_size=50)
-    planned = command.content_hash, command.labels_hash
+    planned = Planned(command.content_hash, command.labels_hash)
     with monkeypatch.context() as patched:
         patched.setattr(cache, "tensor_hash", None)  # a run does not hash what is cached
         assert same(load("npz", own, planned=planned, train_size=50), command)
     fresh_cache.rename(fresh_cache.parent / "elsewhere")
-    for hashes in (planned, (planned[0], None)):
+    for hashes in (planned, planned._replace(labels_hash=None)):
         assert same(load("npz", own, planned=hashes, train_size=50), command)
     with pytest.raises(DataError, match="changed since the plan"):
-        load("npz", own, planned=(planned[0], "0" * 16), train_size=50)
+        load("npz", own, planned=planned._replace(labels_hash="0" * 16), train_size=50)
     np.savez(own.data, data=noise(200, 3, 8, 8, seed=1), labels=np.arange(200))
     with pytest.raises(DataError, match="changed since the plan: start the command"):
         load("npz", own, planned=planned, train_size=50)
     digits = load_images("digits")  # in no file, and so in no cache
-    assert load("digits", DataOptions(), planned=(digits.content_hash, None)).classes == 10
+    assert load("digits", DataOptions(), planned=Planned(digits.content_hash, None)).classes == 10
 
 
 class Hostile:
