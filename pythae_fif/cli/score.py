@@ -54,7 +54,8 @@ def score_command(words: list[str]) -> bool:
     parser.add_flags(ScoreFlags)
     flags, device = parser.read(ScoreFlags), default_device()
     model = _load_model(Path(flags.samples).expanduser(), flags.trust)
-    held = _images(flags.reference, None if model is None else tuple(model.model_config.input_dim))
+    wanted = None if model is None else model.model_config.input_dim
+    held = _images(flags.reference, wanted and tuple(wanted))
     shape = tuple(held.shape[1:])
     trained = None if flags.training is None else _images(flags.training, shape, "train")
     if model is None:

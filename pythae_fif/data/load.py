@@ -110,11 +110,17 @@ def load(
 
 
 def _noted(splits: Splits) -> Splits:
-    """Splits with a note where over 1 % of the test images, or rows, are also in training."""
+    """Splits with a note where over 1 % of the test examples are also in training, or images are
+    nearly black, as masks of 0 and 1 are."""
     known = {hash(image.tobytes()) for image in splits.train}
     again = sum(hash(image.tobytes()) in known for image in splits.test)
     note = f"{again:,} of {len(splits.test):,} test examples are in training, too"
-    return replace(splits, notes=(*splits.notes, *[note] * (again > 0.01 * len(splits.test))))
+    found = {note: again > 0.01 * len(splits.test)}
+    if splits.columns is None:
+        found["no pixel is above 1 of 255: images of 0 and 1 need 0 and 255"] = (
+            splits.train.max() < 2
+        )
+    return replace(splits, notes=(*splits.notes, *(note for note in found if found[note])))
 
 
 def _packed(splits: Splits) -> dict[str, Any]:

@@ -54,9 +54,6 @@ class EvaluationPipeline:
     def __post_init__(self) -> None:
         if not isinstance(self.sampler, BaseSampler):
             self.sampler = GenerationPipeline(self.model, self.sampler).sampler
-        if isinstance(self.extractor, str):
-            shape = self.model.model_config.input_dim
-            self.extractor = load_extractor(self.extractor, shape, device=self.sampler.device)
 
     def __call__(self, train_data: Data | None, eval_data: Data) -> Scores:
         """Fits the sampler where it is not fitted yet, samples, and scores.
@@ -74,7 +71,6 @@ class EvaluationPipeline:
             DataError, NonFiniteError: Data or samples that are no such images.
         """
         sampler: Any = self.sampler
-        extractor: Any = self.extractor
         both = {"eval": eval_data, "train": train_data}
         found = {name: torch.as_tensor(of) for name, of in both.items() if of is not None}
         sets = {name: of.detach().cpu() for name, of in found.items()}
@@ -83,6 +79,10 @@ class EvaluationPipeline:
             given, needed = tuple(of.shape[1:]), tuple(shape or of.shape[1:])
             if given != needed:
                 raise DataError(f"{name}_data: samples of {given}, needs {needed}")
+        extractor: Any = self.extractor
+        if isinstance(extractor, str):
+            needed = tuple(sets["eval"].shape[1:])
+            extractor = load_extractor(extractor, needed, device=sampler.device)
         set_seed(self.seed)
         if not sampler.is_fitted and type(sampler).fit is not BaseSampler.fit:
             if train_data is None:

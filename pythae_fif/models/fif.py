@@ -131,6 +131,16 @@ class FIF(InjectiveFlow):
             encoder = Encoder_AE_MLP(BaseAEConfig((shape[0] + c, *shape[1:]), d))
         return encoder, decoder
 
+    def set_encoder(self, encoder: BaseEncoder) -> None:
+        """Replaces f; the next step chooses how the volume term is computed."""
+        super().set_encoder(encoder)
+        self.surrogate_mode = None
+
+    def set_decoder(self, decoder: BaseDecoder) -> None:
+        """Replaces g; see :meth:`set_encoder`."""
+        super().set_decoder(decoder)
+        self.surrogate_mode = None
+
     @_disable_dynamo  # of a compiled step a tape would stay on PyTorch's stack
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes, decodes and computes the loss of the current mode.

@@ -81,8 +81,7 @@ class SavedModel(BaseAE):
                         "allow_pickle=True), opens it, if you trust whoever wrote it"
                     )
             model = cls(config, **networks)
-            model.to(next(v.dtype for v in weights.values() if v.is_floating_point()))
-            model.load_state_dict(weights)
+            model.load_state_dict(weights, assign=True)  # each keeps its type
             held: dict[Any, nn.Parameter] = {}  # what was one parameter has one memory in the file
             for name, parameter in [*model.named_parameters(remove_duplicate=False)]:
                 owner, _, last = name.rpartition(".")

@@ -129,8 +129,9 @@ class Tape(TorchFunctionMode):
             for argument in whole.leaves:  # without gradient, a layer's tangent ends here
                 if last_use[id(argument)] == i and argument is not self.value:
                     known.pop(id(first(argument)), None)
-        value = first(self.value)
-        return known[id(value)] if id(value) in known else torch.zeros_like(value)
+        if id(value := first(self.value)) not in known:
+            raise UnsupportedOperationError(HIDDEN)
+        return known[id(value)]
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -166,6 +166,12 @@ def test_test_images_that_are_also_in_training_are_told(tmp_path):
         assert notes == (("50 of 100 test examples are in training, too",) if again else ())
 
 
+def test_masks_of_0_and_1_are_told(tmp_path):
+    np.savez(tmp_path / "masks.npz", train=(masks := noise(99, 1, 8, 8) // 128), test=~masks)
+    (note,) = load_images("npz", data=tmp_path / "masks.npz").notes
+    assert note == "no pixel is above 1 of 255: images of 0 and 1 need 0 and 255"
+
+
 # ---------------------------------------------------------------- arrays
 
 

@@ -348,6 +348,15 @@ def test_an_operation_of_training_mode_alone(share, operation, message):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_a_new_network_is_replayed_if_it_can_be():
+    model = fif("rounded").train()
+    gradient(model)
+    assert model.surrogate_mode == "replay"
+    model.set_encoder(Encoder("own function").double())
+    with pytest.warns(SlowerSurrogateWarning):
+        gradient(model)
+
+
 @pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerSurrogateWarning")
 @pytest.mark.parametrize("name", ["own function", "layer norm", "arithmetic"])
 @pytest.mark.parametrize("options", [{}, {"hutchinson_samples": 2, "surrogate_fraction": 0.5}])

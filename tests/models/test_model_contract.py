@@ -124,12 +124,14 @@ def test_saved_and_loaded(model, x, tmp_path):
             assert loaded.encoder.flow is loaded.decoder.flow
 
 
-def test_weights_that_are_each_others_transposes_are_loaded_as_they_were(tmp_path):
+def test_transposed_weights_and_types_are_loaded_as_they_were(tmp_path):
     encoder = HeadedEncoder(nn.Linear(3, 3), nn.Linear(3, 2))
     decoder = LayeredDecoder(nn.Linear(2, 3), nn.Linear(3, 3))
     decoder.layers[1].weight = nn.Parameter(encoder.features.weight.t())
+    encoder.register_buffer("mean", torch.ones(3, dtype=torch.float64))
     FIF(FIFConfig(input_dim=(3,), latent_dim=2), encoder, decoder).save(str(tmp_path))
     loaded = FIF.load_from_folder(str(tmp_path), trust=True)
+    assert [of.dtype for of in loaded.encoder.buffers()] == [torch.float64]
     assert torch.equal(loaded.encoder.features.weight, encoder.features.weight)
     assert torch.equal(loaded.decoder.layers[1].weight, decoder.layers[1].weight)
 
