@@ -10,23 +10,22 @@ machine does weighs on all alike.
 
 import argparse
 import os
-import platform
 import statistics
 import tempfile
-import time
 import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_fid.fid_score
 import pytorch_fid.inception
 import scipy.linalg
 import torch
+from machine import markdown, seconds
 from PIL import Image
 from pythae.models import VAE, VAEConfig
 from torch import Tensor
+from torch.utils.data import Subset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 from torch_fidelity.utils import get_featuresdict_from_dataset
@@ -40,13 +39,11 @@ FEATURES = 2048
 
 def alternate(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median seconds of each program."""
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    taken: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name, program in programs.items():
-            start = time.perf_counter()
-            program()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            taken[name].append(seconds(program, "cpu"))
+    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def random_state() -> dict[str, Tensor]:
@@ -76,15 +73,8 @@ def frechet(samples: int, rounds: int) -> dict[str, Any]:
         noise = torch.randn(samples, FEATURES, generator=generator) * scales
         sets.append(Features((noise @ mix).relu() + shift))
     moments = [(held.mean.numpy(), (held.root @ held.root.T).numpy()) for held in sets]
-    theirs = [{"mu": mean, "sigma": covariance} for mean, covariance in moments]
+    named = [{"mu": mean, "sigma": covariance} for mean, covariance in moments]
     found: dict[str, float] = {}
-
-    def with_scipy() -> None:
-        (mean_a, cov_a), (mean_b, cov_b) = moments
-        root = scipy.linalg.sqrtm(cov_a @ cov_b)
-        found["scipy.linalg.sqrtm"] = float(
-            ((mean_a - mean_b) ** 2).sum() + np.trace(cov_a + cov_b) - 2 * np.trace(root).real
-        )
 
     def with_pytorch_fid() -> None:
         sqrtm = scipy.linalg.sqrtm
@@ -97,47 +87,27 @@ def frechet(samples: int, rounds: int) -> dict[str, Any]:
             )
 
     def with_torch_fidelity() -> None:
-        found["torch-fidelity"] = fid_statistics_to_metric(*theirs, verbose=False)[
+        found["torch-fidelity"] = fid_statistics_to_metric(*named, verbose=False)[
             "frechet_inception_distance"
         ]
 
     def ours() -> None:
         found["pythae-fif"] = frechet_distance(*sets)  # with roots of covariances that are known
 
-    seconds = alternate(
-        {
-            "pythae-fif": ours,
-            "scipy.linalg.sqrtm": with_scipy,
-            "pytorch-fid": with_pytorch_fid,
-            "torch-fidelity": with_torch_fidelity,
-        },
-        rounds,
-    )
+    theirs = {"pytorch-fid": with_pytorch_fid, "torch-fidelity": with_torch_fidelity}
+    taken = alternate({"pythae-fif": ours, **theirs}, rounds)
     own = found["pythae-fif"]
     rows = [
         {
             "program": name,
-            "seconds": seconds[name],
-            "times ours": seconds[name] / seconds["pythae-fif"],
+            "seconds": taken[name],
+            "times ours": taken[name] / taken["pythae-fif"],
             "distance": found[name],
             "relative difference": abs(found[name] - own) / own,
         }
-        for name in seconds
+        for name in taken
     ]
     return {"title": f"Frechet distance, {FEATURES} features, {samples:,} samples", "rows": rows}
-
-
-class InMemory(torch.utils.data.Dataset):
-    """Images as torch-fidelity takes them."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
 
 
 def extraction(state: dict[str, Tensor], count: int, rounds: int, folder: Path) -> dict[str, Any]:
@@ -167,34 +137,26 @@ def extraction(state: dict[str, Tensor], count: int, rounds: int, folder: Path) 
 
     def with_torch_fidelity() -> None:
         held["torch-fidelity"] = get_featuresdict_from_dataset(
-            InMemory(images), torch_fidelity_network, 50, False, True, False
+            Subset(images, range(count)), torch_fidelity_network, 50, False, True, False
         )["2048"]
 
     def with_pytorch_fid() -> None:
         with unittest.mock.patch.object(pytorch_fid.fid_score, "tqdm", lambda batches: batches):
-            pytorch_fid.fid_score.get_activations(files, pytorch_fid_network, min(50, count))
+            found = pytorch_fid.fid_score.get_activations(files, pytorch_fid_network, 50)
+        held["pytorch-fid"] = torch.from_numpy(found)
 
-    seconds = alternate(
-        {
-            "pythae-fif": run("pythae-fif", full),
-            "pytorch-fid": with_pytorch_fid,
-            "torch-fidelity": with_torch_fidelity,
-        },
-        rounds,
-    )
-    expected = held["torch-fidelity"]
-    rows = []
-    for name, spent in seconds.items():
-        row = {
+    theirs = {"pytorch-fid": with_pytorch_fid, "torch-fidelity": with_torch_fidelity}
+    taken = alternate({"pythae-fif": run("pythae-fif", full), **theirs}, rounds)
+    expected, rows = held["torch-fidelity"], []
+    for name, spent in taken.items():
+        off = (held[name] - expected).abs().max() / expected.abs().max()
+        rows.append({
             "program": name,
             "images a second": count / spent,
-            "times pytorch-fid": seconds["pytorch-fid"] / spent,
-            "times torch-fidelity": seconds["torch-fidelity"] / spent,
-        }
-        if name in held:
-            off = (held[name] - expected).abs().max() / expected.abs().max()
-            row["largest difference, relative to the largest feature"] = float(off)
-        rows.append(row)
+            "times pytorch-fid": taken["pytorch-fid"] / spent,
+            "times torch-fidelity": taken["torch-fidelity"] / spent,
+            "largest difference, relative to the largest feature": off.item(),
+        })  # fmt: skip
     return {"title": f"Inception features of {count} images of 64 x 64", "rows": rows}
 
 
@@ -210,24 +172,10 @@ def whole(state: dict[str, Tensor], count: int, folder: Path) -> dict[str, Any]:
     )
     rows = []
     for name in ("first", "second"):
-        start = time.perf_counter()
-        pipeline(None, held_out)
-        rows.append({"evaluation": name, "seconds": time.perf_counter() - start})
-    return {
-        "title": f"Evaluation of a VAE, {count} samples and {count} references, one run",
-        "rows": rows,
-    }
-
-
-def markdown(table: dict[str, Any]) -> str:
-    columns = list(dict.fromkeys(key for row in table["rows"] for key in row))
-    lines = [f"## {table['title']}\n", f"| {' | '.join(columns)} |"]
-    lines.append(f"|---|{'---:|' * (len(columns) - 1)}")
-    for row in table["rows"]:
-        cells = [row.get(column, "") for column in columns]
-        texts = [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells]
-        lines.append(f"| {' | '.join(texts)} |")
-    return "\n".join(lines) + "\n"
+        taken = seconds(lambda: pipeline(None, held_out), "cpu")
+        rows.append({"evaluation": name, "seconds": taken})
+    title = f"Evaluation of a VAE, {count} samples and {count} references, one run"
+    return {"title": title, "rows": rows}
 
 
 def main() -> None:
@@ -235,18 +183,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=100, help="images of the extraction loops")
     parser.add_argument("--samples", type=int, default=10_000, help="of frechet")
-    parser.add_argument("--threads", type=int, help="of torch, as set by OMP_NUM_THREADS otherwise")
     choices = ["extraction", "whole", "frechet"]
     parser.add_argument("--only", nargs="+", choices=choices, default=None)
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     print(
-        f"{processor()}, {os.cpu_count()} CPU cores, "
-        f"{torch.get_num_threads()} threads of torch, load average "
-        f"{os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, "
-        f"SciPy {scipy.__version__}, {platform.system()} {platform.machine()}; "
-        f"medians of {arguments.rounds} rounds"
+        f"{processor()}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads of torch, "
+        f"load average {os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, "
+        f"SciPy {scipy.__version__}; medians of {arguments.rounds} rounds"
     )
     torch.manual_seed(0)
     state = random_state()
@@ -258,7 +201,11 @@ def main() -> None:
     for name in arguments.only or measures:
         with tempfile.TemporaryDirectory() as folder:
             table = measures[name](Path(folder))
-        print(markdown(table), flush=True)
+        rows = [
+            {key: f"{of:.4g}" if isinstance(of, float) else of for key, of in row.items()}
+            for row in table["rows"]
+        ]
+        print(f"## {table['title']}\n\n{markdown(rows)}", flush=True)
 
 
 if __name__ == "__main__":

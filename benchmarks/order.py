@@ -1,6 +1,6 @@
-"""Is the order of the models that of the paper's table 8, and is FIF ahead beyond noise?
+"""The order of the models against the paper's table 8 and after more steps; tests of FIF's lead.
 
-python benchmarks/order.py [results/reference]      writes tables/order.md below it
+python benchmarks/order.py [results/reference]      writes tables/order.md and figures/steps-*.png
 """
 
 import sys
@@ -17,10 +17,12 @@ from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.models import names_in
 from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.files import write_bytes
 from pythae_fif.names import SAMPLERS
+from pythae_fif.pictures import figure_bytes, new_figure
 from pythae_fif.reports.compared import published
 from pythae_fif.reports.frame import chosen_frame, score_frame
-from pythae_fif.reports.tables import Table, number
+from pythae_fif.reports.tables import DASH, Table, number
 from pythae_fif.runs.store import Store
 
 
@@ -53,33 +55,77 @@ def leads(table: pd.DataFrame) -> Iterator[dict[str, str]]:
             }  # fmt: skip
 
 
-def page(store: Store) -> str:
-    """Both tables, of all runs of models that the package has."""
-    groups, known = defaultdict(list), names_in("models")
-    for spec in store.specs(ImageSpec):
-        of, result = spec.settings, ImageResult.read(store, spec)
-        length = f"{of.epochs} epochs" if of.epochs else f"{of.wall_clock:.0f} s"
-        if result is not None and spec.model in known:
-            groups[spec.dataset, spec.arch, f"{length}, {of.precision}"].append(result)
-    orders, tests = [], []
-    for (dataset, arch, length), results in groups.items():
+def by_steps(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean distance of each configuration that was trained for several numbers of steps."""
+    beta = frame["configuration"].str.partition(",")[0].where(frame["model"] == "fif", "")
+    frame = frame.assign(model=frame["label"].str.cat(beta, " ").str.strip())
+    means = frame.groupby(["sampler", "model", "steps"])["frechet_test"].mean().unstack("steps")
+    means = means[means.notna().sum(axis=1) > 1].dropna(axis=1, how="all")
+    place = list(SAMPLERS).index
+    return means.sort_index(level="sampler", key=lambda of: of.map(place), sort_remaining=False)
+
+
+def drawn(means: pd.DataFrame) -> bytes:
+    """Distance against steps, a panel a sampler and a line a model."""
+    samplers = list(means.index.unique("sampler"))
+    figure = new_figure(4 * len(samplers), 3.5)
+    for sampler, axis in zip(samplers, figure.subplots(1, len(samplers)), strict=True):
+        for model, line in means.loc[sampler].iterrows():
+            axis.loglog(line.dropna(), "o-", markersize=4, label=model)
+        axis.set(title=SAMPLERS[sampler].label, xlabel="steps", xticks=means.columns)
+        axis.xaxis.set(major_formatter="{x:,.0f}", minor_formatter="")
+        axis.yaxis.set(major_formatter="{x:.3g}", minor_formatter="{x:.3g}")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    return figure_bytes(figure)
+
+
+def page(root: Path) -> tuple[str, dict[str, bytes]]:
+    """The tables, of all runs of models that the package has, and file -> figure."""
+    groups, alike, known = defaultdict(list), defaultdict(list), names_in("models")
+    for store in (main := Store(root), Store(root / "beta")):
+        for spec in store.specs(ImageSpec):
+            of, result = spec.settings, ImageResult.read(store, spec)
+            if result is None or spec.model not in known:
+                continue
+            length = f"{of.epochs} epochs" if of.epochs else f"{of.wall_clock:.0f} s"
+            if of.epochs:
+                key = spec.dataset, spec.arch, of.precision, spec.extractor, spec.data_hash
+                alike[key].append(result)
+            if store is main:
+                how = f"{length}, {of.precision}, {spec.extractor}"
+                groups[spec.dataset, spec.arch, how].append(result)
+    orders, tests, tables, figures = [], [], [], {}
+    for (dataset, arch, how), results in groups.items():
         experiment = load_experiment(dataset, {"models": ["all"]})
         table = chosen_frame(score_frame(experiment, results))
         cells = published(8).query("metric == 'FID' and compared == ''")
         cells = cells[(cells["dataset"] == dataset) & (cells["arch"] == arch)]
-        name, own = {"data": f"{dataset} {arch}, {length}"}, table["sampler"] == table["prior"]
+        name, own = {"data": f"{dataset} {arch}, {how}"}, table["sampler"] == table["prior"]
         for codes, of in {"prior": own, "GMM": table["sampler"] == "gmm"}.items():
             if table.loc[of, "model"].isin(cells["model"]).sum() > 5:  # fewer have no order
                 orders.append({**name, "codes": codes, **order(table[of], cells)})
         tests += [{**name, **line} for line in leads(table)]
+    for (dataset, arch, precision, extractor, _), results in alike.items():
+        experiment = load_experiment(dataset, {"models": ["all"]})
+        means = by_steps(score_frame(experiment, results))
+        if len(means):
+            cells = means.map(lambda value: DASH if pd.isna(value) else number(value))
+            cells.columns = [f"{steps:,.0f} steps" for steps in cells]
+            title = f"Distance after so many steps: {dataset} {arch}, {precision}, {extractor}"
+            tables.append(Table(title, cells.reset_index()))
+        if len(means.columns) > 2:
+            figures[f"figures/steps-{dataset}-{arch}-{extractor}.png"] = drawn(means)
     note = "Made by `python benchmarks/order.py`. p: Welch's test, each by itself."
     tables = [
         Table("Order of the models, and table 8's", pd.DataFrame(orders)),
+        *tables,
         Table("FIF's distance and others'", pd.DataFrame(tests), notes=[note]),
     ]
-    return "\n".join(table.to_markdown() for table in tables)
+    return "\n".join(table.to_markdown() for table in tables), figures
 
 
 if __name__ == "__main__":
     root = Path(*sys.argv[1:] or ["results/reference"])
-    (root / "tables/order.md").write_text(page(Store(root)), "utf-8")
+    text, figures = page(root)
+    for name, content in {"tables/order.md": text.encode(), **figures}.items():
+        write_bytes(root / name, content)
