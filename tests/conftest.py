@@ -11,6 +11,8 @@ from hypothesis import settings
 from support.hub import Hub
 from support.tabular_files import write_archive
 
+from pythae_fif.errors import FIFError
+
 settings.register_profile("suite", max_examples=25, deadline=None)
 settings.load_profile("suite")
 
@@ -45,6 +47,20 @@ def shared_data(shared: Path) -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's cache; all tests of a session share one."""
     monkeypatch.setenv("PYTHAE_FIF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every error of ours that is raised in a test, whatever that is about."""
+    told: list[str] = []
+
+    def note(error: FIFError, *lines: object) -> None:
+        super(FIFError, error).__init__(*lines)
+        told.extend(map(str, lines))
+
+    monkeypatch.setattr(FIFError, "__init__", note)
+    yield
+    assert not [line for line in told if "\n" in line]
 
 
 @pytest.fixture(autouse=True)

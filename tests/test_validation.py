@@ -54,9 +54,7 @@ class Old:
 def line(values, flags=()) -> str:
     with pytest.raises(ConfigError) as error:
         read_checked(Outer, values, "a.yaml", flags)
-    message = str(error.value)
-    assert "\n" not in message
-    return message
+    return str(error.value)
 
 
 @pytest.mark.parametrize(

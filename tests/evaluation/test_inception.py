@@ -103,7 +103,7 @@ class TestWeights:
         with pytest.raises(ConfigError) as caught:
             load_extractor("inception", (1, 8, 8))
         message = str(caught.value)
-        assert "\n" not in message and len(self.asked) == 1
+        assert len(self.asked) == 1
         for part in (
             "Name or service not known", WEIGHTS_URL, str(self.kept), "--extractor-weights",
             "efficientnet-lite0 works offline",

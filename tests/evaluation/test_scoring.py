@@ -111,9 +111,8 @@ class TestScoreSamples:
         samples[3, 0, 0, 0] = math.nan
         samples[4, 0, 0, :2] = math.inf
         samples[37, 0, 7, 7] = -math.inf
-        with pytest.raises(NonFiniteError, match="3 of 40 samples") as caught:
+        with pytest.raises(NonFiniteError, match="3 of 40 samples"):
             score_samples(samples, classifier, references)
-        assert "\n" not in str(caught.value)
 
     def test_what_is_refused(self, images, references, classifier, pixels):
         with pytest.raises(DataError, match="10 samples and references, not 9 and 20"):

@@ -22,9 +22,8 @@ from pythae_fif.training.updates import Optimizers
     ],
 )
 def test_fif_trainer_config_rejects(options, message):
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(ConfigError, match=message):
         FIFTrainerConfig(**options)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
