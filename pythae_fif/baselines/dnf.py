@@ -6,10 +6,10 @@ import torch
 from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
-from torch.distributions import Normal
 
 from pythae_fif.baselines.flows import FlowConfig, FlowModel, MultiscaleFlow
 from pythae_fif.models.config import BetaConfig, NonNegative, Positive
+from pythae_fif.models.priors import StandardNormal
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import squared_error
 
@@ -90,7 +90,5 @@ class DNF(FlowModel):
     def _inflated(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The log-density of inflated data (B,), and their codes z (B, d)."""
         z, v, log_det = self.flow.split(x)
-        v = v.to(z.dtype)  # bfloat16 under autocast
-        one = torch.ones_like(v)  # as a number it would be copied to the device in every step
-        noise = Normal(torch.zeros_like(v), one, validate_args=False).log_prob(v).sum(1)
+        noise = StandardNormal(v[0]).log_prob(v.to(z.dtype))  # v is bfloat16 under autocast
         return self.latent_distribution(z).log_prob(z) + noise + log_det, z

@@ -59,9 +59,8 @@ class RHVAE(PythaesRHVAE):
         both = torch.cat([matrices, matrices @ self.centroids_tens[..., None]], -1)
         summed, towards = self._summed(z, both).split([d, 1], -1)
         inverse = summed + self.lbd * torch.eye(d).to(z)
-        force: Tensor = torch.linalg.solve_ex(inverse, towards - summed @ z[..., None]).result
-        force = force / self.temperature**2
-        return force
+        solved: Tensor = torch.linalg.solve_ex(inverse, towards - summed @ z[..., None]).result
+        return solved / self.temperature**2
 
     def get_extra_state(self) -> Tensor:
         """Matrices and centroids side by side, (N, d, d + 1)."""

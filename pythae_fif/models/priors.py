@@ -50,11 +50,10 @@ class StandardNormal(Prior):
         return (-z.square() / 2 - math.log(math.sqrt(2 * math.pi))).sum(-1)
 
     def sample(self, size: int, generator: Generator = None, condition: Condition = None) -> Tensor:
-        mean = self._zeros.expand(size, -1)
-        return torch.normal(mean, torch.ones_like(mean), generator=generator)
+        return torch.normal(self._zeros.expand(size, -1), 1.0, generator=generator)
 
     def moments(self, condition: Condition = None) -> tuple[Tensor, Tensor]:
-        return self._zeros.double(), self._zeros.double().exp().diag()
+        return self._zeros.double(), torch.ones_like(self._zeros).double().diag()
 
 
 class StudentT(Prior):
@@ -88,7 +87,7 @@ class StudentT(Prior):
 
     def sample(self, size: int, generator: Generator = None, condition: Condition = None) -> Tensor:
         zeros = self._zeros.expand(size, -1)
-        normal = torch.normal(zeros, torch.ones_like(zeros), generator=generator)
+        normal = torch.normal(zeros, 1.0, generator=generator)
         shared = zeros[..., :1] if self.joint else zeros
         half = torch.full_like(shared, self.df / 2)  # a chi-squared number is twice a Gamma one
         gamma = torch._standard_gamma(half, generator=generator)
