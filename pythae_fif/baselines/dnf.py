@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pythae_fif.baselines.flows import FlowConfig, FlowModel, MultiscaleFlow
 from pythae_fif.models.config import BetaConfig, NonNegative, Positive
+from pythae_fif.models.outputs import as_data
 from pythae_fif.models.priors import StandardNormal
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import squared_error
@@ -73,7 +74,7 @@ class DNF(FlowModel):
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss`` (of the inflated
             data), means over the batch in nats, ``recon_x`` (B, C, H, W) and ``z`` (B, d).
         """
-        x, config = self._typed(inputs["data"]), self.model_config
+        x, config = as_data(inputs["data"], self), self.model_config
         if self.training:
             beta = config.beta_at(kwargs.get("share_done"))
             log_prob, z = self._inflated(self._noisy(x))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pythae_fif.baselines.flows import FlowConfig, FlowModel, TrumpetFlow
 from pythae_fif.models.config import Count, NonNegative
+from pythae_fif.models.outputs import as_data
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import squared_error
 
@@ -89,7 +90,7 @@ class Trumpet(FlowModel):
             ``nll_loss`` (codes of the manifold, in nats) in the second, means over the batch;
             ``recon_x`` (B, C, H, W) and ``z`` (B, d). In training only the stage's.
         """
-        x, density, output = self._typed(inputs["data"]), self.stage == "density", ModelOutput()
+        x, density, output = as_data(inputs["data"], self), self.stage == "density", ModelOutput()
         if self.training:
             x = self._noisy(x)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not density):

@@ -20,7 +20,7 @@ from pythae_fif.device import fork_rng, full_float32
 from pythae_fif.errors import ConfigError, UnsupportedOperationError
 from pythae_fif.models.config import FIFConfig
 from pythae_fif.models.injective_flow import InjectiveFlow
-from pythae_fif.models.outputs import LazyOutput
+from pythae_fif.models.outputs import LazyOutput, as_data
 from pythae_fif.nn.base import AtCondition
 from pythae_fif.volume_change import (
     encoder_log_volume,
@@ -158,7 +158,7 @@ class FIF(InjectiveFlow):
             batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In evaluation mode ``loss`` and
             ``nll_loss`` are computed when they are first read, without gradient.
         """
-        x = self._typed(inputs["data"])
+        x = as_data(inputs["data"], self)
         given = self.condition(inputs.get("labels") if self.condition_dim else None, x)
         if not self.training:
             return self._evaluated(x, given, kwargs.get("dataset_size"))

@@ -111,7 +111,7 @@ class InjectiveFlow(SavedModel):
 
         Args: And errors, see :func:`~pythae_fif.models.fitted_priors.fitted_prior`.
         """
-        x = self._typed(data)
+        x = as_data(data, self)
         given = self.condition(labels, x)
         parts = zip(*(part.split(CODED_AT_ONCE) for part in (x, *given)), strict=True)
         with self._in_evaluation_mode():
@@ -144,7 +144,7 @@ class InjectiveFlow(SavedModel):
     def tube_scale(self, data: Any, labels: Labels = None) -> float:
         r"""s of :meth:`tube_log_prob`, by validation data (N, ...): the root of the mean of
         :math:`\lVert x - g(f(x)) \rVert^2 / (D - d)`, as in probabilistic PCA."""
-        x = self._typed(data)
+        x = as_data(data, self)
         error = squared_error(self.reconstruct(x, labels), x).mean().item()
         if (across := x[0].numel() - self.latent_dim) == 0:
             raise ConfigError(f"{self.model_name}: a manifold of all D dimensions has no tube")
@@ -178,7 +178,7 @@ class InjectiveFlow(SavedModel):
         """What :meth:`tube_log_prob` needs of data, whatever the prior."""
         if not scale > 0:
             raise ConfigError(f"scale={scale}: a number above 0 is needed")
-        x = self._typed(x)
+        x = as_data(x, self)
         given = self.condition(labels, x)
         with self._in_evaluation_mode():
             z = self._codes_of(x, *given)
@@ -230,7 +230,7 @@ class InjectiveFlow(SavedModel):
 
     def encode(self, x: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
         """Codes f(x), (B, d), of data (B, ...); with a graph if ``gradients`` are wanted."""
-        x = self._typed(x)
+        x = as_data(x, self)
         with self._in_evaluation_mode(gradients):
             return self._codes_of(x, *self.condition(labels, x))
 
@@ -267,10 +267,6 @@ class InjectiveFlow(SavedModel):
             return super().interpolate(*inputs, **options)
 
     # ------------------------------------------------------------------ inside
-
-    def _typed(self, x: Any) -> Tensor:
-        """Data in the type of the weights."""
-        return as_data(x, self)
 
     def _noisy(self, x: Tensor) -> Tensor:
         """Data with the noise of training."""
@@ -329,7 +325,7 @@ class InjectiveFlow(SavedModel):
     @full_float32()
     def _of_codes(self, score: Callable[..., Tensor], x: Any, labels: Labels) -> Tensor:
         """A score of the codes of data."""
-        x = self._typed(x)
+        x = as_data(x, self)
         given = self.condition(labels, x)
         with self._in_evaluation_mode():
             return score(self._codes_of(x, *given), *given)
