@@ -18,7 +18,6 @@ from pythae_fif.validation import (
     Each,
     Flag,
     Whole,
-    config_dataclass,
     name_of,
     read_checked,
 )
@@ -44,11 +43,6 @@ class Outer(Checked):
         if self.fast and self.kind == "far":
             raise ValueError("fast is for near")
         return self
-
-
-@config_dataclass
-class Old:
-    beta: Annotated[float, Field(ge=0)] = 1.0
 
 
 def line(values, flags=()) -> str:
@@ -108,11 +102,6 @@ def test_whole_numbers_are_taken_as_what_they_are(value):
         assert type(found) is int and found == value
     else:
         assert f"latent_dim={value!r}" in line({"latent_dim": value})
-
-
-def test_a_constructor_in_pythae_s_style_raises_the_same_line():
-    with pytest.raises(ConfigError, match=r"^Old: beta=-1.0: should be greater"):
-        Old(beta=-1.0)
 
 
 def test_names_are_imported_when_they_are_used():

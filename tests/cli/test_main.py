@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.experiments import write_tiny
+from support.processes import until
 
 import pythae_fif
 from pythae_fif import cli
@@ -273,10 +274,7 @@ def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(tmp_path, capsy
     assert program.returncode == 130 and below
     said = "finished runs are kept, and Slurm's jobs go on; the same command does the rest"
     assert err.decode() == f"interrupted: {said}\n"
-    deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() for pid in below):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), 10)
     assert set(states()) == {"finished", "interrupted"}
     finished = records()
     assert finished

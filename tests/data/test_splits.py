@@ -90,11 +90,3 @@ def test_dataset_refuses_what_does_not_fit():
     for images in (np.zeros((10, 1, 4, 4)), noise(10, 4, 4)):
         with pytest.raises(DataError, match=r"images are torch\..* of shape .*, needs uint8"):
             ImageDataset(images)
-
-
-def test_to_float_reaches_one():
-    """On which Pythae's GMM and MAF samplers insist."""
-    images = np.array([0, 128, 255], np.uint8).reshape(3, 1, 1, 1)
-    result = to_float(images, limit=3)
-    assert result.dtype == torch.float32 and result.max() == 1
-    torch.testing.assert_close(result.flatten(), torch.tensor([0, 128 / 255, 1]))

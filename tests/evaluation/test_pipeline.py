@@ -11,7 +11,7 @@ from pythae.trainers import BaseTrainerConfig
 from support.features import noise_images
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.errors import ConfigError, DataError, NonFiniteError
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation import EvaluationPipeline, Features, frechet_distance
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of", "ignore::UserWarning:pythae.*")
@@ -113,22 +113,13 @@ def test_json_and_memorisation(train, held_out, tmp_path):
     assert left_out.memorisation is None and left_out.frechet == scores.frechet
 
 
-class TestErrors:
-    def test_what_does_not_do(self, held_out):
-        with pytest.raises(ConfigError, match=r"does not take a table"):
-            pipeline(FIF(FIFConfig(input_dim=(8, 8), latent_dim=2)))(None, held_out[:, 0])
-        run = pipeline(build("VAE"), samplers.GaussianMixtureSamplerConfig())
-        with pytest.raises(ConfigError, match="GaussianMixtureSampler must be fitted"):
-            run(None, held_out)
-        with pytest.raises(DataError, match="largest value is 1"):
-            run(held_out // 2, held_out)
-        with pytest.raises(DataError, match=r"eval_data: samples of .*8, 5.*, needs .*8, 8"):
-            run(None, held_out[..., :5])
-
-    def test_a_model_that_diverged(self, held_out):
-        model = build("VAE")
-        with torch.no_grad():
-            for parameter in model.decoder.parameters():
-                parameter.fill_(float("nan"))
-        with pytest.raises(NonFiniteError, match="30 of 30 samples"):
-            pipeline(model)(None, held_out)
+def test_what_does_not_do(held_out):
+    with pytest.raises(ConfigError, match=r"does not take a table"):
+        pipeline(FIF(FIFConfig(input_dim=(8, 8), latent_dim=2)))(None, held_out[:, 0])
+    run = pipeline(build("VAE"), samplers.GaussianMixtureSamplerConfig())
+    with pytest.raises(ConfigError, match="GaussianMixtureSampler must be fitted"):
+        run(None, held_out)
+    with pytest.raises(DataError, match="largest value is 1"):
+        run(held_out // 2, held_out)
+    with pytest.raises(DataError, match=r"eval_data: samples of .*8, 5.*, needs .*8, 8"):
+        run(None, held_out[..., :5])

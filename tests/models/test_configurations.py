@@ -22,6 +22,7 @@ WRONG = [
     ([FIFConfig], {"latent_distribution": "cauchy"}, "latent_distribution='cauchy': valid: normal"),
     ([FIFConfig], {"noise": -0.1}, "noise=-0.1"),
     ([FIFConfig], {"student_t_df": 0}, "student_t_df=0: should be greater than 0"),
+    ([FIFConfig], {"student_t_df": math.inf}, "student_t_df=inf: should be a finite number"),
     (WITH_BETA, {"betta": 3}, "unknown key 'betta': did you mean 'beta'"),
     (WITH_BETA, {"beta": -1}, "beta=-1: should be greater than or equal to 0"),
     (WITH_BETA, {"beta": math.nan}, "beta=nan: should be a finite number"),

@@ -115,9 +115,3 @@ def test_losses_of_other_types(name, training):
     torch.testing.assert_close(losses[1], losses[0])
     with pytest.raises(DataError, match=f"{name}: .*floating-point numbers as in training"):
         model({"data": (255 * x).to(torch.uint8)})
-
-
-@pytest.mark.parametrize("df", [math.inf, math.nan, 0])
-def test_degrees_of_freedom_are_finite_and_positive(df):
-    with pytest.raises(ConfigError, match="student_t_df"):
-        FIFConfig(latent_distribution="student_t", student_t_df=df)

@@ -1,8 +1,5 @@
 """What all studies share: declarations, runs that are done once, and files that are written."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas
 import pytest
@@ -50,12 +47,6 @@ def test_every_dataset_starts_the_study_that_is_about_it():
     assert set(STUDIES["toy"].datasets) == set(TOY_DATA)
     assert set(STUDIES["tabular"].datasets) == {*ARCHIVED, "csv"}
     assert of_toy | {"sinusoid": "sinusoid"} | tables == DATASETS
-
-
-def test_studies_are_declared_without_heavy_packages():
-    code = "import sys, pythae_fif.studies.study; print(*sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "pandas", "matplotlib", "pythae"} & set(found.stdout.split())
 
 
 def test_the_runs_of_all_studies_are_known_to_who_reads_a_store():

@@ -34,7 +34,7 @@ from support.trainings import (
 )
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
-from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
+from pythae_fif.baselines import DNF, DNFConfig
 from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.nn import build_networks
@@ -105,12 +105,6 @@ def test_without_evaluation_set_keeps_the_best_training_loss(tmp_path):
     assert not any(row["eval"] for row in rows)
     assert result.best_eval_loss == min(row["train"]["loss"] for row in rows)
     assert not config.keep_best_on_train, "the caller's configuration is left alone"
-
-
-def test_stages_are_in_the_log(tmp_path):
-    config = TrumpetConfig(input_dim=SHAPE, latent_dim=2, hidden_channels=4, manifold_share=0.5)
-    trainer_of("AE", tmp_path, model=Trumpet(config), epochs=4).train()
-    assert [row["stage"] for row in read_log(tmp_path)] == 2 * ["manifold"] + 2 * ["density"]
 
 
 # A wall clock; the clock of the tests ticks once a look, so that nothing depends on the machine.
