@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder
 from support.experiments import splits_of, tiny
+from support.networks import Map
 
 from pythae_fif.benchmark.image_run import trainer_of
 from pythae_fif.benchmark.pictures import samples_picture
@@ -56,20 +55,16 @@ def test_a_row_a_class_black_where_there_are_too_few():
     assert white.sum(axis=1).tolist() == [11] * 9 + [1]
 
 
-class LabelDecoder(BaseDecoder):
-    """Draws the label and the code: grey of one pixel is the label, of the others the code's."""
-
-    def forward(self, z):
-        label = z[:, 2:].argmax(1, keepdim=True).to(z.dtype)
-        return ModelOutput(
-            reconstruction=torch.cat([label, z[:, :2], z[:, :1]], 1).view(-1, 1, 2, 2)
-        )
+def of_label_and_code(z):
+    """Grey of one pixel is the label, of the others the code's."""
+    label = z[:, 2:].argmax(1, keepdim=True).to(z.dtype)
+    return torch.cat([label, z[:, :2], z[:, :1]], 1).view(-1, 1, 2, 2)
 
 
 @pytest.mark.parametrize("sampler", ["normal", "gaussian"])
 def test_each_class_has_its_part_of_the_samples_and_its_own_codes(sampler):
     config = FIFConfig(input_dim=(1, 2, 2), latent_dim=2, condition_dim=4)
-    model = FIF(config, decoder=LabelDecoder()).eval()
+    model = FIF(config, decoder=Map("reconstruction", of_label_and_code)).eval()
     labels = np.array([0] * 10 + [1] * 30 + [3] * 50)
     codes = torch.randn(90, 2, generator=torch.Generator().manual_seed(0)) / 100
     codes += torch.from_numpy(labels)[:, None]

@@ -6,9 +6,8 @@ import pytest
 import torch
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AutoModel
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.samplers import GaussianMixtureSampler, GaussianMixtureSamplerConfig, NormalSampler
+from support.networks import linear_decoder, linear_encoder
 from torch import nn
 
 from pythae_fif import FIF, FIFConfig
@@ -64,54 +63,27 @@ def test_gradient_is_that_of_the_unconditional_models_of_the_classes(arch, shape
 # ---------------------------------------------------------------- densities
 
 
-class Shifted(nn.Module):
-    """z -> W z + V c and its pseudo-inverse: a Gaussian of mean V c for every condition."""
-
-    def __init__(self, dim, latent_dim, condition_dim):
-        super().__init__()
-        self.w = nn.Parameter(torch.randn(dim, latent_dim).double())
-        self.v = nn.Parameter(torch.randn(dim, condition_dim).double())
-
-
-class ShiftedDecoder(BaseDecoder):
-    def __init__(self, shifted):
-        super().__init__()
-        self.shifted = shifted
-
-    def forward(self, joined):
-        s = self.shifted
-        return ModelOutput(reconstruction=joined @ torch.cat([s.w, s.v], 1).T)
-
-
-class ShiftedEncoder(BaseEncoder):
-    def __init__(self, shifted):
-        super().__init__()
-        self.shifted = shifted
-
-    def forward(self, joined):
-        s = self.shifted
-        inverse = torch.linalg.pinv(s.w)
-        return ModelOutput(embedding=joined @ torch.cat([inverse, -inverse @ s.v], 1).T)
-
-
 @pytest.mark.parametrize("vectors", [False, True])
 def test_density_given_a_condition_is_the_closed_form(vectors):
+    """Of z -> W z + V c and its pseudo-inverse: a Gaussian of mean V c for every condition."""
     torch.manual_seed(0)
-    shifted = Shifted(5, 2, CLASSES)
+    w, v = torch.randn(5, 2).double(), torch.randn(5, CLASSES).double()
+    inverse = torch.linalg.pinv(w)
+    encoder = linear_encoder(torch.cat([inverse, -inverse @ v], 1))
     config = FIFConfig(input_dim=(5,), latent_dim=2, condition_dim=CLASSES)
-    fif = FIF(config, ShiftedEncoder(shifted), ShiftedDecoder(shifted))
+    fif = FIF(config, encoder, linear_decoder(torch.cat([w, v], 1)))
     labels = torch.tensor([0, 2, 2, 1])
     condition = nn.functional.one_hot(labels, CLASSES).double()
     if vectors:
         labels = condition = torch.randn(4, CLASSES).double()
     z = torch.randn(4, 2).double()
-    x = (z @ shifted.w.T + condition @ shifted.v.T).detach()
-    volume = 0.5 * torch.logdet(shifted.w.T @ shifted.w)
+    x = z @ w.T + condition @ v.T
+    volume = 0.5 * torch.logdet(w.T @ w)
     prior = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
     assert torch.allclose(fif.embed(x, labels), z)
     assert torch.allclose(fif.log_prob(x, labels), prior - volume)
     assert torch.allclose(fif.log_volume(x, labels), volume.expand(4))
-    assert torch.allclose(fif.singular_values(x, labels)[1], torch.linalg.svdvals(shifted.w))
+    assert torch.allclose(fif.singular_values(x, labels)[1], torch.linalg.svdvals(w))
     assert torch.allclose(fif.reconstruct(x, labels), x)
     loss = fif.eval()(DatasetOutput(data=x, labels=labels)).loss
     assert torch.allclose(loss, (volume - prior).mean())

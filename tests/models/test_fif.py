@@ -8,11 +8,10 @@ import torch
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AutoModel
 from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.pipelines import GenerationPipeline, TrainingPipeline
 from pythae.samplers import GaussianMixtureSamplerConfig, MAFSamplerConfig, NormalSamplerConfig
 from pythae.trainers import BaseTrainerConfig
-from torch import nn
+from support.networks import Map, linear_decoder, linear_encoder
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError, DataError
@@ -24,24 +23,6 @@ from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian, l
 
 SHAPE = (1, 4, 4)
 LATENTS = ("normal", "student_t", "multivariate_student_t")
-
-
-class LinearEncoder(BaseEncoder):
-    def __init__(self, weight):
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, x):
-        return ModelOutput(embedding=x.flatten(1) @ self.weight.T)
-
-
-class LinearDecoder(BaseDecoder):
-    def __init__(self, weight):
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, z):
-        return ModelOutput(reconstruction=z @ self.weight.T)
 
 
 def model(**options):
@@ -73,11 +54,11 @@ def test_batch_norm_in_an_encoder_that_runs_twice_is_refused():
 
 @pytest.mark.parametrize("way", ["replay", "published"])
 def test_a_decoder_is_trained_beside_a_frozen_encoder(way):
-    encoder = LinearEncoder(torch.randn(2, 5)).requires_grad_(False)
-    fif = FIF(FIFConfig(input_dim=(5,), latent_dim=2), encoder, LinearDecoder(torch.randn(5, 2)))
+    encoder = linear_encoder(torch.randn(2, 5)).requires_grad_(False)
+    fif = FIF(FIFConfig(input_dim=(5,), latent_dim=2), encoder, linear_decoder(torch.randn(5, 2)))
     fif.surrogate_mode = way
     config = RectangularFlowConfig(input_dim=(5,), latent_dim=2)
-    for model in (fif, RectangularFlow(config, encoder, LinearDecoder(torch.randn(5, 2)))):
+    for model in (fif, RectangularFlow(config, encoder, linear_decoder(torch.randn(5, 2)))):
         model.train()({"data": torch.rand(6, 5)}).loss.backward()
         assert model.decoder.weight.grad is not None
 
@@ -179,7 +160,7 @@ def test_evaluation_nll_is_that_of_points_spread_over_the_set(size, batch, monke
 def test_log_prob_of_a_linear_model_is_the_closed_form(cls, config, latent):
     weight = torch.randn(5, 2, dtype=torch.float64)
     config = config(input_dim=(5,), latent_dim=2, latent_distribution=latent, student_t_df=3)
-    fif = cls(config, LinearEncoder(torch.linalg.pinv(weight)), LinearDecoder(weight))
+    fif = cls(config, linear_encoder(torch.linalg.pinv(weight)), linear_decoder(weight))
     z = torch.randn(7, 2, dtype=torch.float64)
     prior = {
         "normal": scipy.stats.multivariate_normal(np.zeros(2)).logpdf,
@@ -202,7 +183,7 @@ def test_log_prob_of_a_linear_model_is_the_closed_form(cls, config, latent):
 def test_samples_come_from_the_latent_distribution(latent):
     identity = torch.eye(2)
     config = FIFConfig(input_dim=(2,), latent_dim=2, latent_distribution=latent, student_t_df=5)
-    fif = FIF(config, LinearEncoder(identity), LinearDecoder(identity)).train()
+    fif = FIF(config, linear_encoder(identity), linear_decoder(identity)).train()
     samples = fif.sample(100_000)
     variance = 1.0 if latent == "normal" else 5 / 3
     assert torch.allclose(samples.var(0), torch.full((2,), variance), rtol=0.05)
@@ -296,15 +277,6 @@ def test_a_compiled_model_trains_and_leaves_nothing_behind():
 # ---------------------------------------------------------------- what does not fit
 
 
-class Gives(BaseEncoder):
-    def __init__(self, output):
-        super().__init__()
-        self.output, self.weight = output, nn.Parameter(torch.zeros(1))
-
-    def forward(self, x):
-        return self.output
-
-
 @pytest.mark.parametrize(
     ("output", "remedy"),
     [
@@ -314,7 +286,9 @@ class Gives(BaseEncoder):
     ],
 )
 def test_an_encoder_of_another_kind(output, remedy):
-    fif = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2), Gives(output))
+    encoder = Map("embedding", None)
+    encoder.forward = lambda _: output
+    fif = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2), encoder)
     for call in (fif.encode, fif.log_prob, lambda x: fif({"data": x})):
         with pytest.raises(ConfigError, match=remedy):
             call(torch.zeros(5, *SHAPE))

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pythae.models import AE, VAE, VQVAE, AEConfig, AutoModel, VAEConfig, VQVAEConfig
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
-from torch import Tensor
+from support.networks import Map, linear_decoder, linear_encoder
 
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, NonFiniteError
@@ -158,18 +156,6 @@ def test_pythae_s_autoencoders_are_densities(tmp_path):
 # ---------------------------------------------------------------- the tube
 
 
-class Map(BaseEncoder, BaseDecoder):
-    """An encoder or a decoder by a function."""
-
-    def __init__(self, name, function) -> None:
-        torch.nn.Module.__init__(self)
-        self.name, self.function = name, function
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: Tensor) -> ModelOutput:
-        return ModelOutput(**{self.name: self.function(x)})
-
-
 def flow_of(encode, decode, input_dim, latent_dim):
     networks = Map("embedding", encode), Map("reconstruction", decode)
     return InjectiveFlow(InjectiveFlowConfig((input_dim,), latent_dim), *networks).double()
@@ -247,10 +233,7 @@ def test_its_scale_is_that_of_the_noise():
 def test_its_negative_is_the_loss_of_fif_with_the_exact_volume_where_it_is_thin():
     torch.manual_seed(0)
     weight, beta = torch.randn(7, 2).double(), 1e6
-    networks = (
-        Map("embedding", lambda x: x @ torch.linalg.pinv(weight).T),
-        Map("reconstruction", lambda z: z @ weight.T),
-    )
+    networks = linear_encoder(torch.linalg.pinv(weight)), linear_decoder(weight)
     config = FIFConfig(input_dim=(7,), latent_dim=2, beta=beta, jacobian_at="reconstruction")
     model, x = FIF(config, *networks).double().eval(), torch.rand(50, 7).double()
     loss = float(model({"data": x}).loss)

@@ -4,9 +4,7 @@ import math
 
 import pytest
 import torch
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
-from torch import nn
+from support.networks import linear_decoder, linear_encoder
 
 from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
 from pythae_fif.errors import ConfigError, DataError
@@ -17,28 +15,10 @@ SCORES = ("log_prob", "log_volume", "singular_values", "embed", "reconstruct")
 X = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
-class FirstPixels(BaseEncoder):
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(1))
-
-    def forward(self, x):
-        return ModelOutput(embedding=self.scale * x.flatten(1)[:, :3])
-
-
-class Linear(BaseDecoder):
-    """g(z) = A z."""
-
-    def __init__(self, matrix):
-        super().__init__()
-        self.matrix = nn.Parameter(matrix)
-
-    def forward(self, z):
-        return ModelOutput(reconstruction=(z @ self.matrix.T).reshape(-1, 1, 4, 4))
-
-
 def linear(matrix: torch.Tensor) -> FIF:
-    return FIF(CONFIG, FirstPixels(), Linear(matrix)).to(matrix.dtype).eval()
+    """Codes are the first pixels."""
+    networks = linear_encoder(torch.eye(3, 16)), linear_decoder(matrix, (1, 4, 4))
+    return FIF(CONFIG, *networks).to(matrix.dtype).eval()
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +55,10 @@ def test_a_singular_jacobian_is_named(dtype):
     assert (found == math.inf).all()
 
 
-class Reshaped(Linear):
-    def __init__(self, shape):
-        super().__init__(torch.rand(16, 3))
-        self.shape = shape
-
-    def forward(self, z):
-        flat = super().forward(z)["reconstruction"].flatten(1)
-        return ModelOutput(reconstruction=flat[:, : math.prod(self.shape)].view(-1, *self.shape))
-
-
 @pytest.mark.parametrize("shape", [(16,), (1, 1, 4, 4), (1,)], ids=str)
 def test_a_decoder_of_another_shape_than_the_data_is_refused(shape):
-    model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3), decoder=Reshaped(shape)).train()
+    decoder = linear_decoder(torch.rand(math.prod(shape), 3), shape)
+    model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3), decoder=decoder).train()
     with pytest.raises(ConfigError, match=r"reconstruction of shape \(5, .*: \(B, 1, 4, 4\) is"):
         model({"data": X})
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 from pythae import models
 from pythae.models import BaseAE
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder
 from pythae.samplers import PixelCNNSampler, VAMPSampler
+from support.networks import Map
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.baselines import RHVAE
@@ -45,18 +44,16 @@ def model_of(name: str, latent_dim: int = 4, **options) -> BaseAE:
     return getattr(models, name)(config(**sizes))
 
 
-class Codes(BaseDecoder):
+def decoder_of_codes():
     """Writes codes as they are into the first pixels."""
-
-    def forward(self, z):
-        images = torch.nn.functional.pad(z, (0, 64 - z.shape[1]))
-        return ModelOutput(reconstruction=images.reshape(-1, *SHAPE))
+    pad = torch.nn.functional.pad
+    return Map("reconstruction", lambda z: pad(z, (0, 64 - z.shape[1])).reshape(-1, *SHAPE))
 
 
 def drawn_codes(sampler, codes, number, **options):
     """Codes that a sampler of a fresh autoencoder draws, (n, d)."""
     model = model_of("AE", latent_dim=codes.shape[1])
-    model.decoder = Codes()
+    model.decoder = decoder_of_codes()
     samples = generate(sampler, model, codes, num_samples=number, seed=0, **options)
     return samples.flatten(1)[:, : codes.shape[1]]
 
@@ -161,7 +158,7 @@ def test_flows_learn_codes_of_any_mean_and_scale(sampler, scale):
 def test_pixelcnn_learns_how_often_each_code_is_used():
     model = model_of("VQVAE", num_embeddings=8, use_ema=True)
     vectors = model.quantizer.embeddings
-    model.decoder = Codes()
+    model.decoder = decoder_of_codes()
     # Of four coordinates the first is one number or another, the others follow it.
     codes = vectors[torch.tensor([[2, 1, 2, 2]] * 300 + [[5, 5, 5, 6]] * 100)].squeeze(-1)
     samples = generate("pixelcnn", model, codes, num_samples=1000, seed=0, fit_steps=200)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import nn
 
 from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
@@ -23,6 +25,30 @@ def of_nobody():
         nn.Linear(3, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 16), nn.Sigmoid(),
         nn.Unflatten(1, (1, 4, 4)),
     )  # fmt: skip
+
+
+class Map(BaseEncoder, BaseDecoder):
+    """An encoder (of `embedding`) or a decoder (of `reconstruction`) by a function."""
+
+    def __init__(self, name, function, weight=None):
+        nn.Module.__init__(self)
+        self.name, self.function = name, function
+        self.weight = nn.Parameter(torch.zeros(1) if weight is None else weight)
+
+    def forward(self, x):
+        return ModelOutput(**{self.name: self.function(x)})
+
+
+def linear_encoder(weight):
+    """f(x) = A x, of data (B, ...) and A (d, D)."""
+    network = Map("embedding", lambda x: x.flatten(1) @ network.weight.T, weight)
+    return network
+
+
+def linear_decoder(weight, shape=(-1,)):
+    """g(z) = A z, in a shape, of A (D, d)."""
+    network = Map("reconstruction", lambda z: (z @ network.weight.T).unflatten(1, shape), weight)
+    return network
 
 
 class Opened:
