@@ -87,6 +87,14 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def float64() -> Iterator[None]:
+    """Torch's numbers are of double precision where nothing says another."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """In place of the Hugging Face hub; its client's functions take what they always take."""
     import huggingface_hub

@@ -21,14 +21,8 @@ from pythae_fif.volume_change.exact import (
     log_volume,
 )
 
+pytestmark = pytest.mark.usefixtures("float64")
 D, d, B = 6, 3, 7
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def mlp(inputs, outputs):

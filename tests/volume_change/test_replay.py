@@ -13,14 +13,8 @@ from pythae_fif.volume_change import volume_surrogate
 from pythae_fif.volume_change.batch_norm import batch_norm_jvp
 from pythae_fif.volume_change.replay import Tape, check_replay
 
+pytestmark = pytest.mark.usefixtures("float64")
 D, B = 6, 5
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,9 @@ from pythae_fif.volume_change import (
     volume_surrogate,
 )
 
+pytestmark = pytest.mark.usefixtures("float64")
 D, d, B = 6, 3, 5
 WAYS = {"replayed": volume_surrogate, "published": published_surrogate}
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(params=WAYS)
