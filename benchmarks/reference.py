@@ -23,7 +23,7 @@ from pythae_fif.errors import FIFError, StoreError
 from pythae_fif.files import write_bytes
 from pythae_fif.runs.spec import SPEC_FILE, Spec
 from pythae_fif.runs.store import PackedRun, Store
-from pythae_fif.runs.verify import WRONG, verify
+from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import STATUS_FILE
 from pythae_fif.studies.study import import_studies
 
@@ -37,7 +37,7 @@ def check(root: Path) -> None:
     Raises:
         StoreError: It holds no runs, or some that are refused; the line names the first.
     """
-    found = [finding for finding in verify(root) if finding.kind in (*WRONG, "dirty tree")]
+    found = [finding for finding in verify(root) if finding.kind in ("corrupt", "dirty tree")]
     if found:
         first, count = found[0], len({finding.run for finding in found})
         raise StoreError(

@@ -157,8 +157,7 @@ class Ensemble:
         x = self._like.new_zeros(members, size, dim)
         eps = x.new_zeros(config.hutchinson_samples, members, size, config.latent_dim)
         example = self._weights, x, eps, self._betas
-        traced: Any = make_fx(functools.partial(self._gradients))(*example)
-        return traced
+        return make_fx(functools.partial(self._gradients))(*example)
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:

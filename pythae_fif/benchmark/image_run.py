@@ -93,7 +93,6 @@ class ImageSpec(Spec):
 
     @property
     def title(self) -> str:
-        """Model, configuration and seed."""
         return f"{self.model} {self.configuration} seed {self.seed}"
 
     @property

@@ -20,7 +20,7 @@ M = TypeVar("M", bound=BaseModel)
 
 ENGINES: dict[str, type[Engine]] = {"local": LocalEngine, "ray": RayEngine, "slurm": SlurmEngine}
 ENGINE_FLAGS = {name for cls in ENGINES.values() for name in flags_in(cls)}
-USUAL = {
+IN_HELP = {
     "dataset", "data", "arch", "models", "samplers", "seeds", "beta", "hutchinson_samples",
     "latent_dim", "profile", "epochs", "config", "results", "dry_run", "open", "engine",
 }  # fmt: skip
@@ -129,7 +129,7 @@ def _form(annotation: Any, flag: Flag) -> dict[str, Any]:
 
 def read_request(words: list[str]) -> tuple[RunFlags, Experiment, Engine]:
     """A benchmark as the words of `run` ask for it; what is not given is as in the YAML files."""
-    parser = Parser("run", words, RUN, USUAL)
+    parser = Parser("run", words, RUN, IN_HELP)
     parser.add_argument("--version", action="version", version=f"pythae-fif {__version__}")
     parser.add_flags(RunFlags, Experiment, Profile, *ENGINES.values())
     flags, of_experiment = parser.read(RunFlags), {*flags_in(Experiment), *flags_in(Profile)}

@@ -44,7 +44,7 @@ def verify_command(words: list[str]) -> bool:
     parser.add_argument("results", metavar="RESULTS", help="a folder that --results named")
     root = Path(parser.given()["results"]).expanduser()
     import pythae_fif.benchmark.image_run  # noqa: F401 - the kinds of runs, which import torch
-    from pythae_fif.runs.verify import FINDINGS, WRONG, verify
+    from pythae_fif.runs.verify import FINDINGS, verify
 
     studies.import_studies()
     findings = verify(root)
@@ -55,7 +55,7 @@ def verify_command(words: list[str]) -> bool:
             console.say(f"{kind}: {counted(len({of.run for of in found}), 'run')}, {meaning}")
             for of in found if kind not in ("fine", "packed") else ():
                 console.say(f"  {of.run}: {of.detail}".rstrip(": "))
-    wrong = sum(finding.kind in WRONG for finding in findings)
+    wrong = sum(finding.kind == "corrupt" for finding in findings)
     verdict = f"{wrong} of them wrong" if wrong else "nothing is wrong"
     console.say(f"{counted(len({finding.run for finding in findings}), 'run')} read, {verdict}")
     return not wrong

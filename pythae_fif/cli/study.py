@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pythae_fif.benchmark.config import Seed
 from pythae_fif.cli.display import Terminal
-from pythae_fif.cli.flags import ENGINE_FLAGS, ENGINES, USUAL, CommonFlags, Parser
+from pythae_fif.cli.flags import ENGINE_FLAGS, ENGINES, IN_HELP, CommonFlags, Parser
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.names import DataOptions
 from pythae_fif.studies.study import STUDIES, StudyOptions, run_study
@@ -34,7 +34,7 @@ def study_command(words: list[str]) -> bool:
         raise ConfigError(f"study {words[0]!r} is unknown: {did_you_mean(words[0], STUDIES)}")
     datasets = f"data sets: {', '.join(study.datasets)}" if study.datasets else ""
     description = f"{study.description}\n{datasets}"
-    parser = Parser(f"study {words[0]}", words[1:], description, USUAL)
+    parser = Parser(f"study {words[0]}", words[1:], description, IN_HELP)
     taken = {"profile", "data_root", "offline"} | study.takes
     parser.add_flags(StudyFlags, only={"results", "engine", "seeds"} | taken)
     parser.add_flags(*ENGINES.values())

@@ -61,7 +61,6 @@ class LocalEngine(Engine):
         return f"{name}, {counted(len(slots), 'run')} at once{why}, {each} each"
 
     def execute(self, specs: Sequence[Spec], store: Store, command: str) -> Ends:
-        """See :class:`~pythae_fif.runs.launch.Engine`."""
         context, free, waiting = _context(specs), self.slots(), deque(specs)
         running: dict[Spec, tuple[Any, Slot]] = {}
         try:

@@ -35,7 +35,6 @@ class RayEngine(Engine):
     ray_address: Annotated[str | None, Flag("auto, local or ray://HOST:PORT", "ADDRESS")] = None
 
     def execute(self, specs: Sequence[Spec], store: Store, command: str) -> Ends:
-        """See :class:`~pythae_fif.runs.launch.Engine`."""
         with importing("ray", "--engine ray"):
             import ray
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

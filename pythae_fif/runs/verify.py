@@ -12,7 +12,6 @@ from pythae_fif.runs.spec import SPEC_FILE, Spec
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import STATUS_FILE, Status
 
-WRONG = ("corrupt",)
 FINDINGS = {
     "fine": "all its records are whole, and the files that belong to them have their checksums",
     "packed": "all its records are whole; its model and pictures are not there to be checked",
@@ -22,7 +21,7 @@ FINDINGS = {
     "set aside": "a damaged or foreign file that was put away, kept for you to look at",
     "dirty tree": "made with code or configurations that no revision holds",
 }
-"""Kind of finding -> what it means; those of `WRONG` make the exit code 1."""
+"""Kind of finding -> what it means; `corrupt` makes the exit code 1."""
 
 
 class Finding(NamedTuple):

@@ -51,7 +51,6 @@ class StudySpec(Spec):
 
     @property
     def outputs(self) -> Mapping[str, type]:
-        """One record."""
         return {RESULT: self.result}
 
     def compute(self, tell: Tell) -> Any:

@@ -311,7 +311,6 @@ class TabularModels(StudySpec):
 
     @property
     def outputs(self) -> Mapping[str, type]:
-        """Scores of each model."""
         models = zip(self.seeds, self.learning_rates, strict=True)
         return {f"scores/seed{seed}-{rate:g}.json": Scores for seed, rate in models}
 

@@ -135,11 +135,11 @@ class TrainingResult:
 
 
 class Budget:
-    """How many passes over the data and seconds of steps a training lasts; None for no limit."""
+    """How many passes over the data and seconds of steps a training lasts; None for no clock."""
 
-    def __init__(self, loader: Loader, epochs: int | None, wall_clock: float | None) -> None:
+    def __init__(self, loader: Loader, epochs: int, wall_clock: float | None) -> None:
         self._loader, self._size = loader, len(loader.dataset)  # type: ignore[arg-type]
-        self._epochs, self._wall_clock = epochs or math.inf, wall_clock or math.inf
+        self._epochs, self._wall_clock = epochs, wall_clock or math.inf
 
     def share(self, passes: float, seconds: float) -> float:
         """The share of the training that is done after passes and seconds of steps, in [0, 1]."""

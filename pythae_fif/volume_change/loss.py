@@ -225,8 +225,7 @@ def pushing(value: Tensor, point: Tensor) -> Callable[..., Tensor]:
     (pulled,) = torch.autograd.grad(value, point, u, create_graph=True)
 
     def push(v: Tensor, create_graph: bool = False) -> Tensor:
-        options = {"retain_graph": True, "create_graph": create_graph}
-        return torch.autograd.grad(pulled, u, v, **options)[0]
+        return torch.autograd.grad(pulled, u, v, retain_graph=True, create_graph=create_graph)[0]
 
     return push
 

@@ -23,7 +23,7 @@ from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.spec import SPEC_FILE
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.verify import WRONG, verify
+from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import Run, Status, work
 from pythae_fif.training import FIFTrainer
 
@@ -87,7 +87,7 @@ def test_a_killed_run_ends_as_one_that_was_left_alone(alone, tmp_path, kills):
         killed += alive
         assert alive or process.exitcode == 0
         if (store.folder(spec) / SPEC_FILE).exists():
-            assert not kinds_in(store) & {*WRONG, "set aside"}
+            assert not kinds_in(store) & {"corrupt", "set aside"}
         if store.is_done(spec):
             assert numbers(store, spec) == expected
             assert not [*tmp_path.rglob("*.tmp")]
@@ -139,7 +139,7 @@ def test_killed_around_the_moment_that_the_model_takes_its_name(tmp_path, monkey
     assert (folder / "model").is_dir() == renamed and not (folder / "training.json").exists()
     work(spec, store)
     assert store.is_done(spec)
-    assert not kinds_in(store) & set(WRONG)
+    assert "corrupt" not in kinds_in(store)
 
 
 @pytest.mark.parametrize("name", ["training", "model", "training.json", "scores"])
@@ -160,7 +160,7 @@ def test_another_run_s_files_are_set_aside_never_used(alone, tmp_path, monkeypat
         copy(path, own / path.name)
     work(spec, store)
     assert numbers(store, spec) == expected
-    assert [*own.rglob("*.corrupt*")] and not kinds_in(store) & set(WRONG)
+    assert [*own.rglob("*.corrupt*")] and "corrupt" not in kinds_in(store)
 
 
 def _interrupt_in_training(spec, store: Store) -> None:
@@ -209,7 +209,7 @@ def test_full_disk(alone, tmp_path):
                 failed += 1
                 assert "cannot" in str(error)
             assert numbers(store, one) == expected[0]
-            assert not kinds_in(store) & {*WRONG, "set aside"}
+            assert not kinds_in(store) & {"corrupt", "set aside"}
             ballast.unlink(missing_ok=True)
             if store.is_done(other):
                 break
