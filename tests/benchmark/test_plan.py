@@ -1,6 +1,8 @@
 """A plan: which runs an experiment has, in which order, what their ids are made of."""
 
 import dataclasses
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,66 +162,64 @@ def test_no_name_leads_out_of_the_store(name):
             spec_of(**{field: name})
 
 
-def kept(store: Store, spec: ImageSpec) -> ImageSpec:
+def kept(store: Store, spec: ImageSpec) -> None:
     """Puts a made-up run into a store."""
     fill(store.root, [result("fif", {}, 0, {"normal": (1.0, 2.0)}, spec=spec)])
-    return spec
 
 
-class TestLeaderboard:
-    @pytest.fixture
-    def experiment(self, tmp_path):
-        return tiny(tmp_path, {"models": ["fif", "vae"]})
+@pytest.fixture
+def board(tmp_path):
+    """An experiment, its plan, a store, and `found`, which reads the leaderboard of these."""
+    experiment = tiny(tmp_path, {"models": ["fif", "vae"]})
+    splits, store = splits_of(experiment), Store(tmp_path / "results")
+    plan = expand(experiment, splits)
+    found = partial(leaderboard, store, experiment, plan, splits)
+    return SimpleNamespace(experiment=experiment, plan=plan, store=store, found=found)
 
-    @pytest.fixture
-    def splits(self, experiment):
-        return splits_of(experiment)
 
-    @pytest.fixture
-    def plan(self, experiment, splits):
-        return expand(experiment, splits)
+def test_a_leaderboard_holds_all_like_runs_those_of_the_plan_first(board):
+    fif, vae = board.plan[0], board.plan[-1]
+    others = [fif.model_copy(update={"seed": seed}) for seed in (2, 1)]
+    for spec in (*others, vae, fif):
+        kept(board.store, spec)
+    ids = [result.spec.run_id for result in board.found()]
+    assert ids == [spec.run_id for spec in (fif, vae, *reversed(others))]
 
-    @pytest.fixture
-    def store(self, tmp_path):
-        return Store(tmp_path / "results")
 
-    def test_holds_all_like_runs_those_of_the_plan_first(self, experiment, splits, plan, store):
-        fif, vae = plan[0], plan[-1]
-        others = [fif.model_copy(update={"seed": seed}) for seed in (2, 1)]
-        for spec in (*others, vae, fif):
-            kept(store, spec)
-        found = leaderboard(store, experiment, plan, splits)
-        assert [r.spec.run_id for r in found] == [s.run_id for s in (fif, vae, *reversed(others))]
+@pytest.mark.parametrize(
+    "changed",
+    [{"data_hash": "0" * 16}, {"profile": "paper"}, {"extractor": "inception"},
+     {"image_size": 32}, {"model": "gone"}, {"latent_dim": 5}, {"settings": {"train_size": 11}},
+     {"settings": {"epochs": 9}}, {"settings": {"precision": "bfloat16"}},
+     {"labels_hash": "0" * 16}, {"classes": ModelClasses(model="own.Model", config="own.Of")}],
+    ids=str,
+)  # fmt: skip
+def test_a_leaderboard_leaves_out_what_does_not_compare(board, changed):
+    settings = board.plan[0].settings.model_copy(update=changed.get("settings", {}))
+    other = board.plan[0].model_copy(update={"seed": 5, **changed, "settings": settings})
+    kept(board.store, other)
+    assert board.found() == []
 
-    @pytest.mark.parametrize(
-        "changed",
-        [{"data_hash": "0" * 16}, {"profile": "paper"}, {"extractor": "inception"},
-         {"image_size": 32}, {"model": "gone"}, {"latent_dim": 5}, {"settings": {"train_size": 11}},
-         {"settings": {"epochs": 9}}, {"settings": {"precision": "bfloat16"}},
-         {"labels_hash": "0" * 16}, {"classes": ModelClasses(model="own.Model", config="own.Of")}],
-        ids=str,
-    )  # fmt: skip
-    def test_leaves_out_what_does_not_compare(self, experiment, splits, plan, store, changed):
-        settings = plan[0].settings.model_copy(update=changed.get("settings", {}))
-        kept(store, plan[0].model_copy(update={"seed": 5, **changed, "settings": settings}))
-        assert leaderboard(store, experiment, plan, splits) == []
 
-    def test_leaves_out_what_its_file_fixed_otherwise(self, experiment, splits, plan, store):
-        kept(store, plan[0].model_copy(update={"seed": 5}))
-        experiment.entries["fif"] = plan_entry = experiment.entries["fif"].model_copy(deep=True)
-        assert len(leaderboard(store, experiment, plan, splits)) == 1
-        plan_entry.fixed["noise"] = 0.1
-        assert leaderboard(store, experiment, plan, splits) == []
-        changed = {**plan[0].parameters, "jacobian_at": "reconstruction"}  # no longer fixed
-        kept(store, plan[0].model_copy(update={"seed": 6, "parameters": changed}))
-        del plan_entry.fixed["noise"]
-        assert len(leaderboard(store, experiment, plan, splits)) == 1
+def test_a_leaderboard_leaves_out_what_its_file_fixed_otherwise(board):
+    first, entries = board.plan[0], board.experiment.entries
+    kept(board.store, first.model_copy(update={"seed": 5}))
+    entries["fif"] = plan_entry = entries["fif"].model_copy(deep=True)
+    assert len(board.found()) == 1
+    plan_entry.fixed["noise"] = 0.1
+    assert board.found() == []
+    changed = {**first.parameters, "jacobian_at": "reconstruction"}  # no longer fixed
+    kept(board.store, first.model_copy(update={"seed": 6, "parameters": changed}))
+    del plan_entry.fixed["noise"]
+    assert len(board.found()) == 1
 
-    def test_passes_over_what_is_unfinished_or_damaged(self, experiment, splits, plan, store):
-        for number, name in enumerate(("training.json", "evaluation.json", "scores/normal.json")):
-            spec = kept(store, plan[0].model_copy(update={"seed": number + 5}))
-            (store.folder(spec) / name).write_text("{")
-        assert leaderboard(store, experiment, plan, splits) == []
+
+def test_a_leaderboard_passes_over_what_is_unfinished_or_damaged(board):
+    for number, name in enumerate(("training.json", "evaluation.json", "scores/normal.json")):
+        spec = board.plan[0].model_copy(update={"seed": number + 5})
+        kept(board.store, spec)
+        (board.store.folder(spec) / name).write_text("{")
+    assert board.found() == []
 
 
 def test_classes_and_labels_define_a_conditional_run(tmp_path):

@@ -12,6 +12,7 @@ import torch
 import yaml
 from support.engines import InProcess
 from support.experiments import PROFILE, write_tiny
+from support.folders import written
 from support.image_files import fill_celeba
 from support.tasks import TaskSpec
 
@@ -58,10 +59,6 @@ def run(tmp_path, capsys, monkeypatch, one_thread):
     return call
 
 
-def scores(results: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in results.rglob("scores/*.json")}
-
-
 class TestCourse:
     def test_a_grid_then_the_same_again(self, run, tiny):
         file = tiny(models=["fif", "ae"], samplers=["normal", "gmm"], seeds=[0, 1])
@@ -71,21 +68,21 @@ class TestCourse:
         assert "FIF" in out and "written: " in out
         page = run.results / "digits-convnet-tiny.html"
         assert f"written: {page}" in out.splitlines() and page.is_file()
-        before = scores(run.results)
+        before = written(run.results)
         code, again, _ = run("--config", file)
         assert (code, run.executed, len(before)) == (0, 0, 12)
-        assert before == scores(run.results)
+        assert before == written(run.results)
         assert again.splitlines()[1:] == out.splitlines()[-len(again.splitlines()) + 1 :]
         assert cli.main(["verify", str(run.results)]) == 0
 
     def test_more_models_and_samplers_add_only_what_is_missing(self, run, tiny):
         assert run("--config", tiny())[0] == 0 and run.executed == 1
-        before = scores(run.results)
+        before = written(run.results)
         code, out, _ = run("--config", tiny(models=["vae", "ae"]))
         assert (code, run.executed) == (0, 1) and "VAE" in out
         code, out, _ = run("--config", tiny(samplers=["normal", "gaussian"]))
         assert (code, run.executed) == (0, 1) and "VAE" not in out, "of this command's runs"
-        assert before.items() < scores(run.results).items()
+        assert before.items() < written(run.results).items()
         table = run.results / "tables/digits-convnet-tiny.md"
         assert "VAE" in table.read_text()
         assert run("--config", tiny(), "--learning-rate", "0.2")[0] == 0 and run.executed == 1

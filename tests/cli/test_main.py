@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.experiments import write_tiny
+from support.folders import written
 from support.processes import until
 
 import pythae_fif
@@ -250,9 +251,6 @@ def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(tmp_path, capsy
     def states() -> list[str]:
         return [(read_json(path) or {}).get("state", "") for path in results.rglob("status.json")]
 
-    def records() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in results.rglob("scores/*.json")}
-
     program = subprocess.Popen(
         [sys.executable, PROGRAM, *arguments],
         start_new_session=True,
@@ -276,11 +274,11 @@ def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(tmp_path, capsy
     assert err.decode() == f"interrupted: {said}\n"
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), 10)
     assert set(states()) == {"finished", "interrupted"}
-    finished = records()
+    finished = written(results)
     assert finished
     assert cli.main(arguments) == 0
     assert capsys.readouterr().err == "" and states() == ["finished"] * 2
-    assert len(records()) == 2 and finished.items() <= records().items()
+    assert len(written(results)) == 2 and finished.items() <= written(results).items()
 
 
 def test_wheel_contains_the_package_and_the_configurations(tmp_path):

@@ -69,17 +69,13 @@ def test_fif_trains_on_the_free_form_and_on_the_coupling_nets():
             assert model.sample(3).shape == (3, 6)
 
 
-def coupling_of_five():
-    return build_coupling((5,), 3, data_blocks=1, data_hidden=[8], latent_hidden=[8])
-
-
 def test_two_flows_become_one(tmp_path):
     config = RectangularFlowConfig(input_dim=(5,), latent_dim=3)
-    model = RectangularFlow(config, coupling_of_five()[0], coupling_of_five()[1])
+    model = RectangularFlow(config, coupling()[0], coupling()[1])
     model.save(str(tmp_path))
     for held in (model, RectangularFlow.load_from_folder(str(tmp_path))):
         assert held.encoder.flow is held.decoder.flow
-    free = FIF(FIFConfig(input_dim=(5,), latent_dim=3), *coupling_of_five())
+    free = FIF(FIFConfig(input_dim=(5,), latent_dim=3), *coupling())
     free.save(str(tmp_path / "free"))
     loaded = FIF.load_from_folder(str(tmp_path / "free"))
     assert len([*loaded.parameters()]) == len([*free.parameters()])
