@@ -12,7 +12,6 @@ from pythae_fif import FIF
 from pythae_fif.data import ImageDataset, to_float
 from pythae_fif.data.load import Planned, load
 from pythae_fif.device import default_device
-from pythae_fif.models.outputs import as_condition
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
 from pythae_fif.studies.spec import Finding, StudySpec, Tell, results_of
@@ -124,8 +123,7 @@ def _gradient(model: FIF, x: Tensor, labels: Tensor, eps: Tensor, space: str) ->
     x, eps = (of.to(parameters[0].device) for of in (x, eps))
     for some in eps.split(max(1, TANGENTS // len(x))):
         points, vectors = x.repeat(len(some), *[1] * (x.dim() - 1)), some.flatten(0, 1)
-        given = as_condition(labels.repeat(len(some)), model.condition_dim, points)
-        encode, decode = model.networks_at(given)
+        encode, decode = model.networks_at(*model.condition(labels.repeat(len(some)), points))
         if space == "latent":
             term = volume_surrogate(encode, decode, points, vectors[None]).surrogate
         else:

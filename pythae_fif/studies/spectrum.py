@@ -142,11 +142,8 @@ def measure(model: FIF, samples: int, seed: int) -> tuple[Tensor, Spectrum]:
     values, shown = [], []
     for label in range(model.model_config.condition_dim):
         z = torch.randn(samples, d, generator=generator).to(device)
-        decode = model.given(label).networks_at(None)[1]
-        with torch.no_grad():
-            images = decode(z)
-        values.append(decoder_singular_values(decode, z))
-        shown.append(images[:SHOWN].cpu())
+        values.append(decoder_singular_values(model.given(label).networks_at()[1], z))
+        shown.append(model.decode(z, label)[:SHOWN].cpu())
     spectra = torch.cat(values).cpu()
     log_volume = float(spectra.log().sum(1).mean())
     entropy = d / 2 * math.log(2 * math.pi * math.e) + log_volume
