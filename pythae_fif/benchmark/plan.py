@@ -63,13 +63,16 @@ def _parameters(entry: ModelEntry, splits: Splits, varied: dict[str, Any]) -> di
 def _check(experiment: Experiment, name: str, splits: Splits) -> None:
     """Refuses a model that does not go with the data, or with the samplers that are asked."""
     entry, dataset = experiment.entries[name], experiment.dataset
+    asked = entry.samplers_of(experiment.samplers)
     if entry.images_only and len(splits.input_dim) == 1:
         raise ConfigError(f"model {name} takes images alone, and {dataset} is rows")
-    if not entry.samplers_of(experiment.samplers):
+    if not asked:
         raise ConfigError(
             f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it has "
             f"{', '.join(entry.samplers)}"
         )
+    if experiment.latent_dim_of(name) == 1 and {"maf", "iaf"} & {*asked}:
+        raise ConfigError(f"model {name}: its one latent dimension is too few for maf and iaf")
     if entry.conditional:
         if splits.labels is None:
             raise ConfigError(

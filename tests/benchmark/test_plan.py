@@ -72,6 +72,7 @@ def test_a_flag_of_fifs_goes_over_what_the_profile_fixes():
     [
         ({"models": ["fif"], "samplers": ["two_stage"]}, "model fif has none of them; it has nor"),
         ({"models": ["vqvae_spatial"], "arch": "fif_convnet"}, "vqvae_spatial: arch 'fif_convnet'"),
+        ({"samplers": ["maf"], "latent_dim": 1}, "ae: its one latent dimension is too few for maf"),
         ({"models": ["fif_conditional"]}, "is told class labels, and digits has none"),
     ],
 )
