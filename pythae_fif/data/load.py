@@ -114,13 +114,12 @@ def _noted(splits: Splits) -> Splits:
     nearly black, as masks of 0 and 1 are."""
     known = {hash(image.tobytes()) for image in splits.train}
     again = sum(hash(image.tobytes()) in known for image in splits.test)
-    note = f"{again:,} of {len(splits.test):,} test examples are in training, too"
-    found = {note: again > 0.01 * len(splits.test)}
-    if splits.columns is None:
-        found["no pixel is above 1 of 255: images of 0 and 1 need 0 and 255"] = (
-            splits.train.max() < 2
-        )
-    return replace(splits, notes=(*splits.notes, *(note for note in found if found[note])))
+    notes = [*splits.notes]
+    if again > 0.01 * len(splits.test):
+        notes.append(f"{again:,} of {len(splits.test):,} test examples are in training, too")
+    if splits.columns is None and splits.train.max() < 2:
+        notes.append("no pixel is above 1 of 255: images of 0 and 1 need 0 and 255")
+    return replace(splits, notes=tuple(notes))
 
 
 def _packed(splits: Splits) -> dict[str, Any]:

@@ -79,10 +79,10 @@ class EvaluationPipeline:
             given, needed = tuple(of.shape[1:]), tuple(shape or of.shape[1:])
             if given != needed:
                 raise DataError(f"{name}_data: samples of {given}, needs {needed}")
-        extractor: Any = self.extractor
-        if isinstance(extractor, str):
+        if isinstance(self.extractor, str):
             needed = tuple(sets["eval"].shape[1:])
-            extractor = load_extractor(extractor, needed, device=sampler.device)
+            self.extractor = load_extractor(self.extractor, needed, device=sampler.device)
+        extractor = self.extractor
         set_seed(self.seed)
         if not sampler.is_fitted and type(sampler).fit is not BaseSampler.fit:
             if train_data is None:

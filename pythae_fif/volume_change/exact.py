@@ -127,9 +127,7 @@ def _of_chunks(
         _check_finite(jacobian, size * len(scores))
         precision = torch.promote_types(jacobian.dtype, torch.float32)  # LAPACK has no half
         scores.append(score(jacobian.to(precision)))
-    function(
-        points[:1], *(part[:1] for part in given)
-    )  # else a network may keep torch.func's tensor
+    function(points[:1], *(part[:1] for part in given))  # a network may keep torch.func's tensors
     return torch.cat(scores)
 
 

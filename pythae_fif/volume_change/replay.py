@@ -57,6 +57,8 @@ class Tape(TorchFunctionMode):
         with self:
             self.value = function(point)
         self._refuse_hidden([self.value])
+        if id(self.value) not in self._follows:
+            raise UnsupportedOperationError(HIDDEN)
 
     def _refuse_hidden(self, values: list[Any]) -> None:
         """Refuses what has a graph that no function gave here, or was overwritten in place."""
@@ -129,9 +131,8 @@ class Tape(TorchFunctionMode):
             for argument in whole.leaves:  # without gradient, a layer's tangent ends here
                 if last_use[id(argument)] == i and argument is not self.value:
                     known.pop(id(first(argument)), None)
-        if id(value := first(self.value)) not in known:
-            raise UnsupportedOperationError(HIDDEN)
-        return known[id(value)]
+        value = first(self.value)
+        return known[id(value)] if id(value) in known else torch.zeros_like(value)
 
 
 def _whole(tensor: Tensor) -> Tensor:

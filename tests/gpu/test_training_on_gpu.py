@@ -99,7 +99,7 @@ def _evaluation_batch(shape, latent_dim):
 
 @pytest.mark.parametrize(
     ("shape", "latent_dim", "operations"),
-    [(MNIST, 16, 119), ((3, 32, 32), 256, 131), (CELEBA, 64, 139)],
+    [(MNIST, 16, 127), ((3, 32, 32), 256, 131), (CELEBA, 64, 139)],
     ids=["mnist", "cifar", "celeba"],
 )
 def test_operations_of_an_evaluation_batch(gpu, shape, latent_dim, operations):
