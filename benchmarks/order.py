@@ -57,21 +57,21 @@ def leads(table: pd.DataFrame) -> Iterator[dict[str, str]]:
 
 def by_steps(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean distance of each configuration that was trained for several numbers of steps."""
-    beta = frame["configuration"].str.partition(",")[0].where(frame["model"] == "fif", "")
-    frame = frame.assign(model=frame["label"].str.cat(beta, " ").str.strip())
-    means = frame.groupby(["sampler", "model", "steps"])["frechet_test"].mean().unstack("steps")
+    of = ["sampler", "label", "configuration", "steps"]
+    means = frame.groupby(of)["frechet_test"].mean().unstack("steps")
     means = means[means.notna().sum(axis=1) > 1].dropna(axis=1, how="all")
     place = list(SAMPLERS).index
     return means.sort_index(level="sampler", key=lambda of: of.map(place), sort_remaining=False)
 
 
 def drawn(means: pd.DataFrame) -> bytes:
-    """Distance against steps, a panel a sampler and a line a model."""
+    """Distance against steps, a panel a sampler and a line a configuration."""
     samplers = list(means.index.unique("sampler"))
     figure = new_figure(4 * len(samplers), 3.5)
     for sampler, axis in zip(samplers, figure.subplots(1, len(samplers)), strict=True):
-        for model, line in means.loc[sampler].iterrows():
-            axis.loglog(line.dropna(), "o-", markersize=4, label=model)
+        for (label, configuration), line in means.loc[sampler].iterrows():
+            told = f"{label}, {configuration}" if label == "FIF" else label
+            axis.loglog(line.dropna(), "o-", markersize=4, label=told)
         axis.set(title=SAMPLERS[sampler].label, xlabel="steps", xticks=means.columns)
         axis.xaxis.set(major_formatter="{x:,.0f}", minor_formatter="")
         axis.yaxis.set(major_formatter="{x:.3g}", minor_formatter="{x:.3g}")
@@ -87,11 +87,11 @@ def page(root: Path) -> tuple[str, dict[str, bytes]]:
             of, result = spec.settings, ImageResult.read(store, spec)
             if result is None or spec.model not in known:
                 continue
-            length = f"{of.epochs} epochs" if of.epochs else f"{of.wall_clock:.0f} s"
             if of.epochs:
                 key = spec.dataset, spec.arch, of.precision, spec.extractor, spec.data_hash
                 alike[key].append(result)
             if store is main:
+                length = f"{of.epochs} epochs" if of.epochs else f"{of.wall_clock:.0f} s"
                 how = f"{length}, {of.precision}, {spec.extractor}"
                 groups[spec.dataset, spec.arch, how].append(result)
     orders, tests, tables, figures = [], [], [], {}
@@ -112,7 +112,9 @@ def page(root: Path) -> tuple[str, dict[str, bytes]]:
             cells = means.map(lambda value: DASH if pd.isna(value) else number(value))
             cells.columns = [f"{steps:,.0f} steps" for steps in cells]
             title = f"Distance after so many steps: {dataset} {arch}, {precision}, {extractor}"
-            tables.append(Table(title, cells.reset_index()))
+            cells = cells.rename(lambda name: SAMPLERS[name].label, level="sampler")
+            cells = cells.reset_index().rename(columns={"sampler": "codes", "label": "model"})
+            tables.append(Table(title, cells, notes=["Means over seeds; many models have one."]))
         if len(means.columns) > 2:
             figures[f"figures/steps-{dataset}-{arch}-{extractor}.png"] = drawn(means)
     note = "Made by `python benchmarks/order.py`. p: Welch's test, each by itself."
