@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SCALE_BOUND = 2.0  # of a coupling's log-scale, as in `nn.coupling`
 LEAST_STD = 1e-2  # a channel of a smaller standard deviation is scaled as if it had this one
 
 
@@ -95,9 +94,9 @@ class InjectiveConv(_Mixing):
 class ConvCoupling(nn.Module):
     """An affine coupling (Dinh et al. 2017): half of the channels scale and shift the others.
 
-    At first it is the identity. The net's output is divided by the root of the number of inputs of
-    its last layer: Adam's first step moves all weights by about the learning rate, and their sum
-    over 3 x 3 x 128 inputs would move every log-scale by one.
+    The scale is the sigmoid of h + 2, as in Glow's released code, with h = 0 at first. Adam's first
+    step moves all weights by about the learning rate, and their sum over 3 x 3 x 128 inputs moves
+    every h by about one. With exp(h) as the scale, decoded faces would overflow.
 
     Args:
         channels: C, at least 2.
@@ -111,7 +110,6 @@ class ConvCoupling(nn.Module):
         last = nn.Conv2d(hidden_channels, 2 * self.sizes[1], kernel, padding="same")
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
-        self.output_scale = last.weight[0].numel() ** -0.5
         self.net = nn.Sequential(
             nn.Conv2d(self.sizes[0], hidden_channels, kernel, padding="same"),
             nn.ReLU(),
@@ -132,8 +130,8 @@ class ConvCoupling(nn.Module):
         return torch.cat([kept, (changed - shift) * (-log_scale).exp()], 1)
 
     def _affine(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        log_scale, shift = (self.output_scale * self.net(kept)).split(self.sizes[1], 1)
-        return SCALE_BOUND * torch.tanh(log_scale / SCALE_BOUND), shift
+        h, shift = self.net(kept).split(self.sizes[1], 1)
+        return F.logsigmoid(h + 2), shift
 
 
 class Squeeze(nn.Module):
