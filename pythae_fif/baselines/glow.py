@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+MOST_INPUTS = 3 * 3 * 128  # of the last layer of a coupling's net, whose output is not divided
 LEAST_STD = 1e-2  # a channel of a smaller standard deviation is scaled as if it had this one
 
 
@@ -95,8 +96,10 @@ class ConvCoupling(nn.Module):
     """An affine coupling (Dinh et al. 2017): half of the channels scale and shift the others.
 
     The scale is the sigmoid of h + 2, as in Glow's released code, with h = 0 at first. Adam's first
-    step moves all weights by about the learning rate, and their sum over 3 x 3 x 128 inputs moves
-    every h by about one. With exp(h) as the scale, decoded faces would overflow.
+    step moves every weight by about the learning rate, and so h and the shift by that times the
+    inputs of the net's last layer: by about one at 3 x 3 x 128 inputs and a rate of 0.001. With
+    exp(h) as the scale, or with more inputs, decoded faces would overflow; so the output of a wider
+    net is divided by what it has more.
 
     Args:
         channels: C, at least 2.
@@ -110,6 +113,7 @@ class ConvCoupling(nn.Module):
         last = nn.Conv2d(hidden_channels, 2 * self.sizes[1], kernel, padding="same")
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
+        self.output_scale = min(1.0, MOST_INPUTS / last.weight[0].numel())
         self.net = nn.Sequential(
             nn.Conv2d(self.sizes[0], hidden_channels, kernel, padding="same"),
             nn.ReLU(),
@@ -130,7 +134,7 @@ class ConvCoupling(nn.Module):
         return torch.cat([kept, (changed - shift) * (-log_scale).exp()], 1)
 
     def _affine(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        h, shift = self.net(kept).split(self.sizes[1], 1)
+        h, shift = (self.output_scale * self.net(kept)).split(self.sizes[1], 1)
         return F.logsigmoid(h + 2), shift
 
 
