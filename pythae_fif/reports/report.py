@@ -143,8 +143,9 @@ def _lowest(where: str, rows: pandas.DataFrame) -> str:
     marks = ranks(rows["frechet_test"], rows["noise"])
     count = int((marks == LEVEL).sum())
     if count == 0:
+        noise = "noise" if rows["seeds"].head(2).min() > 1 else "the noise of samples"
         return (
-            f"{where} {labels[0]} is lowest with {values[0]}, beyond noise: {labels[1]} follows "
+            f"{where} {labels[0]} is lowest with {values[0]}, beyond {noise}: {labels[1]} follows "
             f"with {values[1]}"
         )
     level = [i for i, mark in enumerate(marks) if mark == LEVEL]  # not always the lowest ones

@@ -147,6 +147,19 @@ def test_sizes_of_table_2(kind, latent_dim, millions):
     assert factors == ([2] * 6 if kind == "trumpet" else [])
 
 
+def test_a_step_of_adam_moves_wide_couplings_no_farther():
+    moved = []
+    for hidden_channels in (128, 1024):
+        torch.manual_seed(0)
+        coupling, x = ConvCoupling(12, hidden_channels, 3), torch.randn(4, 12, 8, 8)
+        optimizer = torch.optim.Adam(coupling.parameters(), lr=1e-3)
+        before = coupling(x)[0]
+        before.square().sum().backward()
+        optimizer.step()
+        moved.append((coupling(x)[0] - before).abs().mean().item())
+    assert moved[1] < 1.5 * moved[0]
+
+
 def images(count):
     return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(count))
 

@@ -117,6 +117,9 @@ class TestSentence:
             (RESULTS, "From the prior FIF and VAE are level (6.50 to 7.50): no lead"),
             (RESULTS[4:], "From the prior VAE is at 7.50; with the mixture VAE is at 7.50"),
             ([result(m, {}, 0, {"flow": (v, v)}) for m, v in (("ae", 2), ("vae", 9))],
+             "With NSF codes AE is lowest with 2.00, beyond the noise of samples: VAE follows"),
+            ([result(m, {}, seed, {"flow": (v, v)})
+              for m, v in (("ae", 2), ("vae", 9)) for seed in (0, 1)],
              "With NSF codes AE is lowest with 2.00, beyond noise: VAE follows with 9.00"),
             (RESULTS[:2], "From the prior FIF is at 6.50; with the mixture FIF is at 2.62"),
             ([result(m, {}, 0, {"gmm": (2, v)}, error=0.5) for m, v in (("ae", 2), ("vae", 2.1))],
