@@ -95,11 +95,9 @@ class InjectiveConv(_Mixing):
 class ConvCoupling(nn.Module):
     """An affine coupling (Dinh et al. 2017): half of the channels scale and shift the others.
 
-    The scale is the sigmoid of h + 2, as in Glow's released code, with h = 0 at first. Adam's first
-    step moves every weight by about the learning rate, and so h and the shift by that times the
-    inputs of the net's last layer: by about one at 3 x 3 x 128 inputs and a rate of 0.001. With
-    exp(h) as the scale, or with more inputs, decoded faces would overflow; so the output of a wider
-    net is divided by what it has more.
+    The scale is the sigmoid of h + 2, as in Glow's released code. A step of Adam moves h and the
+    shift by about the learning rate times the inputs of the net's last layer. With exp(h), or with
+    more than `MOST_INPUTS`, decoded faces would overflow: the output of wider nets is divided.
 
     Args:
         channels: C, at least 2.

@@ -1,6 +1,7 @@
 """One run of the benchmark: what defines it, and how it trains, samples and scores."""
 
 import dataclasses
+import shutil
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ from pythae_fif.evaluation import Features, load_extractor, score_codes, score_s
 from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.evaluation.likelihood import priors_of, tube_likelihoods
 from pythae_fif.evaluation.scores import Scores
-from pythae_fif.files import read_json, set_aside
+from pythae_fif.files import read_json, set_aside, whole_folder
 from pythae_fif.models.fitted_priors import FIT_STEPS
 from pythae_fif.names import import_named
 from pythae_fif.nn import build_networks
@@ -96,11 +97,17 @@ class ImageSpec(Spec):
         return f"{self.model} {self.configuration} seed {self.seed}"
 
     @property
+    def training_id(self) -> str:
+        """What runs share that differ after the training alone, in their extractor or samples."""
+        later: Any = {"num_samples": 10, "fit_steps": None}
+        later = {"settings": self.settings.model_copy(update=later), "extractor": "", "profile": ""}
+        return self.model_copy(update=later).run_id
+
+    @property
     def comparable(self) -> str:
         """What two runs share that may stand in one table."""
         shared = {"dataset", "arch", "image_size", "extractor", "profile", "data_hash"}
-        settings = self.settings.model_dump(exclude=OF_ITS_OWN)
-        return repr((self.model_dump(include=shared), settings))
+        return repr((self.model_dump(include=shared), self.settings.model_dump(exclude=OF_ITS_OWN)))
 
     @property
     def outputs(self) -> Mapping[str, type]:
@@ -154,6 +161,7 @@ class ImageSpec(Spec):
         planned, cut = Planned(self.data_hash, self.labels_hash), self.settings.cut
         splits = load(self.dataset, self.where, planned=planned, image_size=self.image_size, **cut)
         labels = (splits.labels or {}) if self.labels_hash else {}
+        self._take_trained(run)
         trainer = trainer_of(
             self, splits, labels, run.folder, lambda row: run.tell("training", 0.9 * row.share_done)
         )
@@ -181,8 +189,7 @@ class ImageSpec(Spec):
         how |= {"fit_steps": steps, "keep": rounded_images}
         left = [of for of in self.samplers if run.load(f"scores/{of}.json", Scores) is None]
         run.tell("likelihood", 0.9)
-        fits: Any = {"seed": self.seed, "steps": steps}
-        priors = priors_of(model, left, codes, labels.get("train"), **fits)
+        priors = priors_of(model, left, codes, labels.get("train"), seed=self.seed, steps=steps)
         val_mse = evaluation.reconstruction_mse["val"]
         tubes = tube_likelihoods(model, priors, splits, labels, val_mse, self.seed)
         for number, sampler in enumerate(left):
@@ -202,12 +209,23 @@ class ImageSpec(Spec):
                 traceback.print_exc()
                 failures.append(f"sampler {sampler}: {one_line(error)}")
                 continue
-            files = {}
-            if samples.ndim == 4:
-                files = run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
+            sheet = samples_picture(samples, classes) if samples.ndim == 4 else None
+            files = run.write(f"samples-{sampler}.png", sheet) if sheet else {}
             run.save(f"scores/{sampler}.json", scores, files)
         if failures:
             raise FIFError("; ".join(failures))
+
+    def _take_trained(self, run: Run) -> None:
+        """Copies the model of a run of the same training, if there is one and this has none."""
+        store, ours, name = run.store, run.folder / "model", "training.json"
+        fresh = not (ours.exists() or (run.folder / name).exists())
+        for other in store.specs(ImageSpec, self.folder) if fresh else ():
+            theirs, record = store.folder(other) / "model", store.record(other, name, Training)
+            if other.training_id == self.training_id and record and theirs.exists():
+                with whole_folder(ours) as folder:
+                    shutil.copytree(theirs, folder, dirs_exist_ok=True)
+                run.write(name, record.model_copy(update={"run_id": self.run_id}).to_bytes())
+                return
 
     def _save_training(self, run: Run, result: Mapping[str, Any], model: BaseAE) -> None:
         """Saves how a model was trained if that is new; what is of other weights goes aside."""
@@ -256,7 +274,7 @@ def trainer_of(
         ImageDataset(splits.val, labels.get("val")),
         training_config(spec),
         run_dir=folder,
-        run_id=spec.run_id,
+        run_id=spec.training_id,
         on_epoch=on_epoch,
         wall_clock=spec.settings.wall_clock,
         keep_last=spec.classes.keep_last,

@@ -111,6 +111,25 @@ def test_a_further_sampler_trains_nothing_and_changes_nothing(tmp_path, store, m
     assert all(of.result == other.scores[name].result for name, of in one.scores.items())
 
 
+def test_another_extractor_and_more_samples_train_nothing(tmp_path, store, monkeypatch):
+    (spec,), (more,), (other,) = (
+        plan_of(tmp_path, {"samplers": ["normal"], "models": ["ae"], **of})
+        for of in ({}, {"extractor": "classifier", "num_samples": 30}, {"learning_rate": 2.0e-3})
+    )
+    work(spec, store)
+    assert other.training_id != spec.training_id == more.training_id and more.run_id != spec.run_id
+    with monkeypatch.context() as patch:
+        patch.setattr("pythae_fif.training.trainer.Optimizers", None)
+        work(more, store)
+        with pytest.raises(TypeError):
+            work(other, store)
+    one, two = (ImageResult.read(store, of) for of in (spec, more))
+    assert one.training.model_copy(update={"run_id": more.run_id}) == two.training
+    assert one.evaluation.result == two.evaluation.result
+    assert two.scores["normal"].result.num_samples == 30
+    assert {finding.kind for finding in verify(store.root)} <= {"fine", "failed", "dirty tree"}
+
+
 @pytest.mark.parametrize("damage", ["gone", "changed"])
 def test_a_model_that_is_gone_is_trained_anew(tmp_path, store, damage):
     """To the same weights, so that the scores are still of them."""
