@@ -1,8 +1,7 @@
 """Invertible and injective layers for images, with exact log-determinants.
 
-zuko has none; FrEIA and normflows, no longer kept up, have no injective ones. Every layer maps from
-data to latents, `forward(x) -> (z, log_det)`, and back, `inverse(z) -> x`; codes are images of one
-pixel.
+zuko has none; FrEIA and normflows, no longer kept up, have no injective ones. Layers map data to
+latents, `forward(x) -> (z, log_det)`, and back, `inverse(z) -> x`; codes are images of one pixel.
 """
 
 import math
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SCALE_BOUND = 4.0  # of h in a coupling's scale, sigmoid(h + 2), which is then at least 0.12
 MOST_INPUTS = 3 * 3 * 128  # of the last layer of a coupling's net, whose output is not divided
 LEAST_STD = 1e-2  # a channel of a smaller standard deviation is scaled as if it had this one
 
@@ -95,9 +95,9 @@ class InjectiveConv(_Mixing):
 class ConvCoupling(nn.Module):
     """An affine coupling (Dinh et al. 2017): half of the channels scale and shift the others.
 
-    The scale is the sigmoid of h + 2, as in Glow's released code. A step of Adam moves h and the
-    shift by about the learning rate times the inputs of the net's last layer. With exp(h), or with
-    more than `MOST_INPUTS`, decoded faces would overflow: the output of wider nets is divided.
+    The scale is the sigmoid of h + 2, as in Glow's released code, but bounded, as samples would
+    overflow. A step of Adam moves the net's output by about the learning rate times the inputs of
+    its last layer. That of wider nets is divided, as a first step would magnify faces too much.
 
     Args:
         channels: C, at least 2.
@@ -133,7 +133,7 @@ class ConvCoupling(nn.Module):
 
     def _affine(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         h, shift = (self.output_scale * self.net(kept)).split(self.sizes[1], 1)
-        return F.logsigmoid(h + 2), shift
+        return F.logsigmoid(SCALE_BOUND * torch.tanh(h / SCALE_BOUND) + 2), shift
 
 
 class Squeeze(nn.Module):

@@ -160,6 +160,14 @@ def test_a_step_of_adam_moves_wide_couplings_no_farther():
     assert moved[1] < 1.5 * moved[0]
 
 
+def test_a_coupling_magnifies_by_no_more_than_its_bound():
+    coupling = ConvCoupling(2, 8, 3)
+    coupling.net[-1].bias.data.fill_(-1e3)
+    image = torch.ones(1, 2, 1, 1)
+    assert coupling(image)[1].item() == pytest.approx(math.log(torch.tensor(-2.0).sigmoid()))
+    torch.testing.assert_close(coupling.inverse(coupling(image)[0]), image, atol=1e-3, rtol=0)
+
+
 def images(count):
     return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(count))
 
