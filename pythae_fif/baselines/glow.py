@@ -95,9 +95,9 @@ class InjectiveConv(_Mixing):
 class ConvCoupling(nn.Module):
     """An affine coupling (Dinh et al. 2017): half of the channels scale and shift the others.
 
-    The scale is the sigmoid of h + 2, as in Glow's released code, but bounded, as samples would
-    overflow. A step of Adam moves the net's output by about the learning rate times the inputs of
-    its last layer. That of wider nets is divided, as a first step would magnify faces too much.
+    The scale is the sigmoid of h + 2, as in Glow's released code, with a bound on h: without it
+    some samples overflow. A step of Adam moves the net's output by about the learning rate times
+    the inputs of its last layer, so the output of wide nets is divided.
 
     Args:
         channels: C, at least 2.

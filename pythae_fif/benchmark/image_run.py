@@ -98,10 +98,9 @@ class ImageSpec(Spec):
 
     @property
     def training_id(self) -> str:
-        """What runs share that differ after the training alone, in their extractor or samples."""
-        later: Any = {"num_samples": 10, "fit_steps": None}
-        later = {"settings": self.settings.model_copy(update=later), "extractor": "", "profile": ""}
-        return self.model_copy(update=later).run_id
+        """The id of the training, which no extractor and no number of samples changes."""
+        settings = self.settings.model_copy(update={"num_samples": 0, "fit_steps": None})
+        return self.model_copy(update={"settings": settings, "extractor": "", "profile": ""}).run_id
 
     @property
     def comparable(self) -> str:
