@@ -4,7 +4,7 @@ import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from PIL import Image
@@ -64,10 +64,8 @@ def score_command(words: list[str]) -> bool:
         torch.manual_seed(flags.seed)
         parts = draw(NormalSampler(model.to(device).eval()), flags.num_samples)
         drawn = torch.cat([part.cpu() for part in parts])[: flags.num_samples]
-    weights, offline = flags.extractor_weights, flags.offline
-    extractor = load_extractor(
-        flags.extractor, shape, device=device, weights=weights, offline=offline
-    )
+    files: Any = {"weights": flags.extractor_weights, "offline": flags.offline}
+    extractor = load_extractor(flags.extractor, shape, device=device, **files)
     training = None if trained is None else Features.of(trained, extractor)
     references = {"reference": Features.of(held, extractor)}
     scores = score_samples(drawn, extractor, references, seed=flags.seed, training=training)

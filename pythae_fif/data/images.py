@@ -134,9 +134,6 @@ def labelled(
     return images, {key: of.astype(np.int64) for key, of in labels.items()}
 
 
-# ---------------------------------------------------------------- a user's own
-
-
 def npz_file(request: Request) -> Source:
     """A user's .npz file, see :func:`labelled`."""
 

@@ -38,9 +38,8 @@ def shuffled_split(count: int) -> dict[str, np.ndarray]:
     """A seeded shuffle of ``range(count)``, cut 80/10/10 (remainders go to training)."""
     # RandomState and not default_rng: NumPy promises that only the former's streams never change.
     order = np.random.RandomState(0).permutation(count)
-    tenth = count // 10
-    train = count - 2 * tenth
-    return dict(zip(SPLIT_NAMES, np.split(order, [train, train + tenth]), strict=True))
+    cuts = [count - 2 * (count // 10), count - count // 10]
+    return dict(zip(SPLIT_NAMES, np.split(order, cuts), strict=True))
 
 
 def three_parts(parts: dict[str, np.ndarray], shuffle: bool = True) -> dict[str, Any]:
@@ -161,9 +160,6 @@ class Splits:
 
 Source = tuple[Sequence[Path], Callable[[], Splits]]
 """The files of a data set, and what reads them."""
-
-
-# ---------------------------------------------------------------- of torch
 
 
 def as_tensor(images: np.ndarray | Tensor) -> Tensor:

@@ -179,9 +179,6 @@ def _standardised(
     return arrays
 
 
-# ---------------------------------------------------------------- the archive
-
-
 def _tenths(rows: np.ndarray) -> Cleaned:
     """Test rows are the last tenth, validation rows that of the rest, which gives mean and std."""
     rest, test = np.split(rows, [len(rows) - int(0.1 * len(rows))])

@@ -33,8 +33,7 @@ def downsampling(channels: list[int]) -> nn.Sequential:
 
 def _doubling(before: int, after: int, size: tuple[int, int]) -> nn.Module:
     """A transposed convolution of stride 2 to maps of a size, from its half, rounded up."""
-    padding = 1 - size[0] % 2, 1 - size[1] % 2
-    return nn.ConvTranspose2d(before, after, 3, 2, 1, output_padding=padding)
+    return nn.ConvTranspose2d(before, after, 3, 2, 1, (1 - size[0] % 2, 1 - size[1] % 2))
 
 
 def upsampling(channels: list[int], sizes: list[tuple[int, int]]) -> nn.Sequential:
@@ -90,12 +89,11 @@ class SmallDecoder(LayeredDecoder):
         channels = _channels(input_dim, 64 if residual else 128)[::-1]
         shape = (channels[0], *sizes[-1])
         size = math.prod(shape)
-        layers: list[nn.Module]
+        maps: nn.Module = nn.Unflatten(1, shape)
         if residual:
-            layers = [nn.Linear(latent_dim, size), nn.Unflatten(1, shape), *_blocks(), nn.SiLU()]
+            layers = [nn.Linear(latent_dim, size), maps, *_blocks(), nn.SiLU()]
         else:
-            layers = [nn.Linear(latent_dim, 128), nn.SiLU(), nn.Linear(128, size), nn.SiLU()]
-            layers.append(nn.Unflatten(1, shape))
+            layers = [nn.Linear(latent_dim, 128), nn.SiLU(), nn.Linear(128, size), nn.SiLU(), maps]
         super().__init__(*layers, upsampling(channels, sizes[-2::-1]))
 
 

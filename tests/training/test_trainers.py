@@ -236,6 +236,21 @@ def test_losses_stay_float32_where_networks_are_bfloat16(kind, config):
     assert not torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_transposed_convolution_in_bfloat16_is_autocast_s(bias):
+    """Its bias is added apart, for speed."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.ConvTranspose2d(3, 5, 3, 2, 1, 1, bias=bias))
+    x, autocast = torch.randn(4, 3, 7, 7), torch.autocast("cpu", dtype=torch.bfloat16)
+    found = []
+    for context in (networks_in_bfloat16(model, "cpu"), autocast):
+        with context:
+            y = model(x).float()
+        found.append([y, *torch.autograd.grad(y.square().sum(), list(model.parameters()))])
+    for ours, right in zip(*found, strict=True):
+        torch.testing.assert_close(ours, right, rtol=0.02, atol=0.02 * float(right.abs().max()))
+
+
 def test_the_likelihood_of_dnf_stays_float32_where_its_flow_is_bfloat16():
     sizes = {"steps": 1, "hidden_channels": 8, "latent_blocks": 2, "latent_hidden_dim": 8}
     model = DNF(DNFConfig(input_dim=(1, 28, 28), latent_dim=2, **sizes))
