@@ -1,5 +1,6 @@
 """What the benchmarks share: a timed call, the memory it took, and a table of the results."""
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -39,5 +40,6 @@ def markdown(rows: list[dict[str, str]]) -> str:
 
 
 def command(output: str) -> str:
-    """This program's command without the file that it writes."""
-    return " ".join(["python", *sys.argv]).replace(f" --output {output}", "")
+    """This program's command without the file that it writes and the place of the data."""
+    words = " ".join(["python", *sys.argv]).replace(f" --output {output}", "")
+    return re.sub(r"(--data-root)[ =]\S+", r"\1 DIR", words)
