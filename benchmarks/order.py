@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator
 from scipy.stats import spearmanr, ttest_ind_from_stats
 
 from pythae_fif.benchmark.config import load_experiment
@@ -74,6 +75,8 @@ def drawn(means: pd.DataFrame) -> bytes:
             axis.loglog(line.dropna(), "o-", markersize=4, label=told)
         axis.set(title=SAMPLERS[sampler].label, xlabel="steps", xticks=means.columns)
         axis.xaxis.set(major_formatter="{x:,.0f}", minor_formatter="")
+        low, high = axis.get_ylim()
+        axis.yaxis.set(minor_locator=LogLocator(subs=(2, 3, 5) if high > 10 * low else "auto"))
         axis.yaxis.set(major_formatter="{x:.3g}", minor_formatter="{x:.3g}")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure_bytes(figure)
