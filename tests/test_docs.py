@@ -157,6 +157,34 @@ def test_numbers_of_the_readme_are_those_of_the_records():
         assert shown == [f"{mean:.{0 if mean >= 100 else 1}f}" for mean in means], model
 
 
+def cells(line: str) -> list[str]:
+    return [cell.strip(" *") for cell in re.sub(r"\]\(\S*\)", "]", line)[1:-1].split("|")]
+
+
+def test_numbers_in_tables_of_the_results_pages_are_those_of_the_tables_they_link():
+    """Those with a decimal point, in a table that the section links: under a model's name in a row
+    of that model, else anywhere."""
+    models, number = {read_entry(name).label for name in names_in("models")}, r"\d[\d,]*\.\d+"
+    checked, wrong = 0, []
+    for page in (ROOT / "results/reference").glob("*.md"):
+        for section in re.split("^#+ ", page.read_text(), flags=re.M):
+            linked = re.findall(r"\]\((\S*/\S+\.(?:md|csv))", section)
+            lines = "\n".join((page.parent / link).read_text() for link in linked).splitlines()
+            header: list[str] = []
+            for row in (cells(line) if line[:1] == "|" else [] for line in section.splitlines()):
+                header = row and (header or row)
+                for above, cell in zip(header[1:], row[1:], strict=True):
+                    model = models & {above, row[0]}
+                    of = [line for line in lines if not model or model & {*cells(line)[:1]}]
+                    known = [float(n.replace(",", "")) for n in re.findall(number, " ".join(of))]
+                    for shown in re.findall(number, cell):
+                        value, digits = float(shown.replace(",", "")), len(shown.split(".")[1])
+                        checked += 1
+                        if not any(abs(value - n) < 0.5001 * 10**-digits for n in known):
+                            wrong.append((page.name, row[0], above, shown))
+    assert not wrong and checked > 300
+
+
 @pytest.mark.parametrize(
     ("file", "key"), [("README.md", "note = {Version "), ("CITATION.cff", "\nversion: ")]
 )
