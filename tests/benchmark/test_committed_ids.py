@@ -77,8 +77,8 @@ def test_every_committed_run_has_its_records(committed):
     stores = [Store(REFERENCE), Store(REFERENCE / "beta")]
     found = [ImageResult.read(store, spec) for store in stores for spec in store.specs(ImageSpec)]
     results = [result for result in found if result is not None]
-    assert (len(found), len(results)) == (346, 345)
-    assert sum(len(result.scores) for result in results) == 947
+    assert (len(found), len(results)) == (349, 348)
+    assert sum(len(result.scores) for result in results) == 956
     assert all(result.training.result.log for result in results)
 
 
