@@ -37,6 +37,11 @@ def blocks(language: str) -> list:
     return [pytest.param(text, id=name) for text, name in found.items()]
 
 
+def cells(line: str) -> list[str]:
+    """Those of a row of a table, without bold and without where links lead."""
+    return [cell.strip(" *") for cell in re.sub(r"\]\(\S*\)", "]", line)[1:-1].split("|")]
+
+
 def commands() -> list[str]:
     """The words of all commands of the program that the pages show."""
     lines = [line for block in blocks("bash") for line in block.values[0].splitlines()]
@@ -141,11 +146,8 @@ def test_numbers_of_the_readme_are_those_of_the_records():
             for sampler, record in ImageResult.read(store, spec).scores.items():
                 key = entry_of(spec.model).label, length, sampler
                 distances.setdefault(key, []).append(record.result.frechet["test"])
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (ROOT / "README.md").read_text().splitlines()
-        if re.match(r"\|.*\d\.\d", line)
-    ]
+    lines = (ROOT / "README.md").read_text().splitlines()
+    rows = [cells(line) for line in lines if re.match(r"\|.*\d\.\d", line)]
     assert len(rows) > 3
     samplers = ("normal", "gaussian", "gmm")
     for model, *shown in rows:
@@ -155,10 +157,6 @@ def test_numbers_of_the_readme_are_those_of_the_records():
             for sampler in samplers
         ]
         assert shown == [f"{mean:.{0 if mean >= 100 else 1}f}" for mean in means], model
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip(" *") for cell in re.sub(r"\]\(\S*\)", "]", line)[1:-1].split("|")]
 
 
 def test_numbers_in_tables_of_the_results_pages_are_those_of_the_tables_they_link():
@@ -210,7 +208,7 @@ def test_every_extra_and_variable_is_told():
 def test_the_page_of_models_is_that_of_their_files():
     text = (ROOT / "docs/models.md").read_text()
     rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
+        cells(line)
         for line in text.splitlines()
         if line.startswith("| `") and "--models" not in line
     ]
@@ -240,7 +238,7 @@ def test_profiles_are_those_of_the_configurations():
     for line in (ROOT / "docs/benchmark.md").read_text().splitlines():
         if not re.match(r"\| `\w+`(, `\w+`)* \| `\w+`", line):
             continue
-        names, profile, *numbers = [cell.strip() for cell in line.strip("|").split("|")]
+        names, profile, *numbers = cells(line)
         default = profile.endswith(" (default)")
         values = [int(n.replace(",", "")) if re.fullmatch("[0-9,]+", n) else n for n in numbers]
         for name in re.findall(r"\w+", names):

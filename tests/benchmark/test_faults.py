@@ -85,7 +85,7 @@ def test_a_killed_run_ends_as_one_that_was_left_alone(alone, tmp_path, kills):
         process.kill()
         process.join()
         killed += alive
-        assert alive or process.exitcode == 0
+        assert alive or (process.exitcode == 0 and not [*tmp_path.rglob("*.tmp")])
         if (store.folder(spec) / SPEC_FILE).exists():
             assert not kinds_in(store) & {"corrupt", "set aside"}
         if store.is_done(spec):  # it may have been killed as it wrote its last status
