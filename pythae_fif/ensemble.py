@@ -1,8 +1,8 @@
 """Many small FIFs of one architecture, trained together: `torch.vmap` over their weights."""
 
 import copy
-import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -124,9 +124,9 @@ class Ensemble:
 
     def _loss(self, weights: Weights, x: Tensor, eps: Tensor, beta: Tensor) -> Tensor:
         """The loss of one member."""
-        encode, decode = (functools.partial(of, weights) for of in (self._encode, self._decode))
+        encode, decode = (partial(of, weights) for of in (self._encode, self._decode))
         prior, at = self._nets.latent_distribution(x), self._nets.model_config.jacobian_at
-        how: dict[str, Any] = {"surrogate": functools.partial(volume_surrogate, jacobian_at=at)}
+        how: dict[str, Any] = {"surrogate": partial(volume_surrogate, jacobian_at=at)}
         return fif_loss(encode, decode, prior.log_prob, x, eps, beta, **how).loss.mean()
 
     def _gradients(
@@ -157,7 +157,7 @@ class Ensemble:
         x = self._like.new_zeros(members, size, dim)
         eps = x.new_zeros(config.hutchinson_samples, members, size, config.latent_dim)
         example = self._weights, x, eps, self._betas
-        return make_fx(functools.partial(self._gradients))(*example)
+        return make_fx(partial(self._gradients))(*example)
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
@@ -177,15 +177,11 @@ class Ensemble:
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log-likelihood on each member's manifold (eq. 2), (M, N); NaN where it diverged."""
         z = self.encode(x)
-        jacobian = self._of_each(self._jacobian, z)
+        jacobian = self._of_each(lambda w, z: decoder_jacobian(partial(self._decode, w), z), z)
         finite = jacobian.isfinite().flatten(2).all(2)
         volume = z.new_full(finite.shape, torch.nan)
         volume[finite] = log_volume(jacobian[finite])
         return self.models[0].latent_distribution(z).log_prob(z) - volume
-
-    def _jacobian(self, weights: Weights, z: Tensor) -> Tensor:
-        """g'(z) of one member, (n, D, d), at codes (n, d)."""
-        return decoder_jacobian(functools.partial(self._decode, weights), z)
 
     def _of_each(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
         """A function of each member's weights and of what all share, (N, ...), or each its own."""

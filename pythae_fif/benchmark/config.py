@@ -268,13 +268,18 @@ def load_experiment(
     profiles, profile = values["profiles"], str(values["profile"])
     if not isinstance(profiles.get(profile), dict):
         raise ConfigError(f"{where}: profile {profile!r}: {did_you_mean(profile, profiles)}")
+    if dataset != own.get("dataset", dataset):  # a file of CelebA for other images
+        profiles[profile].pop("crop", None)
     if "extractor" not in asked:
         values["extractor"] = profiles[profile].get("extractor") or values["extractor"]
     changed = {key: values.pop(key) for key in flags_in(Profile) if key in values}
     values["profiles"] = _over(profiles, {profile: changed})
     values["given"] = sorted(changed)
     values["name"] = safe_name(str(values.get("name", f"{dataset}-{values['arch']}-{profile}")))
-    return read_checked(Experiment, values, where, flags=given)
+    experiment, known = read_checked(Experiment, values, where, flags=given), names_in("models")
+    for name in {*experiment.latent_dims, *experiment.in_use.models} - {*known, *entries}:
+        raise ConfigError(f"{where}: model {name!r} is unknown: {did_you_mean(name, known)}")
+    return experiment
 
 
 def _over(below: Any, above: Any) -> Any:

@@ -152,12 +152,13 @@ def folder_of_images(request: Request) -> Source:
     """Every image below a folder; its subfolders train, test and perhaps val are the splits, if
     there. Below these, or the folder, subfolders are classes if every image is in one."""
     path = request.path
-    present = [split for split in SPLIT_NAMES if (path / split).is_dir()]
+    folders = [part.name for part in path.glob("*") if part.is_dir()]
+    present = {name.lower(): name for name in sorted(folders) if name.lower() in SPLIT_NAMES}
     if present and not {"train", "test"} <= {*present}:
-        raise DataError(f"folder: {path} has {present}, needs train and test, or none of them")
+        raise DataError(f"folder: {path} has {[*present]}, needs train and test, or none of them")
     # a split may be a link to a folder, which find_images does not follow
-    below = ((split, name) for split in present or [""] for name in find_images(path / split))
-    names = sorted(Path(split, name).as_posix() for split, name in below)
+    below = ((part, of) for part in present.values() or [""] for of in find_images(path / part))
+    names = sorted(Path(part, of).as_posix() for part, of in below)
     if not names:
         raise DataError(f"folder: {path} is no folder with images ({', '.join(SUFFIXES)}) below it")
 
@@ -166,7 +167,7 @@ def folder_of_images(request: Request) -> Source:
         if present:  # no class comes first: a profile may cut to the first images
             shuffled = parts["data"][np.random.RandomState(0).permutation(len(names))]
             split_of = np.array([name.split("/", 1)[0] for name in shuffled])
-            parts = {split: shuffled[split_of == split] for split in present}
+            parts = {split: shuffled[split_of == name] for split, name in present.items()}
         of_splits, labels = three_parts(parts), None
         how = request.side, request.progress
         arrays: Any = {split: decode_files(path, of, *how) for split, of in of_splits.items()}
@@ -181,7 +182,7 @@ def folder_of_images(request: Request) -> Source:
             labels = {split: np.searchsorted(known, of) for split, of in classes.items()}
         elif len(known) > 1:
             notes = ["no labels: not every image is in a subfolder that has training images"]
-        others = {part.name for part in path.iterdir() if part.is_dir()} - {*SPLIT_NAMES}
+        others = {*folders} - {*present.values()}
         if present and (unread := sorted(name for name in others if name[0] != ".")):
             notes.append(f"not read: {', '.join(unread)}")
         source = f"folder {path.name}, {request.side}x{request.side}, {sizes(arrays)}"

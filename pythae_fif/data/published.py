@@ -34,6 +34,8 @@ def published(request: Request) -> Source:
     def read() -> Splits:
         images, labels = zip(*(labelled(of, [("data",)]) for of in paths), strict=True)
         arrays = _held_out(*(of["data"] for of in images))
+        if request.name == "celeba" and (side := arrays["train"].shape[-1]) != request.side:
+            raise DataError(f"{paths[0]}: images of side {side}: --image-size {side} is needed")
         known = _held_out(*(of["data"] for of in labels)) if all(labels) else None
         return _splits(request.name, "Pythae npz layout", arrays, known)
 

@@ -25,8 +25,7 @@ Data = np.ndarray | Tensor
 class EvaluationPipeline:
     """Scores samples of any Pythae model and sampler against evaluation images.
 
-    The extractor is built here, so that missing weights are known before anything is trained. A
-    call seeds all random numbers, and leaves the model in evaluation mode, as Pythae's own do.
+    A call seeds all random numbers, and leaves the model in evaluation mode, as Pythae's own do.
 
     Args:
         model: A trained model, of images.

@@ -1,6 +1,7 @@
 """Figures 1, 10 and 11 of the paper for an experiment."""
 
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -91,15 +92,16 @@ def _line(images: np.ndarray) -> np.ndarray:
     """The first images side by side, (h, w, 1 or 3): enlarged by a whole number, not smoothed."""
     height, width = images.shape[1:3]
     scale = max(1, round(IMAGE / max(height, width)))
-    count = min(MOST, (WIDTH - LABEL) // (scale * width + GAP))
+    count = max(1, min(MOST, (WIDTH - LABEL) // (scale * width + GAP)))
     large = images[:count].repeat(scale, axis=1).repeat(scale, axis=2)
     gaps = ((0, 0), (0, GAP), (0, GAP), (0, 0))
     return np.concatenate([*np.pad(large, gaps, constant_values=255)], axis=1)
 
 
 def _sheet(lines: Mapping[str, np.ndarray]) -> bytes:
-    """A line below the other, and their names to the left."""
+    """A line below the other, as many as the file's format takes, and their names to the left."""
     down, across = (max(of.shape[axis] for of in lines.values()) for axis in (0, 1))
+    lines = dict(itertools.islice(lines.items(), 16_383 // down))
     canvas = np.full((len(lines), down, LABEL + across, 3), 255, np.uint8)
     figure = new_figure((LABEL + across) / DPI, len(lines) * down / DPI)
     figure.set_dpi(DPI)

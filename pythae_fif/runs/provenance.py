@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import importlib.metadata
-import os
 import platform
 import re
 import shlex
@@ -24,7 +23,7 @@ CODE = ("pythae_fif", "benchmark_configs")
 
 def command_line() -> str:
     """The words that started this process; of an absolute path its last part."""
-    return shlex.join(Path(word).name if os.path.isabs(word) else word for word in sys.argv)
+    return shlex.join(re.sub("^(-[^=/]*=)?/(.*/)?(?=.)", r"\1", word) for word in sys.argv)
 
 
 @functools.cache

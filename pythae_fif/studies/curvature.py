@@ -177,10 +177,8 @@ def run_curvature(options: StudyOptions, on_change: OnChange) -> list[Finding]:
         rows,
         figure,
     )
-    frame = circles()
-    losses = new_figure(6, 4)
-    axis = losses.subplots()
-    frame.plot("radius", [f"loss_{beta:g}" for beta in BETAS], ax=axis, logx=True)
+    frame, losses = circles(), new_figure(6, 4)
+    axis = frame.plot("radius", [f"loss_{of:g}" for of in BETAS], ax=losses.subplots(), logx=True)
     axis.set(xlabel="radius R", ylabel="lowest on-manifold loss (nats)")
     radius = Finding(
         "curvature-radius",

@@ -160,9 +160,8 @@ def run_linear(options: StudyOptions, on_change: OnChange) -> list[Finding]:
         largest_loss_above_theorem=("loss_above_theorem", "max"),
     )
     figure = new_figure(9, 4.2)
-    axis = figure.subplots()
     overlaps = table[["overlap_theorem", "overlap_pca"]]
-    overlaps.plot.bar(ax=axis, rot=0, ylim=(0, 1.3), ylabel="mean overlap")
+    axis = overlaps.plot.bar(ax=figure.subplots(), rot=0, ylim=(0, 1.3), ylabel="mean overlap")
     axis.set_xlabel("$\\beta$ among $1/2\\lambda$ of the eigenvalues of the data")
     finding = Finding(
         f"linear-{options.profile}",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pythae_fif.files import checksum, set_aside, whole_folder, write_json, write_whole
+from pythae_fif.files import checksum, set_aside, stored, whole_folder, write_json, write_whole
 from pythae_fif.training.progress import EpochRow, TrainingResult
 
 RESULT_NAME = "training.json"  # of a model: the run, what its training was, the files' checksums
@@ -24,14 +24,15 @@ class RunFiles:
     """
 
     def __init__(self, path: Path, run_id: str, model_name: str = "model") -> None:
-        path.mkdir(parents=True, exist_ok=True)
+        with stored(f"make {path}"):
+            path.mkdir(parents=True, exist_ok=True)
         self.path, self.run_id = path, run_id
         self.log, self.checkpoint = path / "train_log.jsonl", path / "checkpoint.pt"
         self.model = path / model_name
 
     def write_log(self, rows: Iterable[EpochRow], mode: str = "a") -> None:
         """Adds lines of JSON to the log; mode 'w' cuts off what came after a checkpoint."""
-        with open(self.log, mode, encoding="utf-8") as file:
+        with stored(f"write {self.log}"), open(self.log, mode, encoding="utf-8") as file:
             file.writelines(json.dumps({**vars(row), "run_id": self.run_id}) + "\n" for row in rows)
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:

@@ -62,7 +62,7 @@ class FIFTrainer:
         eval_dataset: The same, or None to keep the weights of lowest training loss.
         training_config: A `FIFTrainerConfig`, or for a model with several optimizers Pythae's
             configuration for it. It is copied.
-        callbacks: Pythae's, for wandb, mlflow, comet; not told of evaluation steps and saves.
+        callbacks: Pythae's, for wandb, mlflow, comet; not told of saves, evaluations, begun steps.
         run_dir: Folder of log, checkpoint and the final `model`. Give it again to resume. By
             default a new folder of the model's name and the time in the configuration's
             `output_dir`, in which the model is `final_model`.

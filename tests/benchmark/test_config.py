@@ -21,6 +21,7 @@ def test_every_data_set_loads_with_each_profile(name):
         table2 = load_experiment(name, {}, TABLE2)
         assert table2.models == ["fif", "dnf", "trumpet"]
         assert table2.settings_of("fif").wall_clock == 5 * 3600
+        assert table2.in_use.crop == (140 if name == "celeba" else None)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +168,8 @@ def test_bad_model_file(tmp_path):
         ("profiles: {quick: {epoch: 3}}", ["own.yaml", "quick", "'epoch'", "mean 'epochs'"]),
         ("profiles: {swift: {epochs: 3}}", ["own.yaml", "swift", "batch_size: field required"]),
         ("profiles: 3", ["own.yaml", "profiles=3", "dict"]),
+        ("profiles: {quick: {models: {beta-vae: {batch_size: 5}}}}", ["own.yaml", "'beta_vae'?"]),
+        ("latent_dims: {fiff: 3}", ["own.yaml: model 'fiff' is unknown", "did you mean 'fif'"]),
         ("models: [fi]", ["'fi' is unknown", "did you mean 'fif'"]),
         ("epoch: 5", ["own.yaml: unknown key 'epoch'", "did you mean 'epochs'"]),
         ("models: []", ["own.yaml", "models", "at least one"]),

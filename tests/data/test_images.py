@@ -146,6 +146,14 @@ def test_folder_with_subfolders_even_linked_ones(tmp_path):
     assert np.array_equal(np.sort(splits.test[:, 0, 0, 0]), 5 * np.arange(12))
 
 
+def test_splits_in_capitals_are_splits(tmp_path):
+    for split, count in (("Train", 30), ("TEST", 10)):
+        fill_folder(tmp_path / split / "cats", count)
+        fill_folder(tmp_path / split / "dogs", count)
+    splits = load_images("folder", data=tmp_path, image_size=8)
+    assert counts(splits) == [50, 10, 20] and set(splits.labels["test"]) == {0, 1}
+
+
 def test_folder_errors(tmp_path):
     mine = tmp_path / "mine"
     fail_line(DataError, mine, "is no folder with images (.jpg", name="folder", data=mine)

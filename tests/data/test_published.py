@@ -97,6 +97,12 @@ def test_pythae_npz_layout_comes_first(name, shape, root):
     assert splits.partial and "Pythae npz layout, 50/10/20" in splits.source
 
 
+def test_faces_in_pythae_s_layout_are_of_the_side_that_is_asked_for(root):
+    fill_npz_layout(root, "celeba", noise(60, 3, 32, 32), noise(20, 3, 32, 32))
+    fail_line(DataError, "side 32: --image-size 32 is needed", name="celeba", data_root=root)
+    assert load_images("celeba", root, image_size=32).input_dim == (3, 32, 32)
+
+
 def test_pythae_npz_layout_with_labels(root):
     train, test = noise(60, 1, 28, 28), noise(20, 1, 28, 28, seed=1)
     folder = fill_npz_layout(root, "mnist", train, test, labels=np.arange(60))

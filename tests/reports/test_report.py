@@ -17,7 +17,7 @@ from support.report_store import RESULTS, experiment, fill, of_fif, result, spli
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.errors import StoreError
-from pythae_fif.reports.figures import figures_of
+from pythae_fif.reports.figures import _line, _sheet, figures_of
 from pythae_fif.reports.frame import ranks
 from pythae_fif.reports.report import Report
 from pythae_fif.reports.tables import Table
@@ -263,3 +263,10 @@ class TestFigures:
             pixels = np.asarray(image.convert("L"))[-25]
         shown = pixels[170:].reshape(-1, 50)[:, 24].astype(int)
         assert len(shown) == 16 and np.abs(shown - np.arange(16) * 3).max() <= 4
+
+    def test_a_sheet_is_as_wide_and_tall_as_its_format_takes(self):
+        wide = _line(np.zeros((3, 2, 1000, 3), np.uint8))
+        assert wide.shape[1] == 1002
+        tall = {str(index): _line(np.zeros((3, 256, 4, 3), np.uint8)) for index in range(70)}
+        with Image.open(io.BytesIO(_sheet(tall))) as image:
+            assert image.height == 63 * 258

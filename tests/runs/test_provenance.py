@@ -55,7 +55,15 @@ def test_tree_is_dirty_when_code_or_configurations_changed(tmp_path, monkeypatch
 
 
 def test_a_command_without_this_machine_s_folders(monkeypatch):
-    monkeypatch.setattr(
-        "sys.argv", ["/x/run_benchmark.py", "--data", "/home/me/my faces", "--seeds", "1"]
-    )
-    assert command_line() == "run_benchmark.py --data 'my faces' --seeds 1"
+    words = [
+        "--data",
+        "/home/me/my faces",
+        "--results=/home/me/x=1/r",
+        "--seeds",
+        "1",
+        "/d/",
+        "a/b",
+    ]
+    monkeypatch.setattr("sys.argv", ["/x/run_benchmark.py", *words])
+    shown = "run_benchmark.py --data 'my faces' --results=r --seeds 1 d/ a/b"
+    assert command_line() == shown

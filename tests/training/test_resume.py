@@ -68,6 +68,12 @@ def test_killed_and_resumed_equals_uninterrupted(name, options, tmp_path):
     assert not (tmp_path / "cut" / "checkpoint.pt").exists()
 
 
+def test_a_log_on_a_full_disk_is_one_line(tmp_path):
+    (tmp_path / "train_log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(StoreError, match=r"cannot write .*train_log\.jsonl: No space left"):
+        trainer_of("FIF", tmp_path).train()
+
+
 def test_a_callback_that_draws_random_numbers_changes_nothing(tmp_path):
     def draws(*_, **__):
         torch.randn(7)
