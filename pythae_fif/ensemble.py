@@ -156,8 +156,7 @@ class Ensemble:
         config, members = self._nets.model_config, len(self.models)
         x = self._like.new_zeros(members, size, dim)
         eps = x.new_zeros(config.hutchinson_samples, members, size, config.latent_dim)
-        example = self._weights, x, eps, self._betas
-        return make_fx(partial(self._gradients))(*example)
+        return make_fx(partial(self._gradients))(self._weights, x, eps, self._betas)
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:

@@ -157,6 +157,11 @@ def _read_digits() -> Splits:
     return Splits("digits", **arrays, labels=labels, source=source)
 
 
+def _table_file(request: Request) -> Source:
+    path, of = request.path, request.options
+    return [path], lambda: load_table(path, columns=of.columns, drop=of.drop, label=of.label)
+
+
 SOURCES: dict[str, Callable[[Request], Source]] = {
     "digits": lambda request: ([], _read_digits),
     "mnist": published,
@@ -164,9 +169,6 @@ SOURCES: dict[str, Callable[[Request], Source]] = {
     "celeba": published,
     "folder": folder_of_images,
     "npz": npz_file,
-    "csv": lambda of: (
-        [of.path],
-        lambda: load_table(of.path, **of.options.model_dump(include={"columns", "drop", "label"})),
-    ),
+    "csv": _table_file,
 }
 """Name of a data set -> finds its files, and downloads them where they are missing."""

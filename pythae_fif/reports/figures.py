@@ -1,7 +1,6 @@
 """Figures 1, 10 and 11 of the paper for an experiment."""
 
 import io
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -101,7 +100,7 @@ def _line(images: np.ndarray) -> np.ndarray:
 def _sheet(lines: Mapping[str, np.ndarray]) -> bytes:
     """A line below the other, as many as the file's format takes, and their names to the left."""
     down, across = (max(of.shape[axis] for of in lines.values()) for axis in (0, 1))
-    lines = dict(itertools.islice(lines.items(), 16_383 // down))
+    lines = dict([*lines.items()][: 16_383 // down])  # WebP has no more pixels
     canvas = np.full((len(lines), down, LABEL + across, 3), 255, np.uint8)
     figure = new_figure((LABEL + across) / DPI, len(lines) * down / DPI)
     figure.set_dpi(DPI)

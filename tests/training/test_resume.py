@@ -72,6 +72,8 @@ def test_a_log_on_a_full_disk_is_one_line(tmp_path):
     (tmp_path / "train_log.jsonl").symlink_to("/dev/full")
     with pytest.raises(StoreError, match=r"cannot write .*train_log\.jsonl: No space left"):
         trainer_of("FIF", tmp_path).train()
+    with pytest.raises(StoreError, match=r"cannot make .*below: Not a directory"):
+        trainer_of("FIF", tmp_path / "train_log.jsonl" / "below")
 
 
 def test_a_callback_that_draws_random_numbers_changes_nothing(tmp_path):
