@@ -304,6 +304,7 @@ def _entries(values: Mapping[str, Any]) -> dict[str, ModelEntry]:
         for name, entry in zip(known, map(read_entry, known), strict=True)
         if entry.in_all and entry.samplers_of(values["samplers"])
         if not (of_rows and entry.images_only)
+        if entry.archs is None or values["arch"] in entry.archs
     }
 
 

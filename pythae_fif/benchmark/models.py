@@ -60,7 +60,7 @@ class ModelEntry(ModelClasses):
         fixed: Hyper-parameters that every configuration has, unless it gives another value.
         images_only: Whether it has no networks for rows of a table, or values in [0, 1] alone.
         max_latent_dim: Largest latent dimension that the model takes; None if any.
-        in_all: Whether `all` names it too.
+        in_all, archs: Whether `all` names it too, and of which architectures; None if of any.
         notes: What is known to differ from the model's paper in the Pythae that runs it.
         Others: See :class:`ModelClasses`.
     """
@@ -76,6 +76,7 @@ class ModelEntry(ModelClasses):
     images_only: bool = False
     max_latent_dim: AtLeastOne | None = None
     in_all: bool = True
+    archs: list[str] | None = None
     notes: list[str] = Field(default_factory=list)
 
     @property

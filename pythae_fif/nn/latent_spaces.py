@@ -58,10 +58,7 @@ def spatial_networks(
     """
     build_networks(arch, input_dim, latent_dim)  # for its errors
     if arch not in ("convnet", "resnet"):
-        raise ConfigError(
-            f"arch {arch!r} has fully connected codes, model vqvae_spatial needs maps: "
-            "use convnet or resnet"
-        )
+        raise ConfigError(f"arch {arch!r} has no maps of codes: use convnet or resnet")
     if arch == "resnet" and input_dim in PYTHAE_NETS:
         encoder = pythae_net("Encoder", arch, "VQVAE", input_dim, latent_dim)
         return encoder, pythae_net("Decoder", arch, "VQVAE", input_dim, latent_dim)

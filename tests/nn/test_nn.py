@@ -69,7 +69,7 @@ def test_codes_that_are_no_vectors_of_r_d(arch, shape):
         assert maps.dim() == 4 and maps.shape[1] == 5
         assert decoder(maps).reconstruction.shape == x.shape
     else:
-        with pytest.raises(ConfigError, match=r"needs maps: use convnet or resnet$"):
+        with pytest.raises(ConfigError, match=r"no maps of codes: use convnet or resnet$"):
             spatial_networks(arch, shape, 5)
 
 
