@@ -11,15 +11,11 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.files import stored
 from pythae_fif.names import DATASETS as OF_BENCHMARK
 from pythae_fif.names import TOY_DATASETS, DataOptions
-
-if TYPE_CHECKING:  # it imports torch
-    from pythae_fif.runs.launch import Engine, OnChange
+from pythae_fif.runs.launch import Engine, OnChange
 
 IMAGES = ("mnist", "digits", "cifar10")  # those with classes
 TABLES = ("miniboone", "power", "gas", "hepmass", "csv")
@@ -92,10 +88,10 @@ class StudyOptions:
     seeds: Sequence[int] = ()
     profile: str = "quick"
     latent_dim: int | None = None
-    engine: "Engine | None" = None
+    engine: Engine | None = None
 
 
-def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[Path]:
+def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Path]:
     """Runs a study, and writes its tables and figures, of which these are the paths.
 
     Raises:
@@ -109,8 +105,6 @@ def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[P
             hint = did_you_mean(asked, valid)
             raise ConfigError(f"study {name} has no {what} {asked!r}: {hint}")
     seeds = options.seeds or range(profiles.get(profile, 5))
-    with stored(f"write {options.results}"):
-        options.results.mkdir(parents=True, exist_ok=True)
     options = dataclasses.replace(options, dataset=dataset, seeds=seeds)
     findings = getattr(_module(name), f"run_{name}")(options, on_change)
     return [path for finding in findings for path in finding.write(options.results)]
