@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from pythae_fif.benchmark.config import Experiment, Settings, Where
+from pythae_fif.benchmark.config import Experiment, Where
 from pythae_fif.benchmark.image_run import OF_ITS_OWN, ImageSpec, training_config
 from pythae_fif.benchmark.models import ModelEntry, names_in
 from pythae_fif.benchmark.record import ImageResult
@@ -98,21 +98,18 @@ def leaderboard(
     comparable = {spec.comparable for spec in ours.values()}
     known = {*names_in("models"), *experiment.models}
 
-    def own(settings: Settings) -> str:
-        return repr(settings.model_dump(include=OF_ITS_OWN))
-
     def is_alike(spec: ImageSpec) -> bool:
         """Whether the run is of this data, protocol and model, whose file may have changed."""
         if spec.comparable not in comparable or spec.model not in known:
             return False
-        entry = experiment.entry_of(spec.model)
+        entry, own = experiment.entry_of(spec.model), experiment.settings_of(spec.model)
         varied = {key: spec.parameters[key] for key in spec.varied}
         return (
             spec.classes == entry.classes
             and spec.parameters == _parameters(entry, splits, varied)
             and spec.labels_hash in (None, splits.labels_hash)
             and spec.latent_dim == experiment.latent_dim_of(spec.model)
-            and own(spec.settings) == own(experiment.settings_of(spec.model))
+            and all(getattr(spec.settings, key) == getattr(own, key) for key in OF_ITS_OWN)
         )
 
     stored = store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")
