@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from pythae_fif.baselines.glow import ActNorm, Chain, InjectiveConv, Squeeze, flow_steps
 from pythae_fif.errors import ConfigError
-from pythae_fif.models.config import Count, InjectiveFlowConfig
+from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.nn.coupling import FlowDecoder, FlowEncoder, affine_couplings
-from pythae_fif.validation import config_dataclass
+from pythae_fif.validation import AtLeastOne, config_dataclass
 
 SMALLEST = 4  # maps of this height or width are not squeezed further
 
@@ -160,10 +160,10 @@ class FlowConfig(InjectiveFlowConfig):
         latent_hidden_dim (int): Width of the two hidden layers of their nets. Default: 256.
     """
 
-    steps: Count = 4
-    hidden_channels: Count = 128
-    latent_blocks: Count = 8
-    latent_hidden_dim: Count = 256
+    steps: AtLeastOne = 4
+    hidden_channels: AtLeastOne = 128
+    latent_blocks: AtLeastOne = 8
+    latent_hidden_dim: AtLeastOne = 256
 
 
 class FlowModel(InjectiveFlow):

@@ -9,9 +9,9 @@ from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
 
 from pythae_fif.baselines.flows import FlowConfig, FlowModel, TrumpetFlow
-from pythae_fif.models.config import Count, NonNegative
+from pythae_fif.models.config import NonNegative
 from pythae_fif.models.outputs import as_data
-from pythae_fif.validation import config_dataclass
+from pythae_fif.validation import AtLeastOne, config_dataclass
 from pythae_fif.volume_change import squared_error
 
 
@@ -31,7 +31,7 @@ class TrumpetConfig(FlowConfig):
     """
 
     noise: NonNegative = 0.0
-    manifold_epochs: Count = 10
+    manifold_epochs: AtLeastOne = 10
     manifold_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 

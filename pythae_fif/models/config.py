@@ -8,11 +8,10 @@ from pythae.models.base.base_config import BaseAEConfig
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.priors import LatentDistribution, PriorKind
-from pythae_fif.validation import config_dataclass
+from pythae_fif.validation import AtLeastOne, config_dataclass
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
 from pythae_fif.volume_change.loss import JacobianAt
 
-Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -36,7 +35,7 @@ class InjectiveFlowConfig(BaseAEConfig):
         ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
     """
 
-    latent_dim: Count = 10
+    latent_dim: AtLeastOne = 10
     noise: NonNegative = 0.01
     latent_distribution: LatentDistribution = "normal"
     student_t_df: Positive = 5.0
@@ -88,7 +87,7 @@ class HutchinsonConfig(BetaConfig):
             'gaussian' or 'rademacher'.
     """
 
-    hutchinson_samples: Count = 1
+    hutchinson_samples: AtLeastOne = 1
     hutchinson_kind: HutchinsonKind = "orthogonal"
 
     def __post_init__(self) -> None:
