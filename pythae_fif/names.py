@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line
 from pythae_fif.validation import AbsolutePath, Checked, Each, Flag
@@ -72,6 +72,8 @@ SAMPLERS = {
     "pixelcnn": Sampler("PixelCNN", "PixelCNN fitted to the codes' indices, for VQVAE"),
 }
 """By their names in configurations and records."""
+
+Precision = Literal["float32", "bfloat16"]
 
 DATA_VARIABLE = "PYTHAE_FIF_DATA"
 CACHE_VARIABLE = "PYTHAE_FIF_CACHE"

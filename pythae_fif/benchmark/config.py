@@ -20,7 +20,7 @@ from pythae_fif.benchmark.models import (
 )
 from pythae_fif.errors import ConfigError, counted, did_you_mean
 from pythae_fif.files import safe_name
-from pythae_fif.names import ARCHITECTURES, SAMPLERS, DataOptions, known_extractor
+from pythae_fif.names import ARCHITECTURES, SAMPLERS, DataOptions, Precision, known_extractor
 from pythae_fif.validation import (
     AtLeastOne,
     Checked,
@@ -41,7 +41,6 @@ USUAL = {
 """What every data set trains and samples with, unless its file or the user says otherwise."""
 BUDGETS = {"epochs", "wall_clock", "steps"}
 
-Precision = Literal["float32", "bfloat16"]
 LearningRate = Annotated[float, Field(gt=0, lt=10)]
 WeightDecay = Annotated[float, Field(ge=0)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.injective_flow import InjectiveFlow
-from pythae_fif.training.precision import Precision
+from pythae_fif.names import Precision
 from pythae_fif.training.updates import prefixes_of
 from pythae_fif.validation import config_dataclass
 

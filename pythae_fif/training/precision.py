@@ -4,15 +4,13 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-
-Precision = Literal["float32", "bfloat16"]
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 

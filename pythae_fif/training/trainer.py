@@ -21,10 +21,11 @@ from pythae_fif.device import default_device, random_state, set_random_state
 from pythae_fif.errors import ConfigError, NonFiniteError, StoreError, one_line
 from pythae_fif.files import digest
 from pythae_fif.models.outputs import without_gradients
+from pythae_fif.names import Precision
 from pythae_fif.training.checkpoint import RunFiles
 from pythae_fif.training.config import config_for
 from pythae_fif.training.loader import make_loader
-from pythae_fif.training.precision import Precision, networks_in_bfloat16
+from pythae_fif.training.precision import networks_in_bfloat16
 from pythae_fif.training.progress import (
     Budget,
     EpochRow,
