@@ -195,7 +195,9 @@ def published_surrogate(
         if rows < len(z):
             eps = F.pad(eps, (0, 0, 0, len(z) - rows))
         if forward_mode:
-            x_hat, *pushed = pushed_forward(decode, z, eps[0])
+            with forward_ad.dual_level():
+                x_hat, tangent = forward_ad.unpack_dual(decode(forward_ad.make_dual(z, eps[0])))
+            pushed = [torch.zeros_like(x_hat) if tangent is None else tangent.detach()]
         else:
             x_hat = decode(z)
             pushed = [*map(pushing(x_hat, z), eps)]
@@ -209,13 +211,6 @@ def published_surrogate(
         ]
         values = torch.stack([product.flatten(1).sum(1) for product in products])
     return SurrogateOutput(-values.mean(0)[:rows], z, x_hat)
-
-
-def pushed_forward(decode: Map, z: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
-    """g(z), and g'(z) tangent without gradient; NotImplementedError without forward mode."""
-    with forward_ad.dual_level():
-        x_hat, pushed = forward_ad.unpack_dual(decode(forward_ad.make_dual(z, tangent)))
-    return x_hat, torch.zeros_like(x_hat) if pushed is None else pushed.detach()
 
 
 def pushing(value: Tensor, point: Tensor) -> Callable[..., Tensor]:
