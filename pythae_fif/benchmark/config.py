@@ -199,7 +199,8 @@ class Experiment(Where):
         alone = profile.models.get(model, ModelSettings())
         values |= alone.model_dump(exclude={"grid", "fixed", *self.given}, exclude_none=True)
         if profile.steps is not None:
-            batches = math.ceil(max(1, train - 1) / values["batch_size"])  # as `BatchLoader`'s
+            size = values["batch_size"]
+            batches = math.ceil(max(1, train - (size > 1)) / size)  # as `BatchLoader`'s
             values["epochs"] = math.ceil(profile.steps / batches)
         return Settings(**values)
 
