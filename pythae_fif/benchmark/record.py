@@ -28,9 +28,9 @@ class Training(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     seconds: FiniteFloat
+    log: list[EpochRow]
     images: int | None = None
     surrogate: str | None = None
-    log: list[EpochRow] = []
 
 
 class DataUsed(BaseModel):

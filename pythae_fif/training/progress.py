@@ -81,7 +81,7 @@ class EpochRow:
     eval: dict[str, float]
     learning_rates: dict[str, float]
     seconds: float
-    share_done: float = math.nan  # early records have none
+    share_done: float
     stage: str | None = None
 
 
