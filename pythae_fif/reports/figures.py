@@ -37,11 +37,11 @@ def figures_of(
     table: pandas.DataFrame,
     results: Sequence[ImageResult],
     store: Store,
-    splits: Splits | None,
+    splits: Splits,
 ) -> Iterator[Figure]:
     """Draws those that there is something to draw of, by `score_frame`, `chosen_frame` and the
-    pictures of the runs in a store; without `splits`, which are the data, no samples."""
-    if splits is not None and splits.columns is None:
+    pictures of the runs in a store; of a table no samples."""
+    if splits.columns is None:
         test = {"test images": _line(splits.test[:MOST].transpose(0, 2, 3, 1))}
         size, runs = splits.test.shape[2:], {of.spec.run_id: of for of in results}
         every = dict(_samples(table, runs, store, size))

@@ -1,7 +1,6 @@
 """A report of an experiment: its sentence, its table, and what must stand beside the numbers."""
 
 import base64
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +36,7 @@ class Report:
     Args:
         experiment: What was asked.
         results: Its runs; at least one.
-        splits: Its data, by which a model that did not learn is known; None leaves that out.
+        splits: Its data, by which a model that did not learn is known.
         missing: Number of runs that have no record, or not of every sampler that is asked.
         reference: Another store with runs made elsewhere, such as our committed results.
 
@@ -52,7 +51,7 @@ class Report:
         self,
         experiment: Experiment,
         results: Sequence[ImageResult],
-        splits: Splits | None,
+        splits: Splits,
         missing: int = 0,
         reference: Store | None = None,
     ) -> None:
@@ -64,8 +63,7 @@ class Report:
             read = (ImageResult.read(reference, of.spec) for of in results)
             if theirs := [of for of in read if of is not None]:
                 elsewhere = score_frame(experiment, theirs)
-        constant = math.inf if splits is None else constant_error(splits)
-        self.table = table = chosen_frame(self.frame, elsewhere, constant)
+        self.table = table = chosen_frame(self.frame, elsewhere, constant_error(splits))
         self.sentence, scores = sentence_of(table), first_scores(results)
         self.tables = {
             "overview": overview(table, scores.distance_name, experiment.samplers),
@@ -73,7 +71,7 @@ class Report:
             **compared_tables(experiment, results, table),
         }
         self.warnings, self.notes = notes_of(experiment, results, self.frame, table)
-        odd = [f"Data: {note}." for note in (splits.notes if splits else ())]
+        odd = [f"Data: {note}." for note in splits.notes]
         if missing:
             odd.append(f"{counted(missing, 'run')} without a result, or not of every sampler.")
         self.warnings = odd + self.warnings

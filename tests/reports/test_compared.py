@@ -5,7 +5,7 @@ import re
 
 import pandas
 import pytest
-from support.report_store import RESULTS, experiment, result
+from support.report_store import RESULTS, experiment, result, splits
 
 from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.models import configs_dir
@@ -14,7 +14,7 @@ from pythae_fif.reports.report import Report
 
 
 def tables(results=RESULTS, of=None):
-    return Report(of or experiment(), results, None).tables
+    return Report(of or experiment(), results, splits()).tables
 
 
 @pytest.mark.parametrize("name", ["table8", "table3"])

@@ -4,6 +4,7 @@ import io
 import math
 import re
 import runpy
+from dataclasses import replace
 from urllib.parse import unquote
 
 import numpy as np
@@ -16,6 +17,7 @@ from support.report_store import RESULTS, experiment, fill, of_fif, result, spli
 
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.data import Columns
 from pythae_fif.errors import StoreError
 from pythae_fif.reports.figures import _line, _sheet, figures_of
 from pythae_fif.reports.frame import ranks
@@ -24,6 +26,7 @@ from pythae_fif.reports.tables import Table
 from pythae_fif.runs.store import Store
 
 NAME = "mnist-resnet-quick"
+TABLE = replace(splits(), columns=Columns([], [], []))
 
 
 def report(results=RESULTS, **values):
@@ -81,7 +84,6 @@ class TestTable:
         assert any(warning.startswith("AE † did not learn") for warning in REPORT.warnings)
         seeds = [result("vae", {}, s, {"gmm": (7, 7)}, mse=m) for s, m in ((0, 0.01), (1, 0.2))]
         assert not report(seeds).table.learned.all()
-        assert report(seeds, splits=None).table.learned.all()
 
     def test_the_lowest_of_a_column_is_marked_whatever_its_samplers(self):
         results = [result(m, {}, 0, {s: (v, v)}) for m, s, v in
@@ -149,7 +151,7 @@ class TestNotes:
         found = report([result("ae", {}, 0, {"gmm": (1, 2)}, **of)], **values)
         assert any(warning.startswith(expected) for warning in found.warnings)
         assert f"Data: {splits().notes[0]}." in found.warnings
-        calm = report([result("ae", {}, 0, {"gmm": (1, 2)})], splits=None)
+        calm = report([result("ae", {}, 0, {"gmm": (1, 2)})], splits=replace(splits(), notes=()))
         assert len(calm.warnings) == 1  # of few data
 
     def test_two_extractors_are_named(self):
@@ -245,7 +247,7 @@ class TestFiles:
 
 class TestFigures:
     @staticmethod
-    def drawn(found, store=None, data=None):
+    def drawn(found, store=None, data=TABLE):
         values = found.frame, found.table, found.results, store, data
         return {figure.name: figure for figure in figures_of(*values)}
 
