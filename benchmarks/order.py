@@ -85,17 +85,17 @@ def drawn(means: pd.DataFrame) -> bytes:
 def page(root: Path) -> tuple[str, dict[str, bytes]]:
     """The tables, of all runs of models that the package has, and file -> figure."""
     groups, alike, known = defaultdict(list), defaultdict(list), names_in("models")
-    for store in (main := Store(root), Store(root / "beta")):
-        for spec in store.specs(ImageSpec):
+    for part in ("", "beta", "best_of_ten/seeds"):
+        for spec in (store := Store(root / part)).specs(ImageSpec):
             of, result = spec.settings, ImageResult.read(store, spec)
             if result is None or spec.model not in known:
                 continue
-            if of.epochs:
+            if of.epochs and part in ("", "beta"):
                 key = spec.dataset, spec.arch, of.precision, spec.extractor, spec.data_hash
                 alike[key].append(result)
-            if store is main:
+            if part != "beta":
                 length = f"{of.epochs} epochs" if of.epochs else f"{of.wall_clock:.0f} s"
-                how = f"{length}, {of.precision}, {spec.extractor}"
+                how = ", ".join(filter(None, (length, of.precision, spec.extractor, part)))
                 groups[spec.dataset, spec.arch, how].append(result)
     orders, tests, tables, figures = [], [], [], {}
     for (dataset, arch, how), results in groups.items():

@@ -77,10 +77,10 @@ def tube_likelihoods(
 
     Returns:
         Sampler -> split, 'val' or 'test' -> likelihood, where it is finite; empty if the model is
-        of all D dimensions, or if its Jacobians are not finite.
+        of all D dimensions or reconstructs exactly, or if its Jacobians are not finite.
     """
     dims = math.prod(splits.input_dim)
-    if not priors or model.latent_dim == dims:
+    if not (priors and val_mse) or model.latent_dim == dims:
         return {}
     density, parts, found = as_density(model), {}, {}
     scale = math.sqrt(val_mse * dims / (dims - model.latent_dim))

@@ -38,7 +38,7 @@ class Progress:
 
 OnChange = Callable[[Progress], None]
 Ends = Generator[tuple[Spec, str] | None, None, None]
-"""A run whose process is gone, and what is known of why; None about once a second."""
+"""A run whose process is gone, and what is known of why; None in between."""
 
 
 class Engine(Checked):
@@ -62,7 +62,7 @@ class Engine(Checked):
 def run_all(
     specs: Sequence[Spec], store: Store, engine: Engine, on_change: OnChange = lambda progress: None
 ) -> dict[Spec, str]:
-    """Does the runs that have no records yet, and tells about once a second how far they are.
+    """Does the runs that have no records yet, and tells every few seconds how far they are.
 
     Returns:
         Those that were to do -> a line on what failed; empty for one that has all its records.

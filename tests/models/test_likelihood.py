@@ -314,6 +314,7 @@ def test_the_benchmark_scores_a_tube_on_both_splits(classes):
     for no_density in (VAE(VAEConfig((6,), 2)), AE(AEConfig((6,), 7))):
         assert priors_of(no_density, names, codes, **how) == {}
     assert tube_likelihoods(VAE(VAEConfig((6,), 2)), {}, splits, {}, error, 0) == {}
+    assert tube_likelihoods(model, priors, splits, labels, val_mse=0.0, seed=0) == {}
     if classes:  # one of which has a single code
         few = priors_of(model, names, codes, (np.arange(40) == 7).astype(int), **how)
         assert few.keys() == {"normal", "flow"}
