@@ -60,6 +60,8 @@ class Ensemble:
             raise ConfigError(f"an ensemble needs models alike but for beta and noise, with {told}")
         self.models = [model.to(default_device()) for model in models]
         stacked, buffers = torch.func.stack_module_state(self.models)
+        if len(stacked) < len([*models[0].named_parameters(remove_duplicate=False)]):
+            raise ConfigError("an ensemble needs networks that share no weights")
         if buffers:
             raise ConfigError(f"an ensemble needs networks without buffers, not {[*buffers]}")
         self._weights = {name: weight.detach() for name, weight in stacked.items()}

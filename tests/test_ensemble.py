@@ -106,6 +106,12 @@ def with_batch_norm():
     return FIF(FIFConfig(input_dim=(D,), latent_dim=LATENT), encoder, ResidualDecoder(D, LATENT))
 
 
+def tied():
+    model = build()
+    model.decoder.extra = next(iter(model.encoder.children()))
+    return model
+
+
 @pytest.mark.parametrize(
     "models, message",
     [
@@ -113,6 +119,7 @@ def with_batch_norm():
         (lambda: [build(3.0), build("auto")], "alike but for beta and noise"),
         (lambda: [build(surrogate_fraction=0.5)], "surrogate_fraction=1.0"),
         (lambda: [with_batch_norm()], "without buffers, not .*running_mean"),
+        (lambda: [tied()], "share no weights"),
     ],
 )
 def test_what_cannot_be_stacked(models, message):

@@ -107,14 +107,6 @@ class FIF(InjectiveFlow):
         if model_config.beta == "auto":  # what it is in this epoch, and errors and points in it
             self.register_buffer("beta", torch.tensor(10.0))
             self.register_buffer("errors", torch.zeros(2))
-        norms = (
-            m for m in self.encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
-        )
-        if model_config.jacobian_at != "data" and any(norms):
-            raise ConfigError(
-                f"FIFConfig jacobian_at={model_config.jacobian_at!r} with BatchNorm in the encoder "
-                "gives wrong running statistics; use jacobian_at='data', or GroupNorm"
-            )
 
     @classmethod
     def _networks(
@@ -134,12 +126,18 @@ class FIF(InjectiveFlow):
     def set_encoder(self, encoder: BaseEncoder) -> None:
         """Replaces f; the next step chooses how the volume term is computed."""
         super().set_encoder(encoder)
-        self.surrogate_mode = None
+        at, batch_norm = self.model_config.jacobian_at, nn.modules.batchnorm._BatchNorm
+        if at != "data" and any(isinstance(module, batch_norm) for module in encoder.modules()):
+            raise ConfigError(
+                f"FIFConfig jacobian_at={at!r} with BatchNorm in the encoder gives wrong running "
+                "statistics; use jacobian_at='data', or GroupNorm"
+            )
+        self.surrogate_mode, self.model_config.uses_default_encoder = None, False
 
     def set_decoder(self, decoder: BaseDecoder) -> None:
         """Replaces g; see :meth:`set_encoder`."""
         super().set_decoder(decoder)
-        self.surrogate_mode = None
+        self.surrogate_mode, self.model_config.uses_default_decoder = None, False
 
     @_disable_dynamo  # of a compiled step a tape would stay on PyTorch's stack
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
@@ -278,6 +276,7 @@ class FIF(InjectiveFlow):
             if counted:
                 with self._in_evaluation_mode():
                     nll = self._nll(*(part[:counted] for part in (x, z.to(x.dtype), *given)))
+                nll = nll.where(~nll.isneginf(), math.inf)  # no volume is no good fit
                 nll_loss = nll.sum() * (size / (wanted * len(x)))
             config = self.model_config
             beta = self.beta if config.beta == "auto" else config.beta_at(1.0)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
@@ -237,7 +238,7 @@ class InjectiveFlow(SavedModel):
     def decode(self, z: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
         """Points `(..., *input_dim)` of the manifold, g(z), of codes (..., d), likewise."""
         like = next(self.parameters())
-        z = torch.as_tensor(z, device=like.device)
+        z = torch.as_tensor(z if isinstance(z, Tensor) else np.array(z), device=like.device)
         if z.dim() < 2 or z.shape[-1] != self.latent_dim:
             needed = f"(B, {self.latent_dim}) is needed"
             raise DataError(f"{self.model_name}: codes of shape {tuple(z.shape)}: {needed}")
@@ -264,7 +265,8 @@ class InjectiveFlow(SavedModel):
     def interpolate(self, *inputs: Any, **options: Any) -> Tensor:
         """Pythae's, in evaluation mode."""
         with self._in_evaluation_mode(torch.is_grad_enabled()):
-            return super().interpolate(*inputs, **options)
+            ends = (as_data(of, self) for of in inputs[:2])
+            return super().interpolate(*ends, *inputs[2:], **options)
 
     # ------------------------------------------------------------------ inside
 
@@ -279,7 +281,7 @@ class InjectiveFlow(SavedModel):
         return () if condition is None else (condition,)
 
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        joined = x if condition is None else join(x, condition)
+        joined = x.clone() if condition is None else join(x, condition)  # it may write in place
         return output_of(self.encoder(joined), "embedding", self)
 
     def _codes_of(self, x: Tensor, *given: Tensor) -> Tensor:
@@ -291,7 +293,7 @@ class InjectiveFlow(SavedModel):
         return z
 
     def _decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        joined = z if condition is None else join(z, condition)
+        joined = z.clone() if condition is None else join(z, condition)
         return output_of(self.decoder(joined), "reconstruction", self)
 
     def _drawn(

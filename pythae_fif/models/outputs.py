@@ -59,7 +59,10 @@ def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | N
     if labels is None:
         raise ConfigError(f"a model of condition_dim={condition_dim} needs labels: {indices}")
     given = labels if isinstance(labels, Tensor) else np.array(labels, order="C")
-    labels = torch.as_tensor(given, device=like.device)
+    try:
+        labels = torch.as_tensor(given, device=like.device)
+    except TypeError as error:  # such as names
+        raise DataError(f"labels of type {given.dtype}: {indices} are needed") from error
     if labels.shape == (count, condition_dim):
         return labels.to(like.dtype)
     if labels.dim() == 0:

@@ -16,6 +16,7 @@ from typing_extensions import Self
 
 import pythae_fif.nn.build
 import pythae_fif.nn.coupling  # noqa: F401 - whose builders are noted
+from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, DataError, FIFError, importing, one_line
 from pythae_fif.files import read_json, write_json
 from pythae_fif.nn.recipe import rebuild, recipe_of
@@ -62,7 +63,7 @@ class SavedModel(BaseAE):
             ConfigError: A network is an untrusted pickle, or the configuration has an unknown key.
             DataError: A file is missing or damaged.
         """
-        with loading(dir_path):
+        with loading(dir_path), fork_rng():  # to load is to draw no random numbers
             config = cls.config_class.from_json_file(f"{dir_path}/model_config.json")
             path = Path(dir_path, "model.pt")
             weights = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]

@@ -51,8 +51,7 @@ def rebuild(recipe: Any, side: str) -> Any:
         ConfigError: It is no recipe, or this version builds another network from it.
     """
     try:
-        with torch.random.fork_rng(devices=[]):  # to load is to draw no random numbers
-            networks = _BUILDERS[recipe["builder"]](*recipe["args"], **recipe["kwargs"])
+        networks = _BUILDERS[recipe["builder"]](*recipe["args"], **recipe["kwargs"])
         network: Any = networks[("encoder", "decoder").index(side)]
         if network.recipe["structure"] != recipe["structure"]:
             raise ValueError("this version builds another network")

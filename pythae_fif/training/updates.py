@@ -48,7 +48,8 @@ class Optimizers:
             trained = [getattr(model, part) for part in NETWORKS.get(prefix, [])] or [model]
             weights = [weight for network in trained for weight in network.parameters()]
             if name in ("Adam", "AdamW") and "foreach" not in options:
-                options.setdefault("fused", True)
+                dense = (w.stride() == torch.empty_like(w).stride() for w in weights)
+                options.setdefault("fused", all(dense))  # of a slice it moves other memory
             rate = getattr(config, f"{prefix}learning_rate")
             optimizer = getattr(torch.optim, name)(weights, lr=rate, **options)
             self._optimizers[prefix] = optimizer

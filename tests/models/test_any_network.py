@@ -280,6 +280,16 @@ class Pair(nn.Module):
         return JOINED[self.how](self.a, self.b, x)
 
 
+def test_a_network_may_overwrite_its_input():
+    found = []
+    for inplace in (False, True):
+        model, x = fif("rounded").train(), points()
+        for network in (model.encoder, model.decoder):
+            network.layers.insert(0, nn.SiLU(inplace))
+        found.append((gradient(model), model.eval().log_prob(x), x))
+    torch.testing.assert_close(*found)
+
+
 NETWORKS = st.recursive(
     st.builds(Block, st.sampled_from([*sorted(REPLAYED) * 3, *BLOCKS])),
     lambda some: st.builds(Pair, st.sampled_from(list(JOINED)), some, some),

@@ -49,7 +49,10 @@ def test_batch_norm_in_an_encoder_that_runs_twice_is_refused():
     encoder, decoder = build_networks("fif_convnet", (1, 8, 8), 2)
     with pytest.raises(ConfigError, match="wrong running statistics"):
         FIF(config, encoder)
-    FIF(config, decoder=decoder).train()({"data": torch.rand(5, 1, 8, 8)}).loss.backward()
+    model = FIF(config, decoder=decoder)
+    with pytest.raises(ConfigError, match="wrong running statistics"):
+        model.set_encoder(encoder)
+    model.train()({"data": torch.rand(5, 1, 8, 8)}).loss.backward()
 
 
 @pytest.mark.parametrize("way", ["replay", "published"])

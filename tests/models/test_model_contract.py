@@ -103,14 +103,14 @@ def test_training_mode_of_every_layer_is_kept(model, x):
     next(model.decoder.children()).eval()
     before = [module.training for module in model.modules()]
     model.log_prob(x), model.log_volume(x), model.sample(2)
-    assert torch.equal(model.interpolate(x[:2], x[2:4]), between)
+    assert torch.equal(model.interpolate(x[:2].numpy(), x[2:4].numpy(), 10), between)
     model(DatasetOutput(data=x), epoch=1, share_done=0.0)
     assert [module.training for module in model.modules()] == before
 
 
 def test_saved_and_loaded(model, x, tmp_path):
     model.save(str(tmp_path))
-    pickled = isinstance(model.encoder, HeadedEncoder)
+    pickled, state = isinstance(model.encoder, HeadedEncoder), torch.get_rng_state()
     for loader in (type(model), AutoModel):
         if pickled:
             with pytest.raises(ConfigError, match=r"encoder.pkl can run any code .*trust=True"):
@@ -122,6 +122,7 @@ def test_saved_and_loaded(model, x, tmp_path):
         assert hasattr(loaded.encoder, "flow") == hasattr(loaded.decoder, "flow")
         if hasattr(loaded.encoder, "flow"):
             assert loaded.encoder.flow is loaded.decoder.flow
+        assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_transposed_weights_and_types_are_loaded_as_they_were(tmp_path):
@@ -161,7 +162,9 @@ def test_a_configuration_of_something_else_is_refused(config):
 
 def test_two_models_of_one_configuration(tmp_path):
     config = FIFConfig(input_dim=(1, 4, 4), latent_dim=3)
-    first = FIF(config, *of_nobody()).eval()
+    first = FIF(config).eval()
+    for side, network in zip(("encoder", "decoder"), of_nobody(), strict=True):
+        getattr(first, f"set_{side}")(network)  # in place of the default ones
     FIF(config)
     first.save(str(tmp_path))
     loaded = FIF.load_from_folder(str(tmp_path), trust=True).eval()

@@ -68,3 +68,12 @@ def test_options_of_the_optimizer_come_before_ours():
     optimizers = Optimizers(model_of("AE"), config_of("AE", optimizer_params={"foreach": True}))
     (group,) = optimizers.state()["optimizers"][""]["param_groups"]
     assert group["foreach"] and not group["fused"]
+
+
+def test_a_weight_that_is_a_slice_is_not_fused():
+    """PyTorch's fused Adam would move other numbers of its memory too."""
+    model, whole = model_of("AE"), torch.zeros(7, 9)
+    for weight, fused in ((whole[:, :4], False), (whole.t(), True)):
+        model.more = torch.nn.Parameter(weight)
+        (group,) = Optimizers(model, config_of("AE")).state()["optimizers"][""]["param_groups"]
+        assert group["fused"] == fused
