@@ -10,7 +10,6 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
-from pythae_fif.nn.base import HeadedEncoder
 
 D, LATENT = 4, 2
 
@@ -101,14 +100,9 @@ def test_a_diverged_member_does_not_touch_the_others():
     assert torch.allclose(log_prob[1], alone.log_prob(data)[0])
 
 
-def with_batch_norm():
-    encoder = HeadedEncoder(nn.BatchNorm1d(D), nn.Linear(D, LATENT))
-    return FIF(FIFConfig(input_dim=(D,), latent_dim=LATENT), encoder, ResidualDecoder(D, LATENT))
-
-
-def tied():
+def extended(module):
     model = build()
-    model.decoder.extra = next(iter(model.encoder.children()))
+    model.decoder.extra = module(model)
     return model
 
 
@@ -118,8 +112,8 @@ def tied():
         (lambda: [build(), build(hutchinson_samples=2)], "alike but for beta and noise"),
         (lambda: [build(3.0), build("auto")], "alike but for beta and noise"),
         (lambda: [build(surrogate_fraction=0.5)], "surrogate_fraction=1.0"),
-        (lambda: [with_batch_norm()], "without buffers, not .*running_mean"),
-        (lambda: [tied()], "share no weights"),
+        (lambda: [extended(lambda of: nn.BatchNorm1d(D))], "without buffers, not .*running_mean"),
+        (lambda: [extended(lambda of: of.encoder)], "share no weights"),
     ],
 )
 def test_what_cannot_be_stacked(models, message):

@@ -24,7 +24,8 @@ from pythae_fif.studies.tabular import Table, trained
 from pythae_fif.studies.tabular_models import TabularModels
 
 TABLE_2 = configs_dir() / "experiments/table2.yaml"
-STORES = [REFERENCE, REFERENCE / "beta", REFERENCE / "best_of_ten"]
+BEST_OF_TEN = configs_dir() / "experiments/best_of_ten.yaml"
+STORES = [REFERENCE / name for name in ("", "beta", "best_of_ten", "best_of_ten/seeds")]
 FIGURE_10 = {"profile": "medium", "models": ["fif"], "configurations": 10}
 CASES = {
     "digits": ("digits", {"models": ["all"]}, None, (1, 8, 8), 105),
@@ -52,9 +53,10 @@ CASES = {
     ),
     "best of ten": (
         "mnist", FIGURE_10 | {"precision": "bfloat16", "seeds": [1],
-                              "models": ["fif", "wae_imq", "beta_vae", "ae"]},
-        None, (1, 28, 28), 31,
+                              "models": ["fif", "wae_imq", "beta_vae", "rae_l2", "vae", "ae"]},
+        None, (1, 28, 28), 42,
     ),
+    "best of ten, three seeds": ("mnist", {}, BEST_OF_TEN, (1, 28, 28), 15),
 }  # fmt: skip
 """Commands of tables of the reference: data set, flags, file, an image's shape, and runs."""
 
@@ -82,8 +84,8 @@ def test_every_committed_run_has_its_records(committed):
     stores = map(Store, STORES)
     found = [ImageResult.read(store, spec) for store in stores for spec in store.specs(ImageSpec)]
     results = [result for result in found if result is not None]
-    assert (len(found), len(results)) == (380, 379)
-    assert sum(len(result.scores) for result in results) == 1049
+    assert (len(found), len(results)) == (407, 406)
+    assert sum(len(result.scores) for result in results) == 1130
     assert all(result.training.result.log for result in results)
 
 

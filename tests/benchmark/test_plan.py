@@ -146,11 +146,10 @@ def test_every_model_of_all_takes_rows():
         assert torch.isfinite(torch.as_tensor(output.loss)), spec.model
 
 
-@pytest.mark.parametrize("arch", ["convnet", "fif_convnet"])
-def test_every_model_of_all_takes_images(arch):
-    flags = {"models": ["all"], "arch": arch, "configurations": 1}
-    plan = expanded(DIGITS, flags)
-    assert len(plan) == 29 + (arch == "convnet")  # which has the maps of codes of a VQ-VAE
+def test_every_model_of_all_takes_images():
+    for arch, models in {"convnet": 30, "fif_convnet": 29}.items():  # without a VQ-VAE's maps
+        flags = {"models": ["all"], "arch": arch, "configurations": 1}
+        assert len(expanded(DIGITS, flags)) == models
 
 
 def test_the_id_changes_with_every_field_but_what_is_asked():
