@@ -276,7 +276,6 @@ class FIF(InjectiveFlow):
             if counted:
                 with self._in_evaluation_mode():
                     nll = self._nll(*(part[:counted] for part in (x, z.to(x.dtype), *given)))
-                nll = nll.where(~nll.isneginf(), math.inf)  # no volume is no good fit
                 nll_loss = nll.sum() * (size / (wanted * len(x)))
             config = self.model_config
             beta = self.beta if config.beta == "auto" else config.beta_at(1.0)

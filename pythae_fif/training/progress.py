@@ -51,7 +51,9 @@ class Means:
             NonFiniteError: `loss` is no number that it may be; the message names the place.
         """
         total, number = self._total.tolist(), self._batches
-        if not (math.isfinite(total[0]) or (self._infinite and total[0] == math.inf)):
+        if self._infinite and math.isinf(total[0]):
+            total[0] = math.inf  # of a decoder's volume, too, whose sign is the other
+        elif not math.isfinite(total[0]):
             raise NonFiniteError(
                 f"{self._place}: {total[0]} in one of {number} batches; a smaller learning rate "
                 "may help"
