@@ -281,7 +281,7 @@ class InjectiveFlow(SavedModel):
         return () if condition is None else (condition,)
 
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        joined = x.clone() if condition is None else join(x, condition)  # it may write in place
+        joined = x.clone() if condition is None else join(x, condition)  # f may overwrite it
         return output_of(self.encoder(joined), "embedding", self)
 
     def _codes_of(self, x: Tensor, *given: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Optimizers:
             weights = [weight for network in trained for weight in network.parameters()]
             if name in ("Adam", "AdamW") and "foreach" not in options:
                 dense = (w.stride() == torch.empty_like(w).stride() for w in weights)
-                options.setdefault("fused", all(dense))  # of a slice it moves other memory
+                options.setdefault("fused", all(dense))  # of a slice it would write beside it
             rate = getattr(config, f"{prefix}learning_rate")
             optimizer = getattr(torch.optim, name)(weights, lr=rate, **options)
             self._optimizers[prefix] = optimizer

@@ -147,9 +147,8 @@ def test_every_model_of_all_takes_rows():
 
 
 def test_every_model_of_all_takes_images():
-    for arch, models in {"convnet": 30, "fif_convnet": 29}.items():  # without a VQ-VAE's maps
-        flags = {"models": ["all"], "arch": arch, "configurations": 1}
-        assert len(expanded(DIGITS, flags)) == models
+    for arch, runs in {"convnet": 30, "fif_convnet": 29}.items():  # without a VQ-VAE's maps
+        assert len(expanded(DIGITS, {"models": ["all"], "arch": arch, "configurations": 1})) == runs
 
 
 def test_the_id_changes_with_every_field_but_what_is_asked():

@@ -66,6 +66,7 @@ def test_density_samples_and_pythae_s_methods(model, x):
     values = model.singular_values(x)
     torch.testing.assert_close(values.log().sum(1), model.log_volume(x), rtol=1e-3, atol=1e-3)
     z = model.embed(x)
+    assert torch.equal(model.decode(z.detach().flip(0).numpy()[::-1]), model.decode(z))
     prior = model.latent_distribution(z).log_prob(z)
     torch.testing.assert_close(model.log_prob(x), prior - model.log_volume(x))
     lines = model.interpolate(x[:2], x[2:4], granularity=5)

@@ -70,7 +70,7 @@ def test_options_of_the_optimizer_come_before_ours():
     assert group["foreach"] and not group["fused"]
 
 
-def test_a_weight_that_is_a_slice_is_not_fused():  # other numbers of its memory would move too
+def test_a_weight_that_is_a_slice_is_not_fused():  # what lies beside it would move too
     model, whole = model_of("AE"), torch.zeros(7, 9)
     for weight, fused in ((whole[:, :4], False), (whole.t(), True)):
         model.more = torch.nn.Parameter(weight)
