@@ -37,9 +37,9 @@ def check(root: Path) -> None:
     Raises:
         StoreError: It holds no runs, or some that are refused; the line names the first.
     """
-    found = [finding for finding in verify(root) if finding.kind in ("corrupt", "dirty tree")]
+    found = [verdict for verdict in verify(root) if verdict.kind in ("corrupt", "dirty tree")]
     if found:
-        first, count = found[0], len({finding.run for finding in found})
+        first, count = found[0], len({verdict.run for verdict in found})
         raise StoreError(
             f"{count} runs of {root} cannot be added, the first is {first.run}: {first.kind} "
             f"{first.detail}; `python run_benchmark.py verify {root}` has all"

@@ -44,18 +44,18 @@ def verify_command(words: list[str]) -> bool:
     parser.add_argument("results", metavar="RESULTS", help="a folder that --results named")
     root = Path(parser.given()["results"]).expanduser()
     import pythae_fif.benchmark.image_run  # noqa: F401 - the kinds of runs, which import torch
-    from pythae_fif.runs.verify import FINDINGS, verify
+    from pythae_fif.runs.verify import VERDICTS, verify
 
     studies.import_studies()
-    findings = verify(root)
+    verdicts = verify(root)
     console = Terminal()
-    for kind, meaning in FINDINGS.items():
-        found = [finding for finding in findings if finding.kind == kind]
+    for kind, meaning in VERDICTS.items():
+        found = [verdict for verdict in verdicts if verdict.kind == kind]
         if found:
             console.say(f"{kind}: {counted(len({of.run for of in found}), 'run')}, {meaning}")
             for of in found if kind not in ("fine", "packed") else ():
                 console.say(f"  {of.run}: {of.detail}".rstrip(": "))
-    wrong = sum(finding.kind == "corrupt" for finding in findings)
-    verdict = f"{wrong} of them wrong" if wrong else "nothing is wrong"
-    console.say(f"{counted(len({finding.run for finding in findings}), 'run')} read, {verdict}")
+    wrong = sum(verdict.kind == "corrupt" for verdict in verdicts)
+    said = f"{wrong} of them wrong" if wrong else "nothing is wrong"
+    console.say(f"{counted(len({verdict.run for verdict in verdicts}), 'run')} read, {said}")
     return not wrong

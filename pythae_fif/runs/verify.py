@@ -12,7 +12,7 @@ from pythae_fif.runs.spec import SPEC_FILE, Spec
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import STATUS_FILE, Status
 
-FINDINGS = {
+VERDICTS = {
     "fine": "all its records are whole, and the files that belong to them have their checksums",
     "packed": "all its records are whole; its model and pictures are not there to be checked",
     "corrupt": "a file of the run is missing, cannot be read or was changed",
@@ -21,24 +21,24 @@ FINDINGS = {
     "set aside": "a damaged or foreign file that was put away, kept for you to look at",
     "dirty tree": "made with code or configurations that no revision holds",
 }
-"""Kind of finding -> what it means; `corrupt` makes the exit code 1."""
+"""Kind of verdict -> what it means; `corrupt` makes the exit code 1."""
 
 
-class Finding(NamedTuple):
-    """What was found of one run: a key of `FINDINGS`, the run's folder below `runs/`."""
+class Verdict(NamedTuple):
+    """What was found of one run: a key of `VERDICTS`, the run's folder below `runs/`."""
 
     kind: str
     run: str
     detail: str = ""
 
 
-def verify(root: Path) -> list[Finding]:
+def verify(root: Path) -> list[Verdict]:
     """Reads all runs below a store's folder, and changes nothing.
 
     The modules that define the kinds of runs have been imported before.
 
     Returns:
-        Of every run one of the kinds of findings up to `unfinished`, and notes of those after it.
+        Of every run one of the kinds of verdict up to `unfinished`, and notes of those after it.
 
     Raises:
         StoreError: There are no runs, or folders that cannot be read.
@@ -51,7 +51,7 @@ def verify(root: Path) -> list[Finding]:
             runs.add(Path(parent).relative_to(store.runs).as_posix())
     if not runs:
         raise StoreError(f"{root} holds no runs: the folder that --results names is needed")
-    return [finding for run in sorted(runs) for finding in _findings(store, run)]
+    return [verdict for run in sorted(runs) for verdict in _verdicts(store, run)]
 
 
 def _raise(error: OSError) -> None:
@@ -59,25 +59,25 @@ def _raise(error: OSError) -> None:
         raise StoreError(f"cannot read {error.filename}: {error.strerror}") from error
 
 
-def _findings(store: Store, run: str) -> Iterator[Finding]:
+def _verdicts(store: Store, run: str) -> Iterator[Verdict]:
     """What there is to say of one run."""
     folder = store.runs / run
     for path in sorted(folder.rglob("*.corrupt*")):
-        yield Finding("set aside", run, path.name)
+        yield Verdict("set aside", run, path.name)
     try:
         spec = store.spec(run)
         records = _records(store, spec)
     except StoreError as error:
-        yield Finding("corrupt", run, str(error))
+        yield Verdict("corrupt", run, str(error))
         return
     status = Status.read(folder)
     if records and status.state != "failed":
-        yield Finding("packed" if store.line(spec) else "fine", run)
+        yield Verdict("packed" if store.line(spec) else "fine", run)
     else:
         kind = "failed" if status.state == "failed" else "unfinished"
-        yield Finding(kind, run, status.error)
+        yield Verdict(kind, run, status.error)
     for revision in {str(of.provenance.git_revision) for of in records if of.provenance.git_dirty}:
-        yield Finding("dirty tree", run, revision)
+        yield Verdict("dirty tree", run, revision)
 
 
 def _records(store: Store, spec: Spec) -> list[Record[Any]]:

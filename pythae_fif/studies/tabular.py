@@ -19,7 +19,7 @@ from pythae_fif.runs.launch import OnChange
 from pythae_fif.runs.store import Store
 from pythae_fif.studies.spec import Finding, results_of
 from pythae_fif.studies.study import StudyOptions
-from pythae_fif.studies.tabular_models import CONFIGURATIONS, RF_CODE, Budget, TabularModels
+from pythae_fif.studies.tabular_models import CONFIGURATIONS, RF_CODE, TabularBudget, TabularModels
 from pythae_fif.validation import Each, name_of, read_checked
 
 MODELS = {"fif": "FIF", "rectangular_flow": "RF", "flow_matching": "flow matching"}
@@ -35,7 +35,7 @@ NOTES = (
 )
 
 
-class Profile(Budget):
+class TabularProfile(TabularBudget):
     """How long every configuration trains, and at which learning rates.
 
     Attributes:
@@ -48,22 +48,22 @@ class Profile(Budget):
     learning_rates: Each[float]
     of: dict[Annotated[str, name_of(lambda: CONFIGURATIONS)], dict[str, Any]] = Field(default={})
 
-    def own(self, configuration: str) -> "Profile":
+    def own(self, configuration: str) -> "TabularProfile":
         """That of one configuration."""
-        return Profile(**{**dict(self), **self.of.get(configuration, {})})
+        return TabularProfile(**{**dict(self), **self.of.get(configuration, {})})
 
 
 @dataclass(frozen=True)
-class Table:
+class TabularProtocol:
     """A loaded data set with the protocol that it is trained by, for a command's options."""
 
     splits: Splits
     latent_dim: int
-    profile: Profile
+    profile: TabularProfile
     options: StudyOptions
 
     @classmethod
-    def load(cls, options: StudyOptions) -> "Table":
+    def load(cls, options: StudyOptions) -> "TabularProtocol":
         """The options' data set, by its YAML file in `benchmark_configs/tabular`.
 
         Raises:
@@ -81,12 +81,13 @@ class Table:
         splits = load_tabular(dataset, options.where.data_root, data=options.where.data)
         if latent_dim > (dims := splits.input_dim[0]):
             raise ConfigError(f"--latent-dim {latent_dim}: {dataset} has {dims} columns")
-        return cls(splits, latent_dim, read_checked(Profile, profiles[asked], path.name), options)
+        profile = read_checked(TabularProfile, profiles[asked], path.name)
+        return cls(splits, latent_dim, profile, options)
 
     def runs(self, models: list[tuple[str, float, int]]) -> list[TabularModels]:
         """Runs of models, given by configuration, learning rate and seed: of each model one, or
         the one of all models of a configuration where the store has that."""
-        store, runs = Store(self.options.results), []
+        store, runs, budget = Store(self.options.results), [], TabularBudget.model_fields
         for name, group in groupby(models, lambda model: model[0]):
             of, own = [*group], self.profile.own(name)
             together = TabularModels(
@@ -94,7 +95,7 @@ class Table:
                 configuration=CONFIGURATIONS[name],
                 data_hash=self.splits.content_hash,
                 latent_dim=self.latent_dim,
-                budget=Budget(**{key: getattr(own, key) for key in Budget.model_fields}),
+                budget=TabularBudget(**{key: getattr(own, key) for key in budget}),
                 learning_rates=[rate for _, rate, _ in of],
                 seeds=[seed for _, _, seed in of],
                 where=self.options.where,
@@ -105,7 +106,7 @@ class Table:
         return runs
 
 
-def trained(table: Table, names: list[str], on_change: OnChange) -> pd.DataFrame:
+def trained(table: TabularProtocol, names: list[str], on_change: OnChange) -> pd.DataFrame:
     """Trains all seeds of configurations, of each at the best of its learning rates; a row a model:
     `configuration`, `learning_rate`, `seed`, and its scores."""
 
@@ -174,7 +175,7 @@ def _compared(
     study: str, usual: list[str], caption: str, options: StudyOptions, on_change: OnChange
 ) -> Finding:
     """A table of configurations, with the rows of :func:`trained`."""
-    table, names = Table.load(options), [*(options.models or usual)]
+    table, names = TabularProtocol.load(options), [*(options.models or usual)]
     for name in names:
         if name not in CONFIGURATIONS:
             hint = did_you_mean(name, CONFIGURATIONS)

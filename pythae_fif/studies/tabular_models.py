@@ -73,7 +73,7 @@ Model = FIF | RectangularFlow | FlowMatching
 ModelName = Literal["fif", "rectangular_flow", "flow_matching"]
 
 
-class Settings(Checked):
+class TabularSettings(Checked):
     """Of the training of one model, whatever the data set; the defaults are appendix E.2's.
 
     Attributes:
@@ -91,7 +91,7 @@ class Settings(Checked):
     latent_hidden: tuple[int, ...] = ()
 
 
-RF_CODE = Settings(
+RF_CODE = TabularSettings(
     beta=50.0,
     noise=0.0,
     weight_decay=0.0,
@@ -112,7 +112,7 @@ class Nets(Checked):
     block_dim: AtLeastOne = 160
 
 
-class Budget(Checked):
+class TabularBudget(Checked):
     """What one training may spend.
 
     Attributes:
@@ -143,7 +143,7 @@ class Configuration(Checked):
     model: ModelName
     net: str
     jacobian_at: str
-    settings: Settings = Settings()
+    settings: TabularSettings = TabularSettings()
 
     @property
     def place(self) -> str:
@@ -202,7 +202,7 @@ CONFIGURATIONS = {
         model=next(of for of in get_args(ModelName) if name.startswith(of)),
         net=net,
         jacobian_at=at,
-        settings=RF_CODE if name == "rectangular_flow_published" else Settings(),
+        settings=RF_CODE if name == "rectangular_flow_published" else TabularSettings(),
     )
     for name, net, at in _ROWS
 }
@@ -212,8 +212,8 @@ CONFIGURATIONS = {
 def train(
     model: Model,
     rows: Tensor,
-    budget: Budget,
-    settings: Settings,
+    budget: TabularBudget,
+    settings: TabularSettings,
     learning_rate: float,
     tell: Tell = lambda share: None,
 ) -> float | None:
@@ -245,7 +245,7 @@ def train(
 
 
 @dataclass(frozen=True)
-class Scores:
+class TabularScores:
     """Of one trained model; NaN where it gives no finite numbers, or none as flow matching.
 
     Attributes:
@@ -268,7 +268,7 @@ class Scores:
 @torch.no_grad()
 def scores_of(
     model: Model, splits: Splits, seed: int, seconds: float, steps: float | None
-) -> Scores:
+) -> TabularScores:
     """A model's scores, with draws by a seed and what its training took."""
 
     def finite(score: Callable[[], Any]) -> float:
@@ -287,7 +287,7 @@ def scores_of(
     if not isinstance(model, FlowMatching):
         likelihood = finite(lambda: model.log_prob(test[:LIKELIHOOD_ROWS]).mean())
         error = float(squared_error(model.reconstruct(test), test).mean())
-    return Scores(distance(test), error, distance(val), likelihood, seconds, steps)
+    return TabularScores(distance(test), error, distance(val), likelihood, seconds, steps)
 
 
 class TabularModels(StudySpec):
@@ -300,7 +300,7 @@ class TabularModels(StudySpec):
     configuration: Configuration
     data_hash: str
     latent_dim: int
-    budget: Budget
+    budget: TabularBudget
     learning_rates: list[float]
     seeds: list[int]
 
@@ -312,7 +312,7 @@ class TabularModels(StudySpec):
     @property
     def outputs(self) -> Mapping[str, type]:
         models = zip(self.seeds, self.learning_rates, strict=True)
-        return {f"scores/seed{seed}-{rate:g}.json": Scores for seed, rate in models}
+        return {f"scores/seed{seed}-{rate:g}.json": TabularScores for seed, rate in models}
 
     def run(self, run: Run) -> None:
         """Trains and scores the models of the table that was planned; DataError if it changed."""

@@ -20,7 +20,7 @@ from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.studies.spectrum import SpectrumModel
 from pythae_fif.studies.study import StudyOptions, run_study
-from pythae_fif.studies.tabular import Table, trained
+from pythae_fif.studies.tabular import TabularProtocol, trained
 from pythae_fif.studies.tabular_models import TabularModels
 
 TABLE_2 = configs_dir() / "experiments/table2.yaml"
@@ -91,7 +91,7 @@ def test_every_committed_run_has_its_records(committed):
 
 @pytest.mark.parametrize("root", STORES)
 def test_every_committed_record_is_of_code_that_a_revision_holds(root):
-    assert {finding.kind for finding in verify(root)} <= {"packed", "unfinished"}
+    assert {verdict.kind for verdict in verify(root)} <= {"packed", "unfinished"}
 
 
 def test_the_committed_order_is_what_its_command_makes():
@@ -137,7 +137,7 @@ OTHERS = "fif_coupling fif_coupling_on rectangular_flow rectangular_flow_off"
 def test_committed_tables_are_not_trained_again(copied, dataset, profile, names):
     """Neither their models nor those that their learning rates were chosen by."""
     options = dataclasses.replace(copied, dataset=dataset, profile=profile, seeds=range(5))
-    found = trained(Table.load(options), names.split(), lambda _: None)
+    found = trained(TabularProtocol.load(options), names.split(), lambda _: None)
     assert options.engine.done == [] and len(found) == 5 * len(names.split())
 
 

@@ -34,7 +34,7 @@ pytestmark = [
 
 
 def kinds_in(store: Store) -> set[str]:
-    return {finding.kind for finding in verify(store.root)}
+    return {verdict.kind for verdict in verify(store.root)}
 
 
 def numbers(store: Store, spec) -> tuple:

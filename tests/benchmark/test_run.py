@@ -48,7 +48,7 @@ def test_leaves_whole_records_and_all_files(tmp_path, store):
     assert [row.epoch for row in result.training.result.log] == [1]
     for record in result.scores.values():
         assert record.result.num_samples == 20 and record.result.frechet["val"] > 0
-    assert {finding.kind for finding in verify(store.root)} <= {"fine", "dirty tree"}
+    assert {verdict.kind for verdict in verify(store.root)} <= {"fine", "dirty tree"}
 
 
 def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
@@ -127,7 +127,7 @@ def test_another_extractor_and_more_samples_train_nothing(tmp_path, store, monke
     assert one.training.model_copy(update={"run_id": more.run_id}) == two.training
     assert one.evaluation.result == two.evaluation.result
     assert two.scores["normal"].result.num_samples == 30
-    assert {finding.kind for finding in verify(store.root)} <= {"fine", "failed", "dirty tree"}
+    assert {verdict.kind for verdict in verify(store.root)} <= {"fine", "failed", "dirty tree"}
 
 
 @pytest.mark.parametrize("damage", ["gone", "changed"])
@@ -147,7 +147,7 @@ def test_a_model_that_is_gone_is_trained_anew(tmp_path, store, damage):
     assert set(after.scores) == {"normal", "gmm"}
     assert after.scores["normal"] == before.scores["normal"]
     assert (folder / "model.corrupt").exists() == (damage != "gone")
-    assert "corrupt" not in {finding.kind for finding in verify(store.root)}
+    assert "corrupt" not in {verdict.kind for verdict in verify(store.root)}
 
 
 def test_no_score_is_kept_of_other_weights(tmp_path, store, monkeypatch):
@@ -163,7 +163,7 @@ def test_no_score_is_kept_of_other_weights(tmp_path, store, monkeypatch):
     assert after.scores["normal"].result != before.scores["normal"].result
     for name in ("evaluation.json", "scores/normal.json"):
         assert (folder / f"{name}.corrupt").exists()
-    assert "corrupt" not in {finding.kind for finding in verify(store.root)}
+    assert "corrupt" not in {verdict.kind for verdict in verify(store.root)}
 
 
 def test_a_sampler_that_fails_costs_its_own_score(tmp_path, store, monkeypatch):

@@ -138,7 +138,7 @@ def test_an_interrupt_ends_the_runs_and_loses_nothing(store):
         run_all(specs, store, ONE, interrupt)
     assert Status.read(store.folder(specs[1])).state == "interrupted"
     assert not is_locked(store.folder(specs[1])) and store.is_done(specs[0])
-    kinds = {finding.kind for finding in verify(store.root)}
+    kinds = {verdict.kind for verdict in verify(store.root)}
     assert kinds - {"dirty tree"} == {"fine", "unfinished"}
 
 

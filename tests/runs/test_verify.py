@@ -1,4 +1,4 @@
-"""What `verify` finds: every kind of finding."""
+"""What `verify` finds: every kind of verdict."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pythae_fif.errors import StoreError
 from pythae_fif.runs.record import SEAL, _seal
 from pythae_fif.runs.spec import SPEC_FILE
 from pythae_fif.runs.store import PackedRun, Store
-from pythae_fif.runs.verify import Finding, verify
+from pythae_fif.runs.verify import Verdict, verify
 from pythae_fif.runs.worker import STATUS_FILE, work
 
 SPEC = TaskSpec(wanted=["a", "b"])
@@ -114,8 +114,8 @@ def test_what_is_found(store, folder, change, kind, detail):
     change(folder)
     before = contents(store.root)
     found = verify(store.root)
-    (finding,) = [finding for finding in found if finding.kind == kind]
-    assert detail in finding.detail and finding.run.startswith("tasks/")
+    (verdict,) = [verdict for verdict in found if verdict.kind == kind]
+    assert detail in verdict.detail and verdict.run.startswith("tasks/")
     assert [of.kind for of in found].count("corrupt") == (kind == "corrupt")
     assert contents(store.root) == before
 
@@ -125,7 +125,7 @@ def test_a_record_of_another_run(store, folder):
     work(other, store)
     shutil.copy(store.folder(other) / "a.json", folder / "a.json")
     detail = "a.json: it was changed, or is another run's"
-    assert Finding("corrupt", SPEC.path, detail) in verify(store.root)
+    assert Verdict("corrupt", SPEC.path, detail) in verify(store.root)
 
 
 def test_a_packed_run(store, folder):
@@ -134,15 +134,15 @@ def test_a_packed_run(store, folder):
     line = PackedRun(run=SPEC.path, files=files).model_dump_json()
     shutil.rmtree(folder.parent)
     (store.runs / "tasks.jsonl").write_text(line + "\n")
-    assert [finding.kind for finding in verify(store.root)] == ["packed"]
+    assert [verdict.kind for verdict in verify(store.root)] == ["packed"]
     (store.runs / "tasks.jsonl").write_text(line.replace('"result":0', '"result":1', 1) + "\n")
-    assert [finding.kind for finding in verify(store.root)] == ["corrupt"]
+    assert [verdict.kind for verdict in verify(store.root)] == ["corrupt"]
 
 
 def test_code_that_no_revision_holds(tmp_path, monkeypatch):
     monkeypatch.setattr("pythae_fif.runs.worker.git_state", lambda: ("abc", True))
     work(TaskSpec(), Store(tmp_path))
-    assert Finding("dirty tree", TaskSpec().path, "abc") in verify(tmp_path)
+    assert Verdict("dirty tree", TaskSpec().path, "abc") in verify(tmp_path)
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path):

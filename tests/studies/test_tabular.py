@@ -21,15 +21,15 @@ from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import work
 from pythae_fif.studies import tabular, tabular_models
 from pythae_fif.studies.study import StudyOptions, run_study
-from pythae_fif.studies.tabular import Table
+from pythae_fif.studies.tabular import TabularProtocol
 from pythae_fif.studies.tabular_models import (
     CONFIGURATIONS,
     RF_CODE,
-    Budget,
     Nets,
-    Scores,
-    Settings,
+    TabularBudget,
     TabularModels,
+    TabularScores,
+    TabularSettings,
     scores_of,
     train,
 )
@@ -40,7 +40,7 @@ SMALL = Nets(hidden_dim=8, data_blocks=2, latent_blocks=1, block_dim=8)
 @pytest.fixture
 def options(tmp_path, monkeypatch):
     """A study of a minute table: two seeds, few steps, small nets."""
-    load = Table.load.__func__
+    load = TabularProtocol.load.__func__
 
     def load_small(cls, options):
         loaded = load(cls, options)
@@ -48,7 +48,7 @@ def options(tmp_path, monkeypatch):
         profile = loaded.profile.model_copy(update=changes)
         return dataclasses.replace(loaded, profile=profile)
 
-    monkeypatch.setattr(Table, "load", classmethod(load_small))
+    monkeypatch.setattr(TabularProtocol, "load", classmethod(load_small))
     write_csv(tmp_path / "t.csv", table())
     return StudyOptions(
         results=tmp_path / "results",
@@ -85,7 +85,7 @@ def test_table_one_has_a_row_a_model_and_their_speedup(options):
     store = Store(options.results)
     for row, (name, of) in zip(rows, numbers.groupby("configuration", sort=False), strict=True):
         found = {
-            (*spec.learning_rates, *spec.seeds): store.record(spec, file, Scores).result
+            (*spec.learning_rates, *spec.seeds): store.record(spec, file, TabularScores).result
             for spec in store.specs(TabularModels, f"studies/tabular/csv/{name}")
             for file in spec.outputs
         }
@@ -128,7 +128,7 @@ def test_flow_matching_finds_the_data_and_has_no_codes(options):
     pytest.importorskip("flow_matching", reason="needs flow-matching")
     data = 0.5 * torch.randn(2000, 3) + torch.tensor([2.0, 0.0, -1.0])
     model = CONFIGURATIONS["flow_matching"].build((3,), 2, Nets(hidden_dim=32))
-    train(model, data, Budget(epochs=40, batch_size=200), Settings(), 1e-2)
+    train(model, data, TabularBudget(epochs=40, batch_size=200), TabularSettings(), 1e-2)
     assert frechet_distance(Features(model.sample(2000)), Features(data)) < 0.05
     (row,) = run("tabular", options, models=["flow_matching"])[0][0]
     assert [row[key] for key in ("model", "Jacobian", "recon. ↓")] == ["flow matching", "–", "–"]
@@ -138,7 +138,7 @@ def test_flow_matching_finds_the_data_and_has_no_codes(options):
 @pytest.mark.parametrize("name", ["fif", "fif_on", "fif_silu_on_detached"])
 def test_a_model_ends_where_a_member_of_an_ensemble_does(name):
     """So today's numbers are those of the committed runs, which were trained as ensembles."""
-    configuration, budget = CONFIGURATIONS[name], Budget(epochs=3, batch_size=32, nets=SMALL)
+    configuration, budget = CONFIGURATIONS[name], TabularBudget(epochs=3, batch_size=32, nets=SMALL)
     rows, models = torch.randn(100, 4), []
     for _ in range(2):
         torch.manual_seed(3)
@@ -153,7 +153,7 @@ def test_a_model_ends_where_a_member_of_an_ensemble_does(name):
 
 
 def test_a_table_that_changed_since_the_plan_is_refused(options):
-    (planned,) = Table.load(options).runs([("fif", 1e-3, 0)])
+    (planned,) = TabularProtocol.load(options).runs([("fif", 1e-3, 0)])
     changed = planned.model_copy(update={"data_hash": "0123"})
     with pytest.raises(DataError, match="the table csv changed since the plan"):
         work(changed, Store(options.results))
@@ -168,7 +168,7 @@ def test_published_values_stand_in_columns_of_their_own(options, archive):
 
 
 def test_a_diverged_seed_is_said_and_not_averaged(options):
-    splits = Table.load(options).splits
+    splits = TabularProtocol.load(options).splits
     model = CONFIGURATIONS["fif"].build((3,), 2, Nets())
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
@@ -190,7 +190,7 @@ def test_a_score_is_of_the_split_that_it_is_named_by(monkeypatch):
     of_rows = lambda _, rows: float(rows.values.sum())  # noqa: E731
     monkeypatch.setattr(tabular_models, "frechet_distance", of_rows)
     found = scores_of(model, SimpleNamespace(test=test, val=val), 0, 1.5, None)
-    assert found == Scores(test.sum(), (test**2).sum(1).mean(), 75, 6, 1.5, None)
+    assert found == TabularScores(test.sum(), (test**2).sum(1).mean(), 75, 6, 1.5, None)
 
 
 @pytest.mark.parametrize(
@@ -210,12 +210,12 @@ def test_wrong_options_are_one_line(options, change, said):
 def test_protocols_are_those_of_table_five(archive, name):
     where = DataOptions(data_root=str(archive))
     options = StudyOptions(archive, where, dataset=name, profile="paper")
-    loaded = Table.load(options)
+    loaded = TabularProtocol.load(options)
     cells = published(5).query("dataset == @name").set_index("metric").text.astype(float)
     assert loaded.profile.epochs == cells["epochs"]
     assert loaded.latent_dim == cells["latent_dim"]
     assert loaded.profile.learning_rates == [3e-4 if name == "hepmass" else 1e-4]
-    released = Table.load(dataclasses.replace(options, profile="released"))
+    released = TabularProtocol.load(dataclasses.replace(options, profile="released"))
     assert released.profile.epochs == cells["epochs"] / 5
     assert released.profile.learning_rates == [3e-4]
     batch = {"power": 5000, "gas": 2500, "hepmass": 750, "miniboone": 400}[name]
