@@ -144,11 +144,11 @@ def as_config_error(
     needed = cause or words[0].lower() + words[1:]
     if kind == "literal_error":
         needed = did_you_mean(str(given), re.findall("'([^']*)'", context["expected"]))
-    if path and path[-1] in flags:
-        return ConfigError(f"{flag_of(str(path[-1]))} {given!r}: {needed}")
-    place = ": ".join([where, *map(str, path)])
+    is_flag = bool(path) and path[-1] in flags
+    place = flag_of(str(path[-1])) if is_flag else ": ".join([where, *map(str, path)])
     several = not path or isinstance(given, Mapping | BaseModel)
-    return ConfigError(f"{place}: {needed}" if several else f"{place}={given!r}: {needed}")
+    value = "" if several else f" {given!r}" if is_flag else f"={given!r}"
+    return ConfigError(f"{place}{value}: {needed}")
 
 
 def _keys_at(cls: Any, parents: Iterable[int | str]) -> list[str]:

@@ -1,5 +1,7 @@
 """`run --dry-run`: the plan of a benchmark, and an estimate of its time."""
 
+import contextlib
+import io
 import math
 import tempfile
 import warnings
@@ -59,8 +61,9 @@ def print_estimate(
     runs, problems, total = Counter(spec.model for spec in plan), [], 0.0
     table = Table("model", "runs", "training", "samplers, scores", "all its runs", box=None)
     torch.set_num_threads(local.slots()[0].threads)
-    with console.stage("timing"), quiet_pythae(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a run's own go to its output.log
+    silent = contextlib.redirect_stderr(io.StringIO())  # a run's own words go to its output.log
+    with console.stage("timing"), quiet_pythae(), warnings.catch_warnings(), silent:
+        warnings.simplefilter("ignore")
         for model, number in runs.items():
             spec = next(spec for spec in plan if spec.model == model)
             try:

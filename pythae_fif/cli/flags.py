@@ -107,7 +107,7 @@ class Parser(argparse.ArgumentParser):
         """The engine that is named, with its options; a ConfigError for those of another."""
         flags, name = self.given(), self.read(CommonFlags).engine
         options = {option: flags[option] for option in ENGINE_FLAGS & flags.keys()}
-        return read_checked(ENGINES[name], options, f"engine {name}", flags=options)
+        return read_checked(ENGINES[name], options, f"engine {name}", ENGINE_FLAGS)
 
     def error(self, message: str) -> NoReturn:
         """Raises ConfigError in place of printing the usage."""

@@ -163,7 +163,7 @@ def test_an_unknown_flag_is_one_line_with_the_nearest(flag, hint):
         ("--table 3", ["--table '3': valid: 2"]),
         ("--table 2 --config own.yaml", ["--table and --config"]),
         ("--engine ray --time 4h", ["engine ray: unknown key 'time'"]),
-        ("--engine slurm", ["engine slurm: time: field required"]),
+        ("--engine slurm", ["--time: field required"]),
         ("list --lr 3", ["list does not take '--lr': see its --help"]),
         ("verify", ["RESULTS"]),
         ("verify nowhere", ["nowhere holds no runs"]),
