@@ -114,7 +114,7 @@ def load_extractor(
         image_shape: The (C, H, W) of the images, or (D,) of a table's rows.
         dataset: Its name, for `classifier`; else that of digits or mnist, by the shape.
         device: Where networks run.
-        weights: File of `inception` or `tf-inception`.
+        weights: File of `inception` or `tf-inception`, and of no other.
         offline: Whether `inception` may not fetch its weights from the network.
 
     Raises:
@@ -126,6 +126,8 @@ def load_extractor(
     if len(image_shape) != (1 if of_rows else 3):
         kind, right = ("images", "pixels") if of_rows else ("a table", "columns")
         raise ConfigError(f"extractor {name!r} does not take {kind}: choose {right} (--extractor)")
+    if weights is not None and name not in ("inception", "tf-inception"):
+        raise ConfigError(f"extractor {name!r} has no --extractor-weights: (tf-)inception has")
     match name:
         case "columns":  # the distance is then the FID-like score of the paper's table 1
             key = digest("columns/1", *image_shape)

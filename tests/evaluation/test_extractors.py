@@ -177,9 +177,8 @@ class TestOwn:
 def test_what_is_refused(name, shape, line):
     with pytest.raises(ConfigError, match=line):
         load_extractor(name, shape)
-
-
-# ---------------------------------------------------------------- features
+    with pytest.raises(ConfigError, match=r"'pixels' has no --extractor-weights: .*inception"):
+        load_extractor("pixels", (1, 8, 8), weights="weights.pth")
 
 
 IMAGES = noise_images(30, 1, 8, 8)
