@@ -66,7 +66,7 @@ def _each_once(values: list[T]) -> list[T]:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
-"""An integer, which YAML may write as 10.0 or 1e1."""
+"""An integer, which YAML may write as 10.0."""
 
 AtLeastOne = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 

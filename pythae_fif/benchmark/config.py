@@ -268,7 +268,7 @@ def load_experiment(
     profiles, profile = values["profiles"], str(values["profile"])
     if not isinstance(profiles.get(profile), dict):
         raise ConfigError(f"{where}: profile {profile!r}: {did_you_mean(profile, profiles)}")
-    if dataset != own.get("dataset", dataset):  # a file of CelebA for other images
+    if dataset not in ("celeba", own.get("dataset", dataset)):  # a file of it for other images
         profiles[profile].pop("crop", None)
     if "extractor" not in asked:
         values["extractor"] = profiles[profile].get("extractor") or values["extractor"]

@@ -38,8 +38,8 @@ from pythae_fif.training.checkpoint import RESULT_NAME
 from pythae_fif.training.updates import prefixes_of
 
 WEIGHTS = "model/model.pt"
-OF_ITS_OWN = {"batch_size", "learning_rate", "weight_decay"}
-"""Settings that a profile may give one model alone."""
+OF_ITS_OWN = {"batch_size", "epochs", "learning_rate", "weight_decay"}
+"""Settings that may be one model's alone; epochs follow from steps and its batch size."""
 Name = Annotated[str, Field(pattern=r"^[\w=+@-][\w.=+@-]*$")]
 """A part of a path that leads nowhere else."""
 Labels = Mapping[str, np.ndarray]

@@ -102,7 +102,8 @@ def leaderboard(
         """Whether the run is of this data, protocol and model, whose file may have changed."""
         if spec.comparable not in comparable or spec.model not in known:
             return False
-        entry, own = experiment.entry_of(spec.model), experiment.settings_of(spec.model)
+        entry = experiment.entry_of(spec.model)
+        own = experiment.settings_of(spec.model, len(splits.train))
         varied = {key: spec.parameters[key] for key in spec.varied}
         return (
             spec.classes == entry.classes

@@ -35,15 +35,15 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     plan = expand(experiment, splits)
     # A packed run has no model: the usual samplers are no reason to train it again.
     usual = experiment.samplers == list(USUAL["samplers"])
-    asked = [spec for spec in plan if not (usual and spec.path in store.packed)]
+    asked = [spec for spec in plan if not (usual and store.line(spec))]
     todo = [spec for spec in asked if not store.is_done(spec)]
     if todo:
         with console.stage(f"preparing extractor {name}"):
             extractor = load_extractor(name, splits.input_dim, splits.name, **files)
             features, _ = extractor(to_float(splits.test, limit=2))
-    if experiment.in_use.wall_clock is not None and engine == LocalEngine():
+    if experiment.in_use.wall_clock is not None and isinstance(engine, LocalEngine):
         alone = {} if torch.cuda.is_available() else {"cpus_per_run": cores()}
-        engine = LocalEngine(runs_per_gpu=1, **alone)  # such runs share no processor
+        engine = LocalEngine(**{"runs_per_gpu": 1, **alone, **engine.model_dump(exclude_none=True)})
     if isinstance(engine, LocalEngine):
         console.say(f"device: {engine.machine()}")
     if flags.dry_run:

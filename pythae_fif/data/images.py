@@ -108,7 +108,7 @@ def to_uint8(array: np.ndarray, where: str) -> np.ndarray:
         raise DataError(f"{where}: shape {array.shape}, needs {needed}")
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
-    low, high = images.min(), images.max()
+    low, high = (images.min(), images.max()) if images.dtype.kind in "biuf" else (np.nan, np.nan)
     if images.dtype.kind != "f" or not (low >= 0 and high <= 1):
         found = f"{images.dtype} from {low} to {high}"
         raise DataError(f"{where}: {found}, needs uint8, or floats in [0, 1]")

@@ -45,7 +45,7 @@ def load_images(
 
     MNIST, CIFAR-10 and CelebA are looked for below the data root, first in Pythae's layout
     (``<root>/<name>/train_data.npz`` and ``eval_data.npz``), then in torchvision's own, and are
-    downloaded if neither is there. What is read from files is cached.
+    downloaded if neither is there. Images of files are cached.
 
     Args:
         name: One of ``DATASETS``.

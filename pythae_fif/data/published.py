@@ -96,7 +96,7 @@ def _celeba(request: Request) -> Source:
         _by_torchvision(request)
     pairs = [line.split() for line in partition.read_text("utf-8").splitlines() if line.strip()]
     names = {
-        split: sorted(name for name, of in pairs if of == str(code))
+        split: sorted(name for name, *of in pairs if of == [str(code)])
         for code, split in enumerate(SPLIT_NAMES)
     }
 

@@ -13,13 +13,13 @@ from pythae_fif.names import SAMPLERS
 
 LEVEL = 3  # rank of a number that is level with the lowest, which does not stand out
 LEARNT = 0.98  # a model whose squared error is above this part of the mean image's did not learn
-OF_RUN = ["label", "prior", "configuration", "latent_dim", "parameters", "images", "candidates"]
+OF_RUN = ["label", "prior", "configuration", "latent_dim", "parameters", "candidates"]
 FOUND = [
     "frechet_val", "frechet_test", "frechet_error", "score", "kernel", "precision", "recall",
     "density", "coverage", "nearer", "authenticity", "reconstruction_mse",
     "tube", "tube_bits",
 ]  # fmt: skip
-MEANS = [*FOUND, "divergence", "training_seconds"]
+MEANS = [*FOUND, "divergence", "training_seconds", "images"]
 
 
 def first_scores(results: Sequence[ImageResult]) -> Scores:

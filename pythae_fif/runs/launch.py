@@ -83,8 +83,8 @@ def run_all(
                 spec, cause = end
                 told = Status.read(store.folder(spec))
                 usual = f"{cause} at {told.stage or 'its start'}; see output.log"
-                progress.ended[spec] = "" if store.is_done(spec) else told.error or usual
-                del before[spec]
+                why = told.error if told != before.pop(spec) else ""  # not of an earlier start
+                progress.ended[spec] = "" if store.is_done(spec) else why or usual
             now = {spec: Status.read(store.folder(spec)) for spec in before}
             begun = [spec for spec in now if now[spec] != before[spec]]
             progress.running = {s: now[s] for s in begun if now[s].state == "running"}

@@ -24,6 +24,12 @@ def test_every_data_set_loads_with_each_profile(name):
         assert table2.in_use.crop == (140 if name == "celeba" else None)
 
 
+def test_celeba_has_its_crop_under_a_file_of_other_images_too(tmp_path):
+    (tmp_path / "mine.yaml").write_text("dataset: mnist")
+    for file in (None, tmp_path / "mine.yaml"):
+        assert load_experiment("celeba", {"profile": "paper"}, file).in_use.crop == 140
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("5h", 18000), ("1h30m", 5400), ("10min", 600), ("1m 5s", 65)]
 )

@@ -192,6 +192,18 @@ def test_a_leaderboard_holds_all_like_runs_those_of_the_plan_first(board):
     assert ids == [spec.run_id for spec in (fif, vae, *reversed(others))]
 
 
+def test_models_of_other_batches_compare_where_a_profile_counts_steps(tmp_path):
+    models = {"vae": {"batch_size": 4}}
+    flags = {"models": ["fif", "vae"], "beta": [5.0], "hutchinson_samples": [1]}
+    experiment = tiny(tmp_path, flags, epochs=None, steps=20, models=models)
+    splits, store = splits_of(experiment), Store(tmp_path / "results")
+    plan = expand(experiment, splits)
+    for spec in plan:
+        kept(store, spec)
+    assert plan[0].settings.epochs != plan[1].settings.epochs
+    assert len(leaderboard(store, experiment, plan[:1], splits)) == 2
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"data_hash": "0" * 16}, {"profile": "paper"}, {"extractor": "inception"},

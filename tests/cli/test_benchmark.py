@@ -2,6 +2,8 @@
 
 import io
 import re
+import runpy
+import shutil
 import sys
 import time
 import webbrowser
@@ -87,6 +89,19 @@ class TestCourse:
         assert "VAE" in table.read_text()
         assert run("--config", tiny(), "--learning-rate", "0.2")[0] == 0 and run.executed == 1
         assert "VAE" not in table.read_text() and "(1 seed" in table.read_text(), "of one rate"
+
+    def test_a_packed_run_has_its_scores_again_after_a_further_sampler(self, run, tiny):
+        words = ("--config", tiny(samplers=["normal", "gaussian", "gmm"]))
+        assert run(*words)[0] == 0
+        (folder,) = (run.results / "runs").glob("*/*/*/*")
+        pack = runpy.run_path(str(ROOT / "benchmarks/reference.py"))["packed"]
+        line = pack(folder, folder.relative_to(run.results / "runs").as_posix())
+        (run.results / "runs/tiny.jsonl").write_text(line.model_dump_json() + "\n")
+        shutil.rmtree(folder)
+        for more, executed, columns in ((), 0, 3), (("--samplers", "maf"), 1, 1), ((), 1, 3):
+            code, out, _ = run(*words, *more)
+            assert (code, run.executed) == (0, executed)
+            assert re.search(rf"^ AE( †)?( +[\d.]+ ± [\d.]+ ?=?){{{columns}}} ", out, re.M)
 
     def test_a_failed_run_costs_itself_and_is_tried_again(self, run, tiny):
         file = tiny(models=["fif", "ae"], beta=[1e39], hutchinson_samples=[1])
@@ -182,6 +197,7 @@ class TestCourse:
         words = ("--config", tiny(), "--wall-clock", "0.1s", "--seeds")
         assert run(*words, 0)[0] == 0 and run.engine.cpus_per_run == cores()
         assert run(*words, 1, "--cpus-per-run", 1)[0] == 0 and run.engine.cpus_per_run == 1
+        assert run.engine.runs_per_gpu == 1
 
 
 class TestDryRun:

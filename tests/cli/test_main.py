@@ -46,9 +46,6 @@ def help_of(capsys, *words: str) -> str:
     return capsys.readouterr().out
 
 
-# ---------------------------------------------------------------- what is shown
-
-
 def test_list_names_all_and_its_lines_fit(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["list"]) == 0
@@ -110,9 +107,6 @@ for words in (
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert done.returncode == 0, done.stderr
-
-
-# ---------------------------------------------------------------- words and what they mean
 
 
 def test_flags_of_engines():
@@ -187,9 +181,6 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
     assert len([*tmp_path.iterdir()]) == 2
 
 
-# ---------------------------------------------------------------- studies, verify
-
-
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
@@ -224,9 +215,6 @@ def test_verify_names_what_is_wrong_and_nothing_acts_on_the_terminal(tmp_path, c
     assert cli.main(["run", "--dataset", hostile]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and printable(err) == err
-
-
-# ---------------------------------------------------------------- interrupts
 
 
 def descendants(pid: int) -> set[int]:

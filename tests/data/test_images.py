@@ -45,9 +45,6 @@ def test_homes_are_argument_then_environment_then_home(tmp_path, monkeypatch):
     assert data_home() == data_home("~/a") == tmp_path / "a" and data_home(tmp_path) == tmp_path
 
 
-# ---------------------------------------------------------------- decoding
-
-
 def decode(folder: Path, crop: float = 1.0, size: int = 64) -> np.ndarray:
     return decode_files(folder, find_images(folder), size, crop=crop).astype(int)
 
@@ -78,9 +75,6 @@ def test_a_file_that_cannot_be_decoded_is_named(said, tmp_path):
     fill_folder(tmp_path / "mine", 100)
     BAD[said](tmp_path / "mine/0200.png")
     fail_line(DataError, tmp_path / "mine/0200.png", said, name="folder", data=tmp_path / "mine")
-
-
-# ---------------------------------------------------------------- a folder
 
 
 def test_folder_finds_every_kind_of_image(tmp_path):
@@ -180,9 +174,6 @@ def test_masks_of_0_and_1_are_told(tmp_path):
     assert note == "no pixel is above 1 of 255: images of 0 and 1 need 0 and 255"
 
 
-# ---------------------------------------------------------------- arrays
-
-
 @given(
     images=hnp.arrays(
         np.uint8, st.tuples(st.integers(1, 6), st.sampled_from([1, 3]), *[st.integers(4, 7)] * 2)
@@ -213,6 +204,7 @@ def with_value(value: float) -> np.ndarray:
         (np.zeros((20, 2, 4, 4)), "shape (20, 2, 4, 4), needs N x C x H x W"),
         (np.zeros((0, 1, 4, 4)), "(0, 1, 4, 4)"),
         (np.zeros((20, 1, 4, 4), bool), "bool"),
+        (np.full((20, 1, 4, 4), "a"), "<U1 from nan to nan"),
     ],
 )
 def test_what_cannot_be_an_image_is_one_line(array, part, tmp_path):

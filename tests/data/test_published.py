@@ -24,9 +24,6 @@ def test_digits():
     assert not splits.partial and not splits.notes
 
 
-# ---------------------------------------------------------------- torchvision's layout
-
-
 def test_mnist_in_torchvision_layout(root):
     write_mnist(root, (120, 30))
     splits = load_images("mnist", root, offline=True)
@@ -80,9 +77,6 @@ def test_damaged_mnist_is_one_line(root):
     fail_line(DataError, *parts, name="mnist", data_root=root)
 
 
-# ---------------------------------------------------------------- Pythae's layout
-
-
 @pytest.mark.parametrize(
     ("name", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32)), ("celeba", (3, 64, 64))]
 )
@@ -127,9 +121,6 @@ def test_damaged_pythae_npz_layout(content, part, root):
     fail_line(DataError, part, name="mnist", data_root=root)
 
 
-# ---------------------------------------------------------------- CelebA
-
-
 def test_celeba_follows_the_partition_and_may_be_a_part_of_the_folder(root):
     fill_celeba(root)
     codes = np.arange(41) % 3  # interleaved, and two files unlisted
@@ -142,6 +133,8 @@ def test_celeba_follows_the_partition_and_may_be_a_part_of_the_folder(root):
         assert np.abs(splits[split].mean(axis=(1, 2, 3)) - grey).max() < 1.5
     assert "14/14/13; partial (published: 162770/19867/19962)" in splits.source
     assert load_images("celeba", root, image_size=32).input_dim == (3, 32, 32)
+    (root / "celeba" / LIST).write_text("\n".join(lines).replace(" ", ","))
+    fail_line(DataError, "the train split has 0 examples", name="celeba", data_root=root)
 
 
 def test_the_crop_of_celeba_is_in_its_pixels_name_and_cache(root):
@@ -170,9 +163,6 @@ def test_celeba_is_downloaded_by_torchvision(root, monkeypatch):
     assert counts(load_images("celeba", root, image_size=8)) == [20, 12, 11]
     monkeypatch.delattr(torchvision.datasets, "CelebA")
     assert load_images("celeba", root, image_size=8, offline=True).partial
-
-
-# ---------------------------------------------------------------- real data
 
 
 @pytest.mark.shared

@@ -59,9 +59,6 @@ def test_rows_of_splits_stay_the_same_for_ever():
         assert len(three_parts(parts)["val"]) == held
 
 
-# ---------------------------------------------------------------- batches
-
-
 @given(rows=st.lists(st.integers(0, 19), min_size=1, max_size=8))
 def test_dataset_items_and_batches_agree(rows):
     images = noise(20, 3, 4, 5)

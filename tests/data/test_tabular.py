@@ -77,9 +77,6 @@ def test_wrong_archive_files_are_one_line(tmp_path):
             load_tabular(name, tmp_path)
 
 
-# ---------------------------------------------------------------- the pickle
-
-
 REAL = old_frame({name: np.arange(30.0) for name in ("a", "b", "c")})
 BOMBS = {
     "marks": b"(" * 250_000 + b".",

@@ -41,9 +41,6 @@ def gradient(fif, data, labels):
     return torch.cat([p.grad.flatten() for p in fif.parameters()])
 
 
-# ---------------------------------------------------------------- gradients
-
-
 @pytest.mark.parametrize(("arch", "shape"), [("convnet", SHAPE), ("tabular", (6,))])
 def test_gradient_is_that_of_the_unconditional_models_of_the_classes(arch, shape):
     """K = d, so that the draw of Hutchinson vectors does not matter."""
@@ -58,9 +55,6 @@ def test_gradient_is_that_of_the_unconditional_models_of_the_classes(arch, shape
         ]
         parts.append(gradient(given, data[labels == label], None))
     assert torch.allclose(whole, torch.stack(parts).mean(0))
-
-
-# ---------------------------------------------------------------- densities
 
 
 @pytest.mark.parametrize("vectors", [False, True])
@@ -113,9 +107,6 @@ def test_condition_vectors_and_one_label_for_all_are_labels():
     assert torch.equal(fif.log_prob(data, 1), fif.log_prob(data, ones))
 
 
-# ---------------------------------------------------------------- Pythae
-
-
 @pytest.mark.parametrize("custom", [False, True])
 def test_save_and_load(tmp_path, custom):
     config = FIFConfig(input_dim=SHAPE, latent_dim=4, condition_dim=CLASSES)
@@ -138,9 +129,6 @@ def test_pythaes_samplers_take_the_model_of_a_label(tmp_path):
     sampler.fit(data[labels == 0])
     for samples in (sampler.sample(5), NormalSampler(fif.given(0)).sample(5)):
         assert samples.shape == (5, *SHAPE) and samples.isfinite().all()
-
-
-# ---------------------------------------------------------------- networks and errors
 
 
 @pytest.mark.parametrize(

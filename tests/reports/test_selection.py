@@ -57,6 +57,7 @@ def test_a_mean_is_of_all_seeds():
     frame["tube"] = np.where(frame["seed"] == 0, 1.0, np.nan)
     assert chosen_frame(frame)["tube"].isna().all()
     assert (chosen_frame(frame.fillna({"tube": 3.0}))["tube"] == 2).all()
+    assert (chosen_frame(frame.assign(images=100 * frame["seed"]))["images"] == 50).all()
 
 
 def test_every_sampler_that_a_configuration_has_is_chosen_from():

@@ -106,8 +106,13 @@ def test_what_failed_is_done_by_the_same_call_and_the_rest_not_again(store):
     specs = [TaskSpec(seed=seed) for seed in range(3)]
     folder = store.folder(specs[1])
     folder.mkdir(parents=True)
-    (folder / ONCE).write_text("exit by 3")
+    (folder / ONCE).write_text("fail")
     assert [spec for spec, error in run_all(specs[:2], store, TWO).items() if error] == [specs[1]]
+    (folder / ".run.lock").unlink()
+    (folder / ".run.lock").mkdir()  # the second start dies before it has a status
+    (error,) = run_all(specs[:2], store, TWO).values()
+    assert error.startswith("its process ended by 1") and not store.is_done(specs[1])
+    (folder / ".run.lock").rmdir()
     assert [*run_all(specs[:2], store, TWO)] == [specs[1]]
     seen = []
     ended = run_all(specs, store, TWO, lambda p: seen.append((p.total, p.done, p.share)))
