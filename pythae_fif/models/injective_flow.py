@@ -160,7 +160,7 @@ class InjectiveFlow(SavedModel):
 
         a density of the data space, by which all autoencoders compare. By importance sampling
         (Wu et al., ICLR 2017), it is a lower bound in expectation, and exact where g is linear and
-        p_Z normal. To first order in s, and where f projects, it is
+        p_Z normal. To leading order in s, and where f projects, it is
 
         .. math:: \log p_Z(z) - \tfrac12 \log\det g'(z)^\top g'(z)
             - \frac{\lVert x - g(z) \rVert^2}{2 s^2} - \frac{D - d}{2} \log 2 \pi s^2,

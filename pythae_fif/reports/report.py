@@ -196,8 +196,8 @@ def notes_of(
         f"Scores: {samples:,} samples; extractor `{scored.extractor}` ({scored.extractor_hash}), "
         f"whose {scored.distance_name} is no FID unless its features are Inception's. mem. is the "
         "probability that a sample is nearer to the training data than those of the test are (0.5 "
-        "is new, 1 copied), auth. the share of no copies; KL the divergence from the prior of the "
-        "training codes' Gaussian.",
+        "is new, 1 copied), auth. the share of no copies; KL the divergence from the standard "
+        "normal of the training codes' Gaussian.",
         "Each model and sampler has, of the configurations of most seeds, that of lowest "
         "validation distance. Bold is the lowest test distance of a sampler, underlined the "
         "second; if the lowest does not stand out, `=` marks all that are level with it within the "
