@@ -16,13 +16,14 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from support.networks import Cubed
 from support.trainings import Killed, assert_same_weights, kill_at
 from torch import nn
+from torch.autograd.functional import jacobian
 from torch.nn.utils import parametrizations
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.models.fif import SlowerSurrogateWarning
-from pythae_fif.volume_change import published_surrogate
+from pythae_fif.volume_change import encoder_log_volume, published_surrogate
 
 D, N, d = 5, 16, 2  # data, what a block works on, latent space
 
@@ -160,6 +161,7 @@ BLOCKS = {
         ),
         lambda f, x: f(x.view(-1, 4, 2, 2)).flatten(1),
     ),
+    "gru": (lambda: nn.GRU(4, 4, batch_first=True), recurrent),
     "lstm": (lambda: nn.LSTM(4, 2, batch_first=True, bidirectional=True), recurrent),
     "in-place relu": (lambda: nn.ReLU(True), lambda f, x: f(x)),  # what else reads x has the result
 }  # fmt: skip
@@ -248,17 +250,22 @@ def test_gradient_and_density(name):
     assert len(told) == (name not in REPLAYED)
     assert (found - expected).norm() < 1e-10 * expected.norm()
 
-    if name == "own function":
-        return
     model.eval()
     x = points()
     z = model.embed(x)
-    jacobian = torch.stack(
-        [torch.autograd.functional.jacobian(lambda v: model._decode(v[None])[0], row) for row in z]
+    decoder, encoder = (
+        torch.stack([jacobian(lambda v, f=function: f(v[None])[0], row) for row in rows])
+        for function, rows in ((model._decode, z), (model._encode, x))
     )
-    volume = 0.5 * torch.logdet(jacobian.mT @ jacobian)
     log_prior = -0.5 * z.square().sum(1) - 0.5 * d * math.log(2 * math.pi)
-    torch.testing.assert_close(model.log_prob(x), log_prior - volume, rtol=1e-10, atol=1e-10)
+    found = model.log_prob(x), model.singular_values(x), encoder_log_volume(model._encode, x)
+    expected = (
+        log_prior - 0.5 * torch.logdet(decoder.mT @ decoder),
+        torch.linalg.svdvals(decoder),
+        0.5 * torch.logdet(encoder @ encoder.mT),
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    assert not found[2].requires_grad
 
 
 JOINED = {

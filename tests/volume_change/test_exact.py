@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.networks import Cubed
 from torch import nn
 from torch.autograd.functional import jacobian
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -58,50 +57,6 @@ def test_of_networks_of_half_precision_in_float32(score, dtype):
     found, expected = score(decode, z), score(decode.double(), z.double())
     assert found.dtype == torch.float32
     assert torch.allclose(found.double(), expected, rtol=0.1, atol=0.1)
-
-
-class Of(nn.Module):
-    """A function of a layer and the input."""
-
-    def __init__(self, layer, function):
-        super().__init__()
-        self.layer, self.function = layer, function
-
-    def forward(self, x):
-        return self.function(self.layer, x)
-
-
-def attention():
-    return nn.TransformerEncoderLayer(3, 1, 8, batch_first=True, norm_first=True)
-
-
-LAYERS = {
-    "tanh": nn.Tanh,
-    "attention": lambda: Of(attention(), lambda f, x: f(x.view(-1, 2, 3)).flatten(1)),
-    "recurrent": lambda: Of(
-        nn.GRU(3, 3, batch_first=True), lambda f, x: f(x.view(-1, 2, 3))[0].flatten(1)
-    ),
-    "without forward mode": lambda: Of(
-        nn.LSTM(3, 3, batch_first=True), lambda f, x: f(x.view(-1, 2, 3))[0].flatten(1)
-    ),
-    "unknown to functorch": lambda: Of(None, lambda _, x: Cubed.apply(x)),
-    "in place": lambda: nn.LeakyReLU(0.2, inplace=True),
-}
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_volumes_of_any_network(layer):
-    decode = nn.Sequential(nn.Linear(d, D), LAYERS[layer]()).eval()
-    encode = nn.Sequential(nn.Linear(D, D), LAYERS[layer](), nn.Linear(D, d)).eval()
-    z, x = torch.randn(B, d), torch.randn(B, D)
-    expected = jacobians(decode, z)
-    found = decoder_log_volume(decode, z), decoder_singular_values(decode, z)
-    reference = 0.5 * torch.logdet(expected.mT @ expected)
-    torch.testing.assert_close(found, (reference, torch.linalg.svdvals(expected)))
-    rows = jacobians(encode, x)
-    volume = encoder_log_volume(encode, x)
-    torch.testing.assert_close(volume, 0.5 * torch.logdet(rows @ rows.mT))
-    assert not volume.requires_grad
 
 
 @pytest.mark.parametrize("chunk", [1, 2 * D * d, 2**20])
