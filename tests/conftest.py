@@ -12,6 +12,7 @@ from support.hub import Hub
 from support.tabular_files import write_archive
 
 from pythae_fif.errors import FIFError
+from pythae_fif.runs.store import Store
 
 settings.register_profile("suite", max_examples=25, deadline=None)
 settings.load_profile("suite")
@@ -75,6 +76,11 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive")
     write_archive(folder)
     return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results")
 
 
 @pytest.fixture

@@ -31,11 +31,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "results")
-
-
 def test_leaves_whole_records_and_all_files(tmp_path, store):
     (spec,) = plan_of(tmp_path, {"samplers": ["normal", "gmm"]})
     work(spec, store)

@@ -12,17 +12,11 @@ from support.tasks import ONCE, SEEN, TaskSpec
 
 from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import EXIT_CODES, LocalEngine, Slot, cores
-from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import Status
 
 ONE, TWO = (LocalEngine(cpus_per_run=max(1, cores() // n)) for n in (1, 2))
 """So many runs at once."""
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path)
 
 
 def errors(ended) -> dict[str, str]:

@@ -13,11 +13,6 @@ from pythae_fif.runs.store import PackedRun, Store, read_file
 from pythae_fif.runs.worker import work
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "results")
-
-
 def test_opening_a_store_writes_nothing(store):
     assert not store.root.exists() and list(store.specs(TaskSpec)) == []
 

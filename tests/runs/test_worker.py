@@ -8,13 +8,7 @@ from support.processes import is_locked, process_of, until
 from support.tasks import ONCE, TaskSpec
 
 from pythae_fif.errors import FIFError
-from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import STATUS_FILE, Run, Status, work
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path)
 
 
 def test_a_run_that_is_done_is_not_done_again(store):
