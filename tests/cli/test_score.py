@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pythae.models import AE, AEConfig
 from support.experiments import plan_of
-from torch import nn
+from support.networks import Opened
 
 from pythae_fif import FIF, FIFConfig, cli
 from pythae_fif.files import read_json
@@ -92,13 +92,6 @@ def test_the_folder_of_a_run_is_its_model_rebuilt_without_pickles(score, tmp_pat
     assert found["num_samples"] == 20
 
 
-class Trap(nn.Module):
-    """Its pickle writes a file when it is opened."""
-
-    def __reduce__(self):
-        return (Path("opened").write_text, ("code was run",))
-
-
 @pytest.mark.parametrize("place", ["encoder.pkl", "model.pt", "spec.json"])
 def test_no_file_of_a_model_runs_code_that_is_not_trusted(score, folders, place):
     shape = (3, 8, 8)
@@ -113,7 +106,7 @@ def test_no_file_of_a_model_runs_code_that_is_not_trusted(score, folders, place)
         Path("trap.py").write_text("def call(*_):\n    open('opened', 'w')\n")
         Path("run/spec.json").write_text(json.dumps({"kind": "images", "schema": 3, "spec": spec}))
     else:
-        Path("run/model", place).write_bytes(pickle.dumps(Trap(), protocol=2))
+        Path("run/model", place).write_bytes(pickle.dumps(Opened(), protocol=2))
     line = score("run", "b", *PIXELS, "--num-samples", 20)
     told = "no whole saved model" if place == "model.pt" else "coder.pkl can run any code when"
     assert told in line
