@@ -17,9 +17,6 @@ def curved(columns=5, latent_dim=3):
     return encoder, decoder
 
 
-# ---------------------------------------------------------------- conjugate gradients
-
-
 @pytest.mark.parametrize("dim", [1, 4, 12])
 def test_conjugate_gradient_agrees_with_a_dense_solve(dim):
     root = torch.randn(3, 7, dim + 3, dim, dtype=torch.float64)
@@ -39,9 +36,6 @@ def test_conjugate_gradient_stops_each_system_at_the_tolerance():
     loose, steps = conjugate_gradient(lambda v: scale * v, b, tolerance=0.5)
     residual = (b - scale * loose).norm(dim=-1) / b.norm(dim=-1)
     assert (steps < 4).all() and (residual <= 0.5).all()
-
-
-# ---------------------------------------------------------------- the estimators
 
 
 def exact(encode, decode, x, jacobian_at):
