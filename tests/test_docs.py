@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.reference import REFERENCE, ROOT
 
 import pythae_fif
 from pythae_fif.benchmark.config import Experiment, Profile, length_of
@@ -19,7 +20,6 @@ from pythae_fif.cli import main
 from pythae_fif.names import DATASETS
 from pythae_fif.runs.store import Store
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -139,7 +139,7 @@ def test_numbers_of_the_readme_are_those_of_the_records():
 
     def distances(store: str, epochs: int) -> dict:
         """Validation and test distances of each model, by what codes are drawn from."""
-        root, found = Store(ROOT / "results/reference" / store), {}
+        root, found = Store(REFERENCE / store), {}
         for spec in root.specs(ImageSpec, "mnist/resnet"):
             how = spec.settings.precision, spec.extractor, spec.settings.epochs
             if how == ("bfloat16", "classifier", epochs):
@@ -163,7 +163,7 @@ def test_numbers_in_tables_of_the_results_pages_are_those_of_the_tables_they_lin
     of that model, else anywhere."""
     models, number = {read_entry(name).label for name in names_in("models")}, r"\d[\d,]*\.\d+"
     checked, wrong = 0, []
-    for page in (ROOT / "results/reference").glob("*.md"):
+    for page in REFERENCE.glob("*.md"):
         for section in re.split("^#+ ", page.read_text(), flags=re.M):
             linked = re.findall(r"\]\((\S*/\S+\.(?:md|csv))", section)
             lines = "\n".join((page.parent / link).read_text() for link in linked).splitlines()
@@ -190,7 +190,7 @@ def test_the_version_that_is_cited(file, key):
 
 
 def test_the_summary_of_the_results_is_read_in_five_minutes():
-    text = (ROOT / "results/reference/README.md").read_text()
+    text = (REFERENCE / "README.md").read_text()
     assert len(re.sub(r"\]\([^)]*\)|[|*]", " ", text).split()) < 1300  # at 260 words a minute
 
 

@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 import webbrowser
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from support.engines import InProcess
 from support.experiments import PROFILE, write_tiny
 from support.folders import written
 from support.image_files import fill_celeba
+from support.reference import ROOT
 from support.tasks import TaskSpec
 
 from pythae_fif import cli
@@ -28,8 +28,6 @@ from pythae_fif.runs.local import LocalEngine, Slot, cores
 from pythae_fif.runs.worker import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -1,15 +1,12 @@
 """The script that measures a GPU runs."""
 
-from pathlib import Path
-
 import pytest
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from support.reference import ROOT
 
 
 @pytest.mark.slow
 def test_page_of_all_measurements(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import gpu
 
     file = tmp_path / "page.md"
