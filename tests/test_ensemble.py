@@ -112,6 +112,7 @@ def extended(module):
         (lambda: [build(), build(hutchinson_samples=2)], "alike but for beta and noise"),
         (lambda: [build(3.0), build("auto")], "alike but for beta and noise"),
         (lambda: [build(surrogate_fraction=0.5)], "surrogate_fraction=1.0"),
+        (lambda: [build(condition_dim=3)], "condition_dim=0"),
         (lambda: [extended(lambda of: nn.BatchNorm1d(D))], "without buffers, not .*running_mean"),
         (lambda: [extended(lambda of: of.encoder)], "share no weights"),
     ],

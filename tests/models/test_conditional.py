@@ -11,7 +11,6 @@ from support.networks import linear_decoder, linear_encoder
 from torch import nn
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.ensemble import Ensemble
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import build_networks
@@ -99,26 +98,10 @@ def test_what_a_label_gives_is_what_the_model_of_that_label_gives():
     assert torch.equal(fif.predict(data, labels).embedding, fif.embed(data, labels))
 
 
-def test_condition_vectors_and_one_label_for_all_are_labels():
-    fif, (data, labels) = model().double().eval(), batch()
-    vectors = nn.functional.one_hot(labels, CLASSES).double()
-    assert torch.equal(fif.log_prob(data, vectors), fif.log_prob(data, labels))
-    ones = torch.ones_like(labels)
-    assert torch.equal(fif.log_prob(data, 1), fif.log_prob(data, ones))
-
-
-@pytest.mark.parametrize("custom", [False, True])
-def test_save_and_load(tmp_path, custom):
-    config = FIFConfig(input_dim=SHAPE, latent_dim=4, condition_dim=CLASSES)
-    fif, (data, labels) = model() if custom else FIF(config), batch(dtype=torch.float32)
-    fif.eval().save(str(tmp_path))
-    for loaded in (FIF, AutoModel):
-        twin = loaded.load_from_folder(str(tmp_path)).eval()
-        assert twin.model_config == fif.model_config
-        assert torch.equal(twin.reconstruct(data, labels), fif.reconstruct(data, labels))
-    given = tmp_path / "given"
-    fif.given(1).save(str(given))
-    one = AutoModel.load_from_folder(str(given), trust=True).eval()
+def test_the_model_of_a_label_is_saved_and_loaded(tmp_path):
+    fif, (data, _) = model().eval(), batch(dtype=torch.float32)
+    fif.given(1).save(str(tmp_path))
+    one = AutoModel.load_from_folder(str(tmp_path), trust=True).eval()
     assert torch.equal(one.embed(data), fif.embed(data, labels=1))
 
 
@@ -159,11 +142,5 @@ def test_unconditional_models_take_no_labels():
         fif.sample(4, labels=labels)
     with pytest.raises(ConfigError, match="takes no labels"):
         fif.given(1)
-
-
-def test_what_has_no_conditions_says_so():
     with pytest.raises(ConfigError, match="takes no labels"):
         RectangularFlow(RectangularFlowConfig(input_dim=(4,), latent_dim=2)).sample(2, labels=1)
-    config = FIFConfig(input_dim=(4,), latent_dim=2, condition_dim=3)
-    with pytest.raises(ConfigError, match=r"alike but for beta and noise, with .*condition_dim=0"):
-        Ensemble([FIF(config)], [0])
