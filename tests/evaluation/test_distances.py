@@ -160,17 +160,6 @@ class TestKernel:
 
 
 class TestMemorisation:
-    @pytest.mark.parametrize("k", [1, 2, 3])
-    @pytest.mark.parametrize("alone", [True, False])
-    def test_nearest_is_that_of_all_distances(self, k, alone):
-        x, y = normal(150, 5, seed=0, shift=20.0), normal(130, 5, seed=1, shift=20.0)
-        y = x if alone else y
-        every = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-        expected = every.topk(k, largest=False)
-        distances, which = _nearest(Features(x), Features(y), k)
-        assert torch.equal(which, expected.indices[:, -1])
-        torch.testing.assert_close(distances, expected.values[:, -1])
-
     def test_equal_features_have_no_distance(self):
         """Though others, as the next frames of a film, are hardly farther."""
         y = normal(50, 200, seed=0, shift=100.0).repeat(3, 1)
