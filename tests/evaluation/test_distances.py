@@ -6,7 +6,7 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 import torch
-from support.features import features, normal
+from support.features import correlated, features, normal
 
 from pythae_fif.evaluation import Features, distances, frechet_distance
 from pythae_fif.evaluation.distances import (
@@ -17,14 +17,6 @@ from pythae_fif.evaluation.distances import (
     neighbour_scores,
 )  # fmt: skip
 from pythae_fif.evaluation.scores import Neighbours
-
-
-def gaussian(rows: int, dim: int, *, seed: int) -> torch.Tensor:
-    """Correlated features (rows, dim) of differing scales, off the origin."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(rows, dim, generator=generator, dtype=torch.float64)
-    mix = torch.randn(dim, dim, generator=generator, dtype=torch.float64) / math.sqrt(dim)
-    return x @ mix + torch.randn(dim, generator=generator, dtype=torch.float64)
 
 
 def by_nuclear_norm(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -52,7 +44,7 @@ class TestFrechet:
         [(5, 7, 30), (2, 2, 10), (20, 200, 50), (51, 51, 50), (9, 8, 1), (99, 80, 17)],
     )
     def test_agrees_with_the_nuclear_norm(self, n, m, dim):
-        x, y = gaussian(n, dim, seed=4), gaussian(m, dim, seed=5)
+        x, y = correlated(n, dim, seed=4), correlated(m, dim, seed=5)
         for pair in ((x, y), (y, x)):
             found = frechet_distance(*map(Features, pair))
             assert found == pytest.approx(by_nuclear_norm(x, y), rel=1e-9)

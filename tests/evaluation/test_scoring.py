@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from support.features import noise_images, normal
+from support.features import correlated, noise_images, normal
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from pythae_fif.errors import DataError, NonFiniteError
@@ -139,16 +139,9 @@ def test_scores_are_written_read_and_shown(images, references, classifier):
     assert "nearer" not in str(read(with_bias))
 
 
-def codes(seed: int, dim: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(400, dim, generator=generator, dtype=torch.float64)
-    mix = torch.randn(dim, dim, generator=generator, dtype=torch.float64) + 2 * torch.eye(dim)
-    return z @ mix + torch.randn(dim, generator=generator, dtype=torch.float64)
-
-
 @given(seed=st.integers(0, 1000), dim=st.integers(1, 6))
 def test_it_is_the_divergence_of_the_fitted_gaussian(seed, dim):
-    z = codes(seed, dim)
+    z = correlated(400, dim, seed=seed)
     covariance = torch.cov(z.T, correction=0).reshape(dim, dim)
     fitted = MultivariateNormal(z.mean(0), covariance)
     prior = MultivariateNormal(torch.zeros_like(z[0]), torch.eye(dim, dtype=z.dtype))
@@ -158,8 +151,8 @@ def test_it_is_the_divergence_of_the_fitted_gaussian(seed, dim):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_codes_that_do_not_span_their_space_have_no_score(dtype):
-    z = codes(1, 3).to(dtype)
+    z = correlated(400, 3, seed=1).to(dtype)
     assert score_codes(torch.cat((z, z[:, :1] - 2 * z[:, 1:2]), 1)) is None
     assert score_codes(torch.cat((z, torch.zeros_like(z[:, :1])), 1)) is None
     assert score_codes(z.reshape(-1, 3, 1, 1)) is None
-    assert score_codes(torch.cat((z, 5e-4 * codes(2, 1).to(dtype)), 1)) is not None
+    assert score_codes(torch.cat((z, 5e-4 * correlated(400, 1, seed=2).to(dtype)), 1)) is not None

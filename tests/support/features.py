@@ -17,6 +17,14 @@ def normal(rows: int, dim: int, *, seed: int, shift: float = 0.0) -> torch.Tenso
     return torch.randn(rows, dim, generator=generator) + shift
 
 
+def correlated(rows: int, dim: int, *, seed: int) -> torch.Tensor:
+    """Float64, of differing scales, off the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, dim, generator=generator, dtype=torch.float64)
+    mix = torch.randn(dim, dim, generator=generator, dtype=torch.float64) + 2 * torch.eye(dim)
+    return x @ mix + torch.randn(dim, generator=generator, dtype=torch.float64)
+
+
 def features(rows: int, dim: int, *, seed: int, shift: float = 0.0) -> Features:
     return Features(normal(rows, dim, seed=seed, shift=shift))
 
