@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from pythae.data.datasets import DatasetOutput
-from pythae.models import AutoModel, BaseAEConfig
+from pythae.models import AE, AEConfig, AutoModel, BaseAEConfig
 from support.networks import Opened, of_nobody
 from torch import nn
 
@@ -240,13 +240,6 @@ def test_a_recipe_of_something_else_is_one_line(recipe, tmp_path):
         FIF.load_from_folder(str(tmp_path))
 
 
-def run(code, *arguments):
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert not done.returncode, done.stderr
-    return done.stdout.split()
-
-
 LIGHT = "print(*(name in sys.modules for name in ('torch', 'pythae', 'torch._dynamo')))"
 LOAD = "print(type(AutoModel.load_from_folder(sys.argv[1])).__name__)"
 
@@ -263,12 +256,12 @@ def test_a_fresh_process_loads_by_automodel(pythae_first, tmp_path):
     code = "\n".join(["import sys", *imports, "from pythae_fif import FIF", LIGHT, LOAD])
     heavy = ["True", "True", "False"]
     first = heavy if pythae_first else ["False"] * 3
-    assert run(code, tmp_path) == [*first, *heavy, "RectangularFlow"]
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == [*first, *heavy, "RectangularFlow"], done.stderr
 
 
 def test_automodel_still_knows_pythae_s_own_and_refuses_others(tmp_path):
-    from pythae.models import AE, AEConfig
-
     AE(AEConfig(input_dim=(1, 4, 4), latent_dim=2)).save(str(tmp_path))
     assert isinstance(AutoModel.load_from_folder(str(tmp_path)), AE)
     (tmp_path / "model_config.json").write_text('{"name": "NoSuchConfig"}')
@@ -277,8 +270,6 @@ def test_automodel_still_knows_pythae_s_own_and_refuses_others(tmp_path):
 
 
 def test_pythae_s_own_models_open_no_pickle_unless_it_is_trusted(tmp_path):
-    from pythae.models import AE, AEConfig
-
     AE(AEConfig(input_dim=(1, 28, 28), latent_dim=3), *BUILDERS["pythae's"]()).save(str(tmp_path))
     (tmp_path / "encoder.pkl").write_bytes(pickle.dumps(Opened()))
     with pytest.raises(ConfigError, match=r"pkl can run any code when it is opened: .*trust=True"):
