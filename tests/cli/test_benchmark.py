@@ -209,6 +209,12 @@ class TestDryRun:
         assert re.search(r"estimate: 0:00:\d\d one after the other, 0:00:\d\d with 1 run", words)
         assert not run.results.exists()
 
+    def test_a_sampler_that_fails_is_one_line(self, run, tiny, monkeypatch):
+        monkeypatch.setattr(image_run, "generate", lambda *_, **__: {}["x"])
+        code, _, err = run("--config", tiny(), "--dry-run")
+        said = "model ae fails in a short run: sampler normal: KeyError: 'x'"
+        assert (code, err) == (1, f"error: {said}\n")
+
     @pytest.mark.parametrize("peak", [7 * 2**30, 1])
     def test_on_a_gpu_it_tells_the_room_by_memory(self, run, tiny, monkeypatch, peak):
         """Of its short runs, and of the features, here pixels, of 60 training images."""

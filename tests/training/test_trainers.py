@@ -37,6 +37,7 @@ from pythae_fif.baselines import DNF, DNFConfig
 from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.nn import build_networks
+from pythae_fif.nn.base import HeadedEncoder
 from pythae_fif.training import quiet_pythae
 from pythae_fif.training.loader import BatchLoader
 from pythae_fif.training.precision import networks_in_bfloat16
@@ -203,6 +204,14 @@ def test_bfloat16_is_another_training_that_ends_near(name, tmp_path):
     assert ends["bfloat16"] == pytest.approx(ends["float32"], rel=0.02)
     with pytest.raises(ConfigError, match="precision='bf16': float32 or bfloat16 needed"):
         trainer_of(name, tmp_path, precision="bf16")
+
+
+def test_volumes_train_in_bfloat16(tmp_path):
+    """Channels last are a layout of images alone."""
+    model = model_of("FIF")
+    layers = torch.nn.Unflatten(1, (1, 1)), torch.nn.Conv3d(1, 1, 1), torch.nn.Flatten()
+    model.set_encoder(HeadedEncoder(torch.nn.Sequential(*layers), torch.nn.Linear(16, 2)))
+    trainer_of("FIF", tmp_path, model=model, precision="bfloat16", epochs=1).train()
 
 
 @pytest.mark.parametrize(
