@@ -42,6 +42,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
             extractor = load_extractor(name, splits.input_dim, splits.name, **files)
             features, _ = extractor(to_float(splits.test, limit=2))
     if experiment.in_use.wall_clock is not None and isinstance(engine, LocalEngine):
+        # Such runs share no processor unless a flag says so.
         alone = {} if torch.cuda.is_available() else {"cpus_per_run": cores()}
         engine = LocalEngine(**{"runs_per_gpu": 1, **alone, **engine.model_dump(exclude_none=True)})
     if isinstance(engine, LocalEngine):

@@ -87,7 +87,7 @@ class TabularProtocol:
     def runs(self, models: list[tuple[str, float, int]]) -> list[TabularModels]:
         """Runs of models, given by configuration, learning rate and seed: of each model one, or
         the one of all models of a configuration where the store has that."""
-        store, runs, budget = Store(self.options.results), [], TabularBudget.model_fields
+        store, runs, keys = Store(self.options.results), [], TabularBudget.model_fields
         for name, group in groupby(models, lambda model: model[0]):
             of, own = [*group], self.profile.own(name)
             together = TabularModels(
@@ -95,7 +95,7 @@ class TabularProtocol:
                 configuration=CONFIGURATIONS[name],
                 data_hash=self.splits.content_hash,
                 latent_dim=self.latent_dim,
-                budget=TabularBudget(**{key: getattr(own, key) for key in budget}),
+                budget=TabularBudget(**{key: getattr(own, key) for key in keys}),
                 learning_rates=[rate for _, rate, _ in of],
                 seeds=[seed for _, _, seed in of],
                 where=self.options.where,
