@@ -27,8 +27,7 @@ TOY_DATASETS = (
 ARCHITECTURES: dict[str, str] = {
     "convnet": "Pythae's ConvNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
     "resnet": "Pythae's ResNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
-    "fif_convnet": "the FIF-ConvNet of the FIF paper's table 11, for MNIST and CelebA; a small one "
-    "of the same kind for other images",
+    "fif_convnet": "that of the FIF paper's table 11 for MNIST and CelebA; a small one for others",
     "tabular": "for tables of numbers: the feed-forward nets of the FIF paper's appendix E.2, with "
     "SiLU as in its authors' code",
 } | {
@@ -59,6 +58,7 @@ class Sampler(NamedTuple):
 
 SAMPLERS = {
     "normal": Sampler("N", "standard normal codes"),
+    "prior": Sampler("own prior", "the prior that an injective flow was trained with"),
     "gaussian": Sampler("Gaussian", "one Gaussian of full covariance fitted to the training codes"),
     "gmm": Sampler("GMM", "Gaussian mixture of ten components fitted to the training codes"),
     "maf": Sampler("MAF", "masked autoregressive flow fitted to the training codes"),

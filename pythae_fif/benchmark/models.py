@@ -53,8 +53,7 @@ class ModelEntry(ModelClasses):
     Attributes:
         label: Its name in tables.
         source: Where model and grid come from, and whether the grid is a paper's or ours.
-        samplers: Those that make sense for it; the first draws from the model's own prior, which
-            `normal` takes to be the standard normal whatever FIF's latent distribution is.
+        samplers: Those that make sense for it; the first is that of its usual prior, for `normal`.
         grid: Hyper-parameter -> values; the configurations are their product.
         configurations: The configurations one by one, in place of a grid.
         fixed: Hyper-parameters that every configuration has, unless it gives another value.

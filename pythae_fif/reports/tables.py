@@ -115,18 +115,18 @@ def _pairs(table: pandas.DataFrame, *names: str) -> list[str]:
 
 def overview(table: pandas.DataFrame, distance: str, asked: Sequence[str]) -> Table:
     """A row a model by its distance from the prior, of three samplers, those asked for first."""
-    role = table["sampler"].where(table["sampler"] != table["prior"], "prior")
+    role = table["sampler"].where(table["sampler"] != table["prior"], "usual")
     wide = table.assign(role=role).pivot(index="model", columns="role")
-    found = sorted(set(role), key=["prior", *SAMPLERS].index)
+    found = sorted(set(role), key=["usual", *SAMPLERS].index)
     wanted = set(role[table["sampler"].isin(asked)])
     shown = sorted(found, key=lambda name: name not in wanted)[:3]
     found = [name for name in found if name in shown]
     wide = wide.sort_values([("frechet_test", name) for name in found], kind="stable")
-    order = table.assign(first=role != "prior").sort_values(["learned", "first"], kind="stable")
+    order = table.assign(first=role != "usual").sort_values(["learned", "first"], kind="stable")
     rows = order.groupby("model").first().loc[wide.index]
     cells, marks = {"Model": list(rows["label"])}, {}
     for name in found:
-        heading = "prior ↓" if name == "prior" else f"{SAMPLERS[name].label} ↓"
+        heading = "prior ↓" if name == "usual" else f"{SAMPLERS[name].label} ↓"
         cells[heading] = list(map(number, wide["frechet_test", name], wide["spread", name]))
         marks[heading] = ranks(wide["frechet_test", name], wide["noise", name])
     cells["recon. ↓"] = formatted(rows["reconstruction_mse"], ".4f")

@@ -24,6 +24,7 @@ from pythae_fif.models.fitted_priors import (
     fit_mixture,
     fitted_prior,
 )
+from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.models.priors import Prior
 from pythae_fif.names import SAMPLERS
@@ -77,8 +78,7 @@ def reconstruction_mse(model: BaseAE, images: Array, labels: Array | None = None
 def _codes(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:
     if isinstance(model, models.FactorVAE):
         output = model.encoder(x)
-        noise = torch.randn_like(output.embedding)
-        return output.embedding + (0.5 * output.log_covariance).exp() * noise
+        return torch.normal(output.embedding, (0.5 * output.log_covariance).exp())
     if labels is None and not getattr(model, "condition_dim", 0):  # which says what it lacks
         labels = torch.ones(len(x), device=x.device)
     return model(DatasetOutput(data=x, labels=labels)).z
@@ -215,6 +215,7 @@ class _PriorSampler(BaseSampler):
 
 _CLASSES: dict[str, tuple[type[BaseSampler], type[BaseAE]]] = {
     "normal": (samplers.NormalSampler, BaseAE),
+    "prior": (_PriorSampler, InjectiveFlow),
     "gaussian": (samplers.GaussianMixtureSampler, BaseAE),
     "gmm": (samplers.GaussianMixtureSampler, BaseAE),
     "maf": (samplers.MAFSampler, BaseAE),
@@ -248,6 +249,8 @@ def _fitted(
         if name == "iaf":  # whose density costs d passes
             steps = min(steps, max(50, 4 * steps // codes.shape[1]))
         setattr(sampler, f"{name}_model", _OfStandardised(sampler, codes, steps))
+    elif name == "prior":
+        sampler.prior = model.latent_distribution(codes)
     elif name == "flow":
         sampler.prior = prior or fitted_prior("flow", codes, seed=seed, steps=steps)
     elif name == "two_stage":

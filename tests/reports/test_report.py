@@ -94,6 +94,8 @@ class TestTable:
         of = [result("ae", {}, 0, dict.fromkeys(("normal", "gaussian", "gmm", "maf"), (2, 2)))]
         found = report(of, experiment=experiment(samplers=["gmm", "maf"]))
         assert [*found.tables["overview"].cells][1:4] == ["prior ↓", "GMM ↓", "MAF ↓"]
+        own = report([of_fif(10, 1, 0, normal=(2, 2), prior=(1, 1))]).tables["overview"]
+        assert [*own.cells][1:4] == ["prior ↓", "own prior ↓", "recon. ↓"]
 
     @pytest.mark.parametrize(
         ("theirs", "expected"),

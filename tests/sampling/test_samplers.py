@@ -61,7 +61,7 @@ def drawn_codes(sampler, codes, number, **options):
 CASES = (
     ("AE", "normal"), ("AE", "gaussian"), ("AE", "gmm"), ("AE", "maf"), ("AE", "iaf"),
     ("VAE", "two_stage"), ("VAMP", "vamp"), ("SVAE", "hypersphere"), ("PoincareVAE", "poincare"),
-    ("maps", "pixelcnn"), ("VQVAE", "pixelcnn"), ("RHVAE", "rhvae"),
+    ("maps", "pixelcnn"), ("VQVAE", "pixelcnn"), ("RHVAE", "rhvae"), ("FIF", "prior"),
 )  # fmt: skip
 
 
@@ -142,6 +142,17 @@ def test_gaussian_has_the_mean_and_the_covariance_of_the_codes():
     torch.testing.assert_close(drawn.T.cov(), codes.T.cov(correction=0), atol=0.06, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["normal", "student_t", "multivariate_student_t"])
+def test_prior_draws_what_a_flow_was_trained_with(name):
+    model = model_of("FIF", latent_distribution=name, student_t_df=3)
+    model.decoder = decoder_of_codes()
+    codes = torch.zeros(10, 4)
+    found = generate("prior", model, codes, num_samples=200, seed=5).flatten(1)[:, :4]
+    torch.manual_seed(5)
+    drawn = model.latent_distribution(codes).sample(200)
+    assert torch.equal(found.msort(), drawn.msort())
+
+
 @pytest.mark.parametrize("sampler", ["maf", "iaf"])
 @pytest.mark.parametrize("scale", [0.01, 100.0])
 def test_flows_learn_codes_of_any_mean_and_scale(sampler, scale):
@@ -206,6 +217,7 @@ def test_what_cannot_be_encoded_is_one_line():
     [
         ("nrmal", "AE", "'nrmal' is unknown: did you mean 'normal'"),
         ("vamp", "AE", "'vamp' is not for a AE: VAMP's own prior"),
+        ("prior", "AE", "'prior' is not for a AE: the prior that an injective flow"),
         ("pixelcnn", "VAE", "'pixelcnn' is not for a VAE: PixelCNN"),
     ],
 )
