@@ -22,9 +22,9 @@ POINTS, COLUMNS = 500, 4_000
 """Most data of a split that are scored, and columns of their Jacobians; at least 50 points."""
 
 PRIORS: dict[str, PriorKind | None] = {
-    "normal": None, "gaussian": "gaussian", "gmm": "mixture", "flow": "flow",
+    "normal": None, "prior": None, "gaussian": "gaussian", "gmm": "mixture", "flow": "flow",
 }  # fmt: skip
-"""Sampler -> the prior from which it draws codes; None for the standard normal."""
+"""Sampler -> the fitted prior from which it draws codes, or None."""
 
 
 def priors_of(
@@ -47,9 +47,10 @@ def priors_of(
     """
     if not is_density(model) or model.latent_dim > math.prod(model.model_config.input_dim):
         return {}
-    given, found = as_density(model).condition(labels, codes), {}
+    density, found = as_density(model), {}
+    given, own = density.condition(labels, codes), density.latent_distribution(codes)
     for name in filter(PRIORS.__contains__, samplers):
-        prior: Prior = StandardNormal(torch.zeros_like(codes[0]))
+        prior = own if name == "prior" else StandardNormal(torch.zeros_like(codes[0]))
         with suppress(ValueError, LinAlgError):  # too few codes of a class, or not finite
             if (kind := PRIORS[name]) is not None:
                 prior = fitted_prior(kind, codes, *given, seed=seed, steps=steps)
@@ -94,14 +95,11 @@ def tube_likelihoods(
     except NonFiniteError:
         return {}
     for name, prior in priors.items():
-        with fork_rng():
+        with fork_rng(), suppress(LinAlgError):  # not finite
             torch.manual_seed(seed)
-            try:
-                values = {split: tube.log_prob(prior) for split, tube in parts.items()}
-            except LinAlgError:  # not finite
-                continue
-        if all(of.isfinite().all() for of in values.values()):
-            found[name] = {of: _summary(part, dims, scale) for of, part in values.items()}
+            values = {split: tube.log_prob(prior) for split, tube in parts.items()}
+            if all(of.isfinite().all() for of in values.values()):
+                found[name] = {of: _summary(part, dims, scale) for of, part in values.items()}
     return found
 
 

@@ -286,24 +286,28 @@ def test_beta_auto_refused():
 @pytest.mark.parametrize("classes", [0, 2])
 def test_the_benchmark_scores_a_tube_on_both_splits(classes):
     torch.manual_seed(0)
-    model = FIF(FIFConfig(input_dim=(6,), latent_dim=2, condition_dim=classes))
+    shape = {"input_dim": (6,), "latent_dim": 2, "condition_dim": classes}
+    model = FIF(FIFConfig(**shape, latent_distribution="student_t"))
     parts = {of: torch.randn(40, 6).numpy() for of in ("train", "val", "test")}
     labels = {of: np.arange(40) % 2 for of in parts} if classes else {}
     splits = Splits("rows", **parts, labels=labels or None, source="", partial=False)
     codes = model.encode(parts["train"], labels.get("train"))
     error = reconstruction_mse(model, parts["val"], labels.get("val"))
     how = {"seed": 0, "steps": 10}
-    names = ["normal", "gmm", "flow", "vamp"]
+    names = ["normal", "prior", "gmm", "flow", "vamp"]
     priors = priors_of(model, names, codes, labels.get("train"), **how)
     found = tube_likelihoods(model, priors, splits, labels, error, 0)
-    assert found.keys() == {"normal", "gmm", "flow"}
+    assert found.keys() == {"normal", "prior", "gmm", "flow"}
     if not classes:  # the samplers' own fit is the same
         drawn = [generate("flow", model, codes, num_samples=5, seed=0, fit_steps=10, prior=prior)
                  for prior in (priors["flow"], None)]  # fmt: skip
         assert torch.equal(*drawn)
     scale = model.tube_scale(parts["val"], labels.get("val"))
-    for name, kind in {"normal": None, "gmm": "mixture", "flow": "flow"}.items():
-        if kind:
+    kinds = {"prior": None, "normal": "normal", "gmm": "mixture", "flow": "flow"}
+    for name, kind in kinds.items():
+        if kind == "normal":
+            model = FIF(FIFConfig(**shape), model.encoder, model.decoder)
+        elif kind:
             model.fit_prior(parts["train"], kind, labels.get("train"), **how)
         torch.manual_seed(0)
         for split in ("val", "test"):
@@ -317,4 +321,4 @@ def test_the_benchmark_scores_a_tube_on_both_splits(classes):
     assert tube_likelihoods(model, priors, splits, labels, val_mse=0.0, seed=0) == {}
     if classes:  # one of which has a single code
         few = priors_of(model, names, codes, (np.arange(40) == 7).astype(int), **how)
-        assert few.keys() == {"normal", "flow"}
+        assert few.keys() == {"normal", "prior", "flow"}
