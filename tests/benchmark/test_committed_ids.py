@@ -84,8 +84,8 @@ def test_every_committed_run_has_its_records(committed):
     stores = map(Store, STORES)
     found = [ImageResult.read(store, spec) for store in stores for spec in store.specs(ImageSpec)]
     results = [result for result in found if result is not None]
-    assert (len(found), len(results)) == (413, 412)
-    assert sum(len(result.scores) for result in results) == 1148
+    assert (len(found), len(results)) == (415, 414)
+    assert sum(len(result.scores) for result in results) == 1160
     assert all(result.training.result.log for result in results)
 
 
