@@ -84,7 +84,8 @@ def drawn(means: pd.DataFrame) -> bytes:
 
 def page(root: Path) -> tuple[str, dict[str, bytes]]:
     """The tables, of all runs of models that the package has, and file -> figure."""
-    groups, alike, known = defaultdict(list), defaultdict(list), names_in("models")
+    groups, known = defaultdict(list), names_in("models")
+    alike: dict[tuple, dict[str, ImageResult]] = defaultdict(dict)  # run id -> result
     for part in ("", "beta", "best_of_ten/seeds"):
         for spec in (store := Store(root / part)).specs(ImageSpec):
             of, result = spec.settings, ImageResult.read(store, spec)
@@ -92,7 +93,7 @@ def page(root: Path) -> tuple[str, dict[str, bytes]]:
                 continue
             if of.epochs and part in ("", "beta"):
                 key = spec.dataset, spec.arch, of.precision, spec.extractor, spec.data_hash
-                alike[key].append(result)
+                alike[key].setdefault(spec.run_id, result)  # two stores may hold the same run
             if part != "beta":
                 length = f"{of.epochs} epochs" if of.epochs else f"{of.wall_clock:.0f} s"
                 how = ", ".join(filter(None, (length, of.precision, spec.extractor, part)))
@@ -110,7 +111,7 @@ def page(root: Path) -> tuple[str, dict[str, bytes]]:
         tests += [{**name, **line} for line in leads(table)]
     for (dataset, arch, precision, extractor, _), results in alike.items():
         experiment = load_experiment(dataset, {"models": ["all"]})
-        means = by_steps(score_frame(experiment, results))
+        means = by_steps(score_frame(experiment, results.values()))
         if len(means):
             cells = means.map(lambda value: DASH if pd.isna(value) else number(value))
             cells.columns = [f"{steps:,.0f} steps" for steps in cells]
