@@ -12,9 +12,9 @@ import torch
 from support.reference import REFERENCE, ROOT
 
 import pythae_fif
-from pythae_fif.benchmark.config import Experiment, Profile, length_of
+from pythae_fif.benchmark.config import Experiment, Profile, describe_length
 from pythae_fif.benchmark.image_run import ImageSpec
-from pythae_fif.benchmark.models import ModelEntry, configs_dir, names_in, read_entry, read_yaml
+from pythae_fif.benchmark.models import ModelEntry, configs_dir, list_configs, read_entry, read_yaml
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.cli import main
 from pythae_fif.names import DATASETS
@@ -161,7 +161,7 @@ def test_numbers_of_the_readme_are_those_of_the_records():
 def test_numbers_in_tables_of_the_results_pages_are_those_of_the_tables_they_link():
     """Those with a decimal point, in a table that the section links: under a model's name in a row
     of that model, else anywhere."""
-    models, number = {read_entry(name).label for name in names_in("models")}, r"\d[\d,]*\.\d+"
+    models, number = {read_entry(name).label for name in list_configs("models")}, r"\d[\d,]*\.\d+"
     checked, wrong = 0, []
     for page in REFERENCE.glob("*.md"):
         for section in re.split("^#+ ", page.read_text(), flags=re.M):
@@ -211,7 +211,7 @@ def test_the_page_of_models_is_that_of_their_files():
         for line in text.splitlines()
         if line.startswith("| `") and "--models" not in line
     ]
-    entries = {f"`{name}`": read_entry(name) for name in names_in("models")}
+    entries = {f"`{name}`": read_entry(name) for name in list_configs("models")}
     assert [row[0] for row in rows] == list(entries)
     assert all(f"`{entry.samplers[0]}`" in text for entry in entries.values())
     for name, label, paper, varied in rows:
@@ -230,8 +230,8 @@ def test_profiles_are_those_of_the_configurations():
         content = read_yaml(configs_dir() / f"{name}.yaml")
         for profile, values in content["profiles"].items():
             default = profile == content["profile"]
-            sizes = [values.get(key, "all") for key in ("train_size", "configurations")]
-            length = values.get("epochs") or length_of(Profile(**values))
+            sizes = [values.get(key, "all") for key in ("train_size", "max_configurations")]
+            length = values.get("epochs") or describe_length(Profile(**values))
             of_all[name, profile] = (default, length, *sizes)
     shown = {}
     for line in (ROOT / "docs/benchmark.md").read_text().splitlines():
