@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from pythae_fif.data import Splits, load_images, to_float
-from pythae_fif.evaluation.classifier import SHIPPED, Network
+from pythae_fif.evaluation.classifier import WEIGHTS_FOLDER, Network
 
 BATCH_SIZE = 128
 EPOCHS, MOST_STEPS = 20, 600
@@ -52,7 +52,7 @@ def main() -> None:
             found = network(to_float(data.test))[1].argmax(dim=1)
         right = (found.numpy() == data.labels["test"]).mean()
         held = {"state": network.state_dict(), "image_shape": data.input_dim}
-        torch.save({**held, "num_classes": data.classes}, SHIPPED / f"{name}.pt")
+        torch.save({**held, "num_classes": data.classes}, WEIGHTS_FOLDER / f"{name}.pt")
         print(f"{name}: {right:.2%} of the test images right")
 
 

@@ -29,10 +29,10 @@ from machine import command, markdown, peak_memory_mb, seconds
 from step import NETS, VARIANTS, stepper
 
 from pythae_fif.benchmark.config import Experiment, load_experiment
-from pythae_fif.benchmark.image_run import ImageSpec, trainer_of
+from pythae_fif.benchmark.image_run import ImageSpec, build_trainer
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.data import Splits
-from pythae_fif.errors import one_line
+from pythae_fif.errors import format_error
 from pythae_fif.files import write_bytes
 from pythae_fif.runs.provenance import processor
 from pythae_fif.training import TrainingResult
@@ -49,7 +49,10 @@ def tried(name: str, row: Callable[[], Row], columns: list[str]) -> Row:
     try:
         return row()
     except Exception as error:  # of memory, of a driver, of a net
-        return {column: "" for column in columns} | {columns[0]: name, columns[1]: one_line(error)}
+        return {column: "" for column in columns} | {
+            columns[0]: name,
+            columns[1]: format_error(error),
+        }
 
 
 def random_splits(dataset: str, count: int) -> Splits:
@@ -65,14 +68,14 @@ def trained(spec: ImageSpec, splits: Splits, epochs: int) -> TrainingResult:
     settings = spec.settings.model_copy(update={"epochs": epochs, "wall_clock": None})
     short = spec.model_copy(update={"settings": settings})
     with tempfile.TemporaryDirectory() as folder:
-        return trainer_of(short, splits, {}, Path(folder)).train()
+        return build_trainer(short, splits, {}, Path(folder)).train()
 
 
 def hours(dataset: str, tiny: bool) -> tuple[list[Row], str]:
     """Seconds of a step and an evaluation batch of each model, and hours of all its runs."""
     flags: dict[str, Any] = {"extractor": "pixels", "models": ["ae"] if tiny else None}
     experiment: Experiment = load_experiment(dataset, flags)
-    batch = experiment.in_use.batch_size
+    batch = experiment.active_profile.batch_size
     splits = random_splits(dataset, 4 * batch)
     plan, total, rows = expand(experiment, splits), 0.0, []
     columns = ["model", "ms a step", "ms an evaluation batch", "runs", "hours of all runs"]
@@ -86,7 +89,7 @@ def hours(dataset: str, tiny: bool) -> tuple[list[Row], str]:
             found = trained(runs[0], splits, 10)
             step, look = found.train_seconds / 40, (found.seconds - found.train_seconds) / 40
             epoch = math.ceil(train / batch) * step + math.ceil(val / batch) * look
-            of_all = len(runs) * (experiment.in_use.epochs or 1) * epoch / 3600
+            of_all = len(runs) * (experiment.active_profile.epochs or 1) * epoch / 3600
             total += of_all
             values = (f"{1e3 * step:.2f}", f"{1e3 * look:.2f}", str(len(runs)), f"{of_all:.2f}")
             return dict(zip(columns, (model, *values), strict=True))

@@ -16,12 +16,12 @@ from scipy.stats import spearmanr, ttest_ind_from_stats
 
 from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.image_run import ImageSpec
-from pythae_fif.benchmark.models import names_in
+from pythae_fif.benchmark.models import list_configs
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.files import write_bytes
 from pythae_fif.names import SAMPLERS
 from pythae_fif.pictures import figure_bytes, new_figure
-from pythae_fif.reports.compared import published
+from pythae_fif.reports.compared import read_published_table
 from pythae_fif.reports.frame import chosen_frame, score_frame
 from pythae_fif.reports.tables import DASH, Table, number
 from pythae_fif.runs.store import Store
@@ -84,7 +84,7 @@ def drawn(means: pd.DataFrame) -> bytes:
 
 def page(root: Path) -> tuple[str, dict[str, bytes]]:
     """The tables, of all runs of models that the package has, and file -> figure."""
-    groups, alike, known = defaultdict(list), defaultdict(list), names_in("models")
+    groups, alike, known = defaultdict(list), defaultdict(list), list_configs("models")
     for part in ("", "beta", "best_of_ten/seeds"):
         for spec in (store := Store(root / part)).specs(ImageSpec):
             of, result = spec.settings, ImageResult.read(store, spec)
@@ -101,7 +101,7 @@ def page(root: Path) -> tuple[str, dict[str, bytes]]:
     for (dataset, arch, how), results in groups.items():
         experiment = load_experiment(dataset, {"models": ["all"]})
         table = chosen_frame(score_frame(experiment, results))
-        cells = published(8).query("metric == 'FID' and compared == ''")
+        cells = read_published_table(8).query("metric == 'FID' and compared == ''")
         cells = cells[(cells["dataset"] == dataset) & (cells["arch"] == arch)]
         name, own = {"data": f"{dataset} {arch}, {how}"}, table["sampler"] == table["prior"]
         for codes, of in {"prior": own, "GMM": table["sampler"] == "gmm"}.items():

@@ -9,11 +9,11 @@ __all__ = ["FIF", "FIFConfig", "FIFTrainer", "FIFTrainerConfig", "__version__"]
 from importlib import import_module
 from typing import Any
 
-from pythae_fif.register import teach_pythae
+from pythae_fif.register import register_models
 
 __version__ = "0.2.0"
 
-teach_pythae()
+register_models()
 
 
 def __getattr__(name: str) -> Any:  # PEP 562

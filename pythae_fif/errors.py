@@ -52,7 +52,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 
 
 @contextlib.contextmanager
-def importing(extra: str, what: str) -> Iterator[None]:
+def requires_extra(extra: str, what: str) -> Iterator[None]:
     """Within the block packages of one of our extras are imported; a missing one is one line."""
     try:
         yield
@@ -61,18 +61,18 @@ def importing(extra: str, what: str) -> Iterator[None]:
         raise ConfigError(f"{what} needs the package {name}: {install}") from error
 
 
-def one_line(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """An error as one line: the message, and of others than ours the type, cut off."""
     text = " ".join(str(error).split())
     return text if isinstance(error, FIFError) else f"{type(error).__name__}: {text}"[:200]
 
 
-def counted(number: int, thing: str) -> str:
+def pluralized(number: int, thing: str) -> str:
     """A number of things, such as `2,000 runs`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def printable(text: object) -> str:
+def strip_control_characters(text: object) -> str:
     """Text without what a terminal would obey, for all that others may have written. Taken out is
     what Unicode calls not printable, but for tabs and line ends."""
     return "".join(one for one in str(text) if one.isprintable() or one in "\t\n")

@@ -15,15 +15,15 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from pythae_fif.errors import StoreError, one_line
+from pythae_fif.errors import StoreError, format_error
 
 logger = logging.getLogger(__name__)
 
-TEMPORARY = ".tmp"
+TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextlib.contextmanager
-def stored(what: str) -> Iterator[None]:
+def os_errors_as_store_error(what: str) -> Iterator[None]:
     """The block reads or writes: an OSError becomes the StoreError `cannot <what>: <why>`."""
     try:
         yield
@@ -32,18 +32,18 @@ def stored(what: str) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"cannot {what}: {error.strerror or error}") from error
     except RuntimeError as error:  # torch's, which passes on no OSError
-        raise StoreError(f"cannot {what}: is the disk full? ({one_line(error)})") from error
+        raise StoreError(f"cannot {what}: is the disk full? ({format_error(error)})") from error
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file so that, whenever it is cut off, the old or the new one is there, whole.
 
     Its folder exists; `write` is given the open file. A StoreError says that the disk does not take
     it.
     """
-    temporary = _beside(path)
+    temporary = _temporary_path(path)
     try:
-        with stored(f"write {path}"):
+        with os_errors_as_store_error(f"write {path}"):
             with open(temporary, "wb") as file:
                 write(file)
                 file.flush()
@@ -54,17 +54,17 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+def _temporary_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which is renamed to `path` at the end: that is there whole or not at all. A
     StoreError says that the folder or the disk does not take it."""
-    temporary = _beside(path)
+    temporary = _temporary_path(path)
     try:
-        with stored(f"write {path}"):
+        with os_errors_as_store_error(f"write {path}"):
             temporary.mkdir(parents=True)
             yield temporary
             os.replace(temporary, path)
@@ -74,11 +74,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Makes the folder and writes the file whole, unless it holds that content already."""
-    with stored(f"write {path}"):
+    with os_errors_as_store_error(f"write {path}"):
         if path.is_file() and path.read_bytes() == content:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda file: file.write(content))
+    write_atomically(path, lambda file: file.write(content))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -95,13 +95,13 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def set_aside(path: Path, why: Exception | str) -> None:
+def quarantine(path: Path, why: Exception | str) -> None:
     """Renames what must not be used to `<name>.corrupt`, or `.corrupt1` and on, with a warning."""
     asides = (path.with_name(f"{path.name}.corrupt{number or ''}") for number in count())
     aside = next(free for free in asides if not free.exists())
-    with stored(f"set aside {path}, which is damaged"):
+    with os_errors_as_store_error(f"set aside {path}, which is damaged"):
         os.replace(path, aside)
-    why = why if isinstance(why, str) else one_line(why)
+    why = why if isinstance(why, str) else format_error(why)
     logger.warning("%s is not used (%s): set aside as %s", path, why, aside.name)
 
 
@@ -129,9 +129,9 @@ def checksum(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """Holds the lock of a file, which may not exist; the system frees that of a dead process."""
     with contextlib.ExitStack() as held:
-        with stored(f"lock {path}"):
+        with os_errors_as_store_error(f"lock {path}"):
             held.enter_context(filelock.FileLock(path.with_name(f".{path.name}.lock")))
         yield

@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line
-from pythae_fif.validation import AbsolutePath, Checked, Each, Flag
+from pythae_fif.errors import ConfigError, DataError, did_you_mean, format_error
+from pythae_fif.validation import AbsolutePath, Flag, StrictModel, UniqueList
 
 DATASETS = ("digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv")
 """Data sets of the benchmark; `benchmark_configs/` has a file of each that describes it."""
@@ -53,12 +53,12 @@ class Sampler(NamedTuple):
     """What is told of a sampler: its name in tables, N for the standard normal, and a line."""
 
     label: str
-    line: str
+    description: str
 
 
 SAMPLERS = {
     "normal": Sampler("N", "standard normal codes"),
-    "prior": Sampler("own prior", "the prior that an injective flow was trained with"),
+    "own_prior": Sampler("own prior", "the prior that an injective flow was trained with"),
     "gaussian": Sampler("Gaussian", "one Gaussian of full covariance fitted to the training codes"),
     "gmm": Sampler("GMM", "Gaussian mixture of ten components fitted to the training codes"),
     "maf": Sampler("MAF", "masked autoregressive flow fitted to the training codes"),
@@ -99,7 +99,7 @@ def data_home(data_root: str | Path | None = None) -> Path:
     return root
 
 
-class DataOptions(Checked):
+class DataOptions(StrictModel):
     """Where data are and how they are read; the hash of the data tells what came of it.
 
     Attributes:
@@ -113,13 +113,13 @@ class DataOptions(Checked):
     data_root: Annotated[str | None, Flag("where data sets are (PYTHAE_FIF_DATA)", "DIR")] = None
     data: Annotated[AbsolutePath | None, Flag("yours, of folder, npz or csv", "PATH")] = None
     offline: Annotated[bool, Flag("never download")] = False
-    columns: Annotated[Each[str] | None, Flag("take these alone", "COLUMN")] = None
-    drop: Annotated[Each[str] | None, Flag("leave these out", "COLUMN")] = None
+    columns: Annotated[UniqueList[str] | None, Flag("take these alone", "COLUMN")] = None
+    drop: Annotated[UniqueList[str] | None, Flag("leave these out", "COLUMN")] = None
     label: Annotated[str | None, Flag("the column of the classes", "COLUMN")] = None
 
 
 @dataclass(frozen=True)
-class Request:
+class DataRequest:
     """What is asked of a data set: with the sides of resized images and of CelebA's crop in pixels,
     and who is told as ``progress(done, total)`` how many images are decoded."""
 
@@ -135,14 +135,14 @@ class Request:
         return Path(self.options.data) if self.options.data else data_home(self.options.data_root)
 
 
-def known_extractor(name: str) -> str:
+def check_extractor_name(name: str) -> str:
     """The name of an extractor, or `module:function`; a ConfigError if it is neither."""
     if name not in EXTRACTORS and not re.fullmatch(r"[\w.]+:[\w.]+", name):
         raise ConfigError(f"{did_you_mean(name, EXTRACTORS)}, module:function")
     return name
 
 
-def import_named(path: str) -> Any:
+def import_object(path: str) -> Any:
     """The object at a dotted path, of a package or of a module in the working directory.
 
     Raises:
@@ -154,4 +154,4 @@ def import_named(path: str) -> Any:
     try:
         return getattr(import_module(module), name)
     except Exception as error:  # the user's own module raises anything
-        raise ConfigError(f"cannot import {path!r} ({one_line(error)})") from error
+        raise ConfigError(f"cannot import {path!r} ({format_error(error)})") from error

@@ -27,7 +27,7 @@ MODELS = {
 """Name of a configuration class, as ``model_config.json`` has it -> import path of its model."""
 
 
-def teach_pythae() -> None:
+def register_models() -> None:
     """Makes the models known to Pythae, at once or as soon as that is imported."""
 
     def teach(auto_model: ModuleType) -> None:

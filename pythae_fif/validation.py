@@ -18,10 +18,10 @@ M = TypeVar("M", bound=BaseModel)
 C = TypeVar("C", bound=type)
 T = TypeVar("T")
 
-UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
+UNKNOWN_KEY_ERRORS = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
 
 
-class Checked(BaseModel):
+class StrictModel(BaseModel):
     """Base of what is read from YAML files and flags: immutable, and no key is unknown.
 
     A text is no number and a boolean no integer. What others give is read by :func:`read_checked`.
@@ -44,40 +44,40 @@ class Flag:
     parse: Callable[[str], Any] | None = None
 
 
-def flags_in(cls: type[BaseModel]) -> dict[str, Flag]:
+def flag_fields(cls: type[BaseModel]) -> dict[str, Flag]:
     """The fields of a class that have a flag."""
     fields = cls.model_fields.items()
     return {name: f for name, of in fields for f in of.metadata if isinstance(f, Flag)}
 
 
-def flag_of(field: str) -> str:
+def flag_name(field: str) -> str:
     """The flag of a field, such as `--latent-dim`."""
     return "--" + field.replace("_", "-")
 
 
-def _whole(value: Any) -> Any:
+def _integral_float_to_int(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _each_once(values: list[T]) -> list[T]:
+def _check_unique(values: list[T]) -> list[T]:
     if not values or any(value in values[:i] for i, value in enumerate(values)):
         raise ValueError("give at least one value, and none twice")
     return values
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
+Integer = Annotated[int, BeforeValidator(_integral_float_to_int)]
 """An integer, which YAML may write as 10.0."""
 
-AtLeastOne = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+AtLeastOne = Annotated[int, Field(ge=1), BeforeValidator(_integral_float_to_int)]
 
 AbsolutePath = Annotated[str, AfterValidator(lambda of: os.path.abspath(os.path.expanduser(of)))]
 """A path that means the same in every working directory."""
 
-Each = Annotated[list[T], AfterValidator(_each_once)]
+UniqueList = Annotated[list[T], AfterValidator(_check_unique)]
 """A list of at least one value and none twice."""
 
 
-def name_of(valid: Callable[[], Collection[str]]) -> AfterValidator:
+def one_of(valid: Callable[[], Collection[str]]) -> AfterValidator:
     """Refuses a name that is not valid; `valid` is called anew for each."""
 
     def check(name: str) -> str:
@@ -126,11 +126,13 @@ def as_config_error(
     Args: See :func:`read_checked`; valid keys are those of the class that was to be made.
     """
     found = error.errors()
-    details = next((one for one in found if one["type"] in UNKNOWN), found[0])
+    details = next((one for one in found if one["type"] in UNKNOWN_KEY_ERRORS), found[0])
     kind, given, context = details["type"], details["input"], details.get("ctx", {})
-    path = [part for part in details["loc"] if not isinstance(part, int) or kind in UNKNOWN]
+    path = [
+        part for part in details["loc"] if not isinstance(part, int) or kind in UNKNOWN_KEY_ERRORS
+    ]
     path = [part for part in path if "constrained-float" not in str(part)]  # or a word
-    if kind in UNKNOWN:
+    if kind in UNKNOWN_KEY_ERRORS:
         *parents, key = path
         hint = did_you_mean(str(key), _keys_at(cls, parents))
         place = ": ".join([where, *map(str, parents)])
@@ -145,7 +147,7 @@ def as_config_error(
     if kind == "literal_error":
         needed = did_you_mean(str(given), re.findall("'([^']*)'", context["expected"]))
     is_flag = bool(path) and path[-1] in flags
-    place = flag_of(str(path[-1])) if is_flag else ": ".join([where, *map(str, path)])
+    place = flag_name(str(path[-1])) if is_flag else ": ".join([where, *map(str, path)])
     several = not path or isinstance(given, Mapping | BaseModel)
     value = "" if several else f" {given!r}" if is_flag else f"={given!r}"
     return ConfigError(f"{place}{value}: {needed}")

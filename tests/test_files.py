@@ -12,7 +12,7 @@ from support.features import names_in
 
 from pythae_fif import files
 from pythae_fif.errors import StoreError
-from pythae_fif.files import read_json, safe_name, set_aside, write_bytes, write_json
+from pythae_fif.files import quarantine, read_json, safe_name, write_bytes, write_json
 from pythae_fif.pictures import DPI, figure_bytes, new_figure, pixel_bytes
 
 
@@ -31,10 +31,10 @@ def test_a_file_or_folder_is_whole_or_as_before(failure, seen, message, tmp_path
 
     write_bytes(tmp_path / "x", b"old")
     with pytest.raises(seen, match=message):
-        files.write_whole(tmp_path / "x", fail)
+        files.write_atomically(tmp_path / "x", fail)
     assert (tmp_path / "x").read_text() == "old" and names_in(tmp_path) == ["x"]
     (tmp_path / "x").unlink()
-    with pytest.raises(seen, match=message), files.whole_folder(tmp_path / "x") as folder:
+    with pytest.raises(seen, match=message), files.atomic_folder(tmp_path / "x") as folder:
         (folder / "half").write_text("half")
         raise failure
     assert names_in(tmp_path) == []
@@ -57,7 +57,7 @@ def test_json_and_checksums(tmp_path):
 def test_nothing_set_aside_is_lost(tmp_path):
     for _ in range(3):
         (tmp_path / "x").write_text("")
-        set_aside(tmp_path / "x", "it is damaged")
+        quarantine(tmp_path / "x", "it is damaged")
     assert names_in(tmp_path) == ["x.corrupt", "x.corrupt1", "x.corrupt2"]
 
 

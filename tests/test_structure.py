@@ -80,4 +80,4 @@ def test_what_is_imported_is_installed():
 
 
 def test_no_module_is_longer_than_a_reader_s_patience():
-    assert [p.name for p in MODULES if p.read_text("utf-8").count("\n") > 350] == []
+    assert [p.name for p in MODULES if p.read_text("utf-8").count("\n") > 450] == []

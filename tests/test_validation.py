@@ -14,29 +14,29 @@ from pythae_fif.errors import ConfigError
 from pythae_fif.validation import (
     AbsolutePath,
     AtLeastOne,
-    Checked,
-    Each,
     Flag,
-    Whole,
-    name_of,
+    Integer,
+    StrictModel,
+    UniqueList,
+    one_of,
     read_checked,
 )
 
 
-class Inner(Checked):
+class Inner(StrictModel):
     size: AtLeastOne
     rate: Annotated[float, Field(gt=0, lt=10)] = 1.0
 
 
-class Outer(Checked):
-    name: Annotated[str, name_of(lambda: ["beta", "noise"])] = "beta"
+class Outer(StrictModel):
+    name: Annotated[str, one_of(lambda: ["beta", "noise"])] = "beta"
     kind: Literal["near", "far"] = "near"
     fast: bool = False
-    latent_dim: Annotated[Whole | None, Flag("d")] = None
-    seeds: Each[Annotated[Whole, Field(ge=0)]] = Field(default_factory=lambda: [0])
-    grid: dict[str, Each[Any]] = Field(default_factory=dict)
+    latent_dim: Annotated[Integer | None, Flag("d")] = None
+    seeds: UniqueList[Annotated[Integer, Field(ge=0)]] = Field(default_factory=lambda: [0])
+    grid: dict[str, UniqueList[Any]] = Field(default_factory=dict)
     inner: dict[str, Inner] = Field(default_factory=dict)
-    sizes: dict[Annotated[str, name_of(lambda: ["train"])], int] = Field(default_factory=dict)
+    sizes: dict[Annotated[str, one_of(lambda: ["train"])], int] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _both(self) -> "Outer":

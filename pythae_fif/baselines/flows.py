@@ -15,13 +15,13 @@ from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.nn.coupling import FlowDecoder, FlowEncoder, affine_couplings
 from pythae_fif.validation import AtLeastOne, config_dataclass
 
-SMALLEST = 4  # maps of this height or width are not squeezed further
+MIN_SIDE = 4  # maps of this height or width are not squeezed further
 
 
 def _sizes(input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
     """Heights and widths of the maps after each squeeze of an image (C, H, W)."""
     sizes = [(input_dim[1] // 2, input_dim[2] // 2)]
-    while all(side % 2 == 0 and side > SMALLEST for side in sizes[-1]):
+    while all(side % 2 == 0 and side > MIN_SIDE for side in sizes[-1]):
         height, width = sizes[-1]
         sizes.append((height // 2, width // 2))
     return sizes
@@ -87,7 +87,7 @@ class MultiscaleFlow(nn.Module):
 class TrumpetFlow(Chain):
     """The data flow of a Trumpet: steps of flow, and injective layers that halve the channels.
 
-    Maps are squeezed to `SMALLEST` pixels or an odd side, with an injective layer after the steps
+    Maps are squeezed to `MIN_SIDE` pixels or an odd side, with an injective layer after the steps
     of flow at each size. The last map's channels are halved further while at least d numbers are
     left; a dense injective layer takes the rest to d. With images of 3 x 64 x 64 and d = 192 that
     is Kothari et al.'s: six injective layers of factor 2, and none dense.

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SCALE_BOUND = 4.0  # of h in a coupling's scale, sigmoid(h + 2), which is then at least 0.12
-MOST_INPUTS = 3 * 3 * 128  # of the last layer of a coupling's net, whose output is not divided
-LEAST_STD = 1e-2  # a channel of a smaller standard deviation is scaled as if it had this one
+MAX_INIT_INPUTS = 3 * 3 * 128  # of the last layer of a coupling's net, whose output is not divided
+MIN_STD = 1e-2  # a channel of a smaller standard deviation is scaled as if it had this one
 
 
 class ActNorm(nn.Module):
@@ -35,7 +35,7 @@ class ActNorm(nn.Module):
             with torch.no_grad():
                 std, mean = torch.std_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
                 self.shift.copy_(mean[0])
-                self.log_scale.copy_(-std[0].clamp_min(LEAST_STD).log())
+                self.log_scale.copy_(-std[0].clamp_min(MIN_STD).log())
             self.initialized = True
         log_det = self.log_scale.sum() * math.prod(x.shape[2:])
         return (x - self.shift) * self.log_scale.exp(), log_det
@@ -50,7 +50,7 @@ class ActNorm(nn.Module):
         self.initialized = bool(state)
 
 
-class _Mixing(nn.Module):
+class _ChannelMixing(nn.Module):
     """A 1 x 1 convolution of orthogonal weights at first."""
 
     def __init__(self, *channels: int) -> None:
@@ -63,7 +63,7 @@ def _mix(weight: Tensor, x: Tensor) -> Tensor:
     return F.conv2d(x, weight[:, :, None, None])
 
 
-class InvertibleConv(_Mixing):
+class InvertibleConv(_ChannelMixing):
     """An invertible 1 x 1 convolution (Kingma & Dhariwal 2018, 3.2) of C channels, (C, C)."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +75,7 @@ class InvertibleConv(_Mixing):
         return _mix(torch.linalg.inv_ex(self.weight).inverse, z)  # `inv` waits for the device
 
 
-class InjectiveConv(_Mixing):
+class InjectiveConv(_ChannelMixing):
     r"""An injective 1 x 1 convolution (Kothari et al. 2021): C >= c channels from c, (C, c).
 
     Back, from the C channels of the data to c, goes the pseudo-inverse
@@ -111,7 +111,7 @@ class ConvCoupling(nn.Module):
         last = nn.Conv2d(hidden_channels, 2 * self.sizes[1], kernel, padding="same")
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
-        self.output_scale = min(1.0, MOST_INPUTS / last.weight[0].numel())
+        self.output_scale = min(1.0, MAX_INIT_INPUTS / last.weight[0].numel())
         self.net = nn.Sequential(
             nn.Conv2d(self.sizes[0], hidden_channels, kernel, padding="same"),
             nn.ReLU(),

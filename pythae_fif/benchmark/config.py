@@ -14,27 +14,27 @@ from pythae_fif.benchmark.models import (
     ModelEntry,
     SamplerName,
     configs_dir,
-    names_in,
+    list_configs,
     read_entry,
     read_yaml,
 )
-from pythae_fif.errors import ConfigError, counted, did_you_mean
+from pythae_fif.errors import ConfigError, did_you_mean, pluralized
 from pythae_fif.files import safe_name
-from pythae_fif.names import ARCHITECTURES, SAMPLERS, DataOptions, Precision, known_extractor
+from pythae_fif.names import ARCHITECTURES, SAMPLERS, DataOptions, Precision, check_extractor_name
 from pythae_fif.validation import (
     AtLeastOne,
-    Checked,
-    Each,
     Flag,
-    Whole,
-    flag_of,
-    flags_in,
-    name_of,
+    Integer,
+    StrictModel,
+    UniqueList,
+    flag_fields,
+    flag_name,
+    one_of,
     parse_duration,
     read_checked,
 )
 
-USUAL = {
+DEFAULTS = {
     "models": ["fif", "ae", "vae", "beta_vae", "wae_imq", "rae_l2"],
     "samplers": ["normal", "gaussian", "gmm"],
 }
@@ -43,27 +43,27 @@ BUDGETS = {"epochs", "wall_clock", "steps"}
 
 LearningRate = Annotated[float, Field(gt=0, lt=10)]
 WeightDecay = Annotated[float, Field(ge=0)]
-Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
-AtLeastTen = Annotated[Whole, Field(ge=10)]
+Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
+AtLeastTen = Annotated[Integer, Field(ge=10)]
 """So many images at least: scores of fewer say nothing."""
 Seconds = Annotated[
     float, BeforeValidator(lambda v: parse_duration(v) if isinstance(v, str) else v), Field(gt=0)
 ]
 """A number, or a text that :func:`parse_duration` takes."""
-ExtractorName = Annotated[str, AfterValidator(known_extractor)]
+ExtractorName = Annotated[str, AfterValidator(check_extractor_name)]
 Weight = Annotated[
     float, Field(ge=0, strict=False), AfterValidator(lambda of: int(of) if of.is_integer() else of)
 ]
 """A number as YAML files have it: a run has one id, 10 or 10.0."""
 
 
-class Where(DataOptions):
+class DataLocation(DataOptions):
     """What a run needs but its result does not depend on: data, and the extractor's files."""
 
     extractor_weights: Annotated[str | None, Flag("file of the extractor's weights", "FILE")] = None
 
 
-class Settings(Checked):
+class Settings(StrictModel):
     """How a model trains and is scored: all of it defines the result of a run.
 
     Attributes:
@@ -90,18 +90,18 @@ class Settings(Checked):
     train_size: Annotated[AtLeastTen | None, Flag("use the first N training images", "N")] = None
     val_size: AtLeastTen | None = None
     test_size: AtLeastTen | None = None
-    crop: Annotated[Whole, Field(ge=1, le=178)] | None = None
+    crop: Annotated[Integer, Field(ge=1, le=178)] | None = None
     precision: Annotated[
         Precision, Flag("of training: float32, or bfloat16 (for processors with AMX)")
     ] = "float32"
 
     @property
-    def cut(self) -> dict[str, Any]:
+    def data_subset(self) -> dict[str, Any]:
         """What is taken of the data, as :func:`~pythae_fif.data.load.load` is told."""
         return self.model_dump(include={"train_size", "val_size", "test_size", "crop"})
 
 
-class ModelSettings(Checked):
+class ModelSettings(StrictModel):
     """What a profile says of one model alone; None is the value that the profile has for all.
 
     Attributes:
@@ -124,7 +124,7 @@ class Profile(Settings):
         note: One sentence that the tables carry: what this is, and is not.
         steps: In place of epochs, of which it makes as many as the size of the data needs.
         models: Model -> what is different for it.
-        configurations: Number of first configurations of a model's grid in use; all if None.
+        max_configurations: Number of first configurations of a model's grid in use; all if None.
         extractor: In place of the data set's, unless the user names one.
         Others: See :class:`Settings`.
     """
@@ -132,7 +132,9 @@ class Profile(Settings):
     note: str
     steps: AtLeastOne | None = None
     models: dict[str, ModelSettings] = Field(default_factory=dict)
-    configurations: Annotated[AtLeastOne | None, Flag("try the first N of every model", "N")] = None
+    max_configurations: Annotated[
+        AtLeastOne | None, Flag("try the first N of every model", "N")
+    ] = None
     extractor: ExtractorName | None = None
 
     @model_validator(mode="after")
@@ -143,7 +145,7 @@ class Profile(Settings):
         return self
 
 
-class Experiment(Where):
+class Experiment(DataLocation):
     """One call of the benchmark: a data set's YAML file with the user's file and flags on top.
 
     Attributes:
@@ -152,24 +154,25 @@ class Experiment(Where):
         beta, hutchinson_samples: Values that replace those of FIF's grid.
         latent_dims: Model -> d of its own; all are ignored if the user gives one d.
         profiles: Name -> :class:`Profile`; the values that the user gave are in the one in use.
-        given: Keys of a profile that the user gave: they go over what it has for one model, too.
-        Others: See :class:`Where`, and their flags.
+        overridden_keys: Keys of the profile that the user set. They also override the profile's
+            settings for single models.
+        Others: See :class:`DataLocation`, and their flags.
     """
 
     dataset: str
     description: str
-    arch: Annotated[str, name_of(lambda: ARCHITECTURES), Flag("architecture of `list`")]
-    models: Annotated[Each[str], Flag("models of `list`, FILE.yaml, or 'all'", "MODEL")]
+    arch: Annotated[str, one_of(lambda: ARCHITECTURES), Flag("architecture of `list`")]
+    models: Annotated[UniqueList[str], Flag("models of `list`, FILE.yaml, or 'all'", "MODEL")]
     entries: dict[str, ModelEntry]
-    samplers: Annotated[Each[SamplerName], Flag("samplers of `list`, or 'all'", "SAMPLER")]
-    seeds: Annotated[Each[Seed], Flag("one run a seed", "SEED")] = Field(
+    samplers: Annotated[UniqueList[SamplerName], Flag("samplers of `list`, or 'all'", "SAMPLER")]
+    seeds: Annotated[UniqueList[Seed], Flag("one run a seed", "SEED")] = Field(
         default_factory=lambda: [0]
     )
     beta: Annotated[
-        Each[Weight | Literal["auto"]] | None,
+        UniqueList[Weight | Literal["auto"]] | None,
         Flag("FIF's reconstruction weights, or auto"),
     ] = None
-    hutchinson_samples: Annotated[Each[Whole] | None, Flag("FIF's K", "K")] = None
+    hutchinson_samples: Annotated[UniqueList[Integer] | None, Flag("FIF's K", "K")] = None
     latent_dim: Annotated[AtLeastOne, Flag("latent dimension", "D")]
     latent_dims: dict[str, AtLeastOne] = Field(default_factory=dict)
     image_size: Annotated[
@@ -178,54 +181,61 @@ class Experiment(Where):
     extractor: Annotated[ExtractorName, Flag("of `list`, or module:function")]
     profiles: dict[str, Profile]
     profile: Annotated[str, Flag("quick, medium (a night), paper (published protocol) or full")]
-    given: list[str] = Field(default_factory=list)
+    overridden_keys: list[str] = Field(default_factory=list)
     name: Annotated[str, Flag("of tables, figures and page", "NAME")]
 
     @property
-    def in_use(self) -> Profile:
+    def active_profile(self) -> Profile:
         """The profile in use."""
         return self.profiles[self.profile]
 
     @property
-    def named(self) -> str:
+    def profile_summary(self) -> str:
         """The profile in use by its name, and what the user gave in place of its values."""
-        changed = ", ".join(f"{key} {getattr(self.in_use, key)}" for key in self.given)
+        changed = ", ".join(
+            f"{key} {getattr(self.active_profile, key)}" for key in self.overridden_keys
+        )
         return f"`{self.profile}`" + (f" with {changed}" if changed else "")
 
-    def settings_of(self, model: str, train: int = 1) -> Settings:
+    def settings_for(self, model: str, train: int = 1) -> Settings:
         """How the runs of a model are trained and scored, with so many training samples."""
-        profile = self.in_use
+        profile = self.active_profile
         values = profile.model_dump(include=set(Settings.model_fields))
         alone = profile.models.get(model, ModelSettings())
-        values |= alone.model_dump(exclude={"grid", "fixed", *self.given}, exclude_none=True)
+        values |= alone.model_dump(
+            exclude={"grid", "fixed", *self.overridden_keys}, exclude_none=True
+        )
         if profile.steps is not None:
             size = values["batch_size"]
             batches = math.ceil(max(1, train - (size > 1)) / size)  # as `BatchLoader`'s
             values["epochs"] = math.ceil(profile.steps / batches)
         return Settings(**values)
 
-    def entry_of(self, model: str) -> ModelEntry:
+    def entry_for(self, model: str) -> ModelEntry:
         """A model's entry, with what the profile fixes beside it, or varies in place of its grid;
         of a model that is not run, such as one of the leaderboard, the entry of its file."""
-        entry, alone = self.entries.get(model), self.in_use.models.get(model, ModelSettings())
+        entry, alone = (
+            self.entries.get(model),
+            self.active_profile.models.get(model, ModelSettings()),
+        )
         entry = entry or read_entry(model)
         grid = {} if alone.grid is None else {"grid": alone.grid, "configurations": []}
         return entry.model_copy(update={**grid, "fixed": {**entry.fixed, **alone.fixed}})
 
-    def latent_dim_of(self, model: str) -> int:
+    def latent_dim_for(self, model: str) -> int:
         """d of a model: that of `latent_dims`, or the common one, within what it takes."""
         latent_dim = self.latent_dims.get(model, self.latent_dim)
-        return min(latent_dim, self.entry_of(model).max_latent_dim or latent_dim)
+        return min(latent_dim, self.entry_for(model).max_latent_dim or latent_dim)
 
-    def configurations_of(self, model: str) -> list[dict[str, Any]]:
+    def configurations_for(self, model: str) -> list[dict[str, Any]]:
         """The varied hyper-parameters of a model's runs: its first configurations in the profile.
         Flags in place of values of the grid are those of FIF (another model's parameter of the same
         name is its own), and all of their configurations are run."""
-        entry = self.entry_of(model)
+        entry = self.entry_for(model)
         asked = {key: values for key in GRID_FLAGS if (values := getattr(self, key))}
         if asked and entry.model == FIF:
             return entry.choices(asked)
-        return entry.choices()[: self.in_use.configurations]
+        return entry.choices()[: self.active_profile.max_configurations]
 
 
 def load_experiment(
@@ -243,14 +253,16 @@ def load_experiment(
     """
     own = {} if file is None else read_yaml(Path(file))
     dataset = str(dataset or own.get("dataset", "digits"))
-    if dataset not in names_in():
-        raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, names_in())}")
+    if dataset not in list_configs():
+        raise ConfigError(
+            f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, list_configs())}"
+        )
     given = {key: value for key, value in flags.items() if value is not None}
-    asked, where = _over(own, given), str(file or f"{dataset}.yaml")
-    valid = {*Experiment.model_fields, *flags_in(Profile)} - {"entries", "given"}
+    asked, where = _deep_merge(own, given), str(file or f"{dataset}.yaml")
+    valid = {*Experiment.model_fields, *flag_fields(Profile)} - {"entries", "overridden_keys"}
     for key in sorted(map(str, asked.keys() - valid)):
         raise ConfigError(f"{where}: unknown key {key!r}: {did_you_mean(key, sorted(valid))}")
-    values = _over({**USUAL, **read_yaml(configs_dir() / f"{dataset}.yaml")}, asked)
+    values = _deep_merge({**DEFAULTS, **read_yaml(configs_dir() / f"{dataset}.yaml")}, asked)
     values["dataset"] = dataset
     for key, kind in {"profiles": dict, "models": list, "samplers": list}.items():
         if not isinstance(values[key], kind):
@@ -259,11 +271,11 @@ def load_experiment(
         values["latent_dims"] = {} if "latent_dim" in given else own.get("latent_dims", {})
     if values["samplers"] == ["all"]:
         values["samplers"] = list(SAMPLERS)
-    values["entries"] = entries = _entries(values)
-    names = [Path(str(word)).stem for word in values["models"]]  # none twice, as `Each` says
+    values["entries"] = entries = _read_entries(values)
+    names = [Path(str(word)).stem for word in values["models"]]  # none twice, as `UniqueList` says
     values["models"] = list(entries) if names == ["all"] else names
     if asked.keys() & set(GRID_FLAGS) and all(of.model != FIF for of in entries.values()):
-        flags_of_fif = " and ".join(map(flag_of, GRID_FLAGS))
+        flags_of_fif = " and ".join(map(flag_name, GRID_FLAGS))
         raise ConfigError(f"{flags_of_fif} are for model fif, which is not in models")
     profiles, profile = values["profiles"], str(values["profile"])
     if not isinstance(profiles.get(profile), dict):
@@ -272,28 +284,28 @@ def load_experiment(
         profiles[profile].pop("crop", None)
     if "extractor" not in asked:
         values["extractor"] = profiles[profile].get("extractor") or values["extractor"]
-    changed = {key: values.pop(key) for key in flags_in(Profile) if key in values}
-    values["profiles"] = _over(profiles, {profile: changed})
-    values["given"] = sorted(changed)
+    changed = {key: values.pop(key) for key in flag_fields(Profile) if key in values}
+    values["profiles"] = _deep_merge(profiles, {profile: changed})
+    values["overridden_keys"] = sorted(changed)
     values["name"] = safe_name(str(values.get("name", f"{dataset}-{values['arch']}-{profile}")))
-    experiment, known = read_checked(Experiment, values, where, flags=given), names_in("models")
-    for name in {*experiment.latent_dims, *experiment.in_use.models} - {*known, *entries}:
+    experiment, known = read_checked(Experiment, values, where, flags=given), list_configs("models")
+    for name in {*experiment.latent_dims, *experiment.active_profile.models} - {*known, *entries}:
         raise ConfigError(f"{where}: model {name!r} is unknown: {did_you_mean(name, known)}")
     return experiment
 
 
-def _over(below: Any, above: Any) -> Any:
+def _deep_merge(below: Any, above: Any) -> Any:
     """A mapping over another, key by key and inside of both; a budget replaces another one."""
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     gone = BUDGETS if above.keys() & BUDGETS else set()
     kept = {key: value for key, value in below.items() if key not in gone}
-    return {**kept, **{key: _over(kept.get(key, of), of) for key, of in above.items()}}
+    return {**kept, **{key: _deep_merge(kept.get(key, of), of) for key, of in above.items()}}
 
 
-def _entries(values: Mapping[str, Any]) -> dict[str, ModelEntry]:
+def _read_entries(values: Mapping[str, Any]) -> dict[str, ModelEntry]:
     """Name of each model -> its entry; a file of one's own has the name of its stem."""
-    words, known, of_rows = values["models"], names_in("models"), values["dataset"] == "csv"
+    words, known, of_rows = values["models"], list_configs("models"), values["dataset"] == "csv"
     if words != ["all"]:
         for word in map(str, words):
             if word.endswith(".yaml") and Path(word).stem in known:
@@ -302,15 +314,15 @@ def _entries(values: Mapping[str, Any]) -> dict[str, ModelEntry]:
     return {
         name: entry
         for name, entry in zip(known, map(read_entry, known), strict=True)
-        if entry.in_all and entry.samplers_of(values["samplers"])
+        if entry.include_in_all and entry.compatible_samplers(values["samplers"])
         if not (of_rows and entry.images_only)
-        if entry.archs is None or values["arch"] in entry.archs
+        if entry.architectures is None or values["arch"] in entry.architectures
     }
 
 
-def length_of(profile: Profile) -> str:
+def describe_length(profile: Profile) -> str:
     """How long a model trains, such as `2,000 steps or 10 min`."""
     counts = {"step": profile.steps, "epoch": profile.epochs}
-    parts = [counted(count, thing) for thing, count in counts.items() if count]
+    parts = [pluralized(count, thing) for thing, count in counts.items() if count]
     clock = [] if profile.wall_clock is None else [f"{profile.wall_clock / 60:g} min"]
     return " or ".join(parts + clock)

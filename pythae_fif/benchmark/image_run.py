@@ -13,32 +13,32 @@ from pydantic import Field
 from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
-from pythae_fif.benchmark.config import Settings, Where
+from pythae_fif.benchmark.config import DataLocation, Settings
 from pythae_fif.benchmark.models import ModelClasses
 from pythae_fif.benchmark.pictures import samples_picture
-from pythae_fif.benchmark.pythae_models import lightened
+from pythae_fif.benchmark.pythae_patches import patch_slow_ops
 from pythae_fif.benchmark.record import DataUsed, Evaluation, Training
 from pythae_fif.data import ImageDataset, Splits
-from pythae_fif.data.load import Planned, load
+from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.data.splits import SPLIT_NAMES, as_tensor
-from pythae_fif.errors import ConfigError, FIFError, did_you_mean, one_line
+from pythae_fif.errors import ConfigError, FIFError, did_you_mean, format_error
 from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.extractors import rounded_images
-from pythae_fif.evaluation.likelihood import priors_of, tube_likelihoods
+from pythae_fif.evaluation.likelihood import fit_priors, marginal_likelihoods
 from pythae_fif.evaluation.scores import Scores
-from pythae_fif.files import read_json, set_aside, whole_folder
+from pythae_fif.files import atomic_folder, quarantine, read_json
 from pythae_fif.models.fitted_priors import FIT_STEPS
-from pythae_fif.names import import_named
+from pythae_fif.names import import_object
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.worker import Run
 from pythae_fif.sampling.samplers import embed, generate, generate_by_class, reconstruction_mse
 from pythae_fif.training import FIFTrainer, OnEpoch, keep_freed_memory
 from pythae_fif.training.checkpoint import RESULT_NAME
-from pythae_fif.training.updates import prefixes_of
+from pythae_fif.training.updates import network_prefixes
 
 WEIGHTS = "model/model.pt"
-OF_ITS_OWN = {"batch_size", "epochs", "learning_rate", "weight_decay"}
+PER_MODEL_SETTINGS = {"batch_size", "epochs", "learning_rate", "weight_decay"}
 """Settings that may be one model's alone; epochs follow from steps and its batch size."""
 Name = Annotated[str, Field(pattern=r"^[\w=+@-][\w.=+@-]*$")]
 """A part of a path that leads nowhere else."""
@@ -59,11 +59,11 @@ class ImageSpec(Spec):
         data_hash: Of the images in use, after the profile's cut.
         labels_hash: Of their labels, if the model is told them; else None.
         samplers: Those whose scores are wanted.
-        where: The data and the extractor's files.
+        location: The data and the extractor's files.
     """
 
     kind: ClassVar[str] = "images"
-    asked: ClassVar[frozenset[str]] = frozenset({"samplers", "where"})
+    fields_outside_id: ClassVar[frozenset[str]] = frozenset({"samplers", "location"})
 
     dataset: Name
     arch: Name
@@ -80,7 +80,7 @@ class ImageSpec(Spec):
     data_hash: str
     labels_hash: str | None = None
     samplers: list[str] = Field(default_factory=list)
-    where: Where = Field(default_factory=Where)
+    location: DataLocation = Field(default_factory=DataLocation)
 
     @property
     def folder(self) -> str:
@@ -90,7 +90,7 @@ class ImageSpec(Spec):
     @property
     def configuration(self) -> str:
         """The varied hyper-parameters as `name=value`, or a dash."""
-        return ", ".join(f"{n}={_shown(self.parameters[n])}" for n in self.varied) or "–"
+        return ", ".join(f"{n}={_format_value(self.parameters[n])}" for n in self.varied) or "–"
 
     @property
     def title(self) -> str:
@@ -106,7 +106,9 @@ class ImageSpec(Spec):
     def comparable(self) -> str:
         """What two runs share that may stand in one table."""
         shared = {"dataset", "arch", "image_size", "extractor", "profile", "data_hash"}
-        return repr((self.model_dump(include=shared), self.settings.model_dump(exclude=OF_ITS_OWN)))
+        return repr(
+            (self.model_dump(include=shared), self.settings.model_dump(exclude=PER_MODEL_SETTINGS))
+        )
 
     @property
     def outputs(self) -> Mapping[str, type]:
@@ -121,7 +123,7 @@ class ImageSpec(Spec):
             ConfigError: An unknown hyper-parameter, which Pythae's own classes would drop; their
                 errors, and pydantic's, for a value that is not right.
         """
-        config_class = import_named(self.classes.config)
+        config_class = import_object(self.classes.config)
         known = [field.name for field in dataclasses.fields(config_class) if field.init]
         if unknown := [key for key in self.parameters if key not in known]:
             raise ConfigError(f"unknown key {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
@@ -142,11 +144,11 @@ class ImageSpec(Spec):
             told = self.parameters.get("condition_dim", 0)
             networks = build_networks(*shape, variational=named.variational, condition_dim=told)
         elif named.networks != "own":
-            networks = import_named(named.networks)(*shape)
+            networks = import_object(named.networks)(*shape)
         if named.discriminator is not None:
-            networks = (*networks, import_named(named.discriminator)(input_dim))
+            networks = (*networks, import_object(named.discriminator)(input_dim))
         parts = zip(("encoder", "decoder", "discriminator"), networks, strict=False)
-        return lightened(import_named(named.model)(config, **dict(parts)))
+        return patch_slow_ops(import_object(named.model)(config, **dict(parts)))
 
     def run(self, run: Run) -> None:
         """Trains and scores: a training that was cut off is resumed, no sampler scored twice.
@@ -156,43 +158,51 @@ class ImageSpec(Spec):
         """
         if not torch.cuda.is_available():
             keep_freed_memory()
-        run.tell("loading data")
-        planned, cut = Planned(self.data_hash, self.labels_hash), self.settings.cut
-        splits = load(self.dataset, self.where, planned=planned, image_size=self.image_size, **cut)
+        run.report("loading data")
+        planned, cut = ExpectedHashes(self.data_hash, self.labels_hash), self.settings.data_subset
+        splits = load(
+            self.dataset, self.location, planned=planned, image_size=self.image_size, **cut
+        )
         labels = (splits.labels or {}) if self.labels_hash else {}
         self._take_trained(run)
-        trainer = trainer_of(
-            self, splits, labels, run.folder, lambda row: run.tell("training", 0.9 * row.share_done)
+        trainer = build_trainer(
+            self,
+            splits,
+            labels,
+            run.folder,
+            lambda row: run.report("training", 0.9 * row.share_done),
         )
-        run.tell("training")  # an epoch may take minutes
+        run.report("training")  # an epoch may take minutes
         result, model = trainer.train(), trainer.model
         del trainer  # with the images that it keeps on a GPU
         run.device = str(next(model.parameters()).device)
         self._save_training(run, vars(result), model)
-        run.tell("features of the data", 0.9)
-        files: Any = {"weights": self.where.extractor_weights, "offline": self.where.offline}
+        run.report("features of the data", 0.9)
+        files: Any = {"weights": self.location.extractor_weights, "offline": self.location.offline}
         of_data = splits.input_dim, splits.name
         extractor = load_extractor(self.extractor, *of_data, device=run.device, **files)
         codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
         known = run.load("evaluation.json", Evaluation)
-        evaluation = known.result if known else self._evaluated(model, splits, labels, codes)
+        evaluation = known.result if known else self._evaluate(model, splits, labels, codes)
         if known is None:
             run.save("evaluation.json", evaluation)
         references = {
-            of: Features.of(as_tensor(splits[of]), extractor, f"{of} of {splits.content_hash}")
+            of: Features.from_images(
+                as_tensor(splits[of]), extractor, f"{of} of {splits.content_hash}"
+            )
             for of in SPLIT_NAMES
         }
         training = references.pop("train")
         failures, steps = [], self.settings.fit_steps or FIT_STEPS
         how: Any = {"num_samples": self.settings.num_samples, "seed": self.seed}
-        how |= {"fit_steps": steps, "keep": rounded_images}
+        how |= {"fit_steps": steps, "transform": rounded_images}
         left = [of for of in self.samplers if run.load(f"scores/{of}.json", Scores) is None]
-        run.tell("likelihood", 0.9)
-        priors = priors_of(model, left, codes, labels.get("train"), seed=self.seed, steps=steps)
+        run.report("likelihood", 0.9)
+        priors = fit_priors(model, left, codes, labels.get("train"), seed=self.seed, steps=steps)
         val_mse = evaluation.reconstruction_mse["val"]
-        tubes = tube_likelihoods(model, priors, splits, labels, val_mse, self.seed)
+        tubes = marginal_likelihoods(model, priors, splits, labels, val_mse, self.seed)
         for number, sampler in enumerate(left):
-            run.tell(f"sampler {sampler}", 0.9 + 0.1 * number / len(left))
+            run.report(f"sampler {sampler}", 0.9 + 0.1 * number / len(left))
             try:
                 if labels:
                     given = labels["train"]
@@ -206,7 +216,7 @@ class ImageSpec(Spec):
                 scores = dataclasses.replace(scores, tube=tubes.get(sampler))
             except Exception as error:  # of this sampler alone; it is raised below
                 traceback.print_exc()
-                failures.append(f"sampler {sampler}: {one_line(error)}")
+                failures.append(f"sampler {sampler}: {format_error(error)}")
                 continue
             sheet = samples_picture(samples, classes) if samples.ndim == 4 else None
             files = run.write(f"samples-{sampler}.png", sheet) if sheet else {}
@@ -221,7 +231,7 @@ class ImageSpec(Spec):
         for other in store.specs(ImageSpec, self.folder) if fresh else ():
             theirs, record = store.folder(other) / "model", store.record(other, name, Training)
             if other.training_id == self.training_id and record and theirs.exists():
-                with whole_folder(ours) as folder:
+                with atomic_folder(ours) as folder:
                     shutil.copytree(theirs, folder, dirs_exist_ok=True)
                 run.write(name, record.model_copy(update={"run_id": self.run_id}).to_bytes())
                 return
@@ -233,12 +243,12 @@ class ImageSpec(Spec):
         before = run.load("training.json", Training)
         if before is None or before.files.get(WEIGHTS) != files[WEIGHTS]:
             for path in [*run.folder.glob("evaluation.json"), *run.folder.glob("scores/*.json")]:
-                set_aside(path, "it is of other weights")
+                quarantine(path, "it is of other weights")
         if before is None or before.files != files:
             surrogate = getattr(model, "surrogate_mode", None)
             run.save("training.json", Training(**result, surrogate=surrogate), files)
 
-    def _evaluated(
+    def _evaluate(
         self, model: BaseAE, splits: Splits, labels: Labels, codes: torch.Tensor
     ) -> Evaluation:
         """What is found of a model beside samples."""
@@ -255,14 +265,14 @@ class ImageSpec(Spec):
         )
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """A hyper-parameter for people: 0.5 of 0.50, Planar+Radial of a list."""
     if isinstance(value, list):
-        return "+".join(map(_shown, value))
+        return "+".join(map(_format_value, value))
     return f"{value:g}" if type(value) in (int, float) else str(value)
 
 
-def trainer_of(
+def build_trainer(
     spec: ImageSpec, splits: Splits, labels: Labels, folder: Path, on_epoch: OnEpoch | None = None
 ) -> FIFTrainer:
     """A fresh model of a run, seeded, in the trainer that trains it, or finds it trained."""
@@ -284,14 +294,14 @@ def trainer_of(
 def training_config(spec: ImageSpec) -> Any:
     """Pythae's training configuration of a run: Adam, with the profile's plateau schedule."""
     settings = spec.settings
-    config_class = import_named(spec.classes.trainer)
+    config_class = import_object(spec.classes.trainer)
     options: dict[str, Any] = {"learning_rate": settings.learning_rate}
     if settings.weight_decay is not None:
         options["optimizer_params"] = {"weight_decay": settings.weight_decay}
     if settings.plateau_factor is not None:  # appendix E.4
         options["scheduler_cls"] = "ReduceLROnPlateau"
         options["scheduler_params"] = {"factor": settings.plateau_factor, "patience": 10}
-    parts = prefixes_of(config_class)
+    parts = network_prefixes(config_class)
     return config_class(
         num_epochs=settings.epochs or 10**9,  # a wall clock knows none
         per_device_train_batch_size=settings.batch_size,

@@ -9,12 +9,12 @@ import yaml
 from pydantic import Field
 
 import pythae_fif
-from pythae_fif.errors import ConfigError, did_you_mean, one_line
+from pythae_fif.errors import ConfigError, did_you_mean, format_error
 from pythae_fif.names import SAMPLERS
-from pythae_fif.validation import AtLeastOne, Checked, Each, name_of, read_checked
+from pythae_fif.validation import AtLeastOne, StrictModel, UniqueList, one_of, read_checked
 
-SamplerName = Annotated[str, name_of(lambda: SAMPLERS)]
-Grid = dict[str, Each[Any]]
+SamplerName = Annotated[str, one_of(lambda: SAMPLERS)]
+Grid = dict[str, UniqueList[Any]]
 """Hyper-parameter -> its values."""
 
 GRID_FLAGS = ("beta", "hutchinson_samples")
@@ -22,7 +22,7 @@ GRID_FLAGS = ("beta", "hutchinson_samples")
 FIF = "pythae_fif.models.FIF"
 
 
-class ModelClasses(Checked):
+class ModelClasses(StrictModel):
     """Of a model's entry, what defines the results of its runs beside hyper-parameters.
 
     Attributes:
@@ -66,7 +66,7 @@ class ModelEntry(ModelClasses):
 
     label: str
     source: str
-    samplers: Each[SamplerName] = Field(
+    samplers: UniqueList[SamplerName] = Field(
         default_factory=lambda: ["normal", "gaussian", "gmm", "maf", "iaf", "flow"]
     )
     grid: Grid = Field(default_factory=dict)
@@ -74,8 +74,8 @@ class ModelEntry(ModelClasses):
     fixed: dict[str, Any] = Field(default_factory=dict)
     images_only: bool = False
     max_latent_dim: AtLeastOne | None = None
-    in_all: bool = True
-    archs: list[str] | None = None
+    include_in_all: bool = True
+    architectures: list[str] | None = None
     notes: list[str] = Field(default_factory=list)
 
     @property
@@ -91,7 +91,7 @@ class ModelEntry(ModelClasses):
         grid = {**self.grid, **(given or {})}
         return [dict(zip(grid, of, strict=True)) for of in itertools.product(*grid.values())]
 
-    def samplers_of(self, asked: list[str]) -> list[str]:
+    def compatible_samplers(self, asked: list[str]) -> list[str]:
         """Those of the asked samplers that the model has, perhaps none. Where `normal` is asked of
         a model with another prior, that sampler stands in."""
         wanted = [self.samplers[0] if name == "normal" else name for name in asked]
@@ -103,9 +103,9 @@ def read_entry(name: str) -> ModelEntry:
     of the classes, which takes seconds."""
     path = Path(name).expanduser()
     if path.suffix != ".yaml":
-        if name not in names_in("models"):
+        if name not in list_configs("models"):
             raise ConfigError(
-                f"model {name!r} is unknown: {did_you_mean(name, names_in('models'))}"
+                f"model {name!r} is unknown: {did_you_mean(name, list_configs('models'))}"
             )
         path = configs_dir() / "models" / f"{name}.yaml"
     return read_checked(ModelEntry, read_yaml(path), path.name)
@@ -118,7 +118,7 @@ def configs_dir() -> Path:
     return checkout if checkout.is_dir() else package / "configs"
 
 
-def names_in(folder: str = "") -> list[str]:
+def list_configs(folder: str = "") -> list[str]:
     """Names of the YAML files below `benchmark_configs/<folder>`."""
     return sorted(path.stem for path in (configs_dir() / folder).glob("*.yaml"))
 
@@ -130,7 +130,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:  # it may be no text, and a date no date
-        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
+        raise ConfigError(f"{path} is not YAML: {format_error(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a mapping of keys to values is needed")
     return content

@@ -8,18 +8,21 @@ from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.pictures import pixel_bytes
 
 SIDE = 8  # rows and columns of images of a sheet
-OF_CLASS = 16  # images of a class, in a row
+SAMPLES_PER_CLASS = 16  # images of a class, in a row
 
 
 def samples_picture(samples: Tensor, classes: np.ndarray | None = None) -> bytes:
     """A PNG of the first 64 samples (n, C, H, W) in [0, 1]; with classes (n,), of a row a class."""
     if classes is None:
-        return pixel_bytes(sheet(samples[: SIDE * SIDE], SIDE, SIDE))
-    rows = [sheet(samples[classes == of][:OF_CLASS], 1, OF_CLASS) for of in np.unique(classes)]
+        return pixel_bytes(picture_sheet(samples[: SIDE * SIDE], SIDE, SIDE))
+    rows = [
+        picture_sheet(samples[classes == of][:SAMPLES_PER_CLASS], 1, SAMPLES_PER_CLASS)
+        for of in np.unique(classes)
+    ]
     return pixel_bytes(np.concatenate(rows))
 
 
-def sheet(images: Tensor, rows: int, columns: int) -> np.ndarray:
+def picture_sheet(images: Tensor, rows: int, columns: int) -> np.ndarray:
     """Images in [0, 1] in rows, black where there are none: (rows H, columns W, C) uint8."""
     whole = rounded_images(images.detach().cpu().nan_to_num())
     whole = F.pad(whole, (*[0] * 7, rows * columns - len(whole))).unflatten(0, (rows, columns))

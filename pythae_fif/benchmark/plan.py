@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from pythae_fif.benchmark.config import Experiment, Where
-from pythae_fif.benchmark.image_run import OF_ITS_OWN, ImageSpec, training_config
-from pythae_fif.benchmark.models import ModelEntry, names_in
+from pythae_fif.benchmark.config import DataLocation, Experiment
+from pythae_fif.benchmark.image_run import PER_MODEL_SETTINGS, ImageSpec, training_config
+from pythae_fif.benchmark.models import ModelEntry, list_configs
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
-from pythae_fif.errors import ConfigError, one_line
+from pythae_fif.errors import ConfigError, format_error
 from pythae_fif.runs.store import Store
 from pythae_fif.validation import as_config_error
 
@@ -25,10 +25,10 @@ def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:
     """
     plan: list[ImageSpec] = []
     for name in experiment.models:
-        entry = experiment.entry_of(name)
-        _check(experiment, name, splits)
+        entry = experiment.entry_for(name)
+        _check_entry(experiment, name, splits)
         shared = {"dataset", "arch", "image_size", "extractor", "profile"}
-        for number, varied in enumerate(experiment.configurations_of(name)):
+        for number, varied in enumerate(experiment.configurations_for(name)):
             try:
                 first = ImageSpec(
                     **experiment.model_dump(include=shared),
@@ -36,12 +36,14 @@ def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:
                     classes=entry.classes,
                     parameters=_parameters(entry, splits, varied),
                     varied=list(varied),
-                    latent_dim=experiment.latent_dim_of(name),
-                    settings=experiment.settings_of(name, len(splits.train)),
+                    latent_dim=experiment.latent_dim_for(name),
+                    settings=experiment.settings_for(name, len(splits.train)),
                     data_hash=splits.content_hash,
                     labels_hash=splits.labels_hash if entry.conditional else None,
-                    samplers=entry.samplers_of(experiment.samplers),
-                    where=Where(**experiment.model_dump(include={*Where.model_fields})),
+                    samplers=entry.compatible_samplers(experiment.samplers),
+                    location=DataLocation(
+                        **experiment.model_dump(include={*DataLocation.model_fields})
+                    ),
                 )
                 training_config(first)
                 build = first.configure if number else first.build  # networks take a while
@@ -49,7 +51,7 @@ def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:
             except ValidationError as error:
                 raise as_config_error(error, f"model {name}", ImageSpec) from error
             except Exception as error:  # the user's own function of networks raises anything
-                raise ConfigError(f"model {name}: {one_line(error)}") from error
+                raise ConfigError(f"model {name}: {format_error(error)}") from error
             plan += [first.model_copy(update={"seed": seed}) for seed in experiment.seeds]
     return plan
 
@@ -60,10 +62,10 @@ def _parameters(entry: ModelEntry, splits: Splits, varied: dict[str, Any]) -> di
     return {**entry.fixed, **of_data, **varied}
 
 
-def _check(experiment: Experiment, name: str, splits: Splits) -> None:
+def _check_entry(experiment: Experiment, name: str, splits: Splits) -> None:
     """Refuses a model that does not go with the data, or with the samplers that are asked."""
     entry, dataset = experiment.entries[name], experiment.dataset
-    asked = entry.samplers_of(experiment.samplers)
+    asked = entry.compatible_samplers(experiment.samplers)
     if entry.images_only and len(splits.input_dim) == 1:
         raise ConfigError(f"model {name} takes images alone, and {dataset} is rows")
     if not asked:
@@ -71,7 +73,7 @@ def _check(experiment: Experiment, name: str, splits: Splits) -> None:
             f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it has "
             f"{', '.join(entry.samplers)}"
         )
-    if experiment.latent_dim_of(name) == 1 and {"maf", "iaf"} & {*asked}:
+    if experiment.latent_dim_for(name) == 1 and {"maf", "iaf"} & {*asked}:
         raise ConfigError(f"model {name}: its one latent dimension is too few for maf and iaf")
     if entry.conditional:
         if splits.labels is None:
@@ -96,21 +98,21 @@ def leaderboard(
     """
     ours = {spec.run_id: spec for spec in plan}
     comparable = {spec.comparable for spec in ours.values()}
-    known = {*names_in("models"), *experiment.models}
+    known = {*list_configs("models"), *experiment.models}
 
     def is_alike(spec: ImageSpec) -> bool:
         """Whether the run is of this data, protocol and model, whose file may have changed."""
         if spec.comparable not in comparable or spec.model not in known:
             return False
-        entry = experiment.entry_of(spec.model)
-        own = experiment.settings_of(spec.model, len(splits.train))
+        entry = experiment.entry_for(spec.model)
+        own = experiment.settings_for(spec.model, len(splits.train))
         varied = {key: spec.parameters[key] for key in spec.varied}
         return (
             spec.classes == entry.classes
             and spec.parameters == _parameters(entry, splits, varied)
             and spec.labels_hash in (None, splits.labels_hash)
-            and spec.latent_dim == experiment.latent_dim_of(spec.model)
-            and all(getattr(spec.settings, key) == getattr(own, key) for key in OF_ITS_OWN)
+            and spec.latent_dim == experiment.latent_dim_for(spec.model)
+            and all(getattr(spec.settings, key) == getattr(own, key) for key in PER_MODEL_SETTINGS)
         )
 
     stored = store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")

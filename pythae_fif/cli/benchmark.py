@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pythae_fif.benchmark.config import USUAL, Experiment
+from pythae_fif.benchmark.config import DEFAULTS, Experiment
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.cli.display import Terminal
@@ -14,7 +14,7 @@ from pythae_fif.cli.estimate import print_estimate, print_plan
 from pythae_fif.cli.flags import RunFlags
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
-from pythae_fif.errors import counted
+from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.extractors import load_extractor, require_extractor
 from pythae_fif.runs.launch import Engine, run_all
 from pythae_fif.runs.local import LocalEngine, cores
@@ -34,14 +34,14 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     splits = _load(experiment, console, offline)
     plan = expand(experiment, splits)
     # A packed run has no model: the usual samplers are no reason to train it again.
-    usual = experiment.samplers == list(USUAL["samplers"])
-    asked = [spec for spec in plan if not (usual and store.line(spec))]
+    usual = experiment.samplers == list(DEFAULTS["samplers"])
+    asked = [spec for spec in plan if not (usual and store.packed_run(spec))]
     todo = [spec for spec in asked if not store.is_done(spec)]
     if todo:
         with console.stage(f"preparing extractor {name}"):
             extractor = load_extractor(name, splits.input_dim, splits.name, **files)
             features, _ = extractor(to_float(splits.test, limit=2))
-    if experiment.in_use.wall_clock is not None and isinstance(engine, LocalEngine):
+    if experiment.active_profile.wall_clock is not None and isinstance(engine, LocalEngine):
         # Such runs share no processor unless a flag says so.
         alone = {} if torch.cuda.is_available() else {"cpus_per_run": cores()}
         engine = LocalEngine(**{"runs_per_gpu": 1, **alone, **engine.model_dump(exclude_none=True)})
@@ -60,14 +60,14 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     if flags.open and page is not None and not webbrowser.open(page):
         logger.warning("--open: there is no browser here to show the page")
     if left:
-        console.say(f"{counted(len(left), 'run')} left without a record")
+        console.say(f"{pluralized(len(left), 'run')} left without a record")
     return not left
 
 
 def _load(experiment: Experiment, console: Terminal, offline: bool) -> Splits:
     """The data, with notes on what was left out or is odd."""
     name, size = experiment.dataset, experiment.image_size
-    cut = experiment.settings_of(experiment.models[0]).cut
+    cut = experiment.settings_for(experiment.models[0]).data_subset
     options = experiment.model_copy(update={"offline": offline})
     with console.stage(f"loading {name}") as progress:
         splits = load(name, options, image_size=size, progress=progress, **cut)

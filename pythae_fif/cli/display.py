@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.segment import Segment
 
-from pythae_fif.errors import counted, printable
+from pythae_fif.errors import pluralized, strip_control_characters
 from pythae_fif.runs import launch
 
 
@@ -27,7 +27,11 @@ class Terminal(Console):
     ) -> Iterable[Segment]:
         """The segments of what is printed; those of rich itself move the cursor."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=printable(segment.text))
+            yield (
+                segment
+                if segment.control
+                else segment._replace(text=strip_control_characters(segment.text))
+            )
 
     def say(self, text: str) -> None:
         """Prints a text as it is, and leaves its lines whole."""
@@ -61,15 +65,15 @@ class Terminal(Console):
 
     def _update(self, bars: Progress, progress: launch.Progress) -> None:
         """Draws the state of all runs, and prints what has ended since."""
-        ended, failed = len(progress.ended), sum(map(bool, progress.ended.values()))
+        ended, failed = len(progress.outcomes), sum(map(bool, progress.outcomes.values()))
         counts = {"done": progress.done + ended - failed, "failed": failed}
         counts["running"] = len(progress.running)
         said = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
-        said = f"{counted(progress.total, 'run')}: {said}"
+        said = f"{pluralized(progress.total, 'run')}: {said}"
         now = [f"{spec.title}: {status.stage}" for spec, status in progress.running.items()]
         (task,), stage = bars.task_ids, escape("\n".join(now))
         bars.update(task, description=said, completed=progress.share, stage=stage)
-        for spec, error in [*progress.ended.items()][self._told :]:
+        for spec, error in [*progress.outcomes.items()][self._told :]:
             if error:
                 self.say(f"failed: {spec.title}: {error}")
         if ended > self._told and not self.is_terminal:

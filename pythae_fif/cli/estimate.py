@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from pythae_fif.benchmark.config import Experiment, length_of
+from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.cli.display import Terminal
 from pythae_fif.data import Splits
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import RunsLeftError, counted, one_line
+from pythae_fif.errors import RunsLeftError, format_error, pluralized
 from pythae_fif.runs.launch import Engine
 from pythae_fif.runs.local import RUN_BYTES, LocalEngine
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import work
+from pythae_fif.runs.worker import execute_run
 from pythae_fif.training import quiet_pythae
 
 IMAGES = 500  # that a model is trained on, and samples that are scored, to be timed
@@ -39,8 +39,9 @@ def print_plan(
         table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed), there)
     console.print(table)
     console.say(
-        f"{counted(len(plan), 'run')}, {len(todo)} of them to do: {experiment.dataset}, "
-        f"{experiment.arch}, profile {experiment.profile}, {length_of(experiment.in_use)}, "
+        f"{pluralized(len(plan), 'run')}, {len(todo)} of them to do: {experiment.dataset}, "
+        f"{experiment.arch}, profile {experiment.profile}, "
+        f"{describe_length(experiment.active_profile)}, "
         f"samplers {', '.join(experiment.samplers)}, extractor {experiment.extractor}"
     )
 
@@ -67,16 +68,16 @@ def print_estimate(
         for model, number in runs.items():
             spec = next(spec for spec in plan if spec.model == model)
             try:
-                epoch, scoring = _timed(spec, part)
+                epoch, scoring = _time_training(spec, part)
             except Exception as error:  # of somebody's model, anything
-                problems.append(f"model {model} fails in a short run: {one_line(error)}")
+                problems.append(f"model {model} fails in a short run: {format_error(error)}")
                 continue
             epochs, clock = spec.settings.epochs, spec.settings.wall_clock
             training = min(epoch * size / count * (epochs or math.inf), clock or math.inf)
             scores = scoring * len(spec.samplers)
             total += number * (training + scores)
             times = (training, scores, number * (training + scores))
-            table.add_row(model, str(number), *map(_shown, times))
+            table.add_row(model, str(number), *map(_format_seconds, times))
     console.print(table)
     need, peak = RUN_BYTES, torch.cuda.max_memory_allocated()  # 0 without a GPU
     if peak:  # memorisation holds the features, and them in float64
@@ -84,19 +85,20 @@ def print_estimate(
         console.say(f"by the memory of these short runs: {local.machine(need)}")
     at_once = min(len(local.slots(need)), len(plan))
     console.say(
-        f"estimate: {_shown(total)} one after the other, {_shown(total / at_once)} with "
-        f"{counted(at_once, 'run')} at once, by a short run of each model on {count:,} images "
+        f"estimate: {_format_seconds(total)} one after the other, "
+        f"{_format_seconds(total / at_once)} with "
+        f"{pluralized(at_once, 'run')} at once, by a short run of each model on {count:,} images "
         "with one sampler; fits of other samplers come on top"
     )
     if problems:
         raise RunsLeftError(*problems)
 
 
-def _shown(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _timed(spec: ImageSpec, part: Splits) -> tuple[float, float]:
+def _time_training(spec: ImageSpec, part: Splits) -> tuple[float, float]:
     """Seconds of an epoch on a part of the data, and of all samples of a sampler with scores."""
     whole = spec.settings.num_samples
     count = min(IMAGES, whole)
@@ -110,7 +112,7 @@ def _timed(spec: ImageSpec, part: Splits) -> tuple[float, float]:
     }
     with tempfile.TemporaryDirectory() as folder:
         spec, store = spec.model_copy(update=short), Store(folder)
-        work(spec, store)
+        execute_run(spec, store)
         result = ImageResult.read(store, spec)
     assert result is not None
     epoch = result.training.result.log[-1].seconds  # the first one warms up

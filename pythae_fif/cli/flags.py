@@ -14,13 +14,13 @@ from pythae_fif.runs.launch import Engine
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
-from pythae_fif.validation import Checked, Flag, flag_of, flags_in, read_checked
+from pythae_fif.validation import Flag, StrictModel, flag_fields, flag_name, read_checked
 
 M = TypeVar("M", bound=BaseModel)
 
 ENGINES: dict[str, type[Engine]] = {"local": LocalEngine, "ray": RayEngine, "slurm": SlurmEngine}
-ENGINE_FLAGS = {name for cls in ENGINES.values() for name in flags_in(cls)}
-IN_HELP = {
+ENGINE_FLAGS = {name for cls in ENGINES.values() for name in flag_fields(cls)}
+USUAL_FLAGS = {
     "dataset", "data", "arch", "models", "samplers", "seeds", "beta", "hutchinson_samples",
     "latent_dim", "profile", "epochs", "config", "results", "dry_run", "open", "engine",
 }  # fmt: skip
@@ -40,7 +40,7 @@ other commands, each with a --help of its own:
 EXIT_CODES = "exit codes: 0 all there, 1 some failed, 2 wrong input or disk full, 130 interrupted"
 
 
-class CommonFlags(Checked):
+class CommonFlags(StrictModel):
     """The flags of all commands that make results; an engine's own are its class in `ENGINES`."""
 
     results: Annotated[str, Flag("folder of the results (default: results)", "DIR")] = "results"
@@ -51,7 +51,9 @@ class RunFlags(CommonFlags):
     """The flags of `run` beside the keys of an experiment and the options of its engine."""
 
     dataset: Annotated[str | None, Flag("a data set of `list` (default: digits)")] = None
-    table: Annotated[Literal["2"] | None, Flag("as the paper's table 2", "N")] = None
+    experiment: Annotated[
+        Literal["table2"] | None, Flag("settings of an experiment of the paper: table2", "NAME")
+    ] = None
     config: Annotated[str | None, Flag("YAML file of an experiment's keys", "FILE")] = None
     dry_run: Annotated[bool, Flag("show the plan and estimate its time, and stop")] = False
     open: Annotated[bool, Flag("show the page in the browser when all is done")] = False
@@ -79,17 +81,17 @@ class Parser(argparse.ArgumentParser):
 
     def add_flags(self, *classes: type[BaseModel], only: Container[str] | None = None) -> None:
         """Adds the flags of the classes' fields, or of some, that are not there yet."""
-        fields = [(name, cls, flag) for cls in classes for name, flag in flags_in(cls).items()]
+        fields = [(name, cls, flag) for cls in classes for name, flag in flag_fields(cls).items()]
         for name, cls, flag in fields:
-            there = flag_of(name) in self._option_string_actions
+            there = flag_name(name) in self._option_string_actions
             if not there and (only is None or name in only):
-                form = _form(cls.model_fields[name].annotation, flag)
+                form = _argument_options(cls.model_fields[name].annotation, flag)
                 shown = self.usual is None or name in self.usual
                 self.add_argument(
-                    flag_of(name), help=flag.help if shown else argparse.SUPPRESS, **form
+                    flag_name(name), help=flag.help if shown else argparse.SUPPRESS, **form
                 )
 
-    def given(self) -> dict[str, Any]:
+    def parsed_values(self) -> dict[str, Any]:
         """What the words give: field -> value. An unknown flag is a ConfigError."""
         known, unknown = self.parse_known_args(self.words)
         if unknown:
@@ -100,12 +102,12 @@ class Parser(argparse.ArgumentParser):
 
     def read(self, cls: type[M]) -> M:
         """The flags of a class; a ConfigError for a value that is not right."""
-        values = {name: of for name, of in self.given().items() if name in cls.model_fields}
+        values = {name: of for name, of in self.parsed_values().items() if name in cls.model_fields}
         return read_checked(cls, values, self.command, flags=values)
 
     def engine(self) -> Engine:
         """The engine that is named, with its options; a ConfigError for those of another."""
-        flags, name = self.given(), self.read(CommonFlags).engine
+        flags, name = self.parsed_values(), self.read(CommonFlags).engine
         options = {option: flags[option] for option in ENGINE_FLAGS & flags.keys()}
         return read_checked(ENGINES[name], options, f"engine {name}", ENGINE_FLAGS)
 
@@ -114,13 +116,13 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
 
-def _form(annotation: Any, flag: Flag) -> dict[str, Any]:
+def _argument_options(annotation: Any, flag: Flag) -> dict[str, Any]:
     """How many words a flag takes, and what becomes of each."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated or type(None) in inner:
-        return _form(inner[0], flag)
+        return _argument_options(inner[0], flag)
     if origin is list:
-        return {**_form(inner[0], flag), "nargs": "+"}
+        return {**_argument_options(inner[0], flag), "nargs": "+"}
     if annotation is bool:
         return {"action": "store_true"}
     kind = annotation if annotation in (int, float) else str
@@ -129,14 +131,16 @@ def _form(annotation: Any, flag: Flag) -> dict[str, Any]:
 
 def read_request(words: list[str]) -> tuple[RunFlags, Experiment, Engine]:
     """A benchmark as the words of `run` ask for it; what is not given is as in the YAML files."""
-    parser = Parser("run", words, RUN, IN_HELP)
+    parser = Parser("run", words, RUN, USUAL_FLAGS)
     parser.add_argument("--version", action="version", version=f"pythae-fif {__version__}")
     parser.add_flags(RunFlags, Experiment, Profile, *ENGINES.values())
-    flags, of_experiment = parser.read(RunFlags), {*flags_in(Experiment), *flags_in(Profile)}
-    keys = {name: value for name, value in parser.given().items() if name in of_experiment}
+    flags, of_experiment = parser.read(RunFlags), {*flag_fields(Experiment), *flag_fields(Profile)}
+    keys = {name: value for name, value in parser.parsed_values().items() if name in of_experiment}
     file: Any = flags.config
-    if flags.table is not None:
+    if flags.experiment is not None:
         if file is not None:
-            raise ConfigError("--table and --config: give one of the two, each is a file of keys")
-        file = configs_dir() / f"experiments/table{flags.table}.yaml"
+            raise ConfigError(
+                "--experiment and --config: give one of the two, each is a file of keys"
+            )
+        file = configs_dir() / f"experiments/{flags.experiment}.yaml"
     return flags, load_experiment(flags.dataset, keys, file), parser.engine()

@@ -21,16 +21,16 @@ from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError, StoreError
 from pythae_fif.evaluation import Features, load_extractor, score_samples
 from pythae_fif.files import write_json
-from pythae_fif.models.saved import loading
+from pythae_fif.models.saved import load_errors_as_config_error
 from pythae_fif.runs.spec import SPEC_FILE, read_spec
 from pythae_fif.runs.store import read_file
-from pythae_fif.sampling.samplers import draw
-from pythae_fif.validation import Checked, Flag
+from pythae_fif.sampling.samplers import draw_samples
+from pythae_fif.validation import Flag, StrictModel
 
 MODEL = "model_config.json"  # by which the folder of a saved model is known
 
 
-class ScoreFlags(Checked):
+class ScoreFlags(StrictModel):
     """The words of `score`."""
 
     samples: str
@@ -62,12 +62,12 @@ def score_command(words: list[str]) -> bool:
         drawn = _images(flags.samples, shape)
     else:
         torch.manual_seed(flags.seed)
-        parts = draw(NormalSampler(model.to(device).eval()), flags.num_samples)
+        parts = draw_samples(NormalSampler(model.to(device).eval()), flags.num_samples)
         drawn = torch.cat([part.cpu() for part in parts])[: flags.num_samples]
     files: Any = {"weights": flags.extractor_weights, "offline": flags.offline}
     extractor = load_extractor(flags.extractor, shape, device=device, **files)
-    training = None if trained is None else Features.of(trained, extractor)
-    references = {"reference": Features.of(held, extractor)}
+    training = None if trained is None else Features.from_images(trained, extractor)
+    references = {"reference": Features.from_images(held, extractor)}
     scores = score_samples(drawn, extractor, references, seed=flags.seed, training=training)
     Terminal().say(str(scores))
     if flags.to_json is not None:
@@ -84,8 +84,8 @@ def _load_model(folder: Path, trust: bool) -> BaseAE | None:
     spec = None
     with contextlib.suppress(StoreError):
         spec = read_spec(read_file(folder.parent / SPEC_FILE) or b"")
-    with loading(folder):
-        if isinstance(spec, ImageSpec) and (trust or _is_known(spec)):
+    with load_errors_as_config_error(folder):
+        if isinstance(spec, ImageSpec) and (trust or _is_trusted(spec)):
             weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
             model = spec.build(tuple(json.loads((folder / MODEL).read_text())["input_dim"]))
             model.load_state_dict(weights["model_state_dict"])
@@ -96,7 +96,7 @@ def _load_model(folder: Path, trust: bool) -> BaseAE | None:
             raise ConfigError(f"{error}: here --trust") from error
 
 
-def _is_known(spec: ImageSpec) -> bool:
+def _is_trusted(spec: ImageSpec) -> bool:
     """Whether all code that a specification names is Pythae's or ours."""
     named = spec.classes
     paths = (named.model, named.config, named.networks or "own", named.discriminator or "own")

@@ -5,18 +5,18 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from pythae_fif.benchmark.models import configs_dir, names_in, read_entry, read_yaml
+from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry, read_yaml
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
-from pythae_fif.errors import counted
+from pythae_fif.errors import pluralized
 from pythae_fif.names import ARCHITECTURES, DATASETS, EXTRACTORS, SAMPLERS
 from pythae_fif.studies import study as studies
 
 
 def list_command(words: list[str]) -> bool:
     """Prints what there is to choose from; True."""
-    Parser("list", words, "Shows what there is to choose from.").given()
-    console, models = Terminal(), {name: read_entry(name) for name in names_in("models")}
+    Parser("list", words, "Shows what there is to choose from.").parsed_values()
+    console, models = Terminal(), {name: read_entry(name) for name in list_configs("models")}
     groups: dict[str, dict[str, str]] = {
         "data sets (--dataset)": {
             name: read_yaml(configs_dir() / f"{name}.yaml")["description"] for name in DATASETS
@@ -26,7 +26,7 @@ def list_command(words: list[str]) -> bool:
         "models (--models; --dry-run shows their configurations)": {
             name: f"{of.label}; {of.source.partition(';')[0]}" for name, of in models.items()
         },
-        "samplers (--samplers)": {name: of.line for name, of in SAMPLERS.items()},
+        "samplers (--samplers)": {name: of.description for name, of in SAMPLERS.items()},
         "extractors (--extractor)": dict(EXTRACTORS),
     }
     for heading, entries in groups.items():
@@ -42,7 +42,7 @@ def verify_command(words: list[str]) -> bool:
     """Reads a store and prints what was found; whether nothing is wrong."""
     parser = Parser("verify", words, "Re-reads a store of results and changes nothing.")
     parser.add_argument("results", metavar="RESULTS", help="a folder that --results named")
-    root = Path(parser.given()["results"]).expanduser()
+    root = Path(parser.parsed_values()["results"]).expanduser()
     import pythae_fif.benchmark.image_run  # noqa: F401 - the kinds of runs, which import torch
     from pythae_fif.runs.verify import VERDICTS, verify
 
@@ -52,10 +52,10 @@ def verify_command(words: list[str]) -> bool:
     for kind, meaning in VERDICTS.items():
         found = [verdict for verdict in verdicts if verdict.kind == kind]
         if found:
-            console.say(f"{kind}: {counted(len({of.run for of in found}), 'run')}, {meaning}")
+            console.say(f"{kind}: {pluralized(len({of.run for of in found}), 'run')}, {meaning}")
             for of in found if kind not in ("fine", "packed") else ():
                 console.say(f"  {of.run}: {of.detail}".rstrip(": "))
     wrong = sum(verdict.kind == "corrupt" for verdict in verdicts)
     said = f"{wrong} of them wrong" if wrong else "nothing is wrong"
-    console.say(f"{counted(len({verdict.run for verdict in verdicts}), 'run')} read, {said}")
+    console.say(f"{pluralized(len({verdict.run for verdict in verdicts}), 'run')} read, {said}")
     return not wrong

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import digest, locked, set_aside, stored, write_whole
+from pythae_fif.files import (
+    digest,
+    file_lock,
+    os_errors_as_store_error,
+    quarantine,
+    write_atomically,
+)
 from pythae_fif.names import CACHE_VARIABLE, cache_home
 
 logger = logging.getLogger(__name__)
@@ -35,17 +41,17 @@ def cached(name: str, build: Callable[[], dict[str, Any]], trusted: bool = False
     """
     path, built = cache_home() / name, None
     try:
-        with stored(f"make {path.parent}"):
+        with os_errors_as_store_error(f"make {path.parent}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path):  # another process may build it
+        with file_lock(path):  # another process may build it
             if path.exists():
                 try:
                     return _read(path, trusted)
                 except Exception as error:  # of a damaged file
-                    set_aside(path, error)
+                    quarantine(path, error)
             built = build()
             held = {"tensors": built, "digest": _seal(name, built)}
-            write_whole(path, lambda file: torch.save(held, file))
+            write_atomically(path, lambda file: torch.save(held, file))
             return _read(path)
     except StoreError as error:
         logger.warning("%s is not cached (%s): choose another %s", name, error, CACHE_VARIABLE)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pythae_fif.errors import DataError, one_line
+from pythae_fif.errors import DataError, format_error
 
 
 class _Record:
@@ -50,7 +50,9 @@ def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
             columns |= dict(zip(where.tolist(), rows, strict=True))
         return {name: columns[i] for i, name in enumerate(names)}
     except Exception as error:  # its texts and numbers may be none, its stack empty, and more
-        raise DataError(f"{path}: no pickled data frame of numbers ({one_line(error)})") from error
+        raise DataError(
+            f"{path}: no pickled data frame of numbers ({format_error(error)})"
+        ) from error
 
 
 def _array(record: Any) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, sizes, three_parts
-from pythae_fif.errors import DataError, one_line
-from pythae_fif.names import Request
+from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, sizes, split_train_val_test
+from pythae_fif.errors import DataError, format_error
+from pythae_fif.names import DataRequest
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -55,7 +55,7 @@ def decode_files(
         try:
             images[index] = _decode(path, image_size, crop)
         except Exception as error:  # Pillow's plugins raise a dozen unrelated types
-            raise DataError(f"{path}: cannot be decoded ({one_line(error)})") from error
+            raise DataError(f"{path}: cannot be decoded ({format_error(error)})") from error
 
     # Threads and not processes: Pillow lets go of the interpreter lock while it decodes.
     with ThreadPool() as pool:
@@ -91,7 +91,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path) as archive:
             return {key: archive[key] for key in archive.files}
     except Exception as error:  # of a header that claims more than there is, a MemoryError
-        raise DataError(f"{path}: not a readable .npz file ({one_line(error)})") from error
+        raise DataError(f"{path}: not a readable .npz file ({format_error(error)})") from error
 
 
 def to_uint8(array: np.ndarray, where: str) -> np.ndarray:
@@ -115,7 +115,7 @@ def to_uint8(array: np.ndarray, where: str) -> np.ndarray:
     return np.rint(images * 255.0).astype(np.uint8)
 
 
-def labelled(
+def read_labelled_npz(
     path: Path, choices: Sequence[Sequence[str]] = (SPLIT_NAMES, ("train", "test"), ("data",))
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The images of an .npz file, by the first choice of keys that are there, such as `data`; and
@@ -134,13 +134,13 @@ def labelled(
     return images, {key: of.astype(np.int64) for key, of in labels.items()}
 
 
-def npz_file(request: Request) -> Source:
-    """A user's .npz file, see :func:`labelled`."""
+def npz_file(request: DataRequest) -> Source:
+    """A user's .npz file, see :func:`read_labelled_npz`."""
 
     def read() -> Splits:
-        images, known = labelled(request.path)
-        arrays, whole = three_parts(images), len(known) == len(images)
-        labels = three_parts(known) if whole else None
+        images, known = read_labelled_npz(request.path)
+        arrays, whole = split_train_val_test(images), len(known) == len(images)
+        labels = split_train_val_test(known) if whole else None
         notes = () if whole or not known else (f"no labels: only {', '.join(known)} has some",)
         source = f"npz {request.path.name}, {sizes(arrays)}"
         return Splits("npz", **arrays, labels=labels, source=source, notes=notes)
@@ -148,7 +148,7 @@ def npz_file(request: Request) -> Source:
     return [request.path], read
 
 
-def folder_of_images(request: Request) -> Source:
+def folder_of_images(request: DataRequest) -> Source:
     """Every image below a folder; its subfolders train, test and perhaps val are the splits, if
     there. Below these, or the folder, subfolders are classes if every image is in one."""
     path = request.path
@@ -168,7 +168,7 @@ def folder_of_images(request: Request) -> Source:
             shuffled = parts["data"][np.random.RandomState(0).permutation(len(names))]
             split_of = np.array([name.split("/", 1)[0] for name in shuffled])
             parts = {split: shuffled[split_of == name] for split, name in present.items()}
-        of_splits, labels = three_parts(parts), None
+        of_splits, labels = split_train_val_test(parts), None
         how = request.side, request.progress
         arrays: Any = {split: decode_files(path, of, *how) for split, of in of_splits.items()}
         if all((image == image[:1]).all() for of in arrays.values() for image in of):

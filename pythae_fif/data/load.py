@@ -11,12 +11,12 @@ import torch
 
 from pythae_fif.data.cache import cached
 from pythae_fif.data.images import folder_of_images, npz_file
-from pythae_fif.data.published import published
+from pythae_fif.data.published import load_standard_dataset
 from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits
 from pythae_fif.data.tables import load_table
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
 from pythae_fif.files import digest
-from pythae_fif.names import DataOptions, Request
+from pythae_fif.names import DataOptions, DataRequest
 from pythae_fif.validation import read_checked
 
 _PLAIN = ("name", "source", "partial", "notes")
@@ -25,7 +25,7 @@ _PLAIN = ("name", "source", "partial", "notes")
 _VERSION = 12
 
 
-class Planned(NamedTuple):
+class ExpectedHashes(NamedTuple):
     """The data that a command has seen: hashes of images and of labels, None where not used."""
 
     data_hash: str
@@ -70,7 +70,7 @@ def load(
     image_size: int | None = None,
     crop: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    planned: Planned | None = None,
+    planned: ExpectedHashes | None = None,
     **counts: int | None,
 ) -> Splits:
     """The data of a command, or of one of its runs.
@@ -81,8 +81,8 @@ def load(
         planned: Of a run what the command has seen: other data are a DataError.
         counts: `train_size`, `val_size`, `test_size`: how many of a split's first images are used.
     """
-    if name not in SOURCES:
-        raise ConfigError(f"unknown data set {name!r}: {did_you_mean(name, SOURCES)}")
+    if name not in READERS:
+        raise ConfigError(f"unknown data set {name!r}: {did_you_mean(name, READERS)}")
     if (name in ("folder", "npz", "csv")) != (options.data is not None):
         raise ConfigError(f"data set {name!r}: folder, npz and csv need --data, others take none")
     if image_size is not None and name not in ("folder", "celeba"):
@@ -91,25 +91,25 @@ def load(
         raise ConfigError(f"data set {name!r}: label, columns and drop are of csv alone")
     if crop is not None and name != "celeba":
         raise ConfigError(f"crop={crop}: images of celeba alone are cropped")
-    files, read = SOURCES[name](Request(name, options, image_size or 64, crop or 148, progress))
+    files, read = READERS[name](DataRequest(name, options, image_size or 64, crop or 148, progress))
     try:
         stats = [(path, os.stat(path)) for path in files]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
     if name in ("digits", "csv"):
-        splits = _noted(read())
+        splits = _with_warnings(read())
     else:
         stamps = [(path, of.st_size, of.st_mtime_ns) for path, of in stats]
         file = f"{name}-{digest(_VERSION, name, image_size, crop, *stamps)}.pt"
         seen = planned is not None  # the command has checked the file
-        splits = _unpacked(cached(file, lambda: _packed(_noted(read())), trusted=seen))
+        splits = _unpacked(cached(file, lambda: _packed(_with_warnings(read())), trusted=seen))
     splits = splits.subset(**{split: counts.get(f"{split}_size") for split in SPLIT_NAMES})
     if planned and (splits.content_hash, planned.labels_hash and splits.labels_hash) != planned:
         raise DataError(f"the data of {name} changed since the plan: start the command again")
     return splits
 
 
-def _noted(splits: Splits) -> Splits:
+def _with_warnings(splits: Splits) -> Splits:
     """Splits with a note where over 1 % of the test examples are also in training, or images are
     nearly black, as masks of 0 and 1 are."""
     known = {hash(image.tobytes()) for image in splits.train}
@@ -157,16 +157,16 @@ def _read_digits() -> Splits:
     return Splits("digits", **arrays, labels=labels, source=source)
 
 
-def _table_file(request: Request) -> Source:
+def _table_file(request: DataRequest) -> Source:
     path, of = request.path, request.options
     return [path], lambda: load_table(path, columns=of.columns, drop=of.drop, label=of.label)
 
 
-SOURCES: dict[str, Callable[[Request], Source]] = {
+READERS: dict[str, Callable[[DataRequest], Source]] = {
     "digits": lambda request: ([], _read_digits),
-    "mnist": published,
-    "cifar10": published,
-    "celeba": published,
+    "mnist": load_standard_dataset,
+    "cifar10": load_standard_dataset,
+    "celeba": load_standard_dataset,
     "folder": folder_of_images,
     "npz": npz_file,
     "csv": _table_file,

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from pythae_fif.data.images import decode_files, labelled, to_uint8
-from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, sizes, three_parts
-from pythae_fif.errors import DataError, one_line
-from pythae_fif.names import DATA_VARIABLE, Request
+from pythae_fif.data.images import decode_files, read_labelled_npz, to_uint8
+from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, sizes, split_train_val_test
+from pythae_fif.errors import DataError, format_error
+from pythae_fif.names import DATA_VARIABLE, DataRequest
 
 _SETS = {
     "mnist": (
@@ -25,30 +25,32 @@ _SETS = {
 """Name -> title, published sizes, torchvision's folder, and where to get that by hand."""
 
 
-def published(request: Request) -> Source:
+def load_standard_dataset(request: DataRequest) -> Source:
     """MNIST, CIFAR-10 or CelebA, in Pythae's or torchvision's layout, or a download."""
     paths = [request.path / request.name / f"{part}_data.npz" for part in ("train", "eval")]
     if not any(path.exists() for path in paths):
         return _celeba(request) if request.name == "celeba" else _torchvision_set(request)
 
     def read() -> Splits:
-        images, labels = zip(*(labelled(of, [("data",)]) for of in paths), strict=True)
-        arrays = _held_out(*(of["data"] for of in images))
+        images, labels = zip(*(read_labelled_npz(of, [("data",)]) for of in paths), strict=True)
+        arrays = _split_off_validation(*(of["data"] for of in images))
         if request.name == "celeba" and (side := arrays["train"].shape[-1]) != request.side:
             raise DataError(f"{paths[0]}: images of side {side}: --image-size {side} is needed")
-        known = _held_out(*(of["data"] for of in labels)) if all(labels) else None
+        known = _split_off_validation(*(of["data"] for of in labels)) if all(labels) else None
         return _splits(request.name, "Pythae npz layout", arrays, known)
 
     return paths, read
 
 
-def _torchvision_set(request: Request) -> Source:
+def _torchvision_set(request: DataRequest) -> Source:
     folder = request.path / _SETS[request.name][2]
 
     def read() -> Splits:
         parts = _by_torchvision(request)
-        images = _held_out(*(to_uint8(np.asarray(part.data), str(folder)) for part in parts))
-        labels = _held_out(*(np.asarray(part.targets, np.int64) for part in parts))
+        images = _split_off_validation(
+            *(to_uint8(np.asarray(part.data), str(folder)) for part in parts)
+        )
+        labels = _split_off_validation(*(np.asarray(part.targets, np.int64) for part in parts))
         return _splits(request.name, "torchvision layout", images, labels)
 
     if not any(folder.glob("*")):  # a failed download leaves an empty one
@@ -56,7 +58,7 @@ def _torchvision_set(request: Request) -> Source:
     return sorted(folder.glob("*")), read
 
 
-def _by_torchvision(request: Request) -> list[Any]:
+def _by_torchvision(request: DataRequest) -> list[Any]:
     """Training and test part, of CelebA all in one; what is missing is downloaded first."""
     from torchvision import datasets  # takes seconds to import
 
@@ -67,15 +69,15 @@ def _by_torchvision(request: Request) -> list[Any]:
     try:  # what is there is not downloaded again
         return [kind(str(request.path), download=not offline, **part) for part in parts]
     except Exception as error:  # torchvision and gdown raise many unrelated types
-        why = "--offline forbids the download" if offline else one_line(error)
+        why = "--offline forbids the download" if offline else format_error(error)
         raise DataError(
             f"{name}: no whole {request.path / folder} ({why}): unpack {address} there, or name a "
             f"folder that has the data with --data-root or {DATA_VARIABLE}"
         ) from error
 
 
-def _held_out(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
-    return three_parts({"train": train, "test": test}, shuffle=False)
+def _split_off_validation(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
+    return split_train_val_test({"train": train, "test": test}, shuffle=False)
 
 
 def _splits(
@@ -88,7 +90,7 @@ def _splits(
     return Splits(name, **arrays, labels=labels, source=source, partial=sizes(arrays) != whole)
 
 
-def _celeba(request: Request) -> Source:
+def _celeba(request: DataRequest) -> Source:
     """CelebA's images with its partition (0 training, 1 validation, 2 test), which are enough."""
     side, crop, folder = request.side, request.crop, request.path / _SETS["celeba"][2]
     partition = folder.with_name("list_eval_partition.txt")

@@ -13,6 +13,7 @@ import torch
 from pythae.data.datasets import DatasetOutput
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import deprecated
 
 from pythae_fif.errors import DataError
 from pythae_fif.files import digest
@@ -29,9 +30,14 @@ class Columns:
     mean: list[float]
     std: list[float]
 
-    def restored(self, rows: np.ndarray) -> np.ndarray:
+    def inverse_transform(self, rows: np.ndarray) -> np.ndarray:
         """Standardised rows (..., D), such as a model's samples, in original units, float64."""
         return rows.astype(np.float64) * self.std + self.mean
+
+    @deprecated("renamed to inverse_transform")
+    def restored(self, rows: np.ndarray) -> np.ndarray:
+        """Deprecated name of :meth:`inverse_transform`."""
+        return self.inverse_transform(rows)
 
 
 def shuffled_split(count: int) -> dict[str, np.ndarray]:
@@ -42,7 +48,7 @@ def shuffled_split(count: int) -> dict[str, np.ndarray]:
     return dict(zip(SPLIT_NAMES, np.split(order, cuts), strict=True))
 
 
-def three_parts(parts: dict[str, np.ndarray], shuffle: bool = True) -> dict[str, Any]:
+def split_train_val_test(parts: dict[str, np.ndarray], shuffle: bool = True) -> dict[str, Any]:
     """Arrays of the three splits: from one array `data`, shuffled, or from those of training and
     test, and perhaps validation.
 

@@ -13,13 +13,13 @@ import numpy as np
 
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.splits import MIN_IMAGES, Columns, Splits, shuffled_split, sizes
-from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line
+from pythae_fif.errors import ConfigError, DataError, did_you_mean, format_error
 from pythae_fif.names import DATA_VARIABLE, data_home
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-Cleaned = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+CleanedTable = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
 """Split -> rows (N, D), and mean and standard deviation of each column, (D,)."""
 
 
@@ -87,7 +87,7 @@ def load_table(
     with np.errstate(invalid="ignore"):  # what is infinite is told below
         mean, std = values[index["train"]].mean(0), values[index["train"]].std(0)
     parts = {split: values[of_split] for split, of_split in index.items()}
-    arrays, labels = _standardised(parts, mean, std, where), None
+    arrays, labels = _standardize(parts, mean, std, where), None
     if label is not None:
         of_row, _ = frame[label][rows.index].factorize(sort=True)
         labels = {split: of_row[of_split].astype(np.int64) for split, of_split in index.items()}
@@ -126,7 +126,7 @@ def _read(path: Path) -> "tuple[DataFrame, list[str]]":
     opened, path = gzip.open if path.suffix.lower() == ".gz" else open, path.expanduser()
     try:
         with opened(path, "rt", newline="", encoding="utf-8-sig", errors="replace") as file:
-            separator, named, decimal = _form_of([*itertools.islice(file, 100)])
+            separator, named, decimal = _sniff_dialect([*itertools.islice(file, 100)])
             file.seek(0)
             frame = pd.read_csv(
                 file,
@@ -140,7 +140,7 @@ def _read(path: Path) -> "tuple[DataFrame, list[str]]":
                 low_memory=False,
             )
     except Exception as error:  # of the file, its compression, its encoding and its form
-        raise DataError(f"{path}: not a readable table ({one_line(error)})") from error
+        raise DataError(f"{path}: not a readable table ({format_error(error)})") from error
     notes = ["commas are read as decimal signs"] * (decimal == ",")
     if named:
         return frame, [*notes, *["the first line is read as names"] * ("0" in frame)]
@@ -148,7 +148,7 @@ def _read(path: Path) -> "tuple[DataFrame, list[str]]":
     return frame, [*notes, "the first line is read as data"]
 
 
-def _form_of(lines: Sequence[str]) -> tuple[str, bool, str]:
+def _sniff_dialect(lines: Sequence[str]) -> tuple[str, bool, str]:
     """The separator, as often in each line; whether the first has names; the decimal sign."""
     for separator in "\t;|, ":
         reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
@@ -166,7 +166,7 @@ def _form_of(lines: Sequence[str]) -> tuple[str, bool, str]:
     return separator, named, decimal
 
 
-def _standardised(
+def _standardize(
     parts: Mapping[str, np.ndarray], mean: np.ndarray, std: np.ndarray, where: str
 ) -> dict[str, Any]:
     """Split -> (rows - mean) / std as float32; raises a DataError if one is not finite."""
@@ -179,14 +179,14 @@ def _standardised(
     return arrays
 
 
-def _tenths(rows: np.ndarray) -> Cleaned:
+def _split_80_10_10_in_order(rows: np.ndarray) -> CleanedTable:
     """Test rows are the last tenth, validation rows that of the rest, which gives mean and std."""
     rest, test = np.split(rows, [len(rows) - int(0.1 * len(rows))])
     train, val = np.split(rest, [len(rest) - int(0.1 * len(rest))])
     return {"train": train, "val": val, "test": test}, rest.mean(axis=0), rest.std(axis=0)
 
 
-def _load_power(path: Path) -> Cleaned:
+def _load_power(path: Path) -> CleanedTable:
     """Drops reactive power and intensity; adds uniform noise of each column's resolution."""
     rows = np.load(path).astype(np.float64)
     draws = np.random.RandomState(42)
@@ -195,20 +195,22 @@ def _load_power(path: Path) -> Cleaned:
     voltage = 0.01 * draws.rand(len(rows), 1)  # in the archive's order of draws
     power = 0.001 * draws.rand(len(rows), 1)
     metering = draws.rand(len(rows), 3)
-    return _tenths(rows + np.hstack([power, voltage, metering, np.zeros((len(rows), 1))]))
+    return _split_80_10_10_in_order(
+        rows + np.hstack([power, voltage, metering, np.zeros((len(rows), 1))])
+    )
 
 
-def _load_gas(path: Path) -> Cleaned:
+def _load_gas(path: Path) -> CleanedTable:
     """Drops concentrations and time, then columns of correlation above 0.98 with another; all rows
     give the mean and (unbiased) standard deviation, as in the original."""
     columns = read_frame_pickle(path).items()
     rows = np.stack([of for name, of in columns if name not in ("Meth", "Eth", "Time")], axis=1)
     while (related := (np.corrcoef(rows, rowvar=False) > 0.98).sum(axis=1) > 1).any():
         rows = np.delete(rows, int(related.argmax()), axis=1)
-    return _tenths(rows)[0], rows.mean(axis=0), rows.std(axis=0, ddof=1)
+    return _split_80_10_10_in_order(rows)[0], rows.mean(axis=0), rows.std(axis=0, ddof=1)
 
 
-def _load_hepmass(train_path: Path, test_path: Path) -> Cleaned:
+def _load_hepmass(train_path: Path, test_path: Path) -> CleanedTable:
     """Keeps the signal class; drops columns whose smallest value occurs more than five times."""
     train, test = (
         np.loadtxt(path, delimiter=",", skiprows=1, usecols=range(28), ndmin=2)
@@ -225,11 +227,15 @@ def _load_hepmass(train_path: Path, test_path: Path) -> Cleaned:
 
 
 ARCHIVE = "https://zenodo.org/record/1161203/files/data.tar.gz"
-ARCHIVED: dict[str, tuple[Callable[..., Cleaned], int, list[str]]] = {
+ARCHIVED: dict[str, tuple[Callable[..., CleanedTable], int, list[str]]] = {
     "power": (_load_power, 2_049_280, ["power/data.npy"]),
     "gas": (_load_gas, 1_052_065, ["gas/ethylene_CO.pickle"]),
     "hepmass": (_load_hepmass, 525_123, ["hepmass/1000_train.csv", "hepmass/1000_test.csv"]),
-    "miniboone": (lambda path: _tenths(np.load(path)), 36_488, ["miniboone/data.npy"]),
+    "miniboone": (
+        lambda path: _split_80_10_10_in_order(np.load(path)),
+        36_488,
+        ["miniboone/data.npy"],
+    ),
 }
 """Table -> what cleans it, the number of its rows once that is done, and its files: household
 electricity (6 columns), gas sensors (8), particle collisions (21) and neutrino events (43)."""
@@ -261,10 +267,10 @@ def load_tabular(
         parts, mean, std = clean(*paths)
     except (OSError, EOFError, ValueError, IndexError) as error:
         raise DataError(
-            f"no {name} data in {paths[0]} ({one_line(error)}): unpack {ARCHIVE} there, or set "
+            f"no {name} data in {paths[0]} ({format_error(error)}): unpack {ARCHIVE} there, or set "
             f"--data-root or {DATA_VARIABLE}"
         ) from error
-    arrays = _standardised(parts, mean, std, f"{name} data")
+    arrays = _standardize(parts, mean, std, f"{name} data")
     source = f"{name.upper()}, {len(mean)} columns, {sizes(arrays)} of {rows:,} rows"
     partial = sum(map(len, arrays.values())) < rows
     return Splits(name, **arrays, labels=None, source=source, partial=partial)

@@ -11,7 +11,7 @@ from pythae_fif.files import digest
 
 ARCHITECTURE = "gap-cnn/1"
 """Name and version of network, preprocessing and training; a change of any raises the version."""
-SHIPPED = Path(__file__).parent / "classifiers"
+WEIGHTS_FOLDER = Path(__file__).parent / "classifiers"
 """Trained networks, `<data set>.pt`, which `benchmarks/classifiers.py` makes."""
 
 FEATURE_DIM = 128
@@ -50,7 +50,7 @@ def classifier(
 ) -> Extractor:
     """The shipped classifier of a data set, or of such images, by which scores of all machines
     compare; a ConfigError says that there is none."""
-    for path in SHIPPED.glob("*.pt"):
+    for path in WEIGHTS_FOLDER.glob("*.pt"):
         held = torch.load(path, map_location="cpu", weights_only=True)
         if dataset in ("", path.stem) and tuple(held["image_shape"]) == image_shape:
             break

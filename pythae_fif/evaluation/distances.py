@@ -15,8 +15,10 @@ from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours
 ROUNDING = 1e-7  # singular values below this part of the largest count as zero in an error
 SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance
 NEAREST, DENSE = 3, 5  # k of precision and recall, and k of density and coverage
-AT_ONCE = 2**20  # numbers of a matrix of pairs that are looked at together: few for a CPU's cache
-AT_ONCE_ON_GPU = 2**27
+CHUNK_ELEMENTS = (
+    2**20
+)  # numbers of a matrix of pairs that are looked at together: few for a CPU's cache
+CHUNK_ELEMENTS_ON_GPU = 2**27
 
 
 def frechet_distance(a: Features, b: Features) -> float:
@@ -34,8 +36,8 @@ def frechet_distance(a: Features, b: Features) -> float:
         >>> round(frechet_distance(a, b), 9)  # (3 - 0)^2 + (3 - 1)^2
         13.0
     """
-    values, _ = a.once(_product, b)
-    traces = a.root.square().sum() + b.root.square().sum() - 2 * values.sum()
+    values, _ = a.cached(_cross_covariance_svd, b)
+    traces = a.covariance_root.square().sum() + b.covariance_root.square().sum() - 2 * values.sum()
     return max(float((a.mean - b.mean).square().sum()) + float(traces), 0.0)
 
 
@@ -51,9 +53,11 @@ def frechet_error(samples: Features, reference: Features) -> float:
     less its mean, where mu and S are of the samples, mu_r and R R^T = S_r of the reference. The
     result errs towards large: by a third for 16 samples a feature, by half for half a sample.
     """
-    values, vectors = samples.once(_product, reference)
+    values, vectors = samples.cached(_cross_covariance_svd, reference)
     kept = values > ROUNDING * values.max()
-    scaled = (reference.root @ (vectors[:, kept] * values[kept].rsqrt())).to(samples.values)
+    scaled = (reference.covariance_root @ (vectors[:, kept] * values[kept].rsqrt())).to(
+        samples.values
+    )
     centred = samples.values - samples.mean
     moves = 2 * centred @ (samples.mean - reference.mean)
     # the features' own precision is enough for a spread, at half the time
@@ -62,9 +66,11 @@ def frechet_error(samples: Features, reference: Features) -> float:
     return float(moves.std()) / math.sqrt(len(samples))
 
 
-def _product(samples: Features, reference: Features) -> tuple[Tensor, Tensor]:
+def _cross_covariance_svd(samples: Features, reference: Features) -> tuple[Tensor, Tensor]:
     """Singular values and right singular vectors, as columns, of S^T R, of both sets' roots."""
-    _, values, rows = torch.linalg.svd(samples.root.T @ reference.root, full_matrices=False)
+    _, values, rows = torch.linalg.svd(
+        samples.covariance_root.T @ reference.covariance_root, full_matrices=False
+    )
     return values, rows.T
 
 
@@ -85,8 +91,10 @@ def kernel_distance(samples: Features, reference: Features, *, seed: int = 0) ->
             held.values[torch.from_numpy(draws.choice(len(held), size, replace=False))]
             for held in (samples, reference)
         )
-        within = sum(_total(of := _kernel(z, z)) - _total(of.diagonal()) for z in (x, y))
-        found.append((within / (size - 1) - 2 * _total(_kernel(x, y)) / size) / size)
+        within = sum(
+            _sum_float64(of := _kernel(z, z)) - _sum_float64(of.diagonal()) for z in (x, y)
+        )
+        found.append((within / (size - 1) - 2 * _sum_float64(_kernel(x, y)) / size) / size)
     values = torch.stack(found)
     return MeanStd(float(values.mean()), float(values.std(correction=0)))
 
@@ -96,7 +104,7 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
     return inner.square().mul_(inner)
 
 
-def _total(values: Tensor) -> Tensor:
+def _sum_float64(values: Tensor) -> Tensor:
     return values.sum(dtype=torch.float64)
 
 
@@ -110,7 +118,7 @@ def neighbour_scores(samples: Features, reference: Features) -> Neighbours:
     k = 5). All need two sets of similar size, and compare at one size alone. Distances are
     float64.
     """
-    of_samples, of_reference = samples.once(_radii), reference.once(_radii)
+    of_samples, of_reference = samples.cached(_radii), reference.cached(_radii)
     recalled, covered = (torch.zeros_like(of_reference[:, 0], dtype=torch.bool) for _ in range(2))
     precise = dense = 0
     for rows, squared in _squared_distances(samples.values, reference.values):
@@ -139,7 +147,7 @@ def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Some rows of x at once, and their |x - y|^2 (n, M), float64: of few whole numbers exact."""
     y = y.double()
     norms = torch.einsum("nf,nf->n", y, y)  # without all squares at once
-    step = max(1, (AT_ONCE if x.is_cpu else AT_ONCE_ON_GPU) // len(y))
+    step = max(1, (CHUNK_ELEMENTS if x.is_cpu else CHUNK_ELEMENTS_ON_GPU) // len(y))
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
         part = x[rows].double()
@@ -163,12 +171,12 @@ def memorisation(
         training: Of the images that the model was trained on, two at least.
         references: Split -> those of images that it was not trained on.
     """
-    distance, which = _nearest(samples, training)
+    distance, which = _nearest_distances(samples, training)
     copied, place = which.unique(return_inverse=True)
-    radius, _ = _nearest(Features(training.values[copied]), training, 2)
+    radius, _ = _nearest_distances(Features(training.values[copied]), training, 2)
     nearer = {}
     for split, held in references.items():
-        theirs, _ = held.once(_nearest, training)
+        theirs, _ = held.cached(_nearest_distances, training)
         pair = (of.cpu().numpy() for of in (theirs, distance))
         found = mannwhitneyu(*pair, method="asymptotic").statistic
         nearer[split] = float(found) / (len(theirs) * len(distance))
@@ -176,7 +184,7 @@ def memorisation(
     return Memorisation(nearer=nearer, authenticity=float(authentic.double().mean()))
 
 
-def _nearest(of: Features, among: Features, k: int = 1) -> tuple[Tensor, Tensor]:
+def _nearest_distances(of: Features, among: Features, k: int = 1) -> tuple[Tensor, Tensor]:
     """Distances (N) to the k-th nearest of other features, 0 to equal ones, and its indices (N)."""
     x, y = of.values, among.values
     pairs = _squared_distances(x, y)

@@ -10,16 +10,17 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import deprecated
 
 from pythae_fif.data.cache import cached, tensor_hash
 from pythae_fif.device import full_float32
-from pythae_fif.errors import ConfigError, DataError, NonFiniteError, one_line
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError, format_error
 from pythae_fif.files import checksum, digest, safe_name
-from pythae_fif.names import EXTRACTORS, import_named, known_extractor
+from pythae_fif.names import EXTRACTORS, check_extractor_name, import_object
 
 T = TypeVar("T")
 BATCH_SIZE = 256  # images of which features are taken at once
-LARGEST_SIDE = 16  # of `pixels`: a covariance of all of 64 x 64 x 3 would have 12288^2 entries
+MAX_PIXELS_SIDE = 16  # of `pixels`: a covariance of all of 64 x 64 x 3 would have 12288^2 entries
 CHUNK = 4  # images of a large network at once for each thread of a CPU, to stay in its cache
 RANGE_TOLERANCE = 1e-3  # of a float pixel outside [0, 1], before it counts as a mistake of scale
 
@@ -59,7 +60,7 @@ class Extractor:
         hash: Short hexadecimal identifier of weights and preprocessing.
         device: Where it runs.
         chunk: Images at once for each thread of a CPU; None takes them all.
-        of_images: Whether it takes images; else rows of a table, neither clamped nor rounded.
+        takes_images: Whether it takes images; else rows of a table, neither clamped nor rounded.
     """
 
     name: str
@@ -69,10 +70,16 @@ class Extractor:
     device: str | torch.device = "cpu"
     score_name: str | None = None
     chunk: int | None = None
-    of_images: bool = True
+    takes_images: bool = True
 
     def __post_init__(self) -> None:
         self.network.eval().to(self.device)
+
+    @property
+    @deprecated("renamed to takes_images")
+    def of_images(self) -> bool:
+        """Deprecated name of `takes_images`."""
+        return self.takes_images
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features (B, F) and logits (B, classes) or None, where the extractor runs.
@@ -81,7 +88,7 @@ class Extractor:
             images: Those that :func:`unit_images` takes, which is applied; of a table, rows (B, D).
         """
         images = images.to(self.device)  # of 8 bits, if they can be
-        images = unit_images(images) if self.of_images else images.float()
+        images = unit_images(images) if self.takes_images else images.float()
         on_cpu = images.device.type == "cpu"
         step = self.chunk * torch.get_num_threads() if self.chunk and on_cpu else len(images)
         try:
@@ -94,7 +101,7 @@ class Extractor:
         except Exception as error:  # of the user's own network anything
             if self.name in EXTRACTORS:
                 raise
-            fails = f"fails on {tuple(images.shape)}: {one_line(error)}"
+            fails = f"fails on {tuple(images.shape)}: {format_error(error)}"
             raise ConfigError(f"extractor {self.name!r} {fails}") from error
 
 
@@ -131,9 +138,9 @@ def load_extractor(
     match name:
         case "columns":  # the distance is then the FID-like score of the paper's table 1
             key = digest("columns/1", *image_shape)
-            return Extractor(name, "FID-like", nn.Identity(), key, device, of_images=False)
+            return Extractor(name, "FID-like", nn.Identity(), key, device, takes_images=False)
         case "pixels":
-            height, width = (min(side, LARGEST_SIDE) for side in image_shape[1:])
+            height, width = (min(side, MAX_PIXELS_SIDE) for side in image_shape[1:])
             key = digest("pixels/1", image_shape, (height, width))
             return Extractor(name, "FD-pixels", nn.AdaptiveAvgPool2d((height, width)), key, device)
         case "classifier":
@@ -154,9 +161,9 @@ def load_extractor(
 
             return tf_inception(weights)
     try:
-        network = import_named(known_extractor(name).replace(":", "."))()
+        network = import_object(check_extractor_name(name).replace(":", "."))()
     except Exception as error:  # the user's own code raises anything
-        raise ConfigError(f"extractor {name!r} cannot be loaded: {one_line(error)}") from error
+        raise ConfigError(f"extractor {name!r} cannot be loaded: {format_error(error)}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
             f"extractor {name!r} returns a {type(network).__name__}: a torch.nn.Module is needed, "
@@ -188,14 +195,16 @@ class Features:
 
     values: Tensor
     extractor: str = ""
-    _held: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if bad := int((~self.values.isfinite()).any(dim=1).sum()):
             raise NonFiniteError(f"{bad} of {len(self)} feature vectors are NaN or infinite")
 
     @classmethod
-    def of(cls, images: Tensor, extractor: Extractor, named: str | None = None) -> "Features":
+    def from_images(
+        cls, images: Tensor, extractor: Extractor, named: str | None = None
+    ) -> "Features":
         """The features of images, from the cache where they are known.
 
         Args:
@@ -207,7 +216,7 @@ class Features:
 
         def build() -> dict[str, Tensor]:
             held = images
-            if extractor.of_images and images.is_floating_point():
+            if extractor.takes_images and images.is_floating_point():
                 held = rounded_images(unit_images(images))  # data out of range are a mistake
             parts = held.split(BATCH_SIZE)
             return {"features": torch.cat([extractor(part)[0] for part in parts])}
@@ -219,11 +228,22 @@ class Features:
     def __len__(self) -> int:
         return len(self.values)
 
-    def once(self, function: Callable[..., T], *others: "Features") -> T:
+    def cached(self, function: Callable[..., T], *others: "Features") -> T:
         """`function(self, *others)`, computed once."""
-        if (function, others) not in self._held:
-            self._held[function, others] = function(self, *others)
-        return self._held[function, others]
+        if (function, others) not in self._cache:
+            self._cache[function, others] = function(self, *others)
+        return self._cache[function, others]
+
+    @classmethod
+    @deprecated("renamed to from_images")
+    def of(cls, images: Tensor, extractor: Extractor, named: str | None = None) -> "Features":
+        """Deprecated name of :meth:`from_images`."""
+        return cls.from_images(images, extractor, named)
+
+    @deprecated("renamed to cached")
+    def once(self, function: Callable[..., T], *others: "Features") -> T:
+        """Deprecated name of :meth:`cached`."""
+        return self.cached(function, *others)
 
     @cached_property
     def mean(self) -> Tensor:
@@ -231,7 +251,7 @@ class Features:
         return self.values.mean(dim=0, dtype=torch.float64)
 
     @cached_property
-    def root(self) -> Tensor:
+    def covariance_root(self) -> Tensor:
         """R (F, min(F, N)) of the unbiased covariance R R^T, float64, on the CPU."""
         triangle: Tensor = torch.linalg.qr((self.values - self.mean).cpu(), mode="r").R
         return triangle.T / math.sqrt(len(self) - 1)

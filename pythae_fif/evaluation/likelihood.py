@@ -13,21 +13,21 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from pythae_fif.data.splits import Splits, to_float
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import NonFiniteError
-from pythae_fif.evaluation.scores import TubeLikelihood
+from pythae_fif.evaluation.scores import MarginalLikelihoodScore
 from pythae_fif.models.density import as_density, is_density
-from pythae_fif.models.fitted_priors import fitted_prior
+from pythae_fif.models.fitted_priors import fit_new_prior
 from pythae_fif.models.priors import Prior, PriorKind, StandardNormal
 
 POINTS, COLUMNS = 500, 4_000
 """Most data of a split that are scored, and columns of their Jacobians; at least 50 points."""
 
 PRIORS: dict[str, PriorKind | None] = {
-    "normal": None, "prior": None, "gaussian": "gaussian", "gmm": "mixture", "flow": "flow",
+    "normal": None, "own_prior": None, "gaussian": "gaussian", "gmm": "mixture", "flow": "flow",
 }  # fmt: skip
 """Sampler -> the fitted prior from which it draws codes, or None."""
 
 
-def priors_of(
+def fit_priors(
     model: BaseAE,
     samplers: Iterable[str],
     codes: Tensor,
@@ -50,27 +50,27 @@ def priors_of(
     density, found = as_density(model), {}
     given, own = density.condition(labels, codes), density.latent_distribution(codes)
     for name in filter(PRIORS.__contains__, samplers):
-        prior = own if name == "prior" else StandardNormal(torch.zeros_like(codes[0]))
+        prior = own if name == "own_prior" else StandardNormal(torch.zeros_like(codes[0]))
         with suppress(ValueError, LinAlgError):  # too few codes of a class, or not finite
             if (kind := PRIORS[name]) is not None:
-                prior = fitted_prior(kind, codes, *given, seed=seed, steps=steps)
+                prior = fit_new_prior(kind, codes, *given, seed=seed, steps=steps)
             found[name] = prior
     return found
 
 
-def tube_likelihoods(
+def marginal_likelihoods(
     model: BaseAE,
     priors: Mapping[str, Prior],
     splits: Splits,
     labels: Mapping[str, np.ndarray],
     val_mse: float,
     seed: int,
-) -> dict[str, dict[str, TubeLikelihood]]:
+) -> dict[str, dict[str, MarginalLikelihoodScore]]:
     """Mean log-density of data in the tube around the manifold of a trained model, with priors; see
-    :meth:`~pythae_fif.models.InjectiveFlow.tube_log_prob`.
+    :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`.
 
     Args:
-        model, priors: See :func:`priors_of`, and what it gives.
+        model, priors: See :func:`fit_priors`, and what it gives.
         splits: The data.
         labels: Split -> classes, of a conditional model; else empty.
         val_mse: Mean squared error a value of the validation data, which gives the tube's scale.
@@ -84,14 +84,14 @@ def tube_likelihoods(
     if not (priors and val_mse) or model.latent_dim == dims:
         return {}
     density, parts, found = as_density(model), {}, {}
-    scale = math.sqrt(val_mse * dims / (dims - model.latent_dim))
+    noise_std = math.sqrt(val_mse * dims / (dims - model.latent_dim))
     points = min(POINTS, max(50, COLUMNS // model.latent_dim))
     try:
         for split in ("val", "test"):
             some = np.unique(np.linspace(0, len(splits[split]) - 1, points).astype(int))
             x = to_float(splits[split][some]).to(next(model.parameters()).device)
             classes = labels[split][some] if labels else None
-            parts[split] = density.tube(x, scale, classes)
+            parts[split] = density.marginal_likelihood(x, noise_std, classes)
     except NonFiniteError:
         return {}
     for name, prior in priors.items():
@@ -99,10 +99,10 @@ def tube_likelihoods(
             torch.manual_seed(seed)
             values = {split: tube.log_prob(prior) for split, tube in parts.items()}
             if all(of.isfinite().all() for of in values.values()):
-                found[name] = {of: _summary(part, dims, scale) for of, part in values.items()}
+                found[name] = {of: _summary(part, dims, noise_std) for of, part in values.items()}
     return found
 
 
-def _summary(nats: Tensor, dims: int, scale: float) -> TubeLikelihood:
+def _summary(nats: Tensor, dims: int, noise_std: float) -> MarginalLikelihoodScore:
     mean, error = nats.mean().item(), nats.std().item() / math.sqrt(len(nats))
-    return TubeLikelihood(mean, error, -mean / (dims * math.log(2)), scale, len(nats))
+    return MarginalLikelihoodScore(mean, error, -mean / (dims * math.log(2)), noise_std, len(nats))

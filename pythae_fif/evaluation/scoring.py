@@ -22,8 +22,8 @@ from pythae_fif.evaluation.extractors import BATCH_SIZE, Extractor, Features, ro
 from pythae_fif.evaluation.scores import CodeScores, MeanStd, Scores
 
 T = TypeVar("T")
-SPLITS = 10
-FEWEST_SAMPLES = 2048
+SCORE_SPLITS = 10
+MIN_SAMPLES = 2048
 """Fewer samples or references than this, the number of Inception features, give a warning."""
 
 
@@ -57,14 +57,14 @@ def score_samples(
     if any(held.extractor != extractor.hash for held in known):
         raise DataError(f"references have no features of {extractor.name}")
     fewest = min(map(len, references.values()))
-    if min(len(samples), fewest) < SPLITS:
+    if min(len(samples), fewest) < SCORE_SPLITS:
         raise DataError(
-            f"scores need {SPLITS} samples and references, not {len(samples)} and {fewest}"
+            f"scores need {SCORE_SPLITS} samples and references, not {len(samples)} and {fewest}"
         )
-    if min(len(samples), fewest) < FEWEST_SAMPLES:
+    if min(len(samples), fewest) < MIN_SAMPLES:
         warnings.warn(
             f"scores of {len(samples):,} samples and {fewest:,} references, fewer than "
-            f"{FEWEST_SAMPLES:,}: the bias of {extractor.distance_name} is large; compare at one "
+            f"{MIN_SAMPLES:,}: the bias of {extractor.distance_name} is large; compare at one "
             "number of samples alone",
             stacklevel=2,
         )
@@ -84,7 +84,7 @@ def score_samples(
         extractor_hash=extractor.hash,
         distance_name=extractor.distance_name,
         score_name=extractor.score_name,
-        rounded=extractor.of_images,
+        rounded=extractor.takes_images,
         seed=seed,
         score=score,
         frechet=by_split(frechet_distance),
@@ -112,7 +112,7 @@ def inception_score(logits: Tensor, *, seed: int | None = 0) -> MeanStd:
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
         logits = logits[torch.randperm(len(logits), generator=generator).to(logits.device)]
-    edges = [i * len(logits) // SPLITS for i in range(SPLITS + 1)]
+    edges = [i * len(logits) // SCORE_SPLITS for i in range(SCORE_SPLITS + 1)]
     scores = []
     for start, stop in itertools.pairwise(edges):
         log_p = logits[start:stop].log_softmax(dim=1)

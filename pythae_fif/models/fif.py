@@ -15,6 +15,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
+from typing_extensions import deprecated
 
 from pythae_fif.device import fork_rng, full_float32
 from pythae_fif.errors import ConfigError, UnsupportedOperationError
@@ -23,9 +24,9 @@ from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.outputs import LazyOutput, as_data
 from pythae_fif.nn.base import AtCondition
 from pythae_fif.volume_change import (
+    autograd_surrogate,
     encoder_log_volume,
     fif_loss,
-    published_surrogate,
     sample_hutchinson,
     squared_error,
     volume_surrogate,
@@ -39,8 +40,8 @@ EVALUATED_POINTS = 64
 SurrogateMode = Literal["replay", "published", "double backward"]
 SURROGATES: dict[SurrogateMode, Callable[..., SurrogateOutput]] = {
     "replay": volume_surrogate,
-    "published": published_surrogate,
-    "double backward": partial(published_surrogate, forward_mode=False),
+    "published": autograd_surrogate,
+    "double backward": partial(autograd_surrogate, forward_mode=False),
 }
 
 
@@ -159,7 +160,7 @@ class FIF(InjectiveFlow):
         x = as_data(inputs["data"], self)
         given = self.condition(inputs.get("labels") if self.condition_dim else None, x)
         if not self.training:
-            return self._evaluated(x, given, kwargs.get("dataset_size"))
+            return self._evaluation_output(x, given, kwargs.get("dataset_size"))
         x = self._noisy(x)
         prior = self.latent_distribution(x)
         loss = fif_loss(
@@ -181,14 +182,14 @@ class FIF(InjectiveFlow):
         """f and g at a condition (B, c), if any, as functions of x and of z alone."""
         return lambda x: self._encode(x, condition), lambda z: self._decode(z, condition)
 
-    def given(self, label: int | Tensor) -> "FIF":
+    def conditioned_on(self, label: int | Tensor) -> "FIF":
         """A conditional model at a class index or condition vector (c,): an unconditional one that
         shares its weights but no fitted prior, for Pythae's samplers, which know nothing of labels.
 
         Example:
             >>> from pythae.samplers import NormalSampler
             >>> model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=4, condition_dim=10))
-            >>> NormalSampler(model.given(3)).sample(5).shape
+            >>> NormalSampler(model.conditioned_on(3)).sample(5).shape
             torch.Size([5, 1, 8, 8])
         """
         ones = next(self.parameters()).new_ones(1)
@@ -198,6 +199,11 @@ class FIF(InjectiveFlow):
         model = FIF(config, *networks)
         model.train(self.training)
         return model
+
+    @deprecated("renamed to conditioned_on")
+    def given(self, label: int | Tensor) -> "FIF":
+        """Deprecated name of :meth:`conditioned_on`."""
+        return self.conditioned_on(label)
 
     # ------------------------------------------------------------------ of a training step
 
@@ -221,10 +227,10 @@ class FIF(InjectiveFlow):
     def _surrogate(self, x: Tensor, *given: Tensor) -> Surrogate:
         """The second term of the loss, in the way that is chosen by the first batch."""
         if self.surrogate_mode is None:
-            self.surrogate_mode = self._choose(x, *given)
+            self.surrogate_mode = self._choose_surrogate(x, *given)
         return partial(SURROGATES[self.surrogate_mode], jacobian_at=self.model_config.jacobian_at)
 
-    def _choose(self, x: Tensor, *given: Tensor) -> SurrogateMode:
+    def _choose_surrogate(self, x: Tensor, *given: Tensor) -> SurrogateMode:
         """Passes are compared in evaluation mode; one in training mode leaves no trace."""
         encode, decode = self.networks_at(*given)
         parts = self.model_config.surrogate_fraction < 1
@@ -259,7 +265,9 @@ class FIF(InjectiveFlow):
 
     # ------------------------------------------------------------------ of an evaluation
 
-    def _evaluated(self, x: Tensor, given: tuple[Tensor, ...], dataset_size: int | None) -> Any:
+    def _evaluation_output(
+        self, x: Tensor, given: tuple[Tensor, ...], dataset_size: int | None
+    ) -> Any:
         """The output of evaluation mode; the exact volume is computed when it is first read."""
         z = self._encode(x, *given)
         x_hat = self._decode(z, *given)

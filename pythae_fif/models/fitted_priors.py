@@ -106,7 +106,7 @@ class FlowPrior(nn.Module, Prior):
         self.scale.copy_(torch.where(deviation > 0, deviation, 1.0))
         self.requires_grad_(True)
         data = [codes] if condition is None else [codes, condition]
-        descend(self, lambda *batch: -self.log_prob(*batch).mean(), data, steps)
+        train_density(self, lambda *batch: -self.log_prob(*batch).mean(), data, steps)
         self.requires_grad_(False)
 
     def log_prob(self, z: Tensor, condition: Condition = None) -> Tensor:
@@ -127,7 +127,7 @@ def new_prior(kind: PriorKind, latent_dim: int, condition_dim: int) -> FlowPrior
     return MixturePrior(latent_dim, COMPONENTS if kind == "mixture" else 1, condition_dim)
 
 
-def fitted_prior(
+def fit_new_prior(
     kind: PriorKind,
     codes: Tensor,
     condition: Condition = None,
@@ -173,7 +173,7 @@ def fit_mixture(codes: Tensor, components: int, seed: int) -> Any:
     return mixture.fit(codes.double().cpu().numpy())
 
 
-def descend(
+def train_density(
     module: nn.Module, loss: Callable[..., Tensor], data: Sequence[Tensor], steps: int
 ) -> None:
     """Trains a density by Adam, its learning rate falling to 0, on batches of data (N, ...)."""

@@ -16,20 +16,21 @@ from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
+from typing_extensions import deprecated
 
 from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.config import InjectiveFlowConfig
-from pythae_fif.models.fitted_priors import FIT_STEPS, fitted_prior, new_prior
-from pythae_fif.models.outputs import Labels, as_condition, as_data, output_of
+from pythae_fif.models.fitted_priors import FIT_STEPS, fit_new_prior, new_prior
+from pythae_fif.models.marginal_likelihood import MARGINAL_SAMPLES, MarginalLikelihood
+from pythae_fif.models.outputs import Labels, as_condition, as_data, get_output
 from pythae_fif.models.priors import Prior, PriorKind, StandardNormal, StudentT
 from pythae_fif.models.saved import SavedModel
-from pythae_fif.models.tube import TUBE_SAMPLES, Tube
 from pythae_fif.nn.base import join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values, squared_error
-from pythae_fif.volume_change.exact import decoder_gram, named_samples
+from pythae_fif.volume_change.exact import decoder_gram, describe_samples
 
-CODED_AT_ONCE = 500
+ENCODE_BATCH_SIZE = 500
 
 
 class InjectiveFlow(SavedModel):
@@ -110,14 +111,14 @@ class InjectiveFlow(SavedModel):
         """Fits p_Z to the codes of training data (N, ...): :meth:`sample` and :meth:`log_prob` then
         use it, and it is saved with the weights. Of a conditional model it is p(z | c).
 
-        Args: And errors, see :func:`~pythae_fif.models.fitted_priors.fitted_prior`.
+        Args: And errors, see :func:`~pythae_fif.models.fitted_priors.fit_new_prior`.
         """
         x = as_data(data, self)
         given = self.condition(labels, x)
-        parts = zip(*(part.split(CODED_AT_ONCE) for part in (x, *given)), strict=True)
+        parts = zip(*(part.split(ENCODE_BATCH_SIZE) for part in (x, *given)), strict=True)
         with self._in_evaluation_mode():
             codes = torch.cat([self._encode(*part) for part in parts])
-        self.prior = fitted_prior(kind, codes, *given, seed=seed, steps=steps)
+        self.prior = fit_new_prior(kind, codes, *given, seed=seed, steps=steps)
         self.model_config.fitted_prior = kind
 
     def latent_distribution(self, like: Tensor) -> Prior:
@@ -140,19 +141,21 @@ class InjectiveFlow(SavedModel):
         Raises:
             NonFiniteError: The decoder's Jacobian is not finite; the message names the samples.
         """
-        return self._of_codes(self._log_prob, x, labels)
+        return self._evaluate_at_codes(self._log_prob, x, labels)
 
-    def tube_scale(self, data: Any, labels: Labels = None) -> float:
-        r"""s of :meth:`tube_log_prob`, by validation data (N, ...): the root of the mean of
+    def estimate_noise_std(self, data: Any, labels: Labels = None) -> float:
+        r"""s of :meth:`marginal_log_prob`, by validation data (N, ...): the root of the mean of
         :math:`\lVert x - g(f(x)) \rVert^2 / (D - d)`, as in probabilistic PCA."""
         x = as_data(data, self)
         error = squared_error(self.reconstruct(x, labels), x).mean().item()
         if (across := x[0].numel() - self.latent_dim) == 0:
-            raise ConfigError(f"{self.model_name}: a manifold of all D dimensions has no tube")
+            raise ConfigError(
+                f"{self.model_name}: a manifold of all D dimensions has Gaussian noise around it"
+            )
         return math.sqrt(error / across)
 
-    def tube_log_prob(
-        self, x: Any, scale: float, labels: Labels = None, *, samples: int = TUBE_SAMPLES
+    def marginal_log_prob(
+        self, x: Any, noise_std: float, labels: Labels = None, *, samples: int = MARGINAL_SAMPLES
     ) -> Tensor:
         r"""Log-density of data with normal noise around the manifold, in nats, (B,),
 
@@ -169,30 +172,49 @@ class InjectiveFlow(SavedModel):
         with :math:`s^2 = 1 / (2 \beta)` minus eq. 7 with the exact volume, up to a constant.
 
         Args:
-            scale: s, see :meth:`tube_scale`.
+            noise_std: s, see :meth:`estimate_noise_std`.
             samples: Codes drawn for each data point, by torch's random state.
         """
-        tube = self.tube(x, scale, labels)
-        return tube.log_prob(self.latent_distribution(tube.x), samples)
+        likelihood = self.marginal_likelihood(x, noise_std, labels)
+        return likelihood.log_prob(self.latent_distribution(likelihood.x), samples)
 
-    def tube(self, x: Any, scale: float, labels: Labels = None) -> Tube:
-        """What :meth:`tube_log_prob` needs of data, whatever the prior."""
-        if not scale > 0:
-            raise ConfigError(f"scale={scale}: a number above 0 is needed")
+    def marginal_likelihood(
+        self, x: Any, noise_std: float, labels: Labels = None
+    ) -> MarginalLikelihood:
+        """What :meth:`marginal_log_prob` needs of data, whatever the prior."""
+        if not noise_std > 0:
+            raise ConfigError(f"noise_std={noise_std}: a number above 0 is needed")
         x = as_data(x, self)
         given = self.condition(labels, x)
         with self._in_evaluation_mode():
-            z = self._codes_of(x, *given)
+            z = self._encode_checked(x, *given)
             gram = decoder_gram(self._decode, z, x, *given)
-        return Tube(lambda z: self.decode(z, labels), x, z, given, gram, scale)
+        return MarginalLikelihood(lambda z: self.decode(z, labels), x, z, given, gram, noise_std)
+
+    @deprecated("renamed to estimate_noise_std")
+    def tube_scale(self, data: Any, labels: Labels = None) -> float:
+        """Deprecated name of :meth:`estimate_noise_std`."""
+        return self.estimate_noise_std(data, labels)
+
+    @deprecated("renamed to marginal_log_prob")
+    def tube_log_prob(
+        self, x: Any, scale: float, labels: Labels = None, *, samples: int = MARGINAL_SAMPLES
+    ) -> Tensor:
+        """Deprecated name of :meth:`marginal_log_prob`."""
+        return self.marginal_log_prob(x, scale, labels, samples=samples)
+
+    @deprecated("renamed to marginal_likelihood")
+    def tube(self, x: Any, scale: float, labels: Labels = None) -> MarginalLikelihood:
+        """Deprecated name of :meth:`marginal_likelihood`."""
+        return self.marginal_likelihood(x, scale, labels)
 
     def log_volume(self, x: Any, labels: Labels = None) -> Tensor:
         """1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
-        return self._of_codes(partial(decoder_log_volume, self._decode), x, labels)
+        return self._evaluate_at_codes(partial(decoder_log_volume, self._decode), x, labels)
 
     def singular_values(self, x: Any, labels: Labels = None) -> Tensor:
         """Singular values of g'(f(x)) in descending order, (B, d); see :meth:`log_prob`."""
-        return self._of_codes(partial(decoder_singular_values, self._decode), x, labels)
+        return self._evaluate_at_codes(partial(decoder_singular_values, self._decode), x, labels)
 
     # ------------------------------------------------------------------ samples and codes
 
@@ -213,7 +235,7 @@ class InjectiveFlow(SavedModel):
         Raises:
             ConfigError: n is no whole number from 1 up.
         """
-        return self.decode(self._drawn(num_samples, labels, generator), labels)
+        return self.decode(self._sample_codes(num_samples, labels, generator), labels)
 
     def sample_and_log_prob(
         self,
@@ -223,7 +245,7 @@ class InjectiveFlow(SavedModel):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Samples (n, ...), see :meth:`sample`, with the log-likelihoods of their codes, (n,)."""
-        z = self._drawn(num_samples, labels, generator)
+        z = self._sample_codes(num_samples, labels, generator)
         given = self.condition(labels, z.flatten(0, -2))
         with self._in_evaluation_mode():
             density = self._log_prob(z.flatten(0, -2), *given)
@@ -233,7 +255,7 @@ class InjectiveFlow(SavedModel):
         """Codes f(x), (B, d), of data (B, ...); with a graph if ``gradients`` are wanted."""
         x = as_data(x, self)
         with self._in_evaluation_mode(gradients):
-            return self._codes_of(x, *self.condition(labels, x))
+            return self._encode_checked(x, *self.condition(labels, x))
 
     def decode(self, z: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
         """Points `(..., *input_dim)` of the manifold, g(z), of codes (..., d), likewise."""
@@ -282,9 +304,9 @@ class InjectiveFlow(SavedModel):
 
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         joined = x.clone() if condition is None else join(x, condition)  # f may overwrite it
-        return output_of(self.encoder(joined), "embedding", self)
+        return get_output(self.encoder(joined), "embedding", self)
 
-    def _codes_of(self, x: Tensor, *given: Tensor) -> Tensor:
+    def _encode_checked(self, x: Tensor, *given: Tensor) -> Tensor:
         z = self._encode(x, *given)
         unfitted = self.prior is None and type(self) is not InjectiveFlow  # trained without a prior
         if unfitted and (size := z.abs().median()) > 10:
@@ -294,9 +316,9 @@ class InjectiveFlow(SavedModel):
 
     def _decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         joined = z.clone() if condition is None else join(z, condition)
-        return output_of(self.decoder(joined), "reconstruction", self)
+        return get_output(self.decoder(joined), "reconstruction", self)
 
-    def _drawn(
+    def _sample_codes(
         self, size: int | Sequence[int], labels: Labels, generator: torch.Generator | None
     ) -> Tensor:
         """Codes from the latent distribution, (*size, d)."""
@@ -317,20 +339,20 @@ class InjectiveFlow(SavedModel):
         volume = decoder_log_volume(self._decode, z, *given)
         if (singular := volume.isneginf()).any():
             warnings.warn(
-                f"log_prob is infinite for {named_samples(singular)}: the decoder's Jacobian has "
-                "not full rank there",
+                f"log_prob is infinite for {describe_samples(singular)}: the decoder's Jacobian "
+                "is rank-deficient there",
                 RuntimeWarning,
                 stacklevel=3,
             )
         return self.latent_distribution(z).log_prob(z, *given) - volume
 
     @full_float32()
-    def _of_codes(self, score: Callable[..., Tensor], x: Any, labels: Labels) -> Tensor:
+    def _evaluate_at_codes(self, score: Callable[..., Tensor], x: Any, labels: Labels) -> Tensor:
         """A score of the codes of data."""
         x = as_data(x, self)
         given = self.condition(labels, x)
         with self._in_evaluation_mode():
-            return score(self._codes_of(x, *given), *given)
+            return score(self._encode_checked(x, *given), *given)
 
     @contextmanager
     def _in_evaluation_mode(self, gradient: bool = False) -> Iterator[None]:

@@ -79,7 +79,7 @@ def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | N
     return torch.where(known, one_hot.to(like.dtype), torch.nan)
 
 
-def output_of(output: Any, key: str, model: Any) -> Tensor:
+def get_output(output: Any, key: str, model: Any) -> Tensor:
     """The tensor that an encoder (`embedding`) or a decoder (`reconstruction`) of a model gives.
 
     Raises:

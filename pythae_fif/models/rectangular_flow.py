@@ -17,7 +17,7 @@ from pythae_fif.volume_change.loss import (
     Surrogate,
     SurrogateOutput,
     differentiable_kernels,
-    pushing,
+    make_jvp,
 )
 
 RectangularAt = Literal["data", "reconstruction"]
@@ -193,7 +193,7 @@ def rectangular_surrogate(
             value = decode(point)
         x_hat = decode(z) if of_encoder else value[: len(x)]
 
-        push = pushing(value, point)
+        push = make_jvp(value, point)
 
         def pull(u: Tensor, create_graph: bool = False) -> Tensor:
             options = {"retain_graph": True, "create_graph": create_graph}

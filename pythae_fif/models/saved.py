@@ -17,11 +17,11 @@ from typing_extensions import Self
 import pythae_fif.nn.build
 import pythae_fif.nn.coupling  # noqa: F401 - whose builders are noted
 from pythae_fif.device import fork_rng
-from pythae_fif.errors import ConfigError, DataError, FIFError, importing, one_line
+from pythae_fif.errors import ConfigError, DataError, FIFError, format_error, requires_extra
 from pythae_fif.files import read_json, write_json
-from pythae_fif.nn.recipe import rebuild, recipe_of
+from pythae_fif.nn.recipe import get_recipe, rebuild
 
-NETWORKS = "networks.json"
+NETWORKS_FILE = "networks.json"
 
 
 class SavedModel(BaseAE):
@@ -38,8 +38,8 @@ class SavedModel(BaseAE):
             self.model_config.fitted_prior = None
         EnvironmentConfig(python_version=version).save_json(dir_path, "environment")
         self.model_config.save_json(dir_path, "model_config")
-        recipes = {side: recipe_of(getattr(self, side)) for side in ("encoder", "decoder")}
-        write_json(folder / NETWORKS, recipes)
+        recipes = {side: get_recipe(getattr(self, side)) for side in ("encoder", "decoder")}
+        write_json(folder / NETWORKS_FILE, recipes)
         for side, recipe in recipes.items():
             if recipe is None and not getattr(self.model_config, f"uses_default_{side}"):
                 network = getattr(self, side)
@@ -63,11 +63,14 @@ class SavedModel(BaseAE):
             ConfigError: A network is an untrusted pickle, or the configuration has an unknown key.
             DataError: A file is missing or damaged.
         """
-        with loading(dir_path), fork_rng():  # to load is to draw no random numbers
+        with (
+            load_errors_as_config_error(dir_path),
+            fork_rng(),
+        ):  # to load is to draw no random numbers
             config = cls.config_class.from_json_file(f"{dir_path}/model_config.json")
             path = Path(dir_path, "model.pt")
             weights = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
-            recipes, networks = read_json(Path(dir_path, NETWORKS)) or {}, {}
+            recipes, networks = read_json(Path(dir_path, NETWORKS_FILE)) or {}, {}
             for side in ("encoder", "decoder"):
                 if getattr(config, f"uses_default_{side}"):
                     continue
@@ -104,7 +107,7 @@ class SavedModel(BaseAE):
         Raises:
             ConfigError: See :meth:`load_from_folder`; or `huggingface_hub` is not installed.
         """
-        with importing("hub", "the hub"):
+        with requires_extra("hub", "the hub"):
             from huggingface_hub import snapshot_download
         kinds = ["*.json", "model.pt", *(["*.pkl"] if allow_pickle else [])]
         folder = snapshot_download(hf_hub_path, allow_patterns=kinds)
@@ -112,11 +115,11 @@ class SavedModel(BaseAE):
 
 
 @contextmanager
-def loading(folder: str | Path) -> Iterator[None]:
+def load_errors_as_config_error(folder: str | Path) -> Iterator[None]:
     """Within it a model is loaded; what torch and Pythae raise of its files is one DataError."""
     try:
         yield
     except FIFError:
         raise
     except Exception as error:
-        raise DataError(f"{folder}: no whole saved model ({one_line(error)})") from error
+        raise DataError(f"{folder}: no whole saved model ({format_error(error)})") from error

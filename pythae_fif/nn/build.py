@@ -16,7 +16,7 @@ from pythae_fif.nn.images import (
     SmallEncoder,
     latent_blocks,
 )
-from pythae_fif.nn.recipe import noted
+from pythae_fif.nn.recipe import records_recipe
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 
 PYTHAE_NETS: dict[tuple[int, ...], tuple[Any, str]] = {
@@ -27,7 +27,7 @@ PYTHAE_NETS: dict[tuple[int, ...], tuple[Any, str]] = {
 """Image shape (C, H, W) -> where Pythae's nets for it are, and the end of their names."""
 
 
-@noted
+@records_recipe
 def build_networks(
     arch: str,
     input_dim: tuple[int, ...],

@@ -17,7 +17,7 @@ from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.lazy import LazyComposedTransform
 from zuko.transforms import CouplingTransform, MonotonicAffineTransform, Transform
 
-from pythae_fif.nn.recipe import noted
+from pythae_fif.nn.recipe import records_recipe
 
 
 def _bounded_affine(shift: Tensor, scale: Tensor) -> MonotonicAffineTransform:
@@ -26,7 +26,7 @@ def _bounded_affine(shift: Tensor, scale: Tensor) -> MonotonicAffineTransform:
     return MonotonicAffineTransform(shift, scale, slope=math.exp(-2))
 
 
-class _EveryOther(CouplingTransform):
+class _AlternatingSplit(CouplingTransform):
     """zuko's looks for the indices in its mask in every pass; on a GPU the host waits for these."""
 
     def __init__(self, meta: Any, first: int) -> None:
@@ -42,7 +42,7 @@ class _Coupling(GeneralCouplingTransform):
         self.first = 0 if self.mask[0] else 1
 
     def forward(self, c: Tensor | None = None) -> Transform:
-        return _EveryOther(partial(self.meta, c), self.first)
+        return _AlternatingSplit(partial(self.meta, c), self.first)
 
 
 def affine_couplings(
@@ -130,7 +130,7 @@ class FlowDecoder(BaseDecoder):
         return ModelOutput(reconstruction=self.flow.decode(z))
 
 
-@noted
+@records_recipe
 def build_coupling(
     input_dim: tuple[int, ...], latent_dim: int, **sizes: Any
 ) -> tuple[FlowEncoder, FlowDecoder]:

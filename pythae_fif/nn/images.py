@@ -125,7 +125,7 @@ class ConvDiscriminator(BaseDiscriminator):
         return output
 
 
-def _normed(convolution: nn.Module, channels: int) -> nn.Sequential:
+def _with_batch_norm(convolution: nn.Module, channels: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
 
 
@@ -164,7 +164,7 @@ class FIFConvEncoder(HeadedEncoder):
         count = min(4, min(height, width).bit_length() - 1)  # each halves, rounding down
         channels = [input_dim[0] + condition_dim]
         channels += [int(channel_multiplier * width) for width in widths[:count]]
-        convolved = (_normed(nn.Conv2d(a, b, 4, 2, 1), b) for a, b in pairwise(channels))
+        convolved = (_with_batch_norm(nn.Conv2d(a, b, 4, 2, 1), b) for a, b in pairwise(channels))
         features = nn.Sequential(*convolved, nn.Flatten())
         size = channels[-1] * (height >> count) * (width >> count)
         codes = nn.Sequential(nn.Linear(size, latent_dim), latent_blocks(input_dim, latent_dim))
@@ -204,15 +204,15 @@ class FIFConvDecoder(LayeredDecoder):
         ]
         if faces:
             layers += [
-                _normed(nn.ConvTranspose2d(a, b, 5, 2, 2), b),
-                _normed(nn.ConvTranspose2d(b, c, 5, 2, 1), c),
-                _normed(nn.ConvTranspose2d(c, last[0], 5, 2, 2, 1), last[0]),
+                _with_batch_norm(nn.ConvTranspose2d(a, b, 5, 2, 2), b),
+                _with_batch_norm(nn.ConvTranspose2d(b, c, 5, 2, 1), c),
+                _with_batch_norm(nn.ConvTranspose2d(c, last[0], 5, 2, 2, 1), last[0]),
                 nn.ConvTranspose2d(last[0], 3, 5, stride=1, padding=1),
             ]
         else:
             layers += [
-                _normed(_doubling(a, b, quarter), b),
-                _normed(_doubling(b, c, half), c),
+                _with_batch_norm(_doubling(a, b, quarter), b),
+                _with_batch_norm(_doubling(b, c, half), c),
                 _doubling(c, input_dim[0], full),
             ]
         super().__init__(*layers, nn.Sigmoid())

@@ -17,7 +17,7 @@ B = TypeVar("B", bound=Callable[..., Networks])
 _BUILDERS: dict[str, Callable[..., Networks]] = {}
 
 
-def noted(build: B) -> B:
+def records_recipe(build: B) -> B:
     """A function from plain values to encoder and decoder, which then know how they were built."""
 
     @functools.wraps(build)
@@ -38,14 +38,14 @@ def _structure(network: torch.nn.Module) -> str:
     return digest(network, *network.state_dict())
 
 
-def recipe_of(network: Any) -> dict[str, Any] | None:
+def get_recipe(network: Any) -> dict[str, Any] | None:
     """How a network was built, for JSON; None if by other means, or if it was changed since."""
     recipe: dict[str, Any] | None = getattr(network, "recipe", None)
     return recipe if recipe and recipe["structure"] == _structure(network) else None
 
 
 def rebuild(recipe: Any, side: str) -> Any:
-    """A freshly initialised 'encoder' or 'decoder', of a :func:`recipe_of` from JSON.
+    """A freshly initialised 'encoder' or 'decoder', of a :func:`get_recipe` from JSON.
 
     Raises:
         ConfigError: It is no recipe, or this version builds another network from it.

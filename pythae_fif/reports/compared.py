@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import pandas
 
-from pythae_fif.benchmark.config import Experiment, length_of
+from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.names import SAMPLERS
 from pythae_fif.reports.frame import first_scores, ranks
 from pythae_fif.reports.tables import DASH, Table, formatted, number
 
-SOURCES = {
+PUBLISHED_SOURCES = {
     8: "table 8, all rows but FIF's of Chadebec et al. 2022; VAEGAN is not compared there",
     3: "table 3 (CelebA) or 8; of the variants in brackets the one of lowest test distance, as in "
     "the paper, with its score",
@@ -23,7 +23,7 @@ SOURCES = {
 }
 
 
-def published(number: int) -> pandas.DataFrame:
+def read_published_table(number: int) -> pandas.DataFrame:
     """The printed cells of one of the paper's tables of results, a row each.
 
     They have `row`, the heading; coordinates, such as dataset, model and sampler, empty where the
@@ -37,14 +37,17 @@ def compared_tables(
     experiment: Experiment, results: Sequence[ImageResult], table: pandas.DataFrame
 ) -> dict[str, Table]:
     """Those of tables 2, 3 and 8 that a table of `chosen_frame` has numbers for."""
-    eight, two = (of[of["dataset"] == experiment.dataset] for of in (published(8), published(2)))
+    eight, two = (
+        of[of["dataset"] == experiment.dataset]
+        for of in (read_published_table(8), read_published_table(2))
+    )
     eight = eight[eight["arch"] == experiment.arch]
     found = {}
-    for of, variants in ((8, eight), (3, published(3))) if len(eight) else ():
-        rows = _both(variants, table, eight)
-        found[f"table{of}"] = _beside(experiment, of, rows, results, {})
+    for of, variants in ((8, eight), (3, read_published_table(3))) if len(eight) else ():
+        rows = _merge_with_published(variants, table, eight)
+        found[f"table{of}"] = _comparison_table(experiment, of, rows, results, {})
     if set(table["model"]) & {"dnf", "trumpet"}:
-        rows = _both(published(2), table, two)
+        rows = _merge_with_published(read_published_table(2), table, two)
         parameters = two[two["metric"] == "parameters"].set_index("row")["text"]
         sizes = {
             "d": formatted(rows["latent_dim"], ".0f"),
@@ -52,11 +55,11 @@ def compared_tables(
             "# parameters published": rows["row"].map(parameters),
             "images seen": formatted(rows["images"], ",.0f"),
         }
-        found["table2"] = _beside(experiment, 2, rows, results, sizes)
+        found["table2"] = _comparison_table(experiment, 2, rows, results, sizes)
     return found
 
 
-def _both(
+def _merge_with_published(
     variants: pandas.DataFrame, measured: pandas.DataFrame, cells: pandas.DataFrame
 ) -> pandas.DataFrame:
     """What is measured or printed by sampler and row: of a row's models that of least distance."""
@@ -73,7 +76,7 @@ def _both(
     return rows.sort_values(at, key=lambda of: of.map(order[of.name].index), ignore_index=True)
 
 
-def _beside(
+def _comparison_table(
     experiment: Experiment,
     of: int,
     rows: pandas.DataFrame,
@@ -94,14 +97,15 @@ def _beside(
     data = results[0].evaluation.result.data
     latent_dims = ", ".join(f"{of:.0f}" for of in sorted(rows["latent_dim"].dropna().unique()))
     notes = [
-        f"Published: Sorrenson et al., ICLR 2024, {SOURCES[of]}. FID and IS are of Inception and "
-        "10,000 samples.",
-        f"Measured: {data.source}, profile {experiment.named}, extractor `{scores.extractor}`, "
+        f"Published: Sorrenson et al., ICLR 2024, {PUBLISHED_SOURCES[of]}. FID and IS are of "
+        "Inception and 10,000 samples.",
+        f"Measured: {data.source}, profile {experiment.profile_summary}, "
+        f"extractor `{scores.extractor}`, "
         f"{count}, latent dimension {latent_dims}, on {results[0].training.provenance.device}. "
         "Unless all of that is as in the paper, only the order of the models of a sampler can be "
         "compared.",
     ]
     marks = {distance: ranks(rows["frechet_test"], rows["noise"], samplers)}
     frame = pandas.DataFrame(cells).dropna(axis="columns", how="all").fillna(DASH)
-    how = length_of(experiment.in_use) if of == 2 else experiment.arch
+    how = describe_length(experiment.active_profile) if of == 2 else experiment.arch
     return Table(f"Table {of}: {experiment.dataset}, {how}", frame, marks, notes)

@@ -9,19 +9,19 @@ import pandas
 from PIL import Image
 
 from pythae_fif.benchmark.models import GRID_FLAGS
-from pythae_fif.benchmark.pictures import OF_CLASS
+from pythae_fif.benchmark.pictures import SAMPLES_PER_CLASS
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
-from pythae_fif.files import stored
+from pythae_fif.files import os_errors_as_store_error
 from pythae_fif.names import SAMPLERS
 from pythae_fif.pictures import DPI, figure_bytes, new_figure
 from pythae_fif.reports.frame import first_scores
 from pythae_fif.runs.store import Store
 
-MOST = 16  # images in a line, which is what packed runs have of a sheet
+MAX_MODELS = 16  # images in a line, which is what packed runs have of a sheet
 WIDTH, LABEL = 1000, 170  # pixels: of a figure of samples, of it the names
 IMAGE, GAP = 48, 2  # pixels: of an image, about; between images
-BEST = 4  # models in the first figure
+BEST_MODELS = 4  # models in the first figure
 
 
 class Figure(NamedTuple):
@@ -32,7 +32,7 @@ class Figure(NamedTuple):
     content: bytes
 
 
-def figures_of(
+def draw_figures(
     frame: pandas.DataFrame,
     table: pandas.DataFrame,
     results: Sequence[ImageResult],
@@ -42,11 +42,11 @@ def figures_of(
     """Draws those that there is something to draw of, by `score_frame`, `chosen_frame` and the
     pictures of the runs in a store; of a table no samples."""
     if splits.columns is None:
-        test = {"test images": _line(splits.test[:MOST].transpose(0, 2, 3, 1))}
+        test = {"test images": _line(splits.test[:MAX_MODELS].transpose(0, 2, 3, 1))}
         size, runs = splits.test.shape[2:], {of.spec.run_id: of for of in results}
         every = dict(_samples(table, runs, store, size))
         models = table[table["learned"]].sort_values("frechet_val")["model"]
-        first = list(dict.fromkeys([*models[models == "fif"], *models]))[:BEST]
+        first = list(dict.fromkeys([*models[models == "fif"], *models]))[:BEST_MODELS]
         best = sorted((of for of in every if of[0] in first), key=lambda of: first.index(of[0]))
         if best:
             shows = "Test images, and unselected samples of FIF and the models of lowest distance"
@@ -76,11 +76,14 @@ def _samples(
         content = store.read(spec, name := f"samples-{row.sampler}.png")
         if content is None:
             continue
-        with stored(f"draw {store.folder(spec) / name}"), Image.open(io.BytesIO(content)) as image:
+        with (
+            os_errors_as_store_error(f"draw {store.folder(spec) / name}"),
+            Image.open(io.BytesIO(content)) as image,
+        ):
             sheet = np.asarray(image.convert("RGB"))
         grid = sheet.reshape(-1, height, sheet.shape[1] // width, width, 3).swapaxes(1, 2)
         if spec.labels_hash is not None:  # a row a class: one image of each, in turn
-            grid = grid.reshape(-1, OF_CLASS, height, width, 3).swapaxes(0, 1)
+            grid = grid.reshape(-1, SAMPLES_PER_CLASS, height, width, 3).swapaxes(0, 1)
         label = f"{row.label}, {SAMPLERS[row.sampler].label}"
         images = grid.reshape(-1, height, width, 3)
         there = np.flatnonzero(images.any((1, 2, 3)))  # a packed sheet is padded
@@ -91,7 +94,7 @@ def _line(images: np.ndarray) -> np.ndarray:
     """The first images side by side, (h, w, 1 or 3): enlarged by a whole number, not smoothed."""
     height, width = images.shape[1:3]
     scale = max(1, round(IMAGE / max(height, width)))
-    count = max(1, min(MOST, (WIDTH - LABEL) // (scale * width + GAP)))
+    count = max(1, min(MAX_MODELS, (WIDTH - LABEL) // (scale * width + GAP)))
     large = images[:count].repeat(scale, axis=1).repeat(scale, axis=2)
     gaps = ((0, 0), (0, GAP), (0, GAP), (0, 0))
     return np.concatenate([*np.pad(large, gaps, constant_values=255)], axis=1)

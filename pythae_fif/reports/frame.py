@@ -11,15 +11,17 @@ from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.names import SAMPLERS
 
-LEVEL = 3  # rank of a number that is level with the lowest, which does not stand out
-LEARNT = 0.98  # a model whose squared error is above this part of the mean image's did not learn
-OF_RUN = ["label", "prior", "configuration", "latent_dim", "parameters", "candidates"]
-FOUND = [
+TIED_RANK = 3  # rank of a number that is level with the lowest, which does not stand out
+MAX_ERROR_RATIO = (
+    0.98  # a model whose squared error is above this part of the mean image's did not learn
+)
+RUN_COLUMNS = ["label", "prior", "configuration", "latent_dim", "parameters", "candidates"]
+SCORE_COLUMNS = [
     "frechet_val", "frechet_test", "frechet_error", "score", "kernel", "precision", "recall",
     "density", "coverage", "nearer", "authenticity", "reconstruction_mse",
     "tube", "tube_bits",
 ]  # fmt: skip
-MEANS = [*FOUND, "divergence", "training_seconds", "images"]
+AVERAGED_COLUMNS = [*SCORE_COLUMNS, "divergence", "training_seconds", "images"]
 
 
 def first_scores(results: Sequence[ImageResult]) -> Scores:
@@ -33,7 +35,7 @@ def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> panda
     pairs = ((result, *found) for result in results for found in result.scores.items())
     for result, sampler, record in pairs:
         spec, training, evaluation = result.spec, result.training.result, result.evaluation.result
-        entry, codes, scores = experiment.entry_of(spec.model), evaluation.codes, record.result
+        entry, codes, scores = experiment.entry_for(spec.model), evaluation.codes, record.result
         copies, made = scores.memorisation, result.training.provenance
         rows.append(
             {
@@ -68,7 +70,7 @@ def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> panda
                 "tube_bits": scores.tube and scores.tube["test"].bits_per_dim,
             }
         )
-    frame = pandas.DataFrame(rows).astype(dict.fromkeys(MEANS, float))
+    frame = pandas.DataFrame(rows).astype(dict.fromkeys(AVERAGED_COLUMNS, float))
     frame["beta"] = pandas.to_numeric(frame["beta"], errors="coerce")  # of 'auto' NaN
     return frame
 
@@ -111,13 +113,13 @@ def chosen_frame(
     picked = select(frame)
     picked["reference"] = math.nan if elsewhere is None else _differences(picked, elsewhere)
     groups = picked.groupby(["model", "sampler"], sort=False)
-    whole = groups[MEANS].agg(lambda of: of.mean(skipna=False))  # a mean is of all seeds
-    table = groups[OF_RUN].first().join(whole)
+    whole = groups[AVERAGED_COLUMNS].agg(lambda of: of.mean(skipna=False))  # a mean is of all seeds
+    table = groups[RUN_COLUMNS].first().join(whole)
     table["seeds"] = groups.size()
     table["run_ids"] = groups["run_id"].agg(" ".join)
     table["score_spread"] = groups["score"].std()
     # one seed that did not learn is enough to spoil the mean
-    table["learned"] = groups["reconstruction_mse"].max() < LEARNT * constant_mse
+    table["learned"] = groups["reconstruction_mse"].max() < MAX_ERROR_RATIO * constant_mse
     table.loc[~table["learned"], "label"] += " †"
     table["spread"] = groups["frechet_test"].std().fillna(table["frechet_error"])
     # Each seed draws its own samples, so a distance moves at least as much as those of draws do.
@@ -144,7 +146,7 @@ def _differences(frame: pandas.DataFrame, elsewhere: pandas.DataFrame) -> "panda
     """
     of = ["run_id", "sampler"]
     theirs = frame[of].merge(elsewhere, "left", of)
-    here, there = frame[FOUND], theirs[FOUND]
+    here, there = frame[SCORE_COLUMNS], theirs[SCORE_COLUMNS]
     relative = (here - there).abs() / np.maximum(here.abs(), there.abs())
     largest = relative.max(axis=1)
     other = theirs["extractor_hash"].notna() & (theirs["extractor_hash"] != frame["extractor_hash"])
@@ -156,9 +158,9 @@ def ranks(
 ) -> pandas.Series:
     """1 for the lowest value of a group, or of all, and 2 for the second, 0 for all others.
 
-    Where the lowest does not stand out from others, these are `LEVEL` with it and nothing else is
-    ranked: two values differ if their difference is more than the root of the sum of both squared
-    noises. A group of one has no ranks.
+    Where the lowest does not stand out from others, these are `TIED_RANK` with it and nothing
+    else is ranked: two values differ if their difference is more than the root of the sum of both
+    squared noises. A group of one has no ranks.
     """
     found = pandas.Series(0, index=values.index)
     for _, group in values.dropna().groupby((lambda _: 0) if groups is None else groups):
@@ -167,5 +169,5 @@ def ranks(
         level[best] = True
         if len(group) > 1:
             alone = level.sum() == 1
-            found[group.index] = places.where(places <= 2, 0) if alone else level * LEVEL
+            found[group.index] = places.where(places <= 2, 0) if alone else level * TIED_RANK
     return found

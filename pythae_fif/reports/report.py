@@ -13,21 +13,21 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from pythae_fif.benchmark.config import Experiment, length_of
+from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
-from pythae_fif.errors import counted
-from pythae_fif.evaluation.scoring import FEWEST_SAMPLES
+from pythae_fif.errors import pluralized
+from pythae_fif.evaluation.scoring import MIN_SAMPLES
 from pythae_fif.files import write_bytes
 from pythae_fif.names import SAMPLERS
 from pythae_fif.reports.compared import compared_tables
-from pythae_fif.reports.figures import figures_of
-from pythae_fif.reports.frame import LEVEL, chosen_frame, first_scores, ranks, score_frame
-from pythae_fif.reports.tables import html_of, number, overview, score_table
+from pythae_fif.reports.figures import draw_figures
+from pythae_fif.reports.frame import TIED_RANK, chosen_frame, first_scores, ranks, score_frame
+from pythae_fif.reports.tables import number, overview, score_table, to_html
 from pythae_fif.runs.store import Store
 
 FEW_STEPS = 1000  # a training of fewer shows little
-MOST_NAMES = 4  # of models in the sentence
+MAX_NAMES = 4  # of models in the sentence
 
 
 class Report:
@@ -64,16 +64,16 @@ class Report:
             if theirs := [of for of in read if of is not None]:
                 elsewhere = score_frame(experiment, theirs)
         self.table = table = chosen_frame(self.frame, elsewhere, constant_error(splits))
-        self.sentence, scores = sentence_of(table), first_scores(results)
+        self.sentence, scores = summary_sentence(table), first_scores(results)
         self.tables = {
             "overview": overview(table, scores.distance_name, experiment.samplers),
             "scores": score_table(table, scores.distance_name, scores.score_name),
             **compared_tables(experiment, results, table),
         }
-        self.warnings, self.notes = notes_of(experiment, results, self.frame, table)
+        self.warnings, self.notes = warnings_and_notes(experiment, results, self.frame, table)
         odd = [f"Data: {note}." for note in splits.notes]
         if missing:
-            odd.append(f"{counted(missing, 'run')} without a result, or not of every sampler.")
+            odd.append(f"{pluralized(missing, 'run')} without a result, or not of every sampler.")
         self.warnings = odd + self.warnings
 
     def terminal(self) -> RenderableType:
@@ -94,7 +94,7 @@ class Report:
 
         A file whose content stays the same is left as it is. The last of the paths is the page.
         """
-        drawn = figures_of(self.frame, self.table, self.results, store, self.splits)
+        drawn = draw_figures(self.frame, self.table, self.results, store, self.splits)
         figures = {f"{self.name}-{figure.name}": figure for figure in drawn}
         marked = [f"# {self.title}", self.sentence]
         marked += [table.to_markdown().rstrip() for table in self.tables.values()]
@@ -105,7 +105,7 @@ class Report:
         page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
         page.filters["base64"] = lambda content: base64.b64encode(content).decode()
         runs = [of.spec for of in self.results if store.folder(of.spec).is_dir()]
-        shown = {"report": self, "figures": [*figures.values()], "runs": runs, "html_of": html_of}
+        shown = {"report": self, "figures": [*figures.values()], "runs": runs, "html_of": to_html}
         texts = {f"tables/{self.name}-{key}.tex": of.to_latex() for key, of in self.tables.items()}
         texts |= {
             f"tables/{self.name}.csv": self.table.to_csv(index=False),
@@ -120,35 +120,35 @@ class Report:
         return [store.root / path for path in files]
 
 
-def sentence_of(table: pandas.DataFrame) -> str:
+def summary_sentence(table: pandas.DataFrame) -> str:
     """Which models are lowest from the prior and with the mixture, and whether that stands out."""
     prior = table["sampler"] == table["prior"]
     roles = {"from the prior": table[prior], "with the mixture": table[table["sampler"] == "gmm"]}
     first = table["sampler"].iloc[0]
     if not any(map(len, roles.values())):
         roles = {f"with {SAMPLERS[first].label} codes": table[table["sampler"] == first]}
-    text = "; ".join(_lowest(where, rows) for where, rows in roles.items() if len(rows))
+    text = "; ".join(_describe_best(where, rows) for where, rows in roles.items() if len(rows))
     low, high = table["seeds"].min(), table["seeds"].max()
-    seeds = counted(high, "seed") if low == high else f"{low} to {high} seeds"
+    seeds = pluralized(high, "seed") if low == high else f"{low} to {high} seeds"
     return f"{text[0].upper()}{text[1:]} ({seeds})."
 
 
-def _lowest(where: str, rows: pandas.DataFrame) -> str:
+def _describe_best(where: str, rows: pandas.DataFrame) -> str:
     rows = (rows[rows["learned"]] if rows["learned"].any() else rows).sort_values("frechet_test")
     labels, values = list(rows["label"]), list(map(number, rows["frechet_test"]))
     if len(rows) == 1:
         return f"{where} {labels[0]} is at {values[0]}"
     marks = ranks(rows["frechet_test"], rows["noise"])
-    count = int((marks == LEVEL).sum())
+    count = int((marks == TIED_RANK).sum())
     if count == 0:
         noise = "noise" if rows["seeds"].head(2).min() > 1 else "the noise of samples"
         return (
             f"{where} {labels[0]} is lowest with {values[0]}, beyond {noise}: {labels[1]} follows "
             f"with {values[1]}"
         )
-    level = [i for i, mark in enumerate(marks) if mark == LEVEL]  # not always the lowest ones
+    level = [i for i, mark in enumerate(marks) if mark == TIED_RANK]  # not always the lowest ones
     *others, last = (labels[i] for i in level)
-    shown = f"{', '.join(others)} and {last}" if count <= MOST_NAMES else f"{count} models"
+    shown = f"{', '.join(others)} and {last}" if count <= MAX_NAMES else f"{count} models"
     return f"{where} {shown} are level ({values[0]} to {values[level[-1]]}): no lead stands out"
 
 
@@ -159,14 +159,14 @@ def constant_error(splits: Splits) -> float:
     return total / splits.test.size / (255**2 if splits.columns is None else 1)
 
 
-def notes_of(
+def warnings_and_notes(
     experiment: Experiment,
     results: Sequence[ImageResult],
     frame: pandas.DataFrame,
     table: pandas.DataFrame,
 ) -> tuple[list[str], list[str]]:
     """Why numbers say less than they seem to; what data, scores and training they stand for."""
-    scored, profile = first_scores(results), experiment.in_use
+    scored, profile = first_scores(results), experiment.active_profile
     data = results[0].evaluation.result.data
     failed = ", ".join(sorted(set(table.loc[~table["learned"], "label"])))
     samples, references = scored.num_samples, data.sizes["test"]
@@ -180,17 +180,17 @@ def notes_of(
         f"The scores are of {len(weights)} different weights of the extractor "
         f"({', '.join(weights)}): their distances are not on one scale.": len(weights) > 1,
         f"Few data: {samples:,} samples and {references:,} references, fewer than "
-        f"{FEWEST_SAMPLES:,}: distances are biased upwards, and compare at these numbers alone.": (
-            min(samples, references) < FEWEST_SAMPLES
+        f"{MIN_SAMPLES:,}: distances are biased upwards, and compare at these numbers alone.": (
+            min(samples, references) < MIN_SAMPLES
         ),
         f"Short trainings: {steps:,.0f} steps, fewer than {FEW_STEPS:,}.": steps < FEW_STEPS,
     }
     sizes = " / ".join(f"{data.sizes[split]:,}" for split in ("train", "val", "test"))
-    entries = [experiment.entry_of(model) for model in dict.fromkeys(table["model"])]
+    entries = [experiment.entry_for(model) for model in dict.fromkeys(table["model"])]
     notes = [
-        f"Profile {experiment.named} ({profile.note}): {length_of(profile)}, "
+        f"Profile {experiment.profile_summary} ({profile.note}): {describe_length(profile)}, "
         f"{profile.precision}, latent dimension {dims}, at most "
-        f"{counted(int(table['candidates'].max()), 'configuration')} a model, seeds "
+        f"{pluralized(int(table['candidates'].max()), 'configuration')} a model, seeds "
         f"{', '.join(map(str, sorted(set(frame['seed']))))}.",
         f"Data: {data.source}; used {sizes} for training, validation and test.",
         f"Scores: {samples:,} samples; extractor `{scored.extractor}` ({scored.extractor_hash}), "

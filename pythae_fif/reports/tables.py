@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import pandas
 
-from pythae_fif.errors import printable
+from pythae_fif.errors import strip_control_characters
 from pythae_fif.names import SAMPLERS
-from pythae_fif.reports.frame import LEVEL, ranks
+from pythae_fif.reports.frame import TIED_RANK, ranks
 
 DASH = "–"
 NUMBER = rf"[-+]?\d|nan\b|-?inf\b|{DASH}"  # how a cell begins that is a number, or would be one
@@ -39,7 +39,7 @@ class Table:
 
     def marked(self, escape: Callable[[str], str], best: str, second: str) -> pandas.DataFrame:
         """Escaped cells, in these formats where they are the lowest or second lowest."""
-        forms = {0: "{}", 1: best, 2: second, LEVEL: "{} ="}
+        forms = {0: "{}", 1: best, 2: second, TIED_RANK: "{} ="}
         cells = self.cells.map(escape)
         for heading, column in self.ranks.items():
             pairs = zip(cells[heading], column, strict=True)
@@ -66,13 +66,13 @@ class Table:
 
 def _markdown(text: str) -> str:
     """A line in which no HTML, link or picture of another's text is one; `code` stays."""
-    line = re.sub(r"&(?=[#\w]+;)", "&amp;", " ".join(printable(text).split()))
+    line = re.sub(r"&(?=[#\w]+;)", "&amp;", " ".join(strip_control_characters(text).split()))
     return line.replace("<", "&lt;").replace("](", "]\\(").replace("|", "\\|")
 
 
-def html_of(text: str) -> str:
+def to_html(text: str) -> str:
     """A line escaped for HTML; what stands between backticks is code."""
-    code = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(printable(text)))
+    code = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(strip_control_characters(text)))
     return re.sub(r" ([↑↓])", r"&nbsp;\1", code)
 
 
@@ -86,7 +86,7 @@ _LATEX = str.maketrans({
 
 
 def _latex(text: str) -> str:
-    escaped = printable(text).translate(_LATEX)
+    escaped = strip_control_characters(text).translate(_LATEX)
     return re.sub(r"`([^`]*)`", r"\\texttt{\1}", escaped)
 
 

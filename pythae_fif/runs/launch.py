@@ -5,12 +5,12 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from pythae_fif.files import stored
+from pythae_fif.files import os_errors_as_store_error
 from pythae_fif.runs.provenance import command_line
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Status
-from pythae_fif.validation import AtLeastOne, Checked, Flag
+from pythae_fif.validation import AtLeastOne, Flag, StrictModel
 
 
 @dataclass
@@ -26,22 +26,22 @@ class Progress:
 
     total: int
     done: int
-    ended: dict[Spec, str] = field(default_factory=dict)
+    outcomes: dict[Spec, str] = field(default_factory=dict)
     running: dict[Spec, Status] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
         """The part of all runs that is done, in [0, 1]."""
         under_way = sum(status.share for status in self.running.values())
-        return (self.done + len(self.ended) + under_way) / max(1, self.total)
+        return (self.done + len(self.outcomes) + under_way) / max(1, self.total)
 
 
 OnChange = Callable[[Progress], None]
-Ends = Generator[tuple[Spec, str] | None, None, None]
+FinishedRuns = Generator[tuple[Spec, str] | None, None, None]
 """A run whose process is gone, and what is known of why; None in between."""
 
 
-class Engine(Checked):
+class Engine(StrictModel):
     """Where and how runs are executed; no result depends on it.
 
     Attributes:
@@ -50,8 +50,8 @@ class Engine(Checked):
 
     cpus_per_run: Annotated[AtLeastOne | None, Flag("cores and threads of a run", "N")] = None
 
-    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> Ends:
-        """Calls :func:`~pythae_fif.runs.worker.work` for each, in a process of its own.
+    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
+        """Calls :func:`~pythae_fif.runs.worker.execute_run` for each, in a process of its own.
 
         Closing the generator ends the runs under way, but for jobs that outlive this process. A
         ConfigError says what is missing.
@@ -75,7 +75,7 @@ def run_all(
     progress = Progress(len(specs), len(specs) - len(before))
     if not before:
         return {}
-    with stored(f"write {store.root}"):
+    with os_errors_as_store_error(f"write {store.root}"):
         store.runs.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(engine.execute(list(before), store, command_line())) as ends:
         for end in ends:
@@ -84,9 +84,9 @@ def run_all(
                 told = Status.read(store.folder(spec))
                 usual = f"{cause} at {told.stage or 'its start'}; see output.log"
                 why = told.error if told != before.pop(spec) else ""  # not of an earlier start
-                progress.ended[spec] = "" if store.is_done(spec) else why or usual
+                progress.outcomes[spec] = "" if store.is_done(spec) else why or usual
             now = {spec: Status.read(store.folder(spec)) for spec in before}
             begun = [spec for spec in now if now[spec] != before[spec]]
             progress.running = {s: now[s] for s in begun if now[s].state == "running"}
             on_change(progress)
-    return progress.ended
+    return progress.outcomes

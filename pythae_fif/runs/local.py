@@ -10,11 +10,11 @@ from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import Annotated, Any
 
-from pythae_fif.errors import counted
-from pythae_fif.runs.launch import Ends, Engine
+from pythae_fif.errors import pluralized
+from pythae_fif.runs.launch import Engine, FinishedRuns
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import Slot, work
+from pythae_fif.runs.worker import Slot, execute_run
 from pythae_fif.validation import AtLeastOne, Flag
 
 POLL_SECONDS = 0.3
@@ -54,20 +54,20 @@ class LocalEngine(Engine):
     def machine(self, run_bytes: int = RUN_BYTES) -> str:
         """On what runs that take so much of a GPU are executed, and how many at once."""
         slots = self.slots(run_bytes)
-        devices, each = {slot.device for slot in slots}, counted(slots[0].threads, "thread")
-        name = "CPU" if devices == {"cpu"} else counted(len(devices), "GPU")
+        devices, each = {slot.device for slot in slots}, pluralized(slots[0].threads, "thread")
+        name = "CPU" if devices == {"cpu"} else pluralized(len(devices), "GPU")
         room = f"as cores and {run_bytes / 2**30:.1f} GB a run allow, at most 4 a GPU; "
         why = f" ({'' if self.runs_per_gpu else room}--runs-per-gpu)" if name != "CPU" else ""
-        return f"{name}, {counted(len(slots), 'run')} at once{why}, {each} each"
+        return f"{name}, {pluralized(len(slots), 'run')} at once{why}, {each} each"
 
-    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> Ends:
+    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
         context, free, waiting = _context(specs), self.slots(), deque(specs)
         running: dict[Spec, tuple[Any, Slot]] = {}
         try:
             while waiting or running:
                 while waiting and free:
                     spec, slot = waiting.popleft(), free.pop(0)
-                    process = context.Process(target=work, args=(spec, store, command, slot))
+                    process = context.Process(target=execute_run, args=(spec, store, command, slot))
                     running[spec] = (process, slot)
                     process.start()
                 wait([process.sentinel for process, _ in running.values()], POLL_SECONDS)

@@ -9,11 +9,11 @@ import traceback
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pythae_fif.errors import ConfigError, importing, one_line
-from pythae_fif.runs.launch import Ends, Engine
+from pythae_fif.errors import ConfigError, format_error, requires_extra
+from pythae_fif.runs.launch import Engine, FinishedRuns
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import Slot, work
+from pythae_fif.runs.worker import Slot, execute_run
 from pythae_fif.validation import Flag
 
 MAX_CRASHES = 3
@@ -34,8 +34,8 @@ class RayEngine(Engine):
 
     ray_address: Annotated[str | None, Flag("auto, local or ray://HOST:PORT", "ADDRESS")] = None
 
-    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> Ends:
-        with importing("ray", "--engine ray"):
+    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
+        with requires_extra("ray", "--engine ray"):
             import ray
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         host, colon, port = (self.ray_address or "").rpartition("://")[2].rpartition(":")
@@ -45,8 +45,8 @@ class RayEngine(Engine):
             ray.init(self.ray_address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(
-                f"--ray-address {self.ray_address}: no Ray cluster answers ({one_line(error)}); "
-                "'ray start --head' starts one, local needs none"
+                f"--ray-address {self.ray_address}: no Ray cluster answers "
+                f"({format_error(error)}); 'ray start --head' starts one, local needs none"
             ) from error
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has put its own there
         cpus, gpus = self.cpus_per_run or 1, int("GPU" in ray.cluster_resources())
@@ -62,7 +62,7 @@ class RayEngine(Engine):
                         ray.get(ref)
                     except Exception as error:  # Ray's own, or the run's, which its status has
                         found = getattr(error, "cause", None) or error  # without Ray's trace
-                        cause = f"its process was lost: {one_line(found)}"
+                        cause = f"its process was lost: {format_error(found)}"
                     yield tasks.pop(ref), cause
                 yield None
         finally:
@@ -78,7 +78,7 @@ def _task(folder: str, *run: Any) -> None:
     os.chdir(folder)
     sys.path.insert(0, folder)  # own networks are imported from there
     try:
-        work(*run)
+        execute_run(*run)
     except Exception:
         traceback.print_exc()  # to `output.log`
         raise

@@ -10,7 +10,7 @@ from typing_extensions import Self
 from pythae_fif.errors import StoreError
 
 ResultT = TypeVar("ResultT")
-SEAL = "checksum"
+CHECKSUM_KEY = "checksum"
 
 
 class Provenance(BaseModel):
@@ -39,7 +39,9 @@ class Record(BaseModel, Generic[ResultT]):
     def to_bytes(self) -> bytes:
         """The content of its file: JSON, with a checksum of all else in it."""
         content = self.model_dump(mode="json")
-        text = json.dumps({**content, SEAL: _seal(content)}, indent=1, ensure_ascii=False)
+        text = json.dumps(
+            {**content, CHECKSUM_KEY: _checksum(content)}, indent=1, ensure_ascii=False
+        )
         return (text + "\n").encode()
 
     @classmethod
@@ -51,14 +53,14 @@ class Record(BaseModel, Generic[ResultT]):
         """
         try:
             found = json.loads(content)
-            if found.pop(SEAL) != _seal(found) or found["run_id"] != run_id:
+            if found.pop(CHECKSUM_KEY) != _checksum(found) or found["run_id"] != run_id:
                 raise StoreError("it was changed, or is another run's")
             return cls.model_validate(found)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise StoreError("it is not whole") from error
 
 
-def _seal(content: dict[str, Any]) -> str:
+def _checksum(content: dict[str, Any]) -> str:
     """SHA-256 of plain values, whatever the order of their keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

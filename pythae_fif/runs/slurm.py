@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from pythae_fif.errors import ConfigError, importing, one_line
+from pythae_fif.errors import ConfigError, format_error, requires_extra
 from pythae_fif.files import write_bytes
-from pythae_fif.runs.launch import Ends, Engine
+from pythae_fif.runs.launch import Engine, FinishedRuns
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store, read_file
-from pythae_fif.runs.worker import Slot, work
+from pythae_fif.runs.worker import Slot, execute_run
 from pythae_fif.validation import Flag, parse_duration
 
 JOB_FILE = "slurm.job"
@@ -44,12 +44,12 @@ class SlurmEngine(Engine):
     ]
     sbatch: Annotated[list[Option], Flag("of sbatch (gres=gpu:1)", "KEY=VALUE")] = Field([])
 
-    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> Ends:
+    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
         """See :class:`~pythae_fif.runs.launch.Engine`; closing it leaves the jobs as they are."""
         queue = _queue()
         if queue is None:  # submitting now could be submitting twice
             raise ConfigError("--engine slurm: squeue does not answer; is its controller up?")
-        jobs = {spec: _job_of(store.folder(spec)) for spec in specs}
+        jobs = {spec: _read_job_id(store.folder(spec)) for spec in specs}
         if new := [spec for spec, job in jobs.items() if job not in queue]:
             jobs |= self._submit(new, store, command)
         seen = dict.fromkeys(jobs, time.monotonic())
@@ -66,12 +66,12 @@ class SlurmEngine(Engine):
 
     def _submit(self, specs: list[Spec], store: Store, command: str) -> dict[Spec, str]:
         """Submits runs as an array; the job of each, which stands in its folder too."""
-        with importing("slurm", "--engine slurm"):
+        with requires_extra("slurm", "--engine slurm"):
             import submitit
 
         class Job(submitit.helpers.Checkpointable):  # a requeued one starts again, and resumes
             def __call__(self, *run: Any) -> None:
-                work(*run)
+                execute_run(*run)
 
         options = {"gres": "gpu:1", "requeue": True, "cpus_per_task": self.cpus_per_run or 1}
         options |= dict(option.split("=", 1) for option in self.sbatch)
@@ -87,14 +87,14 @@ class SlurmEngine(Engine):
                 one: Any = Job
                 submitted = {s: executor.submit(one(), s, store, command, slot) for s in specs}
         except submitit.core.utils.FailedJobError as error:
-            raise ConfigError(f"sbatch: {one_line(error)}") from error
+            raise ConfigError(f"sbatch: {format_error(error)}") from error
         jobs = {spec: str(of.job_id) for spec, of in submitted.items()}
         for spec, job in jobs.items():
             write_bytes(store.folder(spec) / JOB_FILE, job.encode())
         return jobs
 
 
-def _job_of(folder: Path) -> str:
+def _read_job_id(folder: Path) -> str:
     """The job that a run was submitted as last; empty if it never was."""
     return (read_file(folder / JOB_FILE) or b"").decode(errors="replace")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pythae_fif.errors import StoreError
-from pythae_fif.validation import Checked
+from pythae_fif.validation import StrictModel
 
 if TYPE_CHECKING:
     from pythae_fif.runs.worker import Run
@@ -16,7 +16,7 @@ SPECS: dict[str, "type[Spec]"] = {}
 """Kind of run -> its class, once the module that defines it is imported."""
 
 
-class Spec(Checked):
+class Spec(StrictModel):
     """All that defines the result of one run; the fields of a subclass are that.
 
     Attributes:
@@ -28,7 +28,7 @@ class Spec(Checked):
 
     kind: ClassVar[str]
     schema_version: ClassVar[int] = 3
-    asked: ClassVar[frozenset[str]] = frozenset()
+    fields_outside_id: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -69,7 +69,9 @@ class Spec(Checked):
 
     def to_dict(self) -> dict[str, Any]:
         """What `spec.json` holds. Without defaults, so that a further field changes no id."""
-        values = self.model_dump(mode="json", exclude=set(self.asked), exclude_defaults=True)
+        values = self.model_dump(
+            mode="json", exclude=set(self.fields_outside_id), exclude_defaults=True
+        )
         return {"kind": self.kind, "schema": self.schema_version, "spec": values}
 
 

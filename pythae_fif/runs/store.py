@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Base64UrlBytes, BaseModel, ConfigDict, ValidationError
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import stored
+from pythae_fif.files import os_errors_as_store_error
 from pythae_fif.runs.record import Record, ResultT
 from pythae_fif.runs.spec import SPEC_FILE, Spec, SpecT, read_spec
 
@@ -56,21 +56,21 @@ class Store:
         """The folder of a run; it may not exist."""
         return self.runs / spec.path
 
-    def line(self, spec: Spec) -> PackedRun | None:
+    def packed_run(self, spec: Spec) -> PackedRun | None:
         """A run's line of a packed file, unless it has a folder."""
         there = (self.folder(spec) / SPEC_FILE).exists()
         return None if there else self.packed.get(spec.path)
 
     def read(self, spec: Spec, name: str) -> bytes | None:
         """The content of a file of a run, such as a picture; None where there is none."""
-        line = self.line(spec)
+        line = self.packed_run(spec)
         if line is not None and name in line.files:
             return json.dumps(line.files[name]).encode()
         return line.pictures.get(name) if line else read_file(self.folder(spec) / name)
 
     def names(self, spec: Spec, below: str = ".") -> list[str]:
         """The JSON files in a folder of a run, such as `scores/normal.json`."""
-        line, folder = self.line(spec), self.folder(spec)
+        line, folder = self.packed_run(spec), self.folder(spec)
         paths = [] if line else folder.glob(f"{below}/*.json")
         names = line.files if line else [path.relative_to(folder).as_posix() for path in paths]
         return sorted(name for name in names if PurePath(name).parent == PurePath(below))
@@ -118,7 +118,7 @@ class Store:
 
 def read_file(path: Path) -> bytes | None:
     """The content of a file, or None where there is none; a StoreError if it cannot be read."""
-    with stored(f"read {path}"):
+    with os_errors_as_store_error(f"read {path}"):
         try:
             return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):

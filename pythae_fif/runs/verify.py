@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import checksum, stored
+from pythae_fif.files import checksum, os_errors_as_store_error
 from pythae_fif.runs.record import Record
 from pythae_fif.runs.spec import SPEC_FILE, Spec
 from pythae_fif.runs.store import Store
@@ -72,7 +72,7 @@ def _verdicts(store: Store, run: str) -> Iterator[Verdict]:
         return
     status = Status.read(folder)
     if records and status.state != "failed":
-        yield Verdict("packed" if store.line(spec) else "fine", run)
+        yield Verdict("packed" if store.packed_run(spec) else "fine", run)
     else:
         kind = "failed" if status.state == "failed" else "unfinished"
         yield Verdict(kind, run, status.error)
@@ -93,11 +93,11 @@ def _records(store: Store, spec: Spec) -> list[Record[Any]]:
     if not records and Status.read(folder).state == "finished":
         raise StoreError("there are no records of a run that is called finished")
     sealed = {name: of for record in records for name, of in record.files.items()}
-    for name, known in sealed.items() if store.line(spec) is None else ():
+    for name, known in sealed.items() if store.packed_run(spec) is None else ():
         path = folder / name
         if not path.is_file():  # a pipe would wait for ever
             raise StoreError(f"{name} is missing")
-        with stored(f"read {path}"):
+        with os_errors_as_store_error(f"read {path}"):
             if checksum(path) != known:
                 raise StoreError(f"{name} was changed")
     return records

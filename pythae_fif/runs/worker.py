@@ -15,8 +15,15 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pythae_fif.errors import ConfigError, FIFError, StoreError, one_line
-from pythae_fif.files import TEMPORARY, locked, set_aside, stored, write_bytes, write_json
+from pythae_fif.errors import ConfigError, FIFError, StoreError, format_error
+from pythae_fif.files import (
+    TEMPORARY_SUFFIX,
+    file_lock,
+    os_errors_as_store_error,
+    quarantine,
+    write_bytes,
+    write_json,
+)
 from pythae_fif.runs.provenance import git_state, processor, versions
 from pythae_fif.runs.record import Provenance, Record, ResultT
 from pythae_fif.runs.spec import SPEC_FILE, Spec
@@ -62,7 +69,8 @@ class Slot(NamedTuple):
 
 
 class Run:
-    """A run in the hands of the one process that works on it, with the arguments of :func:`work`.
+    """A run in the hands of the one process that works on it, with the arguments of
+    :func:`execute_run`.
 
     Attributes:
         folder: The run's.
@@ -75,7 +83,9 @@ class Run:
         self._started, self._clock, self._told = time.time(), time.monotonic(), 0.0
         self._status = Status(attempt=Status.read(self.folder).attempt + 1)
 
-    def tell(self, stage: str, share: float = 0.0, state: str = "running", error: str = "") -> None:
+    def report(
+        self, stage: str, share: float = 0.0, state: str = "running", error: str = ""
+    ) -> None:
         """Writes a :class:`Status`; while a stage goes on, at most twice a second."""
         told, now = self._status, time.monotonic()
         if (stage, state) != (told.stage, told.state) or now - self._told > 0.5:
@@ -118,11 +128,13 @@ class Run:
         """A record of an earlier start; one that is damaged or another run's is set aside."""
         record = self.store.record(self.spec, name, result)
         if record is None and (self.folder / name).exists():
-            set_aside(self.folder / name, "it is damaged, or another run's")
+            quarantine(self.folder / name, "it is damaged, or another run's")
         return record
 
 
-def work(spec: Spec, store: Store, command: str | None = None, slot: Slot | None = None) -> None:
+def execute_run(
+    spec: Spec, store: Store, command: str | None = None, slot: Slot | None = None
+) -> None:
     """Does what a run lacks, once its folder is this process's alone; another's is waited for.
 
     Args:
@@ -136,12 +148,14 @@ def work(spec: Spec, store: Store, command: str | None = None, slot: Slot | None
     import torch  # here, for `--help` needs none of it
 
     folder = store.folder(spec)
-    with stored(f"write {folder}"):
+    with os_errors_as_store_error(f"write {folder}"):
         if slot is not None:
-            _settle(slot, folder / "output.log")
+            _configure_process(slot, folder / "output.log")
         folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / "run"):
-        for left in folder.rglob(f"*{TEMPORARY}"):  # half a file of a process that was killed
+    with file_lock(folder / "run"):
+        for left in folder.rglob(
+            f"*{TEMPORARY_SUFFIX}"
+        ):  # half a file of a process that was killed
             left.unlink() if left.is_file() else shutil.rmtree(left, ignore_errors=True)
         if store.is_done(spec):
             return
@@ -151,21 +165,21 @@ def work(spec: Spec, store: Store, command: str | None = None, slot: Slot | None
         try:
             if slot is not None and slot.device != "cpu" and not torch.cuda.is_available():
                 raise ConfigError("the run was planned for a GPU, and torch sees none here")
-            run.tell("starting")
+            run.report("starting")
             spec.run(run)
             if not store.is_done(spec):
                 raise FIFError("the run ended without all of its records")
-            run.tell("", 1.0, "finished")
+            run.report("", 1.0, "finished")
         except (KeyboardInterrupt, SystemExit):
-            run.tell("", state="interrupted", error="interrupted")
+            run.report("", state="interrupted", error="interrupted")
             raise
         except BaseException as error:
             with contextlib.suppress(StoreError):  # the cause is worth more: the disk may be full
-                run.tell("", state="failed", error=one_line(error))
+                run.report("", state="failed", error=format_error(error))
             raise
 
 
-def _settle(slot: Slot, log: Path) -> None:
+def _configure_process(slot: Slot, log: Path) -> None:
     """Makes this process a run's: with its output, its device and its threads."""
     import torch
     from threadpoolctl import threadpool_limits

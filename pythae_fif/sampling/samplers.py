@@ -20,9 +20,9 @@ from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
 from pythae_fif.models.fitted_priors import (
     COMPONENTS,
     FIT_STEPS,
-    descend,
     fit_mixture,
-    fitted_prior,
+    fit_new_prior,
+    train_density,
 )
 from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.outputs import without_gradients
@@ -30,7 +30,7 @@ from pythae_fif.models.priors import Prior
 from pythae_fif.names import SAMPLERS
 from pythae_fif.training import quiet_pythae
 
-BATCH_SIZE, CODED_AT_ONCE = 500, 200
+BATCH_SIZE, ENCODE_BATCH_SIZE = 500, 200
 """Samples drawn and images coded at once."""
 
 Array = np.ndarray | Tensor
@@ -49,7 +49,7 @@ def embed(model: BaseAE, images: Array, *, labels: Array | None = None, seed: in
         NonFiniteError: A code is NaN or infinite.
     """
     set_seed(seed)
-    codes = in_batches(model, images, _codes, labels)
+    codes = map_batches(_codes, model, images, labels)
     if bad := int((~codes.flatten(1).isfinite().all(dim=1)).sum()):
         raise NonFiniteError(f"the codes of {bad} of {len(codes)} training images are not finite")
     return codes
@@ -69,7 +69,7 @@ def reconstruction_mse(model: BaseAE, images: Array, labels: Array | None = None
         x_hat: Tensor = model.reconstruct(x.clone(), *labels)  # it may write in place
         return (x_hat.reshape(x.shape) - x).square().flatten(1).mean(1)
 
-    mean = in_batches(model, images, errors, labels).mean().item()
+    mean = map_batches(errors, model, images, labels).mean().item()
     if not math.isfinite(mean):
         raise NonFiniteError(f"the mean squared error of the reconstructions is {mean}")
     return mean
@@ -84,29 +84,33 @@ def _codes(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:
     return model(DatasetOutput(data=x, labels=labels)).z
 
 
-def in_batches(
-    model: BaseAE, images: Array, of: Callable[..., Tensor], labels: Array | None = None
+def map_batches(
+    function: Callable[..., Tensor], model: BaseAE, images: Array, labels: Array | None = None
 ) -> Tensor:
-    """`of(model, x[, labels])` of float32 batches (B, C, H, W), joined where the model is."""
+    """`function(model, x[, labels])` of float32 batches (B, C, H, W), joined where the model is."""
     model.eval()
     device = next(model.parameters()).device
     given = [torch.as_tensor(one) for one in (images, labels) if one is not None]
     results = []
-    size = CODED_AT_ONCE + (len(images) % CODED_AT_ONCE == 1)  # some losses need two
+    size = ENCODE_BATCH_SIZE + (len(images) % ENCODE_BATCH_SIZE == 1)  # some losses need two
     for some in zip(*(one.split(size) for one in given), strict=True):
         batch, *classes = (one.to(device) for one in some)
         x = batch.to(torch.float32, copy=True)  # the model may write in place
         x = x if batch.is_floating_point() else x.div_(255)
-        results.append(without_gradients(of, model, x, *classes).detach())
+        results.append(without_gradients(function, model, x, *classes).detach())
     return torch.cat(results)
 
 
-def draw(sampler: BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE) -> Iterator[Tensor]:
+def draw_samples(
+    sampler: BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE
+) -> Iterator[Tensor]:
     """Samples (B, C, H, W) of a fitted sampler batch by batch, without gradients, where the model
     is; a few more than asked for where it needs whole batches."""
     model = sampler.model
     if getattr(model, "condition_dim", 0):
-        raise ConfigError("samplers know no labels: take model.given(label), that of one label")
+        raise ConfigError(
+            "samplers know no labels: take model.conditioned_on(label), that of one label"
+        )
     shape = model.model_config.input_dim
     multiple = len(model.idle_input) if isinstance(sampler, samplers.VAMPSampler) else 1
     for held in vars(sampler).values():
@@ -133,7 +137,7 @@ def generate(
     num_samples: int,
     seed: int,
     fit_steps: int = FIT_STEPS,
-    keep: Callable[[Tensor], Tensor] = lambda samples: samples,
+    transform: Callable[[Tensor], Tensor] = lambda samples: samples,
     prior: Prior | None = None,
 ) -> Tensor:
     """Samples of a model by one of Pythae's samplers, fitted to its codes where it is fitted.
@@ -145,7 +149,7 @@ def generate(
         num_samples: n.
         seed: Of fit and draw.
         fit_steps: Of Adam, 100 codes each, of a flow, second VAE or PixelCNN.
-        keep: What is kept of some samples, such as their 8 bits.
+        transform: Applied to each batch of samples, such as rounding to 8 bits.
         prior: Of `flow`, if it is fitted already.
 
     Returns:
@@ -158,16 +162,16 @@ def generate(
     if name not in SAMPLERS:
         raise ConfigError(f"sampler {name!r} is unknown: {did_you_mean(name, SAMPLERS)}")
     if not isinstance(model, _CLASSES[name][1]):
-        line = SAMPLERS[name].line
+        line = SAMPLERS[name].description
         raise ConfigError(f"sampler {name!r} is not for a {type(model).__name__}: {line}")
     set_seed(seed)
     with quiet_pythae():
-        sampler = _fitted(name, model, codes, seed, fit_steps, prior)
+        sampler = _fit_sampler(name, model, codes, seed, fit_steps, prior)
         parts = []
-        for batch in draw(sampler, num_samples):
+        for batch in draw_samples(sampler, num_samples):
             if not batch.isfinite().all():
                 raise NonFiniteError(f"the {name} sampler gave samples that are not finite")
-            parts.append(keep(batch))
+            parts.append(transform(batch))
     samples = torch.cat(parts)
     return samples[torch.randperm(len(samples))[:num_samples]]
 
@@ -185,7 +189,7 @@ def generate_by_class(
     """Samples of a conditional model, with classes in the proportions of the labels (N,).
 
     Arguments and errors are those of :func:`generate`, which is called class by class with
-    `model.given(label)` and the codes of its images, each time with another seed.
+    `model.conditioned_on(label)` and the codes of its images, each time with another seed.
 
     Returns:
         (n, C, H, W), where the model is, shuffled, and their labels (n,).
@@ -198,7 +202,7 @@ def generate_by_class(
         of_class = codes[torch.from_numpy(labels == label)]
         how |= {"num_samples": number, "seed": (seed + 1_000_003 * index) % 2**32}
         if number:
-            parts.append(generate(name, model.given(int(label)), of_class, **how))
+            parts.append(generate(name, model.conditioned_on(int(label)), of_class, **how))
     order = np.random.default_rng(seed).permutation(num_samples)
     return torch.cat(parts)[torch.from_numpy(order)], classes.repeat(wanted)[order]
 
@@ -215,7 +219,7 @@ class _PriorSampler(BaseSampler):
 
 _CLASSES: dict[str, tuple[type[BaseSampler], type[BaseAE]]] = {
     "normal": (samplers.NormalSampler, BaseAE),
-    "prior": (_PriorSampler, InjectiveFlow),
+    "own_prior": (_PriorSampler, InjectiveFlow),
     "gaussian": (samplers.GaussianMixtureSampler, BaseAE),
     "gmm": (samplers.GaussianMixtureSampler, BaseAE),
     "maf": (samplers.MAFSampler, BaseAE),
@@ -236,7 +240,7 @@ _CONFIGS = {
 }
 
 
-def _fitted(
+def _fit_sampler(
     name: str, model: BaseAE, codes: Tensor, seed: int, steps: int, prior: Prior | None
 ) -> BaseSampler:
     """A sampler, fitted to codes in that many steps where it is fitted."""
@@ -248,11 +252,11 @@ def _fitted(
     elif name in ("maf", "iaf"):
         if name == "iaf":  # whose density costs d passes
             steps = min(steps, max(50, 4 * steps // codes.shape[1]))
-        setattr(sampler, f"{name}_model", _OfStandardised(sampler, codes, steps))
-    elif name == "prior":
+        setattr(sampler, f"{name}_model", _UnstandardizingFlow(sampler, codes, steps))
+    elif name == "own_prior":
         sampler.prior = model.latent_distribution(codes)
     elif name == "flow":
-        sampler.prior = prior or fitted_prior("flow", codes, seed=seed, steps=steps)
+        sampler.prior = prior or fit_new_prior("flow", codes, seed=seed, steps=steps)
     elif name == "two_stage":
         _fit(sampler.second_vae, codes, steps)
     elif name == "pixelcnn":
@@ -263,7 +267,7 @@ def _fitted(
     return sampler
 
 
-class _OfStandardised(nn.Module):
+class _UnstandardizingFlow(nn.Module):
     """A flow of Pythae's, fitted to standardised codes, that draws codes of their own scale."""
 
     def __init__(self, sampler: BaseSampler, codes: Tensor, steps: int) -> None:
@@ -292,4 +296,4 @@ def _indices(model: BaseAE, codes: Tensor) -> Tensor:
 
 def _fit(module: nn.Module, data: Tensor, steps: int) -> None:
     """Trains a density model of Pythae's on codes."""
-    descend(module, lambda batch: module({"data": batch}).loss / len(batch), [data], steps)
+    train_density(module, lambda batch: module({"data": batch}).loss / len(batch), [data], steps)

@@ -14,7 +14,7 @@ from pythae_fif.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
-from pythae_fif.studies.spec import Finding, StudySpec, Tell, results_of
+from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
 from pythae_fif.studies.study import StudyOptions
 from pythae_fif.volume_change.loss import JacobianAt
 
@@ -23,7 +23,7 @@ VARIANTS: dict[JacobianAt, str] = {"data": "off-manifold", "reconstruction": "on
 EPOCHS = {"quick": 150, "paper": 1500}
 POINTS, BATCH = 2000, 500
 FIT_STEPS = 400  # in which a model is fitted to an arc
-SHOWN = (0, 5, 12)  # epochs whose manifolds are drawn
+CURVES_IN_FIGURE = (0, 5, 12)  # epochs whose manifolds are drawn
 RADII = np.geomspace(1e-4, 20, 300)
 BETAS = (0.1, 1.0, 3.0, 10.0)
 
@@ -65,7 +65,7 @@ def curve_curvature(curve: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Look:
+class CurvatureMeasurement:
     """Median curvature of a model's manifold after some steps, and its mean squared error."""
 
     step: int
@@ -75,42 +75,42 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Looks:
+class CurvatureResult:
     """All of a variant, and its first model's manifold, points (201, 2), after epochs `SHOWN`."""
 
-    looks: list[Look]
+    looks: list[CurvatureMeasurement]
     curves: list[list[list[float]]]
 
 
-class Curves(StudySpec):
+class CurvatureSpec(StudySpec):
     """The models of one variant, one a seed."""
 
     kind: ClassVar[str] = "curvature"
-    result: ClassVar[Any] = Looks
+    result: ClassVar[Any] = CurvatureResult
 
     jacobian_at: JacobianAt
     epochs: int
     seeds: tuple[int, ...]
 
-    def compute(self, tell: Tell) -> Looks:
+    def compute(self, report_progress: ProgressCallback) -> CurvatureResult:
         """Trains one variant, and measures it every ten epochs and after those of `SHOWN`."""
         ensemble = Ensemble([build(self.jacobian_at, seed) for seed in self.seeds], self.seeds)
-        data, found = line_data(), Looks([], [])
+        data, found = line_data(), CurvatureResult([], [])
 
         def look(epoch: int) -> None:
-            tell(epoch / self.epochs)
-            if epoch % 10 and epoch not in SHOWN:
+            report_progress(epoch / self.epochs)
+            if epoch % 10 and epoch not in CURVES_IN_FIGURE:
                 return
             z = ensemble.encode(data)[..., 0]
             low, high = z.quantile(0.05, 1, True), z.quantile(0.95, 1, True)
             codes = low + (high - low) * torch.linspace(0, 1, 201, dtype=z.dtype)
             curves = ensemble.decode(codes[..., None])
-            if epoch in SHOWN:
+            if epoch in CURVES_IN_FIGURE:
                 found.curves.append(curves[0].tolist())
             curvatures = curve_curvature(curves).median(1).values.tolist()
             errors = ensemble.reconstruction_error(data).mean(1).tolist()
             for of in zip(self.seeds, curvatures, errors, strict=True):
-                found.looks.append(Look(epoch * (POINTS // BATCH), *of))
+                found.looks.append(CurvatureMeasurement(epoch * (POINTS // BATCH), *of))
 
         look(0)
         ensemble.train(
@@ -119,7 +119,7 @@ class Curves(StudySpec):
         return found
 
 
-def projected(radius: float) -> tuple[float, float]:
+def project_to_circle(radius: float) -> tuple[float, float]:
     r"""Entropy in nats of N(0, 1) on a line, projected on a circle that touches it at 0.
 
     A point x goes to the arc length :math:`R \arctan(x / R)`, so that the entropy is that of the
@@ -135,17 +135,17 @@ def projected(radius: float) -> tuple[float, float]:
 
 def circles() -> pd.DataFrame:
     """Of each radius of `RADII` the lowest on-manifold loss: entropy (eq. 14) plus beta x error."""
-    found = [(radius, *projected(radius)) for radius in RADII]
+    found = [(radius, *project_to_circle(radius)) for radius in RADII]
     rows = pd.DataFrame(found, columns=["radius", "entropy", "reconstruction"])
     losses = {f"loss_{beta:g}": rows.entropy + beta * rows.reconstruction for beta in BETAS}
     return rows.assign(**losses)
 
 
-def run_curvature(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+def run_curvature(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
     """Trains both variants, and computes the losses of circles; two figures."""
     epochs, seeds = EPOCHS[options.profile], tuple(options.seeds)
-    specs = [Curves(jacobian_at=at, epochs=epochs, seeds=seeds) for at in VARIANTS]
-    results = results_of(specs, options, on_change)
+    specs = [CurvatureSpec(jacobian_at=at, epochs=epochs, seeds=seeds) for at in VARIANTS]
+    results = collect_results(specs, options, on_change)
     found = dict(zip(VARIANTS.values(), results, strict=True))
     frames = {name: pd.DataFrame(of.looks) for name, of in found.items()}
     rows = pd.concat(frames, names=["variant", None]).reset_index("variant")
@@ -156,7 +156,7 @@ def run_curvature(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     axes: Any = figure.subplots(1, 3, width_ratios=[1.2, 1.2, 1])
     for axis, (name, of) in zip(axes, found.items(), strict=False):
         axis.scatter(*data[:400].T, s=3, color="0.6")
-        for epoch, curve in zip(SHOWN, of.curves, strict=False):
+        for epoch, curve in zip(CURVES_IN_FIGURE, of.curves, strict=False):
             axis.plot(*np.array(curve).T, label=f"step {epoch * (POINTS // BATCH)}")
         axis.set(xlim=(-2.6, 2.6), ylim=(-1.2, 1.9), aspect="equal", title=f"{name} training")
         axis.legend()
@@ -165,7 +165,7 @@ def run_curvature(options: StudyOptions, on_change: OnChange) -> list[Finding]:
         axes[2].fill_between(spread.index, spread.min_curvature, spread.max_curvature, alpha=0.2)
     axes[2].set(yscale="log", xlabel="step", ylabel="median curvature of the manifold")
     axes[2].legend()
-    training = Finding(
+    training = StudyReport(
         f"curvature-{options.profile}",
         "Figure 2: what training does to the curvature of the manifold",
         f"Networks are fitted to an arc of radius {RADIUS:g}, and then trained on a normal "
@@ -180,7 +180,7 @@ def run_curvature(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     frame, losses = circles(), new_figure(6, 4)
     axis = frame.plot("radius", [f"loss_{of:g}" for of in BETAS], ax=losses.subplots(), logx=True)
     axis.set(xlabel="radius R", ylabel="lowest on-manifold loss (nats)")
-    radius = Finding(
+    radius = StudyReport(
         "curvature-radius",
         "Figures 12 and 13: the lowest on-manifold loss against the radius of the manifold",
         "Computed, not trained: a normal distribution on a line is projected on a circle that "

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from pythae_fif import FIF
 from pythae_fif.data import ImageDataset, to_float
-from pythae_fif.data.load import Planned, load
+from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.device import default_device
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
-from pythae_fif.studies.spec import Finding, StudySpec, Tell, results_of
-from pythae_fif.studies.spectrum import build, planned
+from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
+from pythae_fif.studies.spectrum import build, plan_models
 from pythae_fif.studies.study import StudyOptions
 from pythae_fif.volume_change import sample_hutchinson, volume_surrogate
 from pythae_fif.volume_change.loss import Map
@@ -26,11 +26,11 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 BATCH, BETA = 100, 10.0
 TANGENTS = 512  # Hutchinson vectors times data points in one pass
-LARGEST = 8 * TANGENTS  # cells of more are left out
+MAX_SAMPLES = 8 * TANGENTS  # cells of more are left out
 
 
 @dataclass(frozen=True)
-class Distance:
+class GradientDistance:
     """Relative distance of the surrogate's gradient from the exact one (eq. 96), mean and standard
     deviation over draws, where the trace is taken in `latent` or `data` space, for so many data
     points and so many vectors for each."""
@@ -51,7 +51,7 @@ class TraceNoise(StudySpec):
     """
 
     kind: ClassVar[str] = "estimator"
-    result: ClassVar[Any] = list[Distance]
+    result: ClassVar[Any] = list[GradientDistance]
 
     dataset: str
     latent_dim: int
@@ -63,9 +63,11 @@ class TraceNoise(StudySpec):
     data_hash: str
     labels_hash: str
 
-    def compute(self, tell: Tell) -> list[Distance]:
+    def compute(self, report_progress: ProgressCallback) -> list[GradientDistance]:
         """Trains the model, and measures on test images."""
-        splits = load(self.dataset, self.where, planned=Planned(self.data_hash, self.labels_hash))
+        splits = load(
+            self.dataset, self.location, planned=ExpectedHashes(self.data_hash, self.labels_hash)
+        )
         labels: Any = splits.labels
         data, classes = ImageDataset(splits.train, labels["train"]), int(splits.classes or 0)
         torch.manual_seed(self.seed)
@@ -77,11 +79,11 @@ class TraceNoise(StudySpec):
             optimizer.zero_grad()
             model(batch).loss.backward()
             optimizer.step()
-            tell(step / self.steps / 2)
+            report_progress(step / self.steps / 2)
         images = to_float(splits.test, limit=max(self.batches))
         return self.distances(model.eval(), images, torch.from_numpy(labels["test"]))
 
-    def distances(self, model: FIF, images: Tensor, labels: Tensor) -> list[Distance]:
+    def distances(self, model: FIF, images: Tensor, labels: Tensor) -> list[GradientDistance]:
         """Of gradients by the encoder's parameters, of a conditional model in evaluation mode at
         images (N, C, H, W) with labels (N,), at least as many as the largest batch."""
         d, dim, rows = self.latent_dim, images[0].numel(), []
@@ -92,14 +94,14 @@ class TraceNoise(StudySpec):
             given = model, images[:batch], labels[:batch]
             exact = _gradient(*given, sample_hutchinson(batch, d, d), "latent")
             for space, size, numbers in series:
-                for k in (k for k in numbers if batch * k <= LARGEST):
+                for k in (k for k in numbers if batch * k <= MAX_SAMPLES):
                     found = []
                     for _ in range(self.repeats):
                         eps = sample_hutchinson(batch, size, k, generator=generator)
                         difference = _gradient(*given, eps, space) - exact
                         found.append(float(difference.norm() / exact.norm()))
                     mean, std = float(np.mean(found)), float(np.std(found))
-                    rows.append(Distance(space, batch, k, mean, std))
+                    rows.append(GradientDistance(space, batch, k, mean, std))
         return rows
 
 
@@ -134,11 +136,11 @@ def _gradient(model: FIF, x: Tensor, labels: Tensor, eps: Tensor, space: str) ->
     return torch.stack(gradients).sum(0)
 
 
-def run_estimator(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+def run_estimator(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
     """Trains a model a seed, and measures the distances of its gradients."""
-    size, plan = SIZES[options.profile], planned(options)
+    size, plan = SIZES[options.profile], plan_models(options)
     specs = [TraceNoise(**plan, seed=seed, **size) for seed in options.seeds]
-    found = results_of(specs, options, on_change)
+    found = collect_results(specs, options, on_change)
     rows = pd.DataFrame([row for of_model in found for row in of_model])
     d = plan["latent_dim"]
     of_k = rows[rows.samples.isin([1, max(1, d // 2), d])]
@@ -152,7 +154,7 @@ def run_estimator(options: StudyOptions, on_change: OnChange) -> list[Finding]:
         axis.set_ylim(bottom=0)
         axis.set(xlabel="Hutchinson samples K")
     axes[0].set(ylabel="relative gradient distance", xscale="log")
-    finding = Finding(
+    finding = StudyReport(
         f"estimator-{options.dataset}-{options.profile}",
         "Figure 6: the noise of the trace estimator",
         "Relative distance of the surrogate's gradient from the exact one (eq. 96) against the "

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
-from pythae_fif.studies.spec import Finding, StudySpec, Tell, results_of
+from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
 from pythae_fif.studies.study import StudyOptions
 from pythae_fif.volume_change import fif_loss, sample_hutchinson
 
@@ -42,7 +42,7 @@ def linear_loss(encoders: Tensor, covariance: Tensor, betas: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Picked:
+class LinearResult:
     """What the best models pick, for each spectrum in every regime.
 
     Attributes:
@@ -64,7 +64,7 @@ class LinearModels(StudySpec):
     """Models whose decoder is A^+, as in appendix C; the best of several restarts counts."""
 
     kind: ClassVar[str] = "linear"
-    result: ClassVar[Any] = Picked
+    result: ClassVar[Any] = LinearResult
     on_cpu: ClassVar[bool] = True
 
     seed: int
@@ -72,7 +72,7 @@ class LinearModels(StudySpec):
     steps: int
     batch_size: int
 
-    def compute(self, tell: Tell) -> Picked:
+    def compute(self, report_progress: ProgressCallback) -> LinearResult:
         """The best restart, by eq. 53, for ten spectra in every regime.
 
         Gradient descent has local optima between the two extremes, since
@@ -98,7 +98,7 @@ class LinearModels(StudySpec):
         start = start @ (bases * spectra.pow(powers[:, None])[:, None]).mT
         start = start / torch.linalg.vector_norm(start, dim=(1, 2), keepdim=True)
         scale = (bases * spectra.sqrt()[:, None]).mT
-        encoders = self._trained(scale, betas, start, options, tell)
+        encoders = self._trained(scale, betas, start, options, report_progress)
         losses = linear_loss(encoders, covariance, betas)
         finite = losses.where(losses.isfinite(), math.inf).view(cells, -1)
         best = finite.argmin(1) + torch.arange(cells) * self.restarts
@@ -107,7 +107,7 @@ class LinearModels(StudySpec):
         chosen = criterion.argsort(1)[:, :LATENT].sort(1).values
         directions = bases.gather(2, chosen[:, None].expand(-1, DIM, -1))
         optimum = (directions / spectra.gather(1, chosen).sqrt()[:, None]).mT  # lemma C.3
-        return Picked(
+        return LinearResult(
             [*REGIMES] * SPECTRA,
             betas.tolist(),
             [" ".join(map(str, of)) for of in chosen.tolist()],
@@ -117,7 +117,12 @@ class LinearModels(StudySpec):
         )
 
     def _trained(
-        self, scale: Tensor, betas: Tensor, start: Tensor, options: dict[str, Any], tell: Tell
+        self,
+        scale: Tensor,
+        betas: Tensor,
+        start: Tensor,
+        options: dict[str, Any],
+        report_progress: ProgressCallback,
     ) -> Tensor:
         """Encoders' matrices A (M, d, D) after training by FIF's loss on fresh Gaussian data."""
         (members, latent_dim, dim), points = start.shape, self.batch_size
@@ -132,7 +137,7 @@ class LinearModels(StudySpec):
         optimizer = torch.optim.Adam([a], lr=0.03)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         for step in range(self.steps):
-            tell(step / self.steps)
+            report_progress(step / self.steps)
             x = torch.randn(members, points, dim, **options) @ scale
             eps = sample_hutchinson(members * points, latent_dim, **options)
             decoder = a.mT @ torch.linalg.inv(a @ a.mT)
@@ -144,11 +149,11 @@ class LinearModels(StudySpec):
         return a.detach()
 
 
-def run_linear(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+def run_linear(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
     """Trains all models; a figure, and how many of the models agree with theorem and PCA."""
     size = SIZES[options.profile]
     specs = [LinearModels(seed=seed, **size) for seed in options.seeds]
-    found = results_of(specs, options, on_change)
+    found = collect_results(specs, options, on_change)
     rows = pd.concat([pd.DataFrame(vars(of)) for of in found])
     table = rows.groupby("regime", sort=False).agg(
         models=("beta", "size"),
@@ -163,7 +168,7 @@ def run_linear(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     overlaps = table[["overlap_theorem", "overlap_pca"]]
     axis = overlaps.plot.bar(ax=figure.subplots(), rot=0, ylim=(0, 1.3), ylabel="mean overlap")
     axis.set_xlabel("$\\beta$ among $1/2\\lambda$ of the eigenvalues of the data")
-    finding = Finding(
+    finding = StudyReport(
         f"linear-{options.profile}",
         "Appendix C: which directions a linear model picks",
         f"Overlaps of the learnt subspace, the best (eq. 53) of {size['restarts']} restarts, with "

@@ -20,9 +20,9 @@ from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Run
 from pythae_fif.studies.study import StudyOptions
 
-RESULT = "result.json"
+RESULT_FILE = "result.json"
 
-Tell = Callable[[float], None]
+ProgressCallback = Callable[[float], None]
 """Is told the share of a run that is done, in [0, 1]."""
 
 
@@ -34,15 +34,15 @@ class StudySpec(Spec):
     Attributes:
         result: Type of what it finds.
         on_cpu: Whether it computes on the processor whatever else there is.
-        where: The data.
+        location: The data.
     """
 
     kind: ClassVar[str] = "study"
-    asked: ClassVar[frozenset[str]] = frozenset({"where"})
+    fields_outside_id: ClassVar[frozenset[str]] = frozenset({"location"})
     result: ClassVar[Any]
     on_cpu: ClassVar[bool] = False
 
-    where: DataOptions = DataOptions()
+    location: DataOptions = DataOptions()
 
     @property
     def folder(self) -> str:
@@ -51,20 +51,22 @@ class StudySpec(Spec):
 
     @property
     def outputs(self) -> Mapping[str, type]:
-        return {RESULT: self.result}
+        return {RESULT_FILE: self.result}
 
-    def compute(self, tell: Tell) -> Any:
+    def compute(self, report_progress: ProgressCallback) -> Any:
         """What it finds, of the type `result`."""
         raise NotImplementedError
 
     def run(self, run: Run) -> None:
         """Computes, and saves the record."""
         run.device = "cpu" if self.on_cpu else default_device()
-        run.tell("training")
-        run.save(RESULT, self.compute(lambda share: run.tell("training", share)))
+        run.report("training")
+        run.save(RESULT_FILE, self.compute(lambda share: run.report("training", share)))
 
 
-def results_of(specs: Sequence[StudySpec], options: StudyOptions, on_change: OnChange) -> list[Any]:
+def collect_results(
+    specs: Sequence[StudySpec], options: StudyOptions, on_change: OnChange
+) -> list[Any]:
     """The results of all outputs of runs, after the missing ones are made.
 
     Raises:
@@ -82,7 +84,7 @@ def results_of(specs: Sequence[StudySpec], options: StudyOptions, on_change: OnC
 
 
 @dataclass(frozen=True)
-class Finding:
+class StudyReport:
     """What a study ends in: the name of its files; the heading and the sentences below the table;
     the table, and the rows of the CSV file; a Matplotlib figure, or None for a table alone."""
 

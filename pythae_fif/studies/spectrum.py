@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
-from pythae_fif.benchmark.pictures import sheet
+from pythae_fif.benchmark.pictures import picture_sheet
 from pythae_fif.data import ImageDataset
-from pythae_fif.data.load import Planned, load
+from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.errors import DataError
 from pythae_fif.files import read_json
 from pythae_fif.nn import build_networks
@@ -23,19 +23,19 @@ from pythae_fif.pictures import new_figure, pixel_bytes
 from pythae_fif.runs.launch import OnChange
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Run
-from pythae_fif.studies.spec import RESULT, Finding, StudySpec, results_of
+from pythae_fif.studies.spec import RESULT_FILE, StudyReport, StudySpec, collect_results
 from pythae_fif.studies.study import StudyOptions
 from pythae_fif.training.checkpoint import RESULT_NAME
-from pythae_fif.validation import Checked
+from pythae_fif.validation import StrictModel
 from pythae_fif.volume_change import decoder_singular_values
 
 BETAS = (0.1, 1.0, 10.0, 100.0)
 LATENT_DIM = 16  # of the conditional MNIST model of figure 6
-SHOWN = 10  # samples of a class
+MODELS_IN_FIGURE = 10  # samples of a class
 SAMPLES = "samples.png"
 
 
-class Size(Checked):
+class SpectrumSize(StrictModel):
     """Epochs and images of the training, samples of a class, and a factor on table 11's channels.
 
     The paper does not tell Adam's batch and rate: the batch is that of its authors' code, the rate
@@ -51,8 +51,10 @@ class Size(Checked):
 
 
 SIZES = {
-    "quick": Size(epochs=10, samples=64, images=6000, channel_multiplier=0.25, batch_size=64),
-    "paper": Size(epochs=400, samples=1024),
+    "quick": SpectrumSize(
+        epochs=10, samples=64, images=6000, channel_multiplier=0.25, batch_size=64
+    ),
+    "paper": SpectrumSize(epochs=400, samples=1024),
 }
 
 
@@ -80,16 +82,16 @@ class SpectrumModel(StudySpec):
     beta: float
     seed: int
     dataset: str
-    size: Size
+    size: SpectrumSize
     latent_dim: int
     data_hash: str
     labels_hash: str
 
     def run(self, run: Run) -> None:
         """Trains, from the checkpoint where there is one, and measures."""
-        run.tell("loading data")
-        size, hashes = self.size, Planned(self.data_hash, self.labels_hash)
-        splits = load(self.dataset, self.where, planned=hashes, train_size=size.images)
+        run.report("loading data")
+        size, hashes = self.size, ExpectedHashes(self.data_hash, self.labels_hash)
+        splits = load(self.dataset, self.location, planned=hashes, train_size=size.images)
         labels, classes = splits.labels or {}, int(splits.classes or 0)
         torch.manual_seed(self.seed)
         trainer = FIFTrainer(
@@ -105,18 +107,20 @@ class SpectrumModel(StudySpec):
             ),
             run_dir=run.folder,
             run_id=self.run_id,
-            on_epoch=lambda row: run.tell("training", row.share_done),
+            on_epoch=lambda row: run.report("training", row.share_done),
             keep_last=True,
         )
-        run.tell("training")
+        run.report("training")
         trainer.train()
         model: Any = trainer.model.eval()
         run.device = str(next(model.parameters()).device)
         shown, found = measure(model, size.samples, self.seed)
-        sheets = run.write(SAMPLES, pixel_bytes(sheet(shown.flatten(0, 1), *shown.shape[:2])))
+        sheets = run.write(
+            SAMPLES, pixel_bytes(picture_sheet(shown.flatten(0, 1), *shown.shape[:2]))
+        )
         written = read_json(run.folder / "model" / RESULT_NAME)["files"]
         weights = {f"model/{name}": checksum for name, checksum in written.items()}
-        run.save(RESULT, found, sheets | weights)
+        run.save(RESULT_FILE, found, sheets | weights)
 
 
 def build(
@@ -142,17 +146,17 @@ def measure(model: FIF, samples: int, seed: int) -> tuple[Tensor, Spectrum]:
     values, shown = [], []
     for label in range(model.model_config.condition_dim):
         z = torch.randn(samples, d, generator=generator).to(device)
-        values.append(decoder_singular_values(model.given(label).networks_at()[1], z))
-        shown.append(model.decode(z, label)[:SHOWN].cpu())
+        values.append(decoder_singular_values(model.conditioned_on(label).networks_at()[1], z))
+        shown.append(model.decode(z, label)[:MODELS_IN_FIGURE].cpu())
     spectra = torch.cat(values).cpu()
     log_volume = float(spectra.log().sum(1).mean())
     entropy = d / 2 * math.log(2 * math.pi * math.e) + log_volume
     return torch.stack(shown), Spectrum(spectra.mean(0).tolist(), log_volume, entropy)
 
 
-def planned(options: StudyOptions, train_size: int | None = None) -> dict[str, Any]:
+def plan_models(options: StudyOptions, train_size: int | None = None) -> dict[str, Any]:
     """The fields of a specification that follow from a command's options and the images."""
-    splits = load(str(options.dataset), options.where, train_size=train_size)
+    splits = load(str(options.dataset), options.location, train_size=train_size)
     if splits.labels is None:
         raise DataError(f"{options.dataset} has no labels, of which the study trains a model")
     return {
@@ -160,18 +164,18 @@ def planned(options: StudyOptions, train_size: int | None = None) -> dict[str, A
         "latent_dim": options.latent_dim or LATENT_DIM,
         "data_hash": splits.content_hash,
         "labels_hash": splits.labels_hash,
-        "where": options.where,
+        "location": options.location,
     }
 
 
-def run_spectrum(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+def run_spectrum(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
     """Trains and measures a model a weight and seed; spectra, and samples where there are any."""
     size, seeds = SIZES[options.profile], options.seeds
-    plan = planned(options, size.images)
+    plan = plan_models(options, size.images)
     specs = [
         SpectrumModel(**plan, size=size, beta=beta, seed=seed) for beta in BETAS for seed in seeds
     ]
-    rows = pd.DataFrame(results_of(specs, options, on_change))
+    rows = pd.DataFrame(collect_results(specs, options, on_change))
     rows = pd.DataFrame([(of.beta, of.seed) for of in specs], columns=["beta", "seed"]).join(rows)
     values = pd.DataFrame(rows.pop("singular_values").tolist())
     rows = rows.assign(above_one=(values >= 1).sum(axis=1)).join(values.add_prefix("value_"))
@@ -192,7 +196,7 @@ def run_spectrum(options: StudyOptions, on_change: OnChange) -> list[Finding]:
         if png := store.read(spec, SAMPLES):  # packed runs have none
             pixels = np.asarray(Image.open(io.BytesIO(png)))
             axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)  # imshow ignores cmap for RGB
-    finding = Finding(
+    finding = StudyReport(
         f"spectrum-{options.dataset}-{options.profile}",
         "Figures 8 and 9: what the decoder spans, by reconstruction weight",
         f"Singular values of a conditional model's decoder, d = {plan['latent_dim']}, means over "

@@ -1,8 +1,8 @@
 """What studies are: their declarations and their options.
 
 A study `name` is a function `run_name` of a module of this package, from :class:`StudyOptions` to a
-list of :class:`~pythae_fif.studies.spec.Finding`. This module imports neither torch nor pandas, so
-that a command line can list the studies at once.
+list of :class:`~pythae_fif.studies.spec.StudyReport`. This module imports neither torch nor pandas,
+so that a command line can list the studies at once.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from pythae_fif.names import DATASETS as OF_BENCHMARK
 from pythae_fif.names import TOY_DATASETS, DataOptions
 from pythae_fif.runs.launch import Engine, OnChange
 
-IMAGES = ("mnist", "digits", "cifar10")  # those with classes
-TABLES = ("miniboone", "power", "gas", "hepmass", "csv")
+IMAGE_DATASETS = ("mnist", "digits", "cifar10")  # those with classes
+TABULAR_DATASETS = ("miniboone", "power", "gas", "hepmass", "csv")
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,28 @@ class Study:
         return dict(zip(("quick", "paper"), self.seeds or (), strict=False))
 
     @property
-    def takes(self) -> set[str]:
+    def extra_options(self) -> set[str]:
         """The fields of :class:`StudyOptions` that it takes and not every study does."""
-        others = {IMAGES: {"latent_dim"}, TABLES: {"latent_dim", "data", "models"}}
+        others = {
+            IMAGE_DATASETS: {"latent_dim"},
+            TABULAR_DATASETS: {"latent_dim", "data", "models"},
+        }
         return {"dataset"} | others.get(self.datasets, set()) if self.datasets else set()
 
 
 STUDIES = {
     "sinusoid": Study("figures 3 and 7: what is learnt of a sinusoid", (20, 20), ("sinusoid",)),
     "linear": Study("appendix C: a linear model's directions, against theorem C.4", (1, 1)),
-    "estimator": Study("figure 6: the noise of the trace estimator", (1, 1), IMAGES),
-    "spectrum": Study("figures 8 and 9: what a conditional decoder spans", (2, 5), IMAGES),
+    "estimator": Study("figure 6: the noise of the trace estimator", (1, 1), IMAGE_DATASETS),
+    "spectrum": Study("figures 8 and 9: what a conditional decoder spans", (2, 5), IMAGE_DATASETS),
     "toy": Study("densities on curves and surfaces (--dataset circle, ...)", (3, 20), TOY_DATASETS),
     "curvature": Study("figures 2, 12, 13: what training does to the manifold", (5, 20)),
-    "tabular": Study("tables 1 and 5: FIF against rectangular flows on tables", None, TABLES),
-    "ablation": Study("tables 6 and 7: estimator, network, on or off the manifold", None, TABLES),
+    "tabular": Study(
+        "tables 1 and 5: FIF against rectangular flows on tables", None, TABULAR_DATASETS
+    ),
+    "ablation": Study(
+        "tables 6 and 7: estimator, network, on or off the manifold", None, TABULAR_DATASETS
+    ),
 }
 
 DATASETS: dict[str, str] = {
@@ -74,7 +81,7 @@ class StudyOptions:
 
     Attributes:
         results: Folder of the store, whose `figures/` and `tables/` are written to.
-        where: The data.
+        location: The data.
         dataset, models, latent_dim: None for the study's usual ones.
         seeds: Empty for the profile's own.
         profile: `paper` for the full protocol, `quick` for minutes on two cores; tables have more.
@@ -82,7 +89,7 @@ class StudyOptions:
     """
 
     results: Path
-    where: DataOptions = field(default_factory=DataOptions)
+    location: DataOptions = field(default_factory=DataOptions)
     dataset: str | None = None
     models: Sequence[str] | None = None
     seeds: Sequence[int] = ()

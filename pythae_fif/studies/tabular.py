@@ -12,15 +12,15 @@ from pydantic import Field
 from pythae_fif.benchmark.models import configs_dir, read_yaml
 from pythae_fif.data.splits import Splits
 from pythae_fif.data.tables import load_tabular
-from pythae_fif.errors import ConfigError, counted, did_you_mean
-from pythae_fif.reports.compared import published
+from pythae_fif.errors import ConfigError, did_you_mean, pluralized
+from pythae_fif.reports.compared import read_published_table
 from pythae_fif.reports.tables import DASH, number
 from pythae_fif.runs.launch import OnChange
 from pythae_fif.runs.store import Store
-from pythae_fif.studies.spec import Finding, results_of
+from pythae_fif.studies.spec import StudyReport, collect_results
 from pythae_fif.studies.study import StudyOptions
 from pythae_fif.studies.tabular_models import CONFIGURATIONS, RF_CODE, TabularBudget, TabularModels
-from pythae_fif.validation import Each, name_of, read_checked
+from pythae_fif.validation import UniqueList, one_of, read_checked
 
 MODELS = {"fif": "FIF", "rectangular_flow": "RF", "flow_matching": "flow matching"}
 NOTES = (
@@ -41,16 +41,18 @@ class TabularProfile(TabularBudget):
     Attributes:
         note: What this is, and is not.
         learning_rates: The cycle's highest learning rate, ascending.
-        of: Configuration -> keys of this class that are others for it.
+        overrides: Configuration -> keys of this class that are others for it.
     """
 
     note: str
-    learning_rates: Each[float]
-    of: dict[Annotated[str, name_of(lambda: CONFIGURATIONS)], dict[str, Any]] = Field(default={})
+    learning_rates: UniqueList[float]
+    overrides: dict[Annotated[str, one_of(lambda: CONFIGURATIONS)], dict[str, Any]] = Field(
+        default={}
+    )
 
-    def own(self, configuration: str) -> "TabularProfile":
+    def for_configuration(self, configuration: str) -> "TabularProfile":
         """That of one configuration."""
-        return TabularProfile(**{**dict(self), **self.of.get(configuration, {})})
+        return TabularProfile(**{**dict(self), **self.overrides.get(configuration, {})})
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class TabularProtocol:
             raise ConfigError(f"profile {asked!r} of {dataset}: {did_you_mean(asked, profiles)}")
         if latent_dim is None:
             raise ConfigError(f"--dataset {dataset} needs --latent-dim")
-        splits = load_tabular(dataset, options.where.data_root, data=options.where.data)
+        splits = load_tabular(dataset, options.location.data_root, data=options.location.data)
         if latent_dim > (dims := splits.input_dim[0]):
             raise ConfigError(f"--latent-dim {latent_dim}: {dataset} has {dims} columns")
         profile = read_checked(TabularProfile, profiles[asked], path.name)
@@ -89,7 +91,7 @@ class TabularProtocol:
         the one of all models of a configuration where the store has that."""
         store, runs, keys = Store(self.options.results), [], TabularBudget.model_fields
         for name, group in groupby(models, lambda model: model[0]):
-            of, own = [*group], self.profile.own(name)
+            of, own = [*group], self.profile.for_configuration(name)
             together = TabularModels(
                 dataset=self.splits.name,
                 configuration=CONFIGURATIONS[name],
@@ -98,7 +100,7 @@ class TabularProtocol:
                 budget=TabularBudget(**{key: getattr(own, key) for key in keys}),
                 learning_rates=[rate for _, rate, _ in of],
                 seeds=[seed for _, _, seed in of],
-                where=self.options.where,
+                location=self.options.location,
             )
             each = [{"learning_rates": [rate], "seeds": [seed]} for _, rate, seed in of]
             done = store.is_done(together)
@@ -106,16 +108,18 @@ class TabularProtocol:
         return runs
 
 
-def trained(table: TabularProtocol, names: list[str], on_change: OnChange) -> pd.DataFrame:
+def train_configurations(
+    table: TabularProtocol, names: list[str], on_change: OnChange
+) -> pd.DataFrame:
     """Trains all seeds of configurations, of each at the best of its learning rates; a row a model:
     `configuration`, `learning_rate`, `seed`, and its scores."""
 
     def scores(models: list[tuple[str, float, int]]) -> pd.DataFrame:
-        found = results_of(table.runs(models), table.options, on_change)
+        found = collect_results(table.runs(models), table.options, on_change)
         of = pd.DataFrame(models, columns=["configuration", "learning_rate", "seed"])
         return of.join(pd.DataFrame(found))
 
-    rates = {name: table.profile.own(name).learning_rates for name in names}
+    rates = {name: table.profile.for_configuration(name).learning_rates for name in names}
     chosen, seeds = {name: of[0] for name, of in rates.items()}, table.options.seeds
     trials = [(name, rate, seeds[0]) for name, of in rates.items() if len(of) > 1 for rate in of]
     if trials:
@@ -125,16 +129,18 @@ def trained(table: TabularProtocol, names: list[str], on_change: OnChange) -> pd
     return scores([(name, chosen[name], seed) for name in names for seed in seeds])
 
 
-def run_tabular(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+def run_tabular(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
     """Tables 1 and 5: FIF against rectangular flows, or the models that are asked for."""
     caption = (
         "Models of a table's rows after the same training, unless a row says otherwise; the "
         "speedup is the quotient of CPU ms a step of rectangular flow and model."
     )
-    return [_compared("tabular", ["fif", "rectangular_flow"], caption, options, on_change)]
+    return [
+        _compare_with_published("tabular", ["fif", "rectangular_flow"], caption, options, on_change)
+    ]
 
 
-def run_ablation(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+def run_ablation(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
     """Tables 6 and 7: estimator, network, on or off the manifold; over all configurations."""
     caption = (
         "FIF estimates with the encoder's Jacobian (eqs. 10 and 15), RF by conjugate gradients "
@@ -142,7 +148,7 @@ def run_ablation(options: StudyOptions, on_change: OnChange) -> list[Finding]:
         "point, for which RF, as we read the paper, takes the encoder's volume change."
     )
     names = [name for name, of in CONFIGURATIONS.items() if of.jacobian_at]
-    six = _compared("ablation", names, caption, options, on_change)
+    six = _compare_with_published("ablation", names, caption, options, on_change)
     rows = []
     for name, of in six.rows.groupby("configuration", sort=False).reconstruction:
         if not CONFIGURATIONS[name].jacobian_at:  # no autoencoder, such as flow matching
@@ -155,11 +161,11 @@ def run_ablation(options: StudyOptions, on_change: OnChange) -> list[Finding]:
             row = {"Training": training + net.removeprefix("free-form")}
             row["reconstruction loss ↓"] = spread(errors)
             row["published"] = DASH
-            if net == "free-form" and not options.where.data:
-                row["published"] = _printed(7, dataset=str(options.dataset), row=training)
+            if net == "free-form" and not options.location.data:
+                row["published"] = _published_value(7, dataset=str(options.dataset), row=training)
             rows.append(row)
     table = pd.DataFrame(rows)
-    seven = Finding(
+    seven = StudyReport(
         f"{six.name}-reconstruction",
         f"{six.title}: reconstruction of free-form FIF (table 7)",
         "Squared error a row of models trained on and off manifold. Outliers removed: without the "
@@ -171,18 +177,18 @@ def run_ablation(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     return [six, seven] if rows else [six]
 
 
-def _compared(
+def _compare_with_published(
     study: str, usual: list[str], caption: str, options: StudyOptions, on_change: OnChange
-) -> Finding:
-    """A table of configurations, with the rows of :func:`trained`."""
+) -> StudyReport:
+    """A table of configurations, with the rows of :func:`train_configurations`."""
     table, names = TabularProtocol.load(options), [*(options.models or usual)]
     for name in names:
         if name not in CONFIGURATIONS:
             hint = did_you_mean(name, CONFIGURATIONS)
             raise ConfigError(f"model {name!r} has no tabular study: {hint}")
-    splits, found = table.splits, trained(table, names, on_change)
+    splits, found = table.splits, train_configurations(table, names, on_change)
     count = len(splits.train[: table.profile.train_size])
-    steps = pd.Series({name: table.profile.own(name).steps(count) for name in names})
+    steps = pd.Series({name: table.profile.for_configuration(name).steps(count) for name in names})
     times, rows = 1e3 * found.groupby("configuration").seconds.mean() / steps, []
     for name, of in found.groupby("configuration", sort=False):
         configuration = CONFIGURATIONS[str(name)]
@@ -198,30 +204,33 @@ def _compared(
             "CG steps": number(pd.to_numeric(of.cg_iterations).mean()),
             "learning rate": f"{of.learning_rate.iloc[0]:g}",
         }
-        rows.append(row if options.where.data else row | _published(str(name), splits.name))
+        rows.append(row if options.location.data else row | _read_published(str(name), splits.name))
     data = (
         f"Data: {splits.source} ({splits.content_hash}); trained on {count:,} rows, d = "
-        f"{table.latent_dim}, {counted(len(options.seeds), 'seed')}. Profile `{options.profile}`: "
+        f"{table.latent_dim}, {pluralized(len(options.seeds), 'seed')}. "
+        f"Profile `{options.profile}`: "
         f"{table.profile.note}."
     )
     file, notes = f"{study}-{splits.name}-{options.profile}", [data, *splits.notes, *NOTES]
     title = f"{splits.name}, profile {options.profile}"
-    return Finding(file, title, caption, pd.DataFrame(rows), found, notes=notes)
+    return StudyReport(file, title, caption, pd.DataFrame(rows), found, notes=notes)
 
 
-def _published(name: str, dataset: str) -> dict[str, str]:
+def _read_published(name: str, dataset: str) -> dict[str, str]:
     """The paper's numbers of a configuration."""
     of = CONFIGURATIONS[name]
     model, net = "fif" if of.model == "fif" else "rf", of.net.replace("coupling", "coupling flow")
-    distance = _printed(6, dataset=dataset, model=model, net=net, estimator=of.place)
+    distance = _published_value(6, dataset=dataset, model=model, net=net, estimator=of.place)
     printed_as = name
     if of.settings == RF_CODE:
-        distance, printed_as = _printed(1, dataset=dataset, model="rf"), "rf"
-    speedup = _printed(1, dataset=dataset, metric="speedup")
+        distance, printed_as = _published_value(1, dataset=dataset, model="rf"), "rf"
+    speedup = _published_value(1, dataset=dataset, metric="speedup")
     return {
         "published FID-like": distance,
         "published speedup": speedup if name == "fif" else DASH,
-        "published min": _printed(5, dataset=dataset, model=printed_as, metric="training time"),
+        "published min": _published_value(
+            5, dataset=dataset, model=printed_as, metric="training time"
+        ),
     }
 
 
@@ -232,9 +241,9 @@ def spread(values: "pd.Series[float]") -> str:
     return number(values.mean(), values.std())
 
 
-def _printed(table: int, **at: str) -> str:
+def _published_value(table: int, **at: str) -> str:
     """The published number, or a dash where the paper has none."""
-    cells = published(table)
+    cells = read_published_table(table)
     for key, value in at.items():
         cells = cells[cells[key] == value]
     return cells.text.iloc[-1] if len(cells) else DASH

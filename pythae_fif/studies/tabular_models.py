@@ -15,14 +15,14 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from pythae_fif.data.splits import Splits
 from pythae_fif.data.tables import load_tabular
-from pythae_fif.errors import DataError, NonFiniteError, importing
+from pythae_fif.errors import DataError, NonFiniteError, requires_extra
 from pythae_fif.evaluation import Features, frechet_distance
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.runs.worker import Run
-from pythae_fif.studies.spec import StudySpec, Tell
-from pythae_fif.validation import AtLeastOne, Checked
+from pythae_fif.studies.spec import ProgressCallback, StudySpec
+from pythae_fif.validation import AtLeastOne, StrictModel
 from pythae_fif.volume_change import squared_error
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
 
@@ -46,7 +46,7 @@ class FlowMatching(nn.Module):
 
     def __init__(self, input_dim: tuple[int, ...], hidden_dim: int) -> None:
         super().__init__()
-        with importing("flow-matching", "model flow_matching"):
+        with requires_extra("flow-matching", "model flow_matching"):
             from flow_matching.path import CondOTProbPath
             from flow_matching.solver import ODESolver
         (self.dim,) = input_dim
@@ -73,7 +73,7 @@ Model = FIF | RectangularFlow | FlowMatching
 ModelName = Literal["fif", "rectangular_flow", "flow_matching"]
 
 
-class TabularSettings(Checked):
+class TabularSettings(StrictModel):
     """Of the training of one model, whatever the data set; the defaults are appendix E.2's.
 
     Attributes:
@@ -103,7 +103,7 @@ RF_CODE = TabularSettings(
 """Of layer6ai-labs/rectangular-flows, RNFs-ML; its batch and warm-up are in the profiles."""
 
 
-class Nets(Checked):
+class NetSizes(StrictModel):
     """Width of free-form nets, blocks and width of the coupling flow; by default the paper's."""
 
     hidden_dim: AtLeastOne = 256
@@ -112,7 +112,7 @@ class Nets(Checked):
     block_dim: AtLeastOne = 160
 
 
-class TabularBudget(Checked):
+class TabularBudget(StrictModel):
     """What one training may spend.
 
     Attributes:
@@ -123,7 +123,7 @@ class TabularBudget(Checked):
     epochs: AtLeastOne
     batch_size: AtLeastOne
     train_size: AtLeastOne | None = None
-    nets: Nets = Nets()
+    nets: NetSizes = NetSizes()
     warmup: Annotated[tuple[AtLeastOne, AtLeastOne] | None, Field(strict=False)] = None
 
     def steps(self, rows: int) -> int:
@@ -131,7 +131,7 @@ class TabularBudget(Checked):
         return self.epochs * (rows // min(self.batch_size, rows))
 
 
-class Configuration(Checked):
+class Configuration(StrictModel):
     """A row of tables 1 and 6, with the settings of the text or of somebody's code.
 
     Attributes:
@@ -151,7 +151,7 @@ class Configuration(Checked):
         at = {"data": "off manifold", "reconstruction": "on manifold", "": "–"}
         return at.get(self.jacobian_at, "on manifold, detached")
 
-    def build(self, input_dim: tuple[int, ...], latent_dim: int, nets: Nets) -> Model:
+    def build(self, input_dim: tuple[int, ...], latent_dim: int, nets: NetSizes) -> Model:
         """A freshly initialised model; seed torch before calling."""
         if self.model == "flow_matching":  # one net, of as many parameters as FIF's two
             return FlowMatching(input_dim, round(math.sqrt(2) * nets.hidden_dim))
@@ -164,7 +164,7 @@ class Configuration(Checked):
             networks = TabularEncoder(**shape, **sizes), TabularDecoder(**shape, **sizes)
             return FIF(FIFConfig(**choices), *networks)
         data_hidden, latent_hidden = (
-            [width * nets.block_dim // Nets().block_dim for width in hidden or (160, 160)]
+            [width * nets.block_dim // NetSizes().block_dim for width in hidden or (160, 160)]
             for hidden in (settings.data_hidden, settings.latent_hidden)
         )
         flow = build_coupling(
@@ -215,7 +215,7 @@ def train(
     budget: TabularBudget,
     settings: TabularSettings,
     learning_rate: float,
-    tell: Tell = lambda share: None,
+    report_progress: ProgressCallback = lambda share: None,
 ) -> float | None:
     """Trains a fresh model on rows (N, D) with Adam; seed torch before. It gives the mean number of
     conjugate gradient steps, None where there are none."""
@@ -239,7 +239,7 @@ def train(
             schedule.step()
             if isinstance(model, RectangularFlow) and model.cg_iterations is not None:
                 iterations.append(model.cg_iterations.double().mean())
-        tell(epoch / budget.epochs)
+        report_progress(epoch / budget.epochs)
     model.eval()
     return float(torch.stack(iterations).mean()) if iterations else None
 
@@ -266,7 +266,7 @@ class TabularScores:
 
 
 @torch.no_grad()
-def scores_of(
+def score_model(
     model: Model, splits: Splits, seed: int, seconds: float, steps: float | None
 ) -> TabularScores:
     """A model's scores, with draws by a seed and what its training took."""
@@ -316,9 +316,9 @@ class TabularModels(StudySpec):
 
     def run(self, run: Run) -> None:
         """Trains and scores the models of the table that was planned; DataError if it changed."""
-        run.tell("loading data")
-        where, budget = self.where, self.budget
-        splits = load_tabular(self.dataset, where.data_root, data=where.data)
+        run.report("loading data")
+        location, budget = self.location, self.budget
+        splits = load_tabular(self.dataset, location.data_root, data=location.data)
         if splits.content_hash != self.data_hash:
             raise DataError(f"the table {self.dataset} changed since the plan: start again")
         rows = torch.from_numpy(splits.train[: budget.train_size])
@@ -327,7 +327,10 @@ class TabularModels(StudySpec):
             model = self.configuration.build(splits.input_dim, self.latent_dim, budget.nets)
             torch.manual_seed(seed)
             start = time.process_time()  # does not count when others have the machine
-            settings, tell = self.configuration.settings, lambda of: run.tell("training", of)
-            iterations = train(model, rows, budget, settings, rate, tell)
+            settings, report_progress = (
+                self.configuration.settings,
+                lambda of: run.report("training", of),
+            )
+            iterations = train(model, rows, budget, settings, rate, report_progress)
             costs = time.process_time() - start, iterations
-            run.save(name, scores_of(model, splits, seed, *costs))
+            run.save(name, score_model(model, splits, seed, *costs))

@@ -15,7 +15,7 @@ from pythae_fif.ensemble import Ensemble
 from pythae_fif.nn.tabular import ResidualDecoder, ResidualEncoder, wide_networks
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
-from pythae_fif.studies.spec import Finding, StudySpec, Tell, results_of
+from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
 from pythae_fif.studies.study import StudyOptions
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -29,11 +29,13 @@ SINUSOID_SIZES: dict[str, dict[str, Any]] = {
 NOISE, BETA = 0.02, 100.0
 NOISES = (0.1, 0.2, 0.3)  # of sinusoids
 BETAS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 100.0)
-SPANS = 0.9  # rank correlation of the code with x from which a model spans the sinusoid
+MIN_RANK_CORRELATION = (
+    0.9  # rank correlation of the code with x from which a model spans the sinusoid
+)
 TEST_POINTS = 2000
 
 
-def held_out(dataset: str, noise: float) -> tuple[Tensor, ToySample]:
+def noisy_test_points(dataset: str, noise: float) -> tuple[Tensor, ToySample]:
     """Noisy points (N, D), and the clean ones with their true density."""
     generator = torch.Generator().manual_seed(1)
     clean = TOY_DATA[dataset].sample(TEST_POINTS, generator)
@@ -41,7 +43,7 @@ def held_out(dataset: str, noise: float) -> tuple[Tensor, ToySample]:
 
 
 @dataclass(frozen=True)
-class Learnt:
+class ToyResult:
     """What models, of each beta all seeds, have on held-out points.
 
     Attributes:
@@ -69,7 +71,7 @@ class ToyModels(StudySpec):
     """
 
     kind: ClassVar[str] = "toy"
-    result: ClassVar[Any] = Learnt
+    result: ClassVar[Any] = ToyResult
 
     dataset: str
     noise: float
@@ -84,9 +86,12 @@ class ToyModels(StudySpec):
     width: int
     residual: bool
 
-    def compute(self, tell: Tell) -> Learnt:
+    def compute(self, report_progress: ProgressCallback) -> ToyResult:
         """Trains them, and measures them on held-out points."""
-        manifold, (x, clean) = TOY_DATA[self.dataset], held_out(self.dataset, self.test_noise)
+        manifold, (x, clean) = (
+            TOY_DATA[self.dataset],
+            noisy_test_points(self.dataset, self.test_noise),
+        )
         dim, d = manifold.dim, manifold.latent_dim
 
         def build(beta: float, seed: int) -> FIF:
@@ -105,7 +110,7 @@ class ToyModels(StudySpec):
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             one_cycle=True,
-            on_epoch=lambda epoch: tell(epoch / self.epochs),
+            on_epoch=lambda epoch: report_progress(epoch / self.epochs),
         )
         codes, position = ensemble.encode(x)[..., 0], clean.points[:, 0].numpy()
         along = [abs(float(spearmanr(of.numpy(), position)[0])) for of in codes]
@@ -116,21 +121,21 @@ class ToyModels(StudySpec):
         samples = ensemble.decode(torch.randn(TEST_POINTS, d, generator=generator))
         density = ensemble.log_prob(samples[best])[best].exp()
         of_first, drawn = codes[:: len(self.seeds)].tolist(), samples[best].tolist()
-        return Learnt(errors.tolist(), nll.tolist(), along, of_first, drawn, density.tolist())
+        return ToyResult(errors.tolist(), nll.tolist(), along, of_first, drawn, density.tolist())
 
 
-def run_toy(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+def run_toy(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
     """Trains on one toy data set; densities beside each other, and the numbers of every model."""
     name, seeds, size = str(options.dataset), tuple(options.seeds), SIZES[options.profile]
     if (name, options.profile) == ("circle", "quick"):  # newcomers start here
         size = size | {"epochs": 140}
     how: Any = {"test_noise": 0.0, "batch_size": 200, "learning_rate": 2e-3, "residual": False}
     spec = ToyModels(dataset=name, noise=NOISE, betas=(BETA,), seeds=seeds, **how, **size)
-    (found,) = results_of([spec], options, on_change)
-    clean = held_out(name, 0.0)[1]
+    (found,) = collect_results([spec], options, on_change)
+    clean = noisy_test_points(name, 0.0)[1]
     scores = {"seed": seeds, "nll": found.nll, "reconstruction": found.reconstruction}
     rows = pd.DataFrame(scores).assign(entropy_of_data=-float(clean.log_density.mean()))
-    finding = Finding(
+    finding = StudyReport(
         f"toy-{name}-{options.profile}",
         f"The density on {name.replace('_', ' ')}: {TOY_DATA[name].description}",
         f"True density, and density and samples of the one of {len(seeds)} models of the lowest "
@@ -144,7 +149,7 @@ def run_toy(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     return [finding]
 
 
-def _densities(found: Learnt, test: ToySample) -> Any:
+def _densities(found: ToyResult, test: ToySample) -> Any:
     """True and learnt, in the same colours and about the same part of the space."""
     figure: Any = new_figure(9, 4.2)
     points, truth = test.points.numpy(), test.log_density.exp().numpy()
@@ -161,22 +166,24 @@ def _densities(found: Learnt, test: ToySample) -> Any:
     return figure
 
 
-def run_sinusoid(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+def run_sinusoid(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
     """Trains all models of three noise levels; their codes and numbers in one figure."""
     size, seeds = SINUSOID_SIZES[options.profile], tuple(options.seeds)
     how: Any = {"dataset": "sinusoid", "betas": BETAS, "seeds": seeds, **size, "residual": True}
     how |= {"batch_size": 128, "learning_rate": 1e-3}
     specs = [ToyModels(noise=noise, test_noise=noise, **how) for noise in NOISES]
-    found = results_of(specs, options, on_change)
+    found = collect_results(specs, options, on_change)
     models = pd.MultiIndex.from_product([NOISES, BETAS, seeds], names=["noise", "beta", "seed"])
     keys = ["reconstruction", "nll", "along"]
     scores = {key: [value for of in found for value in getattr(of, key)] for key in keys}
     rows = pd.DataFrame(scores, models).reset_index()
-    groups = rows.assign(share_that_spans=rows.along >= SPANS).groupby(["noise", "beta"])
+    groups = rows.assign(share_that_spans=rows.along >= MIN_RANK_CORRELATION).groupby(
+        ["noise", "beta"]
+    )
     low, middle, high = (groups[keys].quantile(of) for of in (0.25, 0.5, 0.75))
     figure = new_figure(15, 8)
     panels: Any = figure.subfigures(2, 1)
-    points = held_out("sinusoid", NOISES[0])[0]
+    points = noisy_test_points("sinusoid", NOISES[0])[0]
     for axis, index in zip(panels[0].subplots(1, 4, sharey=True), (0, 1, -2, -1), strict=True):
         axis.scatter(*points.T, c=found[0].codes[index], s=5)
         axis.set_title(f"codes at beta = {BETAS[index]:g}")
@@ -186,14 +193,14 @@ def run_sinusoid(options: StudyOptions, on_change: OnChange) -> list[Finding]:
             side.fill_between(BETAS, low[key][noise], high[key][noise], color=colour, alpha=0.3)
             side.set_ylabel(key, color=colour)
         axis.set(xscale="log", yscale="log", xlabel="beta", title=f"noise {noise:g}")
-    finding = Finding(
+    finding = StudyReport(
         f"sinusoid-{options.profile}",
         "Figures 3 and 7: the noise or the sinusoid, by reconstruction weight",
         f"Above: codes of noisy points of the first of {len(seeds)} seeds, at noise {NOISES[0]:g} "
         "and the smallest and largest betas. Below: squared error and exact negative log-likelihood"
         f" (nll), medians and quartiles over models. A model spans the sinusoid from a rank "
-        f"correlation of {SPANS:g} of code and position on; in the paper the beta from which half "
-        "of them do falls as the noise grows.",
+        f"correlation of {MIN_RANK_CORRELATION:g} of code and position on; in the paper the "
+        "beta from which half of them do falls as the noise grows.",
         middle.add_prefix("median_").join(groups.share_that_spans.mean()).reset_index(),
         rows,
         figure,

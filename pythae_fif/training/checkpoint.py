@@ -8,7 +8,14 @@ from typing import Any
 
 import torch
 
-from pythae_fif.files import checksum, set_aside, stored, whole_folder, write_json, write_whole
+from pythae_fif.files import (
+    atomic_folder,
+    checksum,
+    os_errors_as_store_error,
+    quarantine,
+    write_atomically,
+    write_json,
+)
 from pythae_fif.training.progress import EpochRow, TrainingResult
 
 RESULT_NAME = "training.json"  # of a model: the run, what its training was, the files' checksums
@@ -24,7 +31,7 @@ class RunFiles:
     """
 
     def __init__(self, path: Path, run_id: str, model_name: str = "model") -> None:
-        with stored(f"make {path}"):
+        with os_errors_as_store_error(f"make {path}"):
             path.mkdir(parents=True, exist_ok=True)
         self.path, self.run_id = path, run_id
         self.log, self.checkpoint = path / "train_log.jsonl", path / "checkpoint.pt"
@@ -32,13 +39,16 @@ class RunFiles:
 
     def write_log(self, rows: Iterable[EpochRow], mode: str = "a") -> None:
         """Adds lines of JSON to the log; mode 'w' cuts off what came after a checkpoint."""
-        with stored(f"write {self.log}"), open(self.log, mode, encoding="utf-8") as file:
+        with (
+            os_errors_as_store_error(f"write {self.log}"),
+            open(self.log, mode, encoding="utf-8") as file,
+        ):
             file.writelines(json.dumps({**vars(row), "run_id": self.run_id}) + "\n" for row in rows)
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replaces the checkpoint, of tensors and plain values alone."""
         content = {"run_id": self.run_id, **state}
-        write_whole(self.checkpoint, lambda file: torch.save(content, file))
+        write_atomically(self.checkpoint, lambda file: torch.save(content, file))
 
     def read_checkpoint(
         self, put_back: Callable[[dict[str, Any]], TrainingResult]
@@ -55,13 +65,13 @@ class RunFiles:
         except (MemoryError, torch.cuda.OutOfMemoryError):
             raise
         except Exception as error:  # torch.load raises anything on a damaged file
-            set_aside(self.checkpoint, error)
+            quarantine(self.checkpoint, error)
             return None
 
     def write_model(self, save: Callable[[Path], None], result: TrainingResult) -> None:
         """Writes the model, which is there whole or not at all, by what saves it to a folder, with
         what its training was, and removes the checkpoint."""
-        with whole_folder(self.model) as folder:
+        with atomic_folder(self.model) as folder:
             save(folder)
             files = {file.name: checksum(file) for file in sorted(folder.iterdir())}
             content = {"run_id": self.run_id, "result": asdict(result), "files": files}
@@ -82,5 +92,5 @@ class RunFiles:
                     raise ValueError(f"{name} was changed")
             return TrainingResult.from_dict(content["result"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            set_aside(self.model, error)
+            quarantine(self.model, error)
             return None

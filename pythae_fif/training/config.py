@@ -14,7 +14,7 @@ from torch import Tensor
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.names import Precision
-from pythae_fif.training.updates import prefixes_of
+from pythae_fif.training.updates import network_prefixes
 from pythae_fif.validation import config_dataclass
 
 
@@ -54,7 +54,7 @@ def config_for(
     sizes = config.per_device_train_batch_size, config.per_device_eval_batch_size
     if min(config.num_epochs, *sizes) < 1:  # Pythae's own configurations take any number
         raise ConfigError("num_epochs and batch sizes must be at least 1")
-    if isinstance(model, InjectiveFlow) and prefixes_of(config) != [""]:
+    if isinstance(model, InjectiveFlow) and network_prefixes(config) != [""]:
         raise ConfigError(f"{model.model_name} has one optimizer: give a FIFTrainerConfig")
     if isinstance(model, PythaesRHVAE) and "_extra_state" not in model.state_dict():
         raise ConfigError("Pythae's RHVAE saves no metric: use pythae_fif.baselines.RHVAE")

@@ -47,7 +47,7 @@ def networks_in_bfloat16(
     switch = partial(torch.set_autocast_enabled, device_type)
     with ExitStack() as stack, torch.autocast(device_type, dtype=torch.bfloat16):
         if device_type == "cpu":
-            stack.enter_context(_BiasApart())
+            stack.enter_context(_SeparateBias())
         for part in model.children():
             if next(part.parameters(), None) is not None:
                 stack.enter_context(part.register_forward_hook(to_float32))
@@ -59,7 +59,7 @@ def networks_in_bfloat16(
         yield
 
 
-class _BiasApart(TorchFunctionMode):
+class _SeparateBias(TorchFunctionMode):
     """Adds a transposed convolution's bias apart: with it oneDNN takes up to 6 times as long."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -19,10 +19,12 @@ from torch import Tensor
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.training.loader import Loader
 
-LOOK_EVERY = 50  # batches between two looks at the loss: each makes the host wait for the device
+SYNC_EVERY_BATCHES = (
+    50  # batches between two looks at the loss: each makes the host wait for the device
+)
 
 
-class Means:
+class LossMeter:
     """The mean losses of batches, summed on their device: only a look at them waits for it. The
     `place` is named by the error; `images` is how many were in the batches. A loss may be
     `infinite` where an exact volume is 0, as at a data point where all ReLUs of a layer are
@@ -41,7 +43,7 @@ class Means:
         """
         self._names, self._total = [*losses], self._total + torch.stack([*losses.values()])
         self._batches, self.images = self._batches + 1, self.images + images
-        if self._batches % LOOK_EVERY == 0:
+        if self._batches % SYNC_EVERY_BATCHES == 0:
             self.losses()
 
     def losses(self) -> dict[str, float]:

@@ -18,7 +18,7 @@ from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 from torch import Tensor
 
 from pythae_fif.device import default_device, random_state, set_random_state
-from pythae_fif.errors import ConfigError, NonFiniteError, StoreError, one_line
+from pythae_fif.errors import ConfigError, NonFiniteError, StoreError, format_error
 from pythae_fif.files import digest
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.names import Precision
@@ -29,7 +29,7 @@ from pythae_fif.training.precision import networks_in_bfloat16
 from pythae_fif.training.progress import (
     Budget,
     EpochRow,
-    Means,
+    LossMeter,
     OnEpoch,
     TrainingResult,
     progress_bar,
@@ -37,7 +37,7 @@ from pythae_fif.training.progress import (
 )
 from pythae_fif.training.updates import Optimizers
 
-CHANGEABLE = {
+MUTABLE_SETTINGS = {
     "output_dir", "num_epochs", "no_cuda", "train_dataloader_num_workers",
     "eval_dataloader_num_workers", "world_size", "rank", "local_rank", "dist_backend",
     "master_addr", "master_port",
@@ -119,7 +119,9 @@ class FIFTrainer:
             raise ConfigError(f"wall_clock={wall_clock}: seconds above 0 are needed, or None")
         sizes = [None if data is None else len(data) for data in (train_dataset, eval_dataset)]
         self._takes_trained = run_id is not None
-        kept = {key: value for key, value in config.to_dict().items() if key not in CHANGEABLE}
+        kept = {
+            key: value for key, value in config.to_dict().items() if key not in MUTABLE_SETTINGS
+        }
         run_id = run_id or digest(model.model_config.to_dict(), kept, model, precision, sizes)
         if run_dir is None:
             now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
@@ -167,7 +169,7 @@ class FIFTrainer:
             with open(os.devnull, "wb") as nowhere:
                 cloudpickle.dump([*self.model.children()], nowhere)
         except Exception as error:
-            raise ConfigError(f"a training that cannot be saved: {one_line(error)}") from error
+            raise ConfigError(f"a training that cannot be saved: {format_error(error)}") from error
         config, tell, size = self.training_config, self._callbacks, len(self.train_dataset)
         with quiet_pythae(), progress_bar() as bar:
             progress = self._begin()
@@ -175,7 +177,7 @@ class FIFTrainer:
             shown = bar.add_task("", total=1.0, completed=share_done)  # type: ignore[arg-type] # any number will do
             while share_done < 1:
                 progress, epoch = self._enter_stage(progress, share_done), progress.epochs + 1
-                means = Means(f"epoch {epoch}, train loss", self.device)
+                means = LossMeter(f"epoch {epoch}, train loss", self.device)
                 tell.on_epoch_begin(config, epoch=epoch)
                 start = time.perf_counter()
                 self.model.train()
@@ -268,7 +270,7 @@ class FIFTrainer:
         if self.eval_loader is None:
             return {}
         self.model.eval()
-        means = Means(f"epoch {epoch}, eval loss", self.device, infinite=True)
+        means = LossMeter(f"epoch {epoch}, eval loss", self.device, infinite=True)
         told = {"epoch": in_pass, "dataset_size": len(self.eval_dataset), "uses_ddp": False}
 
         def losses_of(inputs: Any) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-NETWORKS = {
+NETWORK_NAMES = {
     "encoder_": ["encoder"],
     "decoder_": ["decoder"],
     "autoencoder_": ["encoder", "decoder"],
@@ -21,9 +21,9 @@ NETWORKS = {
 `encoder_loss`) -> the model's networks that it trains, in the order of backward passes."""
 
 
-def prefixes_of(config: type[BaseTrainerConfig] | BaseTrainerConfig) -> list[str]:
+def network_prefixes(config: type[BaseTrainerConfig] | BaseTrainerConfig) -> list[str]:
     """The prefixes of a configuration or its class; '' alone for one optimizer of all weights."""
-    return [prefix for prefix in NETWORKS if hasattr(config, f"{prefix}learning_rate")] or [""]
+    return [prefix for prefix in NETWORK_NAMES if hasattr(config, f"{prefix}learning_rate")] or [""]
 
 
 class Optimizers:
@@ -42,10 +42,10 @@ class Optimizers:
     def __init__(self, model: BaseAE, config: BaseTrainerConfig) -> None:
         self._optimizers: dict[str, Optimizer] = {}
         self._schedulers: dict[str, LRScheduler] = {}
-        for prefix in prefixes_of(config):
+        for prefix in network_prefixes(config):
             name = getattr(config, f"{prefix}optimizer_cls")
             options = dict(getattr(config, f"{prefix}optimizer_params") or {})
-            trained = [getattr(model, part) for part in NETWORKS.get(prefix, [])] or [model]
+            trained = [getattr(model, part) for part in NETWORK_NAMES.get(prefix, [])] or [model]
             weights = [weight for network in trained for weight in network.parameters()]
             if name in ("Adam", "AdamW") and "foreach" not in options:
                 dense = (w.stride() == torch.empty_like(w).stride() for w in weights)

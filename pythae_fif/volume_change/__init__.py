@@ -1,8 +1,9 @@
 """The mathematics of free-form injective flows, on plain callables."""
 
 __all__ = [
-    "decoder_log_volume", "decoder_singular_values", "encoder_log_volume", "fif_loss", "log_volume",
-    "published_surrogate", "sample_hutchinson", "squared_error", "volume_surrogate",
+    "autograd_surrogate", "decoder_log_volume", "decoder_singular_values", "encoder_log_volume",
+    "fif_loss", "log_volume", "published_surrogate", "sample_hutchinson", "squared_error",
+    "volume_surrogate",
 ]  # fmt: skip
 
 from pythae_fif.volume_change.exact import (
@@ -13,6 +14,7 @@ from pythae_fif.volume_change.exact import (
 )
 from pythae_fif.volume_change.hutchinson import sample_hutchinson
 from pythae_fif.volume_change.loss import (
+    autograd_surrogate,
     fif_loss,
     published_surrogate,
     squared_error,

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from pythae_fif.device import full_float32
 from pythae_fif.errors import NonFiniteError
-from pythae_fif.volume_change.loss import differentiable_kernels, pushing
+from pythae_fif.volume_change.loss import differentiable_kernels, make_jvp
 
-GivenMap = Callable[..., Tensor]
+ConditionalMap = Callable[..., Tensor]
 
 CHUNK_NUMEL = 2**21
 """Numbers in a chunk of Jacobians; a layer n times as wide as the data has n times as many."""
 
 
-def decoder_jacobian(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
+def decoder_jacobian(decode: ConditionalMap, z: Tensor, *given: Tensor) -> Tensor:
     """g'(z), (B, D, d), by forward mode, or by backward mode twice where a layer has no other."""
 
     def push(tangent: Tensor) -> Tensor:
@@ -29,26 +29,26 @@ def decoder_jacobian(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
 
     with differentiable_kernels():
         try:
-            return _products(push, z).movedim(0, -1)
+            return _jacobian_columns(push, z).movedim(0, -1)
         except RuntimeError:  # such as recurrent layers raise
             point = z.detach().requires_grad_()
             with torch.enable_grad():
-                push = pushing(decode(point, *given), point)
-            return _products(push, z, at_once=False).movedim(0, -1)
+                push = make_jvp(decode(point, *given), point)
+            return _jacobian_columns(push, z, at_once=False).movedim(0, -1)
 
 
-def encoder_jacobian(encode: GivenMap, x: Tensor, *given: Tensor) -> Tensor:
+def encoder_jacobian(encode: ConditionalMap, x: Tensor, *given: Tensor) -> Tensor:
     """f'(x), (B, d, D), by backward mode; arguments as for :func:`encoder_log_volume`."""
     with differentiable_kernels():
         try:
             z, pull = torch.func.vjp(lambda x: encode(x, *given), x)[:2]
-            return _products(lambda u: pull(u)[0], z).movedim(0, 1)
+            return _jacobian_columns(lambda u: pull(u)[0], z).movedim(0, 1)
         except RuntimeError:  # such as an autograd.Function that functorch does not know
             point = x.detach().requires_grad_()
             with torch.enable_grad():
                 z = encode(point, *given)
             rows = partial(torch.autograd.grad, z, point, retain_graph=True)
-            return _products(lambda u: rows(u)[0], z, at_once=False).movedim(0, 1)
+            return _jacobian_columns(lambda u: rows(u)[0], z, at_once=False).movedim(0, 1)
 
 
 def log_volume(jacobian: Tensor) -> Tensor:
@@ -76,33 +76,33 @@ def log_volume(jacobian: Tensor) -> Tensor:
     return triangle.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
 
 
-def decoder_log_volume(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
+def decoder_log_volume(decode: ConditionalMap, z: Tensor, *given: Tensor) -> Tensor:
     """Log-volume of g'(z), (B,); decode is g, from codes (B, d), and what is given, to (B, ...)."""
-    return _of_chunks(log_volume, decoder_jacobian, decode, z, given)
+    return _map_chunks(log_volume, decoder_jacobian, decode, z, given)
 
 
-def decoder_gram(decode: GivenMap, z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
+def decoder_gram(decode: ConditionalMap, z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
     """Inner products of the columns of (g'(z), x - g(z)), (B, d + 1, d + 1), in float64."""
 
-    def columns(_: GivenMap, z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
+    def columns(_: ConditionalMap, z: Tensor, x: Tensor, *given: Tensor) -> Tensor:
         across = (x - decode(z, *given)).flatten(1)
         return torch.cat([decoder_jacobian(decode, z, *given), across[..., None]], -1).double()
 
     both = z, (x, *given)
-    return _of_chunks(lambda of: of.mT @ of, columns, lambda z, _, *c: decode(z, *c), *both)
+    return _map_chunks(lambda of: of.mT @ of, columns, lambda z, _, *c: decode(z, *c), *both)
 
 
-def decoder_singular_values(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
+def decoder_singular_values(decode: ConditionalMap, z: Tensor, *given: Tensor) -> Tensor:
     """Singular values of g'(z), descending, (B, d); arguments as for :func:`decoder_log_volume`."""
-    return _of_chunks(torch.linalg.svdvals, decoder_jacobian, decode, z, given)
+    return _map_chunks(torch.linalg.svdvals, decoder_jacobian, decode, z, given)
 
 
-def encoder_log_volume(encode: GivenMap, x: Tensor, *given: Tensor) -> Tensor:
+def encoder_log_volume(encode: ConditionalMap, x: Tensor, *given: Tensor) -> Tensor:
     """Log-volume of f'(x), (B,); encode is f, from data (B, ...), and what is given, to (B, d)."""
-    return _of_chunks(log_volume, encoder_jacobian, encode, x, given)
+    return _map_chunks(log_volume, encoder_jacobian, encode, x, given)
 
 
-def named_samples(mask: Tensor, first: int = 0) -> str:
+def describe_samples(mask: Tensor, first: int = 0) -> str:
     """How many samples a mask (B,) means, and which, counted from `first`, for a message."""
     found = mask.nonzero().flatten().add(first).tolist()
     names = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
@@ -111,10 +111,10 @@ def named_samples(mask: Tensor, first: int = 0) -> str:
 
 @full_float32()
 @torch.no_grad()
-def _of_chunks(
+def _map_chunks(
     score: Callable[..., Tensor],
     jacobian_of: Callable[..., Tensor],
-    function: GivenMap,
+    function: ConditionalMap,
     points: Tensor,
     given: tuple[Tensor, ...],
 ) -> Tensor:
@@ -131,7 +131,7 @@ def _of_chunks(
     return torch.cat(scores)
 
 
-def _products(product: GivenMap, z: Tensor, at_once: bool = True) -> Tensor:
+def _jacobian_columns(product: ConditionalMap, z: Tensor, at_once: bool = True) -> Tensor:
     """The products with all d unit vectors, which all samples share, (d, B, D)."""
 
     def one(e: Tensor) -> Tensor:
@@ -144,4 +144,4 @@ def _products(product: GivenMap, z: Tensor, at_once: bool = True) -> Tensor:
 def _check_finite(jacobian: Tensor, first: int = 0) -> None:
     finite = jacobian.isfinite().flatten(1).all(1)
     if not finite.all():
-        raise NonFiniteError(f"the Jacobian is not finite for {named_samples(~finite, first)}")
+        raise NonFiniteError(f"the Jacobian is not finite for {describe_samples(~finite, first)}")

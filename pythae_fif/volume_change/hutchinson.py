@@ -61,10 +61,10 @@ def sample_hutchinson(
         signs = torch.randint(0, 2, shape, generator=generator, device=device)
         return signs.to(dtype or torch.get_default_dtype()).mul_(2).sub_(1)
     eps = torch.randn(shape, generator=generator, device=device, dtype=dtype)
-    return hutchinson_of_gaussian(eps, kind)
+    return hutchinson_from_gaussian(eps, kind)
 
 
-def hutchinson_of_gaussian(eps: Tensor, kind: HutchinsonKind) -> Tensor:
+def hutchinson_from_gaussian(eps: Tensor, kind: HutchinsonKind) -> Tensor:
     """Makes vectors of any kind but ``rademacher`` of normal ones, (K, ..., d)."""
     samples, latent_dim = eps.shape[0], eps.shape[-1]
     if kind == "gaussian":

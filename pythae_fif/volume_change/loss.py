@@ -5,13 +5,14 @@ Its volume term (eq. 15) comes in two ways: a fast one, and one for any networks
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from typing_extensions import deprecated
 
 from pythae_fif.errors import DataError
 from pythae_fif.volume_change.replay import Tape
@@ -167,7 +168,7 @@ def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
     return F.mse_loss(x_hat, x, reduction="none").flatten(1).sum(1)
 
 
-def published_surrogate(
+def autograd_surrogate(
     encode: Map,
     decode: Map,
     x: Tensor,
@@ -200,7 +201,7 @@ def published_surrogate(
             pushed = [torch.zeros_like(x_hat) if tangent is None else tangent.detach()]
         else:
             x_hat = decode(z)
-            pushed = [*map(pushing(x_hat, z), eps)]
+            pushed = [*map(make_jvp(x_hat, z), eps)]
         if jacobian_at != "data":
             on_path = jacobian_at == "reconstruction"
             point = x_hat if on_path else x_hat.detach().requires_grad_()
@@ -213,7 +214,15 @@ def published_surrogate(
     return SurrogateOutput(-values.mean(0)[:rows], z, x_hat)
 
 
-def pushing(value: Tensor, point: Tensor) -> Callable[..., Tensor]:
+@deprecated("renamed to autograd_surrogate")
+def published_surrogate(
+    encode: Map, decode: Map, x: Tensor, eps: Tensor, **options: Any
+) -> SurrogateOutput:
+    """Deprecated name of :func:`autograd_surrogate`."""
+    return autograd_surrogate(encode, decode, x, eps, **options)
+
+
+def make_jvp(value: Tensor, point: Tensor) -> Callable[..., Tensor]:
     """v -> J v of a value that was computed of a point with a graph, by backward mode alone:
     u -> u^T J is linear, and its transpose is v -> J v."""
     u = torch.zeros_like(value, requires_grad=True)

@@ -20,13 +20,13 @@ from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.studies.spectrum import SpectrumModel
 from pythae_fif.studies.study import StudyOptions, run_study
-from pythae_fif.studies.tabular import TabularProtocol, trained
+from pythae_fif.studies.tabular import TabularProtocol, train_configurations
 from pythae_fif.studies.tabular_models import TabularModels
 
 TABLE_2 = configs_dir() / "experiments/table2.yaml"
 BEST_OF_TEN = configs_dir() / "experiments/best_of_ten.yaml"
 STORES = [REFERENCE / name for name in ("", "beta", "best_of_ten", "best_of_ten/seeds")]
-FIGURE_10 = {"profile": "medium", "models": ["fif"], "configurations": 10}
+FIGURE_10 = {"profile": "medium", "models": ["fif"], "max_configurations": 10}
 CASES = {
     "digits": ("digits", {"models": ["all"]}, None, (1, 8, 8), 105),
     "mnist": ("mnist", {"models": ["all"], "profile": "quick"}, None, (1, 28, 28), 30),
@@ -38,12 +38,12 @@ CASES = {
     ),
     "table 2, MNIST": (
         "mnist", {"profile": "table2-quick", "wall_clock": "5min", "train_size": 20_000,
-                  "configurations": 1},
+                  "max_configurations": 1},
         TABLE_2, (1, 28, 28), 9,
     ),
     "table 2, faces": (
         "celeba", {"profile": "table2-quick", "wall_clock": "5min", "image_size": 32,
-                   "configurations": 1},
+                   "max_configurations": 1},
         TABLE_2, (3, 32, 32), 9,
     ),
     "figure 10": ("mnist", FIGURE_10, None, (1, 28, 28), 10),
@@ -106,7 +106,7 @@ def test_the_data_are_those_of_the_committed_runs(name, request, committed):
     root = str(request.getfixturevalue("shared_data")) if name == "mnist" else None
     flags = {"profile": "quick", "models": ["fif"], "data_root": root, "offline": True}
     experiment = load_experiment(name, flags)
-    splits = load(name, experiment, **experiment.settings_of("fif").cut)
+    splits = load(name, experiment, **experiment.settings_for("fif").data_subset)
     planned = {spec.run_id for spec in expand(experiment, splits)}
     assert planned <= {spec.run_id for spec in committed}
 
@@ -137,7 +137,7 @@ OTHERS = "fif_coupling fif_coupling_on rectangular_flow rectangular_flow_off"
 def test_committed_tables_are_not_trained_again(copied, dataset, profile, names):
     """Neither their models nor those that their learning rates were chosen by."""
     options = dataclasses.replace(copied, dataset=dataset, profile=profile, seeds=range(5))
-    found = trained(TabularProtocol.load(options), names.split(), lambda _: None)
+    found = train_configurations(TabularProtocol.load(options), names.split(), lambda _: None)
     assert options.engine.done == [] and len(found) == 5 * len(names.split())
 
 

@@ -9,14 +9,14 @@ from PIL import Image
 from support.experiments import splits_of, tiny
 from support.networks import Map
 
-from pythae_fif.benchmark.image_run import trainer_of
+from pythae_fif.benchmark.image_run import build_trainer
 from pythae_fif.benchmark.pictures import samples_picture
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.errors import DataError
 from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import work
+from pythae_fif.runs.worker import execute_run
 from pythae_fif.sampling.samplers import embed, generate_by_class
 
 pytestmark = [pytest.mark.filterwarnings("ignore:scores of"), pytest.mark.usefixtures("one_thread")]
@@ -28,15 +28,15 @@ def test_trains_samples_and_draws_class_by_class(tmp_path):
     experiment = tiny(tmp_path, flags, num_samples=100, epochs=2)
     splits, store = splits_of(experiment), Store(tmp_path / "results")
     (spec,) = expand(experiment, splits)
-    work(spec, store)
+    execute_run(spec, store)
     result = ImageResult.read(store, spec)
     assert set(result.scores) == {"normal", "gmm"} and store.is_done(spec)
     drawn = Image.open(io.BytesIO(store.read(spec, "samples-gmm.png")))
     assert drawn.size == (16 * 8, 10 * 8)
     with pytest.raises(DataError, match="data of digits changed since the plan"):
-        work(spec.model_copy(update={"labels_hash": "0" * 16}), store)
+        execute_run(spec.model_copy(update={"labels_hash": "0" * 16}), store)
 
-    trainer = trainer_of(spec, splits, splits.labels, store.folder(spec))
+    trainer = build_trainer(spec, splits, splits.labels, store.folder(spec))
     trainer.train()  # which finds it trained
     model = trainer.model
     x, labels = splits.test, splits.labels["test"]

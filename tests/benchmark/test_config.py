@@ -4,37 +4,37 @@ import pytest
 import yaml
 from support.experiments import plan_of, tiny
 
-from pythae_fif.benchmark.config import length_of, load_experiment
+from pythae_fif.benchmark.config import describe_length, load_experiment
 from pythae_fif.benchmark.image_run import training_config
-from pythae_fif.benchmark.models import configs_dir, names_in, read_entry
+from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry
 from pythae_fif.errors import ConfigError
 from pythae_fif.names import SAMPLERS
 
 TABLE2 = configs_dir() / "experiments" / "table2.yaml"
 
 
-@pytest.mark.parametrize("name", names_in())
+@pytest.mark.parametrize("name", list_configs())
 def test_every_data_set_loads_with_each_profile(name):
     for profile in load_experiment(name, {}).profiles:
-        assert load_experiment(name, {"profile": profile}).settings_of("fif").epochs >= 1
+        assert load_experiment(name, {"profile": profile}).settings_for("fif").epochs >= 1
     if name != "csv":  # table 2 is of images
         table2 = load_experiment(name, {}, TABLE2)
         assert table2.models == ["fif", "dnf", "trumpet"]
-        assert table2.settings_of("fif").wall_clock == 5 * 3600
-        assert table2.in_use.crop == (140 if name == "celeba" else None)
+        assert table2.settings_for("fif").wall_clock == 5 * 3600
+        assert table2.active_profile.crop == (140 if name == "celeba" else None)
 
 
 def test_celeba_has_its_crop_under_a_file_of_other_images_too(tmp_path):
     (tmp_path / "mine.yaml").write_text("dataset: mnist")
     for file in (None, tmp_path / "mine.yaml"):
-        assert load_experiment("celeba", {"profile": "paper"}, file).in_use.crop == 140
+        assert load_experiment("celeba", {"profile": "paper"}, file).active_profile.crop == 140
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("5h", 18000), ("1h30m", 5400), ("10min", 600), ("1m 5s", 65)]
 )
 def test_durations(text, seconds):
-    assert load_experiment("digits", {"wall_clock": text}).settings_of("fif").wall_clock == seconds
+    assert load_experiment("digits", {"wall_clock": text}).settings_for("fif").wall_clock == seconds
 
 
 @pytest.mark.parametrize("text", ["", "5", "0s", "-5h", "5d", "1.2.3s", "5s5h"])
@@ -57,8 +57,8 @@ def test_steps_make_as_many_epochs_as_the_data_need(size, epochs):
     """Their number alone is in the id of a run."""
     flags = {"data": "a.npz", "models": ["ae"]}
     experiment = load_experiment("npz", flags)
-    assert length_of(experiment.in_use) == "2,000 steps or 10 min"
-    settings = experiment.settings_of("ae", size)
+    assert describe_length(experiment.active_profile) == "2,000 steps or 10 min"
+    settings = experiment.settings_for("ae", size)
     assert (settings.epochs, settings.wall_clock) == (epochs, 600)
     assert "steps" not in settings.model_dump()
 
@@ -67,7 +67,7 @@ def test_steps_make_as_many_epochs_as_the_data_need(size, epochs):
     "asked", [{"epochs": 3}, {"wall_clock": 5}, {"epochs": 3, "wall_clock": 5}]
 )
 def test_what_is_asked_takes_the_place_of_steps_and_clock(asked):
-    used = load_experiment("npz", {"data": "a.npz", **asked}).in_use
+    used = load_experiment("npz", {"data": "a.npz", **asked}).active_profile
     found = {"epochs": used.epochs, "wall_clock": used.wall_clock, "steps": used.steps}
     assert {key: of for key, of in found.items() if of is not None} == asked
 
@@ -98,14 +98,14 @@ def test_wrong_values_of_a_profile(tmp_path, profile, message):
 
 def test_the_name_is_of_data_set_architecture_and_profile_unless_given():
     assert load_experiment("mnist", {"profile": "quick"}).name == "mnist-resnet-quick"
-    assert load_experiment("digits", {"epochs": 3}).named == "`quick` with epochs 3"
+    assert load_experiment("digits", {"epochs": 3}).profile_summary == "`quick` with epochs 3"
     assert load_experiment("mnist", {"name": "a/../../x"}).name == "a_.._.._x"
 
 
 def test_latent_dimension_by_model_unless_one_is_given(tmp_path):
     for flags, expected in (({}, [64, 512, 192]), ({"latent_dim": 32}, [32, 32, 32])):
         experiment = load_experiment("celeba", flags, TABLE2)
-        assert [experiment.latent_dim_of(model) for model in experiment.models] == expected
+        assert [experiment.latent_dim_for(model) for model in experiment.models] == expected
     plan = plan_of(tmp_path, {"models": ["ae", "svae"], "latent_dim": 64})
     assert [spec.latent_dim for spec in plan] == [64, 32]
 
@@ -126,17 +126,17 @@ def test_flags_go_over_the_profile_and_over_what_it_has_for_one_model():
     usual = load_experiment("celeba", {"profile": "table2-quick"}, TABLE2)
     given = load_experiment("celeba", {"profile": "table2-quick", **flags}, TABLE2)
     for model in usual.models:
-        before, after = (e.settings_of(model).model_dump() for e in (usual, given))
+        before, after = (e.settings_for(model).model_dump() for e in (usual, given))
         assert after == before | flags | {"wall_clock": None}
-        assert given.configurations_of(model) == usual.configurations_of(model)
+        assert given.configurations_for(model) == usual.configurations_for(model)
 
 
 def test_a_part_of_a_profile_keeps_the_rest(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("profiles: {quick: {wall_clock: 5s, learning_rate: 0.001}}")
     changed = {"wall_clock": 5, "epochs": None, "learning_rate": 0.001}
-    usual = load_experiment("digits", {}).in_use.model_dump()
-    assert load_experiment("digits", {}, file).in_use.model_dump() == usual | changed
+    usual = load_experiment("digits", {}).active_profile.model_dump()
+    assert load_experiment("digits", {}, file).active_profile.model_dump() == usual | changed
 
 
 def test_own_models_by_file(tmp_path):
@@ -155,7 +155,7 @@ def test_own_models_by_file(tmp_path):
 def test_all_models_and_all_samplers():
     experiment = load_experiment("digits", {"models": ["all"], "samplers": ["all"]})
     assert experiment.samplers == list(SAMPLERS)
-    others = {*names_in("models")} - {*experiment.models}
+    others = {*list_configs("models")} - {*experiment.models}
     assert others == {"fif_conditional", "rhvae"}  # in no committed table
     two_stage = load_experiment("digits", {"models": ["all"], "samplers": ["two_stage"]}).models
     assert "vae" in two_stage and not {"fif", "svae"} & set(two_stage)

@@ -10,8 +10,8 @@ from pythae.models import AutoModel
 from support.trainings import Killed, assert_same_weights, kill_at
 
 from pythae_fif.benchmark.config import Settings
-from pythae_fif.benchmark.image_run import ImageSpec, trainer_of
-from pythae_fif.benchmark.models import names_in, read_entry
+from pythae_fif.benchmark.image_run import ImageSpec, build_trainer
+from pythae_fif.benchmark.models import list_configs, read_entry
 from pythae_fif.sampling.samplers import embed, generate
 
 pytestmark = [
@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:scores of 20 samples"),
 ]
 
-MODELS = [name for name in names_in("models") if not read_entry(name).conditional]
+MODELS = [name for name in list_configs("models") if not read_entry(name).conditional]
 DIGITS, MNIST, CIFAR, CELEBA = (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)
 
 OWN = ("dnf", "trumpet")
@@ -69,7 +69,7 @@ def test_builds_takes_a_step_saves_reloads_and_samples(model, tmp_path):
     spec, splits = spec_of(model), splits_of(DIGITS, 6)
     torch.manual_seed(0)
     before = spec.build(DIGITS).state_dict()
-    trainer = trainer_of(spec, splits, {}, tmp_path)
+    trainer = build_trainer(spec, splits, {}, tmp_path)
     assert trainer.keep_last == read_entry(model).keep_last
     result = trainer.train()
     assert np.isfinite(result.best_eval_loss) and result.images_per_second > 0
@@ -127,7 +127,7 @@ def test_large_nets_take_a_step_and_sample(model, arch, shape, tmp_path):
     few = {"number_components": 3} if model == "vamp" else {}  # each is an image of parameters
     spec, splits = spec_of(model, arch), splits_of(shape, 4 if model == "factor_vae" else 2)
     spec = spec.model_copy(update={"parameters": {**spec.parameters, **few}})
-    trainer = trainer_of(spec, splits, {}, tmp_path)
+    trainer = build_trainer(spec, splits, {}, tmp_path)
     (row,) = trainer.train().log
     assert np.isfinite([*row.train.values(), *row.eval.values()]).all()
     codes = embed(trainer.model, splits.train)
@@ -142,13 +142,13 @@ def test_killed_run_resumes_to_the_same_weights(model, tmp_path):
     spec, splits = spec_of(model, epochs=4), splits_of(DIGITS, 12)
     of_fif = {"beta": "auto", "surrogate_fraction": 0.25} if model == "fif" else {}
     spec = spec.model_copy(update={"parameters": {**spec.parameters, **of_fif}})
-    whole = trainer_of(spec, splits, {}, tmp_path / "whole")
+    whole = build_trainer(spec, splits, {}, tmp_path / "whole")
     expected = whole.train()
 
     with pytest.raises(Killed):
-        trainer_of(spec, splits, {}, tmp_path / "cut", on_epoch=kill_at(2)).train()
+        build_trainer(spec, splits, {}, tmp_path / "cut", on_epoch=kill_at(2)).train()
     torch.manual_seed(99)  # a new process has another random state
-    resumed = trainer_of(spec, splits, {}, tmp_path / "cut")
+    resumed = build_trainer(spec, splits, {}, tmp_path / "cut")
     result = resumed.train()
     assert (result.epochs, result.best_epoch, result.best_eval_loss) == (
         4, expected.best_epoch, expected.best_eval_loss,

@@ -24,7 +24,7 @@ from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.spec import SPEC_FILE
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
-from pythae_fif.runs.worker import Run, Status, work
+from pythae_fif.runs.worker import Run, Status, execute_run
 from pythae_fif.training import FIFTrainer
 
 pytestmark = [
@@ -49,7 +49,7 @@ def _run(spec, root: Path) -> None:
     """A process of one run, with a checkpoint every epoch."""
     torch.set_num_threads(1)
     run_module.FIFTrainer = functools.partial(FIFTrainer, checkpoint_every_seconds=0)
-    work(spec, Store(root))
+    execute_run(spec, Store(root))
 
 
 def _drive(specs, root: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_killed_run_ends_as_one_that_was_left_alone(alone, tmp_path, kills):
         if (store.folder(spec) / SPEC_FILE).exists():
             assert not kinds_in(store) & {"corrupt", "set aside"}
         if store.is_done(spec):  # it may have been killed as it wrote its last status
-            work(spec, store)
+            execute_run(spec, store)
             assert numbers(store, spec) == expected
             assert not [*tmp_path.rglob("*.tmp")]
             finished = True
@@ -135,10 +135,10 @@ def test_killed_around_the_moment_that_the_model_takes_its_name(tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", killed)
         with pytest.raises(Killed):
-            work(spec, store)
+            execute_run(spec, store)
     folder = store.folder(spec)
     assert (folder / "model").is_dir() == renamed and not (folder / "training.json").exists()
-    work(spec, store)
+    execute_run(spec, store)
     assert store.is_done(spec)
     assert "corrupt" not in kinds_in(store)
 
@@ -153,19 +153,19 @@ def test_another_run_s_files_are_set_aside_never_used(alone, tmp_path, monkeypat
     if name == "training":
         _interrupt_in_training(other, store)
     else:
-        work(other, store)
+        execute_run(other, store)
     foreign, own = store.folder(other), store.folder(spec)
     own.mkdir(parents=True)
     for path in foreign.iterdir() if name == "training" else [foreign / name]:
         copy = shutil.copytree if path.is_dir() else shutil.copy
         copy(path, own / path.name)
-    work(spec, store)
+    execute_run(spec, store)
     assert numbers(store, spec) == expected
     assert [*own.rglob("*.corrupt*")] and "corrupt" not in kinds_in(store)
 
 
 def _interrupt_in_training(spec, store: Store) -> None:
-    tell = Run.tell
+    tell = Run.report
 
     def interrupted(run, stage, share=0.0, *ended, **how):
         tell(run, stage, share, *ended, **how)
@@ -173,9 +173,9 @@ def _interrupt_in_training(spec, store: Store) -> None:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "tell", interrupted)
+        patch.setattr(Run, "report", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            work(spec, store)
+            execute_run(spec, store)
 
 
 @contextlib.contextmanager
@@ -197,7 +197,7 @@ def test_full_disk(alone, tmp_path):
     (one, other), expected, _ = alone
     with small_disk(tmp_path / "disk", "6m") as disk:
         store = Store(disk / "results")
-        work(one, store)
+        execute_run(one, store)
         failed = 0
         for left in [*range(0, 3_000_000, 60_000), None]:
             ballast = disk / "ballast"
@@ -205,7 +205,7 @@ def test_full_disk(alone, tmp_path):
                 free = shutil.disk_usage(disk).free
                 ballast.write_bytes(bytes(max(0, free - left)))
             try:
-                work(other, store)
+                execute_run(other, store)
             except StoreError as error:
                 failed += 1
                 assert "cannot" in str(error)
@@ -224,9 +224,9 @@ def test_read_only_results(alone, tmp_path):
     (spec, other), _, _ = alone
     with small_disk(tmp_path / "disk", "6m") as disk:
         store = Store(disk / "results")
-        work(spec, store)
+        execute_run(spec, store)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         with pytest.raises(StoreError, match=r"cannot write .*Read-only"):
-            work(other, store)
+            execute_run(other, store)
         errors = run_all([spec, other], store, LocalEngine(cpus_per_run=1))
         assert [*errors] == [other] and "its folder could not be written" in errors[other]

@@ -13,9 +13,9 @@ from pythae.data.datasets import DatasetOutput
 from support.experiments import of_shape, plan_of, splits_of, tiny
 from support.report_store import RESULTS, fill, result
 
-from pythae_fif.benchmark.config import Settings, Where, load_experiment
+from pythae_fif.benchmark.config import DataLocation, Settings, load_experiment
 from pythae_fif.benchmark.image_run import ImageSpec, training_config
-from pythae_fif.benchmark.models import ModelClasses, configs_dir, names_in, read_entry
+from pythae_fif.benchmark.models import ModelClasses, configs_dir, list_configs, read_entry
 from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs.store import Store
@@ -52,7 +52,7 @@ def test_a_run_has_one_id_however_it_is_asked_for():
 
 def test_order_overrides_and_seeds(tmp_path):
     flags = {"models": ["ae", "fif"], "beta": [3.0, 1.0, 2.0], "seeds": [4, 5]}
-    plan = plan_of(tmp_path, flags, configurations=1)
+    plan = plan_of(tmp_path, flags, max_configurations=1)
     assert [s.model for s in plan] == ["ae"] * 2 + ["fif"] * 12
     assert [s.seed for s in plan[:4]] == [4, 5, 4, 5]
     # A grid that was asked for is not cut by the profile.
@@ -122,7 +122,7 @@ def test_a_model_of_ones_own_is_part_of_the_id_without_its_words(tmp_path):
     assert len(set(ids)) == 3 and ids[0] == ids[3]
 
 
-@pytest.mark.parametrize("name", sorted({*names_in("models")} - {"fif_conditional"}))
+@pytest.mark.parametrize("name", sorted({*list_configs("models")} - {"fif_conditional"}))
 def test_every_model_builds_and_has_a_training_configuration(name):
     plan = expanded(DIGITS, {"models": [name], "profile": "full", "latent_dim": 8})
     assert len(plan) in (1, 10) and len({repr(spec.parameters) for spec in plan}) == len(plan)
@@ -148,14 +148,17 @@ def test_every_model_of_all_takes_rows():
 
 def test_every_model_of_all_takes_images():
     for arch, runs in {"convnet": 30, "fif_convnet": 29}.items():  # without a VQ-VAE's maps
-        assert len(expanded(DIGITS, {"models": ["all"], "arch": arch, "configurations": 1})) == runs
+        assert (
+            len(expanded(DIGITS, {"models": ["all"], "arch": arch, "max_configurations": 1}))
+            == runs
+        )
 
 
 def test_the_id_changes_with_every_field_but_what_is_asked():
-    assert set(CHANGED) == set(ImageSpec.model_fields) - ImageSpec.asked
+    assert set(CHANGED) == set(ImageSpec.model_fields) - ImageSpec.fields_outside_id
     for field, value in CHANGED.items():
         assert spec_of(**{field: value}).run_id != spec_of().run_id, field
-    assert spec_of(samplers=["gmm"], where=Where(offline=True)).run_id == spec_of().run_id
+    assert spec_of(samplers=["gmm"], location=DataLocation(offline=True)).run_id == spec_of().run_id
     for key in Settings.model_fields:
         changed = SPEC.settings.model_copy(update={key: 10_000})
         assert spec_of(settings=changed).run_id != spec_of().run_id, key

@@ -12,7 +12,7 @@ from support.folders import contents
 
 import pythae_fif.benchmark.image_run as run_module
 from pythae_fif.benchmark.config import load_experiment
-from pythae_fif.benchmark.image_run import trainer_of
+from pythae_fif.benchmark.image_run import build_trainer
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageResult
@@ -22,7 +22,7 @@ from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import load_extractor
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
-from pythae_fif.runs.worker import Status, work
+from pythae_fif.runs.worker import Status, execute_run
 from pythae_fif.sampling.samplers import embed, reconstruction_mse
 
 pytestmark = [
@@ -33,7 +33,7 @@ pytestmark = [
 
 def test_leaves_whole_records_and_all_files(tmp_path, store):
     (spec,) = plan_of(tmp_path, {"samplers": ["normal", "gmm"]})
-    work(spec, store)
+    execute_run(spec, store)
     folder, result = store.folder(spec), ImageResult.read(store, spec)
     assert Status.read(folder).state == "finished" and set(result.scores) == {"normal", "gmm"}
     assert {name.split("/")[0] for name in result.training.files} == {"model"}
@@ -55,7 +55,7 @@ def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
     models, references, trainers = [], {}, []
 
     def trained(*given):
-        trainers.append(weakref.ref(trainer := trainer_of(*given)))
+        trainers.append(weakref.ref(trainer := build_trainer(*given)))
         assert torch.equal(trainer.train_dataset.images, as_tensor(splits.train))
         assert torch.equal(trainer.eval_dataset.images, as_tensor(splits.val))
         return trainer
@@ -70,10 +70,10 @@ def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
         references.update(others, train=training)
         return score_samples(samples, extractor, others, seed=seed, training=training)
 
-    monkeypatch.setattr(run_module, "trainer_of", trained)
+    monkeypatch.setattr(run_module, "build_trainer", trained)
     monkeypatch.setattr(run_module, "generate", generated)
     monkeypatch.setattr(run_module, "score_samples", scored)
-    work(spec, store)
+    execute_run(spec, store)
     assert references.keys() == {"train", "val", "test"}
     for split, reference in references.items():
         expected = extractor(as_tensor(splits[split]))[0]
@@ -92,12 +92,12 @@ def test_a_further_sampler_trains_nothing_and_changes_nothing(tmp_path, store, m
         for of in ({"samplers": ["gmm", "normal"]}, {}, {"samplers": ["normal", "gmm"]})
     )
     together = Store(tmp_path / "together")
-    work(*both, together)
-    work(spec, store)
+    execute_run(*both, together)
+    execute_run(spec, store)
     before = contents(store.folder(spec))
     monkeypatch.setattr("pythae_fif.training.trainer.Optimizers", None)
     assert spec.run_id == more.run_id and not store.is_done(more)
-    work(more, store)
+    execute_run(more, store)
     after = contents(store.folder(spec))
     changed = {name for name in after if after[name] != before.get(name)}
     assert changed - {"output.log"} == {"scores/gmm.json", "samples-gmm.png", "status.json"}
@@ -111,13 +111,13 @@ def test_another_extractor_and_more_samples_train_nothing(tmp_path, store, monke
         plan_of(tmp_path, {"samplers": ["normal"], "models": ["ae"], **of})
         for of in ({}, {"extractor": "classifier", "num_samples": 30}, {"learning_rate": 2.0e-3})
     )
-    work(spec, store)
+    execute_run(spec, store)
     assert other.training_id != spec.training_id == more.training_id and more.run_id != spec.run_id
     with monkeypatch.context() as patch:
         patch.setattr("pythae_fif.training.trainer.Optimizers", None)
-        work(more, store)
+        execute_run(more, store)
         with pytest.raises(TypeError):
-            work(other, store)
+            execute_run(other, store)
     one, two = (ImageResult.read(store, of) for of in (spec, more))
     assert one.training.model_copy(update={"run_id": more.run_id}) == two.training
     assert one.evaluation.result == two.evaluation.result
@@ -129,7 +129,7 @@ def test_another_extractor_and_more_samples_train_nothing(tmp_path, store, monke
 def test_a_model_that_is_gone_is_trained_anew(tmp_path, store, damage):
     """To the same weights, so that the scores are still of them."""
     (spec,) = plan_of(tmp_path)
-    work(spec, store)
+    execute_run(spec, store)
     before, folder = ImageResult.read(store, spec), store.folder(spec)
     if damage == "gone":
         shutil.rmtree(folder / "model")
@@ -137,7 +137,7 @@ def test_a_model_that_is_gone_is_trained_anew(tmp_path, store, damage):
         weights = folder / "model" / "model.pt"
         weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     (more,) = plan_of(tmp_path, {"samplers": ["normal", "gmm"]})
-    work(more, store)
+    execute_run(more, store)
     after = ImageResult.read(store, more)
     assert set(after.scores) == {"normal", "gmm"}
     assert after.scores["normal"] == before.scores["normal"]
@@ -148,12 +148,12 @@ def test_a_model_that_is_gone_is_trained_anew(tmp_path, store, damage):
 def test_no_score_is_kept_of_other_weights(tmp_path, store, monkeypatch):
     """As after a training on a GPU, which does not end twice in the same weights."""
     (spec,) = plan_of(tmp_path)
-    work(spec, store)
+    execute_run(spec, store)
     before, folder = ImageResult.read(store, spec), store.folder(spec)
     shutil.rmtree(folder / "model")
     monkeypatch.setattr(run_module, "set_seed", lambda seed: torch.manual_seed(99))
     (more,) = plan_of(tmp_path, {"samplers": ["gmm", "normal"]})
-    work(more, store)
+    execute_run(more, store)
     after = ImageResult.read(store, more)
     assert after.scores["normal"].result != before.scores["normal"].result
     for name in ("evaluation.json", "scores/normal.json"):
@@ -173,11 +173,11 @@ def test_a_sampler_that_fails_costs_its_own_score(tmp_path, store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "generate", broken)
         with pytest.raises(FIFError, match="sampler gmm: ValueError: broken on purpose"):
-            work(spec, store)
+            execute_run(spec, store)
     assert Status.read(store.folder(spec)).state == "failed"
     assert set(ImageResult.read(store, spec).scores) == {"normal"} and not store.is_done(spec)
     monkeypatch.setattr("pythae_fif.training.trainer.Optimizers", None)
-    work(spec, store)
+    execute_run(spec, store)
     assert store.is_done(spec)
 
 
@@ -194,7 +194,7 @@ def test_the_models_of_table_2_train_by_the_wall_clock(tmp_path, store):
     first = {spec.model: spec for spec in reversed(plan)}
     assert first.keys() == {"fif", "dnf", "trumpet"}
     for spec in first.values():
-        work(spec, store)
+        execute_run(spec, store)
         result = ImageResult.read(store, spec)
         assert set(result.scores) == {"normal"}
         assert 0.2 <= result.training.result.train_seconds < 20

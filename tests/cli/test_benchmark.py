@@ -182,7 +182,7 @@ class TestCourse:
         extractor = Extractor("inception", "FID", torch.nn.AdaptiveAvgPool2d(2), "0" * 16)
         monkeypatch.setattr(networks, "weights_file", lambda *_, **__: weights)
         monkeypatch.setattr(networks, "inception", lambda *_: extractor)
-        monkeypatch.setattr(image_run, "tube_likelihoods", lambda *_, **__: {})  # half a minute
+        monkeypatch.setattr(image_run, "marginal_likelihoods", lambda *_, **__: {})  # half a minute
         words = "--dataset celeba --arch resnet --epochs 1 --num-samples 30"
         root = fill_celeba(tmp_path, (40, 30, 30))
         code, out, _ = run(*words.split(), "--data-root", root)

@@ -18,10 +18,10 @@ from support.reference import ROOT
 
 import pythae_fif
 from pythae_fif import cli
-from pythae_fif.benchmark.models import configs_dir, names_in
+from pythae_fif.benchmark.models import configs_dir, list_configs
 from pythae_fif.cli import study as study_module
 from pythae_fif.cli.flags import read_request
-from pythae_fif.errors import printable
+from pythae_fif.errors import strip_control_characters
 from pythae_fif.files import read_json
 from pythae_fif.names import DATASETS, EXTRACTORS, SAMPLERS, DataOptions
 from pythae_fif.runs.local import LocalEngine, cores
@@ -48,7 +48,7 @@ def test_list_names_all_and_its_lines_fit(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
-    for name in (*names_in("models"), *DATASETS, *SAMPLERS, *EXTRACTORS, *STUDIES):
+    for name in (*list_configs("models"), *DATASETS, *SAMPLERS, *EXTRACTORS, *STUDIES):
         assert f"  {name} " in out
     words = " ".join(out.split())
     assert "FIF; Sorrenson" in words
@@ -117,10 +117,12 @@ def test_flags_of_engines():
 
 
 def test_table_2_is_a_file_of_keys_for_any_data_set(tmp_path):
-    _, asked, _ = read_request(["--table", "2"])
+    _, asked, _ = read_request(["--experiment", "table2"])
     assert asked.dataset == "celeba" and asked.models == ["fif", "dnf", "trumpet"]
-    _, asked, _ = read_request(["--table", "2", "--dataset", "digits", "--wall-clock", "1h30m"])
-    assert asked.in_use.wall_clock == 5400
+    _, asked, _ = read_request(
+        ["--experiment", "table2", "--dataset", "digits", "--wall-clock", "1h30m"]
+    )
+    assert asked.active_profile.wall_clock == 5400
     (tmp_path / "own.yaml").write_text("dataset: mnist\nextractor: pixels")
     assert read_request(["--config", str(tmp_path / "own.yaml")])[1].dataset == "mnist"
 
@@ -141,8 +143,8 @@ def test_table_2_is_a_file_of_keys_for_any_data_set(tmp_path):
         ("--config toy.yaml", ["dataset 'circle' is unknown"]),
         ("--dataset mnist --data-root nowhere --extractor pixels", ["nowhere", "--data-root"]),
         ("--dataset mnist --data-root . --offline --extractor pixels", ["mnist", "--offline"]),
-        ("--table 3", ["--table '3': valid: 2"]),
-        ("--table 2 --config own.yaml", ["--table and --config"]),
+        ("--experiment table3", ["--experiment 'table3': did you mean 'table2'? valid: table2"]),
+        ("--experiment table2 --config own.yaml", ["--experiment and --config"]),
         ("--engine ray --time 4h", ["engine ray: unknown key 'time'"]),
         ("--engine slurm", ["--time: field required"]),
         ("list --lr 3", ["list does not take '--lr': see its --help"]),
@@ -171,8 +173,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ("--data-root there", {"where": DataOptions(data_root="there")}),
-        ("--offline", {"where": DataOptions(offline=True)}),
+        ("--data-root there", {"location": DataOptions(data_root="there")}),
+        ("--offline", {"location": DataOptions(offline=True)}),
         ("--models fif rectangular_flow", {"models": ["fif", "rectangular_flow"]}),
         ("--cpus-per-run 1", {"engine": LocalEngine(cpus_per_run=1)}),
         ("--engine local", {"engine": LocalEngine()}),
@@ -197,11 +199,11 @@ def test_verify_names_what_is_wrong_and_nothing_acts_on_the_terminal(tmp_path, c
     (run / "spec.json").write_text("{}")
     assert cli.main(["verify", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "x[2J]0;mine31m" in "".join(out.split()) and printable(out) == out
+    assert "x[2J]0;mine31m" in "".join(out.split()) and strip_control_characters(out) == out
     assert "corrupt" in out and "1 run read, 1 of them wrong" in out
     assert cli.main(["run", "--dataset", hostile]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: ") and printable(err) == err
+    assert err.startswith("error: ") and strip_control_characters(err) == err
 
 
 def descendants(pid: int) -> set[int]:

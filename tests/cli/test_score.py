@@ -15,7 +15,7 @@ from pythae_fif import FIF, FIFConfig, cli
 from pythae_fif.files import read_json
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import work
+from pythae_fif.runs.worker import execute_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of")
 PIXELS = ("--extractor", "pixels")
@@ -85,7 +85,7 @@ def test_own_network_training_images_and_seed(score):
 def test_the_folder_of_a_run_is_its_model_rebuilt_without_pickles(score, tmp_path, model):
     (spec, *_) = plan_of(tmp_path, {"models": [model]})
     store = Store(tmp_path / "results")
-    work(spec, store)
+    execute_run(spec, store)
     for file in store.folder(spec).glob("model/*.pkl"):
         file.unlink()
     found = score(store.folder(spec), "a", *PIXELS, "--num-samples", 20)
@@ -127,7 +127,10 @@ def test_a_trusted_pickle_is_opened(score):
         ("nowhere b", "nowhere: neither a folder of images"),
         ("broken a", "no whole saved model"),
         ("d.npz c.npz --extractor pixels", "d.npz has images of (3, 6, 6), not (1, 6, 6)"),
-        ("labelled c.npz --extractor pixels", "samplers know no labels: take model.given(label)"),
+        (
+            "labelled c.npz --extractor pixels",
+            "samplers know no labels: take model.conditioned_on(label)",
+        ),
     ],
 )
 def test_one_line_for_what_does_not_fit(score, words, part):

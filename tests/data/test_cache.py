@@ -16,7 +16,7 @@ from support.networks import Opened
 
 from pythae_fif.data import ImageDataset, cache, load_images
 from pythae_fif.data.cache import cached, tensor_hash
-from pythae_fif.data.load import Planned, load
+from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.data.splits import SPLIT_NAMES, Splits
 from pythae_fif.errors import DataError
 from pythae_fif.names import DataOptions
@@ -51,7 +51,7 @@ def test_images_are_those_of_the_file_and_mapped(own, fresh_cache):
 
 def test_a_run_without_the_cache_loads_what_was_planned_or_fails(own, fresh_cache, monkeypatch):
     command = load("npz", own, train_size=50)
-    planned = Planned(command.content_hash, command.labels_hash)
+    planned = ExpectedHashes(command.content_hash, command.labels_hash)
     with monkeypatch.context() as patched:
         patched.setattr(cache, "tensor_hash", None)  # a run does not hash what is cached
         assert same(load("npz", own, planned=planned, train_size=50), command)
@@ -64,7 +64,10 @@ def test_a_run_without_the_cache_loads_what_was_planned_or_fails(own, fresh_cach
     with pytest.raises(DataError, match="changed since the plan: start the command"):
         load("npz", own, planned=planned, train_size=50)
     digits = load_images("digits")  # in no file, and so in no cache
-    assert load("digits", DataOptions(), planned=Planned(digits.content_hash, None)).classes == 10
+    assert (
+        load("digits", DataOptions(), planned=ExpectedHashes(digits.content_hash, None)).classes
+        == 10
+    )
 
 
 def other(path: Path) -> None:

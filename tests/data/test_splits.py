@@ -12,7 +12,7 @@ from support.image_files import noise
 from torch.utils.data import DataLoader
 
 from pythae_fif.data import ImageDataset, Splits, to_float
-from pythae_fif.data.splits import SPLIT_NAMES, shuffled_split, three_parts
+from pythae_fif.data.splits import SPLIT_NAMES, shuffled_split, split_train_val_test
 from pythae_fif.errors import DataError
 
 
@@ -55,8 +55,10 @@ def test_rows_of_splits_stay_the_same_for_ever():
     assert shuffled_split(20)["test"].tolist() == [15, 12]
     for count, held in ((60_000, 10_000), (49_999, 8333), (20_000, 3333)):
         parts = {"train": np.arange(count), "test": np.zeros(1)}
-        assert np.array_equal(three_parts(parts, shuffle=False)["val"], np.arange(count)[-held:])
-        assert len(three_parts(parts)["val"]) == held
+        assert np.array_equal(
+            split_train_val_test(parts, shuffle=False)["val"], np.arange(count)[-held:]
+        )
+        assert len(split_train_val_test(parts)["val"]) == held
 
 
 @given(rows=st.lists(st.integers(0, 19), min_size=1, max_size=8))

@@ -15,7 +15,9 @@ from pythae_fif.errors import ConfigError, DataError
 
 def restored(splits) -> np.ndarray:
     """All rows in original units, in an order of their own."""
-    rows = np.concatenate([splits.columns.restored(splits[split]) for split in SPLIT_NAMES])
+    rows = np.concatenate(
+        [splits.columns.inverse_transform(splits[split]) for split in SPLIT_NAMES]
+    )
     return rows[np.lexsort(rows.round(2).T)]
 
 
@@ -81,7 +83,7 @@ def test_a_column_is_the_class(tmp_path):
     splits = load_images("csv", data=tmp_path / "adult.data", label="c15")
     assert splits.classes == 2
     assert "c15" not in splits.columns.names
-    weight = splits.columns.restored(splits.test)[:, 1]  # tells the row
+    weight = splits.columns.inverse_transform(splits.test)[:, 1]  # tells the row
     rows = np.rint((weight - 77516) / 13).astype(int)
     assert np.array_equal(splits.labels["test"], rows % 4 == 0)
     frame = pd.DataFrame(table(180), columns=[*"abc"]).assign(kind=["x", None, "y"] * 60)
@@ -212,4 +214,4 @@ def test_units_and_names_are_in_the_hash(tmp_path):
     others = [frame, frame * 10, frame.rename(columns={"a": "z"})]
     assert len({load_table(of).content_hash for of in others}) == 3
     columns = Columns(["a", "b"], [1.0, 2.0], [3.0, 4.0])
-    assert columns.restored(np.array([[1.0, -1.0]], np.float32)).tolist() == [[4.0, -2.0]]
+    assert columns.inverse_transform(np.array([[1.0, -1.0]], np.float32)).tolist() == [[4.0, -2.0]]

@@ -10,7 +10,7 @@ from support.features import correlated, features, normal
 
 from pythae_fif.evaluation import Features, distances, frechet_distance
 from pythae_fif.evaluation.distances import (
-    _nearest,
+    _nearest_distances,
     frechet_error,
     kernel_distance,
     memorisation,
@@ -103,7 +103,7 @@ class TestNeighbours:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_against_prdc(self, sets, dtype, at_once, monkeypatch):
         """Float32 features, too: distances are taken in float64."""
-        monkeypatch.setattr(distances, "AT_ONCE", at_once)
+        monkeypatch.setattr(distances, "CHUNK_ELEMENTS", at_once)
         published = pytest.importorskip("prdc", reason="needs prdc")
         samples, reference = (Features(of.values.to(dtype)) for of in sets)
         ours = neighbour_scores(samples, reference)
@@ -156,7 +156,7 @@ class TestMemorisation:
         """Though others, as the next frames of a film, are hardly farther."""
         y = normal(50, 200, seed=0, shift=100.0).repeat(3, 1)
         y[:, 0] += 1e-4 * torch.arange(150)
-        assert not _nearest(Features(y.clone()), Features(y))[0].any()
+        assert not _nearest_distances(Features(y.clone()), Features(y))[0].any()
 
     @pytest.mark.parametrize("tail", [0, 4])
     def test_against_plain_formulas(self, tail):

@@ -208,9 +208,11 @@ class TestMoments:
         values = normal(rows, columns, seed=rows) + shift
         found = Features(values)
         expected = np.cov(values.double().numpy(), rowvar=False).reshape(columns, -1)
-        assert len(found) == rows and found.root.dtype == torch.float64
+        assert len(found) == rows and found.covariance_root.dtype == torch.float64
         np.testing.assert_allclose(found.mean, values.double().mean(0), rtol=1e-9, atol=1e-9)
-        np.testing.assert_allclose(found.root @ found.root.T, expected, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(
+            found.covariance_root @ found.covariance_root.T, expected, rtol=1e-9, atol=1e-9
+        )
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf])
     def test_names_the_non_finite(self, bad):
@@ -224,18 +226,18 @@ def test_computed_once():
     extractor, changed = counting(), IMAGES.clone()
     changed[3, 0, 7, 7] += 1
     for images, seen in ((IMAGES, 30), (IMAGES.clone(), 30), (changed, 60), (IMAGES[:20], 80)):
-        found = Features.of(images, extractor)
+        found = Features.from_images(images, extractor)
         assert torch.equal(found.values, images.flatten(1) / 255)
         assert found.extractor == extractor.hash and extractor.network.seen == seen
     other = counting("of other weights")
-    Features.of(IMAGES, other)
+    Features.from_images(IMAGES, other)
     assert other.network.seen == 30
 
 
 def test_floating_point_images_are_rounded():
     nearby = (IMAGES / 255 + 0.001).clamp(0, 1)
-    assert torch.equal(Features.of(nearby, counting()).values, IMAGES.flatten(1) / 255)
+    assert torch.equal(Features.from_images(nearby, counting()).values, IMAGES.flatten(1) / 255)
     with pytest.raises(DataError, match="divide by 255"):
-        Features.of(torch.full((3, 1, 8, 8), 7.0), counting())
+        Features.from_images(torch.full((3, 1, 8, 8), 7.0), counting())
     rows = torch.randn(9, 4)
-    assert torch.equal(Features.of(rows, load_extractor("columns", (4,))).values, rows)
+    assert torch.equal(Features.from_images(rows, load_extractor("columns", (4,))).values, rows)

@@ -85,7 +85,7 @@ def test_scores_are_those_of_the_samples(train, held_out, pixels):
     torch.manual_seed(3)
     with torch.no_grad():
         drawn = samplers.NormalSampler(model).sample(30, batch_size=30)
-    sets = [Features.of(images, pixels) for images in (drawn, held_out)]
+    sets = [Features.from_images(images, pixels) for images in (drawn, held_out)]
     assert scores.frechet["eval"] == pytest.approx(frechet_distance(*sets), rel=1e-9)
     assert scores.rounded and scores.seed == 3
     torch.manual_seed(10)

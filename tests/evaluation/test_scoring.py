@@ -63,7 +63,7 @@ def images() -> torch.Tensor:
 @pytest.fixture
 def references(images, classifier) -> dict[str, Features]:
     splits = {"val": images[:20], "test": images}
-    return {split: Features.of(part, classifier) for split, part in splits.items()}
+    return {split: Features.from_images(part, classifier) for split, part in splits.items()}
 
 
 class TestScoreSamples:
@@ -76,7 +76,10 @@ class TestScoreSamples:
 
         extractor = Extractor("a", "FD-a", Classified(), "0", score_name="s")
         held, samples = noise_images(90, 1, 4, 4).split([40, 50])
-        reference, trained = Features.of(held, extractor), Features.of(samples[:9], extractor)
+        reference, trained = (
+            Features.from_images(held, extractor),
+            Features.from_images(samples[:9], extractor),
+        )
         values, logits = extractor(samples)
         features = Features(values, extractor.hash)
         with pytest.warns(UserWarning, match="of 50 samples and 40 references, fewer"):
@@ -101,7 +104,7 @@ class TestScoreSamples:
 
     def test_rows_of_a_table_are_not(self):
         extractor = load_extractor("columns", (3,))
-        reference = {"test": Features.of(normal(20, 3, seed=0), extractor)}
+        reference = {"test": Features.from_images(normal(20, 3, seed=0), extractor)}
         scores = score_samples(normal(20, 3, seed=0) + 5, extractor, reference)
         assert scores.frechet["test"] == pytest.approx(75, rel=1e-5)
         assert (scores.rounded, scores.score, scores.score_name) == (False, None, None)
@@ -119,7 +122,7 @@ class TestScoreSamples:
             score_samples(images[:9], classifier, references)
         with pytest.raises(DataError, match="no features of pixels"):
             score_samples(images, pixels, references)
-        other = Features.of(images, pixels)
+        other = Features.from_images(images, pixels)
         with pytest.raises(DataError, match="no features of classifier"):
             score_samples(images, classifier, references, training=other)
 

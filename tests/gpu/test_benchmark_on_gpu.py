@@ -7,18 +7,18 @@ from support.devices import ON_GPU
 from support.experiments import plan_of
 
 from pythae_fif.benchmark import image_run
-from pythae_fif.benchmark.models import names_in
+from pythae_fif.benchmark.models import list_configs
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import work
+from pythae_fif.runs.worker import execute_run
 
 SIZES = {
-    "batch_size": 10, "train_size": 20, "val_size": 10, "test_size": 10, "configurations": 1,
+    "batch_size": 10, "train_size": 20, "val_size": 10, "test_size": 10, "max_configurations": 1,
     "fit_steps": 2,
 }  # fmt: skip
 MODELS = [
     model if model == "fif" else pytest.param(model, marks=pytest.mark.slow)
-    for model in names_in("models")
+    for model in list_configs("models")
 ]
 
 
@@ -28,24 +28,24 @@ def _execute(model, folder):
     flags = {"models": [model], "samplers": ["all"], "latent_dim": 4}  # IAF costs d passes
     (spec,) = plan_of(folder, flags, **sizes)
     store = Store(folder / "results")
-    work(spec, store)
+    execute_run(spec, store)
     result = ImageResult.read(store, spec)
     return result.evaluation.provenance.device, set(result.scores), set(spec.samplers)
 
 
-def _without_tubes(*run):
+def _without_likelihoods(*run):
     """The pretended device cannot hold the tensors of a Jacobian by forward mode."""
-    with mock.patch.object(image_run, "tube_likelihoods", return_value={}):
+    with mock.patch.object(image_run, "marginal_likelihoods", return_value={}):
         return _execute(*run)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_run_of_a_model(gpu, model, tmp_path):
-    device, samplers, asked = gpu(_without_tubes, model, tmp_path)
+    device, samplers, asked = gpu(_without_likelihoods, model, tmp_path)
     assert device.startswith("pretended:0") and samplers == asked
 
 
-@pytest.mark.parametrize("model", [pytest.param(m, marks=ON_GPU) for m in names_in("models")])
+@pytest.mark.parametrize("model", [pytest.param(m, marks=ON_GPU) for m in list_configs("models")])
 def test_run_of_a_model_on_a_real_gpu(model, tmp_path):
     device, samplers, asked = _execute(model, tmp_path)
     assert device.startswith("cuda:0") and samplers == asked

@@ -188,10 +188,15 @@ def _scored(sampler, number, fit_steps=2):
     model, images = _fif(MNIST).cuda().eval(), torch.from_numpy(_images(MNIST, 20))
     extractor = Extractor("a", "FD-a", torch.nn.AdaptiveAvgPool2d(2), "0" * 16, "cuda")
     with counting() as of_images:
-        held = {"test": Features.of(images, extractor)}
+        held = {"test": Features.from_images(images, extractor)}
     codes = embed(model, images)
     with counting() as of_samples:
-        how = {"num_samples": number, "seed": 0, "fit_steps": fit_steps, "keep": rounded_images}
+        how = {
+            "num_samples": number,
+            "seed": 0,
+            "fit_steps": fit_steps,
+            "transform": rounded_images,
+        }
         score_samples(generate(sampler, model, codes, **how), extractor, held)
     return of_images.copied, of_samples.copied, sum(of_samples.waits.values())
 

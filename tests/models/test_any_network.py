@@ -23,7 +23,7 @@ from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.models.fif import SlowerSurrogateWarning
-from pythae_fif.volume_change import encoder_log_volume, published_surrogate
+from pythae_fif.volume_change import autograd_surrogate, encoder_log_volume
 
 D, N, d = 5, 16, 2  # data, what a block works on, latent space
 
@@ -229,7 +229,7 @@ def gradient(model, seed=2):
 def gradient_by_double_backward(model):
     """Of the next step, before which the model is as it was."""
     state = copy.deepcopy(model.state_dict())
-    model._surrogate = lambda *_: partial(published_surrogate, forward_mode=False)
+    model._surrogate = lambda *_: partial(autograd_surrogate, forward_mode=False)
     found = gradient(model)
     del model._surrogate
     model.load_state_dict(state)

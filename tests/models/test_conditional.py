@@ -48,7 +48,7 @@ def test_gradient_is_that_of_the_unconditional_models_of_the_classes(arch, shape
     whole = gradient(fif, data, labels)
     parts = []
     for label in range(CLASSES):
-        given = fif.given(label)
+        given = fif.conditioned_on(label)
         assert [p.data_ptr() for p in given.parameters()] == [
             p.data_ptr() for p in fif.parameters()
         ]
@@ -84,7 +84,7 @@ def test_density_given_a_condition_is_the_closed_form(vectors):
 
 def test_what_a_label_gives_is_what_the_model_of_that_label_gives():
     fif, (data, labels) = model(arch="resnet").double().eval(), batch()
-    given = fif.given(2)
+    given = fif.conditioned_on(2)
     assert given.model_config.condition_dim == 0 and not given.training
     mine = data[labels == 2]
     for name in ("embed", "reconstruct", "log_prob", "log_volume", "singular_values"):
@@ -100,7 +100,7 @@ def test_what_a_label_gives_is_what_the_model_of_that_label_gives():
 
 def test_the_model_of_a_label_is_saved_and_loaded(tmp_path):
     fif, (data, _) = model().eval(), batch(dtype=torch.float32)
-    fif.given(1).save(str(tmp_path))
+    fif.conditioned_on(1).save(str(tmp_path))
     one = AutoModel.load_from_folder(str(tmp_path), trust=True).eval()
     assert torch.equal(one.embed(data), fif.embed(data, labels=1))
 
@@ -108,9 +108,11 @@ def test_the_model_of_a_label_is_saved_and_loaded(tmp_path):
 def test_pythaes_samplers_take_the_model_of_a_label(tmp_path):
     fif, (data, labels) = model(), batch(dtype=torch.float32)
     data[0, 0, 0, 0] = 1.0
-    sampler = GaussianMixtureSampler(fif.given(0), GaussianMixtureSamplerConfig(n_components=1))
+    sampler = GaussianMixtureSampler(
+        fif.conditioned_on(0), GaussianMixtureSamplerConfig(n_components=1)
+    )
     sampler.fit(data[labels == 0])
-    for samples in (sampler.sample(5), NormalSampler(fif.given(0)).sample(5)):
+    for samples in (sampler.sample(5), NormalSampler(fif.conditioned_on(0)).sample(5)):
         assert samples.shape == (5, *SHAPE) and samples.isfinite().all()
 
 
@@ -141,6 +143,6 @@ def test_unconditional_models_take_no_labels():
     with pytest.raises(ConfigError, match="takes no labels"):
         fif.sample(4, labels=labels)
     with pytest.raises(ConfigError, match="takes no labels"):
-        fif.given(1)
+        fif.conditioned_on(1)
     with pytest.raises(ConfigError, match="takes no labels"):
         RectangularFlow(RectangularFlowConfig(input_dim=(4,), latent_dim=2)).sample(2, labels=1)

@@ -10,10 +10,10 @@ from support.networks import Map, linear_decoder, linear_encoder
 
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, NonFiniteError
-from pythae_fif.evaluation.likelihood import priors_of, tube_likelihoods
+from pythae_fif.evaluation.likelihood import fit_priors, marginal_likelihoods
 from pythae_fif.models import FIF, FIFConfig, InjectiveFlow, as_density
 from pythae_fif.models.config import InjectiveFlowConfig
-from pythae_fif.models.fitted_priors import fit_mixture, fitted_prior
+from pythae_fif.models.fitted_priors import fit_mixture, fit_new_prior
 from pythae_fif.models.priors import StudentT
 from pythae_fif.nn import build_networks
 from pythae_fif.sampling.samplers import generate, reconstruction_mse
@@ -42,7 +42,7 @@ def one_hot(second):
 def test_a_fitted_prior_is_a_density_near_its_codes_and_draws_from_it(kind, conditional):
     codes, second = codes_of_two_bows()
     given = [one_hot(second)] if conditional else []
-    prior = fitted_prior(kind, codes, *given, steps=60)
+    prior = fit_new_prior(kind, codes, *given, steps=60)
     side = torch.linspace(-6, 6, 201, dtype=torch.float64)
     grid = torch.cartesian_prod(side, side)
     upper = [torch.tensor([0.0, 1.0]).double().expand(len(grid), -1)] if conditional else []
@@ -65,23 +65,23 @@ def test_a_fitted_prior_is_a_density_near_its_codes_and_draws_from_it(kind, cond
 def test_a_flow_of_one_dimension():
     codes = torch.randn(2000, 1)
     expected = torch.distributions.Normal(0.0, 1.0).log_prob(codes).mean()
-    assert fitted_prior("flow", codes).log_prob(codes).mean() > expected - 0.02
+    assert fit_new_prior("flow", codes).log_prob(codes).mean() > expected - 0.02
 
 
 def test_a_mixture_is_scikit_learn_s_and_of_a_class_that_of_its_codes():
     codes, second = codes_of_two_bows()
     expected = fit_mixture(codes, 10, 3).score_samples(codes.numpy())
-    mixture = fitted_prior("mixture", codes, seed=3)
+    mixture = fit_new_prior("mixture", codes, seed=3)
     assert mixture.log_prob(codes).numpy() == pytest.approx(expected, abs=1e-9)
-    by_class = fitted_prior("mixture", codes, one_hot(second), seed=3)
-    alone = fitted_prior("mixture", codes[second], seed=3)
+    by_class = fit_new_prior("mixture", codes, one_hot(second), seed=3)
+    alone = fit_new_prior("mixture", codes[second], seed=3)
     found = by_class.log_prob(codes[second], one_hot(second)[second])
     assert torch.allclose(found, alone.log_prob(codes[second]), atol=1e-12)
 
 
 def test_a_flow_changes_variables():
     codes = codes_of_two_bows()[0][:20]
-    prior = fitted_prior("flow", codes, steps=5)
+    prior = fit_new_prior("flow", codes, steps=5)
 
     def latent(z):
         return prior.flow().transform((z - prior.mean) / prior.scale)
@@ -97,13 +97,13 @@ def test_a_flow_changes_variables():
 def test_priors_refused():
     codes, second = codes_of_two_bows()
     with pytest.raises(ConfigError, match=r"prior 'mixtur'.*mixture"):
-        fitted_prior("mixtur", codes)
+        fit_new_prior("mixtur", codes)
     with pytest.raises(ConfigError, match=r"'gaussian' is fitted by class.*take 'flow'"):
-        fitted_prior("gaussian", codes, one_hot(second) / 2)
+        fit_new_prior("gaussian", codes, one_hot(second) / 2)
     with pytest.raises(ConfigError, match="fitted by class"):
-        fitted_prior("mixture", codes, torch.ones(len(codes), 2).double())
+        fit_new_prior("mixture", codes, torch.ones(len(codes), 2).double())
     with pytest.raises(NonFiniteError, match="1 of 600 codes"):
-        fitted_prior("flow", torch.cat([codes[1:], codes[:1] * math.nan]))
+        fit_new_prior("flow", torch.cat([codes[1:], codes[:1] * math.nan]))
 
 
 # ---------------------------------------------------------------- models with them
@@ -132,8 +132,8 @@ def test_a_model_uses_its_fitted_prior_exactly_and_keeps_it(kind, classes, tmp_p
     loaded.save(str(tmp_path))
     assert AutoModel.load_from_folder(str(tmp_path)).prior is None
     if classes:
-        assert model.given(1).sample(4).shape == (4, 1, 4, 4)
-        assert isinstance(model.given(1).latent_distribution(z), StudentT)
+        assert model.conditioned_on(1).sample(4).shape == (4, 1, 4, 4)
+        assert isinstance(model.conditioned_on(1).latent_distribution(z), StudentT)
 
 
 def test_pythae_s_autoencoders_are_densities(tmp_path):
@@ -184,7 +184,7 @@ def test_a_tube_has_mass_one_however_thick(circle, scale):
     reach = 12 if scale > 1 else 4
     side = torch.linspace(-reach, reach, 401, dtype=torch.float64)
     plane = torch.cartesian_prod(side, side)
-    density = circle.tube_log_prob(plane, scale, samples=10).exp()
+    density = circle.marginal_log_prob(plane, scale, samples=10).exp()
     assert float(density.sum() * (side[1] - side[0]) ** 2) == pytest.approx(1, abs=5e-3)
 
 
@@ -198,7 +198,7 @@ def test_a_tube_is_the_integral_over_codes_even_of_an_encoder_that_does_not_proj
     other = flow_of(lambda x: angle(x) + 0.1, on_circle, 2, 1)
     other.prior = circle.prior
     for model in (circle, other):
-        found = model.tube_log_prob(x, 0.2, samples=200)
+        found = model.marginal_log_prob(x, 0.2, samples=200)
         assert torch.allclose(found, expected, atol=0.1)
         assert float((found - expected).mean()) == pytest.approx(0, abs=0.005)
 
@@ -214,20 +214,22 @@ def test_a_linear_tube_is_a_normal_whatever_the_encoder():
         model.prior.means[0, 0] @ weight.T,
         weight @ covariance @ weight.T + 0.09 * torch.eye(5).double(),
     )
-    assert torch.allclose(model.tube_log_prob(x, 0.3), normal.log_prob(x), atol=1e-6)
-    tube = model.tube(torch.cat([x, x + 99 * weight[:, 0]]), 30.0)  # two classes far apart
+    assert torch.allclose(model.marginal_log_prob(x, 0.3), normal.log_prob(x), atol=1e-6)
+    tube = model.marginal_likelihood(
+        torch.cat([x, x + 99 * weight[:, 0]]), 30.0
+    )  # two classes far apart
     classes = one_hot(torch.arange(800) >= 400)
-    prior = fitted_prior("gaussian", tube.z, classes)
-    found = tube._replace(given=(classes,)).log_prob(prior)[:400]
-    assert torch.allclose(found, model.tube_log_prob(x, 30.0), atol=1e-6)
+    prior = fit_new_prior("gaussian", tube.z, classes)
+    found = tube._replace(condition=(classes,)).log_prob(prior)[:400]
+    assert torch.allclose(found, model.marginal_log_prob(x, 30.0), atol=1e-6)
 
 
 def test_its_scale_is_that_of_the_noise():
     torch.manual_seed(0)
     model = flow_of(lambda x: x[:, :2], lambda z: torch.cat([z, 0 * z, 0 * z], 1), 6, 2)
-    assert model.tube_scale(0.1 * torch.randn(4000, 6)) == pytest.approx(0.1, rel=0.03)
-    with pytest.raises(ConfigError, match="no tube"):
-        FIF(FIFConfig(input_dim=(2,), latent_dim=2)).tube_scale(torch.rand(5, 2))
+    assert model.estimate_noise_std(0.1 * torch.randn(4000, 6)) == pytest.approx(0.1, rel=0.03)
+    with pytest.raises(ConfigError, match="Gaussian noise around"):
+        FIF(FIFConfig(input_dim=(2,), latent_dim=2)).estimate_noise_std(torch.rand(5, 2))
 
 
 def test_its_negative_is_the_loss_of_fif_with_the_exact_volume_where_it_is_thin():
@@ -237,7 +239,7 @@ def test_its_negative_is_the_loss_of_fif_with_the_exact_volume_where_it_is_thin(
     config = FIFConfig(input_dim=(7,), latent_dim=2, beta=beta, jacobian_at="reconstruction")
     model, x = FIF(config, *networks).double().eval(), torch.rand(50, 7).double()
     loss = float(model({"data": x}).loss)
-    tube = -model.tube_log_prob(x, math.sqrt(1 / (2 * beta))).mean()
+    tube = -model.marginal_log_prob(x, math.sqrt(1 / (2 * beta))).mean()
     assert float(tube) == pytest.approx(loss + 2.5 * math.log(math.pi / beta), abs=1e-4)
 
 
@@ -294,16 +296,16 @@ def test_the_benchmark_scores_a_tube_on_both_splits(classes):
     codes = model.encode(parts["train"], labels.get("train"))
     error = reconstruction_mse(model, parts["val"], labels.get("val"))
     how = {"seed": 0, "steps": 10}
-    names = ["normal", "prior", "gmm", "flow", "vamp"]
-    priors = priors_of(model, names, codes, labels.get("train"), **how)
-    found = tube_likelihoods(model, priors, splits, labels, error, 0)
-    assert found.keys() == {"normal", "prior", "gmm", "flow"}
+    names = ["normal", "own_prior", "gmm", "flow", "vamp"]
+    priors = fit_priors(model, names, codes, labels.get("train"), **how)
+    found = marginal_likelihoods(model, priors, splits, labels, error, 0)
+    assert found.keys() == {"normal", "own_prior", "gmm", "flow"}
     if not classes:  # the samplers' own fit is the same
         drawn = [generate("flow", model, codes, num_samples=5, seed=0, fit_steps=10, prior=prior)
                  for prior in (priors["flow"], None)]  # fmt: skip
         assert torch.equal(*drawn)
-    scale = model.tube_scale(parts["val"], labels.get("val"))
-    kinds = {"prior": None, "normal": "normal", "gmm": "mixture", "flow": "flow"}
+    scale = model.estimate_noise_std(parts["val"], labels.get("val"))
+    kinds = {"own_prior": None, "normal": "normal", "gmm": "mixture", "flow": "flow"}
     for name, kind in kinds.items():
         if kind == "normal":
             model = FIF(FIFConfig(**shape), model.encoder, model.decoder)
@@ -311,14 +313,14 @@ def test_the_benchmark_scores_a_tube_on_both_splits(classes):
             model.fit_prior(parts["train"], kind, labels.get("train"), **how)
         torch.manual_seed(0)
         for split in ("val", "test"):
-            nats = model.tube_log_prob(parts[split], scale, labels.get(split)).mean()
+            nats = model.marginal_log_prob(parts[split], scale, labels.get(split)).mean()
             held = found[name][split]
             assert held.nats == pytest.approx(float(nats), abs=1e-3)
             assert held.bits_per_dim == pytest.approx(-held.nats / 6 / math.log(2))
     for no_density in (VAE(VAEConfig((6,), 2)), AE(AEConfig((6,), 7))):
-        assert priors_of(no_density, names, codes, **how) == {}
-    assert tube_likelihoods(VAE(VAEConfig((6,), 2)), {}, splits, {}, error, 0) == {}
-    assert tube_likelihoods(model, priors, splits, labels, val_mse=0.0, seed=0) == {}
+        assert fit_priors(no_density, names, codes, **how) == {}
+    assert marginal_likelihoods(VAE(VAEConfig((6,), 2)), {}, splits, {}, error, 0) == {}
+    assert marginal_likelihoods(model, priors, splits, labels, val_mse=0.0, seed=0) == {}
     if classes:  # one of which has a single code
-        few = priors_of(model, names, codes, (np.arange(40) == 7).astype(int), **how)
-        assert few.keys() == {"normal", "prior", "flow"}
+        few = fit_priors(model, names, codes, (np.arange(40) == 7).astype(int), **how)
+        assert few.keys() == {"normal", "own_prior", "flow"}

@@ -14,7 +14,7 @@ from pythae_fif.nn import (
     spatial_networks,
     spherical_networks,
 )
-from pythae_fif.nn.recipe import rebuild, recipe_of
+from pythae_fif.nn.recipe import get_recipe, rebuild
 
 # Each architecture on a shape with nets of our own, or of the paper's.
 CASES = [
@@ -126,13 +126,13 @@ def test_latent_blocks_start_as_the_identity_and_are_those_of_table_11(base, sha
 @each_case
 def test_networks_know_how_they_were_built_until_they_are_changed(arch, shape):
     for side, network in zip(("encoder", "decoder"), build_networks(arch, shape, 3), strict=True):
-        again = rebuild(recipe := recipe_of(network), side)
+        again = rebuild(recipe := get_recipe(network), side)
         assert str(again) == str(network)
         again.load_state_dict(network.state_dict())
         with pytest.raises(ConfigError, match=r"networks.json names no .* of this version"):
             rebuild({**recipe, "structure": "0"}, side)
         network.register_buffer("more", torch.zeros(1))
-        assert recipe_of(network) is None
+        assert get_recipe(network) is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from support.report_store import RESULTS, experiment, result, splits
 
 from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.reports.compared import published
+from pythae_fif.reports.compared import read_published_table
 from pythae_fif.reports.report import Report
 
 
@@ -24,13 +24,15 @@ def test_another_quantity_has_its_own_name(name):
     assert any("profile `quick`, extractor `classifier`, 2,000 samples" in n for n in table.notes)
     measured = {heading for heading in headings if heading.startswith("FD-")}
     assert len(measured) == 1 and not any("published" in heading for heading in measured)
-    printed = set(published(8).text) | {"–"}
+    printed = set(read_published_table(8).text) | {"–"}
     assert set(table.cells["FID published ↓"]) <= printed
 
 
 def test_table8_has_every_row():
     table = tables()["table8"]
-    count = len(published(8).query("dataset == 'mnist' and arch == 'resnet' and metric == 'FID'"))
+    count = len(
+        read_published_table(8).query("dataset == 'mnist' and arch == 'resnet' and metric == 'FID'")
+    )
     assert len(table.cells) == count + 1  # AE with MAF
     fif = table.cells[table.cells.Model == "FIF"]
     assert list(fif.iloc[:, 2]) == ["6.50 ± 0.71", "0.300 ± 0.071"]
@@ -86,14 +88,14 @@ def in_the_paper(shared, number):
 @pytest.mark.parametrize("number", COLUMNS)
 def test_every_row_is_in_the_text_of_the_paper(shared, number):
     """Number for number, in the order of the paper's rows."""
-    texts, width = list(published(number).text), COLUMNS[number]
+    texts, width = list(read_published_table(number).text), COLUMNS[number]
     rows = [texts[start : start + width] for start in range(0, len(texts), width)]
     assert rows == in_the_paper(shared, number)[: len(rows)]
 
 
 def test_table_3_of_the_paper_is_the_best_of_the_models_of_table_8(shared):
     variants = pandas.read_csv(configs_dir() / "published/table3.csv", comment="#")
-    cells = published(8).query("dataset == 'celeba'").drop(columns="row").merge(variants)
+    cells = read_published_table(8).query("dataset == 'celeba'").drop(columns="row").merge(variants)
     cells["value"] = cells.text.astype(float)
     merged = {row: [] for row in variants.row}
     for sampler, arch in itertools.product(("normal", "gmm"), ("convnet", "resnet")):

@@ -19,7 +19,7 @@ from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Columns
 from pythae_fif.errors import StoreError
-from pythae_fif.reports.figures import _line, _sheet, figures_of
+from pythae_fif.reports.figures import _line, _sheet, draw_figures
 from pythae_fif.reports.frame import ranks
 from pythae_fif.reports.report import Report
 from pythae_fif.reports.tables import Table
@@ -94,7 +94,7 @@ class TestTable:
         of = [result("ae", {}, 0, dict.fromkeys(("normal", "gaussian", "gmm", "maf"), (2, 2)))]
         found = report(of, experiment=experiment(samplers=["gmm", "maf"]))
         assert [*found.tables["overview"].cells][1:4] == ["prior ↓", "GMM ↓", "MAF ↓"]
-        own = report([of_fif(10, 1, 0, normal=(2, 2), prior=(1, 1))]).tables["overview"]
+        own = report([of_fif(10, 1, 0, normal=(2, 2), own_prior=(1, 1))]).tables["overview"]
         assert [*own.cells][1:4] == ["prior ↓", "own prior ↓", "recon. ↓"]
 
     @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ class TestFigures:
     @staticmethod
     def drawn(found, store=None, data=TABLE):
         values = found.frame, found.table, found.results, store, data
-        return {figure.name: figure for figure in figures_of(*values)}
+        return {figure.name: figure for figure in draw_figures(*values)}
 
     def test_figure_10_where_beta_alone_varies(self):
         varied = [result("fif", {"beta": of, "noise": of}, 0, {"gmm": (1, 2)}) for of in (1, 2)]

@@ -130,7 +130,7 @@ def test_an_interrupt_ends_the_runs_and_loses_nothing(store):
     specs = [TaskSpec(seed=1), TaskSpec(deed="sleep")]
 
     def interrupt(progress):
-        if progress.running and progress.ended:
+        if progress.running and progress.outcomes:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -81,7 +81,7 @@ def test_a_killed_worker_and_a_lost_node_cost_nothing(cluster, engine, tmp_path)
         if training and not done:
             done.append("worker")
             os.kill(workers()[0], signal.SIGKILL)
-        elif done == ["worker"] and len(progress.ended) == 1 and training:
+        elif done == ["worker"] and len(progress.outcomes) == 1 and training:
             done.append("node")
             cluster.remove_node(cluster.nodes.pop(), allow_graceful=False)
             cluster.nodes.append(cluster.add_node(**NODE))

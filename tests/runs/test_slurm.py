@@ -67,7 +67,7 @@ def test_requeued_runs_resume_and_finish(slurm, tmp_path):
     folder, firsts = store.folder(spec), []
 
     def disturb(progress):
-        job = module._job_of(folder)
+        job = module._read_job_id(folder)
         words = ["scontrol", "update", f"JobId={job}", "StartTime=now"]
         subprocess.run(words, stderr=subprocess.DEVNULL, check=False)  # else it waits two minutes
         status = progress.running.get(spec)
@@ -93,10 +93,10 @@ def test_an_interrupt_leaves_the_jobs_and_the_same_call_collects_them(slurm, tmp
 
     with pytest.raises(KeyboardInterrupt):
         run_all(plan, store, slurm(), interrupt)
-    jobs = [module._job_of(store.folder(spec)) for spec in plan]
+    jobs = [module._read_job_id(store.folder(spec)) for spec in plan]
     assert set(jobs) <= set(module._queue())
     assert run_all(plan, store, slurm()) == dict.fromkeys(plan, "")
-    assert [module._job_of(store.folder(spec)) for spec in plan] == jobs, "submitted twice"
+    assert [module._read_job_id(store.folder(spec)) for spec in plan] == jobs, "submitted twice"
 
 
 @real

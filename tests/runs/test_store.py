@@ -10,7 +10,7 @@ from pythae_fif.errors import StoreError
 from pythae_fif.runs.record import Provenance, Record
 from pythae_fif.runs.spec import SPEC_FILE, Spec, read_spec
 from pythae_fif.runs.store import PackedRun, Store, read_file
-from pythae_fif.runs.worker import work
+from pythae_fif.runs.worker import execute_run
 
 
 def test_opening_a_store_writes_nothing(store):
@@ -38,7 +38,7 @@ def test_what_is_no_specification_is_one_line(content):
 def test_runs_are_found_again(store):
     specs = [TaskSpec(seed=seed) for seed in range(3)]
     for spec in specs:
-        work(spec, store)
+        execute_run(spec, store)
     assert sorted(store.specs(TaskSpec), key=lambda s: s.seed) == specs
     assert list(store.specs(TaskSpec, "elsewhere")) == []
     assert store.record(specs[2], "a.json", int).result == 2
@@ -46,13 +46,13 @@ def test_runs_are_found_again(store):
     assert not store.is_done(TaskSpec(seed=0, wanted=["a", "b"]))
     (store.folder(specs[0]) / SPEC_FILE).write_text("{")  # restored by the next start
     assert not store.is_done(specs[0])
-    work(specs[0], store)
+    execute_run(specs[0], store)
     assert store.is_done(specs[0]) and sorted(store.specs(TaskSpec), key=lambda s: s.seed) == specs
 
 
 def test_a_run_in_another_s_folder_is_passed_over(store):
     one, other = TaskSpec(seed=1), TaskSpec(seed=2)
-    work(one, store)
+    execute_run(one, store)
     store.folder(one).rename(store.folder(other))
     assert list(store.specs(TaskSpec)) == []
     assert store.record(other, "a.json", int) is None and not store.is_done(other)
@@ -78,7 +78,7 @@ def test_packed_runs_are_read_where_they_have_no_folder(tmp_path):
     assert store.read(specs[1], "a.png") == b"pi" and store.read(specs[1], "b.png") is None
     assert store.names(specs[1], "scores") == ["scores/b.json"]
     assert os.listdir(runs) == ["tasks.jsonl"]
-    work(TaskSpec(seed=1, wanted=["b"]), store)  # now its folder counts
+    execute_run(TaskSpec(seed=1, wanted=["b"]), store)  # now its folder counts
     assert store.record(specs[1], "a.json", int) is None
     assert store.names(specs[1], "scores") == []
 

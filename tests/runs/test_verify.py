@@ -9,11 +9,11 @@ from support.folders import contents, flipped
 from support.tasks import TaskSpec
 
 from pythae_fif.errors import StoreError
-from pythae_fif.runs.record import SEAL, _seal
+from pythae_fif.runs.record import CHECKSUM_KEY, _checksum
 from pythae_fif.runs.spec import SPEC_FILE
 from pythae_fif.runs.store import PackedRun, Store
 from pythae_fif.runs.verify import Verdict, verify
-from pythae_fif.runs.worker import STATUS_FILE, work
+from pythae_fif.runs.worker import STATUS_FILE, execute_run
 
 SPEC = TaskSpec(wanted=["a", "b"])
 
@@ -22,13 +22,13 @@ SPEC = TaskSpec(wanted=["a", "b"])
 def finished(tmp_path_factory):
     """A store with one finished run, as if made with a clean tree."""
     store = Store(tmp_path_factory.mktemp("finished"))
-    work(SPEC, store)
+    execute_run(SPEC, store)
     for name in ("a.json", "b.json"):
         path = store.folder(SPEC) / name
         content = json.loads(path.read_text())
         content["provenance"]["git_dirty"] = False
-        del content[SEAL]
-        path.write_text(json.dumps({**content, SEAL: _seal(content)}))
+        del content[CHECKSUM_KEY]
+        path.write_text(json.dumps({**content, CHECKSUM_KEY: _checksum(content)}))
     return store.root
 
 
@@ -122,7 +122,7 @@ def test_what_is_found(store, folder, change, kind, detail):
 
 def test_a_record_of_another_run(store, folder):
     other = TaskSpec(seed=1)
-    work(other, store)
+    execute_run(other, store)
     shutil.copy(store.folder(other) / "a.json", folder / "a.json")
     detail = "a.json: it was changed, or is another run's"
     assert Verdict("corrupt", SPEC.path, detail) in verify(store.root)
@@ -141,7 +141,7 @@ def test_a_packed_run(store, folder):
 
 def test_code_that_no_revision_holds(tmp_path, monkeypatch):
     monkeypatch.setattr("pythae_fif.runs.worker.git_state", lambda: ("abc", True))
-    work(TaskSpec(), Store(tmp_path))
+    execute_run(TaskSpec(), Store(tmp_path))
     assert Verdict("dirty tree", TaskSpec().path, "abc") in verify(tmp_path)
 
 

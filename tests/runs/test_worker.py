@@ -8,16 +8,16 @@ from support.processes import is_locked, process_of, until
 from support.tasks import ONCE, TaskSpec
 
 from pythae_fif.errors import FIFError
-from pythae_fif.runs.worker import STATUS_FILE, Run, Status, work
+from pythae_fif.runs.worker import STATUS_FILE, Run, Status, execute_run
 
 
 def test_a_run_that_is_done_is_not_done_again(store):
     spec = TaskSpec(seed=3)
-    work(spec, store, command="a command")
+    execute_run(spec, store, command="a command")
     before = contents(store.folder(spec))
     assert store.record(spec, "a.json", int).provenance.command == "a command"
     (store.folder(spec) / ONCE).write_text("fail")
-    work(spec, store)
+    execute_run(spec, store)
     assert (store.folder(spec) / ONCE).exists()
     (store.folder(spec) / ONCE).unlink()
     assert contents(store.folder(spec)) == before
@@ -31,12 +31,12 @@ def test_a_failure_is_told_and_mended_by_the_next_start(store, deed):
     folder.mkdir(parents=True)
     (folder / ONCE).write_text(deed)
     with pytest.raises((ValueError, FIFError)):
-        work(spec, store)
+        execute_run(spec, store)
     status = Status.read(folder)
     assert status.state == "failed" and not store.is_done(spec)
     said = f"ValueError: broken in {folder}/model"
     assert status.error in (f"{said} second line", "half of it is missing")
-    work(spec, store)
+    execute_run(spec, store)
     assert store.is_done(spec)
     assert Status.read(folder) == Status(state="finished", share=1.0, attempt=2)
 
@@ -44,7 +44,7 @@ def test_a_failure_is_told_and_mended_by_the_next_start(store, deed):
 @pytest.mark.parametrize("damage", ["cut", "another"])
 def test_what_is_not_whole_or_another_s_is_set_aside(store, damage, caplog):
     spec, other = TaskSpec(seed=1), TaskSpec(seed=2)
-    work(spec, store), work(other, store)
+    execute_run(spec, store), execute_run(other, store)
     path = store.folder(spec) / "a.json"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-30])
@@ -52,7 +52,7 @@ def test_what_is_not_whole_or_another_s_is_set_aside(store, damage, caplog):
         shutil.copy(store.folder(other) / "a.json", path)
     kept = path.read_bytes()
     assert not store.is_done(spec)
-    work(spec, store)
+    execute_run(spec, store)
     assert store.is_done(spec) and path.with_name("a.json.corrupt").read_bytes() == kept
     assert "a.json is not used" in caplog.text and "set aside as a.json.corrupt" in caplog.text
 
@@ -60,7 +60,7 @@ def test_what_is_not_whole_or_another_s_is_set_aside(store, damage, caplog):
 def test_one_process_at_a_time(store):
     """The second waits, and has nothing to do once the first is done."""
     spec = TaskSpec(deed="nap")
-    processes = [process_of(work, spec, store) for _ in range(3)]
+    processes = [process_of(execute_run, spec, store) for _ in range(3)]
     until(lambda: is_locked(store.folder(spec)))
     for process in processes:
         process.join()

@@ -16,7 +16,13 @@ from pythae_fif.data import to_float
 from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.nn import spatial_networks
 from pythae_fif.sampling import samplers as module
-from pythae_fif.sampling.samplers import draw, embed, generate, in_batches, reconstruction_mse
+from pythae_fif.sampling.samplers import (
+    draw_samples,
+    embed,
+    generate,
+    map_batches,
+    reconstruction_mse,
+)
 
 SHAPE = (1, 8, 8)
 IMAGES = np.random.default_rng(0).integers(0, 100, (40, *SHAPE), dtype=np.uint8)
@@ -61,7 +67,7 @@ def drawn_codes(sampler, codes, number, **options):
 CASES = (
     ("AE", "normal"), ("AE", "gaussian"), ("AE", "gmm"), ("AE", "maf"), ("AE", "iaf"),
     ("VAE", "two_stage"), ("VAMP", "vamp"), ("SVAE", "hypersphere"), ("PoincareVAE", "poincare"),
-    ("maps", "pixelcnn"), ("VQVAE", "pixelcnn"), ("RHVAE", "rhvae"), ("FIF", "prior"),
+    ("maps", "pixelcnn"), ("VQVAE", "pixelcnn"), ("RHVAE", "rhvae"), ("FIF", "own_prior"),
 )  # fmt: skip
 
 
@@ -86,7 +92,7 @@ def test_seeded_samples_of_the_data_s_shape(name, sampler):
 
 @pytest.mark.parametrize("name", [*DETERMINISTIC, *DRAWN])
 def test_codes_are_seeded_and_in_the_order_of_the_images(name, monkeypatch):
-    monkeypatch.setattr(module, "CODED_AT_ONCE", 15)
+    monkeypatch.setattr(module, "ENCODE_BATCH_SIZE", 15)
     model = model_of(name)
     codes = embed(model, IMAGES, seed=1)
     assert codes.shape[:2] == (40, 4)
@@ -98,12 +104,12 @@ def test_codes_are_seeded_and_in_the_order_of_the_images(name, monkeypatch):
 
 def test_a_model_that_writes_in_place_changes_no_images():
     images = np.full((4, *SHAPE), -1, np.float32)
-    in_batches(model_of("AE"), images, lambda model, x: x.relu_())
+    map_batches(lambda model, x: x.relu_(), model_of("AE"), images)
     assert (images == -1).all()
 
 
 def test_reconstruction_error_is_a_mean_per_pixel(monkeypatch):
-    monkeypatch.setattr(module, "CODED_AT_ONCE", 15)
+    monkeypatch.setattr(module, "ENCODE_BATCH_SIZE", 15)
     model = model_of("AE")
     images = to_float(IMAGES)
     expected = (model.reconstruct(images) - images).square().mean().item()
@@ -116,7 +122,7 @@ def test_reconstruction_error_is_a_mean_per_pixel(monkeypatch):
 
 def test_no_batch_has_one_image(monkeypatch):
     """Of which the loss of some models of Pythae's divides by zero."""
-    monkeypatch.setattr(module, "CODED_AT_ONCE", 13)
+    monkeypatch.setattr(module, "ENCODE_BATCH_SIZE", 13)
     assert embed(model_of("BetaTCVAE"), IMAGES).shape == (len(IMAGES), 4)
 
 
@@ -147,7 +153,7 @@ def test_prior_draws_what_a_flow_was_trained_with(name):
     model = model_of("FIF", latent_distribution=name, student_t_df=3)
     model.decoder = decoder_of_codes()
     codes = torch.zeros(10, 4)
-    found = generate("prior", model, codes, num_samples=200, seed=5).flatten(1)[:, :4]
+    found = generate("own_prior", model, codes, num_samples=200, seed=5).flatten(1)[:, :4]
     torch.manual_seed(5)
     drawn = model.latent_distribution(codes).sample(200)
     assert torch.equal(found.msort(), drawn.msort())
@@ -192,7 +198,7 @@ def test_networks_are_in_evaluation_mode_and_code_vectors_may_be_a_buffer(ema):
     sampler = PixelCNNSampler(model)
     sampler.is_fitted = True
     sampler.pixelcnn_model.train()
-    batches = draw(sampler, 3)
+    batches = draw_samples(sampler, 3)
     assert next(batches).shape == (3, *SHAPE)
     assert not sampler.pixelcnn_model.training
     assert sampler.model is model  # while the rest is still to be drawn
@@ -217,7 +223,7 @@ def test_what_cannot_be_encoded_is_one_line():
     [
         ("nrmal", "AE", "'nrmal' is unknown: did you mean 'normal'"),
         ("vamp", "AE", "'vamp' is not for a AE: VAMP's own prior"),
-        ("prior", "AE", "'prior' is not for a AE: the prior that an injective flow"),
+        ("own_prior", "AE", "'own_prior' is not for a AE: the prior that an injective flow"),
         ("pixelcnn", "VAE", "'pixelcnn' is not for a VAE: PixelCNN"),
     ],
 )

@@ -74,7 +74,7 @@ def test_a_linear_model_that_diverged_is_not_the_best(monkeypatch):
 def test_on_manifold_training_bends_and_off_manifold_training_straightens():
     ends = {}
     for at, name in curvature.VARIANTS.items():
-        spec = curvature.Curves(jacobian_at=at, epochs=30, seeds=(1,))
+        spec = curvature.CurvatureSpec(jacobian_at=at, epochs=30, seeds=(1,))
         rows = pandas.DataFrame(spec.compute(lambda _: None).looks)
         ends[name] = [rows[rows.step == step].curvature.median() for step in (0, 120)]
     (start, bent), (same, straight) = ends["on-manifold"], ends["off-manifold"]
@@ -101,7 +101,7 @@ def test_entropy_of_projected_data_against_samples(radius):
     x = np.random.default_rng(0).standard_normal(200_000)
     density, edges = np.histogram(radius * np.arctan(x / radius), 400, density=True)
     sampled = -np.sum(np.diff(edges) * density * np.log(np.maximum(density, 1e-12)))
-    assert curvature.projected(radius)[0] == pytest.approx(sampled, abs=0.02)
+    assert curvature.project_to_circle(radius)[0] == pytest.approx(sampled, abs=0.02)
 
 
 # ---------------------------------------------------------------- sinusoid
@@ -159,7 +159,7 @@ def test_gradient_distances(monkeypatch):
     model.eval()
 
     def measured(batches, repeats, largest, seed=0):
-        monkeypatch.setattr(estimator, "LARGEST", largest)
+        monkeypatch.setattr(estimator, "MAX_SAMPLES", largest)
         given = {"data_hash": "", "labels_hash": "", "channel_multiplier": 0.25, "steps": 150}
         spec = estimator.TraceNoise(
             dataset="digits", latent_dim=6, seed=seed, batches=batches, repeats=repeats, **given

@@ -13,7 +13,7 @@ from pythae_fif.errors import DataError
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
-from pythae_fif.runs.worker import work
+from pythae_fif.runs.worker import execute_run
 from pythae_fif.studies import spectrum
 from pythae_fif.studies.spectrum import Spectrum
 from pythae_fif.studies.study import StudyOptions, run_study
@@ -50,16 +50,18 @@ def test_higher_beta_spans_more_dimensions(spans):
 def test_entropy_of_equation_124(spans):
     """By the singular values, and by the likelihood of samples, which needs the encoder."""
     shown, found, model = spans[10.0]
-    assert shown.shape == (2, spectrum.SHOWN, 12)
+    assert shown.shape == (2, spectrum.MODELS_IN_FIGURE, 12)
     assert found.log_volume <= sum(map(math.log, found.singular_values))  # Jensen
-    likelihoods = [model.given(label).log_prob(of).mean() for label, of in enumerate(shown)]
+    likelihoods = [
+        model.conditioned_on(label).log_prob(of).mean() for label, of in enumerate(shown)
+    ]
     assert found.entropy == pytest.approx(-float(sum(likelihoods)) / 2, abs=2)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A study of a model a weight that takes no time: its options and its files."""
-    size = spectrum.Size(epochs=2, samples=12, images=100, channel_multiplier=0.25)
+    size = spectrum.SpectrumSize(epochs=2, samples=12, images=100, channel_multiplier=0.25)
     of = {"dataset": "digits", "latent_dim": 4, "seeds": [0], "engine": InProcess(done=[])}
     options = StudyOptions(tmp_path_factory.mktemp("spectrum"), **of)
     with pytest.MonkeyPatch.context() as patch:
@@ -79,7 +81,10 @@ def test_figures_are_drawn_from_the_records_alone(done):
     specs = list(store.specs(spectrum.SpectrumModel))
     for spec in specs:
         with Image.open(store.folder(spec) / spectrum.SAMPLES) as sheet:
-            assert sheet.size == (8 * spectrum.SHOWN, 8 * 10)  # digits of 8 x 8, ten classes
+            assert sheet.size == (
+                8 * spectrum.MODELS_IN_FIGURE,
+                8 * 10,
+            )  # digits of 8 x 8, ten classes
         assert len(store.record(spec, "result.json", Spectrum).result.singular_values) == 4
     before = {path: path.read_bytes() for path in paths}
     options.engine.done.clear()
@@ -93,7 +98,7 @@ def test_figures_are_drawn_from_the_records_alone(done):
 def test_a_run_refuses_other_labels_than_its_plan(done, tmp_path):
     spec = next(Store(done[0].results).specs(spectrum.SpectrumModel))
     with pytest.raises(DataError, match="the data of digits changed"):
-        work(spec.model_copy(update={"labels_hash": "other"}), Store(tmp_path))
+        execute_run(spec.model_copy(update={"labels_hash": "other"}), Store(tmp_path))
 
 
 def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(done, tmp_path, monkeypatch):
@@ -114,8 +119,8 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(done, tmp_path, monk
 
     monkeypatch.setattr(spectrum, "FIFTrainer", Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        work(spec, cut)
-    work(spec, cut)
+        execute_run(spec, cut)
+    execute_run(spec, cut)
     assert begun == [1, 2]
     whole, resumed = (of.record(spec, "result.json", Spectrum) for of in (store, cut))
     assert resumed.result == whole.result

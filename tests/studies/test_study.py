@@ -121,6 +121,6 @@ def test_runs_are_processes_that_say_what_they_are_made_on(tmp_path, monkeypatch
     monkeypatch.setattr(linear, "SIZES", {"quick": SMALL["linear"][2]})
     run_study("linear", StudyOptions(tmp_path), lambda _: None)
     for spec in Store(tmp_path).specs(linear.LinearModels):
-        record = Store(tmp_path).record(spec, "result.json", linear.Picked)
+        record = Store(tmp_path).record(spec, "result.json", linear.LinearResult)
         assert record.provenance.device.startswith("cpu")
         assert np.isfinite(record.result.loss_above_theorem).all()

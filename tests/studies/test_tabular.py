@@ -15,26 +15,26 @@ from pythae_fif.ensemble import Ensemble
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation import Features, frechet_distance
 from pythae_fif.names import DataOptions
-from pythae_fif.reports.compared import published
+from pythae_fif.reports.compared import read_published_table
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
-from pythae_fif.runs.worker import work
+from pythae_fif.runs.worker import execute_run
 from pythae_fif.studies import tabular, tabular_models
 from pythae_fif.studies.study import StudyOptions, run_study
 from pythae_fif.studies.tabular import TabularProtocol
 from pythae_fif.studies.tabular_models import (
     CONFIGURATIONS,
     RF_CODE,
-    Nets,
+    NetSizes,
     TabularBudget,
     TabularModels,
     TabularScores,
     TabularSettings,
-    scores_of,
+    score_model,
     train,
 )
 
-SMALL = Nets(hidden_dim=8, data_blocks=2, latent_blocks=1, block_dim=8)
+SMALL = NetSizes(hidden_dim=8, data_blocks=2, latent_blocks=1, block_dim=8)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def options(tmp_path, monkeypatch):
     return StudyOptions(
         results=tmp_path / "results",
         dataset="csv",
-        where=DataOptions(data=str(tmp_path / "t.csv")),
+        location=DataOptions(data=str(tmp_path / "t.csv")),
         latent_dim=2,
         seeds=[0, 1],
         engine=InProcess(done=[]),
@@ -127,7 +127,7 @@ def test_tables_six_and_seven(options, monkeypatch):
 def test_flow_matching_finds_the_data_and_has_no_codes(options):
     pytest.importorskip("flow_matching", reason="needs flow-matching")
     data = 0.5 * torch.randn(2000, 3) + torch.tensor([2.0, 0.0, -1.0])
-    model = CONFIGURATIONS["flow_matching"].build((3,), 2, Nets(hidden_dim=32))
+    model = CONFIGURATIONS["flow_matching"].build((3,), 2, NetSizes(hidden_dim=32))
     train(model, data, TabularBudget(epochs=40, batch_size=200), TabularSettings(), 1e-2)
     assert frechet_distance(Features(model.sample(2000)), Features(data)) < 0.05
     (row,) = run("tabular", options, models=["flow_matching"])[0][0]
@@ -156,12 +156,12 @@ def test_a_table_that_changed_since_the_plan_is_refused(options):
     (planned,) = TabularProtocol.load(options).runs([("fif", 1e-3, 0)])
     changed = planned.model_copy(update={"data_hash": "0123"})
     with pytest.raises(DataError, match="the table csv changed since the plan"):
-        work(changed, Store(options.results))
+        execute_run(changed, Store(options.results))
 
 
 def test_published_values_stand_in_columns_of_their_own(options, archive):
     where = DataOptions(data_root=str(archive))
-    changes = {"dataset": "miniboone", "where": where, "latent_dim": None, "models": ["fif"]}
+    changes = {"dataset": "miniboone", "location": where, "latent_dim": None, "models": ["fif"]}
     (row,) = run("tabular", options, **changes)[0][0]
     assert row["published FID-like"] == "0.598 ± 0.024" != row["FID-like ↓"]
     assert (row["published speedup"], row["published min"]) == ("1.5", "49")
@@ -169,10 +169,10 @@ def test_published_values_stand_in_columns_of_their_own(options, archive):
 
 def test_a_diverged_seed_is_said_and_not_averaged(options):
     splits = TabularProtocol.load(options).splits
-    model = CONFIGURATIONS["fif"].build((3,), 2, Nets())
+    model = CONFIGURATIONS["fif"].build((3,), 2, NetSizes())
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
-    scores = scores_of(model.eval(), splits, 0, 1.0, None)
+    scores = score_model(model.eval(), splits, 0, 1.0, None)
     assert math.isnan(scores.wasserstein) and math.isnan(scores.reconstruction)
     assert tabular.spread(pandas.Series([1.0, math.nan])) == "diverged (1 of 2)"
     assert tabular.spread(pandas.Series([1.0, 3.0])) == "2.00 ± 1.41"
@@ -189,7 +189,7 @@ def test_a_score_is_of_the_split_that_it_is_named_by(monkeypatch):
     monkeypatch.setattr(tabular_models, "LIKELIHOOD_ROWS", 2)
     of_rows = lambda _, rows: float(rows.values.sum())  # noqa: E731
     monkeypatch.setattr(tabular_models, "frechet_distance", of_rows)
-    found = scores_of(model, SimpleNamespace(test=test, val=val), 0, 1.5, None)
+    found = score_model(model, SimpleNamespace(test=test, val=val), 0, 1.5, None)
     assert found == TabularScores(test.sum(), (test**2).sum(1).mean(), 75, 6, 1.5, None)
 
 
@@ -211,7 +211,7 @@ def test_protocols_are_those_of_table_five(archive, name):
     where = DataOptions(data_root=str(archive))
     options = StudyOptions(archive, where, dataset=name, profile="paper")
     loaded = TabularProtocol.load(options)
-    cells = published(5).query("dataset == @name").set_index("metric").text.astype(float)
+    cells = read_published_table(5).query("dataset == @name").set_index("metric").text.astype(float)
     assert loaded.profile.epochs == cells["epochs"]
     assert loaded.latent_dim == cells["latent_dim"]
     assert loaded.profile.learning_rates == [3e-4 if name == "hepmass" else 1e-4]
@@ -219,14 +219,16 @@ def test_protocols_are_those_of_table_five(archive, name):
     assert released.profile.epochs == cells["epochs"] / 5
     assert released.profile.learning_rates == [3e-4]
     batch = {"power": 5000, "gas": 2500, "hepmass": 750, "miniboone": 400}[name]
-    for profile in (of.profile.own("rectangular_flow_published") for of in (loaded, released)):
+    for profile in (
+        of.profile.for_configuration("rectangular_flow_published") for of in (loaded, released)
+    ):
         assert (profile.batch_size, profile.warmup) == (batch, (25, 50))
         assert profile.learning_rates == [1e-4] and profile.nets == loaded.profile.nets
 
 
 def test_rectangular_flows_of_their_own_authors_have_their_nets():
     """10 couplings of four layers of 128 in data space, 5 of two layers of 32 in latent space."""
-    flow = CONFIGURATIONS["rectangular_flow_published"].build((6,), 3, Nets()).encoder.flow
+    flow = CONFIGURATIONS["rectangular_flow_published"].build((6,), 3, NetSizes()).encoder.flow
     for part, blocks, hidden in ((flow.w, 10, [128] * 4), (flow.h, 5, [32] * 2)):
         widths = [len(p) for name, p in part.named_parameters() if name.endswith("bias")]
         size = len(hidden) + 1

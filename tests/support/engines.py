@@ -1,8 +1,8 @@
 """An engine for tests: every run in this process, where a monkeypatch reaches it."""
 
-from pythae_fif.errors import one_line
+from pythae_fif.errors import format_error
 from pythae_fif.runs.launch import Engine
-from pythae_fif.runs.worker import work
+from pythae_fif.runs.worker import execute_run
 
 
 class InProcess(Engine):
@@ -14,7 +14,7 @@ class InProcess(Engine):
         for spec in specs:
             self.done.append(spec)
             try:
-                work(spec, store, command)
+                execute_run(spec, store, command)
                 yield spec, ""
             except Exception as error:
-                yield spec, one_line(error)
+                yield spec, format_error(error)

@@ -12,7 +12,7 @@ from pythae_fif.data import Splits, load_images
 
 PROFILE = {
     "note": "a test", "epochs": 1, "batch_size": 50, "learning_rate": 1e-3, "num_samples": 20,
-    "train_size": 60, "val_size": 20, "test_size": 20, "configurations": 2,
+    "train_size": 60, "val_size": 20, "test_size": 20, "max_configurations": 2,
 }  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def tiny(tmp_path: Path, flags: dict | None = None, **profile) -> Experiment:
 
 def splits_of(experiment: Experiment) -> Splits:
     """Its digits."""
-    used = experiment.in_use
+    used = experiment.active_profile
     return load_images("digits").subset(used.train_size, used.val_size, used.test_size)
 
 

@@ -62,7 +62,7 @@ def result(
         "dataset": "mnist", "arch": "resnet", "model": model, "classes": read_entry(model).classes,
         "parameters": parameters, "varied": list(parameters), "latent_dim": 16, "image_size": None,
         "seed": seed, "extractor": extractor, "samplers": list(distances), "profile": "quick",
-        "data_hash": "d" * 16, "settings": experiment().settings_of(model),
+        "data_hash": "d" * 16, "settings": experiment().settings_for(model),
     }  # fmt: skip
     spec = spec or ImageSpec(**{**values, **of_spec})
     provenance = Provenance(**{**MADE, **(made or {})})

@@ -28,7 +28,7 @@ class TaskSpec(Spec):
     """
 
     kind: ClassVar[str] = "tasks"
-    asked: ClassVar[frozenset[str]] = frozenset({"wanted"})
+    fields_outside_id: ClassVar[frozenset[str]] = frozenset({"wanted"})
 
     seed: int = 0
     deed: str = "nothing"
@@ -48,7 +48,7 @@ class TaskSpec(Spec):
         if once.exists():
             deed = once.read_text()
             once.unlink()
-        run.tell("training")
+        run.report("training")
         DEEDS[deed](run)
         answer(run, self.wanted)
 
@@ -64,7 +64,7 @@ def answer(run: Run, names: list[str]) -> None:
 def _sleep(run: Run) -> None:
     """Goes on until it is stopped, as a training does."""
     while True:
-        run.tell("training", 0.5)
+        run.report("training", 0.5)
         time.sleep(0.01)
 
 

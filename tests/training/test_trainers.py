@@ -41,7 +41,7 @@ from pythae_fif.nn.base import HeadedEncoder
 from pythae_fif.training import quiet_pythae
 from pythae_fif.training.loader import BatchLoader
 from pythae_fif.training.precision import networks_in_bfloat16
-from pythae_fif.training.progress import Means
+from pythae_fif.training.progress import LossMeter
 
 
 @pytest.mark.parametrize("name", ONE_OF_A_KIND)
@@ -356,7 +356,7 @@ def test_a_loss_that_is_no_number_names_the_epoch(name, where, factor, tmp_path)
 
 
 def test_an_infinite_evaluation_loss_is_never_the_best(tmp_path):
-    means = Means("epoch 1", "cpu", infinite=True)
+    means = LossMeter("epoch 1", "cpu", infinite=True)
     means.add({"loss": torch.tensor(-math.inf)}, 1)  # of a decoder without volume
     assert means.losses() == {"loss": math.inf}
     result = trainer_of("RAE_L2", tmp_path, epochs=3, evaluation=Scaled(1e30)).train()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pythae_fif.volume_change import sample_hutchinson
-from pythae_fif.volume_change.hutchinson import HutchinsonKind, hutchinson_of_gaussian
+from pythae_fif.volume_change.hutchinson import HutchinsonKind, hutchinson_from_gaussian
 
 KINDS = get_args(HutchinsonKind)
 
@@ -61,7 +61,7 @@ def test_orthogonal_vectors_of_any_draw(dtype, tolerance, data, dim, batch):
         draw[k % samples] = factor * draw[0] if factor else 0.0
     if samples == 1:
         draw += (draw == 0) * 1.0
-    eps = hutchinson_of_gaussian(draw, "orthogonal")
+    eps = hutchinson_from_gaussian(draw, "orthogonal")
     gram = torch.einsum("kbi,lbi->bkl", eps, eps) / dim
     assert eps.dtype == dtype
     assert (gram - torch.eye(samples, dtype=dtype)).abs().max() < tolerance
@@ -87,4 +87,4 @@ def test_orthogonal_vectors_have_haars_distribution(samples):
 @pytest.mark.parametrize("kind", ["orthogonal", "scaled_gaussian"])
 def test_a_draw_of_exactly_zero_is_finite(kind):
     eps = torch.tensor([0.0, 0.5, -2.0]).view(1, 3, 1)
-    assert hutchinson_of_gaussian(eps, kind).flatten().tolist() == [0.0, 1.0, -1.0]
+    assert hutchinson_from_gaussian(eps, kind).flatten().tolist() == [0.0, 1.0, -1.0]
