@@ -210,13 +210,13 @@ def test_the_summary_of_the_results_is_read_in_five_minutes():
 
 def test_install_page_lists_every_extra_and_variable():
     page = (ROOT / "docs/install.md").read_text()
-    listed = set(re.findall(r"`([\w-]+)`", page))
+    documented = set(re.findall(r"`([\w-]+)`", page))
 
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     code = "".join(path.read_text() for path in (ROOT / "pythae_fif").rglob("*.py"))
     variables = set(re.findall(r"PYTHAE_FIF_[A-Z0-9_]+", code)) - {"PYTHAE_FIF_"}
-    assert {*setup["options.extras_require"], *variables} <= listed
+    assert {*setup["options.extras_require"], *variables} <= documented
 
 
 def test_page_of_models_agrees_with_their_files():
@@ -295,8 +295,8 @@ def test_numbers_of_the_readme_are_means_over_the_seeds_of_the_records():
     tables = [distances_after_all_epochs(name) for name in ("classifier", "efficientnet-lite0")]
     rows = table_rows((ROOT / "README.md").read_text(), r"\|.*\d\.\d")
     models = {model for model, _ in tables[0]}
-    assert [row[0] for row in rows][0] == "FIF"
     assert {row[0] for row in rows} == models
+    assert "FIF" in models
 
     for model, *numbers in rows:
         means = []
@@ -346,7 +346,7 @@ def unconfirmed_numbers(section: str, page: Path, models: set[str]) -> tuple[int
 
 
 def test_numbers_in_tables_of_the_results_pages_are_in_the_tables_that_they_link():
-    """In the row of the same model, if a cell's row or column is a model's, else anywhere."""
+    """Numbers in a row or column of a model must be in a linked row of that model."""
     models = {read_entry(name).label for name in list_configs("models")}
     total = 0
     wrong = []
