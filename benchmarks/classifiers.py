@@ -2,8 +2,8 @@
 
     python benchmarks/classifiers.py --data-root DATA [--datasets digits mnist]
 
-Each network sees the whole training split of its data set, for 20 epochs and at most 600 steps. On
-another processor the weights differ, and scores by the new files cannot be compared with older ones.
+Each network sees the whole training split of its data set, for 20 epochs and at most 600 steps.
+Weights depend on the processor, and scores by new weights cannot be compared with older scores.
 """
 
 import argparse

@@ -53,6 +53,8 @@ EPOCH_BATCHES = 4
 
 TIMED_EPOCHS = 10
 
+HOURS = "hours of all runs"
+
 Row = dict[str, str]
 
 
@@ -112,57 +114,53 @@ def train_briefly(spec: ImageSpec, splits: Splits, epochs: int) -> TrainingResul
         return build_trainer(short_spec, splits, {}, Path(folder)).train()
 
 
-class HoursOfRuns:
-    """Estimates the hours of an experiment's runs from short trainings.
+def measure_model(model: str, experiment: Experiment, splits: Splits) -> Row:
+    """Measures a model's steps and evaluation batches, and the hours of all its runs.
 
-    Attributes:
-        experiment: The experiment.
-        total: Hours of all runs that were measured so far.
+    Args:
+        model: Its name.
+        experiment: The published protocol.
+        splits: Random data, `EPOCH_BATCHES` batches in each split.
     """
+    runs = [spec for spec in expand(experiment, splits) if spec.model == model]
+    train_briefly(runs[0], splits, 1)  # the first training also compiles and allocates
+    result = train_briefly(runs[0], splits, TIMED_EPOCHS)
+    batches = EPOCH_BATCHES * TIMED_EPOCHS
+    step_seconds = result.train_seconds / batches
+    evaluation_seconds = (result.seconds - result.train_seconds) / batches
 
-    columns = ["model", "ms a step", "ms an evaluation batch", "runs", "hours of all runs"]
+    profile = experiment.active_profile
+    train_images, val_images = IMAGES[splits.name]
+    epoch_seconds = math.ceil(train_images / profile.batch_size) * step_seconds
+    epoch_seconds += math.ceil(val_images / profile.batch_size) * evaluation_seconds
+    hours = len(runs) * (profile.epochs or 1) * epoch_seconds / 3600
+    return {
+        "model": model,
+        "ms a step": f"{1e3 * step_seconds:.2f}",
+        "ms an evaluation batch": f"{1e3 * evaluation_seconds:.2f}",
+        "runs": str(len(runs)),
+        HOURS: f"{hours:.2f}",
+    }
 
-    def __init__(self, dataset: str, tiny: bool) -> None:
-        flags: dict[str, Any] = {"extractor": "pixels", "models": ["ae"] if tiny else None}
-        self.experiment: Experiment = load_experiment(dataset, flags)
-        self.total = 0.0
-        self._dataset = dataset
-        self._batch_size = self.experiment.active_profile.batch_size
-        self._splits = random_splits(dataset, EPOCH_BATCHES * self._batch_size)
-        self._plan = expand(self.experiment, self._splits)
 
-    def rows(self) -> list[Row]:
-        """Measures each model."""
-        rows = []
-        for model in self.experiment.models:
-            measure = functools.partial(self._measure, model)
-            rows.append(Measurement("", model, self.columns, measure).row())
-        return rows
+def plan_models(experiment: Experiment, dataset: str) -> list[Measurement]:
+    """Lists the measurements of the first table.
 
-    def _measure(self, model: str) -> Row:
-        runs = [spec for spec in self._plan if spec.model == model]
-        train_briefly(runs[0], self._splits, 1)  # the first training also compiles and allocates
-        result = train_briefly(runs[0], self._splits, TIMED_EPOCHS)
-
-        batches = EPOCH_BATCHES * TIMED_EPOCHS
-        step_seconds = result.train_seconds / batches
-        evaluation_seconds = (result.seconds - result.train_seconds) / batches
-        hours = len(runs) * self._hours_of_run(step_seconds, evaluation_seconds)
-        self.total += hours
-        return {
-            "model": model,
-            "ms a step": f"{1e3 * step_seconds:.2f}",
-            "ms an evaluation batch": f"{1e3 * evaluation_seconds:.2f}",
-            "runs": str(len(runs)),
-            "hours of all runs": f"{hours:.2f}",
-        }
-
-    def _hours_of_run(self, step_seconds: float, evaluation_seconds: float) -> float:
-        train_images, val_images = IMAGES[self._dataset]
-        train_seconds = math.ceil(train_images / self._batch_size) * step_seconds
-        val_seconds = math.ceil(val_images / self._batch_size) * evaluation_seconds
-        epochs = self.experiment.active_profile.epochs or 1
-        return epochs * (train_seconds + val_seconds) / 3600
+    Args:
+        experiment: The published protocol.
+        dataset: A key of `SHAPES`.
+    """
+    splits = random_splits(dataset, EPOCH_BATCHES * experiment.active_profile.batch_size)
+    columns = ["model", "ms a step", "ms an evaluation batch", "runs", HOURS]
+    return [
+        Measurement(
+            f"Hours of {dataset}",
+            model,
+            columns,
+            functools.partial(measure_model, model, experiment, splits),
+        )
+        for model in experiment.models
+    ]
 
 
 def _count_steps(net: str, device: str, duration: float, barrier: Any, counts: Any) -> None:
@@ -192,9 +190,7 @@ def measure_processes(net: str, device: str, process_count: int, duration: float
     barrier = context.Barrier(process_count)
     counts = context.Queue()
     arguments = (net, device, duration, barrier, counts)
-    processes = [
-        context.Process(target=_count_steps, args=arguments) for _ in range(process_count)
-    ]
+    processes = [context.Process(target=_count_steps, args=arguments) for _ in range(process_count)]
     for process in processes:
         process.start()
     total = sum(counts.get(timeout=300) for _ in processes)
@@ -232,9 +228,7 @@ def plan_measurements(device: str, tiny: bool) -> list[Measurement]:
     duration = 1 if tiny else 10
     measurements = []
     for process_count in (1,) if tiny else (1, 2, 4):
-        measure = functools.partial(
-            measure_processes, shared_net, device, process_count, duration
-        )
+        measure = functools.partial(measure_processes, shared_net, device, process_count, duration)
         title = f"Several runs at once: {shared_net}"
         columns = ["processes", "steps a second"]
         measurements.append(Measurement(title, str(process_count), columns, measure))
@@ -276,8 +270,13 @@ def main(arguments: list[str] | None = None) -> None:
 
     end = time.monotonic() + 60 * flags.minutes
     dataset = "digits" if flags.tiny else flags.dataset
-    hours = HoursOfRuns(dataset, flags.tiny)
-    tables: dict[str, list[Row]] = {f"Hours of {dataset}": hours.rows()}
+    models = {"models": ["ae"]} if flags.tiny else {}
+    experiment = load_experiment(dataset, {"extractor": "pixels", **models})
+    tables: dict[str, list[Row]] = {}
+    for measurement in plan_models(experiment, dataset):
+        tables.setdefault(measurement.title, []).append(measurement.row())
+    hours = sum(float(row[HOURS] or 0) for row in tables[f"Hours of {dataset}"])
+
     for measurement in plan_measurements(flags.device, flags.tiny):
         if time.monotonic() < end:
             tables.setdefault(measurement.title, []).append(measurement.row())
@@ -286,9 +285,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     card = torch.cuda.get_device_name() if flags.device == "cuda" else processor()
     text = (
-        f"# {card}\n\n{hours.total:.1f} hours of training in all, of profile "
-        f"{hours.experiment.profile}. Random images; torch {torch.__version__}. "
-        f"Made by `{command(flags.output)}`.\n"
+        f"# {card}\n\n{hours:.1f} hours of training in all, of profile {experiment.profile}. "
+        f"Random images; torch {torch.__version__}. Made by `{command(flags.output)}`.\n"
     )
     for title, rows in tables.items():
         text += format_table(title, rows)

@@ -1,7 +1,7 @@
 """Measures what likelihood training is worth, for results/reference/likelihood.md.
 
-    python benchmarks/likelihood.py csv power FILE.csv    writes a study's table as a file for --data
-    python benchmarks/likelihood.py draw STORE OUT        adds a store's runs to tables and figure
+python benchmarks/likelihood.py csv power FILE.csv    writes a study's table for --data
+python benchmarks/likelihood.py draw STORE OUT        adds a store's runs to tables, figure
 """
 
 import math
@@ -273,7 +273,7 @@ def _add_legend(figure: Figure, axis: Axes) -> None:
 
 
 def add_equal_time(frame: pd.DataFrame) -> pd.DataFrame:
-    """Moves runs of rivals that are longer than FIF's to data sets of equal time, with FIF's runs."""
+    """Moves rivals that train longer than FIF to further data sets, which repeat FIF's runs."""
     fif = frame[frame["model"] == "fif"]
     fif_epochs = fif.groupby("data")["epochs"].max()
     is_longer = frame["epochs"] > frame["data"].map(fif_epochs)

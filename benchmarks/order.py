@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 from scipy.stats import spearmanr, ttest_ind_from_stats
 
@@ -39,18 +38,14 @@ RANDOM_ORDERS = 20_000
 
 
 class Setting(NamedTuple):
-    """What the runs of a table have in common."""
+    """What the runs of a comparison have in common."""
 
     dataset: str
     arch: str
-    details: str
-
-    @property
-    def title(self) -> str:
-        return f"{self.dataset} {self.arch}, {self.details}"
+    title: str
 
 
-class LengthFree(NamedTuple):
+class LengthFreeSetting(NamedTuple):
     """What runs have in common that may differ in their number of steps."""
 
     dataset: str
@@ -60,38 +55,45 @@ class LengthFree(NamedTuple):
     data_hash: str
 
 
-class Groups(NamedTuple):
-    """Runs of the committed stores, grouped for the two kinds of tables."""
-
-    by_setting: dict[Setting, list[ImageResult]]
-    by_length_free: dict[LengthFree, dict[str, ImageResult]]
-    """Run id -> result, so that a run that two stores hold counts once."""
-
-
-def group_results(root: Path) -> Groups:
-    """Reads the runs of all models that the package has."""
-    groups = Groups(defaultdict(list), defaultdict(dict))
+def read_results(root: Path) -> Iterator[tuple[str, ImageSpec, ImageResult]]:
+    """Yields the store, specification and result of each run whose model the package has."""
     known_models = list_configs("models")
     for part in STORES:
         store = Store(root / part)
         for spec in store.specs(ImageSpec):
             result = ImageResult.read(store, spec)
-            if result is None or spec.model not in known_models:
-                continue
+            if result is not None and spec.model in known_models:
+                yield part, spec, result
 
-            settings = spec.settings
-            if settings.epochs and part in ("", "beta"):
-                key = LengthFree(
-                    spec.dataset, spec.arch, settings.precision, spec.extractor, spec.data_hash
-                )
-                groups.by_length_free[key].setdefault(spec.run_id, result)
 
-            if part != "beta":
-                wall_clock = f"{settings.wall_clock:.0f} s" if settings.wall_clock else ""
-                length = f"{settings.epochs} epochs" if settings.epochs else wall_clock
-                words = [length, settings.precision, spec.extractor, part]
-                details = ", ".join(filter(None, words))
-                groups.by_setting[Setting(spec.dataset, spec.arch, details)].append(result)
+def group_by_setting(root: Path) -> dict[Setting, list[ImageResult]]:
+    """Groups the runs that one table compares."""
+    groups: dict[Setting, list[ImageResult]] = defaultdict(list)
+    for part, spec, result in read_results(root):
+        if part != "beta":
+            epochs = spec.settings.epochs
+            length = f"{epochs} epochs" if epochs else f"{spec.settings.wall_clock:.0f} s"
+            details = filter(None, [length, spec.settings.precision, spec.extractor, part])
+            title = f"{spec.dataset} {spec.arch}, {', '.join(details)}"
+            groups[Setting(spec.dataset, spec.arch, title)].append(result)
+    return groups
+
+
+def group_by_length_free_setting(
+    root: Path,
+) -> dict[LengthFreeSetting, dict[str, ImageResult]]:
+    """Groups the runs of FIF's configurations and of the main store by all but their length.
+
+    Returns:
+        Run id -> result for each setting, so that a run that two stores hold counts once.
+    """
+    groups: dict[LengthFreeSetting, dict[str, ImageResult]] = defaultdict(dict)
+    for part, spec, result in read_results(root):
+        if spec.settings.epochs and part in ("", "beta"):
+            key = LengthFreeSetting(
+                spec.dataset, spec.arch, spec.settings.precision, spec.extractor, spec.data_hash
+            )
+            groups[key].setdefault(spec.run_id, result)
     return groups
 
 
@@ -150,16 +152,16 @@ def compare_orders(setting: Setting, table: pd.DataFrame) -> list[dict[str, str]
 def welch_tests(table: pd.DataFrame) -> Iterator[dict[str, str]]:
     """Tests FIF's distance against each other model's, if both have two seeds or more."""
     repeated = table[table["seeds"] > 1]
-    others = repeated[repeated["model"] != "fif"]
+    rivals = repeated[repeated["model"] != "fif"]
+    columns = ["frechet_test", "spread", "seeds"]
     for _, fif in repeated[repeated["model"] == "fif"].iterrows():
-        for _, other in others[others["sampler"] == fif["sampler"]].iterrows():
-            columns = ["frechet_test", "spread", "seeds"]
-            test = ttest_ind_from_stats(*fif[columns], *other[columns], equal_var=False)
+        for _, rival in rivals[rivals["sampler"] == fif["sampler"]].iterrows():
+            test = ttest_ind_from_stats(*fif[columns], *rival[columns], equal_var=False)
             yield {
                 "codes": SAMPLERS[fif["sampler"]].label,
                 "FIF (seeds)": _distance_and_seeds(fif),
-                "model": other["label"],
-                "its distance (seeds)": _distance_and_seeds(other),
+                "model": rival["label"],
+                "its distance (seeds)": _distance_and_seeds(rival),
                 "p": f"{test.pvalue:.2g}",
             }
 
@@ -184,7 +186,7 @@ def distances_by_steps(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def steps_table(key: LengthFree, means: pd.DataFrame) -> Table:
+def steps_table(key: LengthFreeSetting, means: pd.DataFrame) -> Table:
     """Formats the distances of :func:`distances_by_steps`."""
     cells = means.map(lambda value: DASH if pd.isna(value) else number(value))
     cells.columns = [f"{steps:,.0f} steps" for steps in cells]
@@ -199,7 +201,7 @@ def steps_table(key: LengthFree, means: pd.DataFrame) -> Table:
 
 
 def draw_steps(means: pd.DataFrame) -> bytes:
-    """Draws distances against steps: one panel for each sampler, one line for each configuration."""
+    """Draws distances against steps, a panel for each sampler and a line for each configuration."""
     samplers = list(means.index.unique("sampler"))
     figure = new_figure(4 * len(samplers), 3.5)
     for sampler, axis in zip(samplers, figure.subplots(1, len(samplers)), strict=True):
@@ -207,18 +209,14 @@ def draw_steps(means: pd.DataFrame) -> bytes:
             name = f"{label}, {configuration}" if label == "FIF" else label
             axis.loglog(line.dropna(), "o-", markersize=4, label=name)
         axis.set(title=SAMPLERS[sampler].label, xlabel="steps", xticks=means.columns)
-        _format_axes(axis)
+        axis.xaxis.set(major_formatter="{x:,.0f}", minor_formatter="")
+
+        low, high = axis.get_ylim()
+        axis.yaxis.set(minor_locator=LogLocator(subs=(2, 3, 5) if high > 10 * low else "auto"))
+        axis.yaxis.set(major_formatter="{x:.3g}", minor_formatter="{x:.3g}")
 
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure_bytes(figure)
-
-
-def _format_axes(axis: Axes) -> None:
-    axis.xaxis.set(major_formatter="{x:,.0f}", minor_formatter="")
-
-    low, high = axis.get_ylim()
-    axis.yaxis.set(minor_locator=LogLocator(subs=(2, 3, 5) if high > 10 * low else "auto"))
-    axis.yaxis.set(major_formatter="{x:.3g}", minor_formatter="{x:.3g}")
 
 
 def page(root: Path) -> tuple[str, dict[str, bytes]]:
@@ -227,10 +225,9 @@ def page(root: Path) -> tuple[str, dict[str, bytes]]:
     Returns:
         The tables in Markdown, and file name -> figure.
     """
-    groups = group_results(root)
     order_rows: list[dict[str, str]] = []
     test_rows: list[dict[str, str]] = []
-    for setting, results in groups.by_setting.items():
+    for setting, results in group_by_setting(root).items():
         experiment = load_experiment(setting.dataset, {"models": ["all"]})
         table = chosen_frame(score_frame(experiment, results))
         order_rows += compare_orders(setting, table)
@@ -238,7 +235,7 @@ def page(root: Path) -> tuple[str, dict[str, bytes]]:
 
     step_tables: list[Table] = []
     figures: dict[str, bytes] = {}
-    for key, results_by_id in groups.by_length_free.items():
+    for key, results_by_id in group_by_length_free_setting(root).items():
         experiment = load_experiment(key.dataset, {"models": ["all"]})
         means = distances_by_steps(score_frame(experiment, results_by_id.values()))
         if len(means):
