@@ -1,8 +1,8 @@
 """Configuration of the documentation site.
 
-Build it with `python -m sphinx -W -c docs . build/site` from the root of the checkout. The source is
-the whole checkout, so that a link from a guide to a table of results works on the site, on GitHub and
-in an editor. The build needs no network.
+Build it with `python -m sphinx -W -c docs . build/site` from the root of the checkout. The source
+is the whole checkout, so that a link from a guide to a table of results works on the site, on
+GitHub and in an editor. The build needs no network.
 """
 
 import re
@@ -58,8 +58,9 @@ html_theme_options = {
 def _mathml(tex: str, block: bool = False) -> str:
     r"""Converts TeX to MathML.
 
-    The converter does not know a few habits of TeX, so they are spelled out first: `\frac12` without
-    braces, an exponent of `\lVert ... \rVert`, and the space after `\log`, `\det` and `\exp`.
+    The converter does not know a few habits of TeX, so they are spelled out first: `\frac12`
+    without braces, an exponent of `\lVert ... \rVert`, and the space after `\log`, `\det` and
+    `\exp`.
     """
     tex = tex.replace(r"\_", "_")
     tex = re.sub(r"frac(\d)(\d)", r"frac{\1}{\2}", tex)
