@@ -1,7 +1,8 @@
-"""The site: `sphinx-build -W -c docs . build/site`, from the root of the checkout.
+"""Configuration of the documentation site.
 
-Its source is the whole checkout, so that a link from a guide to a table of results is the same link
-here, on GitHub and in an editor. Nothing is fetched.
+Build it with `python -m sphinx -W -c docs . build/site` from the root of the checkout. The source
+is the whole checkout, so that a link from a guide to a table of results works on the site, on
+GitHub and in an editor. The build needs no network.
 """
 
 import re
@@ -55,7 +56,12 @@ html_theme_options = {
 
 
 def _mathml(tex: str, block: bool = False) -> str:
-    """As TeX reads it: fractions of digits without braces, bars around a whole, room after log."""
+    r"""Converts TeX to MathML.
+
+    The converter does not know a few habits of TeX, so they are spelled out first: `\frac12`
+    without braces, an exponent of `\lVert ... \rVert`, and the space after `\log`, `\det` and
+    `\exp`.
+    """
     tex = tex.replace(r"\_", "_")
     tex = re.sub(r"frac(\d)(\d)", r"frac{\1}{\2}", tex)
     tex = re.sub(r"(\\lVert.*?\\rVert)\^", r"{\1}^", tex)
@@ -73,14 +79,17 @@ def _block_mathml(self: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
-def _is_told_above(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> Any:
-    """Fields of named tuples: the docstring of their class tells what they are."""
+def _skip_tuple_fields(
+    app: Any, what: str, name: str, member: Any, skip: bool, options: Any
+) -> bool | None:
+    """Skips the fields of named tuples, which the docstring of the class describes."""
     return True if (member.__doc__ or "").startswith("Alias for field") else None
 
 
 def setup(app: Any) -> None:
-    """Equations are MathML, which browsers draw by themselves: no script, no network."""
-    for name in pythae_fif.__all__:  # imported when they are used, which autodoc cannot see
+    """Registers the MathML renderer: browsers draw it without a script and without network."""
+    for name in pythae_fif.__all__:  # autodoc does not see names that are imported lazily
         getattr(pythae_fif, name)
-    app.connect("autodoc-skip-member", _is_told_above)
+
+    app.connect("autodoc-skip-member", _skip_tuple_fields)
     app.add_html_math_renderer("mathml", (_inline_mathml, None), (_block_mathml, None))

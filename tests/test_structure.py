@@ -1,4 +1,8 @@
-"""The structure that CONTRIBUTING.md draws: nothing points backwards, no module is long."""
+"""The structure and the style that CONTRIBUTING.md promises.
+
+Imports point downwards only, requirements are declared, and the text stays readable by the measures
+of `support.readability`.
+"""
 
 import ast
 import configparser
@@ -7,7 +11,11 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1] / "pythae_fif"
+import pytest
+from support.readability import Source, markers_per_1000_words, prose_of_markdown, read_sources
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "pythae_fif"
 LAYERS = (
     ("errors", "device"),
     ("files", "validation", "register"),
@@ -23,61 +31,130 @@ LAYERS = (
     ("studies",),
     ("cli",),
 )
-"""A package imports from those above it alone."""
+"""A package imports only from those above it."""
+
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
+MAX_STATEMENTS = 8300
+MAX_MODULE_LINES = 450
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "results/reference").glob("*.md")),
+]
 
-def imported(path: Path) -> set[str]:
-    """The packages of ours that a module imports, inside its functions too."""
-    found = set()
+
+def imported_packages(path: Path) -> set[str]:
+    """The packages of ours that a module imports, also inside its functions."""
+    packages = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         assert not getattr(node, "level", 0), f"{path}: a relative import"
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pythae_fif."):
-            found.add(node.module.split(".")[1])
+            packages.add(node.module.split(".")[1])
         elif isinstance(node, ast.ImportFrom) and node.module == "pythae_fif":
-            found |= {alias.name for alias in node.names if alias.name in LEVEL}
+            packages |= {alias.name for alias in node.names if alias.name in LEVEL}
         elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("pythae_fif.")}
-    return found
+            names = [alias.name for alias in node.names]
+            packages |= {name.split(".")[1] for name in names if name.startswith("pythae_fif.")}
+    return packages
 
 
-def place_of(path: Path) -> str:
+def package_containing(path: Path) -> str:
     """The package or module directly below ours that a module belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def test_every_package_has_a_place():
-    assert {*map(place_of, MODULES)} - {"__init__"} == set(LEVEL)
+def test_every_package_has_a_layer():
+    assert {*map(package_containing, MODULES)} - {"__init__"} == set(LEVEL)
 
 
-def test_nothing_points_backwards():
+def test_imports_point_downwards():
     backwards = []
     for path in MODULES:
-        own = place_of(path)
-        if own != "__init__":
-            backwards += [(path, n) for n in imported(path) - {own} if LEVEL[n] >= LEVEL[own]]
+        package = package_containing(path)
+        if package == "__init__":
+            continue
+        for imported in imported_packages(path) - {package}:
+            if LEVEL[imported] >= LEVEL[package]:
+                backwards.append((path, imported))
     assert backwards == []
 
 
-def test_what_is_imported_is_installed():
-    """By `pip install`, or by what that needs itself; inside functions extras are imported, too."""
+def test_imports_are_requirements():
+    """Imports at the top of modules are installed by `pip install`, or by what that requires;
+    imports inside functions may be of extras."""
     setup = configparser.ConfigParser()
-    setup.read(PACKAGE.parent / "setup.cfg")
-    needed = {re.split("[<>=]", line)[0] for line in setup["options"]["install_requires"].split()}
-    needed |= {"typing-extensions", "markupsafe"}  # pydantic's and jinja2's
-    names = set()
+    setup.read(ROOT / "setup.cfg")
+    required = {re.split("[<>=]", line)[0] for line in setup["options"]["install_requires"].split()}
+    required |= {"typing-extensions", "markupsafe"}  # pydantic and jinja2 require them
+
+    imported = set()
     for path in MODULES:
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.Import):
-                names |= {alias.name.partition(".")[0] for alias in node.names}
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                names.add(str(node.module).partition(".")[0])
-    foreign = names - {"pythae_fif"} - sys.stdlib_module_names
-    known = packages_distributions()
-    homes = {name: {re.sub("[_.]", "-", home.lower()) for home in known[name]} for name in foreign}
-    assert {name for name, of in homes.items() if not of & needed} == set()
+                imported.add(str(node.module).partition(".")[0])
+    foreign = imported - {"pythae_fif"} - sys.stdlib_module_names
+
+    distributions = packages_distributions()
+    missing = []
+    for name in sorted(foreign):
+        homes = {re.sub("[_.]", "-", home.lower()) for home in distributions[name]}
+        if not homes & required:
+            missing.append(name)
+    assert missing == []
 
 
-def test_no_module_is_longer_than_a_reader_s_patience():
-    assert [p.name for p in MODULES if p.read_text("utf-8").count("\n") > 450] == []
+@pytest.fixture(scope="module")
+def package() -> list[Source]:
+    return read_sources(PACKAGE)
+
+
+@pytest.fixture(scope="module")
+def scripts() -> list[Source]:
+    """Tests and benchmarks, which are held to wider bounds than the package."""
+    return read_sources(ROOT / "tests", ROOT / "benchmarks")
+
+
+def collect(sources: list[Source], attribute: str) -> list[str]:
+    """The places of all files, such as their `bare_names`."""
+    return [place for source in sources for place in getattr(source, attribute)]
+
+
+def assert_share(places: list[str], total: int, limit: float) -> None:
+    """Fails with the places themselves if they are more than a share of the total."""
+    assert len(places) <= limit * total, places
+
+
+def test_package_is_small(package):
+    assert sum(source.statements for source in package) <= MAX_STATEMENTS
+    assert [s.path.name for s in package if s.lines > MAX_MODULE_LINES] == []
+
+
+@pytest.mark.parametrize(("sources", "limit"), [("package", 0.005), ("scripts", 0.01)])
+def test_names_are_nouns_and_verbs(sources, limit, request):
+    files = request.getfixturevalue(sources)
+    assert_share(collect(files, "bare_names"), len(collect(files, "names")), limit)
+
+
+@pytest.mark.parametrize(("sources", "limit"), [("package", 0.003), ("scripts", 0.004)])
+def test_statements_hold_one_assignment(sources, limit, request):
+    files = request.getfixturevalue(sources)
+    code_lines = sum(source.code_lines for source in files)
+    assert_share(collect(files, "folded_assignments"), code_lines, limit)
+
+
+def test_functions_are_sequences_of_steps(package):
+    assert collect(package, "dense_functions") == []
+    long_functions = collect(package, "long_functions")
+    assert_share(collect(package, "unbroken_functions"), len(long_functions), 0.08)
+    nodes = sum(len(source.nodes) for source in package)
+    assert nodes / sum(source.code_lines for source in package) <= 10.0
+
+
+def test_english_is_idiomatic(package):
+    assert markers_per_1000_words("\n".join(source.prose for source in package)) <= 2.5
+    assert markers_per_1000_words("\n".join(map(prose_of_markdown, PAGES))) <= 3
