@@ -122,7 +122,7 @@ def test_refused_by_slurm(slurm, tmp_path, option, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"time": "tomorrow"}, "time='tomorrow': 'tomorrow' is no duration"),
+        ({"time": "tomorrow"}, "time='tomorrow': 'tomorrow' is not a duration"),
         ({"time": "1h", "sbatch": ["comment=a\n#SBATCH --x"]}, "string should match pattern"),
         ({"time": "1h", "sbatch": ["a\nb=c"]}, "string should match pattern"),
         ({"time": "1h", "sbatch": ["mem"]}, "string should match pattern"),
