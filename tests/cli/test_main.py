@@ -149,7 +149,7 @@ def test_table_2_is_a_file_of_keys_for_any_data_set(tmp_path):
         ("--engine slurm", ["--time: field required"]),
         ("list --lr 3", ["list does not take '--lr': see its --help"]),
         ("verify", ["RESULTS"]),
-        ("verify nowhere", ["nowhere holds no runs"]),
+        ("verify nowhere", ["no runs in nowhere"]),
         ("study", ["NAME"]),
         ("study lineer", ["study 'lineer' is unknown: did you mean 'linear'?"]),
         ("study linear --beta 3", ["study linear does not take '--beta'"]),

@@ -64,14 +64,14 @@ def test_runs_at_once_fit_memory_and_cores(monkeypatch, cards, gib, runs, of_5_g
         monkeypatch.setattr("pythae_fif.runs.local.cores", lambda count=count: count)
         assert len(LocalEngine().slots()) == min(count, runs)
         assert len(LocalEngine().slots(5 * 2**30)) == min(count, of_5_gib)
-    assert " at once (as cores and 5.0 GB a run allow" in LocalEngine().machine(5 * 2**30)
+    assert " at once (as cores and 5.0 GB per run allow" in LocalEngine().machine(5 * 2**30)
 
 
 ENDS = {
     "fail": "ValueError: broken in",
-    "sleep": f"its process ended by -9 ({EXIT_CODES}) at training; see output.log",
-    "exit": f"its process ended by 0 ({EXIT_CODES}) at training",
-    "exit by 3": f"its process ended by 3 ({EXIT_CODES}) at training",
+    "sleep": f"its process exited with -9 ({EXIT_CODES}) at training; see output.log",
+    "exit": f"its process exited with 0 ({EXIT_CODES}) at training",
+    "exit by 3": f"its process exited with 3 ({EXIT_CODES}) at training",
     "partly": "half of it is missing",
     "nothing": "",
 }
@@ -105,7 +105,7 @@ def test_what_failed_is_done_by_the_same_call_and_the_rest_not_again(store):
     (folder / ".run.lock").unlink()
     (folder / ".run.lock").mkdir()  # the second start dies before it has a status
     (error,) = run_all(specs[:2], store, TWO).values()
-    assert error.startswith("its process ended by 1") and not store.is_done(specs[1])
+    assert error.startswith("its process exited with 1") and not store.is_done(specs[1])
     (folder / ".run.lock").rmdir()
     assert [*run_all(specs[:2], store, TWO)] == [specs[1]]
     seen = []
@@ -119,7 +119,7 @@ def test_a_run_has_the_device_and_the_threads_of_its_slot(store, monkeypatch):
     """Whose GPU is gone does not train on the processor."""
     spec = TaskSpec(deed="look around")
     monkeypatch.setattr(LocalEngine, "slots", lambda engine: [Slot("GPU-gone", 1)])
-    error = "the run was planned for a GPU, and torch sees none here"
+    error = "the run was planned for a GPU, but torch sees none here"
     assert errors(run_all([spec], store, ONE)) == {"look around": error}
     monkeypatch.setattr(LocalEngine, "slots", lambda engine: [Slot("cpu", 2)])
     assert errors(run_all([spec], store, ONE)) == {"look around": ""}

@@ -62,5 +62,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 def test_what_is_no_record_is_one_line(content):
-    with pytest.raises(StoreError, match=r"^it (is not whole|was changed, or is another run's)$"):
+    with pytest.raises(
+        StoreError,
+        match=r"^the record (is incomplete or damaged|was changed, or belongs to another run)$",
+    ):
         Record[Found].parse(content, "r")

@@ -86,7 +86,9 @@ def test_packed_runs_are_read_where_they_have_no_folder(tmp_path):
 def test_a_damaged_packed_file_is_named(tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits.jsonl").write_text("{}\n")
-    with pytest.raises(StoreError, match=r"digits.jsonl, line 1 is no run: restore it"):
+    with pytest.raises(
+        StoreError, match=r"digits.jsonl, line 1 is not a packed run: restore the file"
+    ):
         Store(tmp_path)
 
 

@@ -89,7 +89,7 @@ def linked(name: str):
 CASES = {
     "as it was": (lambda f: None, "fine", ""),
     "a file behind a link": (linked("a.png"), "fine", ""),
-    "damaged record": (written("a.json", "{"), "corrupt", "a.json: it is not whole"),
+    "damaged record": (written("a.json", "{"), "corrupt", "a.json: the record is incomplete"),
     "edited record": (edited("b.json", b'"result": 0', b'"result": 1'), "corrupt", "was changed"),
     "damaged picture": (flip("a.png"), "corrupt", "a.png was changed"),
     "no picture": (removed("a.png"), "corrupt", "a.png is missing"),
@@ -99,12 +99,12 @@ CASES = {
     "bad specification": (written(SPEC_FILE, "{"), "corrupt", SPEC_FILE),
     "other schema": (edited(SPEC_FILE, b'"schema": 3', b'"schema": 1'), "corrupt", "needs 3"),
     "specification of another": (
-        written(SPEC_FILE, json.dumps(TaskSpec(seed=9).to_dict())), "corrupt", "is that of run"),
+        written(SPEC_FILE, json.dumps(TaskSpec(seed=9).to_dict())), "corrupt", "belongs to run"),
     "failed": (without_records(state="failed", error="why"), "failed", "why"),
     "failed in part": (
         written(STATUS_FILE, '{"state":"failed","error":"why"}'), "failed", "why"),
     "interrupted": (without_records(state="interrupted"), "unfinished", ""),
-    "called finished": (without_records(state="finished"), "corrupt", "called finished"),
+    "called finished": (without_records(state="finished"), "corrupt", "marked as finished"),
     "set aside": (written("a.json.corrupt", ""), "set aside", "a.json.corrupt"),
 }  # fmt: skip
 
@@ -124,7 +124,7 @@ def test_a_record_of_another_run(store, folder):
     other = TaskSpec(seed=1)
     execute_run(other, store)
     shutil.copy(store.folder(other) / "a.json", folder / "a.json")
-    detail = "a.json: it was changed, or is another run's"
+    detail = "a.json: the record was changed, or belongs to another run"
     assert Verdict("corrupt", SPEC.path, detail) in verify(store.root)
 
 
@@ -146,5 +146,7 @@ def test_code_that_no_revision_holds(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path):
-    with pytest.raises(StoreError, match="holds no runs: the folder that --results names"):
+    with pytest.raises(
+        StoreError, match=r"no runs in .*: give the folder that was passed to --results"
+    ):
         verify(tmp_path)
