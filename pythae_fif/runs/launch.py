@@ -125,9 +125,9 @@ def _error_line(spec: Spec, store: Store, cause: str, earlier: Status) -> str:
 
 def _running(earlier: dict[Spec, Status], store: Store) -> dict[Spec, Status]:
     """Returns the runs under way: those that have reported since their earlier status."""
-    running = {}
-    for spec, earlier_status in earlier.items():
-        status = Status.read(store.folder(spec))
-        if status.state == "running" and status != earlier_status:
-            running[spec] = status
-    return running
+    statuses = {spec: Status.read(store.folder(spec)) for spec in earlier}
+    return {
+        spec: status
+        for spec, status in statuses.items()
+        if status.state == "running" and status != earlier[spec]
+    }

@@ -107,7 +107,7 @@ class TestCourse:
             code, out, _ = run("--config", file)
             assert (code, run.executed) == (1, 2 if attempt == 1 else 1)
             assert re.search(r"^failed: fif .*epoch 1", out, re.M)
-            assert "1 run left without a record" in out
+            assert "1 run without a record; the same command tries again" in out
             (status,) = (run.results / "runs/digits/convnet/fif").glob("*/status.json")
             assert read_json(status)["attempt"] == attempt
         assert "1 run without a result" in out
@@ -222,7 +222,7 @@ class TestDryRun:
         monkeypatch.setattr(LocalEngine, "machine", lambda _, of=0: needs.append(of) or "4 runs")
         monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak)
         _, out, _ = run("--config", tiny(), "--dry-run")
-        assert "by the memory of these short runs: 4 runs" in out
+        assert "by the memory that short runs used: 4 runs" in out
         assert needs == [0, 2**30 + max(peak + features, 3 * features)]
 
     def test_its_ids_are_those_of_the_runs(self, run, tiny):

@@ -200,7 +200,7 @@ def test_verify_names_what_is_wrong_and_nothing_acts_on_the_terminal(tmp_path, c
     assert cli.main(["verify", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "x[2J]0;mine31m" in "".join(out.split()) and strip_control_characters(out) == out
-    assert "corrupt" in out and "1 run read, 1 of them wrong" in out
+    assert "corrupt" in out and "1 run checked, 1 corrupt" in out
     assert cli.main(["run", "--dataset", hostile]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and strip_control_characters(err) == err
@@ -247,7 +247,7 @@ def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(tmp_path, capsy
     finally:
         program.kill()
     assert program.returncode == 130 and below
-    said = "finished runs are kept, and Slurm's jobs go on; the same command does the rest"
+    said = "finished runs are kept and Slurm's jobs continue; the same command resumes"
     assert err.decode() == f"interrupted: {said}\n"
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), 10)
     assert set(states()) == {"finished", "interrupted"}

@@ -117,7 +117,7 @@ def test_a_trusted_pickle_is_opened(score):
     encoder, decoder = build_networks("convnet", (3, 8, 8), 2)
     AE(AEConfig(input_dim=(3, 8, 8), latent_dim=2), encoder, decoder).save("model")
     words = ("model", "b", *PIXELS, "--num-samples", 20)
-    assert score(*words).endswith(": here --trust\n")
+    assert score(*words).endswith("; in this command: --trust\n")
     assert score(*words, "--trust")["num_samples"] == 20
 
 
@@ -126,7 +126,7 @@ def test_a_trusted_pickle_is_opened(score):
     [
         ("nowhere b", "nowhere: neither a folder of images"),
         ("broken a", "no whole saved model"),
-        ("d.npz c.npz --extractor pixels", "d.npz has images of (3, 6, 6), not (1, 6, 6)"),
+        ("d.npz c.npz --extractor pixels", "d.npz has images of shape (3, 6, 6), not (1, 6, 6)"),
         (
             "labelled c.npz --extractor pixels",
             "samplers know no labels: take model.conditioned_on(label)",
