@@ -13,7 +13,7 @@ import torch
 import yaml
 from support.engines import InProcess
 from support.experiments import PROFILE, write_tiny
-from support.folders import written
+from support.folders import score_times
 from support.image_files import fill_celeba
 from support.reference import ROOT
 from support.tasks import TaskSpec
@@ -68,21 +68,21 @@ class TestCourse:
         assert "FIF" in out and "written: " in out
         page = run.results / "digits-convnet-tiny.html"
         assert f"written: {page}" in out.splitlines() and page.is_file()
-        before = written(run.results)
+        before = score_times(run.results)
         code, again, _ = run("--config", file)
         assert (code, run.executed, len(before)) == (0, 0, 12)
-        assert before == written(run.results)
+        assert before == score_times(run.results)
         assert again.splitlines()[1:] == out.splitlines()[-len(again.splitlines()) + 1 :]
         assert cli.main(["verify", str(run.results)]) == 0
 
     def test_more_models_and_samplers_add_only_what_is_missing(self, run, tiny):
         assert run("--config", tiny())[0] == 0 and run.executed == 1
-        before = written(run.results)
+        before = score_times(run.results)
         code, out, _ = run("--config", tiny(models=["vae", "ae"]))
         assert (code, run.executed) == (0, 1) and "VAE" in out
         code, out, _ = run("--config", tiny(samplers=["normal", "gaussian"]))
         assert (code, run.executed) == (0, 1) and "VAE" not in out, "of this command's runs"
-        assert before.items() < written(run.results).items()
+        assert before.items() < score_times(run.results).items()
         table = run.results / "tables/digits-convnet-tiny.md"
         assert "VAE" in table.read_text()
         assert run("--config", tiny(), "--learning-rate", "0.2")[0] == 0 and run.executed == 1

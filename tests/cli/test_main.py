@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.experiments import write_tiny
-from support.folders import written
+from support.folders import score_times
 from support.processes import until
 from support.reference import ROOT
 
@@ -251,11 +251,11 @@ def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(tmp_path, capsy
     assert err.decode() == f"interrupted: {said}\n"
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), 10)
     assert set(states()) == {"finished", "interrupted"}
-    finished = written(results)
+    finished = score_times(results)
     assert finished
     assert cli.main(arguments) == 0
     assert capsys.readouterr().err == "" and states() == ["finished"] * 2
-    assert len(written(results)) == 2 and finished.items() <= written(results).items()
+    assert len(score_times(results)) == 2 and finished.items() <= score_times(results).items()
 
 
 def test_wheel_contains_the_package_and_the_configurations(tmp_path):
