@@ -70,8 +70,9 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
         logger.warning("--open: there is no browser on this machine")
     missing = [spec for spec in requested if not store.is_done(spec)]
     if missing:
-        count = pluralized(len(missing), "run")
-        console.say(f"{count} without a record; the same command tries again")
+        console.say(
+            f"{pluralized(len(missing), 'run')} without a record; the same command tries again"
+        )
     return not missing
 
 
@@ -142,7 +143,6 @@ def _report(
     reference_root = store.root / "reference"
     reference = Store(reference_root) if reference_root.is_dir() else None
     console.print(Report(experiment, planned, splits, missing, reference).terminal())
-    paths = Report(experiment, comparable, splits, missing, reference).write(store)
-    page = paths[-1]
+    *_, page = Report(experiment, comparable, splits, missing, reference).write(store)
     console.say(f"written: {page}")
     return page.resolve().as_uri()

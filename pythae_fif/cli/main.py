@@ -63,11 +63,9 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
 
     The command is `run` if none is named. `run` with the data set of a study is that study.
     """
-    if words and not words[0].startswith("-"):
-        command = words[0]
-        words = words[1:]
-    else:
-        command = "run"
+    if not words or words[0].startswith("-"):
+        words = ["run", *words]
+    command, *words = words
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--dataset", nargs="?")

@@ -86,9 +86,9 @@ def test_failed_and_killed_runs_do_not_affect_others(store):
     def kill_the_sleeping_run(progress):
         if [spec.action for spec in progress.running] != ["sleep"]:
             return
-        children = multiprocessing.active_children()
-        (process,) = (child for child in children if child.pid not in other_processes)
-        os.kill(process.pid, signal.SIGKILL)
+        process_ids = {process.pid for process in multiprocessing.active_children()}
+        (run_process_id,) = process_ids - other_processes
+        os.kill(run_process_id, signal.SIGKILL)
 
     errors = errors_by_action(run_all(specs, store, ONE_AT_ONCE, kill_the_sleeping_run))
     assert errors.keys() == ERRORS.keys()

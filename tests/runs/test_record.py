@@ -36,7 +36,8 @@ def test_a_record_is_read_as_it_was_written(values, text):
     assert read.result.values.keys() == values.keys()
     for name, value in values.items():
         read_value = read.result.values[name]
-        assert read_value == value or (math.isnan(read_value) and math.isnan(value))
+        both_nan = math.isnan(read_value) and math.isnan(value)
+        assert both_nan or read_value == value
 
 
 @given(st.data())

@@ -65,10 +65,10 @@ def test_the_next_start_restores_a_damaged_specification(store):
 
 
 def test_a_run_in_the_folder_of_another_is_skipped(store):
-    moved = TaskSpec(seed=1)
+    misplaced = TaskSpec(seed=1)
     overwritten = TaskSpec(seed=2)
-    execute_run(moved, store)
-    store.folder(moved).rename(store.folder(overwritten))
+    execute_run(misplaced, store)
+    store.folder(misplaced).rename(store.folder(overwritten))
     assert list(store.specs(TaskSpec)) == []
     assert store.record(overwritten, "a.json", int) is None
     assert not store.is_done(overwritten)
