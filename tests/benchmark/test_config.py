@@ -39,7 +39,7 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "5", "0s", "-5h", "5d", "1.2.3s", "5s5h"])
 def test_no_durations(tmp_path, text):
-    with pytest.raises(ConfigError, match=r"wall.clock.* is no duration"):
+    with pytest.raises(ConfigError, match=r"wall.clock.* is not a duration"):
         tiny(tmp_path, {"wall_clock": text})
 
 
