@@ -168,7 +168,7 @@ class TestCourse:
         code, out, err = run(*words, "--models", "fif", "vae")
         assert (code, run.executed, err) == (0, 3, "") and "FID-like" in out
         code, _, err = run(*words, "--models", "vaegan")
-        assert code == 2 and "model vaegan takes images alone" in err
+        assert code == 2 and "model vaegan takes images only" in err
         code, _, err = run(*words, "--extractor", "pixels")
         assert code == 2 and "extractor 'pixels' does not take a table" in err
 
