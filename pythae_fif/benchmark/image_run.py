@@ -188,14 +188,7 @@ class ImageSpec(Spec):
         model = self._train(run, splits, labels)
 
         run.report("features of the data", 0.9)
-        extractor = load_extractor(
-            self.extractor,
-            splits.input_dim,
-            splits.name,
-            device=run.device,
-            weights=self.location.extractor_weights,
-            offline=self.location.offline,
-        )
+        extractor = self._load_extractor(splits, run.device)
         train_labels = labels.get("train")
         codes = embed(model, splits.train, labels=train_labels, seed=self.seed)
         evaluation = self._evaluate(run, model, splits, labels, codes)
@@ -223,6 +216,7 @@ class ImageSpec(Spec):
                 scores = score_samples(
                     samples, extractor, references, seed=self.seed, training=train_features
                 )
+                # The record's field for the marginal likelihood is called `tube`.
                 scores = dataclasses.replace(scores, tube=likelihoods.get(sampler))
             except Exception as error:  # other samplers may still work; it is raised below
                 traceback.print_exc()
@@ -238,13 +232,24 @@ class ImageSpec(Spec):
         return self.settings.fit_steps or FIT_STEPS
 
     def _load_splits(self) -> Splits:
-        """Loads the data, and checks that they are those that the run was planned for."""
+        """Loads the data, and checks that they have not changed since the run was planned."""
         return load(
             self.dataset,
             self.location,
             planned=ExpectedHashes(self.data_hash, self.labels_hash),
             image_size=self.image_size,
             **self.settings.data_subset,
+        )
+
+    def _load_extractor(self, splits: Splits, device: str) -> Extractor:
+        """Loads the feature extractor onto the model's device."""
+        return load_extractor(
+            self.extractor,
+            splits.input_dim,
+            splits.name,
+            device=device,
+            weights=self.location.extractor_weights,
+            offline=self.location.offline,
         )
 
     def _copy_same_training(self, run: Run) -> None:
@@ -293,7 +298,7 @@ class ImageSpec(Spec):
 
         if previous is None or previous.files.get(WEIGHTS) != files[WEIGHTS]:
             for path in [*run.folder.glob("evaluation.json"), *run.folder.glob("scores/*.json")]:
-                quarantine(path, "it is of other weights")
+                quarantine(path, "it was made with other weights")
         if previous is None or previous.files != files:
             surrogate = getattr(model, "surrogate_mode", None)
             run.save("training.json", Training(**result, surrogate=surrogate), files)

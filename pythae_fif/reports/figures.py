@@ -110,6 +110,7 @@ def _sample_rows(
         content = store.read(spec, name)
         if content is None:
             continue
+
         with (
             os_errors_as_store_error(f"draw {store.folder(spec) / name}"),
             Image.open(io.BytesIO(content)) as image,
@@ -138,12 +139,11 @@ def _image_row(images: np.ndarray) -> np.ndarray:
     """Places the first images (n, h, w, 1 or 3) side by side, enlarged without smoothing."""
     height, width = images.shape[1:3]
     scale = max(1, round(IMAGE_SIZE / max(height, width)))
-    room = (FIGURE_WIDTH - LABEL_WIDTH) // (scale * width + GAP)
-    count = max(1, min(MAX_IMAGES, room))
+    fitting = (FIGURE_WIDTH - LABEL_WIDTH) // (scale * width + GAP)
+    count = max(1, min(MAX_IMAGES, fitting))
     enlarged = images[:count].repeat(scale, axis=1).repeat(scale, axis=2)
     gaps = ((0, 0), (0, GAP), (0, GAP), (0, 0))
-    padded = np.pad(enlarged, gaps, constant_values=255)
-    return np.concatenate(list(padded), axis=1)
+    return np.concatenate([*np.pad(enlarged, gaps, constant_values=255)], axis=1)
 
 
 def _stack_rows(rows: Mapping[str, np.ndarray]) -> bytes:
@@ -160,9 +160,14 @@ def _stack_rows(rows: Mapping[str, np.ndarray]) -> bytes:
     figure.set_dpi(DPI)
     for index, (label, pixels) in enumerate(drawn_rows):
         canvas[index, :, LABEL_WIDTH : LABEL_WIDTH + pixels.shape[1]] = pixels
-        x = (LABEL_WIDTH - 8) / width
-        y = 1 - (index + 0.5) / len(drawn_rows)
-        figure.text(x, y, label, size=9, ha="right", va="center")
+        figure.text(
+            x=(LABEL_WIDTH - 8) / width,
+            y=1 - (index + 0.5) / len(drawn_rows),
+            s=label,
+            size=9,
+            ha="right",
+            va="center",
+        )
     figure.figimage(canvas.reshape(-1, width, 3), zorder=-1)
     return figure_bytes(figure, ".webp")
 
