@@ -137,7 +137,7 @@ def compare_orders(setting: Setting, table: pd.DataFrame) -> list[dict[str, str]
     in_setting = (cells["dataset"] == setting.dataset) & (cells["arch"] == setting.arch)
     published = cells[in_setting]
     rows_of_codes = {
-        "prior": table[table["sampler"] == table["prior"]],
+        "prior": table[table["sampler"] == table["usual_sampler"]],
         "GMM": table[table["sampler"] == "gmm"],
     }
 

@@ -197,7 +197,7 @@ class TestRun:
 
         code, _, err = run(*words, "--models", "vaegan")
         assert code == 2
-        assert "model vaegan takes images alone" in err
+        assert "model vaegan takes images only" in err
 
         code, _, err = run(*words, "--extractor", "pixels")
         assert code == 2
