@@ -38,15 +38,9 @@ def test_durations(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "5", "0s", "-5h", "5d", "1.2.3s", "5s5h"])
-<<<<<<< HEAD
-def test_no_durations(tmp_path, text):
-    with pytest.raises(ConfigError, match=r"wall.clock.* is not a duration"):
-        tiny(tmp_path, {"wall_clock": text})
-=======
 def test_wrong_durations(tmp_path, text):
-    with pytest.raises(ConfigError, match=r"wall.clock.* is no duration"):
+    with pytest.raises(ConfigError, match=r"wall.clock.* is not a duration"):
         tiny_experiment(tmp_path, {"wall_clock": text})
->>>>>>> 2b4c629d94b81a89639967cec436fb658bbd6892
 
 
 def test_wall_clock_replaces_epochs(tmp_path):
