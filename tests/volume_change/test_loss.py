@@ -123,7 +123,7 @@ def plain_loss(model, x):
 
 @pytest.mark.parametrize("shape", [(5, 8, 8), (5, 1, 1, 8, 8), (5, 64), (1, 1, 8, 8)])
 def test_reconstructions_of_another_shape_than_the_data(shape):
-    message = rf"reconstructions of shape \({shape[0]}, .* \(5, 1, 8, 8\)"
+    message = rf"reconstructions have shape \({shape[0]}, .* \(5, 1, 8, 8\)"
     with pytest.raises(ValueError, match=message):
         squared_error(torch.rand(shape), torch.rand(5, 1, 8, 8))
 
@@ -132,7 +132,11 @@ def test_terms_that_are_not_one_number_a_data_point_are_told():
     maps, (x, eps) = nets(), arguments(B)
     of_each = torch.distributions.Normal(0.0, 1.0).log_prob  # (B, d): added up by nobody
     for reduce in (None, torch.mean):
-        with pytest.raises(ValueError, match=r"shapes \(9, 2\), \(9,\) and \(9,\): one number"):
+        with pytest.raises(
+            ValueError, match=r"shapes \(9, 2\), \(9,\) and \(9,\): each must be one number"
+        ):
             fif_loss(*maps, of_each, x, eps, 3.0, reduce=reduce)
-    with pytest.raises(ValueError, match=r"\(1,\) and \(9,\): .* volumes of a part need reduce"):
+    with pytest.raises(
+        ValueError, match=r"\(1,\) and \(9,\): .* volumes of part of the batch need `reduce`"
+    ):
         fif_loss(*maps, log_prior, x, eps[:, :1], 3.0)

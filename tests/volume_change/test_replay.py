@@ -93,20 +93,23 @@ class Swish(torch.autograd.Function):
     "build, message",
     [
         (lambda: Skip(Swish.apply), "hides some of its operations"),
-        (lambda: lambda x: Skip(nn.ReLU(True))(x.sin()), "overwritten in place is used once more"),
+        (lambda: lambda x: Skip(nn.ReLU(True))(x.sin()), "overwritten in place is used again"),
         (lambda: lambda x: F.silu((h := x.sin()).view(-1), inplace=True) * 0 + h, "overwritten"),
         (lambda: lambda x: F.linear(x, torch.ones(D, D), 0 * x[0]), "depends on the input"),
-        (lambda: lambda x: (x.register_hook(abs), x.sin())[1], "register_hook has no rule"),
+        (lambda: lambda x: (x.register_hook(abs), x.sin())[1], "register_hook has no replay rule"),
         (lambda: Skip(lambda x: 0 * Swish.apply(x)), "hides some"),  # a layer that starts at zero
         (lambda: lambda x: Swish.apply(0 * x), "hides some"),
-        (lambda: Skip(lambda x: 0 * torch.fft.ifft(torch.fft.fft(x)).real), "fft has no rule"),
-        (lambda: nn.LayerNorm(D), "operation torch.nn.functional.layer_norm has no rule"),
-        (lambda: nn.Dropout(), "operation torch.nn.functional.dropout has no rule"),
-        (lambda: lambda x: x.exp().mul_(2.0), "operation torch.Tensor.mul_ has no rule"),
-        (lambda: written, "__setitem__ has no rule"),
-        (lambda: lambda x: F.linear(x, x), "weight depends on the input"),
-        (lambda: lambda x: x.softmax(0), "the samples of a batch meet"),
-        (lambda: lambda x: x[torch.arange(len(x))], "the samples of a batch meet"),
+        (
+            lambda: Skip(lambda x: 0 * torch.fft.ifft(torch.fft.fft(x)).real),
+            "fft has no replay rule",
+        ),
+        (lambda: nn.LayerNorm(D), "torch.nn.functional.layer_norm has no replay rule"),
+        (lambda: nn.Dropout(), "torch.nn.functional.dropout has no replay rule"),
+        (lambda: lambda x: x.exp().mul_(2.0), "torch.Tensor.mul_ has no replay rule"),
+        (lambda: written, "__setitem__ has no replay rule"),
+        (lambda: lambda x: F.linear(x, x), "weight or bias of a layer depends on the input"),
+        (lambda: lambda x: x.softmax(0), "mixes the samples of a batch"),
+        (lambda: lambda x: x[torch.arange(len(x))], "mixes the samples of a batch"),
     ],
 )
 def test_what_cannot_be_replayed_is_found(build, message):

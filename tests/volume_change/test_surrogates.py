@@ -159,5 +159,7 @@ def test_parts_of_the_batch_with_batch_norm_are_unbiased():
 
 @pytest.mark.parametrize("shape", [(2, B, d + 1), (2, B + 1, d), (2, 0, d), (0, B, d), (B, d)])
 def test_wrong_vectors_are_told(surrogate, shape):
-    with pytest.raises(ValueError, match=r"\(K from 1 up, 5 or fewer, 3\) is needed"):
+    with pytest.raises(
+        ValueError, match=r"must have shape \(K, b, 3\) with K at least 1 and b from 1 to 5"
+    ):
         surrogate(mlp(D, d), mlp(d, D), torch.randn(B, D), torch.zeros(shape))
