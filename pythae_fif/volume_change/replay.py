@@ -88,8 +88,7 @@ class Tape(TorchFunctionMode):
         out = func(*args, **kwargs)
         outputs = [output for output in tree_flatten(out)[0] if isinstance(output, Tensor)]
 
-        # What is computed without gradient in a pass with gradient is a constant, and its graph
-        # was not made here.
+        # In a pass with gradient, operations under `no_grad` compute constants of the loss.
         is_constant = self._with_gradient and not torch.is_grad_enabled()
         if not is_constant:
             self._record_graphs(arguments, outputs)
