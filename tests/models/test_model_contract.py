@@ -236,7 +236,7 @@ def test_a_recipe_of_something_else_is_one_line(recipe, tmp_path):
     model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=3), *BUILDERS["convnet"]())
     model.save(str(tmp_path))
     (tmp_path / "networks.json").write_text(json.dumps({"encoder": recipe, "decoder": recipe}))
-    with pytest.raises(ConfigError, match="names no encoder of this version"):
+    with pytest.raises(ConfigError, match="has no encoder of this version"):
         FIF.load_from_folder(str(tmp_path))
 
 
