@@ -108,7 +108,7 @@ def test_no_file_of_a_model_runs_code_that_is_not_trusted(score, folders, place)
     else:
         Path("run/model", place).write_bytes(pickle.dumps(Opened(), protocol=2))
     line = score("run", "b", *PIXELS, "--num-samples", 20)
-    told = "no whole saved model" if place == "model.pt" else "coder.pkl can run any code when"
+    told = "cannot load a model from" if place == "model.pt" else "coder.pkl can run any code when"
     assert told in line
     assert not Path("opened").exists()
 
@@ -125,11 +125,11 @@ def test_a_trusted_pickle_is_opened(score):
     ("words", "part"),
     [
         ("nowhere b", "nowhere: neither a folder of images"),
-        ("broken a", "no whole saved model"),
+        ("broken a", "cannot load a model from"),
         ("d.npz c.npz --extractor pixels", "d.npz has images of (3, 6, 6), not (1, 6, 6)"),
         (
             "labelled c.npz --extractor pixels",
-            "samplers know no labels: take model.conditioned_on(label)",
+            "samplers do not take labels: pass model.conditioned_on(label)",
         ),
     ],
 )
