@@ -119,7 +119,9 @@ def test_no_file_of_a_model_runs_code_that_is_not_trusted(score, folders, place)
         Path("run/model", place).write_bytes(pickle.dumps(Opened(), protocol=2))
 
     error = score("run", "b", *PIXELS, "--num-samples", 20)
-    message = "no whole saved model" if place == "model.pt" else "coder.pkl can run any code when"
+    message = (
+        "cannot load a model from" if place == "model.pt" else "coder.pkl can run any code when"
+    )
     assert message in error
     assert not Path("opened").exists()
 
@@ -136,11 +138,11 @@ def test_a_trusted_pickle_is_opened(score):
     ("words", "part"),
     [
         ("nowhere b", "nowhere: neither a folder of images"),
-        ("broken a", "no whole saved model"),
+        ("broken a", "cannot load a model from"),
         ("d.npz c.npz --extractor pixels", "d.npz has images of shape (3, 6, 6), not (1, 6, 6)"),
         (
             "labelled c.npz --extractor pixels",
-            "samplers know no labels: take model.conditioned_on(label)",
+            "samplers do not take labels: pass model.conditioned_on(label)",
         ),
     ],
 )
