@@ -89,7 +89,7 @@ def test_curvature_of_a_circle():
 
 
 def test_small_circles_have_the_lowest_loss():
-    circles = curvature.circles()
+    circles = curvature.circle_losses()
     for beta in curvature.BETAS:
         losses = circles[f"loss_{beta:g}"].to_numpy()
         assert losses[0] < min(losses[len(losses) // 2 :]) - 1
@@ -148,7 +148,7 @@ def test_variance_formulas_of_appendix_d_3(kind, samples):
 def test_gradient_distances(monkeypatch):
     splits = load_images("digits")
     torch.manual_seed(0)
-    model = spectrum.build(splits.input_dim, 10, 10.0, 6, 0.25).train()
+    model = spectrum.build_model(splits.input_dim, 10, 10.0, 6, 0.25).train()
     images, labels = to_float(splits.train), torch.from_numpy(splits.labels["train"])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(150):

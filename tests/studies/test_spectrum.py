@@ -36,7 +36,7 @@ def spans():
             optimizer.zero_grad()
             model({"data": x, "labels": labels}).loss.backward()
             optimizer.step()
-        found[beta] = *spectrum.measure(model.eval(), 64, 0), model
+        found[beta] = *spectrum.measure_spectrum(model.eval(), 64, 0), model
     return found
 
 
@@ -50,7 +50,7 @@ def test_higher_beta_spans_more_dimensions(spans):
 def test_entropy_of_equation_124(spans):
     """By the singular values, and by the likelihood of samples, which needs the encoder."""
     shown, found, model = spans[10.0]
-    assert shown.shape == (2, spectrum.MODELS_IN_FIGURE, 12)
+    assert shown.shape == (2, spectrum.SAMPLES_IN_FIGURE, 12)
     assert found.log_volume <= sum(map(math.log, found.singular_values))  # Jensen
     likelihoods = [
         model.conditioned_on(label).log_prob(of).mean() for label, of in enumerate(shown)
@@ -80,9 +80,9 @@ def test_figures_are_drawn_from_the_records_alone(done):
     store = Store(root)
     specs = list(store.specs(spectrum.SpectrumModel))
     for spec in specs:
-        with Image.open(store.folder(spec) / spectrum.SAMPLES) as sheet:
+        with Image.open(store.folder(spec) / spectrum.SAMPLES_FILE) as sheet:
             assert sheet.size == (
-                8 * spectrum.MODELS_IN_FIGURE,
+                8 * spectrum.SAMPLES_IN_FIGURE,
                 8 * 10,
             )  # digits of 8 x 8, ten classes
         assert len(store.record(spec, "result.json", Spectrum).result.singular_values) == 4
@@ -91,7 +91,7 @@ def test_figures_are_drawn_from_the_records_alone(done):
     run_study("spectrum", options, lambda _: None)
     assert options.engine.done == [] and before == {path: path.read_bytes() for path in paths}
     assert {of.kind for of in verify(root)} <= {"fine", "dirty tree"}
-    (store.folder(specs[1]) / spectrum.SAMPLES).write_bytes(b"")
+    (store.folder(specs[1]) / spectrum.SAMPLES_FILE).write_bytes(b"")
     assert "corrupt" in {of.kind for of in verify(root)}
 
 
