@@ -156,12 +156,12 @@ class Tape(TorchFunctionMode):
             The product, of the value's shape or (b, ...).
         """
         rows = len(tangent)
-        batch_size = len(self._point)
-        cut_arguments: dict[int, Any] = {}  # by id, so that an argument is cut only once
+        is_part = rows < len(self._point)
+        cut_arguments: dict[int, Any] = {}  # an argument is cut only once: tangents go by its id
 
         def cut(argument: Any) -> Any:
-            """The first rows of an argument, if it has a row for each sample."""
-            if rows == batch_size or id(argument) not in self._depends_on_input:
+            """The first rows of an argument that has a row for each sample."""
+            if not is_part or id(argument) not in self._depends_on_input:
                 return argument
             if argument.shape[:1] != self._point.shape[:1]:  # such as x.new_ones(3)
                 return argument
@@ -172,10 +172,10 @@ class Tape(TorchFunctionMode):
         def get_tangent(argument: Any) -> Tensor | None:
             return tangents.get(id(argument))
 
-        last_use = {id(a): index for index, step in enumerate(self._steps) for a in step.leaves}
+        last_use = self._find_last_uses()
         for index, recorded in enumerate(self._steps):
             step = recorded
-            if rows < batch_size:
+            if is_part:
                 args, kwargs, out = tree_map(cut, (recorded.args, recorded.kwargs, recorded.out))
                 step = Step(recorded.operation, args, kwargs, out, batch_step=recorded)
 
@@ -185,13 +185,20 @@ class Tape(TorchFunctionMode):
             for output, product in zip(outputs, products, strict=True):
                 tangents[id(output)] = product
 
-            # A tangent that no later step needs is dropped: without a graph its memory is free.
+            # Tangents that no later step needs are dropped, which frees memory without a graph.
             for argument in recorded.leaves:
                 if last_use[id(argument)] == index and argument is not self.value:
                     tangents.pop(id(cut(argument)), None)
 
         value = cut(self.value)
         return tangents[id(value)] if id(value) in tangents else torch.zeros_like(value)
+
+    def _find_last_uses(self) -> dict[int, int]:
+        """The number of the last step that uses an argument, by the argument's id."""
+        last_use = {}
+        for index, step in enumerate(self._steps):
+            last_use.update(dict.fromkeys(map(id, step.leaves), index))
+        return last_use
 
 
 def _base_tensor(tensor: Tensor) -> Tensor:

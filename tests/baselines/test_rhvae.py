@@ -59,9 +59,9 @@ def test_training_loss_and_updated_metric_equal_pythae_s(model):
 
 def test_metric_is_saved_with_the_weights_and_pythae_s_files_can_be_loaded(model, tmp_path):
     z = torch.randn(5, DIM, dtype=torch.float64)
-    copied = RHVAE(model.model_config).double()
-    copied.load_state_dict(model.state_dict())
-    assert torch.equal(copied.G_inv(z), model.G_inv(z))
+    copy = RHVAE(model.model_config).double()
+    copy.load_state_dict(model.state_dict())
+    assert torch.equal(copy.G_inv(z), model.G_inv(z))
 
     model = in_float32(model)
     pythaes_model = PythaesRHVAE(model.model_config)
