@@ -56,7 +56,7 @@ def load_images(
     Args:
         name: One of ``DATASETS``.
         data_root: See :class:`~pythae_fif.names.DataOptions`.
-        data: See there.
+        data: See :class:`~pythae_fif.names.DataOptions`.
         options: Further fields of ``DataOptions``.
         image_size: Side in pixels of ``celeba`` and ``folder`` images, 64 if None.
         crop: Side of the centred square of CelebA's 178 x 218 pixels, 148 if None. The code of

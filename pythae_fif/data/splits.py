@@ -62,15 +62,17 @@ def shuffled_split(count: int) -> dict[str, np.ndarray]:
 
 
 def split_train_val_test(parts: dict[str, np.ndarray], shuffle: bool = True) -> dict[str, Any]:
-    """Returns the arrays of the three splits.
+    """Cuts arrays into the three splits.
+
+    Validation rows that are missing are cut from the training rows: 10,000 of 50,000 or more rows,
+    as in the paper (appendix E.4), and a sixth of fewer rows.
 
     Args:
         parts: One array `data`, which is shuffled and cut; or `train` and `test`; or all three.
-        shuffle: If validation is cut from training, whether its rows are random. Otherwise they
-            are the last ones.
+        shuffle: Whether validation rows are cut at random. Otherwise they are the last ones.
 
-    Validation has 10,000 of 50,000 or more training rows, as in the paper (appendix E.4), and a
-    sixth of fewer rows, as for MNIST.
+    Returns:
+        Split name -> array.
     """
     if "data" in parts:
         indices = shuffled_split(len(parts["data"]))
