@@ -59,7 +59,7 @@ def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_columns(frame: Any) -> dict[str, np.ndarray]:
-    """Returns the columns of a data frame's placeholder; any error if it is something else."""
+    """Returns the columns of a data frame's placeholder; any error if the file is different."""
     content = frame.state["_data"].state[3]["0.14.1"]
     names = content["axes"][0].args[1]["data"].state[4]
     columns: dict[int, np.ndarray] = {}

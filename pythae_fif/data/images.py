@@ -153,11 +153,11 @@ def read_labelled_npz(
 
     Args:
         path: The file.
-        key_choices: Sets of keys; the images are those of the first set that the file has.
+        key_choices: Sets of keys; the first set that the file has is read.
 
     Returns:
-        Key -> uint8 images (N, C, H, W), and key -> int64 labels (N,) for keys with labels. The
-        labels of `train` are in `train_labels`, those of `data` in `labels`.
+        Key -> uint8 images (N, C, H, W), and key -> int64 labels (N,) for keys with labels. Labels
+        are read from `labels` for `data`, and from `train_labels` for `train`, and so on.
 
     Raises:
         DataError: The file cannot be read, or its images or labels have the wrong form.

@@ -283,7 +283,7 @@ def _standardize(
 def _split_80_10_10_in_order(rows: np.ndarray) -> CleanedTable:
     """Takes the last tenth as test rows, and the last tenth of the others as validation rows.
 
-    Mean and standard deviation are those of the training and validation rows.
+    Mean and standard deviation are computed from the training and validation rows.
     """
     train_and_val, test = np.split(rows, [len(rows) - int(0.1 * len(rows))])
     cut = len(train_and_val) - int(0.1 * len(train_and_val))
@@ -310,7 +310,7 @@ def _load_power(path: Path) -> CleanedTable:
 def _load_gas(path: Path) -> CleanedTable:
     """Drops concentrations and time, then columns with a correlation above 0.98 with another.
 
-    Mean and (unbiased) standard deviation are those of all rows, as in the original.
+    Mean and (unbiased) standard deviation are computed from all rows, as in the original.
     """
     columns = read_frame_pickle(path)
     sensors = [columns[name] for name in columns if name not in ("Meth", "Eth", "Time")]
