@@ -159,9 +159,10 @@ def in_data_space(encode: Map, decode: Map, x: Tensor, eps: Tensor) -> Tensor:
     Its variance is much higher than in latent space (appendix D.1).
 
     Args:
-        encode: See :func:`~pythae_fif.volume_change.volume_surrogate`.
-        decode: See there.
-        x: Data points, see there.
+        encode: Encoder f from data points to codes, as for
+            :func:`~pythae_fif.volume_change.volume_surrogate`.
+        decode: Decoder g from codes to data points.
+        x: Data points, (B, ...).
         eps: Hutchinson vectors in data space, one for each point, (B, D).
 
     Returns:

@@ -219,8 +219,8 @@ def run_ablation(options: StudyOptions, on_change: OnChange) -> list[StudyReport
     reconstruction = StudyReport(
         f"{table6.name}-reconstruction",
         f"{table6.title}: reconstruction of free-form FIF (table 7)",
-        "Mean squared error of a row, for models trained on and off manifold. Outliers removed: "
-        "without the seed of the largest error.",
+        "Mean squared error of a test row, for models trained on and off manifold. Outliers "
+        "removed: without the seed of the largest error.",
         table7,
         table7,
         notes=table6.notes,
