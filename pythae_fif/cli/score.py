@@ -21,7 +21,7 @@ from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError, StoreError
 from pythae_fif.evaluation import Features, load_extractor, score_samples
 from pythae_fif.files import write_json
-from pythae_fif.models.saved import load_errors_as_config_error
+from pythae_fif.models.saved import load_errors_as_data_error
 from pythae_fif.runs.spec import SPEC_FILE, read_spec
 from pythae_fif.runs.store import read_file
 from pythae_fif.sampling.samplers import draw_samples
@@ -132,7 +132,7 @@ def _load_model(folder: Path, trust: bool) -> BaseAE | None:
     spec = None
     with contextlib.suppress(StoreError):
         spec = read_spec(read_file(folder.parent / SPEC_FILE) or b"")
-    with load_errors_as_config_error(folder):
+    with load_errors_as_data_error(folder):
         if isinstance(spec, ImageSpec) and (trust or _is_trusted(spec)):
             return _rebuild_model(spec, folder)
         try:

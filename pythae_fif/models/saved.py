@@ -73,7 +73,7 @@ class SavedModel(BaseAE):
             DataError: A file is missing or damaged.
         """
         # Networks are built with random weights, which must not change the caller's random state.
-        with load_errors_as_config_error(dir_path), fork_rng():
+        with load_errors_as_data_error(dir_path), fork_rng():
             config = cls.config_class.from_json_file(f"{dir_path}/model_config.json")
             path = Path(dir_path, "model.pt")
             weights = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
@@ -155,7 +155,7 @@ def _tie_shared_parameters(model: nn.Module, weights: Mapping[str, Tensor]) -> N
 
 
 @contextmanager
-def load_errors_as_config_error(folder: str | Path) -> Iterator[None]:
+def load_errors_as_data_error(folder: str | Path) -> Iterator[None]:
     """Converts any error of torch and Pythae in the block, which loads a model, to a DataError.
 
     Args:
