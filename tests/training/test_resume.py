@@ -10,7 +10,7 @@ import pytest
 import torch
 from pythae.data.datasets import BaseDataset
 from pythae.trainers.training_callbacks import TrainingCallback
-from support.folders import contents
+from support.folders import read_folder
 from support.trainings import (
     LATENT_DIM,
     ONE_OF_A_KIND,
@@ -208,23 +208,23 @@ def test_a_folder_with_a_finished_training_is_refused(tmp_path):
     first = build_trainer("AE", tmp_path, epochs=1)
     second = build_trainer("AE", tmp_path, epochs=1)
     first.train()
-    finished_contents = contents(tmp_path)
+    finished_contents = read_folder(tmp_path)
     for trainer in (first, second):
         with pytest.raises(StoreError, match=r"holds a finished training: load .*model, or use"):
             trainer.train()
-    assert contents(tmp_path) == finished_contents
+    assert read_folder(tmp_path) == finished_contents
 
 
 @pytest.mark.parametrize("name", [*ONE_OF_A_KIND, "RAE_GP"])
 def test_a_run_with_an_id_is_not_trained_twice(name, tmp_path):
     first = build_trainer(name, tmp_path, epochs=1, run_id="1f")
     result = first.train()
-    finished_contents = contents(tmp_path)
+    finished_contents = read_folder(tmp_path)
 
     second = build_trainer(name, tmp_path, model=build_model(name), epochs=1, run_id="1f")
     assert second.train() == result
     assert_same_weights(second.model, first.model)
-    assert contents(tmp_path) == finished_contents
+    assert read_folder(tmp_path) == finished_contents
     assert not second.model.training
 
 

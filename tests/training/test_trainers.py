@@ -16,7 +16,7 @@ from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.base_trainer import base_trainer
 from pythae.trainers.training_callbacks import TrainingCallback
-from support.processes import process_of
+from support.processes import start_process
 from support.trainings import (
     LATENT_DIM,
     MODELS,
@@ -300,7 +300,7 @@ def test_the_likelihood_of_dnf_stays_float32_where_its_flow_is_bfloat16():
     with torch.no_grad(), networks_in_bfloat16(model, "cpu"):
         model({"data": x})  # It sets the scales.
         z, v, log_det = model.flow.split(x)
-        log_prob, _ = model._inflated(x)
+        log_prob, _ = model._inflated_log_prob(x)
     assert v.dtype == torch.bfloat16
 
     normal = torch.distributions.Normal(0.0, 1.0)
@@ -367,7 +367,7 @@ def _train_in_process(rank, folder):
 
 
 def test_a_fif_trains_in_several_processes_by_pythae(tmp_path):
-    processes = [process_of(_train_in_process, rank, tmp_path) for rank in range(2)]
+    processes = [start_process(_train_in_process, rank, tmp_path) for rank in range(2)]
     for process in processes:
         process.join(240)
 
