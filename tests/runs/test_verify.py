@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from support.folders import read_folder, flip_bit
+from support.folders import flip_bit, read_folder
 from support.tasks import TaskSpec
 
 from pythae_fif.errors import StoreError
