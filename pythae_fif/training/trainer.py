@@ -269,7 +269,7 @@ class FIFTrainer:
             self.model.load_state_dict(self._best_weights)
             self._optimizers = Optimizers(self.model, self.training_config)
             progress = replace(progress, best_eval_loss=math.inf)
-        self.model.stage = stage  # The loaded weights may have set the stage before it.
+        self.model.stage = stage  # The loaded weights may have set it to the earlier stage.
         return replace(progress, stage=stage)
 
     def _run_epoch(
