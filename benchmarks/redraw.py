@@ -44,9 +44,7 @@ COMMANDS = {
     "tables/mnist-fif_convnet-table2-quick": f"{TABLE_2} --dataset mnist --train-size 20000",
     "tables/mnist-resnet-medium": MNIST,
     "tables/mnist-resnet-medium-float32": MNIST_FLOAT32,
-    "tables/mnist-resnet-paper": (
-        f"{MNIST_PAPER} --extractor classifier --max-configurations 1"
-    ),
+    "tables/mnist-resnet-paper": (f"{MNIST_PAPER} --extractor classifier --max-configurations 1"),
     "tables/mnist-resnet-paper-efficientnet": (
         f"{MNIST_PAPER} --extractor efficientnet-lite0 --max-configurations 1"
     ),
