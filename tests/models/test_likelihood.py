@@ -250,7 +250,7 @@ def test_beta_follows_the_error_of_the_epoch_before():
     torch.manual_seed(0)
     config = FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta="auto", noise=0.0)
     model, other = FIF(config), FIF(config)
-    x = torch.rand(10, 1, 4, 4)
+    x = 0.2 + 0.6 * torch.rand(10, 1, 4, 4)  # with an error that needs no damping
     batches = x[:7], x[7:]
     losses = [model({"data": batch}, epoch=1) for batch in batches]
     assert float(model.beta) == 10
