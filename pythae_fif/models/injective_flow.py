@@ -3,8 +3,8 @@
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from pythae_fif.models.marginal_likelihood import MARGINAL_SAMPLES, MarginalLike
 from pythae_fif.models.outputs import Labels, as_codes, as_condition, as_data, as_shape, get_output
 from pythae_fif.models.priors import Prior, PriorKind, standard_prior
 from pythae_fif.models.saved import SavedModel
-from pythae_fif.nn.base import join
+from pythae_fif.nn.base import evaluation_mode, join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values, squared_error
 from pythae_fif.volume_change.exact import decoder_gram, describe_samples
 
@@ -198,8 +198,9 @@ class InjectiveFlow(SavedModel):
         .. math:: \log \int p_Z(z)\, \mathcal N(x; g(z), s^2 I)\, dz.
 
         All autoencoders can be compared by it. It is estimated by importance sampling (Wu et al.,
-        ICLR 2017): a lower bound in expectation, and exact where g is linear and p_Z normal. To
-        leading order in s, and where f projects, it is
+        ICLR 2017) around the mode of p(z | x): a lower bound in expectation, which is low if there
+        are several modes, and exact where g is linear and p_Z normal. To leading order in s it is,
+        for an f that projects,
 
         .. math:: \log p_Z(z) - \tfrac12 \log\det g'(z)^\top g'(z)
             - \frac{\lVert x - g(z) \rVert^2}{2 s^2} - \frac{D - d}{2} \log 2 \pi s^2,
@@ -236,11 +237,16 @@ class InjectiveFlow(SavedModel):
             raise ConfigError(f"noise_std={noise_std}: a number above 0 is needed")
         x = as_data(x, self)
         condition = self.condition(labels, x)
+
+        def compute_gram(z: Tensor, rows: Any = ...) -> Tensor:
+            inputs = x[rows], *(tensor[rows] for tensor in condition)
+            with self._in_evaluation_mode():
+                return decoder_gram(self._decode, z, *inputs)
+
         with self._in_evaluation_mode():
             z = self._encode_checked(x, *condition)
-            gram = decoder_gram(self._decode, z, x, *condition)
         decode = partial(self.decode, labels=labels)
-        return MarginalLikelihood(decode, x, z, condition, gram, noise_std)
+        return MarginalLikelihood(decode, x, z, condition, compute_gram(z), compute_gram, noise_std)
 
     @deprecated("renamed to estimate_noise_std")
     def tube_scale(self, data: Any, labels: Labels = None) -> float:
@@ -437,14 +443,6 @@ class InjectiveFlow(SavedModel):
         with self._in_evaluation_mode():
             return score(self._encode_checked(x, *condition), *condition)
 
-    @contextmanager
-    def _in_evaluation_mode(self, gradient: bool = False) -> Iterator[None]:
+    def _in_evaluation_mode(self, gradient: bool = False) -> AbstractContextManager[None]:
         """Sets evaluation mode within the block, with or without gradients."""
-        was_training = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            with torch.set_grad_enabled(gradient):
-                yield
-        finally:  # module by module: the user may have frozen some
-            for module, training in was_training.items():
-                module.training = training
+        return evaluation_mode(self, gradient)

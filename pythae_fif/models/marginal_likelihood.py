@@ -14,6 +14,12 @@ from pythae_fif.volume_change import squared_error
 MARGINAL_SAMPLES = 50
 """Codes drawn for each data point."""
 
+MODE_STEPS = 4
+"""Maximum number of Gauss-Newton steps from f(x) towards the mode of the posterior."""
+
+MODE_TOLERANCE = 0.01
+"""Error of the quadratic model of the log-posterior, in nats, that calls for another step."""
+
 
 class MarginalLikelihood(NamedTuple):
     """Data modelled as x = g(z) + s eps, with normal noise eps around a decoder's manifold.
@@ -25,6 +31,7 @@ class MarginalLikelihood(NamedTuple):
         condition: A conditional model's condition, (condition (B, c),); otherwise empty.
         gram: :func:`~pythae_fif.volume_change.exact.decoder_gram` at the codes,
             (B, d + 1, d + 1).
+        compute_gram: The same for other codes (n, d), and the indices (n,) of their data points.
         noise_std: s.
     """
 
@@ -33,6 +40,7 @@ class MarginalLikelihood(NamedTuple):
     z: Tensor
     condition: tuple[Tensor, ...]
     gram: Tensor
+    compute_gram: Callable[[Tensor, Tensor], Tensor]
     noise_std: float
 
     @full_float32()
@@ -40,8 +48,9 @@ class MarginalLikelihood(NamedTuple):
     def log_prob(self, prior: Prior, samples: int = MARGINAL_SAMPLES) -> Tensor:
         r"""Estimates :math:`\log \int p_Z(z)\, \mathcal N(x; g(z), s^2 I)\, dz`.
 
-        Codes are drawn from a normal proposal q(z | x), which is the posterior if g is linear and
-        the prior normal. See :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`.
+        Codes are drawn from a normal proposal q(z | x) around the mode of the posterior. It is the
+        posterior if g is linear and the prior normal. See
+        :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`.
 
         Args:
             prior: p_Z.
@@ -58,38 +67,87 @@ class MarginalLikelihood(NamedTuple):
         log_weights = []
         for _ in range(samples):
             noise = torch.randn_like(centre)
-            offset = torch.linalg.solve_triangular(precision_tril.mT, noise, upper=True)
-            z = (centre + offset)[..., 0].to(self.z)
-            log_likelihood = -squared_error(self.decode(z), self.x) / (2 * variance)
-            log_proposal = log_proposal_at_centre - noise.square().sum((1, 2)) / 2
+            offset = torch.linalg.solve_triangular(precision_tril.mT, noise[..., None], upper=True)
+            z = (centre + offset[..., 0]).to(self.z)
+            log_proposal = log_proposal_at_centre - noise.square().sum(1) / 2
             log_prior = prior.log_prob(z, *self.condition)
-            log_weights.append(log_prior + log_likelihood - log_proposal)
+            log_weights.append(log_prior + self._log_likelihood(z) - log_proposal)
 
         data_dim = self.x[0].numel()
         log_normalizer = data_dim / 2 * math.log(2 * math.pi * variance)  # of N(x; g(z), s^2 I)
         return torch.stack(log_weights).logsumexp(0) - (math.log(samples) + log_normalizer)
 
-    def _proposal(self, prior: Prior) -> tuple[Tensor, Tensor]:
-        """Returns the centre and precision of q(z | x), one Gauss-Newton step from f(x).
+    def _log_likelihood(self, z: Tensor) -> Tensor:
+        """Returns log N(x; g(z), s^2 I) of codes (B, d), up to a constant."""
+        return -squared_error(self.decode(z), self.x) / (2 * self.noise_std**2)
 
-        The step increases log p_Z(z) + log N(x; g(z), s^2 I), with the normal distribution that has
-        the prior's moments in place of p_Z.
+    def _proposal(self, prior: Prior) -> tuple[Tensor, Tensor]:
+        """Returns the centre and precision of q(z | x), by Gauss-Newton steps from f(x).
+
+        The steps are those for log p_Z(z) + log N(x; g(z), s^2 I) with the normal distribution that
+        has the prior's moments in place of p_Z. Where g is not linear along a step, the code moves,
+        by a part of the step if needed, so that the log-posterior rises; g is then linearised
+        again.
 
         Returns:
-            The centre (B, d, 1), and the Cholesky factor of the precision, (B, d, d).
+            The centre (B, d), and the Cholesky factor of the precision, (B, d, d).
         """
         d = self.z.shape[1]
-        variance = self.noise_std**2
         mean, covariance = self._prior_moments(prior)
-
         prior_precision = torch.linalg.inv(covariance)
-        likelihood_precision = self.gram[:, :d, :d] / variance
-        precision_tril = torch.linalg.cholesky(likelihood_precision + prior_precision)
 
-        likelihood_gradient = self.gram[:, :d, d:] / variance
-        prior_gradient = -prior_precision @ (self.z - mean)[..., None]
+        z = self.z.clone()
+        gram = self.gram.clone()
+        log_likelihood = self._log_likelihood(z)
+        log_posterior = prior.log_prob(z, *self.condition) + log_likelihood
+        fraction = gram.new_ones(len(z))  # of a step that is tried
+
+        for _ in range(MODE_STEPS):
+            step, _ = self._newton_step(z - mean, gram, prior_precision)
+            step = fraction[:, None] * step
+            new_z = z + step.to(z)
+            new_log_likelihood = self._log_likelihood(new_z)
+            new_log_posterior = prior.log_prob(new_z, *self.condition) + new_log_likelihood
+
+            # The likelihood's gain if g were linear follows from |x - g(z) - g'(z) step|^2.
+            column = torch.cat([-step, torch.ones_like(step[:, :1])], 1)[..., None]
+            new_error = (column.mT @ gram @ column)[:, 0, 0]
+            linear_gain = (gram[:, d, d] - new_error) / (2 * self.noise_std**2)
+            model_error = (new_log_likelihood - log_likelihood - linear_gain).abs()
+
+            is_linear = (fraction == 1) & (model_error < MODE_TOLERANCE)
+            if is_linear.all():
+                break
+            rises = new_log_posterior > log_posterior
+            fraction = torch.where(rises | is_linear, (4 * fraction).clamp(max=1), fraction / 4)
+
+            rows = (rises & ~is_linear).nonzero()[:, 0]
+            if len(rows):
+                z[rows] = new_z[rows]
+                log_likelihood[rows] = new_log_likelihood[rows]
+                log_posterior[rows] = new_log_posterior[rows]
+                gram[rows] = self.compute_gram(z[rows], rows)
+
+        step, precision_tril = self._newton_step(z - mean, gram, prior_precision)
+        return z + step, precision_tril
+
+    def _newton_step(
+        self, offset: Tensor, gram: Tensor, prior_precision: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns a Gauss-Newton step (B, d) from codes, and the precision's Cholesky factor.
+
+        Args:
+            offset: Codes minus the prior's mean, (B, d).
+            gram: The decoder's Gram matrices at the codes, (B, d + 1, d + 1).
+            prior_precision: Inverse of the prior's covariance, (B, d, d).
+        """
+        d = offset.shape[1]
+        precision = gram[:, :d, :d] / self.noise_std**2 + prior_precision
+        precision_tril = torch.linalg.cholesky(precision)
+        likelihood_gradient = gram[:, :d, d:] / self.noise_std**2
+        prior_gradient = -prior_precision @ offset[..., None]
         step = torch.cholesky_solve(likelihood_gradient + prior_gradient, precision_tril)
-        return self.z[..., None] + step, precision_tril
+        return step[..., 0], precision_tril
 
     def _prior_moments(self, prior: Prior) -> tuple[Tensor, Tensor]:
         """Returns the prior's mean (B, d) and covariance (B, d, d) at each data point's condition.

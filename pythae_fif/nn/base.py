@@ -1,5 +1,8 @@
 """Encoders and decoders in Pythae's form, conditions joined to inputs, and residual blocks."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
@@ -61,6 +64,24 @@ def join(x: Tensor, condition: Tensor) -> Tensor:
     places = x.shape[2:]
     condition = condition.to(x.dtype)[(..., *[None] * len(places))]
     return torch.cat([x, condition.expand(-1, -1, *places)], 1)
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module, gradient: bool = False) -> Iterator[None]:
+    """Sets evaluation mode within the block.
+
+    Args:
+        module: The module.
+        gradient: Whether gradients are enabled in the block.
+    """
+    was_training = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        with torch.set_grad_enabled(gradient):
+            yield
+    finally:  # module by module: the user may have frozen some
+        for child, training in was_training.items():
+            child.training = training
 
 
 class AtCondition(BaseEncoder, BaseDecoder):
