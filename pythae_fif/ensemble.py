@@ -12,13 +12,21 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError
-from pythae_fif.models import FIF
+from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.volume_change import fif_loss, log_volume, sample_hutchinson, volume_surrogate
 from pythae_fif.volume_change.exact import decoder_jacobian
 
 MIN_STEPS_TO_TRACE = 200  # a graph halves the time of a small step, and takes 0.5 s to trace
 MEMBERS_PER_CHUNK = 50  # how many members are evaluated together
-REQUIRED_SETTINGS = {"surrogate_fraction": 1.0, "condition_dim": 0, "beta_final": None}
+MEMBER_FIELDS = {"beta", "noise"}
+"""Fields of `FIFConfig` that may differ between members."""
+SHARED_FIELDS = {
+    "input_dim", "latent_dim", "latent_distribution", "student_t_df", "hutchinson_samples",
+    "hutchinson_kind", "jacobian_at",
+}  # fmt: skip
+"""Fields that an ensemble uses, with equal values for all members."""
+RECORDED_FIELDS = {"name", "uses_default_encoder", "uses_default_decoder"}
+"""Fields that record where a model comes from; they do not change its training."""
 
 Weights = dict[str, Tensor]
 """A member's weights by their names in its model, or all members' weights stacked, (M, ...)."""
@@ -255,13 +263,23 @@ class Ensemble:
 
 
 def _check_configs(models: Sequence[FIF]) -> None:
-    """Raises ConfigError unless the models can be trained as one ensemble."""
-    configs = [{**vars(model.model_config), "beta": None, "noise": None} for model in models]
-    expected = {**configs[0], **REQUIRED_SETTINGS}
-    has_auto_beta = any(model.model_config.beta == "auto" for model in models)
-    if has_auto_beta or any(config != expected for config in configs):
-        settings = ", ".join(f"{key}={value}" for key, value in REQUIRED_SETTINGS.items())
-        raise ConfigError(
-            "models of an ensemble may differ only in beta, which must be a number, and noise, "
-            f"and need {settings}"
-        )
+    """Raises ConfigError unless the models can be trained as one ensemble.
+
+    Fields that an ensemble does not know must have their default values: it would ignore others.
+    """
+    defaults = vars(FIFConfig())
+    first_config = vars(models[0].model_config)
+    for model in models:
+        for field, value in vars(model.model_config).items():
+            if field in SHARED_FIELDS and value != first_config[field]:
+                raise ConfigError(
+                    f"models of an ensemble may differ only in beta and noise, not in {field}: "
+                    f"{first_config[field]} and {value}"
+                )
+            is_known = field in MEMBER_FIELDS | SHARED_FIELDS | RECORDED_FIELDS
+            if not is_known and value != defaults.get(field):
+                raise ConfigError(
+                    f"an ensemble does not support {field}={value}: leave it at its default"
+                )
+        if model.model_config.beta == "auto":
+            raise ConfigError("models of an ensemble need a number for beta, not 'auto'")

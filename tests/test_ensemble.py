@@ -1,5 +1,8 @@
 """An ensemble: every member ends where its model ends if it is trained by itself."""
 
+import copy
+from dataclasses import fields
+
 import pytest
 import torch
 from pythae.data.datasets import DatasetOutput
@@ -7,9 +10,10 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.ensemble import Ensemble
+from pythae_fif.ensemble import MEMBER_FIELDS, RECORDED_FIELDS, SHARED_FIELDS, Ensemble
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
+from pythae_fif.validation import config_dataclass
 
 D = 4
 LATENT = 2
@@ -131,10 +135,8 @@ def build_with_extra_module(make_module):
 @pytest.mark.parametrize(
     "models, message",
     [
-        (lambda: [build(), build(hutchinson_samples=2)], "may differ only in beta"),
-        (lambda: [build(3.0), build("auto")], "beta, which must be a number"),
-        (lambda: [build(surrogate_fraction=0.5)], "surrogate_fraction=1.0"),
-        (lambda: [build(condition_dim=3)], "condition_dim=0"),
+        (lambda: [build(), build(hutchinson_samples=2)], "not in hutchinson_samples: 1 and 2"),
+        (lambda: [build(3.0), build("auto")], "need a number for beta"),
         (
             lambda: [build_with_extra_module(lambda _: nn.BatchNorm1d(D))],
             "without buffers, but these have .*running_mean",
@@ -148,3 +150,64 @@ def build_with_extra_module(make_module):
 def test_models_that_cannot_be_stacked_are_refused(models, message):
     with pytest.raises(ConfigError, match=message):
         Ensemble(models(), range(len(models())))
+
+
+@config_dataclass
+class ConfigWithNewField(FIFConfig):
+    """A configuration with a field that an ensemble does not know."""
+
+    new_field: float = 0.0
+
+
+class FIFWithNewField(FIF):
+    config_class = ConfigWithNewField
+
+
+def test_an_unknown_field_is_refused():
+    model = build()
+    config = ConfigWithNewField(input_dim=(D,), latent_dim=LATENT, new_field=1.0)
+    other = FIFWithNewField(config, model.encoder, model.decoder).double()
+    with pytest.raises(ConfigError, match=r"does not support new_field=1\.0: leave it"):
+        Ensemble([other], [0])
+
+
+OTHER_VALUES = {
+    "input_dim": (D,),
+    "latent_dim": LATENT,
+    "noise": 0.3,
+    "latent_distribution": "multivariate_student_t",
+    "student_t_df": 3.0,
+    "beta": 7.0,
+    "hutchinson_samples": 2,
+    "hutchinson_kind": "rademacher",
+    "jacobian_at": "detached_reconstruction",
+    "fitted_prior": "gaussian",
+    "beta_final": 20.0,
+    "surrogate_fraction": 0.5,
+    "condition_dim": 3,
+}
+"""A value of each field of `FIFConfig` that is not the default."""
+
+
+def test_every_field_has_another_value():
+    assert OTHER_VALUES.keys() == {field.name for field in fields(FIFConfig)} - RECORDED_FIELDS
+
+
+@pytest.mark.parametrize("field", OTHER_VALUES)
+def test_each_field_is_used_or_refused(field):
+    options = {"latent_distribution": "student_t", field: OTHER_VALUES[field]}
+    options.pop("latent_dim", None)  # `build` sets it
+    torch.manual_seed(0)
+    model = build(**options)
+    if field not in MEMBER_FIELDS | SHARED_FIELDS:
+        with pytest.raises(ConfigError, match=f"does not support {field}"):
+            Ensemble([model], [0])
+        return
+
+    data = torch.randn(20, D, dtype=torch.float64)
+    by_itself = copy.deepcopy(model)
+    train_by_loop(by_itself, 0, data, epochs=1, batch_size=10, lr=0.01)
+    ensemble = Ensemble([model], [0])
+    ensemble.train(data, epochs=1, batch_size=10, learning_rate=0.01, one_cycle=True)
+    for actual, expected in zip(model.parameters(), by_itself.parameters(), strict=True):
+        assert torch.allclose(actual, expected, rtol=1e-9, atol=1e-11)
