@@ -8,7 +8,6 @@ import numpy as np
 import pandas
 from PIL import Image
 
-from pythae_fif.benchmark.models import GRID_FLAGS
 from pythae_fif.benchmark.pictures import SAMPLES_PER_CLASS
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
@@ -25,6 +24,7 @@ LABEL_WIDTH = 170  # pixels, of the names to the left of the images
 IMAGE_SIZE = 48  # pixels, about: images are enlarged by a whole number
 GAP = 2  # pixels between images
 MAX_WEBP_SIDE = 16_383  # pixels
+DRAWN_PARAMETERS = {"beta", "hutchinson_samples"}  # the x-axis and the lines of figure 10
 
 
 class Figure(NamedTuple):
@@ -180,7 +180,7 @@ def _draw_beta(frame: pandas.DataFrame, distance: str) -> bytes | None:
     fif = frame[(frame["model"] == "fif") & frame["beta"].notna()]
     assignments = ", ".join(fif["configuration"].unique()).split(", ")
     varied = {assignment.split("=")[0] for assignment in assignments}
-    if fif["beta"].nunique() < 2 or varied - set(GRID_FLAGS):
+    if fif["beta"].nunique() < 2 or varied - DRAWN_PARAMETERS:
         return None
 
     figure = new_figure(8, 4)

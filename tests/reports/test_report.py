@@ -368,6 +368,18 @@ class TestFigures:
         assert "beta.png" not in draw(make_report(RESULTS[:2]))
         assert "beta.png" not in draw(make_report(noisy))
 
+    def test_figure_10_takes_means_over_seeds_only(self, monkeypatch):
+        """It is not drawn if another parameter varies, even one that has a flag."""
+        flags = ("beta", "hutchinson_samples", "noise")
+        for module in ("benchmark.models", "benchmark.config", "reports.figures"):
+            monkeypatch.setattr(f"pythae_fif.{module}.GRID_FLAGS", flags, raising=False)
+        grid = [
+            make_result("fif", {"beta": beta, "noise": noise}, 0, {"gmm": (noise, 1)})
+            for beta in (1, 2)
+            for noise in (1, 2)
+        ]
+        assert "beta.png" not in draw(make_report(grid))
+
     def test_samples_are_enlarged_and_not_smoothed(self, tmp_path):
         store = fill_store(tmp_path, RESULTS[:2])
         report = make_report(RESULTS[:2])
