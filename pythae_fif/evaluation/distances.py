@@ -13,6 +13,7 @@ from pythae_fif.evaluation.extractors import Features
 from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours
 
 RELATIVE_ROUNDING = 1e-7  # Smaller singular values, relative to the largest, count as zero.
+SQUARES_ROUNDING = 1e-12  # Bound of the rounding of |x - y|^2 in float64, relative to |y|^2.
 
 # The kernel distance averages over random subsets.
 SUBSETS = 100
@@ -188,8 +189,11 @@ def _squared_radii(features: Features) -> Tensor:
             for _, squares in _squared_distances(features.values, features.values)
         ]
     )
+    # The k-th neighbour is at the border of a neighbourhood; rounding must not put it inside.
+    norms = torch.linalg.vector_norm(features.values, dim=1, dtype=torch.float64)
+    density_radii = nearest[:, DENSITY_NEIGHBOUR] - SQUARES_ROUNDING * norms.square()
     # Not indexed by a list, which would be copied to a GPU.
-    return torch.stack([nearest[:, PRECISION_NEIGHBOUR], nearest[:, DENSITY_NEIGHBOUR]], 1)
+    return torch.stack([nearest[:, PRECISION_NEIGHBOUR], density_radii], 1)
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:

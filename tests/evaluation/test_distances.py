@@ -138,6 +138,12 @@ class TestNeighbours:
             for name in names:
                 assert getattr(scores, name) == pytest.approx(expected[name], abs=1e-9)
 
+    @pytest.mark.parametrize(("dim", "mean"), [(8, 0.0), (64, 0.0), (64, 30.0), (1000, 1.0)])
+    def test_a_set_against_itself_scores_one(self, dim, mean):
+        """A feature and its k - 1 nearest others count; by rounding, the k-th one did, too."""
+        x = mean + torch.randn(700, dim, generator=torch.Generator().manual_seed(0))
+        assert neighbour_scores(Features(x), Features(x.clone())) == Neighbours(1, 1, 1, 1)
+
     def test_equal_distances(self):
         """Binary images have many: every score must distinguish nearer from equally near."""
         generator = torch.Generator().manual_seed(0)
