@@ -1,4 +1,4 @@
-"""The benchmark's main program: `python run_benchmark.py --help`."""
+"""Starts the benchmark: `python run_benchmark.py --help` shows how."""
 
 import sys
 

@@ -1,12 +1,13 @@
-"""Trains the networks of extractor `classifier` that come with the package.
+"""Trains the networks of the extractor `classifier` that come with the package.
 
     python benchmarks/classifiers.py --data-root DATA [--datasets digits mnist]
 
-Each sees the whole training split of its data set, for 20 epochs and at most 600 steps. Another
-processor trains other weights: scores by the new files cannot be compared with those by the old.
+Each network sees the whole training split of its data set, for 20 epochs and at most 600 steps.
+Weights depend on the processor, and scores by new weights cannot be compared with older scores.
 """
 
 import argparse
+import math
 
 import torch
 from torch.nn import functional as F
@@ -15,45 +16,61 @@ from pythae_fif.data import Splits, load_images, to_float
 from pythae_fif.evaluation.classifier import WEIGHTS_FOLDER, Network
 
 BATCH_SIZE = 128
-EPOCHS, MOST_STEPS = 20, 600
+EPOCHS = 20
+MAX_STEPS = 600
 PEAK_LEARNING_RATE = 1e-2
 
 
 def train(splits: Splits) -> Network:
-    """A network trained by Adam on the cross-entropy, with a one-cycle learning rate."""
-    images, labels = to_float(splits.train), torch.from_numpy(splits.labels["train"])
+    """Trains a network by Adam on the cross-entropy, with a one-cycle learning rate."""
+    images = to_float(splits.train)
+    labels = torch.from_numpy(splits.labels["train"])
     torch.manual_seed(0)
     network = Network(splits.input_dim, splits.classes)
-    steps = min(MOST_STEPS, EPOCHS * -(-len(images) // BATCH_SIZE))
+
+    steps = min(MAX_STEPS, EPOCHS * math.ceil(len(images) / BATCH_SIZE))
     optimizer = torch.optim.Adam(network.parameters(), lr=PEAK_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, steps)
     generator = torch.Generator().manual_seed(0)
-    order: list[torch.Tensor] = []
+    batches: list[torch.Tensor] = []
     for _ in range(steps):
-        if not order:
-            order = list(torch.randperm(len(images), generator=generator).split(BATCH_SIZE))
-        batch = order.pop()
+        if not batches:
+            order = torch.randperm(len(images), generator=generator)
+            batches = list(order.split(BATCH_SIZE))
+        batch = batches.pop()
+        logits = network(images[batch])[1]
         optimizer.zero_grad()
-        F.cross_entropy(network(images[batch])[1], labels[batch]).backward()
+        F.cross_entropy(logits, labels[batch]).backward()
         optimizer.step()
         schedule.step()
     return network.eval()
 
 
+@torch.no_grad()
+def accuracy_on_test_images(network: Network, splits: Splits) -> float:
+    """Computes the share of test images whose class the network predicts."""
+    predictions = network(to_float(splits.test))[1].argmax(dim=1)
+    return float((predictions.numpy() == splits.labels["test"]).mean())
+
+
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("--data-root")
-    p.add_argument("--datasets", nargs="+", default=["digits", "mnist"])
-    flags = p.parse_args()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data-root", help="folder with the data sets")
+    parser.add_argument("--datasets", nargs="+", default=["digits", "mnist"])
+    flags = parser.parse_args()
+
     for name in flags.datasets:
-        data = load_images(name, flags.data_root)
-        network = train(data)
-        with torch.no_grad():
-            found = network(to_float(data.test))[1].argmax(dim=1)
-        right = (found.numpy() == data.labels["test"]).mean()
-        held = {"state": network.state_dict(), "image_shape": data.input_dim}
-        torch.save({**held, "num_classes": data.classes}, WEIGHTS_FOLDER / f"{name}.pt")
-        print(f"{name}: {right:.2%} of the test images right")
+        splits = load_images(name, flags.data_root)
+        network = train(splits)
+        content = {
+            "state": network.state_dict(),
+            "image_shape": splits.input_dim,
+            "num_classes": splits.classes,
+        }
+        torch.save(content, WEIGHTS_FOLDER / f"{name}.pt")
+        print(f"{name}: {accuracy_on_test_images(network, splits):.2%} of the test images right")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""The order of the models against the paper's table 8 and after more steps; tests of FIF's lead.
+"""Compares the order of the models with the paper's table 8, and tests whether FIF is ahead.
 
-python benchmarks/order.py [results/reference]      writes tables/order.md and figures/steps-*.png
+    python benchmarks/order.py [results/reference]
+
+Writes `tables/order.md` and `figures/steps-*.png` below the folder of results.
 """
 
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,111 +28,238 @@ from pythae_fif.reports.frame import chosen_frame, score_frame
 from pythae_fif.reports.tables import DASH, Table, number
 from pythae_fif.runs.store import Store
 
+STORES = ["", "beta", "best_of_ten/seeds"]
+"""Folders of packed runs; the first is the main store."""
 
-def order(table: pd.DataFrame, cells: pd.DataFrame) -> dict[str, str]:
-    """Spearman's correlation of distances with table 8's FIDs, where ties share a rank."""
-    rows = table.merge(cells.assign(fid=cells["text"].astype(float)), on=["model", "sampler"])
-    ours, theirs = rows["frechet_test"].rank(), rows["fid"].rank()
-    random = np.random.default_rng(0).permuted(np.tile(theirs, (20_000, 1)), axis=1)
-    scaled = (ours - ours.mean()) / (len(rows) * ours.std(ddof=0) * theirs.std(ddof=0))
-    farthest = (ours - theirs).abs().nlargest(5).index
-    places = (f"{rows['label'][i]} {ours[i]:g} ({theirs[i]:g})" for i in farthest)
+MIN_MODELS = 6
+"""Fewer models have no order to compare."""
+
+RANDOM_ORDERS = 20_000
+
+
+class Setting(NamedTuple):
+    """What the runs of a comparison have in common."""
+
+    dataset: str
+    arch: str
+    title: str
+
+
+class LengthFreeSetting(NamedTuple):
+    """What runs have in common that may differ in their number of steps."""
+
+    dataset: str
+    arch: str
+    precision: str
+    extractor: str
+    data_hash: str
+
+
+def read_results(root: Path) -> Iterator[tuple[str, ImageSpec, ImageResult]]:
+    """Yields the store, specification and result of each run whose model the package has."""
+    known_models = list_configs("models")
+    for part in STORES:
+        store = Store(root / part)
+        for spec in store.specs(ImageSpec):
+            result = ImageResult.read(store, spec)
+            if result is not None and spec.model in known_models:
+                yield part, spec, result
+
+
+def group_by_setting(root: Path) -> dict[Setting, list[ImageResult]]:
+    """Groups the runs that one table compares."""
+    groups: dict[Setting, list[ImageResult]] = defaultdict(list)
+    for part, spec, result in read_results(root):
+        if part != "beta":
+            epochs = spec.settings.epochs
+            length = f"{epochs} epochs" if epochs else f"{spec.settings.wall_clock:.0f} s"
+            details = filter(None, [length, spec.settings.precision, spec.extractor, part])
+            title = f"{spec.dataset} {spec.arch}, {', '.join(details)}"
+            groups[Setting(spec.dataset, spec.arch, title)].append(result)
+    return groups
+
+
+def group_by_length_free_setting(
+    root: Path,
+) -> dict[LengthFreeSetting, dict[str, ImageResult]]:
+    """Groups the runs of FIF's configurations and of the main store by all but their length.
+
+    Returns:
+        Run id -> result for each setting, so that a run that two stores hold counts once.
+    """
+    groups: dict[LengthFreeSetting, dict[str, ImageResult]] = defaultdict(dict)
+    for part, spec, result in read_results(root):
+        if spec.settings.epochs and part in ("", "beta"):
+            key = LengthFreeSetting(
+                spec.dataset, spec.arch, spec.settings.precision, spec.extractor, spec.data_hash
+            )
+            groups[key].setdefault(spec.run_id, result)
+    return groups
+
+
+def compare_order(table: pd.DataFrame, published: pd.DataFrame) -> dict[str, str]:
+    """Computes Spearman's correlation of distances with published FIDs; ties share a rank.
+
+    Args:
+        table: One row for each model, of one kind of codes.
+        published: Cells of table 8, with the columns `model`, `sampler` and `text`.
+
+    Returns:
+        The cells of a row, by heading.
+    """
+    published = published.assign(fid=published["text"].astype(float))
+    rows = table.merge(published, on=["model", "sampler"])
+    measured_ranks = rows["frechet_test"].rank()
+    published_ranks = rows["fid"].rank()
+
+    copies = np.tile(published_ranks, (RANDOM_ORDERS, 1))
+    random_ranks = np.random.default_rng(0).permuted(copies, axis=1)
+    centred_ranks = measured_ranks - measured_ranks.mean()
+    deviations = measured_ranks.std(ddof=0) * published_ranks.std(ddof=0)
+    random_correlations = random_ranks @ (centred_ranks / (len(rows) * deviations))
+
+    displaced = (measured_ranks - published_ranks).abs().nlargest(5).index
+    places = [
+        f"{rows['label'][row]} {measured_ranks[row]:g} ({published_ranks[row]:g})"
+        for row in displaced
+    ]
     return {
-        "models": str(len(rows)), "correlation": f"{spearmanr(ours, theirs).statistic:.2f}",
-        "by chance (95 %)": f"±{np.quantile(abs(random @ scaled), 0.95):.2f}",
+        "models": str(len(rows)),
+        "correlation": f"{spearmanr(measured_ranks, published_ranks).statistic:.2f}",
+        "by chance (95 %)": f"±{np.quantile(abs(random_correlations), 0.95):.2f}",
         "farthest from their places (published)": ", ".join(places),
-    }  # fmt: skip
+    }
 
 
-def leads(table: pd.DataFrame) -> Iterator[dict[str, str]]:
-    """Welch's test of FIF's distance against that of each other model with two seeds or more."""
-    some = table[table["seeds"] > 1]
-    for fif, other in product(some[some["model"] == "fif"].iloc, some[some["model"] != "fif"].iloc):
-        if fif["sampler"] == other["sampler"]:
-            both = [of[["frechet_test", "spread", "seeds"]] for of in (fif, other)]
-            p = ttest_ind_from_stats(*both[0], *both[1], equal_var=False).pvalue
-            shown = [f"{number(mean, std)} ({seeds})" for mean, std, seeds in both]
+def compare_orders(setting: Setting, table: pd.DataFrame) -> list[dict[str, str]]:
+    """Compares the order of a setting's models, from their usual prior and from the mixture."""
+    cells = read_published_table(8).query("metric == 'FID' and compared == ''")
+    in_setting = (cells["dataset"] == setting.dataset) & (cells["arch"] == setting.arch)
+    published = cells[in_setting]
+    rows_of_codes = {
+        "prior": table[table["sampler"] == table["usual_sampler"]],
+        "GMM": table[table["sampler"] == "gmm"],
+    }
+
+    lines = []
+    for codes, rows in rows_of_codes.items():
+        if rows["model"].isin(published["model"]).sum() >= MIN_MODELS:
+            line = {"data": setting.title, "codes": codes}
+            lines.append(line | compare_order(rows, published))
+    return lines
+
+
+def welch_tests(table: pd.DataFrame) -> Iterator[dict[str, str]]:
+    """Tests FIF's distance against each other model's, if both have two seeds or more."""
+    repeated = table[table["seeds"] > 1]
+    rivals = repeated[repeated["model"] != "fif"]
+    columns = ["frechet_test", "spread", "seeds"]
+    for _, fif in repeated[repeated["model"] == "fif"].iterrows():
+        for _, rival in rivals[rivals["sampler"] == fif["sampler"]].iterrows():
+            test = ttest_ind_from_stats(*fif[columns], *rival[columns], equal_var=False)
             yield {
-                "codes": SAMPLERS[fif["sampler"]].label, "FIF (seeds)": shown[0],
-                "model": other["label"], "its distance (seeds)": shown[1], "p": f"{p:.2g}",
-            }  # fmt: skip
+                "codes": SAMPLERS[fif["sampler"]].label,
+                "FIF (seeds)": _distance_and_seeds(fif),
+                "model": rival["label"],
+                "its distance (seeds)": _distance_and_seeds(rival),
+                "p": f"{test.pvalue:.2g}",
+            }
 
 
-def by_steps(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean distance of each configuration that was trained for several numbers of steps."""
-    of = ["sampler", "label", "configuration", "steps"]
-    means = frame.groupby(of)["frechet_test"].mean().unstack("steps")
-    means = means[means.notna().sum(axis=1) > 1].dropna(axis=1, how="all")
-    place = list(SAMPLERS).index
-    return means.sort_index(level="sampler", key=lambda of: of.map(place), sort_remaining=False)
+def _distance_and_seeds(row: pd.Series) -> str:
+    return f"{number(row['frechet_test'], row['spread'])} ({row['seeds']})"
 
 
-def drawn(means: pd.DataFrame) -> bytes:
-    """Distance against steps, a panel a sampler and a line a configuration."""
+def distances_by_steps(frame: pd.DataFrame) -> pd.DataFrame:
+    """Computes mean distances of configurations that were trained for several numbers of steps.
+
+    Returns:
+        One column for each number of steps, one row for each sampler, model and configuration.
+    """
+    keys = ["sampler", "label", "configuration", "steps"]
+    means = frame.groupby(keys)["frechet_test"].mean().unstack("steps")
+    has_several_lengths = means.notna().sum(axis=1) > 1
+    means = means[has_several_lengths].dropna(axis=1, how="all")
+    sampler_order = list(SAMPLERS).index
+    return means.sort_index(
+        level="sampler", key=lambda names: names.map(sampler_order), sort_remaining=False
+    )
+
+
+def steps_table(key: LengthFreeSetting, means: pd.DataFrame) -> Table:
+    """Formats the distances of :func:`distances_by_steps`."""
+    cells = means.map(lambda value: DASH if pd.isna(value) else number(value))
+    cells.columns = [f"{steps:,.0f} steps" for steps in cells]
+    cells = cells.rename(lambda name: SAMPLERS[name].label, level="sampler")
+    cells = cells.reset_index().rename(columns={"sampler": "codes", "label": "model"})
+    setting = f"{key.dataset} {key.arch}, {key.precision}, {key.extractor}"
+    return Table(
+        f"Distance after so many steps: {setting}",
+        cells,
+        notes=["Means over seeds; many models have one."],
+    )
+
+
+def draw_steps(means: pd.DataFrame) -> bytes:
+    """Draws distances against steps, a panel for each sampler and a line for each configuration."""
     samplers = list(means.index.unique("sampler"))
     figure = new_figure(4 * len(samplers), 3.5)
     for sampler, axis in zip(samplers, figure.subplots(1, len(samplers)), strict=True):
         for (label, configuration), line in means.loc[sampler].iterrows():
-            told = f"{label}, {configuration}" if label == "FIF" else label
-            axis.loglog(line.dropna(), "o-", markersize=4, label=told)
+            name = f"{label}, {configuration}" if label == "FIF" else label
+            axis.loglog(line.dropna(), "o-", markersize=4, label=name)
         axis.set(title=SAMPLERS[sampler].label, xlabel="steps", xticks=means.columns)
         axis.xaxis.set(major_formatter="{x:,.0f}", minor_formatter="")
+
         low, high = axis.get_ylim()
         axis.yaxis.set(minor_locator=LogLocator(subs=(2, 3, 5) if high > 10 * low else "auto"))
         axis.yaxis.set(major_formatter="{x:.3g}", minor_formatter="{x:.3g}")
+
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure_bytes(figure)
 
 
 def page(root: Path) -> tuple[str, dict[str, bytes]]:
-    """The tables, of all runs of models that the package has, and file -> figure."""
-    groups, alike, known = defaultdict(list), defaultdict(list), list_configs("models")
-    for part in ("", "beta", "best_of_ten/seeds"):
-        for spec in (store := Store(root / part)).specs(ImageSpec):
-            of, result = spec.settings, ImageResult.read(store, spec)
-            if result is None or spec.model not in known:
-                continue
-            if of.epochs and part in ("", "beta"):
-                key = spec.dataset, spec.arch, of.precision, spec.extractor, spec.data_hash
-                alike[key].append(result)
-            if part != "beta":
-                length = f"{of.epochs} epochs" if of.epochs else f"{of.wall_clock:.0f} s"
-                how = ", ".join(filter(None, (length, of.precision, spec.extractor, part)))
-                groups[spec.dataset, spec.arch, how].append(result)
-    orders, tests, tables, figures = [], [], [], {}
-    for (dataset, arch, how), results in groups.items():
-        experiment = load_experiment(dataset, {"models": ["all"]})
+    """Makes the tables and figures of a folder of packed runs.
+
+    Returns:
+        The tables in Markdown, and file name -> figure.
+    """
+    order_rows: list[dict[str, str]] = []
+    test_rows: list[dict[str, str]] = []
+    for setting, results in group_by_setting(root).items():
+        experiment = load_experiment(setting.dataset, {"models": ["all"]})
         table = chosen_frame(score_frame(experiment, results))
-        cells = read_published_table(8).query("metric == 'FID' and compared == ''")
-        cells = cells[(cells["dataset"] == dataset) & (cells["arch"] == arch)]
-        name, own = {"data": f"{dataset} {arch}, {how}"}, table["sampler"] == table["prior"]
-        for codes, of in {"prior": own, "GMM": table["sampler"] == "gmm"}.items():
-            if table.loc[of, "model"].isin(cells["model"]).sum() > 5:  # fewer have no order
-                orders.append({**name, "codes": codes, **order(table[of], cells)})
-        tests += [{**name, **line} for line in leads(table)]
-    for (dataset, arch, precision, extractor, _), results in alike.items():
-        experiment = load_experiment(dataset, {"models": ["all"]})
-        means = by_steps(score_frame(experiment, results))
+        order_rows += compare_orders(setting, table)
+        test_rows += [{"data": setting.title} | line for line in welch_tests(table)]
+
+    step_tables: list[Table] = []
+    figures: dict[str, bytes] = {}
+    for key, results_by_id in group_by_length_free_setting(root).items():
+        experiment = load_experiment(key.dataset, {"models": ["all"]})
+        means = distances_by_steps(score_frame(experiment, results_by_id.values()))
         if len(means):
-            cells = means.map(lambda value: DASH if pd.isna(value) else number(value))
-            cells.columns = [f"{steps:,.0f} steps" for steps in cells]
-            title = f"Distance after so many steps: {dataset} {arch}, {precision}, {extractor}"
-            cells = cells.rename(lambda name: SAMPLERS[name].label, level="sampler")
-            cells = cells.reset_index().rename(columns={"sampler": "codes", "label": "model"})
-            tables.append(Table(title, cells, notes=["Means over seeds; many models have one."]))
+            step_tables.append(steps_table(key, means))
         if len(means.columns) > 2:
-            figures[f"figures/steps-{dataset}-{arch}-{extractor}.png"] = drawn(means)
+            name = f"figures/steps-{key.dataset}-{key.arch}-{key.extractor}.png"
+            figures[name] = draw_steps(means)
+
     note = "Made by `python benchmarks/order.py`. p: Welch's test, each by itself."
     tables = [
-        Table("Order of the models, and table 8's", pd.DataFrame(orders)),
-        *tables,
-        Table("FIF's distance and others'", pd.DataFrame(tests), notes=[note]),
+        Table("Order of the models, and table 8's", pd.DataFrame(order_rows)),
+        *step_tables,
+        Table("FIF's distance and others'", pd.DataFrame(test_rows), notes=[note]),
     ]
     return "\n".join(table.to_markdown() for table in tables), figures
 
 
-if __name__ == "__main__":
-    root = Path(*sys.argv[1:] or ["results/reference"])
+def main() -> None:
+    root = Path(sys.argv[1] if len(sys.argv) > 1 else "results/reference")
     text, figures = page(root)
-    for name, content in {"tables/order.md": text.encode(), **figures}.items():
+    write_bytes(root / "tables/order.md", text.encode())
+    for name, content in figures.items():
         write_bytes(root / name, content)
+
+
+if __name__ == "__main__":
+    main()

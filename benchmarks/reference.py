@@ -2,10 +2,12 @@
 
     python benchmarks/reference.py RESULTS [results/reference] [--replace]
 
-The store is checked first, as `verify` does: one that holds something damaged, or runs made with
-code that no revision holds, is refused with a line that says what and where. Of each run the
-records are kept, a line a run in `runs/<first part of its folder>.jsonl`, and of its sheets of
-samples what figures show; models are not. What is there already stays; `--replace` replaces it.
+The store is checked first, as `verify` does. It is refused, with a message that says what is wrong
+and where, if something is damaged or if runs were made with code that no revision holds.
+
+The records of a run become one line of `runs/<first part of its folder>.jsonl`. Of its sheets of
+samples, only the rows that figures show are kept, and models are not kept. What the packed store
+has already stays unless `--replace` is given.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
-import pythae_fif.benchmark.image_run  # noqa: F401 - a kind of runs
+import pythae_fif.benchmark.image_run  # noqa: F401 - registers the runs of images
 from pythae_fif.errors import FIFError, StoreError
 from pythae_fif.files import write_bytes
 from pythae_fif.runs.spec import SPEC_FILE, Spec
@@ -27,59 +29,76 @@ from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import STATUS_FILE
 from pythae_fif.studies.study import import_studies
 
-SIDE, SHOWN = 8, 2
-"""Rows of a sheet of samples, and those of them that figures show."""
+SHEET_ROWS = 8
+"""Rows of a sheet of samples."""
+
+FIGURE_ROWS = 2
+"""Rows of a sheet that figures show."""
 
 
 def check(root: Path) -> None:
     """Refuses a store that others could not trust.
 
     Raises:
-        StoreError: It holds no runs, or some that are refused; the line names the first.
+        StoreError: If the store has no runs, or runs that are damaged or of unknown code; the
+            message names the first of them.
     """
-    found = [verdict for verdict in verify(root) if verdict.kind in ("corrupt", "dirty tree")]
-    if found:
-        first, count = found[0], len({verdict.run for verdict in found})
+    refused = [verdict for verdict in verify(root) if verdict.kind in ("corrupt", "dirty tree")]
+    if refused:
+        first = refused[0]
+        count = len({verdict.run for verdict in refused})
         raise StoreError(
             f"{count} runs of {root} cannot be added, the first is {first.run}: {first.kind} "
-            f"{first.detail}; `python run_benchmark.py verify {root}` has all"
+            f"{first.detail}; `python run_benchmark.py verify {root}` lists all of them"
         )
 
 
 def packed(folder: Path, run: str) -> PackedRun:
-    """A run's folder as a line."""
-    names = [SPEC_FILE, *(p.relative_to(folder).as_posix() for p in folder.rglob("*.json"))]
-    kept = [name for name in dict.fromkeys(names) if "model/" not in name and name != STATUS_FILE]
-    files = {name: json.loads((folder / name).read_bytes()) for name in kept}
-    pictures = {
-        path.name: base64.urlsafe_b64encode(shown(path))
-        for path in sorted(folder.glob("samples-*.png"))
-    }
+    """Packs the records and pictures of a run's folder.
+
+    Args:
+        folder: The folder of the run.
+        run: Its path below the store's folder of runs.
+    """
+    names = [SPEC_FILE]
+    names += [path.relative_to(folder).as_posix() for path in folder.rglob("*.json")]
+    files = {}
+    for name in dict.fromkeys(names):
+        if "model/" not in name and name != STATUS_FILE:
+            files[name] = json.loads((folder / name).read_bytes())
+
+    pictures = {}
+    for path in sorted(folder.glob("samples-*.png")):
+        pictures[path.name] = base64.urlsafe_b64encode(shrink_sheet(path))
     return PackedRun.model_validate({"run": run, "files": files, "pictures": pictures})
 
 
-def shown(path: Path) -> bytes:
-    """A sheet as a small picture, black below the rows that figures show."""
-    small = io.BytesIO()
+def shrink_sheet(path: Path) -> bytes:
+    """Compresses a sheet of samples, black below the rows that figures show."""
     with Image.open(path) as image:
-        top = image.crop((0, 0, image.width, image.height * SHOWN // SIDE))
+        height = image.height * FIGURE_ROWS // SHEET_ROWS
+        rows = image.crop((0, 0, image.width, height))
         sheet = Image.new(image.mode, image.size)
-        sheet.paste(top)
-    sheet.save(small, "PNG" if sheet.mode == "L" else "WEBP", optimize=True, quality=90)
-    return small.getvalue()
+        sheet.paste(rows)
+
+    buffer = io.BytesIO()
+    picture_format = "PNG" if sheet.mode == "L" else "WEBP"
+    sheet.save(buffer, picture_format, optimize=True, quality=90)
+    return buffer.getvalue()
 
 
 def add(source: Path, target: Path, replace: bool) -> Iterator[Path]:
-    """Writes the packed files and copies tables and figures; yields what was written."""
-    store, lines = Store(source), dict(Store(target).packed)
-    for spec in store.specs(Spec):
-        if store.is_done(spec) and (replace or spec.path not in lines):
-            lines[spec.path] = packed(store.folder(spec), spec.path)
-    for name in sorted({run.partition("/")[0] for run in lines}):
-        path = target / f"runs/{name}.jsonl"
-        runs = [lines[run] for run in sorted(lines) if run.startswith(f"{name}/")]
-        write_bytes(path, "".join(f"{line.model_dump_json()}\n" for line in runs).encode())
-        yield path
+    """Packs the finished runs of a store, and copies its tables and figures.
+
+    Args:
+        source: The store.
+        target: The packed store that they are added to.
+        replace: Whether to replace what the packed store has already.
+
+    Yields:
+        The files that were written.
+    """
+    yield from _add_runs(Store(source), target, replace)
     for path in [*source.glob("tables/*.md"), *source.glob("figures/*")]:
         copy = target / path.relative_to(source)
         if replace or not copy.exists():
@@ -87,17 +106,38 @@ def add(source: Path, target: Path, replace: bool) -> Iterator[Path]:
             yield copy
 
 
+def _add_runs(store: Store, target: Path, replace: bool) -> Iterator[Path]:
+    packed_runs = dict(Store(target).packed)
+    for spec in store.specs(Spec):
+        is_new = replace or spec.path not in packed_runs
+        if is_new and store.is_done(spec):
+            packed_runs[spec.path] = packed(store.folder(spec), spec.path)
+
+    file_names = {run.partition("/")[0] for run in packed_runs}
+    for file_name in sorted(file_names):
+        runs = [run for run in sorted(packed_runs) if run.startswith(f"{file_name}/")]
+        lines = [f"{packed_runs[run].model_dump_json()}\n" for run in runs]
+        path = target / f"runs/{file_name}.jsonl"
+        write_bytes(path, "".join(lines).encode())
+        yield path
+
+
 def main() -> int:
-    """Reads the command line."""
+    """Runs the command line and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("results", type=Path)
-    parser.add_argument("reference", type=Path, nargs="?", default=Path("results/reference"))
-    parser.add_argument("--replace", action="store_true", help="also what is there already")
-    words = parser.parse_args()
-    import_studies()  # the kinds of runs
+    parser.add_argument("results", type=Path, help="the store")
+    parser.add_argument(
+        "reference", type=Path, nargs="?", default=Path("results/reference"), help="the packed one"
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="replace what the packed store has already"
+    )
+    flags = parser.parse_args()
+
+    import_studies()  # registers the runs of studies
     try:
-        check(words.results)
-        for path in add(words.results, words.reference, words.replace):
+        check(flags.results)
+        for path in add(flags.results, flags.reference, flags.replace):
             print(path)
     except FIFError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,13 +1,20 @@
-"""Times a training step of FIF against that of an autoencoder, for every network.
+"""Compares a training step of FIF with one of an autoencoder, for every network.
 
     python benchmarks/step.py [--nets mnist-resnet ...] [--rounds 15] [--device cuda] [--output F]
 
-An autoencoder's step is 1. The bound is what no exact FIF step can beat: that step, plus a forward
-and backward pass of the encoder (the tangents and their gradient), a forward pass of the decoder
-(the other tangents) and the noise on the data, each timed here. `replayed` and `published` are the
-two surrogates, `1/4` the first of a quarter of the batch, `bf16` the whole step in bfloat16. Rounds
-are interleaved and medians are taken, since machines are noisy. Peak memory is that of a process of
-its own for every variant.
+An autoencoder's step is 1. The columns of the variants are:
+
+* `replayed` and `published`: the two surrogates
+* `K=2`: two Hutchinson vectors
+* `1/4`: the surrogate on the first quarter of the batch
+* `bf16`: the whole step in bfloat16
+
+The bound is what no exact FIF step can beat. It adds to the autoencoder's step a forward and
+backward pass of the encoder (the tangents and their gradient), a forward pass of the decoder (the
+other tangents) and the noise on the data; each is timed here.
+
+Variants take turns in every round, and medians are reported, since machines are noisy. Every peak
+of memory is measured in a separate process.
 """
 
 import argparse
@@ -42,9 +49,17 @@ NETS = {
 }
 """Name -> architecture, shape of an image, latent dimension, batch size."""
 
+MEMORY_STEPS = 3
+
 
 class Variant(NamedTuple):
-    """Options of FIFConfig, None for an autoencoder; the surrogate; and the precision."""
+    """A kind of training step.
+
+    Attributes:
+        options: Options of FIFConfig; None for an autoencoder.
+        surrogate: FIF's `surrogate_mode`.
+        half: Whether the step runs in bfloat16.
+    """
 
     options: dict | None = None
     surrogate: str | None = None
@@ -63,8 +78,14 @@ VARIANTS = {
 
 
 def build(net: str, variant: Variant, device: str) -> tuple[BaseAE, Tensor]:
-    """A model and a batch of data for it."""
-    arch, shape, latent_dim, batch = NETS[net]
+    """Builds a model and a batch of random data.
+
+    Args:
+        net: A key of `NETS`.
+        variant: The model and its options.
+        device: 'cpu' or 'cuda'.
+    """
+    arch, shape, latent_dim, batch_size = NETS[net]
     torch.manual_seed(0)
     networks = build_networks(arch, shape, latent_dim)
     if variant.options is None:
@@ -73,11 +94,17 @@ def build(net: str, variant: Variant, device: str) -> tuple[BaseAE, Tensor]:
         config = FIFConfig(input_dim=shape, latent_dim=latent_dim, **variant.options)
         model = FIF(config, *networks)
         model.surrogate_mode = variant.surrogate
-    return model.to(device).train(), torch.rand(batch, *shape, device=device)
+    return model.to(device).train(), torch.rand(batch_size, *shape, device=device)
 
 
 def stepper(net: str, variant: Variant, device: str) -> Callable[[], None]:
-    """A training step: forward, backward, fused Adam."""
+    """Returns a function that makes one training step: forward, backward, fused Adam.
+
+    Args:
+        net: A key of `NETS`.
+        variant: The model and its options.
+        device: 'cpu' or 'cuda'.
+    """
     model, x = build(net, variant, device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
@@ -91,83 +118,146 @@ def stepper(net: str, variant: Variant, device: str) -> Callable[[], None]:
     return step
 
 
-def parts(net: str, device: str) -> dict[str, Callable[[], object]]:
-    """The passes that the bound adds to an autoencoder's step."""
+def bound_passes(net: str, device: str) -> dict[str, Callable[[], object]]:
+    """Returns the passes that the bound adds to an autoencoder's step.
+
+    Args:
+        net: A key of `NETS`.
+        device: 'cpu' or 'cuda'.
+    """
     model, x = build(net, VARIANTS["AE"], device)
     weight = torch.rand(len(x), model.latent_dim, device=device)
 
     @torch.no_grad()
-    def decoder() -> None:
+    def decode() -> None:
         model.decoder(weight)
 
     return {
         "encoder": lambda: (model.encoder(x).embedding * weight).sum().backward(),
-        "decoder": decoder,
+        "decoder": decode,
         "noise": lambda: x + 0.01 * torch.randn_like(x),
     }
 
 
 def time_net(net: str, rounds: int, device: str) -> dict[str, float]:
-    """Median time of every variant and of the bound, in units of the autoencoder's step."""
+    """Times every variant and the bound in turns.
+
+    Args:
+        net: A key of `NETS`.
+        rounds: How often each is timed.
+        device: 'cpu' or 'cuda'.
+
+    Returns:
+        Milliseconds of the autoencoder's step, and medians of the ratios to it.
+    """
     steps = {name: stepper(net, variant, device) for name, variant in VARIANTS.items()}
-    added = parts(net, device)
-    functions = {**steps, **added}
+    passes = bound_passes(net, device)
+    functions = {**steps, **passes}
+    times = _time_in_turns(functions, rounds, device)
+
+    summands = [times["AE"]]
+    summands += [times.pop(name) for name in passes]
+    times["bound"] = [sum(times_of_round) for times_of_round in zip(*summands, strict=True)]
+
+    medians = {"AE ms": 1e3 * statistics.median(times["AE"])}
+    for name in times:
+        if name != "AE":
+            medians[name] = _median_ratio(times[name], times["AE"])
+    medians["replayed / bound"] = _median_ratio(times["replayed"], times["bound"])
+    return medians
+
+
+def _time_in_turns(
+    functions: dict[str, Callable[[], object]], rounds: int, device: str
+) -> dict[str, list[float]]:
     for function in functions.values():
-        function()
+        function()  # the first call also allocates
+
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
             times[name].append(seconds(function, device))
-    of_bound = [times["AE"], *(times.pop(name) for name in added)]
-    times["bound"] = [sum(of_round) for of_round in zip(*of_bound, strict=True)]
+    return times
 
-    def ratio(name: str, unit: str) -> float:
-        return statistics.median(t / u for t, u in zip(times[name], times[unit], strict=True))
 
-    ratios = {name: ratio(name, "AE") for name in times if name != "AE"}
-    ratios["replayed / bound"] = ratio("replayed", "bound")
-    return {"AE ms": 1e3 * statistics.median(times["AE"]), **ratios}
+def _median_ratio(times: list[float], units: list[float]) -> float:
+    return statistics.median(time / unit for time, unit in zip(times, units, strict=True))
 
 
 def peak_memory(net: str, variant: str, device: str) -> float:
-    """Peak memory of three steps above the model and its batch, in MB; in a fresh process."""
+    """Measures the peak memory of three steps, in a process that does nothing more.
+
+    Args:
+        net: A key of `NETS`.
+        variant: A key of `VARIANTS`.
+        device: 'cpu' or 'cuda'.
+
+    Returns:
+        Memory above the model and its batch, in MB.
+    """
     torch.set_num_threads(1)
     step = stepper(net, VARIANTS[variant], device)
     start = peak_memory_mb(device, reset=True)
-    for _ in range(3):
+    for _ in range(MEMORY_STEPS):
         step()
     return peak_memory_mb(device) - start
 
 
+def measure_peaks(net: str, device: str) -> dict[str, float]:
+    """Measures the peak memory of every variant in a process for each.
+
+    Args:
+        net: A key of `NETS`.
+        device: 'cpu' or 'cuda'.
+    """
+    words = [sys.executable, __file__, "--device", device, "--peak", net]
+    peaks = {}
+    for variant in VARIANTS:
+        peaks[variant] = json.loads(subprocess.check_output([*words, variant]))
+    return peaks
+
+
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
-    p.add_argument("--rounds", type=int, default=15)
-    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    p.add_argument("--output", help="Markdown file to write the tables to")
-    p.add_argument("--peak", nargs=2, metavar=("NET", "VARIANT"), help=argparse.SUPPRESS)
-    flags = p.parse_args()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--output", help="Markdown file to write the tables to")
+    parser.add_argument("--peak", nargs=2, metavar=("NET", "VARIANT"), help=argparse.SUPPRESS)
+    flags = parser.parse_args()
     if flags.peak:
-        print(json.dumps(peak_memory(*flags.peak, flags.device)))
+        net, variant = flags.peak
+        print(json.dumps(peak_memory(net, variant, flags.device)))
         return
+
     keep_freed_memory()
-    name = torch.cuda.get_device_name() if flags.device == "cuda" else processor()
-    where = f"{flags.device} ({name}), {torch.get_num_threads()} threads, torch {torch.__version__}"
-    times, peaks = [], []
+    time_rows = []
+    memory_rows = []
     for net in flags.nets:
-        found = time_net(net, flags.rounds, flags.device)
-        times.append({"net": net, **{key: f"{value:.3g}" for key, value in found.items()}})
-        words = [sys.executable, __file__, "--device", flags.device, "--peak", net]
-        used = {v: json.loads(subprocess.check_output([*words, v])) for v in VARIANTS}
-        peaks.append({"net": net, **{name: f"{peak:.0f}" for name, peak in used.items()}})
+        ratios = time_net(net, flags.rounds, flags.device)
+        time_rows.append({"net": net, **{key: f"{value:.3g}" for key, value in ratios.items()}})
+        peaks = measure_peaks(net, flags.device)
+        memory_rows.append({"net": net, **{name: f"{peak:.0f}" for name, peak in peaks.items()}})
+
+    processor_name = torch.cuda.get_device_name() if flags.device == "cuda" else processor()
+    machine = (
+        f"{flags.device} ({processor_name}), {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}"
+    )
     text = (
-        f"## Time of a step, autoencoder = 1: {where}\n\n{markdown(times)}\n"
-        f"## Peak memory of a step above model and batch, MB\n\n{markdown(peaks)}"
+        f"## Time of a step, autoencoder = 1: {machine}\n\n{markdown(time_rows)}\n"
+        f"## Peak memory of a step above model and batch, MB\n\n{markdown(memory_rows)}"
     )
     print(text)
     if flags.output:
-        made = f"Made by `{command(flags.output)}`."
-        write_bytes(Path(flags.output), f"# The training step\n\n{made}\n\n{text}".encode())
+        purpose = (
+            "This page compares a FIF's training step with an autoencoder's, by time and memory."
+        )
+        origin = f"Made by `{command(flags.output)}`."
+        page = f"# The training step\n\n{purpose}\n\n{origin}\n\n{text}"
+        write_bytes(Path(flags.output), page.encode())
 
 
 if __name__ == "__main__":

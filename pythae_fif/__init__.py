@@ -1,7 +1,8 @@
 """Free-form injective flows (FIF) for Pythae, and a benchmark of generative autoencoders.
 
-Importing the package makes its models known to Pythae's ``AutoModel``, importing its trainer makes
-that known to the ``TrainingPipeline``. Neither Pythae nor torch is imported before it is needed.
+Importing the package registers its models with Pythae's ``AutoModel``. Importing its trainer
+registers the trainer with the ``TrainingPipeline``. Pythae and torch are not imported before they
+are needed.
 """
 
 __all__ = ["FIF", "FIFConfig", "FIFTrainer", "FIFTrainerConfig", "__version__"]
@@ -19,8 +20,9 @@ register_models()
 def __getattr__(name: str) -> Any:  # PEP 562
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "pythae_fif.training" if "Trainer" in name else "pythae_fif.models"
-    return getattr(import_module(module), name)
+
+    module_name = "pythae_fif.training" if "Trainer" in name else "pythae_fif.models"
+    return getattr(import_module(module_name), name)
 
 
 def __dir__() -> list[str]:

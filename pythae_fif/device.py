@@ -1,4 +1,4 @@
-"""Where computations take place, how precise they are, and the random numbers that they draw."""
+"""The default device, the precision of computations, and the state of random number generators."""
 
 import random
 from collections.abc import Iterator
@@ -10,47 +10,50 @@ import torch
 
 
 def default_device() -> str:
-    """'cuda' where there is a GPU, else 'cpu'."""
+    """Returns 'cuda' if there is a GPU, and 'cpu' otherwise."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Turns TF32 and autocast off, for numbers that are called exact. TF32 keeps 10 bits of a
-    float32 factor; cuDNN's convolutions use it unless told otherwise."""
+    """Turns TF32 and autocast off in the block, for numbers that are documented as exact.
+
+    TF32 keeps 10 bits of the mantissa of a float32 factor. cuDNN's convolutions use it by default.
+    """
     cudnn: Any = torch.backends.cudnn
-    switches: Any = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
-    before = [switch.fp32_precision for switch in switches]
+    backends: Any = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    saved_precisions = [backend.fp32_precision for backend in backends]
+
     try:
-        for switch in switches:
-            switch.fp32_precision = "ieee"
+        for backend in backends:
+            backend.fp32_precision = "ieee"
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             yield
     finally:
-        for switch, precision in zip(switches, before, strict=True):
-            switch.fp32_precision = precision
+        for backend, precision in zip(backends, saved_precisions, strict=True):
+            backend.fp32_precision = precision
 
 
 def fork_rng() -> AbstractContextManager[None]:
-    """Puts torch's random numbers of the CPU and the current GPU back after a block."""
+    """Restores torch's random states, on the CPU and on the current GPU, after the block."""
     gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     return torch.random.fork_rng(devices=gpus)
 
 
 def random_state() -> dict[str, Any]:
-    """The states of Python's, numpy's and torch's global random numbers, as plain values."""
-    name, keys, *rest = np.random.get_state(legacy=True)
-    on_gpu = torch.cuda.is_initialized()
+    """Returns the states of the global generators of Python, NumPy and torch, as plain values."""
+    name, keys, *position_and_gauss = np.random.get_state(legacy=True)
+    uses_gpu = torch.cuda.is_initialized()
     return {
         "python": random.getstate(),
-        "numpy": (name, np.asarray(keys).tolist(), *rest),
+        "numpy": (name, np.asarray(keys).tolist(), *position_and_gauss),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if on_gpu else [],
+        "cuda": torch.cuda.get_rng_state_all() if uses_gpu else [],
     }
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Puts back what `random_state` gave."""
+    """Restores the states that :func:`random_state` returned."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])

@@ -1,4 +1,4 @@
-"""Many small FIFs of one architecture, trained together: `torch.vmap` over their weights."""
+"""Trains many small FIFs of one architecture together, by `torch.vmap` over their weights."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -16,30 +16,32 @@ from pythae_fif.models import FIF
 from pythae_fif.volume_change import fif_loss, log_volume, sample_hutchinson, volume_surrogate
 from pythae_fif.volume_change.exact import decoder_jacobian
 
-TRACE_FROM_STEPS = 200  # a graph halves a small step, and takes half a second to trace
-CHUNK = 50  # members that are evaluated at once
+MIN_STEPS_TO_TRACE = 200  # a graph halves the time of a small step, and takes 0.5 s to trace
+MEMBERS_PER_CHUNK = 50  # how many members are evaluated together
+REQUIRED_SETTINGS = {"surrogate_fraction": 1.0, "condition_dim": 0, "beta_final": None}
 
 Weights = dict[str, Tensor]
-"""Those of a member by their names in its model; where they are stacked, of all, (M, ...)."""
+"""A member's weights by their names in its model, or all members' weights stacked, (M, ...)."""
 
 
 class Ensemble:
     """M FIFs of one architecture, trained in one process.
 
-    The networks have no buffers, as BatchNorm has. Members may differ in weights, `beta` and
-    `noise`. They move to the GPU, if any; what they compute comes back. A member ends, up to
-    rounding, where its model would have ended in a loop of its own with the same draws: a
-    permutation in every epoch, noise and Hutchinson vectors in every step.
+    The networks must not have buffers, such as BatchNorm's. Members may differ in their weights,
+    `beta` and `noise`. They move to the GPU, if there is one, and results come back to the device
+    of the data. Up to rounding, a member ends where its model would end if it were trained by
+    itself with the same draws: a permutation in every epoch, noise and Hutchinson vectors in every
+    step.
 
     Args:
-        models: The members; their present weights are where training starts.
-        seeds: One a member, for its draws.
+        models: The members. Training starts from their present weights.
+        seeds: A seed for each member's random draws.
 
     Attributes:
-        models: The members. They have the trained weights when a training has ended.
+        models: The members. After training they have the trained weights.
 
     Raises:
-        ConfigError: Models that cannot be stacked.
+        ConfigError: If the models cannot be stacked.
 
     Example:
         >>> from pythae_fif import FIFConfig, nn
@@ -52,23 +54,22 @@ class Ensemble:
     """
 
     def __init__(self, models: Sequence[FIF], seeds: Sequence[int]) -> None:
-        plain = {"surrogate_fraction": 1.0, "condition_dim": 0, "beta_final": None}
-        configs = [{**vars(model.model_config), "beta": None, "noise": None} for model in models]
-        betas: list[Any] = [model.model_config.beta for model in models]
-        if "auto" in betas or any(config != {**configs[0], **plain} for config in configs):
-            told = ", ".join(f"{key}={value}" for key, value in plain.items())
-            raise ConfigError(f"an ensemble needs models alike but for beta and noise, with {told}")
+        _check_configs(models)
         self.models = [model.to(default_device()) for model in models]
-        stacked, buffers = torch.func.stack_module_state(self.models)
-        if len(stacked) < len([*models[0].named_parameters(remove_duplicate=False)]):
-            raise ConfigError("an ensemble needs networks that share no weights")
-        if buffers:
-            raise ConfigError(f"an ensemble needs networks without buffers, not {[*buffers]}")
-        self._weights = {name: weight.detach() for name, weight in stacked.items()}
-        self._nets = copy.deepcopy(models[0]).train()
-        self._like = next(iter(self._weights.values()))
-        self._rngs = [torch.Generator(self._like.device).manual_seed(seed) for seed in seeds]
-        self._betas = torch.tensor(betas, dtype=torch.float64).to(self._like)
+        stacked_weights, stacked_buffers = torch.func.stack_module_state(self.models)
+        if len(stacked_weights) < len([*models[0].named_parameters(remove_duplicate=False)]):
+            raise ConfigError("an ensemble needs networks that do not share weights")
+        if stacked_buffers:
+            names = ", ".join(stacked_buffers)
+            raise ConfigError(f"an ensemble needs networks without buffers, but these have {names}")
+
+        self._weights = {name: weight.detach() for name, weight in stacked_weights.items()}
+        self._template = copy.deepcopy(models[0]).train()  # its networks run with other weights
+        self._example_weight = next(iter(self._weights.values()))  # for its dtype and device
+        device = self._example_weight.device
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        betas: list[Any] = [model.model_config.beta for model in models]
+        self._betas = torch.tensor(betas, dtype=torch.float64).to(self._example_weight)
 
     def train(
         self,
@@ -80,111 +81,187 @@ class Ensemble:
         one_cycle: bool = False,
         on_epoch: Callable[[int], None] = lambda epoch: None,
     ) -> None:
-        """Trains all members with Adam; an epoch's last rows that fill no batch are left out.
+        """Trains all members with Adam.
 
         Args:
-            data: (N, D).
-            epochs, batch_size, learning_rate: Of each member.
-            one_cycle: Whether the rate goes up to that one and down (appendix E.2), or is constant.
-            on_epoch: Called after every epoch with its number, from 1.
+            data: Training data, (N, D). The last rows of an epoch are left out if they do not fill
+                a batch.
+            epochs: Number of epochs.
+            batch_size: Rows in a batch of each member.
+            learning_rate: Adam's learning rate.
+            one_cycle: Whether the learning rate rises to `learning_rate` and falls again
+                (appendix E.2). By default it is constant.
+            on_epoch: Called after every epoch with its number, which counts from 1.
         """
-        data, size = data.to(self._like), min(batch_size, len(data))
-        used = len(data) // size * size
-        steps = epochs * used // size
+        data = data.to(self._example_weight)
+        batch_size = min(batch_size, len(data))
+        rows_per_epoch = len(data) // batch_size * batch_size
+        steps = epochs * rows_per_epoch // batch_size
+
         optimizer = torch.optim.Adam(self._weights.values(), lr=learning_rate, fused=True)
         scheduler = OneCycleLR(optimizer, learning_rate, total_steps=steps) if one_cycle else None
-        gradients = self._step(steps, size, data.shape[1])
-        for weight in self._weights.values():  # of its strides: fused Adam reads others wrongly
+        compute_gradients = self._trace_gradients(steps, batch_size, data.shape[1])
+        for weight in self._weights.values():  # fused Adam needs gradients with equal strides
             weight.grad = torch.empty_like(weight)
+
         for epoch in range(1, epochs + 1):
-            count, device = len(data), data.device
-            orders = [torch.randperm(count, generator=g, device=device) for g in self._rngs]
-            for rows in torch.stack(orders)[:, :used].split(size, 1):
-                x, eps = self._draw(data[rows])
-                found = gradients(self._weights, x, eps, self._betas)
-                for weight, gradient in zip(self._weights.values(), found, strict=True):
+            permutations = self._draw_permutations(len(data))
+            for rows in permutations[:, :rows_per_epoch].split(batch_size, 1):
+                x, eps = self._draw_batch(data[rows])
+                gradients = compute_gradients(self._weights, x, eps, self._betas)
+                for weight, gradient in zip(self._weights.values(), gradients, strict=True):
                     weight.grad.copy_(gradient)
                 optimizer.step()
                 if scheduler:
                     scheduler.step()
             on_epoch(epoch)
-        for member, model in enumerate(self.models):
-            for name, own in model.named_parameters():
-                own.data.copy_(self._weights[name][member])
 
-    def _draw(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The noisy batch, and Hutchinson vectors (K, M, B, d), of each member's generator."""
-        config, eps = self._nets.model_config, []
-        shape = x.shape[1], config.latent_dim, config.hutchinson_samples
+        for member, model in enumerate(self.models):
+            for name, parameter in model.named_parameters():
+                parameter.data.copy_(self._weights[name][member])
+
+    def _draw_permutations(self, size: int) -> Tensor:
+        """A permutation of the rows for each member, (M, size)."""
+        device = self._example_weight.device
+        permutations = [
+            torch.randperm(size, generator=generator, device=device)
+            for generator in self._generators
+        ]
+        return torch.stack(permutations)
+
+    def _draw_batch(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds each member's noise to a batch, in place, and draws its Hutchinson vectors.
+
+        Returns:
+            The noisy batch, (M, B, D), and the vectors, (K, M, B, d).
+        """
+        config = self._template.model_config
+        batch_size = x.shape[1]
         options: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
-        for of_member, model, generator in zip(x, self.models, self._rngs, strict=True):
-            options["generator"] = generator
-            if noise := model.model_config.noise:
-                of_member += noise * torch.randn(of_member.shape, **options)
-            eps.append(sample_hutchinson(*shape, kind=config.hutchinson_kind, **options))
-        return x, torch.stack(eps, 1)
+
+        vectors = []
+        for member_x, model, generator in zip(x, self.models, self._generators, strict=True):
+            noise = model.model_config.noise
+            if noise:
+                member_x += noise * torch.randn(member_x.shape, generator=generator, **options)
+            eps = sample_hutchinson(
+                batch_size,
+                config.latent_dim,
+                config.hutchinson_samples,
+                kind=config.hutchinson_kind,
+                generator=generator,
+                **options,
+            )
+            vectors.append(eps)
+        return x, torch.stack(vectors, 1)
 
     def _loss(self, weights: Weights, x: Tensor, eps: Tensor, beta: Tensor) -> Tensor:
         """The loss of one member."""
-        encode, decode = (partial(of, weights) for of in (self._encode, self._decode))
-        prior, at = self._nets.latent_distribution(x), self._nets.model_config.jacobian_at
-        how: dict[str, Any] = {"surrogate": partial(volume_surrogate, jacobian_at=at)}
-        return fif_loss(encode, decode, prior.log_prob, x, eps, beta, **how).loss.mean()
+        surrogate = partial(volume_surrogate, jacobian_at=self._template.model_config.jacobian_at)
+        terms = fif_loss(
+            partial(self._encode, weights),
+            partial(self._decode, weights),
+            self._template.latent_distribution(x).log_prob,
+            x,
+            eps,
+            beta,
+            surrogate=surrogate,
+        )
+        return terms.loss.mean()
 
     def _gradients(
         self, weights: Weights, x: Tensor, eps: Tensor, betas: Tensor
     ) -> tuple[Tensor, ...]:
-        """Every member's gradients: those of the summed loss, as no weight is shared."""
+        """The gradients of each member's loss, stacked.
+
+        They are the gradients of the summed loss, because members do not share weights.
+        """
         with torch.enable_grad():
             leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
             losses = torch.vmap(self._loss, (0, 0, 1, 0))(leaves, x, eps, betas)
             return torch.autograd.grad(losses.sum(), [*leaves.values()], materialize_grads=True)
 
+    def _trace_gradients(
+        self, steps: int, batch_size: int, dim: int
+    ) -> Callable[..., tuple[Tensor, ...]]:
+        """Returns the function `_gradients`, traced to a graph if there are enough steps."""
+        if steps < MIN_STEPS_TO_TRACE:
+            return self._gradients
+
+        config = self._template.model_config
+        members = len(self.models)
+        x = self._example_weight.new_zeros(members, batch_size, dim)
+        eps = x.new_zeros(config.hutchinson_samples, members, batch_size, config.latent_dim)
+        return make_fx(partial(self._gradients))(self._weights, x, eps, self._betas)
+
     def _encode(self, weights: Weights, x: Tensor) -> Tensor:
-        return self._network("encoder", weights, x)["embedding"]
+        return self._apply_network("encoder", weights, x)["embedding"]
 
     def _decode(self, weights: Weights, z: Tensor) -> Tensor:
-        return self._network("decoder", weights, z)["reconstruction"]
+        return self._apply_network("decoder", weights, z)["reconstruction"]
 
-    def _network(self, side: str, weights: Weights, x: Tensor) -> Any:
-        """The output of one member's encoder or decoder."""
-        own = {n.partition(".")[2]: of for n, of in weights.items() if n.startswith(f"{side}.")}
-        return torch.func.functional_call(getattr(self._nets, side), own, (x,))
-
-    def _step(self, steps: int, size: int, dim: int) -> Callable[..., tuple[Tensor, ...]]:
-        """The gradients, traced to one graph where that pays."""
-        if steps < TRACE_FROM_STEPS:
-            return self._gradients
-        config, members = self._nets.model_config, len(self.models)
-        x = self._like.new_zeros(members, size, dim)
-        eps = x.new_zeros(config.hutchinson_samples, members, size, config.latent_dim)
-        return make_fx(partial(self._gradients))(self._weights, x, eps, self._betas)
+    def _apply_network(self, side: str, weights: Weights, x: Tensor) -> Any:
+        """The output of one member's 'encoder' or 'decoder'."""
+        prefix = f"{side}."
+        network_weights = {
+            name.removeprefix(prefix): weight
+            for name, weight in weights.items()
+            if name.startswith(prefix)
+        }
+        return torch.func.functional_call(getattr(self._template, side), network_weights, (x,))
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """Codes of every member, (M, N, d), of data (N, D) or (M, N, D)."""
-        return self._of_each(self._encode, x)
+        """Encodes data (N, D) or (M, N, D) with every member, to codes (M, N, d)."""
+        return self._vmap_members(self._encode, x)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Decoded codes of every member, (M, N, D), of codes (N, d) or (M, N, d)."""
-        return self._of_each(self._decode, z)
+        """Decodes codes (N, d) or (M, N, d) with every member, to data (M, N, D)."""
+        return self._vmap_members(self._decode, z)
 
     def reconstruction_error(self, x: Tensor) -> Tensor:
-        """`|g(f(x)) - x|^2`, (M, N), of data (N, D) or (M, N, D)."""
+        """Computes `|g(f(x)) - x|^2`, (M, N), for data (N, D) or (M, N, D)."""
         return (self.decode(self.encode(x)) - x).square().sum(-1)
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
-        """Exact log-likelihood on each member's manifold (eq. 2), (M, N); NaN where it diverged."""
+        """Computes the exact log-likelihood on each member's manifold (eq. 2).
+
+        Args:
+            x: Data, (N, D) or (M, N, D).
+
+        Returns:
+            Log-likelihoods in nats, (M, N); NaN for a member with a Jacobian that is not finite.
+        """
         z = self.encode(x)
-        jacobian = self._of_each(lambda w, z: decoder_jacobian(partial(self._decode, w), z), z)
+        jacobian = self._vmap_members(
+            lambda weights, z: decoder_jacobian(partial(self._decode, weights), z), z
+        )
         finite = jacobian.isfinite().flatten(2).all(2)
         volume = z.new_full(finite.shape, torch.nan)
         volume[finite] = log_volume(jacobian[finite])
         return self.models[0].latent_distribution(z).log_prob(z) - volume
 
-    def _of_each(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
-        """A function of each member's weights and of what all share, (N, ...), or each its own."""
-        each = x.to(self._like).expand(len(self.models), *x.shape[-2:])
-        return torch.vmap(function, chunk_size=CHUNK)(self._weights, each).to(x.device)
+    def _vmap_members(self, function: Callable[..., Tensor], points: Tensor) -> Tensor:
+        """Applies function(weights, points) for each member's weights, to (M, N, ...).
+
+        The points are shared by all members, (N, ...), or each member has its own, (M, N, ...).
+        """
+        members = len(self.models)
+        member_points = points.to(self._example_weight).expand(members, *points.shape[-2:])
+        vectorized = torch.vmap(function, chunk_size=MEMBERS_PER_CHUNK)
+        return vectorized(self._weights, member_points).to(points.device)
+
+
+def _check_configs(models: Sequence[FIF]) -> None:
+    """Raises ConfigError unless the models can be trained as one ensemble."""
+    configs = [{**vars(model.model_config), "beta": None, "noise": None} for model in models]
+    expected = {**configs[0], **REQUIRED_SETTINGS}
+    has_auto_beta = any(model.model_config.beta == "auto" for model in models)
+    if has_auto_beta or any(config != expected for config in configs):
+        settings = ", ".join(f"{key}={value}" for key, value in REQUIRED_SETTINGS.items())
+        raise ConfigError(
+            "models of an ensemble may differ only in beta, which must be a number, and noise, "
+            f"and need {settings}"
+        )

@@ -1,4 +1,4 @@
-"""Typed exceptions; every message is one line that says what, where and what would be right."""
+"""Exception classes. Every message is one line: what was wrong, where, and what would be right."""
 
 import contextlib
 import re
@@ -11,68 +11,104 @@ class FIFError(Exception):
 
 
 class ConfigError(FIFError, ValueError):
-    """A flag, YAML key or value that is unknown or out of range; of several each is an argument."""
+    """A flag, YAML key or value is unknown or out of range. Each argument is one error line."""
 
 
 class DataError(FIFError, ValueError):
-    """A data set that is missing, unreadable or not what its name promises."""
+    """A data set is missing, unreadable, or not what its name promises."""
 
 
 class NonFiniteError(FIFError, ArithmeticError):
-    """NaN or infinity where a finite number is needed; the message names the samples."""
+    """A number that must be finite is NaN or infinite. The message names the samples."""
 
 
 class UnsupportedOperationError(FIFError, NotImplementedError):
-    """A network that cannot be replayed; the message names the operation."""
+    """A network uses an operation that cannot be replayed. The message names the operation."""
 
 
 class StoreError(FIFError, OSError):
-    """A results folder that cannot be written, or a record in it that cannot be read."""
+    """A results folder cannot be written, or a record in it cannot be read."""
 
 
 class RunsLeftError(FIFError):
-    """Runs failed that a study is drawn from, or that a dry run made; each has a line."""
+    """Runs of a study or of a dry run failed. Each argument is the error line of one run."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """The end of an error line: the valid name that is spelled most alike or has the initials of
-    the given one, then all of them.
+    """Returns the end of an error line: the nearest valid name, then all valid names.
+
+    The nearest name is the one with the most similar spelling. If none is similar, it is the first
+    one with `name` as its initials.
+
+    Args:
+        name: The unknown name.
+        valid: The valid names.
 
     Example:
         >>> did_you_mean("lr", ["seed", "learning_rate"])
         "did you mean 'learning_rate'? valid: seed, learning_rate"
     """
-    choices, given = [str(choice) for choice in valid], str(name).lstrip("-")
-    bare = {choice.lstrip("-"): choice for choice in choices}  # dashes make all flags alike
-    parts = {choice: re.split("[-_]", choice) for choice in reversed(bare)}
-    known = {"".join(part[:1] for part in of): choice for choice, of in parts.items()}
-    nearest = get_close_matches(given, bare, n=1) or [known[of] for of in [given] if of in known]
-    hint = f"did you mean {bare[nearest[0]]!r}? " if nearest else ""
+    choices = [str(choice) for choice in valid]
+    query = str(name).lstrip("-")
+
+    # Leading dashes would make all flags look alike.
+    by_bare_name = {choice.lstrip("-"): choice for choice in choices}
+    by_initials: dict[str, str] = {}
+    for bare_name in by_bare_name:
+        initials = "".join(word[:1] for word in re.split("[-_]", bare_name))
+        by_initials.setdefault(initials, bare_name)
+
+    close_matches = get_close_matches(query, by_bare_name, n=1)
+    nearest = close_matches[0] if close_matches else by_initials.get(query)
+    hint = "" if nearest is None else f"did you mean {by_bare_name[nearest]!r}? "
     return f"{hint}valid: {', '.join(choices)}"
 
 
 @contextlib.contextmanager
-def requires_extra(extra: str, what: str) -> Iterator[None]:
-    """Within the block packages of one of our extras are imported; a missing one is one line."""
+def requires_extra(extra: str, feature: str) -> Iterator[None]:
+    """Wraps imports of optional packages.
+
+    Args:
+        extra: The extra of this package that installs them.
+        feature: The feature that needs them, which begins the error line.
+
+    Raises:
+        ConfigError: A package is missing. The message names the extra to install.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
-        name, install = (error.name or "").partition(".")[0], f"pip install 'pythae-fif[{extra}]'"
-        raise ConfigError(f"{what} needs the package {name}: {install}") from error
+        package = (error.name or "").partition(".")[0]
+        install = f"pip install 'pythae-fif[{extra}]'"
+        raise ConfigError(f"{feature} needs the package {package}: {install}") from error
 
 
 def format_error(error: BaseException) -> str:
-    """An error as one line: the message, and of others than ours the type, cut off."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, FIFError) else f"{type(error).__name__}: {text}"[:200]
+    """Returns an error as one line.
+
+    An error of this package is its message. Any other error begins with its type and is cut off
+    after 200 characters.
+    """
+    message = " ".join(str(error).split())
+    if isinstance(error, FIFError):
+        return message
+    return f"{type(error).__name__}: {message}"[:200]
 
 
 def pluralized(number: int, thing: str) -> str:
-    """A number of things, such as `2,000 runs`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    """Returns a number with its noun, such as `1 run` or `2,000 runs`.
+
+    Args:
+        number: The number of things.
+        thing: The noun in the singular.
+    """
+    plural_ending = "" if number == 1 else "s"
+    return f"{number:,} {thing}{plural_ending}"
 
 
 def strip_control_characters(text: object) -> str:
-    """Text without what a terminal would obey, for all that others may have written. Taken out is
-    what Unicode calls not printable, but for tabs and line ends."""
-    return "".join(one for one in str(text) if one.isprintable() or one in "\t\n")
+    """Removes control characters, so that untrusted text cannot control the terminal.
+
+    Every character that Unicode classifies as not printable is removed, except tabs and line ends.
+    """
+    return "".join(char for char in str(text) if char.isprintable() or char in "\t\n")

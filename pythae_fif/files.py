@@ -1,4 +1,4 @@
-"""Files written whole, set aside when damaged, locked and digested: for the whole package."""
+"""Atomic writes, quarantine of damaged files, locks and checksums."""
 
 import contextlib
 import hashlib
@@ -23,25 +23,33 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextlib.contextmanager
-def os_errors_as_store_error(what: str) -> Iterator[None]:
-    """The block reads or writes: an OSError becomes the StoreError `cannot <what>: <why>`."""
+def os_errors_as_store_error(action: str) -> Iterator[None]:
+    """Converts an OSError raised in the block to a StoreError `cannot <action>: <reason>`.
+
+    A RuntimeError is converted too, because torch raises it when a file cannot be written.
+    """
     try:
         yield
     except StoreError:
         raise
     except OSError as error:
-        raise StoreError(f"cannot {what}: {error.strerror or error}") from error
-    except RuntimeError as error:  # torch's, which passes on no OSError
-        raise StoreError(f"cannot {what}: is the disk full? ({format_error(error)})") from error
+        raise StoreError(f"cannot {action}: {error.strerror or error}") from error
+    except RuntimeError as error:
+        raise StoreError(f"cannot {action}: is the disk full? ({format_error(error)})") from error
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file so that, whenever it is cut off, the old or the new one is there, whole.
+    """Writes a file so that an interruption leaves either the old file or the complete new one.
 
-    Its folder exists; `write` is given the open file. A StoreError says that the disk does not take
-    it.
+    Args:
+        path: The file. Its folder must exist.
+        write: A function that is called with the open binary file and writes its content.
+
+    Raises:
+        StoreError: The file cannot be written, for example because the disk is full.
     """
     temporary = _temporary_path(path)
+
     try:
         with os_errors_as_store_error(f"write {path}"):
             with open(temporary, "wb") as file:
@@ -49,20 +57,27 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-    finally:  # on a full disk it would be in the way
+    finally:  # on a full disk a partial file would waste space
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def _temporary_path(path: Path) -> Path:
+    """Returns an unused path in the same folder, so that a rename to `path` is atomic."""
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which is renamed to `path` at the end: that is there whole or not at all. A
-    StoreError says that the folder or the disk does not take it."""
+    """Yields a temporary folder to fill, and renames it to `path` at the end of the block.
+
+    If the block fails, nothing is left of the folder.
+
+    Raises:
+        StoreError: The folder cannot be written, or `path` is taken.
+    """
     temporary = _temporary_path(path)
+
     try:
         with os_errors_as_store_error(f"write {path}"):
             temporary.mkdir(parents=True)
@@ -73,65 +88,107 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Makes the folder and writes the file whole, unless it holds that content already."""
+    """Writes a file atomically, unless it has that content already.
+
+    Args:
+        path: The file. Its folder is created if it is missing.
+        content: The content of the file.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
     with os_errors_as_store_error(f"write {path}"):
         if path.is_file() and path.read_bytes() == content:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
+
     write_atomically(path, lambda file: file.write(content))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file as :func:`write_bytes` does."""
+    """Writes a JSON file as :func:`write_bytes` does.
+
+    Args:
+        path: The file. Its folder is created if it is missing.
+        content: Any value that JSON can represent.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     write_bytes(path, text.encode())
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None where there is no file or it is not whole JSON."""
+    """Returns the content of a JSON file, or None if the file is missing or is not valid JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
 
 
-def quarantine(path: Path, why: Exception | str) -> None:
-    """Renames what must not be used to `<name>.corrupt`, or `.corrupt1` and on, with a warning."""
-    asides = (path.with_name(f"{path.name}.corrupt{number or ''}") for number in count())
-    aside = next(free for free in asides if not free.exists())
+def quarantine(path: Path, reason: Exception | str) -> None:
+    """Renames a file or folder that must not be used, and logs a warning.
+
+    Args:
+        path: The file or folder. It becomes `<name>.corrupt`, or `<name>.corrupt1` and so on if
+            that name is taken.
+        reason: Why it must not be used.
+
+    Raises:
+        StoreError: It cannot be renamed.
+    """
+    candidates = (path.with_name(f"{path.name}.corrupt{number or ''}") for number in count())
+    new_path = next(candidate for candidate in candidates if not candidate.exists())
+
     with os_errors_as_store_error(f"set aside {path}, which is damaged"):
-        os.replace(path, aside)
-    why = why if isinstance(why, str) else format_error(why)
-    logger.warning("%s is not used (%s): set aside as %s", path, why, aside.name)
+        os.replace(path, new_path)
+
+    message = reason if isinstance(reason, str) else format_error(reason)
+    logger.warning("%s is not used (%s): set aside as %s", path, message, new_path.name)
 
 
 def safe_name(name: str) -> str:
-    """A name as one part of a path: what may lead elsewhere, or a shell may read, is _."""
+    """Replaces characters by `_`, so that the name is safe in a shell and as a part of a path."""
     return re.sub(r"^\.+$|[^\w.=+-]+", "_", name)
 
 
 def digest(*parts: object) -> str:
-    """Sixteen hexadecimal digits that identify the parts: bytes, or others as their `str`."""
+    """Returns sixteen hexadecimal digits of a hash of the parts.
+
+    A part is bytes. Any other object is hashed as its `str`.
+    """
     sha = hashlib.sha256()
+
     for part in parts:
-        raw = part if isinstance(part, bytes) else str(part).encode()
-        sha.update(len(raw).to_bytes(8, "big") + raw)
+        content = part if isinstance(part, bytes) else str(part).encode()
+        sha.update(len(content).to_bytes(8, "big") + content)
+
     return sha.hexdigest()[:16]
 
 
 def checksum(path: Path) -> str:
-    """The SHA-256 of a file in hexadecimal digits."""
-    state = hashlib.sha256()
+    """Returns the SHA-256 of a file in hexadecimal digits."""
+    sha = hashlib.sha256()
+
     with open(path, "rb") as file:
         while block := file.read(2**20):
-            state.update(block)
-    return state.hexdigest()
+            sha.update(block)
+
+    return sha.hexdigest()
 
 
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Holds the lock of a file, which may not exist; the system frees that of a dead process."""
-    with contextlib.ExitStack() as held:
+    """Holds the lock of a file during the block. The file need not exist.
+
+    The operating system releases the lock of a process that dies.
+
+    Raises:
+        StoreError: The lock file cannot be written.
+    """
+    lock_file = path.with_name(f".{path.name}.lock")
+    with contextlib.ExitStack() as stack:
         with os_errors_as_store_error(f"lock {path}"):
-            held.enter_context(filelock.FileLock(path.with_name(f".{path.name}.lock")))
+            stack.enter_context(filelock.FileLock(lock_file))
         yield

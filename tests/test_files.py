@@ -1,4 +1,4 @@
-"""Files: written whole, locked, set aside when damaged; small pictures."""
+"""Atomic writes, quarantine of damaged files, safe names and small pictures."""
 
 import io
 from pathlib import Path
@@ -17,24 +17,28 @@ from pythae_fif.pictures import DPI, figure_bytes, new_figure, pixel_bytes
 
 
 @pytest.mark.parametrize(
-    ("failure", "seen", "message"),
+    ("failure", "error_type", "message"),
     [
         (OSError(28, "No space left"), StoreError, "cannot write .*x: No space left"),
         (RuntimeError("unexpected pos"), StoreError, "x: is the disk full.*unexpected pos"),
         (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
     ],
 )
-def test_a_file_or_folder_is_whole_or_as_before(failure, seen, message, tmp_path):
+def test_a_failed_write_leaves_the_old_file_or_no_folder(failure, error_type, message, tmp_path):
+    path = tmp_path / "x"
+
     def fail(file) -> None:
         file.write(b"half")
         raise failure
 
-    write_bytes(tmp_path / "x", b"old")
-    with pytest.raises(seen, match=message):
-        files.write_atomically(tmp_path / "x", fail)
-    assert (tmp_path / "x").read_text() == "old" and names_in(tmp_path) == ["x"]
-    (tmp_path / "x").unlink()
-    with pytest.raises(seen, match=message), files.atomic_folder(tmp_path / "x") as folder:
+    write_bytes(path, b"old")
+    with pytest.raises(error_type, match=message):
+        files.write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert names_in(tmp_path) == ["x"]
+
+    path.unlink()
+    with pytest.raises(error_type, match=message), files.atomic_folder(path) as folder:
         (folder / "half").write_text("half")
         raise failure
     assert names_in(tmp_path) == []
@@ -42,19 +46,22 @@ def test_a_file_or_folder_is_whole_or_as_before(failure, seen, message, tmp_path
 
 def test_json_and_checksums(tmp_path):
     path = tmp_path / "new" / "x.json"
+    content = {"name": "Poincaré", "value": [1.5, None]}
     assert read_json(path) is None
-    write_json(path, {"name": "Poincaré", "value": [1.5, None]})
-    before = path.stat().st_mtime_ns, path.stat().st_ino
-    write_json(path, {"name": "Poincaré", "value": [1.5, None]})  # is there already
-    assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
-    assert read_json(path) == {"name": "Poincaré", "value": [1.5, None]}
+
+    write_json(path, content)
+    first_write = (path.stat().st_mtime_ns, path.stat().st_ino)
+    write_json(path, content)  # the file has this content already
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == first_write
+    assert read_json(path) == content
+
     path.write_text(path.read_text()[:-4])
     assert read_json(path) is None
     write_bytes(path, b"abc")
     assert files.checksum(path).startswith("ba7816bf8f01cfea")
 
 
-def test_nothing_set_aside_is_lost(tmp_path):
+def test_quarantine_overwrites_nothing(tmp_path):
     for _ in range(3):
         (tmp_path / "x").write_text("")
         quarantine(tmp_path / "x", "it is damaged")
@@ -65,10 +72,12 @@ def test_pictures():
     figure = new_figure(2, 1)
     figure.subplots().plot([0, 1])
     for suffix in (".png", ".webp"):
-        drawn = Image.open(io.BytesIO(figure_bytes(figure, suffix)))
-        assert drawn.size == (2 * DPI, DPI)
+        image = Image.open(io.BytesIO(figure_bytes(figure, suffix)))
+        assert image.size == (2 * DPI, DPI)
+
     pixels = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
-    assert (np.asarray(Image.open(io.BytesIO(pixel_bytes(pixels)))) == pixels[..., 0]).all()
+    decoded = np.asarray(Image.open(io.BytesIO(pixel_bytes(pixels))))
+    assert (decoded == pixels[..., 0]).all()
 
 
 @given(st.text())

@@ -1,4 +1,4 @@
-"""Checked configurations: what is taken, and the one line on what is not."""
+"""Checked configurations: which values are accepted, and the error lines for the others."""
 
 import math
 import os
@@ -39,13 +39,14 @@ class Outer(StrictModel):
     sizes: dict[Annotated[str, one_of(lambda: ["train"])], int] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _both(self) -> "Outer":
+    def _check_fast_is_near(self) -> "Outer":
         if self.fast and self.kind == "far":
             raise ValueError("fast is for near")
         return self
 
 
-def line(values, flags=()) -> str:
+def error_line(values, flags=()) -> str:
+    """Returns the message of the error for values that are not valid."""
     with pytest.raises(ConfigError) as error:
         read_checked(Outer, values, "a.yaml", flags)
     return str(error.value)
@@ -78,8 +79,8 @@ def line(values, flags=()) -> str:
     ],
     ids=str,
 )
-def test_one_line_says_where_and_what(values, message):
-    assert message in line(values)
+def test_error_says_where_and_what_is_wrong(values, message):
+    assert message in error_line(values)
 
 
 @pytest.mark.parametrize(
@@ -91,27 +92,29 @@ def test_one_line_says_where_and_what(values, message):
     ],
     ids=str,
 )
-def test_a_line_on_a_flag_names_the_flag(values, message):
-    assert line(values, flags=values).startswith(message)
+def test_error_of_a_flag_begins_with_the_flag(values, message):
+    assert error_line(values, flags=values).startswith(message)
 
 
 @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False))
-def test_whole_numbers_are_taken_as_what_they_are(value):
+def test_integral_floats_are_accepted_as_integers(value):
+    values = {"latent_dim": value}
     if float(value).is_integer():
-        found = read_checked(Outer, {"latent_dim": value}, "a.yaml").latent_dim
-        assert type(found) is int and found == value
+        latent_dim = read_checked(Outer, values, "a.yaml").latent_dim
+        assert type(latent_dim) is int
+        assert latent_dim == value
     else:
-        assert f"latent_dim={value!r}" in line({"latent_dim": value})
+        assert f"latent_dim={value!r}" in error_line(values)
 
 
-def test_names_are_imported_when_they_are_used():
+def test_public_names_are_imported_on_first_use():
     assert {"FIF", "FIFTrainerConfig"} <= set(dir(pythae_fif))
     assert pythae_fif.FIFTrainer.__module__ == "pythae_fif.training.trainer"
     with pytest.raises(AttributeError, match="'pythae_fif' has no attribute 'nothing'"):
         pythae_fif.nothing  # noqa: B018
 
 
-def test_a_path_is_absolute_and_its_home_that_of_a_user():
+def test_a_path_becomes_absolute_and_its_home_folder_is_expanded():
     adapter = TypeAdapter(AbsolutePath)
     assert adapter.validate_python("a/../b") == os.path.abspath("b")
     assert adapter.validate_python("~/a") == os.path.expanduser("~/a")

@@ -1,4 +1,4 @@
-"""What FIF is compared with beside Pythae's own models: two injective flows, and RHVAE."""
+"""Models that FIF is compared with, besides Pythae's: two injective flows, and RHVAE."""
 
 __all__ = ["DNF", "RHVAE", "DNFConfig", "Trumpet", "TrumpetConfig"]
 

@@ -1,4 +1,4 @@
-"""Denoising normalizing flow: a flow of inflated data that learns to project them back."""
+"""Denoising normalizing flow: a flow of noisy data that learns to project them back."""
 
 from typing import Any
 
@@ -19,12 +19,12 @@ from pythae_fif.volume_change import squared_error
 class DNFConfig(FlowConfig, BetaConfig):
     """Denoising normalizing flow (DNF) config class.
 
-    Parameters:
+    Args:
         beta (float): Weight of the squared reconstruction error. Default: 100.
         noise (float): Standard deviation of the noise that inflates the data, and of the D - d
             noise latents. Default: 0.01.
 
-    The others are those of :class:`~pythae_fif.models.config.BetaConfig` and
+    For the other arguments see :class:`~pythae_fif.models.config.BetaConfig` and
     :class:`~pythae_fif.baselines.flows.FlowConfig`.
     """
 
@@ -43,13 +43,14 @@ class DNF(FlowModel):
         -\log \tilde p(\tilde x) + \beta \lVert g(f(\tilde x)) - x \rVert^2, \quad
         \log \tilde p(\tilde x) = \log p_Z(z) + \log N(v; 0, \sigma^2 I) + \log |\det J|
 
-    with J the Jacobian of :math:`\tilde x \mapsto (z, v)` and g(z) the data of v = 0: what noise
-    moved off the manifold is to be moved back.
+    with J the Jacobian of :math:`\tilde x \mapsto (z, v)` and g(z) the data at v = 0. The second
+    term teaches the flow to move data that noise moved off the manifold back to it.
 
-    Not its authors' program (github.com/chrvt/denoising-normalizing-flow), which has
+    This is not the authors' program (github.com/chrvt/denoising-normalizing-flow). Theirs has
     rational-quadratic splines in place of affine couplings, the mean over pixels of the squared
-    error with a weight of 1,000, and a penalty on the latents. Here the net has Glow's multi-scale
-    form, its noise latents are in units of :math:`\sigma`, and data are not dequantised.
+    error with a weight of 1,000, and a penalty on the latents. Here the network has Glow's
+    multi-scale form, its noise latents are in units of :math:`\sigma`, and data are not
+    dequantised.
 
     Example:
         >>> model = DNF(DNFConfig(input_dim=(1, 8, 8), latent_dim=4, hidden_channels=8))
@@ -63,18 +64,20 @@ class DNF(FlowModel):
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes, decodes and computes the loss.
 
-        In evaluation mode beta is the last one, codes are those of data without noise, and the
-        likelihood is that of data inflated by always the same noise.
+        In evaluation mode beta has its final value, codes are computed from data without noise,
+        and the likelihood is evaluated at data with noise from a fixed seed.
 
         Args:
             inputs (BaseDataset): ``inputs["data"]`` of shape (B, C, H, W).
-            kwargs: ``share_done`` of this package's trainers, for the schedule of beta.
+            kwargs: ``share_done``, the finished share of the training from this package's
+                trainers, for the schedule of beta.
 
         Returns:
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss`` (of the inflated
-            data), means over the batch in nats, ``recon_x`` (B, C, H, W) and ``z`` (B, d).
+            data, in nats), means over the batch; ``recon_x`` (B, C, H, W) and ``z`` (B, d).
         """
-        x, config = as_data(inputs["data"], self), self.model_config
+        x = as_data(inputs["data"], self)
+        config = self.model_config
         if self.training:
             beta = config.beta_at(kwargs.get("share_done"))
             log_prob, z = self._inflated(self._noisy(x))
@@ -83,13 +86,16 @@ class DNF(FlowModel):
             noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
             log_prob, _ = self._inflated(x + config.noise * noise)
             z = self._encode(x)
+
         x_hat = self._decode(z)
-        nll_loss, recon_loss = -log_prob.mean(), squared_error(x_hat, x).mean()
+        nll_loss = -log_prob.mean()
+        recon_loss = squared_error(x_hat, x).mean()
         loss = nll_loss + beta * recon_loss
         return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
 
     def _inflated(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The log-density of inflated data (B,), and their codes z (B, d)."""
+        """Returns the log-density of inflated data, (B,), and their codes z, (B, d)."""
         z, v, log_det = self.flow.split(x)
-        noise = StandardNormal(v[0]).log_prob(v.to(z.dtype))  # v is bfloat16 under autocast
-        return self.latent_distribution(z).log_prob(z) + noise + log_det, z
+        code_log_prob = self.latent_distribution(z).log_prob(z)
+        noise_log_prob = StandardNormal(v[0]).log_prob(v.to(z.dtype))  # bfloat16 under autocast
+        return code_log_prob + noise_log_prob + log_det, z

@@ -1,4 +1,4 @@
-"""What DNF and Trumpet share: flows from images to codes, and back by the same net."""
+"""Flows from images to codes and back, which DNF and Trumpet share."""
 
 import math
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from pythae_fif.validation import AtLeastOne, config_dataclass
 MIN_SIDE = 4  # maps of this height or width are not squeezed further
 
 
-def _sizes(input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
+def _squeezed_sizes(input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
     """Heights and widths of the maps after each squeeze of an image (C, H, W)."""
     sizes = [(input_dim[1] // 2, input_dim[2] // 2)]
     while all(side % 2 == 0 and side > MIN_SIDE for side in sizes[-1]):
@@ -28,7 +28,7 @@ def _sizes(input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 class LatentFlow(nn.Module):
-    """A density of codes (B, d): ActNorm and zuko's affine couplings."""
+    """A density of codes (B, d), made of ActNorm and zuko's affine couplings."""
 
     def __init__(self, config: "FlowConfig") -> None:
         super().__init__()
@@ -37,24 +37,26 @@ class LatentFlow(nn.Module):
         self.couplings = affine_couplings(config.latent_dim, config.latent_blocks, hidden)
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes of the manifold, (B, d), to z (B, d) and the log-determinant (B,)."""
-        z, log_det = self.norm(u[..., None, None])
-        z, more = self.couplings().call_and_ladj(z.flatten(1))
-        return z, log_det + more
+        """Maps codes of the manifold, (B, d), to z (B, d) and the log-determinant (B,)."""
+        z, norm_log_det = self.norm(u[..., None, None])
+        z, couplings_log_det = self.couplings().call_and_ladj(z.flatten(1))
+        return z, norm_log_det + couplings_log_det
 
     def inverse(self, z: Tensor) -> Tensor:
+        """Maps z (B, d) to codes of the manifold, (B, d)."""
         z = self.couplings().inv(z)
         return self.norm.inverse(z[..., None, None]).flatten(1)
 
 
 class MultiscaleFlow(nn.Module):
-    """The data flow of a DNF: Glow's, of which half the channels leave at each scale."""
+    """The data flow of a DNF: Glow's flow, which half of the channels leave at each scale."""
 
     def __init__(self, config: "FlowConfig") -> None:
         super().__init__()
         self.scales: Any = nn.ModuleList()
-        self.shapes = []  # of what leaves at each
-        channels, sizes = config.input_dim[0], _sizes(config.input_dim)
+        self.shapes = []  # shapes of the latents that leave at each scale
+        channels = config.input_dim[0]
+        sizes = _squeezed_sizes(config.input_dim)
         for size in sizes:
             channels *= 4
             steps = flow_steps(channels, config.steps, config.hidden_channels, kernel=3)
@@ -64,17 +66,18 @@ class MultiscaleFlow(nn.Module):
             channels -= leaving
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Data to latents (B, D), the coarsest scale first, and the log-determinant (B,)."""
-        total, latents = x.new_zeros(len(x)), []
+        """Maps data to latents (B, D), the coarsest scale first, and the log-determinant (B,)."""
+        total_log_det = x.new_zeros(len(x))
+        latents = []
         for scale, (leaving, _, _) in zip(self.scales, self.shapes, strict=True):
             x, log_det = scale(x)
-            total = total + log_det
-            x, left = x.split([x.shape[1] - leaving, leaving], 1)
-            latents.append(left.flatten(1))
-        return torch.cat(latents[::-1], 1), total
+            total_log_det = total_log_det + log_det
+            x, scale_latents = x.split([x.shape[1] - leaving, leaving], 1)
+            latents.append(scale_latents.flatten(1))
+        return torch.cat(latents[::-1], 1), total_log_det
 
     def inverse(self, z: Tensor) -> Tensor:
-        """The first of the latents, (B, d), to data; what else there is of them is zero."""
+        """Maps the first d latents, (B, d), to data; the other latents are zero."""
         shapes = self.shapes[::-1]
         sizes = [math.prod(shape) for shape in shapes]
         latents = F.pad(z, (0, sum(sizes) - z.shape[1])).split(sizes, 1)
@@ -88,76 +91,92 @@ class TrumpetFlow(Chain):
     """The data flow of a Trumpet: steps of flow, and injective layers that halve the channels.
 
     Maps are squeezed to `MIN_SIDE` pixels or an odd side, with an injective layer after the steps
-    of flow at each size. The last map's channels are halved further while at least d numbers are
-    left; a dense injective layer takes the rest to d. With images of 3 x 64 x 64 and d = 192 that
-    is Kothari et al.'s: six injective layers of factor 2, and none dense.
+    of flow at each size. The last map's channels are halved further while at least d numbers
+    remain, and a dense injective layer maps these to d. For images of 3 x 64 x 64 and d = 192 this
+    is the network of Kothari et al.: six injective layers of factor 2, and no dense layer.
     """
 
     def __init__(self, config: "FlowConfig") -> None:
-        channels, sizes = config.input_dim[0], _sizes(config.input_dim)
-        latent_dim, how = config.latent_dim, (config.steps, config.hidden_channels)
+        def steps(channels: int, kernel: int) -> list[nn.Module]:
+            return flow_steps(channels, config.steps, config.hidden_channels, kernel)
+
+        latent_dim = config.latent_dim
+        channels = config.input_dim[0]
+        sizes = _squeezed_sizes(config.input_dim)
+
         layers: list[nn.Module] = []
         for size in sizes:
             channels *= 4
-            layers += [Squeeze(), *flow_steps(channels, *how, kernel=3)]
+            layers += [Squeeze(), *steps(channels, kernel=3)]
             while channels % 2 == 0 and channels // 2 * math.prod(size) >= latent_dim:
                 layers.append(InjectiveConv(channels, channels // 2))
                 channels //= 2
                 if size != sizes[-1]:
                     break
-                layers += flow_steps(channels, *how, kernel=3)
+                layers += steps(channels, kernel=3)
         super().__init__(layers)
-        self.shape, dense = (channels, *sizes[-1]), []
-        if (rest := math.prod(self.shape)) > latent_dim:
-            dense = [InjectiveConv(rest, latent_dim), *flow_steps(latent_dim, *how, kernel=1)]
-        self.dense = Chain(dense)
+
+        self.shape = (channels, *sizes[-1])
+        map_numel = math.prod(self.shape)
+        dense_layers: list[nn.Module] = []
+        if map_numel > latent_dim:
+            dense_layers = [InjectiveConv(map_numel, latent_dim), *steps(latent_dim, kernel=1)]
+        self.dense = Chain(dense_layers)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Data to latents (B, d), by each layer's left inverse; the second number means nothing."""
+        """Maps data to latents (B, d) by each layer's left inverse.
+
+        The second number has no meaning: injective layers have no log-determinant.
+        """
         maps, _ = super().forward(x)
         z, log_det = self.dense(maps.flatten(1)[..., None, None])
         return z.flatten(1), log_det
 
     def inverse(self, z: Tensor) -> Tensor:
-        """Latents (B, d) to data."""
+        """Maps latents (B, d) to data."""
         return super().inverse(self.dense.inverse(z[..., None, None]).reshape(-1, *self.shape))
 
 
 class CodeFlow(nn.Module):
-    """A flow from data to codes: d of the data flow's latents are codes u, whose flow gives z. What
-    other latents there are is noise, zero on the manifold."""
+    """A flow from data to codes: a data flow, and a flow of its first d latents u to codes z.
+
+    The other latents, if there are any, are noise, which is zero on the manifold.
+    """
 
     def __init__(self, data_flow: Any, config: "FlowConfig") -> None:
         super().__init__()
-        self.latent_dim, self.data_flow = config.latent_dim, data_flow
+        self.latent_dim = config.latent_dim
+        self.data_flow = data_flow
         self.latent_flow = LatentFlow(config)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Data to codes z (B, d), noise v (B, D - d), and the log-determinant of both (B,)."""
-        latents, log_det = self.data_flow(x)
+        """Maps data to codes z (B, d), noise v (B, D - d) and the log-determinant (B,)."""
+        latents, data_log_det = self.data_flow(x)
         u, v = latents.tensor_split([self.latent_dim], 1)
-        z, more = self.latent_flow(u)
-        return z, v, log_det + more
+        z, latent_log_det = self.latent_flow(u)
+        return z, v, data_log_det + latent_log_det
 
     def encode(self, x: Tensor) -> Tensor:
-        """f, from (B, ...) to (B, d)."""
+        """Encodes data (B, ...) to codes (B, d)."""
         return self.split(x)[0]
 
     def decode(self, z: Tensor) -> Tensor:
-        """g, from (B, d) to (B, ...), whose left inverse is f."""
+        """Decodes codes (B, d) to data (B, ...); `encode` is its left inverse."""
         return self.data_flow.inverse(self.latent_flow.inverse(z))
 
 
 @config_dataclass
 class FlowConfig(InjectiveFlowConfig):
-    """The part of their configurations that DNF and Trumpet share.
+    """The settings that DNF and Trumpet share.
 
-    Parameters:
-        input_dim (tuple): Shape (C, H, W) of an image, of even H and W.
-        steps (int): Glow's steps of flow at each size of the maps. Default: 4.
-        hidden_channels (int): Of the two hidden layers of every coupling's net. Default: 128.
-        latent_blocks (int): Affine couplings of the density of the codes. Default: 8.
-        latent_hidden_dim (int): Width of the two hidden layers of their nets. Default: 256.
+    Args:
+        input_dim (tuple): Shape (C, H, W) of an image, with even H and W.
+        steps (int): Number of Glow's steps of flow at each size of the maps. Default: 4.
+        hidden_channels (int): Channels of the two hidden layers of every coupling's network.
+            Default: 128.
+        latent_blocks (int): Number of affine couplings in the density of the codes. Default: 8.
+        latent_hidden_dim (int): Width of the two hidden layers of these couplings' networks.
+            Default: 256.
     """
 
     steps: AtLeastOne = 4
@@ -167,10 +186,12 @@ class FlowConfig(InjectiveFlowConfig):
 
 
 class FlowModel(InjectiveFlow):
-    """A model whose encoder and decoder, which cannot be given, are the two directions of one flow.
+    """A model with the two directions of one flow as encoder and decoder.
+
+    They are built from the configuration and cannot be passed to the model.
 
     Attributes:
-        data_flow: Its part next to the data.
+        data_flow: Class of the part of the flow next to the data.
     """
 
     data_flow: ClassVar[type[MultiscaleFlow | TrumpetFlow]]
@@ -181,22 +202,23 @@ class FlowModel(InjectiveFlow):
     ) -> tuple[BaseEncoder, BaseDecoder]:
         if encoder is not None or decoder is not None:
             raise ConfigError(
-                f"{cls.__name__} builds its flow from its configuration: encoder and decoder are "
-                "its two directions and cannot be given"
+                f"{cls.__name__} does not take an encoder or a decoder: they are the two "
+                "directions of a flow that is built from the configuration"
             )
+
         shape = config.input_dim or ()
         if len(shape) != 3 or any(side % 2 for side in shape[1:]):
-            raise ConfigError(f"{config.name} input_dim: (C, H, W) of even H and W is needed")
+            raise ConfigError(f"{config.name} input_dim: use (C, H, W) with even H and W")
         flow = CodeFlow(cls.data_flow(config), config)
         return FlowEncoder(flow), FlowDecoder(flow)
 
     @property
     def flow(self) -> Any:
-        """The :class:`CodeFlow` of encoder and decoder."""
+        """The :class:`CodeFlow` that encoder and decoder share."""
         return self.decoder.flow
 
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        # ActNorm sets its scales by the first batch that it sees in training mode: that must be one
-        # of the training, whose losses go through the flow itself, and not what a user looks at.
+        # ActNorm sets its scales by its first batch in training mode. This must be a batch of the
+        # training, which calls the flow itself, and not data that a user encodes.
         with self._in_evaluation_mode(gradient=torch.is_grad_enabled()):
             return super()._encode(x, condition)

@@ -1,4 +1,4 @@
-"""Pythae's RHVAE, with its metric in its state and without tensors of all pairs."""
+"""Pythae's RHVAE, with the metric in its state and without tensors of all pairs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,66 +12,92 @@ from torch import Tensor
 class RHVAE(PythaesRHVAE):
     r"""Pythae's Riemannian Hamiltonian VAE (Chadebec et al. 2022), the same model.
 
-    Its inverse metric is that of Pythae,
+    Its inverse metric is Pythae's,
     :math:`G^{-1}(z) = \sum_i M_i \exp(-\|c_i - z\|^2 / T^2) + \lambda I`, with a centroid
-    :math:`c_i` for each of the last training images. The sum is here one matrix product in place
-    of a tensor of size B N d^2. Matrices and centroids are part of its `state_dict`, so that a
-    checkpoint has them. The arguments are those of Pythae's class, whose files are loaded, too.
+    :math:`c_i` for each of the last training images. Here the sum is one matrix product in place
+    of a tensor of size B N d^2. Matrices and centroids are part of the `state_dict`, so that
+    checkpoints contain them. Files that Pythae's class saved can be loaded.
+
+    Args:
+        model_config: Pythae's configuration.
+        *networks: Further arguments of Pythae's class.
+        **options: Further arguments of Pythae's class.
     """
 
     config_class = RHVAEConfig
 
-    def __init__(self, model_config: RHVAEConfig, *networks: Any, **more: Any) -> None:
-        super().__init__(model_config, *networks, **more)
-        # Before the first epoch is over: Pythae's metric up to the temperature.
-        del self.M_tens, self.centroids_tens  # buffers, which go where the model goes
+    def __init__(self, model_config: RHVAEConfig, *networks: Any, **options: Any) -> None:
+        super().__init__(model_config, *networks, **options)
+        # Buffers move to a device with the model. Until the end of the first epoch the metric is
+        # Pythae's up to the temperature.
+        del self.M_tens, self.centroids_tens
         self.register_buffer("M_tens", torch.eye(self.latent_dim)[None], persistent=False)
         self.register_buffer("centroids_tens", torch.zeros(1, self.latent_dim), persistent=False)
-        self._metric_of_all()
+        self._set_metric_functions()
 
-    def _metric_of_all(self) -> None:
-        self.G_inv, self.G = self._inverse_metric, self._metric  # methods: a copy has its own
+    def _set_metric_functions(self) -> None:
+        """Replaces the functions of Pythae's metric by methods, which a copy binds to itself."""
+        self.G_inv = self._inverse_metric
+        self.G = self._metric
 
     def _update_metric(self) -> None:
         super()._update_metric()
-        self._metric_of_all()
+        self._set_metric_functions()
 
-    def _summed(self, z: Tensor, of: Tensor) -> Tensor:
-        """The sum over i of exp(-|c_i - z|^2 / T^2) times the i-th of (N, d, n), (B, d, n)."""
+    def _weighted_sum(self, z: Tensor, terms: Tensor) -> Tensor:
+        """The sum over i of exp(-|c_i - z|^2 / T^2) and the i-th of N terms (d, n), (B, d, n)."""
         c = self.centroids_tens
-        squares = z.square().sum(1, keepdim=True) + c.square().sum(1) - 2 * z @ c.T
-        weights = torch.exp(-squares.clamp(min=0) / self.temperature**2)
-        return (weights @ of.flatten(1)).view(-1, *of.shape[1:])
+        squared_distances = z.square().sum(1, keepdim=True) + c.square().sum(1) - 2 * z @ c.T
+        weights = torch.exp(-squared_distances.clamp(min=0) / self.temperature**2)
+        return (weights @ terms.flatten(1)).view(-1, *terms.shape[1:])
 
     def _metric(self, z: Tensor) -> Tensor:
-        return torch.linalg.inv_ex(self._inverse_metric(z)).inverse  # waits for no check
+        return torch.linalg.inv_ex(self._inverse_metric(z)).inverse  # `inv` waits for the device
 
     def _inverse_metric(self, z: Tensor) -> Tensor:
-        return self._summed(z, self.M_tens) + self.lbd * torch.eye(self.latent_dim).to(z)
+        return self._weighted_sum(z, self.M_tens) + self.lbd * torch.eye(self.latent_dim).to(z)
 
     def sampler_force(self, z: Tensor) -> Tensor:
-        r"""What Pythae's sampler takes for the gradient of log sqrt det G^-1 at codes, (B, d, 1).
+        r"""Computes what Pythae's sampler uses as the gradient of log sqrt det G^-1.
 
-        It is :math:`G(z) \sum_i w_i M_i (c_i - z) / T^2`; the gradient would have a trace in it.
-        The sampler's test of each step makes up for that.
+        It is :math:`G(z) \sum_i w_i M_i (c_i - z) / T^2`. The true gradient would have a trace in
+        it. The sampler accepts or rejects each step, which corrects for the difference.
+
+        Args:
+            z: Codes, (B, d).
+
+        Returns:
+            The force, (B, d, 1).
         """
-        d, matrices = self.latent_dim, self.M_tens
-        both = torch.cat([matrices, matrices @ self.centroids_tens[..., None]], -1)
-        summed, towards = self._summed(z, both).split([d, 1], -1)
-        inverse = summed + self.lbd * torch.eye(d).to(z)
-        solved: Tensor = torch.linalg.solve_ex(inverse, towards - summed @ z[..., None]).result
-        return solved / self.temperature**2
+        d = self.latent_dim
+        matrices = self.M_tens
+        matrix_centroids = matrices @ self.centroids_tens[..., None]
+        terms = torch.cat([matrices, matrix_centroids], -1)
+        matrix_sum, centroid_sum = self._weighted_sum(z, terms).split([d, 1], -1)
+
+        inverse_metric = matrix_sum + self.lbd * torch.eye(d).to(z)
+        difference = centroid_sum - matrix_sum @ z[..., None]
+        force: Tensor = torch.linalg.solve_ex(inverse_metric, difference).result
+        return force / self.temperature**2
 
     def get_extra_state(self) -> Tensor:
-        """Matrices and centroids side by side, (N, d, d + 1)."""
+        """Returns matrices and centroids side by side, (N, d, d + 1)."""
         return torch.cat([self.M_tens, self.centroids_tens[..., None]], -1)
 
     def set_extra_state(self, state: Tensor) -> None:
+        """Sets matrices and centroids from (N, d, d + 1)."""
         state = state.to(self.lbd)
-        self.M_tens, self.centroids_tens = state[..., :-1], state[..., -1]
-        self._metric_of_all()
+        self.M_tens = state[..., :-1]
+        self.centroids_tens = state[..., -1]
+        self._set_metric_functions()
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *more: Any, **how: Any) -> Any:
-        """PyTorch's; the metric stays where the weights come without, as in Pythae's files."""
-        whole = {"_extra_state": self.get_extra_state(), **state_dict}
-        return super().load_state_dict(whole, *more, **how)
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Loads weights and metric; without a metric, as in Pythae's files, keeps the present one.
+
+        Args:
+            state_dict: Weights, with or without the metric.
+            *args: Further arguments of PyTorch's method.
+            **kwargs: Further arguments of PyTorch's method.
+        """
+        full_state = {"_extra_state": self.get_extra_state(), **state_dict}
+        return super().load_state_dict(full_state, *args, **kwargs)

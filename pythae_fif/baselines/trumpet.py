@@ -1,4 +1,4 @@
-"""Trumpet: an injective flow whose manifold is trained first and its density second."""
+"""Trumpet: an injective flow, trained in two stages: first its manifold, then its density."""
 
 from typing import Annotated, Any
 
@@ -19,15 +19,17 @@ from pythae_fif.volume_change import squared_error
 class TrumpetConfig(FlowConfig):
     """Trumpet config class.
 
-    Reconstruction and density are trained one after the other: there is no weight between them.
+    Reconstruction and density are trained one after the other, so there is no weight between them.
 
-    Parameters:
-        manifold_epochs (int): Epochs of the manifold's training, before the density's. Default: 10.
-        manifold_share (float): It is trained for no more whole epochs once this share of the
-            training, in (0, 1), is done; of one epoch in all the density gets none. Default: 0.5.
+    Args:
+        manifold_epochs (int): Number of epochs in which the manifold is trained, before the
+            density. Default: 10.
+        manifold_share (float): Share of the training, in (0, 1), after which no further epoch
+            trains the manifold. In a training of a single epoch the density is not trained.
+            Default: 0.5.
         noise (float): Standard deviation of the noise added in training. Default: 0, as published.
 
-    The others are those of :class:`~pythae_fif.baselines.flows.FlowConfig`.
+    For the other arguments see :class:`~pythae_fif.baselines.flows.FlowConfig`.
     """
 
     noise: NonNegative = 0.0
@@ -41,20 +43,21 @@ class Trumpet(FlowModel):
 
     The decoder is :math:`g = g_\text{manifold} \circ h`, with invertible h in d dimensions and
     injective :math:`g_\text{manifold}` of growing dimension: steps of flow, and injective 1 x 1
-    convolutions that double the channels. Each layer's left inverse makes the encoder. Training
-    has two stages: first the manifold, by
-    :math:`\lVert g_\text{manifold}(g_\text{manifold}^\dagger(x)) - x \rVert^2`; then, with the
-    manifold frozen, h, by maximum likelihood of the codes :math:`g_\text{manifold}^\dagger(x)`,
-    whose log-determinant is exact. The volume change of the manifold does not depend on h, so that
-    this is maximum likelihood on the manifold.
+    convolutions that double the channels. The encoder consists of each layer's left inverse.
+    Training has two stages. The first trains the manifold by
+    :math:`\lVert g_\text{manifold}(g_\text{manifold}^\dagger(x)) - x \rVert^2`. The second freezes
+    the manifold and trains h by maximum likelihood of the codes
+    :math:`g_\text{manifold}^\dagger(x)`, with an exact log-determinant. The volume change of the
+    manifold does not depend on h, so this is maximum likelihood on the manifold.
 
-    Not its authors' program (github.com/swing-research/trumpets), which has 8 x 3 steps of flow for
-    h in place of fully connected affine couplings, U-Nets in its couplings, scales between 0.01 and
-    1, regularised pseudo-inverses, and the codes' error in the loss of the manifold.
+    This is not the authors' program (github.com/swing-research/trumpets). Theirs has 8 x 3 steps of
+    flow for h in place of fully connected affine couplings, U-Nets in its couplings, scales between
+    0.01 and 1, regularised pseudo-inverses, and the codes' error in the loss of the manifold.
 
     Attributes:
-        stage: 'manifold' or 'density': what is trained, and what the loss is. Training starts with
-            the former, and :class:`~pythae_fif.FIFTrainer` sets it; Pythae's trainers do not.
+        stage: 'manifold' or 'density', the part that is trained and that the loss is for. Training
+            starts with the manifold. :class:`~pythae_fif.FIFTrainer` changes the stage; Pythae's
+            trainers do not.
 
     Example:
         >>> model = Trumpet(TrumpetConfig(input_dim=(1, 8, 8), latent_dim=4, hidden_channels=8))
@@ -67,16 +70,22 @@ class Trumpet(FlowModel):
     stage: str = "manifold"
 
     def stage_at(self, epochs: float, share_done: float) -> str:
-        """The stage after so many passes over the data, which are this share of the training."""
+        """Returns the stage at a point of the training.
+
+        Args:
+            epochs: Number of passes over the data so far.
+            share_done: Finished share of the training, from 0 to 1.
+        """
         config = self.model_config
-        early = epochs < config.manifold_epochs and share_done < config.manifold_share
-        return "manifold" if early else "density"
+        is_early = epochs < config.manifold_epochs and share_done < config.manifold_share
+        return "manifold" if is_early else "density"
 
     def get_extra_state(self) -> Tensor:
-        """The stage: what its loss is, and so what a trainer kept its weights by."""
+        """Returns the stage, which says by what loss a trainer selected the weights."""
         return torch.tensor(self.stage == "density")
 
     def set_extra_state(self, state: Tensor) -> None:
+        """Sets the stage: True for 'density'."""
         self.stage = "density" if state else "manifold"
 
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
@@ -84,23 +93,30 @@ class Trumpet(FlowModel):
 
         Args:
             inputs (BaseDataset): ``inputs["data"]`` of shape (B, C, H, W).
+            kwargs: Ignored.
 
         Returns:
-            ModelOutput: ``loss`` is ``recon_loss`` (squared error) in the first stage and
-            ``nll_loss`` (codes of the manifold, in nats) in the second, means over the batch;
-            ``recon_x`` (B, C, H, W) and ``z`` (B, d). In training only the stage's.
+            ModelOutput: ``recon_loss`` (squared error) and ``nll_loss`` (codes of the manifold, in
+            nats), means over the batch, ``recon_x`` (B, C, H, W) and ``z`` (B, d). ``loss`` is
+            ``recon_loss`` in the first stage and ``nll_loss`` in the second. In training only the
+            stage's outputs are computed.
         """
-        x, density, output = as_data(inputs["data"], self), self.stage == "density", ModelOutput()
+        x = as_data(inputs["data"], self)
         if self.training:
             x = self._noisy(x)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not density):
+        trains_density = self.stage == "density"
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not trains_density):
             u, _ = self.flow.data_flow(x)
-        if density or not self.training:
+
+        output = ModelOutput()
+        if trains_density or not self.training:
             z, log_det = self.flow.latent_flow(u)
-            output["nll_loss"] = -(self.latent_distribution(z).log_prob(z) + log_det).mean()
+            log_prob = self.latent_distribution(z).log_prob(z) + log_det
+            output["nll_loss"] = -log_prob.mean()
             output["z"] = z
-        if not density or not self.training:
-            output["recon_x"] = self.flow.data_flow.inverse(u)
-            output["recon_loss"] = squared_error(output["recon_x"], x).mean()
-        output["loss"] = output["nll_loss" if density else "recon_loss"]
+        if not trains_density or not self.training:
+            x_hat = self.flow.data_flow.inverse(u)
+            output["recon_x"] = x_hat
+            output["recon_loss"] = squared_error(x_hat, x).mean()
+        output["loss"] = output["nll_loss" if trains_density else "recon_loss"]
         return output

@@ -1,1 +1,1 @@
-"""Configuration -> plan -> one run of the benchmark -> the best of a model's configurations."""
+"""The benchmark: configuration, plan of runs, one run, and the records of its result."""

@@ -1,4 +1,4 @@
-"""What an experiment is: YAML files and flags, one over the other, and validated once."""
+"""The configuration of an experiment: YAML files overlaid by flags, and validated once."""
 
 import math
 from collections.abc import Mapping
@@ -38,51 +38,64 @@ DEFAULTS = {
     "models": ["fif", "ae", "vae", "beta_vae", "wae_imq", "rae_l2"],
     "samplers": ["normal", "gaussian", "gmm"],
 }
-"""What every data set trains and samples with, unless its file or the user says otherwise."""
+"""Models and samplers of every data set, unless its file or the user names others."""
 BUDGETS = {"epochs", "wall_clock", "steps"}
+"""Keys that limit the length of a training."""
 
 LearningRate = Annotated[float, Field(gt=0, lt=10)]
 WeightDecay = Annotated[float, Field(ge=0)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
 AtLeastTen = Annotated[Integer, Field(ge=10)]
-"""So many images at least: scores of fewer say nothing."""
+"""A number of images. Scores of fewer than ten say nothing."""
 Seconds = Annotated[
     float, BeforeValidator(lambda v: parse_duration(v) if isinstance(v, str) else v), Field(gt=0)
 ]
-"""A number, or a text that :func:`parse_duration` takes."""
+"""A number of seconds, or a text that :func:`parse_duration` reads, such as `10min`."""
 ExtractorName = Annotated[str, AfterValidator(check_extractor_name)]
 Weight = Annotated[
-    float, Field(ge=0, strict=False), AfterValidator(lambda of: int(of) if of.is_integer() else of)
+    float,
+    Field(ge=0, strict=False),
+    AfterValidator(lambda weight: int(weight) if weight.is_integer() else weight),
 ]
-"""A number as YAML files have it: a run has one id, 10 or 10.0."""
+"""A number as a YAML file has it: 10 and 10.0 are the same value, so a run has one id."""
 
 
 class DataLocation(DataOptions):
-    """What a run needs but its result does not depend on: data, and the extractor's files."""
+    """Where a run finds its data and its extractor. The result of a run does not depend on it.
 
-    extractor_weights: Annotated[str | None, Flag("file of the extractor's weights", "FILE")] = None
+    Attributes:
+        extractor_weights: File with the extractor's weights; None for the default file.
+        Others: See :class:`~pythae_fif.names.DataOptions`.
+    """
+
+    extractor_weights: Annotated[str | None, Flag("the extractor's weights", "FILE")] = None
 
 
 class Settings(StrictModel):
-    """How a model trains and is scored: all of it defines the result of a run.
+    """How a model trains and is scored. Every field is part of what defines a run's result.
 
     Attributes:
-        epochs, wall_clock: A training ends with the first of them; the clock in seconds.
-        plateau_factor: The learning rate is multiplied by it when the evaluation loss has not
+        epochs: Number of epochs; None if only the clock limits the training.
+        wall_clock: Training time in seconds. A training ends when the first limit is reached.
+        weight_decay: Weight decay of Adam.
+        plateau_factor: Factor applied to the learning rate when the evaluation loss has not
             fallen for ten epochs (appendix E.4); None for a constant learning rate.
-        fit_steps: Of Adam, 100 codes each, in which a flow, second VAE or PixelCNN of a sampler is
-            fitted; :data:`~pythae_fif.models.fitted_priors.FIT_STEPS` if None.
-        train_size, val_size, test_size: First images of a split that are used; all if None.
-        crop: Of CelebA, see :func:`~pythae_fif.data.load_images`.
-        Others: As their flags say; weights decay by Adam.
+        fit_steps: Adam steps, on 100 codes each, that fit a sampler's flow, second VAE or PixelCNN;
+            None for :data:`~pythae_fif.models.fitted_priors.FIT_STEPS`.
+        train_size: Number of training images, the first ones; all if None.
+        val_size: Number of validation images, the first ones; all if None.
+        test_size: Number of test images, the first ones; all if None.
+        crop: Side of CelebA's centre crop in pixels, see :func:`~pythae_fif.data.load_images`.
+        Others: See the help texts of their flags.
     """
 
-    batch_size: Annotated[AtLeastOne, Flag("in place of the profile's", "N")]
-    learning_rate: Annotated[LearningRate, Flag("in place of the profile's", "RATE")]
-    num_samples: Annotated[AtLeastTen, Flag("samples scored, of each sampler", "N")]
-    epochs: Annotated[AtLeastOne | None, Flag("in place of the profile's length", "N")] = None
+    batch_size: Annotated[AtLeastOne, Flag("override the profile's batch size", "N")]
+    learning_rate: Annotated[LearningRate, Flag("override the profile's learning rate", "RATE")]
+    num_samples: Annotated[AtLeastTen, Flag("number of samples to score, per sampler", "N")]
+    epochs: Annotated[AtLeastOne | None, Flag("override the profile's epochs", "N")] = None
     wall_clock: Annotated[
-        Seconds | None, Flag("training time: 5h, 10min; one run a device at a time", "TIME", str)
+        Seconds | None,
+        Flag("train for this long (5h, 10min), one run per device", "TIME", str),
     ] = None
     weight_decay: WeightDecay | None = None
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
@@ -92,21 +105,21 @@ class Settings(StrictModel):
     test_size: AtLeastTen | None = None
     crop: Annotated[Integer, Field(ge=1, le=178)] | None = None
     precision: Annotated[
-        Precision, Flag("of training: float32, or bfloat16 (for processors with AMX)")
+        Precision, Flag("training precision: float32, or bfloat16 (for processors with AMX)")
     ] = "float32"
 
     @property
     def data_subset(self) -> dict[str, Any]:
-        """What is taken of the data, as :func:`~pythae_fif.data.load.load` is told."""
+        """The part of the data in use, as keywords of :func:`~pythae_fif.data.load.load`."""
         return self.model_dump(include={"train_size", "val_size", "test_size", "crop"})
 
 
 class ModelSettings(StrictModel):
-    """What a profile says of one model alone; None is the value that the profile has for all.
+    """Settings of a profile for a single model. None means the profile's value.
 
     Attributes:
-        grid: In place of that of the model's entry, and of its configurations.
-        fixed: Beside those of the model's entry.
+        grid: Replaces the grid and the configurations of the model's entry.
+        fixed: Further fixed hyper-parameters, in addition to those in the model's entry.
         Others: See :class:`Settings`.
     """
 
@@ -118,14 +131,14 @@ class ModelSettings(StrictModel):
 
 
 class Profile(Settings):
-    """How long and on how much data every model trains.
+    """Length of training and amount of data for every model.
 
     Attributes:
-        note: One sentence that the tables carry: what this is, and is not.
-        steps: In place of epochs, of which it makes as many as the size of the data needs.
-        models: Model -> what is different for it.
-        max_configurations: Number of first configurations of a model's grid in use; all if None.
-        extractor: In place of the data set's, unless the user names one.
+        note: One sentence for the tables: what this profile is, and what it is not.
+        steps: Number of training steps in place of epochs, rounded up to whole epochs.
+        models: Model -> settings that differ for it.
+        max_configurations: Number of configurations of a model in use, the first ones; all if None.
+        extractor: Replaces the data set's extractor, unless the user names one.
         Others: See :class:`Settings`.
     """
 
@@ -133,12 +146,12 @@ class Profile(Settings):
     steps: AtLeastOne | None = None
     models: dict[str, ModelSettings] = Field(default_factory=dict)
     max_configurations: Annotated[
-        AtLeastOne | None, Flag("try the first N of every model", "N")
+        AtLeastOne | None, Flag("try only the first N configurations of a model", "N")
     ] = None
     extractor: ExtractorName | None = None
 
     @model_validator(mode="after")
-    def _has_an_end(self) -> "Profile":
+    def _check_length(self) -> "Profile":
         lengths = [self.epochs, self.steps].count(None)
         if lengths == 0 or (lengths == 2 and self.wall_clock is None):
             raise ValueError("give epochs or steps, or a wall_clock, or one of each")
@@ -146,43 +159,58 @@ class Profile(Settings):
 
 
 class Experiment(DataLocation):
-    """One call of the benchmark: a data set's YAML file with the user's file and flags on top.
+    """One call of the benchmark: the data set's YAML file overlaid by the user's file and flags.
 
     Attributes:
-        models, samplers, seeds: What to run; a model of one's own by its YAML file.
+        models: Names of the models to run; a model of the user's has the stem of its YAML file.
+        samplers: Names of the samplers to run.
+        seeds: Random seeds, one run each.
         entries: Name of a model -> its entry.
-        beta, hutchinson_samples: Values that replace those of FIF's grid.
-        latent_dims: Model -> d of its own; all are ignored if the user gives one d.
-        profiles: Name -> :class:`Profile`; the values that the user gave are in the one in use.
+        beta: Values of beta that FIF tries, in place of its grid's.
+        hutchinson_samples: Values of K that FIF tries, in place of its grid's.
+        latent_dims: Model -> its latent dimension; ignored if the user gives one for all models.
+        profiles: Name -> :class:`Profile`. The active one includes the values that the user gave.
         overridden_keys: Keys of the profile that the user set. They also override the profile's
             settings for single models.
-        Others: See :class:`DataLocation`, and their flags.
+        Others: See :class:`DataLocation`, and the help texts of their flags.
     """
 
     dataset: str
     description: str
-    arch: Annotated[str, one_of(lambda: ARCHITECTURES), Flag("architecture of `list`")]
-    models: Annotated[UniqueList[str], Flag("models of `list`, FILE.yaml, or 'all'", "MODEL")]
+    arch: Annotated[
+        str, one_of(lambda: ARCHITECTURES), Flag("architecture (see `pythae-fif list`)")
+    ]
+    models: Annotated[
+        UniqueList[str], Flag("models, a FILE.yaml, or 'all' (see `pythae-fif list`)", "MODEL")
+    ]
     entries: dict[str, ModelEntry]
-    samplers: Annotated[UniqueList[SamplerName], Flag("samplers of `list`, or 'all'", "SAMPLER")]
-    seeds: Annotated[UniqueList[Seed], Flag("one run a seed", "SEED")] = Field(
+    samplers: Annotated[
+        UniqueList[SamplerName], Flag("samplers, or 'all' (see `pythae-fif list`)", "SAMPLER")
+    ]
+    seeds: Annotated[UniqueList[Seed], Flag("random seeds, one run each", "SEED")] = Field(
         default_factory=lambda: [0]
     )
     beta: Annotated[
         UniqueList[Weight | Literal["auto"]] | None,
         Flag("FIF's reconstruction weights, or auto"),
     ] = None
-    hutchinson_samples: Annotated[UniqueList[Integer] | None, Flag("FIF's K", "K")] = None
+    hutchinson_samples: Annotated[
+        UniqueList[Integer] | None, Flag("number K of Hutchinson vectors, FIF only", "K")
+    ] = None
     latent_dim: Annotated[AtLeastOne, Flag("latent dimension", "D")]
     latent_dims: dict[str, AtLeastOne] = Field(default_factory=dict)
     image_size: Annotated[
-        AtLeastOne | None, Flag("side that folder and celeba images are resized to", "PIXELS")
+        AtLeastOne | None, Flag("resize folder and celeba images to this side", "PIXELS")
     ] = None
-    extractor: Annotated[ExtractorName, Flag("of `list`, or module:function")]
+    extractor: Annotated[
+        ExtractorName, Flag("feature extractor (see `pythae-fif list`), or module:function")
+    ]
     profiles: dict[str, Profile]
-    profile: Annotated[str, Flag("quick, medium (a night), paper (published protocol) or full")]
+    profile: Annotated[
+        str, Flag("training length: quick (minutes), medium (overnight), paper (published) or full")
+    ]
     overridden_keys: list[str] = Field(default_factory=list)
-    name: Annotated[str, Flag("of tables, figures and page", "NAME")]
+    name: Annotated[str, Flag("name of the tables, figures and page", "NAME")]
 
     @property
     def active_profile(self) -> Profile:
@@ -191,138 +219,231 @@ class Experiment(DataLocation):
 
     @property
     def profile_summary(self) -> str:
-        """The profile in use by its name, and what the user gave in place of its values."""
-        changed = ", ".join(
-            f"{key} {getattr(self.active_profile, key)}" for key in self.overridden_keys
-        )
-        return f"`{self.profile}`" + (f" with {changed}" if changed else "")
+        """The name of the active profile, with the values that the user changed."""
+        profile = self.active_profile
+        changes = ", ".join(f"{key} {getattr(profile, key)}" for key in self.overridden_keys)
+        return f"`{self.profile}`" + (f" with {changes}" if changes else "")
 
-    def settings_for(self, model: str, train: int = 1) -> Settings:
-        """How the runs of a model are trained and scored, with so many training samples."""
+    def settings_for(self, model: str, num_train: int = 1) -> Settings:
+        """Returns how the runs of a model are trained and scored.
+
+        Args:
+            model: Name of the model.
+            num_train: Number of training samples; if the profile counts steps, the number of
+                epochs depends on it.
+
+        Returns:
+            The profile's settings, with those that the profile has for the model.
+        """
         profile = self.active_profile
         values = profile.model_dump(include=set(Settings.model_fields))
-        alone = profile.models.get(model, ModelSettings())
-        values |= alone.model_dump(
+        model_settings = profile.models.get(model, ModelSettings())
+        values |= model_settings.model_dump(
             exclude={"grid", "fixed", *self.overridden_keys}, exclude_none=True
         )
+
         if profile.steps is not None:
-            size = values["batch_size"]
-            batches = math.ceil(max(1, train - (size > 1)) / size)  # as `BatchLoader`'s
-            values["epochs"] = math.ceil(profile.steps / batches)
+            # As `BatchLoader` counts: a last batch of a single sample joins the batch before it.
+            batch_size = values["batch_size"]
+            batches_per_epoch = math.ceil(max(1, num_train - (batch_size > 1)) / batch_size)
+            values["epochs"] = math.ceil(profile.steps / batches_per_epoch)
         return Settings(**values)
 
     def entry_for(self, model: str) -> ModelEntry:
-        """A model's entry, with what the profile fixes beside it, or varies in place of its grid;
-        of a model that is not run, such as one of the leaderboard, the entry of its file."""
-        entry, alone = (
-            self.entries.get(model),
-            self.active_profile.models.get(model, ModelSettings()),
-        )
-        entry = entry or read_entry(model)
-        grid = {} if alone.grid is None else {"grid": alone.grid, "configurations": []}
-        return entry.model_copy(update={**grid, "fixed": {**entry.fixed, **alone.fixed}})
+        """Returns a model's entry, with what the active profile fixes or varies for the model.
+
+        The entry of a model that is not in the experiment, such as one of the leaderboard, is read
+        from its file.
+        """
+        entry = self.entries.get(model) or read_entry(model)
+        model_settings = self.active_profile.models.get(model, ModelSettings())
+
+        changes: dict[str, Any] = {"fixed": {**entry.fixed, **model_settings.fixed}}
+        if model_settings.grid is not None:
+            changes["grid"] = model_settings.grid
+            changes["configurations"] = []
+        return entry.model_copy(update=changes)
 
     def latent_dim_for(self, model: str) -> int:
-        """d of a model: that of `latent_dims`, or the common one, within what it takes."""
+        """Returns a model's latent dimension d: at most the largest one that the model takes."""
         latent_dim = self.latent_dims.get(model, self.latent_dim)
         return min(latent_dim, self.entry_for(model).max_latent_dim or latent_dim)
 
     def configurations_for(self, model: str) -> list[dict[str, Any]]:
-        """The varied hyper-parameters of a model's runs: its first configurations in the profile.
-        Flags in place of values of the grid are those of FIF (another model's parameter of the same
-        name is its own), and all of their configurations are run."""
+        """Returns the varied hyper-parameters of a model's runs, one dictionary per configuration.
+
+        These are the model's first configurations, as many as the profile allows. Values of FIF's
+        grid that the user gave by flags are all run. Other models ignore these flags, since a
+        parameter of the same name means something different there.
+        """
         entry = self.entry_for(model)
-        asked = {key: values for key in GRID_FLAGS if (values := getattr(self, key))}
-        if asked and entry.model == FIF:
-            return entry.choices(asked)
+        flag_values = {key: getattr(self, key) for key in GRID_FLAGS if getattr(self, key)}
+        if flag_values and entry.model == FIF:
+            return entry.choices(flag_values)
         return entry.choices()[: self.active_profile.max_configurations]
 
 
 def load_experiment(
     dataset: str | None, flags: Mapping[str, Any], file: str | Path | None = None
 ) -> Experiment:
-    """The data set's YAML file, overlaid by the user's YAML file, overlaid by the flags.
+    """Reads the data set's YAML file, overlaid by the user's YAML file, overlaid by the flags.
 
     Args:
-        dataset: Name of a YAML file in `benchmark_configs/`; that of the file, or digits, if None.
-        flags: Keys of :class:`Experiment`, and of the profile in use; None means not given.
+        dataset: Name of a YAML file in `benchmark_configs/`. None for the data set that `file`
+            names, or digits.
+        flags: Keys of :class:`Experiment` and of the active profile; None means not given.
         file: A YAML file of the user's with the same keys.
+
+    Returns:
+        The validated experiment.
 
     Raises:
         ConfigError: Unknown name, key or value; the message says which, where, and what is valid.
     """
-    own = {} if file is None else read_yaml(Path(file))
-    dataset = str(dataset or own.get("dataset", "digits"))
+    file_values = {} if file is None else read_yaml(Path(file))
+    dataset = str(dataset or file_values.get("dataset", "digits"))
     if dataset not in list_configs():
         raise ConfigError(
             f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, list_configs())}"
         )
-    given = {key: value for key, value in flags.items() if value is not None}
-    asked, where = _deep_merge(own, given), str(file or f"{dataset}.yaml")
-    valid = {*Experiment.model_fields, *flag_fields(Profile)} - {"entries", "overridden_keys"}
-    for key in sorted(map(str, asked.keys() - valid)):
-        raise ConfigError(f"{where}: unknown key {key!r}: {did_you_mean(key, sorted(valid))}")
-    values = _deep_merge({**DEFAULTS, **read_yaml(configs_dir() / f"{dataset}.yaml")}, asked)
+
+    source = str(file or f"{dataset}.yaml")
+    flag_values = {key: value for key, value in flags.items() if value is not None}
+    user_values = _deep_merge(file_values, flag_values)
+    _check_keys(user_values, source)
+
+    defaults = {**DEFAULTS, **read_yaml(configs_dir() / f"{dataset}.yaml")}
+    values = _deep_merge(defaults, user_values)
     values["dataset"] = dataset
-    for key, kind in {"profiles": dict, "models": list, "samplers": list}.items():
-        if not isinstance(values[key], kind):
-            raise ConfigError(f"{where}: {key}={values[key]!r}: a {kind.__name__} is needed")
-    if "latent_dim" in asked:
-        values["latent_dims"] = {} if "latent_dim" in given else own.get("latent_dims", {})
+    _check_types(values, source)
+
+    if "latent_dim" in flag_values:
+        values["latent_dims"] = {}
+    elif "latent_dim" in file_values:
+        values["latent_dims"] = file_values.get("latent_dims", {})
     if values["samplers"] == ["all"]:
         values["samplers"] = list(SAMPLERS)
-    values["entries"] = entries = _read_entries(values)
-    names = [Path(str(word)).stem for word in values["models"]]  # none twice, as `UniqueList` says
-    values["models"] = list(entries) if names == ["all"] else names
-    if asked.keys() & set(GRID_FLAGS) and all(of.model != FIF for of in entries.values()):
-        flags_of_fif = " and ".join(map(flag_name, GRID_FLAGS))
-        raise ConfigError(f"{flags_of_fif} are for model fif, which is not in models")
-    profiles, profile = values["profiles"], str(values["profile"])
-    if not isinstance(profiles.get(profile), dict):
-        raise ConfigError(f"{where}: profile {profile!r}: {did_you_mean(profile, profiles)}")
-    if dataset not in ("celeba", own.get("dataset", dataset)):  # a file of it for other images
-        profiles[profile].pop("crop", None)
-    if "extractor" not in asked:
-        values["extractor"] = profiles[profile].get("extractor") or values["extractor"]
-    changed = {key: values.pop(key) for key in flag_fields(Profile) if key in values}
-    values["profiles"] = _deep_merge(profiles, {profile: changed})
-    values["overridden_keys"] = sorted(changed)
-    values["name"] = safe_name(str(values.get("name", f"{dataset}-{values['arch']}-{profile}")))
-    experiment, known = read_checked(Experiment, values, where, flags=given), list_configs("models")
-    for name in {*experiment.latent_dims, *experiment.active_profile.models} - {*known, *entries}:
-        raise ConfigError(f"{where}: model {name!r} is unknown: {did_you_mean(name, known)}")
+    _resolve_models(values)
+    _check_grid_flags(user_values, values["entries"])
+
+    profile = _active_profile_values(values, source)
+    if dataset not in ("celeba", file_values.get("dataset", dataset)):
+        # The file was written for another data set: its crop is for CelebA.
+        profile.pop("crop", None)
+    if "extractor" not in user_values:
+        values["extractor"] = profile.get("extractor") or values["extractor"]
+    _override_profile(values)
+
+    default_name = f"{dataset}-{values['arch']}-{values['profile']}"
+    values["name"] = safe_name(str(values.get("name", default_name)))
+    experiment = read_checked(Experiment, values, source, flags=flag_values)
+    _check_model_names(experiment, source)
     return experiment
 
 
-def _deep_merge(below: Any, above: Any) -> Any:
-    """A mapping over another, key by key and inside of both; a budget replaces another one."""
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return above
-    gone = BUDGETS if above.keys() & BUDGETS else set()
-    kept = {key: value for key, value in below.items() if key not in gone}
-    return {**kept, **{key: _deep_merge(kept.get(key, of), of) for key, of in above.items()}}
+def _deep_merge(base: Any, override: Any) -> Any:
+    """Overlays a mapping by another, key by key and inside of both.
+
+    A training length in `override` replaces all training lengths of `base`.
+    """
+    if not (isinstance(base, dict) and isinstance(override, dict)):
+        return override
+
+    merged = dict(base)
+    if override.keys() & BUDGETS:
+        for budget in BUDGETS:
+            merged.pop(budget, None)
+    for key, value in override.items():
+        merged[key] = _deep_merge(merged.get(key, value), value)
+    return merged
+
+
+def _check_keys(user_values: Mapping[Any, Any], source: str) -> None:
+    """Refuses keys that are neither of the experiment nor of the active profile."""
+    valid = {*Experiment.model_fields, *flag_fields(Profile)} - {"entries", "overridden_keys"}
+    for key in sorted(map(str, user_values.keys() - valid)):
+        raise ConfigError(f"{source}: unknown key {key!r}: {did_you_mean(key, sorted(valid))}")
+
+
+def _check_types(values: Mapping[str, Any], source: str) -> None:
+    """Refuses values of the wrong type that are needed before pydantic checks all values."""
+    for key, required_type in {"profiles": dict, "models": list, "samplers": list}.items():
+        if not isinstance(values[key], required_type):
+            raise ConfigError(
+                f"{source}: {key}={values[key]!r}: a {required_type.__name__} is needed"
+            )
+
+
+def _resolve_models(values: dict[str, Any]) -> None:
+    """Reads the entries of the models, and replaces files and 'all' by names."""
+    values["entries"] = _read_entries(values)
+    # A name given twice stays: `UniqueList` refuses it.
+    names = [Path(str(word)).stem for word in values["models"]]
+    values["models"] = list(values["entries"]) if names == ["all"] else names
 
 
 def _read_entries(values: Mapping[str, Any]) -> dict[str, ModelEntry]:
-    """Name of each model -> its entry; a file of one's own has the name of its stem."""
-    words, known, of_rows = values["models"], list_configs("models"), values["dataset"] == "csv"
-    if words != ["all"]:
-        for word in map(str, words):
-            if word.endswith(".yaml") and Path(word).stem in known:
-                raise ConfigError(f"--models {word}: that is a model already: rename the file")
-        return {Path(word).stem: read_entry(word) for word in map(str, words)}
-    return {
-        name: entry
-        for name, entry in zip(known, map(read_entry, known), strict=True)
-        if entry.include_in_all and entry.compatible_samplers(values["samplers"])
-        if not (of_rows and entry.images_only)
-        if entry.architectures is None or values["arch"] in entry.architectures
-    }
+    """Reads the entry of each model; a file of the user's is named by its stem."""
+    known_models = list_configs("models")
+    if values["models"] == ["all"]:
+        all_entries = {name: read_entry(name) for name in known_models}
+        return {name: entry for name, entry in all_entries.items() if _in_all(entry, values)}
+
+    words = [str(word) for word in values["models"]]
+    for word in words:
+        if word.endswith(".yaml") and Path(word).stem in known_models:
+            raise ConfigError(
+                f"--models {word}: the benchmark has a model of this name: rename the file"
+            )
+    return {Path(word).stem: read_entry(word) for word in words}
+
+
+def _in_all(entry: ModelEntry, values: Mapping[str, Any]) -> bool:
+    """Whether `all` includes a model, given the data set, architecture and samplers."""
+    takes_data = values["dataset"] != "csv" or not entry.images_only
+    takes_arch = entry.architectures is None or values["arch"] in entry.architectures
+    has_sampler = bool(entry.compatible_samplers(values["samplers"]))
+    return entry.include_in_all and has_sampler and takes_data and takes_arch
+
+
+def _check_grid_flags(user_values: Mapping[str, Any], entries: Mapping[str, ModelEntry]) -> None:
+    """Refuses values of FIF's grid if no model is a FIF."""
+    has_fif = any(entry.model == FIF for entry in entries.values())
+    if user_values.keys() & set(GRID_FLAGS) and not has_fif:
+        flag_names = " and ".join(map(flag_name, GRID_FLAGS))
+        raise ConfigError(f"{flag_names} are for model fif, which is not in models")
+
+
+def _active_profile_values(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Returns the values of the active profile; refuses one that the data set does not have."""
+    name = str(values["profile"])
+    profile = values["profiles"].get(name)
+    if not isinstance(profile, dict):
+        raise ConfigError(f"{source}: profile {name!r}: {did_you_mean(name, values['profiles'])}")
+    return profile
+
+
+def _override_profile(values: dict[str, Any]) -> None:
+    """Moves the profile's keys that are given for the experiment into the active profile."""
+    overrides = {key: values.pop(key) for key in flag_fields(Profile) if key in values}
+    values["profiles"] = _deep_merge(values["profiles"], {str(values["profile"]): overrides})
+    values["overridden_keys"] = sorted(overrides)
+
+
+def _check_model_names(experiment: Experiment, source: str) -> None:
+    """Refuses settings or latent dimensions for a model that does not exist."""
+    known_models = list_configs("models")
+    used_names = {*experiment.latent_dims, *experiment.active_profile.models}
+    for name in used_names - {*known_models, *experiment.entries}:
+        raise ConfigError(
+            f"{source}: model {name!r} is unknown: {did_you_mean(name, known_models)}"
+        )
 
 
 def describe_length(profile: Profile) -> str:
-    """How long a model trains, such as `2,000 steps or 10 min`."""
+    """Describes how long a model trains, such as `2,000 steps or 10 min`."""
     counts = {"step": profile.steps, "epoch": profile.epochs}
-    parts = [pluralized(count, thing) for thing, count in counts.items() if count]
-    clock = [] if profile.wall_clock is None else [f"{profile.wall_clock / 60:g} min"]
-    return " or ".join(parts + clock)
+    parts = [pluralized(count, noun) for noun, count in counts.items() if count]
+    if profile.wall_clock is not None:
+        parts.append(f"{profile.wall_clock / 60:g} min")
+    return " or ".join(parts)

@@ -1,4 +1,4 @@
-"""One run of the benchmark: what defines it, and how it trains, samples and scores."""
+"""One run of the benchmark: its specification, and how it trains, samples and scores."""
 
 import dataclasses
 import shutil
@@ -22,12 +22,13 @@ from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.data.splits import SPLIT_NAMES, as_tensor
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean, format_error
-from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
+from pythae_fif.evaluation import Extractor, Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.evaluation.likelihood import fit_priors, marginal_likelihoods
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import atomic_folder, quarantine, read_json
 from pythae_fif.models.fitted_priors import FIT_STEPS
+from pythae_fif.models.priors import Prior
 from pythae_fif.names import import_object
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.spec import Spec
@@ -39,27 +40,34 @@ from pythae_fif.training.updates import network_prefixes
 
 WEIGHTS = "model/model.pt"
 PER_MODEL_SETTINGS = {"batch_size", "epochs", "learning_rate", "weight_decay"}
-"""Settings that may be one model's alone; epochs follow from steps and its batch size."""
+"""Settings that may differ between the models of a table. The number of epochs is one of them: it
+follows from the number of steps and the batch size."""
 Name = Annotated[str, Field(pattern=r"^[\w=+@-][\w.=+@-]*$")]
-"""A part of a path that leads nowhere else."""
+"""One part of a path; it cannot lead out of the store."""
 Labels = Mapping[str, np.ndarray]
-"""Split -> class of each image; empty where the model is not told them."""
+"""Split -> class of each image; empty if the model takes no labels."""
 
 
 class ImageSpec(Spec):
-    """Everything that defines the result of a run of the benchmark, and what is asked of it.
+    """The specification of a run: everything that defines its result, and the requested samplers.
 
     Attributes:
-        dataset, arch, model: Names.
-        classes: Of the model's entry.
-        parameters: Hyper-parameters of the model, the varied and the fixed ones.
-        varied: Names of those that the grid varies.
-        latent_dim, image_size, seed, extractor, profile: As in the experiment.
+        dataset: Name of the data set.
+        arch: Name of the architecture.
+        model: Name of the model.
+        classes: The model's classes, from its entry.
+        parameters: Hyper-parameters of the model, both varied and fixed.
+        varied: Names of the hyper-parameters that the grid varies.
+        latent_dim: Latent dimension d.
+        image_size: Side that images are resized to, in pixels; None if they are not.
+        seed: Random seed.
+        extractor: Name of the feature extractor.
+        profile: Name of the profile.
         settings: The profile's values for this model.
-        data_hash: Of the images in use, after the profile's cut.
-        labels_hash: Of their labels, if the model is told them; else None.
-        samplers: Those whose scores are wanted.
-        location: The data and the extractor's files.
+        data_hash: Hash of the images in use, after the profile's selection.
+        labels_hash: Hash of their labels if the model takes labels, None otherwise.
+        samplers: Samplers to score; not part of the id.
+        location: Where the data and the extractor are; not part of the id.
     """
 
     kind: ClassVar[str] = "images"
@@ -89,82 +97,183 @@ class ImageSpec(Spec):
 
     @property
     def configuration(self) -> str:
-        """The varied hyper-parameters as `name=value`, or a dash."""
+        """The varied hyper-parameters as `name=value`, or a dash if nothing varies."""
         return ", ".join(f"{n}={_format_value(self.parameters[n])}" for n in self.varied) or "–"
 
     @property
     def title(self) -> str:
+        """Model, configuration and seed."""
         return f"{self.model} {self.configuration} seed {self.seed}"
 
     @property
     def training_id(self) -> str:
-        """The id of the training, which no extractor and no number of samples changes."""
+        """The id of the training, which does not depend on how samples are drawn and scored."""
         settings = self.settings.model_copy(update={"num_samples": 0, "fit_steps": None})
-        return self.model_copy(update={"settings": settings, "extractor": "", "profile": ""}).run_id
+        training = self.model_copy(update={"settings": settings, "extractor": "", "profile": ""})
+        return training.run_id
 
     @property
     def comparable(self) -> str:
-        """What two runs share that may stand in one table."""
+        """Text that is equal for two runs if their scores can be compared in one table."""
         shared = {"dataset", "arch", "image_size", "extractor", "profile", "data_hash"}
-        return repr(
-            (self.model_dump(include=shared), self.settings.model_dump(exclude=PER_MODEL_SETTINGS))
-        )
+        settings = self.settings.model_dump(exclude=PER_MODEL_SETTINGS)
+        return repr((self.model_dump(include=shared), settings))
 
     @property
     def outputs(self) -> Mapping[str, type]:
-        """Training, evaluation and the scores of each sampler that is wanted."""
+        """Files of the run's records: training, evaluation, and scores of each sampler."""
         scores = {f"scores/{sampler}.json": Scores for sampler in self.samplers}
         return {"training.json": Training, "evaluation.json": Evaluation, **scores}
 
     def configure(self, input_dim: tuple[int, ...]) -> Any:
-        """The model's configuration for samples of a shape.
+        """Returns the model's configuration for samples of a shape.
 
         Raises:
-            ConfigError: An unknown hyper-parameter, which Pythae's own classes would drop; their
-                errors, and pydantic's, for a value that is not right.
+            ConfigError: Unknown hyper-parameter; Pythae's classes would ignore it.
+            Exception: The configuration's class refuses a value, with an error of its choice.
         """
         config_class = import_object(self.classes.config)
-        known = [field.name for field in dataclasses.fields(config_class) if field.init]
-        if unknown := [key for key in self.parameters if key not in known]:
-            raise ConfigError(f"unknown key {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
+        valid = [field.name for field in dataclasses.fields(config_class) if field.init]
+        unknown = [key for key in self.parameters if key not in valid]
+        if unknown:
+            raise ConfigError(f"unknown key {unknown[0]!r}: {did_you_mean(unknown[0], valid)}")
         return config_class(input_dim=input_dim, latent_dim=self.latent_dim, **self.parameters)
 
     def build(self, input_dim: tuple[int, ...]) -> BaseAE:
-        """A fresh model for samples of a shape; seed torch before.
+        """Builds a new model for samples of a shape. Seed torch first.
 
         Raises:
-            ConfigError: The architecture does not serve the data or the model; the errors of
-                :meth:`configure`.
+            ConfigError: The architecture does not work with the data or the model.
+            Exception: See :meth:`configure`.
         """
-        named, shape = self.classes, (self.arch, input_dim, self.latent_dim)
-        # First the parameters: of a wrong one and a wrong architecture it is the nearer mistake.
+        # The configuration comes first: if parameter and architecture are both wrong, the error
+        # about the parameter helps more.
         config = self.configure(input_dim)
+
         networks: tuple[Any, ...] = ()
-        if named.networks is None:
-            told = self.parameters.get("condition_dim", 0)
-            networks = build_networks(*shape, variational=named.variational, condition_dim=told)
-        elif named.networks != "own":
-            networks = import_object(named.networks)(*shape)
-        if named.discriminator is not None:
-            networks = (*networks, import_object(named.discriminator)(input_dim))
-        parts = zip(("encoder", "decoder", "discriminator"), networks, strict=False)
-        return patch_slow_ops(import_object(named.model)(config, **dict(parts)))
+        if self.classes.networks is None:
+            networks = build_networks(
+                self.arch,
+                input_dim,
+                self.latent_dim,
+                variational=self.classes.variational,
+                condition_dim=self.parameters.get("condition_dim", 0),
+            )
+        elif self.classes.networks != "own":
+            build = import_object(self.classes.networks)
+            networks = build(self.arch, input_dim, self.latent_dim)
+        if self.classes.discriminator is not None:
+            networks = (*networks, import_object(self.classes.discriminator)(input_dim))
+
+        parts = dict(zip(("encoder", "decoder", "discriminator"), networks, strict=False))
+        model_class = import_object(self.classes.model)
+        return patch_slow_ops(model_class(config, **parts))
 
     def run(self, run: Run) -> None:
-        """Trains and scores: a training that was cut off is resumed, no sampler scored twice.
+        """Trains and scores the model.
+
+        An interrupted training is resumed, and records that exist are not computed again.
 
         Raises:
-            FIFError: Of a sampler that failed; the records of the others are there.
+            FIFError: A sampler failed. The records of the other samplers are written first.
         """
         if not torch.cuda.is_available():
             keep_freed_memory()
+
         run.report("loading data")
-        planned, cut = ExpectedHashes(self.data_hash, self.labels_hash), self.settings.data_subset
-        splits = load(
-            self.dataset, self.location, planned=planned, image_size=self.image_size, **cut
-        )
+        splits = self._load_splits()
         labels = (splits.labels or {}) if self.labels_hash else {}
-        self._take_trained(run)
+
+        self._copy_same_training(run)
+        model = self._train(run, splits, labels)
+
+        run.report("features of the data", 0.9)
+        extractor = self._load_extractor(splits, run.device)
+        train_labels = labels.get("train")
+        codes = embed(model, splits.train, labels=train_labels, seed=self.seed)
+        evaluation = self._evaluate(run, model, splits, labels, codes)
+        references = _split_features(splits, extractor)
+        train_features = references.pop("train")
+
+        unscored = [
+            sampler
+            for sampler in self.samplers
+            if run.load(f"scores/{sampler}.json", Scores) is None
+        ]
+        run.report("likelihood", 0.9)
+        priors = fit_priors(
+            model, unscored, codes, train_labels, seed=self.seed, steps=self._fit_steps
+        )
+        val_mse = evaluation.reconstruction_mse["val"]
+        likelihoods = marginal_likelihoods(model, priors, splits, labels, val_mse, self.seed)
+
+        failures = []
+        for number, sampler in enumerate(unscored):
+            run.report(f"sampler {sampler}", 0.9 + 0.1 * number / len(unscored))
+            prior = priors.get(sampler)
+            try:
+                samples, classes = self._sample(sampler, model, codes, train_labels, prior)
+                scores = score_samples(
+                    samples, extractor, references, seed=self.seed, training=train_features
+                )
+                # The record's field for the marginal likelihood is called `tube`.
+                scores = dataclasses.replace(scores, tube=likelihoods.get(sampler))
+            except Exception as error:  # other samplers may still work; it is raised below
+                traceback.print_exc()
+                failures.append(f"sampler {sampler}: {format_error(error)}")
+                continue
+            _save_scores(run, sampler, scores, samples, classes)
+        if failures:
+            raise FIFError("; ".join(failures))
+
+    @property
+    def _fit_steps(self) -> int:
+        """Steps that fit a sampler's density."""
+        return self.settings.fit_steps or FIT_STEPS
+
+    def _load_splits(self) -> Splits:
+        """Loads the data, and checks that they have not changed since the run was planned."""
+        return load(
+            self.dataset,
+            self.location,
+            planned=ExpectedHashes(self.data_hash, self.labels_hash),
+            image_size=self.image_size,
+            **self.settings.data_subset,
+        )
+
+    def _load_extractor(self, splits: Splits, device: str) -> Extractor:
+        """Loads the feature extractor onto the model's device."""
+        return load_extractor(
+            self.extractor,
+            splits.input_dim,
+            splits.name,
+            device=device,
+            weights=self.location.extractor_weights,
+            offline=self.location.offline,
+        )
+
+    def _copy_same_training(self, run: Run) -> None:
+        """Copies model and record from a run of the same training, if this run has neither.
+
+        Runs that differ only in how samples are drawn and scored train the same model.
+        """
+        model_folder = run.folder / "model"
+        record_name = "training.json"
+        if model_folder.exists() or (run.folder / record_name).exists():
+            return
+
+        for spec in run.store.specs(ImageSpec, self.folder):
+            source = run.store.folder(spec) / "model"
+            record = run.store.record(spec, record_name, Training)
+            if spec.training_id == self.training_id and record and source.exists():
+                with atomic_folder(model_folder) as folder:
+                    shutil.copytree(source, folder, dirs_exist_ok=True)
+                own_record = record.model_copy(update={"run_id": self.run_id})
+                run.write(record_name, own_record.to_bytes())
+                return
+
+    def _train(self, run: Run, splits: Splits, labels: Labels) -> BaseAE:
+        """Trains the model, unless it is trained already, and saves the record of its training."""
         trainer = build_trainer(
             self,
             splits,
@@ -172,101 +281,93 @@ class ImageSpec(Spec):
             run.folder,
             lambda row: run.report("training", 0.9 * row.share_done),
         )
-        run.report("training")  # an epoch may take minutes
-        result, model = trainer.train(), trainer.model
-        del trainer  # with the images that it keeps on a GPU
+        run.report("training")  # the first epoch may take minutes
+        result = trainer.train()
+        model = trainer.model
+        del trainer  # and the images that it keeps on a GPU
+
         run.device = str(next(model.parameters()).device)
         self._save_training(run, vars(result), model)
-        run.report("features of the data", 0.9)
-        files: Any = {"weights": self.location.extractor_weights, "offline": self.location.offline}
-        of_data = splits.input_dim, splits.name
-        extractor = load_extractor(self.extractor, *of_data, device=run.device, **files)
-        codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
-        known = run.load("evaluation.json", Evaluation)
-        evaluation = known.result if known else self._evaluate(model, splits, labels, codes)
-        if known is None:
-            run.save("evaluation.json", evaluation)
-        references = {
-            of: Features.from_images(
-                as_tensor(splits[of]), extractor, f"{of} of {splits.content_hash}"
-            )
-            for of in SPLIT_NAMES
-        }
-        training = references.pop("train")
-        failures, steps = [], self.settings.fit_steps or FIT_STEPS
-        how: Any = {"num_samples": self.settings.num_samples, "seed": self.seed}
-        how |= {"fit_steps": steps, "transform": rounded_images}
-        left = [of for of in self.samplers if run.load(f"scores/{of}.json", Scores) is None]
-        run.report("likelihood", 0.9)
-        priors = fit_priors(model, left, codes, labels.get("train"), seed=self.seed, steps=steps)
-        val_mse = evaluation.reconstruction_mse["val"]
-        tubes = marginal_likelihoods(model, priors, splits, labels, val_mse, self.seed)
-        for number, sampler in enumerate(left):
-            run.report(f"sampler {sampler}", 0.9 + 0.1 * number / len(left))
-            try:
-                if labels:
-                    given = labels["train"]
-                    samples, classes = generate_by_class(sampler, model, codes, given, **how)
-                else:
-                    prior, classes = priors.get(sampler), None
-                    samples = generate(sampler, model, codes, prior=prior, **how)
-                scores = score_samples(
-                    samples, extractor, references, seed=self.seed, training=training
-                )
-                scores = dataclasses.replace(scores, tube=tubes.get(sampler))
-            except Exception as error:  # of this sampler alone; it is raised below
-                traceback.print_exc()
-                failures.append(f"sampler {sampler}: {format_error(error)}")
-                continue
-            sheet = samples_picture(samples, classes) if samples.ndim == 4 else None
-            files = run.write(f"samples-{sampler}.png", sheet) if sheet else {}
-            run.save(f"scores/{sampler}.json", scores, files)
-        if failures:
-            raise FIFError("; ".join(failures))
-
-    def _take_trained(self, run: Run) -> None:
-        """Copies the model of a run of the same training, if there is one and this has none."""
-        store, ours, name = run.store, run.folder / "model", "training.json"
-        fresh = not (ours.exists() or (run.folder / name).exists())
-        for other in store.specs(ImageSpec, self.folder) if fresh else ():
-            theirs, record = store.folder(other) / "model", store.record(other, name, Training)
-            if other.training_id == self.training_id and record and theirs.exists():
-                with atomic_folder(ours) as folder:
-                    shutil.copytree(theirs, folder, dirs_exist_ok=True)
-                run.write(name, record.model_copy(update={"run_id": self.run_id}).to_bytes())
-                return
+        return model
 
     def _save_training(self, run: Run, result: Mapping[str, Any], model: BaseAE) -> None:
-        """Saves how a model was trained if that is new; what is of other weights goes aside."""
-        written = read_json(run.folder / "model" / RESULT_NAME)["files"]
-        files = {f"model/{name}": checksum for name, checksum in written.items()}
-        before = run.load("training.json", Training)
-        if before is None or before.files.get(WEIGHTS) != files[WEIGHTS]:
+        """Saves the record of a training if it is new, and sets scores of other weights aside."""
+        checksums = read_json(run.folder / "model" / RESULT_NAME)["files"]
+        files = {f"model/{name}": checksum for name, checksum in checksums.items()}
+        previous = run.load("training.json", Training)
+
+        if previous is None or previous.files.get(WEIGHTS) != files[WEIGHTS]:
             for path in [*run.folder.glob("evaluation.json"), *run.folder.glob("scores/*.json")]:
-                quarantine(path, "it is of other weights")
-        if before is None or before.files != files:
+                quarantine(path, "it was made with other weights")
+        if previous is None or previous.files != files:
             surrogate = getattr(model, "surrogate_mode", None)
             run.save("training.json", Training(**result, surrogate=surrogate), files)
 
     def _evaluate(
-        self, model: BaseAE, splits: Splits, labels: Labels, codes: torch.Tensor
+        self, run: Run, model: BaseAE, splits: Splits, labels: Labels, codes: torch.Tensor
     ) -> Evaluation:
-        """What is found of a model beside samples."""
+        """Measures reconstruction errors, codes and number of weights, unless the run has them."""
+        record = run.load("evaluation.json", Evaluation)
+        if record is not None:
+            return record.result
+
         errors = {}
         for split in ("val", "test"):
             set_seed(self.seed)
             errors[split] = reconstruction_mse(model, splits[split], labels.get(split))
+
         sizes = {split: len(splits[split]) for split in SPLIT_NAMES}
-        return Evaluation(
+        evaluation = Evaluation(
             reconstruction_mse=errors,
             codes=score_codes(codes),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             data=DataUsed(source=splits.source, partial=splits.partial, sizes=sizes),
         )
+        run.save("evaluation.json", evaluation)
+        return evaluation
+
+    def _sample(
+        self,
+        sampler: str,
+        model: BaseAE,
+        codes: torch.Tensor,
+        train_labels: np.ndarray | None,
+        prior: Prior | None,
+    ) -> tuple[torch.Tensor, np.ndarray | None]:
+        """Draws samples, and their classes if the model takes labels."""
+        options: Any = {
+            "num_samples": self.settings.num_samples,
+            "seed": self.seed,
+            "fit_steps": self._fit_steps,
+            "transform": rounded_images,
+        }
+        if train_labels is not None:
+            return generate_by_class(sampler, model, codes, train_labels, **options)
+        return generate(sampler, model, codes, prior=prior, **options), None
+
+
+def _split_features(splits: Splits, extractor: Extractor) -> dict[str, Features]:
+    """Extracts the features of each split, or reads them from the cache."""
+    return {
+        split: Features.from_images(
+            as_tensor(splits[split]), extractor, f"{split} of {splits.content_hash}"
+        )
+        for split in SPLIT_NAMES
+    }
+
+
+def _save_scores(
+    run: Run, sampler: str, scores: Scores, samples: torch.Tensor, classes: np.ndarray | None
+) -> None:
+    """Saves a sampler's record and, for images, a picture of its first samples."""
+    files: dict[str, str] = {}
+    if samples.ndim == 4:
+        files = run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
+    run.save(f"scores/{sampler}.json", scores, files)
 
 
 def _format_value(value: Any) -> str:
-    """A hyper-parameter for people: 0.5 of 0.50, Planar+Radial of a list."""
+    """Formats a hyper-parameter for people: 0.5 for 0.50, Planar+Radial for a list."""
     if isinstance(value, list):
         return "+".join(map(_format_value, value))
     return f"{value:g}" if type(value) in (int, float) else str(value)
@@ -275,7 +376,15 @@ def _format_value(value: Any) -> str:
 def build_trainer(
     spec: ImageSpec, splits: Splits, labels: Labels, folder: Path, on_epoch: OnEpoch | None = None
 ) -> FIFTrainer:
-    """A fresh model of a run, seeded, in the trainer that trains it, or finds it trained."""
+    """Builds the model of a run, seeded, in a trainer that trains it or finds it trained.
+
+    Args:
+        spec: The run's specification.
+        splits: Its data.
+        labels: Class of each image of a split; empty if the model takes none.
+        folder: The run's folder, for checkpoints and the trained model.
+        on_epoch: Called after each epoch.
+    """
     set_seed(spec.seed)
     return FIFTrainer(
         spec.build(splits.input_dim),
@@ -292,20 +401,22 @@ def build_trainer(
 
 
 def training_config(spec: ImageSpec) -> Any:
-    """Pythae's training configuration of a run: Adam, with the profile's plateau schedule."""
+    """Returns Pythae's training configuration of a run: Adam, and the profile's schedule."""
     settings = spec.settings
     config_class = import_object(spec.classes.trainer)
+
     options: dict[str, Any] = {"learning_rate": settings.learning_rate}
     if settings.weight_decay is not None:
         options["optimizer_params"] = {"weight_decay": settings.weight_decay}
     if settings.plateau_factor is not None:  # appendix E.4
         options["scheduler_cls"] = "ReduceLROnPlateau"
         options["scheduler_params"] = {"factor": settings.plateau_factor, "patience": 10}
-    parts = network_prefixes(config_class)
+
+    prefixes = network_prefixes(config_class)
     return config_class(
-        num_epochs=settings.epochs or 10**9,  # a wall clock knows none
+        num_epochs=settings.epochs or 10**9,  # only the wall clock limits the training
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         seed=spec.seed,
-        **{f"{part}{key}": value for part in parts for key, value in options.items()},
+        **{f"{prefix}{key}": value for prefix in prefixes for key, value in options.items()},
     )

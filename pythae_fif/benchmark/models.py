@@ -1,4 +1,4 @@
-"""What a model of the benchmark is: a YAML file, read into a validated entry."""
+"""Models of the benchmark: YAML files, read into validated entries."""
 
 import itertools
 from collections.abc import Mapping
@@ -18,23 +18,26 @@ Grid = dict[str, UniqueList[Any]]
 """Hyper-parameter -> its values."""
 
 GRID_FLAGS = ("beta", "hutchinson_samples")
-"""Keys of FIF's grid whose values a flag gives."""
+"""Keys of FIF's grid that have a flag each."""
 FIF = "pythae_fif.models.FIF"
+"""Import path of FIF, which identifies it among the entries."""
 
 
 class ModelClasses(StrictModel):
-    """Of a model's entry, what defines the results of its runs beside hyper-parameters.
+    """The part of a model's entry that defines the results of its runs, with hyper-parameters.
 
     Attributes:
-        model, config, trainer: Import paths of the three classes.
-        variational: Whether its encoder also gives a log-variance.
-        networks: Import path of a function of architecture, image shape and latent dimension, for
-            encoders and decoders of another kind than those of `pythae_fif.nn.build_networks`;
-            `own` if the model builds its own from its configuration.
-        discriminator: Import path of a discriminator, called with the image shape.
-        keep_last: Whether the last weights are kept, not those of the lowest evaluation loss: for
-            models whose loss does not fall as they learn.
-        conditional: Whether it is told the labels: a FIF with a `condition_dim` of all classes.
+        model: Import path of the model's class.
+        config: Import path of its configuration's class.
+        trainer: Import path of the class of its training configuration.
+        variational: Whether its encoder also returns a log-variance.
+        networks: Import path of a function `(arch, input_dim, latent_dim)` that builds encoder and
+            decoder; None for :func:`pythae_fif.nn.build_networks`; `own` if the model builds its
+            networks from its configuration.
+        discriminator: Import path of a discriminator, called with the image shape (C, H, W).
+        keep_last: Keep the last weights and not the ones of lowest evaluation loss, because
+            the model's loss does not fall as it learns.
+        conditional: Whether it takes labels, as a FIF with one condition per class does.
     """
 
     model: str
@@ -52,15 +55,17 @@ class ModelEntry(ModelClasses):
 
     Attributes:
         label: Its name in tables.
-        source: Where model and grid come from, and whether the grid is a paper's or ours.
-        samplers: Those that make sense for it; the first is that of its usual prior, for `normal`.
+        source: Paper of the model, and whether the grid is a paper's or ours.
+        samplers: Samplers that make sense for it. The first one samples its usual prior and
+            replaces `normal`.
         grid: Hyper-parameter -> values; the configurations are their product.
         configurations: The configurations one by one, in place of a grid.
-        fixed: Hyper-parameters that every configuration has, unless it gives another value.
-        images_only: Whether it has no networks for rows of a table, or values in [0, 1] alone.
+        fixed: Hyper-parameters of every configuration, unless it gives another value.
+        images_only: Whether it takes images in [0, 1] only, not rows of a table.
         max_latent_dim: Largest latent dimension that the model takes; None if any.
-        in_all, archs: Whether `all` names it too, and of which architectures; None if of any.
-        notes: What is known to differ from the model's paper in the Pythae that runs it.
+        include_in_all: Whether `all` includes it.
+        architectures: Architectures for which `all` includes it; None for every architecture.
+        notes: Known differences between the model's paper and its code.
         Others: See :class:`ModelClasses`.
     """
 
@@ -80,27 +85,41 @@ class ModelEntry(ModelClasses):
 
     @property
     def classes(self) -> ModelClasses:
-        """What the specification of a run embeds."""
+        """The part of the entry that a run's specification embeds."""
         return ModelClasses(**self.model_dump(include=set(ModelClasses.model_fields)))
 
-    def choices(self, given: Mapping[str, list[Any]] | None = None) -> list[dict[str, Any]]:
-        """The configurations, or the grid's product with some keys' values given. The first key of
-        the grid varies slowest; keys that it lacks come after its own."""
-        if self.configurations and not given:
-            return self.configurations
-        grid = {**self.grid, **(given or {})}
-        return [dict(zip(grid, of, strict=True)) for of in itertools.product(*grid.values())]
+    def choices(self, overrides: Mapping[str, list[Any]] | None = None) -> list[dict[str, Any]]:
+        """Returns the configurations, or the product of the grid.
 
-    def compatible_samplers(self, asked: list[str]) -> list[str]:
-        """Those of the asked samplers that the model has, perhaps none. Where `normal` is asked of
-        a model with another prior, that sampler stands in."""
-        wanted = [self.samplers[0] if name == "normal" else name for name in asked]
-        return [name for name in dict.fromkeys(wanted) if name in self.samplers]
+        The first key of the grid varies slowest. Keys of `overrides` that the grid lacks come last.
+
+        Args:
+            overrides: Hyper-parameter -> values to use in place of the grid's.
+        """
+        if self.configurations and not overrides:
+            return self.configurations
+        grid = {**self.grid, **(overrides or {})}
+        combinations = itertools.product(*grid.values())
+        return [dict(zip(grid, combination, strict=True)) for combination in combinations]
+
+    def compatible_samplers(self, requested: list[str]) -> list[str]:
+        """Returns the requested samplers that the model has; the list may be empty.
+
+        If the model has another prior than the standard normal, its usual sampler replaces
+        `normal`.
+        """
+        names = [self.samplers[0] if name == "normal" else name for name in requested]
+        return [name for name in dict.fromkeys(names) if name in self.samplers]
 
 
 def read_entry(name: str) -> ModelEntry:
-    """The entry of a model by name, or of one's own by the path of its YAML file. It imports none
-    of the classes, which takes seconds."""
+    """Reads the entry of a model, given its name or the path of the user's YAML file.
+
+    None of the model's classes is imported, since that takes seconds.
+
+    Raises:
+        ConfigError: Unknown name, file that cannot be read, or wrong key or value.
+    """
     path = Path(name).expanduser()
     if path.suffix != ".yaml":
         if name not in list_configs("models"):
@@ -112,24 +131,28 @@ def read_entry(name: str) -> ModelEntry:
 
 
 def configs_dir() -> Path:
-    """The folder of YAML files: the checkout's, or the copy inside an installed wheel."""
+    """Returns the folder of YAML files: the checkout's, or the copy in an installed wheel."""
     package = Path(pythae_fif.__file__).parent
     checkout = package.parent / "benchmark_configs"
     return checkout if checkout.is_dir() else package / "configs"
 
 
 def list_configs(folder: str = "") -> list[str]:
-    """Names of the YAML files below `benchmark_configs/<folder>`."""
+    """Returns the names of the YAML files in `benchmark_configs/<folder>`, sorted."""
     return sorted(path.stem for path in (configs_dir() / folder).glob("*.yaml"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file whose top level is a mapping; a ConfigError if it is none."""
+    """Reads a YAML file with a mapping at its top level.
+
+    Raises:
+        ConfigError: The file cannot be read, is not YAML, or its top level is not a mapping.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # it may be no text, and a date no date
+    except (yaml.YAMLError, ValueError) as error:  # not text, or a date such as 2024-13-40
         raise ConfigError(f"{path} is not YAML: {format_error(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a mapping of keys to values is needed")

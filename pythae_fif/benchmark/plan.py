@@ -1,4 +1,4 @@
-"""An experiment expanded into the specifications of its runs, and all runs that compare with it."""
+"""The runs of an experiment, and all stored runs that can be compared with them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,106 +17,149 @@ from pythae_fif.validation import as_config_error
 
 
 def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:
-    """All runs of an experiment, in the order of its models, their grids and the seeds.
+    """Lists all runs of an experiment, in the order of its models, their grids and the seeds.
+
+    Args:
+        experiment: The experiment.
+        splits: Its data.
+
+    Returns:
+        The specification of each run.
 
     Raises:
-        ConfigError: An architecture, model or sampler does not serve the data, or a model's
+        ConfigError: An architecture, model or sampler does not work with the data, or a model's
             configuration class does not take a hyper-parameter; the message names the model.
     """
     plan: list[ImageSpec] = []
+
     for name in experiment.models:
         entry = experiment.entry_for(name)
         _check_entry(experiment, name, splits)
-        shared = {"dataset", "arch", "image_size", "extractor", "profile"}
         for number, varied in enumerate(experiment.configurations_for(name)):
             try:
-                first = ImageSpec(
-                    **experiment.model_dump(include=shared),
-                    model=name,
-                    classes=entry.classes,
-                    parameters=_parameters(entry, splits, varied),
-                    varied=list(varied),
-                    latent_dim=experiment.latent_dim_for(name),
-                    settings=experiment.settings_for(name, len(splits.train)),
-                    data_hash=splits.content_hash,
-                    labels_hash=splits.labels_hash if entry.conditional else None,
-                    samplers=entry.compatible_samplers(experiment.samplers),
-                    location=DataLocation(
-                        **experiment.model_dump(include={*DataLocation.model_fields})
-                    ),
-                )
-                training_config(first)
-                build = first.configure if number else first.build  # networks take a while
-                build(splits.input_dim)
+                spec = _first_seed(experiment, name, entry, splits, varied)
+                training_config(spec)
+                if number == 0:
+                    spec.build(splits.input_dim)
+                else:  # building networks takes a while, and they are the same
+                    spec.configure(splits.input_dim)
             except ValidationError as error:
                 raise as_config_error(error, f"model {name}", ImageSpec) from error
-            except Exception as error:  # the user's own function of networks raises anything
+            except Exception as error:  # the user's function of networks may raise anything
                 raise ConfigError(f"model {name}: {format_error(error)}") from error
-            plan += [first.model_copy(update={"seed": seed}) for seed in experiment.seeds]
+            plan += [spec.model_copy(update={"seed": seed}) for seed in experiment.seeds]
+
     return plan
 
 
+def _first_seed(
+    experiment: Experiment, name: str, entry: ModelEntry, splits: Splits, varied: dict[str, Any]
+) -> ImageSpec:
+    """Returns the specification of a configuration with seed 0."""
+    shared = {"dataset", "arch", "image_size", "extractor", "profile"}
+    return ImageSpec(
+        **experiment.model_dump(include=shared),
+        model=name,
+        classes=entry.classes,
+        parameters=_parameters(entry, splits, varied),
+        varied=list(varied),
+        latent_dim=experiment.latent_dim_for(name),
+        settings=experiment.settings_for(name, len(splits.train)),
+        data_hash=splits.content_hash,
+        labels_hash=splits.labels_hash if entry.conditional else None,
+        samplers=entry.compatible_samplers(experiment.samplers),
+        location=DataLocation(**experiment.model_dump(include={*DataLocation.model_fields})),
+    )
+
+
 def _parameters(entry: ModelEntry, splits: Splits, varied: dict[str, Any]) -> dict[str, Any]:
-    """All hyper-parameters of a run, by those that its model varies."""
-    of_data = {"condition_dim": splits.classes} if entry.conditional else {}
-    return {**entry.fixed, **of_data, **varied}
+    """Returns all hyper-parameters of a run: fixed, given by the data, and varied."""
+    data_parameters = {"condition_dim": splits.classes} if entry.conditional else {}
+    return {**entry.fixed, **data_parameters, **varied}
 
 
 def _check_entry(experiment: Experiment, name: str, splits: Splits) -> None:
-    """Refuses a model that does not go with the data, or with the samplers that are asked."""
-    entry, dataset = experiment.entries[name], experiment.dataset
-    asked = entry.compatible_samplers(experiment.samplers)
+    """Refuses a model that does not work with the data or with the requested samplers."""
+    entry = experiment.entries[name]
+    dataset = experiment.dataset
+    samplers = entry.compatible_samplers(experiment.samplers)
+
     if entry.images_only and len(splits.input_dim) == 1:
-        raise ConfigError(f"model {name} takes images alone, and {dataset} is rows")
-    if not asked:
+        raise ConfigError(f"model {name} takes images only, and {dataset} has rows of numbers")
+    if not samplers:
         raise ConfigError(
             f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it has "
             f"{', '.join(entry.samplers)}"
         )
-    if experiment.latent_dim_for(name) == 1 and {"maf", "iaf"} & {*asked}:
-        raise ConfigError(f"model {name}: its one latent dimension is too few for maf and iaf")
+    if experiment.latent_dim_for(name) == 1 and {"maf", "iaf"} & {*samplers}:
+        raise ConfigError(
+            f"model {name}: maf and iaf need at least two latent dimensions, and it has one"
+        )
     if entry.conditional:
-        if splits.labels is None:
-            raise ConfigError(
-                f"model {name} is told class labels, and {dataset} has none: they are the names of "
-                "subfolders, `train_labels` of an .npz file, or the column of --label"
-            )
-        counts = np.bincount(splits.labels["train"], minlength=splits.classes or 0)
-        if counts.min() < 2:
-            found = f"class {counts.argmin()} of {len(counts)} has {counts.min()} training examples"
-            raise ConfigError(f"model {name}: {found}, needs 2")
+        _check_labels(name, dataset, splits)
+
+
+def _check_labels(name: str, dataset: str, splits: Splits) -> None:
+    """Refuses data without labels, or with a class of a single training example."""
+    if splits.labels is None:
+        raise ConfigError(
+            f"model {name} needs class labels, and {dataset} has none: they are the names of "
+            "subfolders, `train_labels` of an .npz file, or the column of --label"
+        )
+
+    counts = np.bincount(splits.labels["train"], minlength=splits.classes or 0)
+    if counts.min() < 2:
+        raise ConfigError(
+            f"model {name}: class {counts.argmin()} of {len(counts)} has {counts.min()} training "
+            "examples, needs 2"
+        )
 
 
 def leaderboard(
     store: Store, experiment: Experiment, plan: Iterable[ImageSpec], splits: Splits
 ) -> list[ImageResult]:
-    """Every run with a record that differs from a plan's in model, hyper-parameters that its model
-    varies, and seed alone.
+    """Reads every result that can be compared with the runs of a plan.
 
-    So the files of an experiment do not depend on how its models were spread over commands. First
-    come the runs of the plan, then the others by model, configuration and seed.
+    Such runs differ from a run of the plan only in model, in hyper-parameters that the model
+    varies, and in seed. So the files of an experiment do not depend on how its models were spread
+    over commands.
+
+    Args:
+        store: The store to read.
+        experiment: The experiment.
+        plan: Its runs.
+        splits: Its data.
+
+    Returns:
+        The results of the plan's runs, then the others by model, configuration and seed. Runs
+        without a result are left out.
     """
-    ours = {spec.run_id: spec for spec in plan}
-    comparable = {spec.comparable for spec in ours.values()}
-    known = {*list_configs("models"), *experiment.models}
+    planned = {spec.run_id: spec for spec in plan}
+    comparable = {spec.comparable for spec in planned.values()}
+    known_models = {*list_configs("models"), *experiment.models}
 
-    def is_alike(spec: ImageSpec) -> bool:
-        """Whether the run is of this data, protocol and model, whose file may have changed."""
-        if spec.comparable not in comparable or spec.model not in known:
+    def is_comparable(spec: ImageSpec) -> bool:
+        """Whether a run has this data and protocol, and its model's file has not changed."""
+        if spec.comparable not in comparable or spec.model not in known_models:
             return False
         entry = experiment.entry_for(spec.model)
-        own = experiment.settings_for(spec.model, len(splits.train))
+        settings = experiment.settings_for(spec.model, len(splits.train))
         varied = {key: spec.parameters[key] for key in spec.varied}
         return (
             spec.classes == entry.classes
             and spec.parameters == _parameters(entry, splits, varied)
             and spec.labels_hash in (None, splits.labels_hash)
             and spec.latent_dim == experiment.latent_dim_for(spec.model)
-            and all(getattr(spec.settings, key) == getattr(own, key) for key in PER_MODEL_SETTINGS)
+            and all(
+                getattr(spec.settings, key) == getattr(settings, key) for key in PER_MODEL_SETTINGS
+            )
         )
 
-    stored = store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")
-    others = [spec for spec in stored if spec.run_id not in ours and is_alike(spec)]
-    others.sort(key=lambda spec: (spec.model, spec.configuration, spec.seed))
-    found = (ImageResult.read(store, spec) for spec in (*ours.values(), *others))
-    return [result for result in found if result is not None]
+    stored_specs = store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")
+    unplanned = [
+        spec for spec in stored_specs if spec.run_id not in planned and is_comparable(spec)
+    ]
+    unplanned.sort(key=lambda spec: (spec.model, spec.configuration, spec.seed))
+
+    results = [ImageResult.read(store, spec) for spec in (*planned.values(), *unplanned)]
+    return [result for result in results if result is not None]

@@ -1,4 +1,4 @@
-"""What a run of the benchmark finds: its three kinds of records, and all of them together."""
+"""The records of a benchmark run: three kinds, and the result that holds all of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
 
 class Training(BaseModel):
-    """`training.json`: how the model of a run was trained. The model's files belong to it.
+    """The content of `training.json`: how the model of a run was trained.
+
+    The checksums of the model's files are in the same record.
 
     Attributes:
+        seconds: Duration of the training.
+        log: One row per epoch.
+        images: Number of images that the training used, counting repetitions.
         surrogate: How FIF's Jacobian products were computed; None for other models.
-        log: A row an epoch.
         Others: See :class:`~pythae_fif.training.TrainingResult`; early records lack some.
     """
 
@@ -34,7 +38,13 @@ class Training(BaseModel):
 
 
 class DataUsed(BaseModel):
-    """A line on the data of a run, whether they are a part, and the number of images of a split."""
+    """The data of a run.
+
+    Attributes:
+        source: One line on where the data are from.
+        partial: Whether the run used a part of the data.
+        sizes: Split -> number of images.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,11 +54,12 @@ class DataUsed(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """`evaluation.json`: what was found of the trained model beside samples.
+    """The content of `evaluation.json`: measurements of the trained model that need no samples.
 
     Attributes:
-        reconstruction_mse: Split -> mean squared error a pixel.
-        codes: Of the training images' codes; None where there are none, and in early records.
+        reconstruction_mse: Split -> mean squared error per pixel.
+        codes: Scores of the codes of the training images; None in early records, and for models
+            that have no such codes.
         parameters: Number of the model's weights.
         data: What the model was trained and scored on.
     """
@@ -63,7 +74,14 @@ class Evaluation(BaseModel):
 
 @dataclass(frozen=True)
 class ImageResult:
-    """A run with its records: `scores` are those of each sampler, at least one."""
+    """A run with its records.
+
+    Attributes:
+        spec: The run's specification.
+        training: The record of its training.
+        evaluation: The record of its evaluation.
+        scores: Sampler -> record of its scores; at least one.
+    """
 
     spec: "ImageSpec"
     training: Record[Training]
@@ -72,11 +90,23 @@ class ImageResult:
 
     @classmethod
     def read(cls, store: Store, spec: "ImageSpec") -> "ImageResult | None":
-        """The run as a store has it; None before its first sampler has scores."""
+        """Reads the records of a run.
+
+        Args:
+            store: The store that holds the run.
+            spec: The run's specification.
+
+        Returns:
+            The result, or None if no sampler has been scored yet or another record is missing.
+        """
         training = store.record(spec, "training.json", Training)
         evaluation = store.record(spec, "evaluation.json", Evaluation)
-        found = {name: store.record(spec, name, Scores) for name in store.names(spec, "scores")}
-        scores = {Path(name).stem: record for name, record in found.items() if record is not None}
+        scores = {}
+        for name in store.names(spec, "scores"):
+            record = store.record(spec, name, Scores)
+            if record is not None:
+                scores[Path(name).stem] = record
+
         if training is None or evaluation is None or not scores:
             return None
         return cls(spec, training, evaluation, scores)

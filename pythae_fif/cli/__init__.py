@@ -1,4 +1,4 @@
-"""The command line: `python run_benchmark.py` and `pythae-fif` are this program."""
+"""The command line: `python run_benchmark.py` and `pythae-fif` run this program."""
 
 __all__ = ["main"]
 

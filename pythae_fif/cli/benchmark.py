@@ -1,4 +1,4 @@
-"""The course of a benchmark: check, load, plan, run, report."""
+"""The command `run`: checks the input, loads the data, executes the runs and writes the report."""
 
 import logging
 import webbrowser
@@ -24,73 +24,125 @@ logger = logging.getLogger(__name__)
 
 
 def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bool:
-    """Trains, scores and compares what is asked for and not in the store, and prints the table;
-    whether all runs have their records, True of a dry run, which downloads nothing."""
-    console, store = Terminal(), Store(flags.results)
-    name, offline = experiment.extractor, experiment.offline or flags.dry_run
-    files: dict[str, Any] = {"weights": experiment.extractor_weights, "offline": offline}
+    """Trains, scores and compares the models that are not in the store yet, and prints the table.
+
+    Args:
+        flags: The flags of the command. A dry run downloads nothing.
+        experiment: The models, data and settings.
+        engine: Where the runs are executed.
+
+    Returns:
+        True if all runs have their records, and after a dry run.
+    """
+    console = Terminal()
+    store = Store(flags.results)
+    offline = experiment.offline or flags.dry_run
+    extractor_options: dict[str, Any] = {
+        "weights": experiment.extractor_weights,
+        "offline": offline,
+    }
     if not any(store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")):
-        require_extractor(name, **files)  # before the data; the page of what is done needs none
-    splits = _load(experiment, console, offline)
+        # A missing extractor is reported before the data are loaded. If the store has runs, their
+        # table is shown without it.
+        require_extractor(experiment.extractor, **extractor_options)
+
+    splits = _load_data(experiment, console, offline)
     plan = expand(experiment, splits)
-    # A packed run has no model: the usual samplers are no reason to train it again.
-    usual = experiment.samplers == list(DEFAULTS["samplers"])
-    asked = [spec for spec in plan if not (usual and store.packed_run(spec))]
-    todo = [spec for spec in asked if not store.is_done(spec)]
+    requested = _requested_runs(experiment, plan, store)
+    todo = [spec for spec in requested if not store.is_done(spec)]
     if todo:
-        with console.stage(f"preparing extractor {name}"):
-            extractor = load_extractor(name, splits.input_dim, splits.name, **files)
-            features, _ = extractor(to_float(splits.test, limit=2))
-    if experiment.active_profile.wall_clock is not None and isinstance(engine, LocalEngine):
-        # Such runs share no processor unless a flag says so.
-        alone = {} if torch.cuda.is_available() else {"cpus_per_run": cores()}
-        engine = LocalEngine(**{"runs_per_gpu": 1, **alone, **engine.model_dump(exclude_none=True)})
+        image_bytes = _prepare_extractor(experiment, console, splits, extractor_options)
+
+    engine = _engine_for(experiment, engine)
     if isinstance(engine, LocalEngine):
         console.say(f"device: {engine.machine()}")
     if flags.dry_run:
         print_plan(console, experiment, plan, todo)
         if todo:
-            whole = features.nbytes // len(features) * len(splits.train)
-            print_estimate(console, splits, todo, engine, whole)
+            print_estimate(console, splits, todo, engine, image_bytes * len(splits.train))
         return True
+
     with console.runs() as on_change:
-        run_all(asked, store, engine, on_change)
-    left = [spec for spec in asked if not store.is_done(spec)]
+        run_all(requested, store, engine, on_change)
+
     page = _report(experiment, console, splits, plan, store)
     if flags.open and page is not None and not webbrowser.open(page):
-        logger.warning("--open: there is no browser here to show the page")
-    if left:
-        console.say(f"{pluralized(len(left), 'run')} left without a record")
-    return not left
+        logger.warning("--open: there is no browser on this machine")
+    missing = [spec for spec in requested if not store.is_done(spec)]
+    if missing:
+        console.say(
+            f"{pluralized(len(missing), 'run')} without a record; the same command tries again"
+        )
+    return not missing
 
 
-def _load(experiment: Experiment, console: Terminal, offline: bool) -> Splits:
-    """The data, with notes on what was left out or is odd."""
-    name, size = experiment.dataset, experiment.image_size
-    cut = experiment.settings_for(experiment.models[0]).data_subset
+def _requested_runs(experiment: Experiment, plan: list[ImageSpec], store: Store) -> list[ImageSpec]:
+    """Returns the runs of a plan without those that are packed, if the samplers are the defaults.
+
+    A packed run has no model. Default samplers that it lacks are no reason to train it again.
+    """
+    if experiment.samplers != list(DEFAULTS["samplers"]):
+        return plan
+    return [spec for spec in plan if not store.packed_run(spec)]
+
+
+def _load_data(experiment: Experiment, console: Terminal, offline: bool) -> Splits:
+    """Loads the data, and logs notes on what was left out or looks unusual."""
     options = experiment.model_copy(update={"offline": offline})
-    with console.stage(f"loading {name}") as progress:
-        splits = load(name, options, image_size=size, progress=progress, **cut)
+    subset = experiment.settings_for(experiment.models[0]).data_subset
+
+    with console.stage(f"loading {experiment.dataset}") as progress:
+        splits = load(
+            experiment.dataset,
+            options,
+            image_size=experiment.image_size,
+            progress=progress,
+            **subset,
+        )
+
     for note in splits.notes:
-        logger.warning("%s: %s", name, note)
+        logger.warning("%s: %s", experiment.dataset, note)
     return splits
+
+
+def _prepare_extractor(
+    experiment: Experiment, console: Terminal, splits: Splits, options: dict[str, Any]
+) -> int:
+    """Loads the extractor once for all runs; returns the bytes of features per image."""
+    with console.stage(f"preparing extractor {experiment.extractor}"):
+        extractor = load_extractor(experiment.extractor, splits.input_dim, splits.name, **options)
+        features, _ = extractor(to_float(splits.test, limit=2))
+    return features.nbytes // len(features)
+
+
+def _engine_for(experiment: Experiment, engine: Engine) -> Engine:
+    """Returns the engine; runs on a wall clock share no device unless a flag allows it."""
+    if experiment.active_profile.wall_clock is None or not isinstance(engine, LocalEngine):
+        return engine
+    options = {"runs_per_gpu": 1}
+    if not torch.cuda.is_available():
+        options["cpus_per_run"] = cores()
+    return LocalEngine(**{**options, **engine.model_dump(exclude_none=True)})
 
 
 def _report(
     experiment: Experiment, console: Terminal, splits: Splits, plan: list[ImageSpec], store: Store
 ) -> str | None:
-    """Prints the table of this command's runs, and writes that of all that are like them; the
-    address of the page, None before the first run has scores."""
-    everything = leaderboard(store, experiment, plan, splits)
-    results = [result for result in everything if result.spec in plan]
-    if not results:
-        return None
-    missing = sum(not store.is_done(spec) for spec in plan)
-    below = store.root / "reference"
-    others = (splits, missing, Store(below) if below.is_dir() else None)
-    from pythae_fif.reports.report import Report  # it takes seconds
+    """Prints the table of this command's runs, and writes the table of all comparable runs.
 
-    console.print(Report(experiment, results, *others).terminal())
-    *_, page = Report(experiment, everything, *others).write(store)
+    Returns:
+        The page's URI, or None if no run has scores yet.
+    """
+    comparable = leaderboard(store, experiment, plan, splits)
+    planned = [result for result in comparable if result.spec in plan]
+    if not planned:
+        return None
+    from pythae_fif.reports.report import Report  # imported here, because it takes seconds
+
+    missing = sum(not store.is_done(spec) for spec in plan)
+    reference_root = store.root / "reference"
+    reference = Store(reference_root) if reference_root.is_dir() else None
+    console.print(Report(experiment, planned, splits, missing, reference).terminal())
+    *_, page = Report(experiment, comparable, splits, missing, reference).write(store)
     console.say(f"written: {page}")
     return page.resolve().as_uri()

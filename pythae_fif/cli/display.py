@@ -1,4 +1,4 @@
-"""The terminal: what a person sees while runs are made. No text that it shows controls it."""
+"""The terminal: progress and messages. Untrusted text cannot control it."""
 
 import contextlib
 import math
@@ -15,30 +15,36 @@ from pythae_fif.runs import launch
 
 
 class Terminal(Console):
-    """A console that takes control characters out of every text; see `printable`. What goes on has
-    a bar with the time left on a terminal, and elsewhere a line for each run."""
+    """A console that removes control characters from all text.
+
+    Progress is shown by a bar with the remaining time on a terminal, and elsewhere by one line for
+    every run that ends.
+    """
 
     def __init__(self) -> None:
         super().__init__(highlight=False)
-        self._told = 0
+        self._reported = 0
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """The segments of what is printed; those of rich itself move the cursor."""
+        """Yields the segments to print. Only rich's own control segments move the cursor.
+
+        Args:
+            renderable: What to print.
+            options: Rich's options.
+        """
         for segment in super().render(renderable, options):
-            yield (
-                segment
-                if segment.control
-                else segment._replace(text=strip_control_characters(segment.text))
-            )
+            safe_text = strip_control_characters(segment.text)
+            yield segment if segment.control else segment._replace(text=safe_text)
 
     def say(self, text: str) -> None:
-        """Prints a text as it is, and leaves its lines whole."""
+        """Prints a text as it is, without wrapping its lines."""
         self.print(text, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def _bar(self, name: str, total: int | None) -> Iterator[Progress]:
+        """Shows a progress bar during the block."""
         with Progress(
             "{task.description}",
             *(BarColumn(20), TaskProgressColumn(), TimeRemainingColumn()),
@@ -47,37 +53,51 @@ class Terminal(Console):
             transient=True,
             disable=not self.is_terminal,
             speed_estimate_period=math.inf,
-        ) as bars:
-            bars.add_task(name, total=total, stage="")
-            yield bars
+        ) as bar:
+            bar.add_task(name, total=total, stage="")
+            yield bar
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """Shows a stage; yields what is called with how much of it is done, and of how much."""
-        with self._bar(name, None) as bars:
-            yield lambda done, total: bars.update(bars.task_ids[0], completed=done, total=total)
+        """Shows a stage during the block; yields a callback `progress(done, total)`."""
+        with self._bar(name, None) as bar:
+            yield lambda done, total: bar.update(bar.task_ids[0], completed=done, total=total)
 
     @contextlib.contextmanager
     def runs(self) -> Iterator[launch.OnChange]:
-        """Shows runs; yields what `run_all` calls."""
-        with self._bar("starting", 1) as bars:
-            yield lambda progress: self._update(bars, progress)
+        """Shows the progress of runs during the block; yields the callback for `run_all`."""
+        with self._bar("starting", 1) as bar:
+            yield lambda progress: self._update(bar, progress)
 
-    def _update(self, bars: Progress, progress: launch.Progress) -> None:
-        """Draws the state of all runs, and prints what has ended since."""
-        ended, failed = len(progress.outcomes), sum(map(bool, progress.outcomes.values()))
-        counts = {"done": progress.done + ended - failed, "failed": failed}
-        counts["running"] = len(progress.running)
-        said = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
-        said = f"{pluralized(progress.total, 'run')}: {said}"
-        now = [f"{spec.title}: {status.stage}" for spec, status in progress.running.items()]
-        (task,), stage = bars.task_ids, escape("\n".join(now))
-        bars.update(task, description=said, completed=progress.share, stage=stage)
-        for spec, error in [*progress.outcomes.items()][self._told :]:
+    def _update(self, bar: Progress, progress: launch.Progress) -> None:
+        """Shows the progress of all runs, and prints lines for those that have ended since."""
+        summary = _summarize(progress)
+        stages = [f"{spec.title}: {status.stage}" for spec, status in progress.running.items()]
+        bar.update(
+            bar.task_ids[0],
+            description=summary,
+            completed=progress.share,
+            stage=escape("\n".join(stages)),
+        )
+
+        for spec, error in list(progress.outcomes.items())[self._reported :]:
             if error:
                 self.say(f"failed: {spec.title}: {error}")
-        if ended > self._told and not self.is_terminal:
-            left = bars.tasks[0].time_remaining
-            rest = "" if left is None else f", {timedelta(seconds=round(left))} left"
-            self.say(f"{said}; {progress.share:.0%}{rest}")
-        self._told = ended
+
+        if len(progress.outcomes) > self._reported and not self.is_terminal:
+            seconds = bar.tasks[0].time_remaining
+            time_left = "" if seconds is None else f", {timedelta(seconds=round(seconds))} left"
+            self.say(f"{summary}; {progress.share:.0%}{time_left}")
+        self._reported = len(progress.outcomes)
+
+
+def _summarize(progress: launch.Progress) -> str:
+    """Returns how many runs there are in each state, such as `4 runs: 1 done, 2 running`."""
+    failed = sum(1 for error in progress.outcomes.values() if error)
+    counts = {
+        "done": progress.done + len(progress.outcomes) - failed,
+        "failed": failed,
+        "running": len(progress.running),
+    }
+    states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return f"{pluralized(progress.total, 'run')}: {states}"

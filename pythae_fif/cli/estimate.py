@@ -6,8 +6,8 @@ import math
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import torch
 from rich.table import Table
@@ -25,18 +25,27 @@ from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import execute_run
 from pythae_fif.training import quiet_pythae
 
-IMAGES = 500  # that a model is trained on, and samples that are scored, to be timed
-CONTEXT_BYTES = 2**30  # of a GPU: CUDA's own, and features that are not of training images
+IMAGES = 500
+"""Number of images on which a model is trained, and of samples that are scored, for timing."""
+CONTEXT_BYTES = 2**30
+"""GPU memory of a run besides the model and the features of training images."""
 
 
 def print_plan(
     console: Terminal, experiment: Experiment, plan: list[ImageSpec], todo: list[ImageSpec]
 ) -> None:
-    """Prints the runs of a plan, a line each, and what is the same for all."""
+    """Prints the runs of a plan, one line each, and the settings that they share.
+
+    Args:
+        console: The terminal.
+        experiment: The settings of the runs.
+        plan: All runs.
+        todo: The runs that have no records yet.
+    """
     table = Table("run id", "model", "configuration", "seed", "", box=None)
     for spec in plan:
-        there = "" if spec in todo else "there"
-        table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed), there)
+        state = "" if spec in todo else "done"
+        table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed), state)
     console.print(table)
     console.say(
         f"{pluralized(len(plan), 'run')}, {len(todo)} of them to do: {experiment.dataset}, "
@@ -49,73 +58,111 @@ def print_plan(
 def print_estimate(
     console: Terminal, splits: Splits, plan: list[ImageSpec], engine: Engine, feature_bytes: int
 ) -> None:
-    """Does a short run of every model, and prints what all runs would take; `feature_bytes` are
-    those of the features of all training images, which a run holds.
+    """Executes a short run of every model, and prints how long all runs would take.
+
+    Args:
+        console: The terminal.
+        splits: The data.
+        plan: The runs.
+        engine: Where the runs would be executed.
+        feature_bytes: Size of the features of all training images, which a run holds in memory.
 
     Raises:
-        RunsLeftError: Short runs of some models fail, which the estimate lacks; a line each.
+        RunsLeftError: The short runs of some models failed. Each has an error line, and the
+            estimate does not include them.
     """
     local = engine if isinstance(engine, LocalEngine) else LocalEngine()
-    count, size = min(IMAGES, len(splits.train)), len(splits.train)
-    held = max(10, len(splits.val) * count // size)  # the share of all images
-    part = splits.subset(train=count, val=held, test=min(IMAGES, len(splits.test)))
-    runs, problems, total = Counter(spec.model for spec in plan), [], 0.0
+    subset = _subset_for_timing(splits)
+    run_counts = Counter(spec.model for spec in plan)
     table = Table("model", "runs", "training", "samplers, scores", "all its runs", box=None)
+    problems: list[str] = []
+    total = 0.0
+
     torch.set_num_threads(local.slots()[0].threads)
-    silent = contextlib.redirect_stderr(io.StringIO())  # a run's own words go to its output.log
-    with console.stage("timing"), quiet_pythae(), warnings.catch_warnings(), silent:
-        warnings.simplefilter("ignore")
-        for model, number in runs.items():
+    with console.stage("timing"), quiet_pythae(), _silence():
+        for model, run_count in run_counts.items():
             spec = next(spec for spec in plan if spec.model == model)
             try:
-                epoch, scoring = _time_training(spec, part)
-            except Exception as error:  # of somebody's model, anything
+                training, scoring = _estimate_run(spec, splits, subset)
+            except Exception as error:  # a user's model may raise any exception
                 problems.append(f"model {model} fails in a short run: {format_error(error)}")
                 continue
-            epochs, clock = spec.settings.epochs, spec.settings.wall_clock
-            training = min(epoch * size / count * (epochs or math.inf), clock or math.inf)
-            scores = scoring * len(spec.samplers)
-            total += number * (training + scores)
-            times = (training, scores, number * (training + scores))
-            table.add_row(model, str(number), *map(_format_seconds, times))
+            all_runs = run_count * (training + scoring)
+            total += all_runs
+            times = map(_format_seconds, (training, scoring, all_runs))
+            table.add_row(model, str(run_count), *times)
     console.print(table)
-    need, peak = RUN_BYTES, torch.cuda.max_memory_allocated()  # 0 without a GPU
-    if peak:  # memorisation holds the features, and them in float64
-        need = CONTEXT_BYTES + max(peak + feature_bytes, 3 * feature_bytes)
-        console.say(f"by the memory of these short runs: {local.machine(need)}")
-    at_once = min(len(local.slots(need)), len(plan))
+
+    run_bytes = RUN_BYTES
+    peak_bytes = torch.cuda.max_memory_allocated()  # 0 without a GPU
+    if peak_bytes:
+        # Memorisation scores hold the features and a copy of them in float64.
+        run_bytes = CONTEXT_BYTES + max(peak_bytes + feature_bytes, 3 * feature_bytes)
+        console.say(f"by the memory that short runs used: {local.machine(run_bytes)}")
+    at_once = min(len(local.slots(run_bytes)), len(plan))
     console.say(
         f"estimate: {_format_seconds(total)} one after the other, "
-        f"{_format_seconds(total / at_once)} with "
-        f"{pluralized(at_once, 'run')} at once, by a short run of each model on {count:,} images "
-        "with one sampler; fits of other samplers come on top"
+        f"{_format_seconds(total / at_once)} with {pluralized(at_once, 'run')} at once (from a "
+        f"short run of each model on {len(subset.train):,} images with one sampler; fitting other "
+        "samplers takes additional time)"
     )
     if problems:
         raise RunsLeftError(*problems)
+
+
+def _subset_for_timing(splits: Splits) -> Splits:
+    """Returns the first images of each split, with the same share for training and validation."""
+    train_size = min(IMAGES, len(splits.train))
+    val_size = max(10, len(splits.val) * train_size // len(splits.train))
+    return splits.subset(train=train_size, val=val_size, test=min(IMAGES, len(splits.test)))
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Hides warnings and standard error, which a real run writes to its `output.log`."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _format_seconds(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _time_training(spec: ImageSpec, part: Splits) -> tuple[float, float]:
-    """Seconds of an epoch on a part of the data, and of all samples of a sampler with scores."""
-    whole = spec.settings.num_samples
-    count = min(IMAGES, whole)
-    few: dict[str, Any] = {"epochs": 2, "wall_clock": None, "num_samples": count}
-    few |= {f"{split}_size": len(part[split]) for split in SPLIT_NAMES}
-    short = {
-        "settings": spec.settings.model_copy(update=few),
-        "samplers": spec.samplers[:1],
-        "data_hash": part.content_hash,
-        "labels_hash": spec.labels_hash and part.labels_hash,
-    }
+def _estimate_run(spec: ImageSpec, splits: Splits, subset: Splits) -> tuple[float, float]:
+    """Returns the seconds of training and of scoring in a run, from a short run on a subset."""
+    epoch, scoring = _time_short_run(spec, subset)
+    epochs = spec.settings.epochs or math.inf
+    wall_clock = spec.settings.wall_clock or math.inf
+    training = min(epoch * len(splits.train) / len(subset.train) * epochs, wall_clock)
+    return training, scoring * len(spec.samplers)
+
+
+def _time_short_run(spec: ImageSpec, subset: Splits) -> tuple[float, float]:
+    """Returns the seconds of an epoch on the subset, and of drawing and scoring all samples."""
+    num_samples = min(IMAGES, spec.settings.num_samples)
+    split_sizes = {f"{split}_size": len(subset[split]) for split in SPLIT_NAMES}
+    short_settings = spec.settings.model_copy(
+        update={"epochs": 2, "wall_clock": None, "num_samples": num_samples, **split_sizes}
+    )
+    short_spec = spec.model_copy(
+        update={
+            "settings": short_settings,
+            "samplers": spec.samplers[:1],
+            "data_hash": subset.content_hash,
+            "labels_hash": spec.labels_hash and subset.labels_hash,
+        }
+    )
+
     with tempfile.TemporaryDirectory() as folder:
-        spec, store = spec.model_copy(update=short), Store(folder)
-        execute_run(spec, store)
-        result = ImageResult.read(store, spec)
+        store = Store(folder)
+        execute_run(short_spec, store)
+        result = ImageResult.read(store, short_spec)
     assert result is not None
-    epoch = result.training.result.log[-1].seconds  # the first one warms up
-    (scores,), begun = result.scores.values(), result.training.provenance.seconds or 0.0
-    seconds = (scores.provenance.seconds or 0.0) - begun
-    return epoch, seconds * whole / count
+
+    epoch = result.training.result.log[-1].seconds  # the first epoch is a warm-up
+    (scores,) = result.scores.values()
+    # Records count their seconds from the start of the run.
+    training_end = result.training.provenance.seconds or 0.0
+    scoring = (scores.provenance.seconds or 0.0) - training_end
+    return epoch, scoring * spec.settings.num_samples / num_samples

@@ -1,4 +1,4 @@
-"""The words of a command line become a request: flags are typed fields, errors are one line."""
+"""Parses command lines: flags are typed fields, and every error is one line."""
 
 import argparse
 from collections.abc import Container
@@ -24,123 +24,180 @@ USUAL_FLAGS = {
     "dataset", "data", "arch", "models", "samplers", "seeds", "beta", "hutchinson_samples",
     "latent_dim", "profile", "epochs", "config", "results", "dry_run", "open", "engine",
 }  # fmt: skip
-"""Flags that `--help` shows; `--help-all` has the others too."""
+"""Flags that `--help` shows. `--help-all` shows the others too."""
 
 RUN = """\
-Trains generative autoencoders on a data set, samples, scores and compares.
+Trains generative autoencoders on a data set, draws samples, and compares their scores.
 
   python run_benchmark.py                                  six models on digits, in minutes
-  python run_benchmark.py --dataset celeba --arch resnet   the published protocol
+  python run_benchmark.py --dataset celeba --arch resnet   the published protocol on CelebA
 
-other commands, each with a --help of its own:
-  study NAME               an experiment of the paper
-  list                     what there is to choose from
-  score SAMPLES REFERENCE  scores of two sets of images, or of a saved model
-  verify RESULTS           what in a folder of results can be trusted"""
-EXIT_CODES = "exit codes: 0 all there, 1 some failed, 2 wrong input or disk full, 130 interrupted"
+other commands, each with its own --help:
+  study NAME               reproduces an experiment of the paper
+  list                     shows the data sets, models, samplers and other choices
+  score SAMPLES REFERENCE  scores a set of images, or samples of a saved model
+  verify RESULTS           checks the records in a results folder"""
+EXIT_CODES = (
+    "exit codes: 0 success, 1 failed or corrupt runs, 2 wrong input or full disk, 130 interrupted"
+)
 
 
 class CommonFlags(StrictModel):
-    """The flags of all commands that make results; an engine's own are its class in `ENGINES`."""
+    """Flags of all commands that execute runs. The classes in `ENGINES` have the engines' flags."""
 
-    results: Annotated[str, Flag("folder of the results (default: results)", "DIR")] = "results"
-    engine: Annotated[Literal["local", "ray", "slurm"], Flag("local, ray or slurm")] = "local"
+    results: Annotated[str, Flag("results folder (default: results)", "DIR")] = "results"
+    engine: Annotated[
+        Literal["local", "ray", "slurm"],
+        Flag("where runs are executed: local (default), ray or slurm", "NAME"),
+    ] = "local"
 
 
 class RunFlags(CommonFlags):
-    """The flags of `run` beside the keys of an experiment and the options of its engine."""
+    """Flags of `run`, besides the keys of an experiment and the options of its engine."""
 
-    dataset: Annotated[str | None, Flag("a data set of `list` (default: digits)")] = None
+    dataset: Annotated[
+        str | None, Flag("data set, see `pythae-fif list` (default: digits)", "NAME")
+    ] = None
     experiment: Annotated[
         Literal["table2"] | None, Flag("settings of an experiment of the paper: table2", "NAME")
     ] = None
-    config: Annotated[str | None, Flag("YAML file of an experiment's keys", "FILE")] = None
-    dry_run: Annotated[bool, Flag("show the plan and estimate its time, and stop")] = False
-    open: Annotated[bool, Flag("show the page in the browser when all is done")] = False
+    config: Annotated[str | None, Flag("YAML file with settings", "FILE")] = None
+    dry_run: Annotated[bool, Flag("show the plan and estimate its time, then stop")] = False
+    open: Annotated[bool, Flag("open the report in the browser at the end")] = False
 
 
 class Parser(argparse.ArgumentParser):
-    """The words of one command, after its name; `--help` shows its `usual` flags, all if None."""
+    """The parser of one command.
+
+    Args:
+        command: The name of the command.
+        words: The words after the command's name.
+        description: The text above the flags in `--help`.
+        help_flags: Names of the flags that `--help` shows, while `--help-all` shows all. None shows
+            all flags in `--help`.
+        positionals: The command's positional arguments in the usage line.
+    """
 
     def __init__(
-        self, command: str, words: list[str], description: str, usual: Container[str] | None = None
+        self,
+        command: str,
+        words: list[str],
+        description: str,
+        help_flags: Container[str] | None = None,
+        positionals: str = "",
     ) -> None:
+        usage = " ".join(f"pythae-fif {command} {positionals} [flags]".split())
         super().__init__(
             prog=f"pythae-fif {command}",
-            usage=f"pythae-fif {command} [flags]",
+            usage=usage,
             description=description,
             epilog=EXIT_CODES,
             argument_default=argparse.SUPPRESS,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        self.command, self.words = command, words
-        self.usual = None if "--help-all" in words else usual
-        if usual is not None:
+
+        self._command = command
+        self._words = words
+        self._help_flags = None if "--help-all" in words else help_flags
+        if help_flags is not None:
             self.add_argument("--help-all", action="help", help="show all flags")
 
-    def add_flags(self, *classes: type[BaseModel], only: Container[str] | None = None) -> None:
-        """Adds the flags of the classes' fields, or of some, that are not there yet."""
-        fields = [(name, cls, flag) for cls in classes for name, flag in flag_fields(cls).items()]
-        for name, cls, flag in fields:
-            there = flag_name(name) in self._option_string_actions
-            if not there and (only is None or name in only):
-                form = _argument_options(cls.model_fields[name].annotation, flag)
-                shown = self.usual is None or name in self.usual
-                self.add_argument(
-                    flag_name(name), help=flag.help if shown else argparse.SUPPRESS, **form
-                )
+    def add_flags(self, *classes: type[BaseModel], names: Container[str] | None = None) -> None:
+        """Adds the flags of classes. A flag that was added before is skipped.
+
+        Args:
+            classes: Classes with fields that have a :class:`~pythae_fif.validation.Flag`.
+            names: Names of the fields to add; None for all.
+        """
+        for cls in classes:
+            for name, flag in flag_fields(cls).items():
+                if names is None or name in names:
+                    self._add_flag(name, flag, cls.model_fields[name].annotation)
+
+    def _add_flag(self, name: str, flag: Flag, annotation: Any) -> None:
+        option = flag_name(name)
+        if option in self._option_string_actions:
+            return
+        is_shown = self._help_flags is None or name in self._help_flags
+        help_text = flag.help if is_shown else argparse.SUPPRESS
+        self.add_argument(option, help=help_text, **_argument_options(annotation, flag))
 
     def parsed_values(self) -> dict[str, Any]:
-        """What the words give: field -> value. An unknown flag is a ConfigError."""
-        known, unknown = self.parse_known_args(self.words)
+        """Returns the values of the flags in the command line, by field.
+
+        Raises:
+            ConfigError: A flag is unknown, or its value is missing or malformed.
+        """
+        namespace, unknown = self.parse_known_args(self._words)
         if unknown:
             flag = unknown[0].partition("=")[0]
             hint = did_you_mean(flag, self._option_string_actions).partition("valid: ")[0].strip()
-            raise ConfigError(f"{self.command} does not take {flag!r}: {hint or 'see its --help'}")
-        return vars(known)
+            raise ConfigError(f"{self._command} does not take {flag!r}: {hint or 'see its --help'}")
+        return vars(namespace)
 
     def read(self, cls: type[M]) -> M:
-        """The flags of a class; a ConfigError for a value that is not right."""
-        values = {name: of for name, of in self.parsed_values().items() if name in cls.model_fields}
-        return read_checked(cls, values, self.command, flags=values)
+        """Builds a configuration from the flags of its fields.
+
+        Raises:
+            ConfigError: A flag is unknown, or a value is not valid.
+        """
+        values = {
+            name: value for name, value in self.parsed_values().items() if name in cls.model_fields
+        }
+        return read_checked(cls, values, self._command, flags=values)
 
     def engine(self) -> Engine:
-        """The engine that is named, with its options; a ConfigError for those of another."""
-        flags, name = self.parsed_values(), self.read(CommonFlags).engine
-        options = {option: flags[option] for option in ENGINE_FLAGS & flags.keys()}
+        """Builds the engine from `--engine` and its flags.
+
+        Raises:
+            ConfigError: A flag belongs to another engine, or a value is not valid.
+        """
+        values = self.parsed_values()
+        name = self.read(CommonFlags).engine
+        options = {option: values[option] for option in ENGINE_FLAGS & values.keys()}
         return read_checked(ENGINES[name], options, f"engine {name}", ENGINE_FLAGS)
 
     def error(self, message: str) -> NoReturn:
-        """Raises ConfigError in place of printing the usage."""
+        """Raises a ConfigError instead of printing the usage."""
         raise ConfigError(message)
 
 
 def _argument_options(annotation: Any, flag: Flag) -> dict[str, Any]:
-    """How many words a flag takes, and what becomes of each."""
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Annotated or type(None) in inner:
-        return _argument_options(inner[0], flag)
+    """Returns argparse's options for a field of a type: number of words, conversion, metavar."""
+    origin = get_origin(annotation)
+    arguments = get_args(annotation)
+    if origin is Annotated or type(None) in arguments:
+        return _argument_options(arguments[0], flag)
     if origin is list:
-        return {**_argument_options(inner[0], flag), "nargs": "+"}
+        return {**_argument_options(arguments[0], flag), "nargs": "+"}
     if annotation is bool:
         return {"action": "store_true"}
-    kind = annotation if annotation in (int, float) else str
-    return {"type": flag.parse or kind, "metavar": flag.metavar}
+    word_type = annotation if annotation in (int, float) else str
+    return {"type": flag.parse or word_type, "metavar": flag.metavar}
 
 
 def read_request(words: list[str]) -> tuple[RunFlags, Experiment, Engine]:
-    """A benchmark as the words of `run` ask for it; what is not given is as in the YAML files."""
+    """Parses the words of `run`. Values that they do not set come from the YAML files.
+
+    Raises:
+        ConfigError: A flag is unknown, or a value is not valid.
+    """
     parser = Parser("run", words, RUN, USUAL_FLAGS)
     parser.add_argument("--version", action="version", version=f"pythae-fif {__version__}")
     parser.add_flags(RunFlags, Experiment, Profile, *ENGINES.values())
-    flags, of_experiment = parser.read(RunFlags), {*flag_fields(Experiment), *flag_fields(Profile)}
-    keys = {name: value for name, value in parser.parsed_values().items() if name in of_experiment}
+    flags = parser.read(RunFlags)
+
+    experiment_keys = flag_fields(Experiment).keys() | flag_fields(Profile).keys()
+    values = {
+        name: value for name, value in parser.parsed_values().items() if name in experiment_keys
+    }
+
     file: Any = flags.config
     if flags.experiment is not None:
         if file is not None:
             raise ConfigError(
-                "--experiment and --config: give one of the two, each is a file of keys"
+                "--experiment and --config cannot be combined: each is a file of settings"
             )
         file = configs_dir() / f"experiments/{flags.experiment}.yaml"
-    return flags, load_experiment(flags.dataset, keys, file), parser.engine()
+    return flags, load_experiment(flags.dataset, values, file), parser.engine()

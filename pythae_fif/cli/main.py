@@ -19,57 +19,82 @@ from pythae_fif.errors import (
 )
 from pythae_fif.studies import study as studies
 
-MISSING_RUNS, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+MISSING_RUNS = 1
+WRONG_INPUT = 2
+INTERRUPTED = 130
+
 COMMANDS = {"study": study_command, "list": list_command, "verify": verify_command}
-"""Those that wait for no torch before their words are read; `run` and `score` are the others."""
+"""Commands that parse their words before they import torch. `run` and `score` are the others."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program. Returns the exit code: 0 all records are there, 1 runs are left, 2 wrong
-    input, 130 interrupted."""
+    """Runs the program.
+
+    Args:
+        arguments: The words of the command line; `sys.argv` if None.
+
+    Returns:
+        The exit code: 0 if all records are there, 1 if runs are missing, 2 for wrong input, 130 if
+        the user interrupted.
+    """
     logging.basicConfig(level=logging.WARNING, handlers=[_TerminalHandler()])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    command, *words = _command(list(sys.argv[1:] if arguments is None else arguments))
+    command, words = _split_command(list(sys.argv[1:] if arguments is None else arguments))
+
     try:
         with warnings.catch_warnings():
-            # In place of Python's, which adds a file and a line of source.
+            # Python's own function would add the file and the line of source code.
             warnings.showwarning = lambda message, *_, **__: _print_line("warning", message)
-            if command == "run":
-                request = read_request(words)
-                from pythae_fif.cli.benchmark import run_benchmark  # which imports torch
-
-                whole = run_benchmark(*request)
-            elif command == "score":
-                from pythae_fif.cli.score import score_command  # so does this
-
-                whole = score_command(words)
-            elif command in COMMANDS:
-                whole = COMMANDS[command](words)
-            else:
-                valid = ("run", *COMMANDS, "score")
-                raise ConfigError(f"unknown command {command!r}: {did_you_mean(command, valid)}")
-            return 0 if whole else MISSING_RUNS
+            is_complete = _run_command(command, words)
+        return 0 if is_complete else MISSING_RUNS
     except (FIFError, OSError) as error:
-        for line in error.args if isinstance(error, FIFError) else [error]:
+        lines = error.args if isinstance(error, FIFError) else [error]
+        for line in lines:
             _print_line("error", line)
         return MISSING_RUNS if isinstance(error, RunsLeftError) else WRONG_INPUT
     except KeyboardInterrupt:
-        kept = "finished runs are kept, and Slurm's jobs go on; the same command does the rest"
-        _print_line("interrupted", kept)
+        message = "finished runs are kept and Slurm's jobs continue; the same command resumes"
+        _print_line("interrupted", message)
         return INTERRUPTED
 
 
-def _command(words: list[str]) -> list[str]:
-    """The command and its words: `run` if none is named, a study if the data set is of one."""
-    command, *rest = words if words and not words[0].startswith("-") else ("run", *words)
+def _split_command(words: list[str]) -> tuple[str, list[str]]:
+    """Returns the command and its words.
+
+    The command is `run` if none is named. `run` with the data set of a study is that study.
+    """
+    if not words or words[0].startswith("-"):
+        words = ["run", *words]
+    command, *words = words
+
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--dataset", nargs="?")
-    study = studies.DATASETS.get(parser.parse_known_args(rest)[0].dataset)
-    return ["study", study, *rest] if command == "run" and study else [command, *rest]
+    study = studies.DATASETS.get(parser.parse_known_args(words)[0].dataset)
+    if command == "run" and study:
+        return "study", [study, *words]
+    return command, words
+
+
+def _run_command(command: str, words: list[str]) -> bool:
+    """Runs a command; returns whether all its records are there."""
+    if command == "run":
+        request = read_request(words)
+        # Imported here, because it imports torch, and `--help` would wait for that.
+        from pythae_fif.cli.benchmark import run_benchmark
+
+        return run_benchmark(*request)
+    if command == "score":
+        from pythae_fif.cli.score import score_command  # it imports torch, too
+
+        return score_command(words)
+    if command not in COMMANDS:
+        valid = ("run", *COMMANDS, "score")
+        raise ConfigError(f"unknown command {command!r}: {did_you_mean(command, valid)}")
+    return COMMANDS[command](words)
 
 
 class _TerminalHandler(logging.Handler):
-    """Tells what is logged."""
+    """Prints log records on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _print_line(record.levelname.lower(), record.getMessage())
@@ -77,4 +102,5 @@ class _TerminalHandler(logging.Handler):
 
 def _print_line(kind: str, text: object) -> None:
     """Prints one line on standard error."""
-    print(f"{kind}:", " ".join(strip_control_characters(text).split()), file=sys.stderr)
+    line = " ".join(strip_control_characters(text).split())
+    print(f"{kind}:", line, file=sys.stderr)

@@ -1,10 +1,10 @@
-"""`score`: scores of two sets of images, or of a saved model's samples, by any extractor."""
+"""`score`: scores a set of images, or samples of a saved model, with any extractor."""
 
 import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from PIL import Image
@@ -21,104 +21,185 @@ from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError, StoreError
 from pythae_fif.evaluation import Features, load_extractor, score_samples
 from pythae_fif.files import write_json
-from pythae_fif.models.saved import load_errors_as_config_error
+from pythae_fif.models.saved import load_errors_as_data_error
 from pythae_fif.runs.spec import SPEC_FILE, read_spec
 from pythae_fif.runs.store import read_file
 from pythae_fif.sampling.samplers import draw_samples
 from pythae_fif.validation import Flag, StrictModel
 
-MODEL = "model_config.json"  # by which the folder of a saved model is known
+MODEL = "model_config.json"
+"""The file by which the folder of a saved model is recognised."""
 
 
 class ScoreFlags(StrictModel):
-    """The words of `score`."""
+    """The arguments and flags of `score`."""
 
     samples: str
     reference: str
-    extractor: Annotated[ExtractorName, Flag("of `list`, or your own (inception)")] = "inception"
-    num_samples: Annotated[AtLeastTen, Flag("of a model (10000)", "N")] = 10_000
-    training: Annotated[str | None, Flag("images trained on, for memorisation", "PATH")] = None
-    seed: Annotated[Seed, Flag("of samples and subsets", "SEED")] = 0
-    extractor_weights: Annotated[str | None, Flag("if they are elsewhere", "FILE")] = None
-    offline: Annotated[bool, Flag("never download")] = False
-    trust: Annotated[bool, Flag("open a model's pickles, which can run any code")] = False
-    to_json: Annotated[str | None, Flag("write the scores there", "FILE")] = None
+    extractor: Annotated[
+        ExtractorName,
+        Flag("extractor, see `pythae-fif list`, or module:function (default: inception)", "NAME"),
+    ] = "inception"
+    num_samples: Annotated[AtLeastTen, Flag("samples of a model (default: 10000)", "N")] = 10_000
+    training: Annotated[str | None, Flag("training images, for memorisation scores", "PATH")] = None
+    seed: Annotated[Seed, Flag("random seed of samples and subsets (default: 0)", "SEED")] = 0
+    extractor_weights: Annotated[str | None, Flag("file of the extractor's weights", "FILE")] = None
+    offline: Annotated[bool, Flag("never download anything")] = False
+    trust: Annotated[bool, Flag("open the pickles of a model, which can run any code")] = False
+    to_json: Annotated[str | None, Flag("also write the scores to this file", "FILE")] = None
 
 
 def score_command(words: list[str]) -> bool:
-    """Prints the scores of samples against a reference; True."""
-    about = "Scores samples against a reference, each a folder of images or .npz."
-    parser = Parser("score", words, about)
-    parser.add_argument("samples", metavar="SAMPLES", help="images, or folder of a run or model")
-    parser.add_argument("reference", metavar="REFERENCE", help="images")
-    parser.add_flags(ScoreFlags)
-    flags, device = parser.read(ScoreFlags), default_device()
+    """Prints the scores of samples against reference images.
+
+    Returns:
+        True.
+
+    Raises:
+        ConfigError: A flag is unknown, a value is not valid, or the model is not trusted.
+        DataError: Images are missing, cannot be read, or have another shape.
+    """
+    flags = _read_flags(words)
+    device = default_device()
     model = _load_model(Path(flags.samples).expanduser(), flags.trust)
-    wanted = None if model is None else model.model_config.input_dim
-    held = _images(flags.reference, wanted and tuple(wanted))
-    shape = tuple(held.shape[1:])
-    trained = None if flags.training is None else _images(flags.training, shape, "train")
+    model_shape = None if model is None else tuple(model.model_config.input_dim)
+    reference = _read_images(flags.reference, model_shape)
+    shape = tuple(reference.shape[1:])
+    training = None if flags.training is None else _read_images(flags.training, shape, "train")
     if model is None:
-        drawn = _images(flags.samples, shape)
+        samples = _read_images(flags.samples, shape)
     else:
-        torch.manual_seed(flags.seed)
-        parts = draw_samples(NormalSampler(model.to(device).eval()), flags.num_samples)
-        drawn = torch.cat([part.cpu() for part in parts])[: flags.num_samples]
-    files: Any = {"weights": flags.extractor_weights, "offline": flags.offline}
-    extractor = load_extractor(flags.extractor, shape, device=device, **files)
-    training = None if trained is None else Features.from_images(trained, extractor)
-    references = {"reference": Features.from_images(held, extractor)}
-    scores = score_samples(drawn, extractor, references, seed=flags.seed, training=training)
+        samples = _sample_model(model.to(device).eval(), flags)
+
+    extractor = load_extractor(
+        flags.extractor,
+        shape,
+        device=device,
+        weights=flags.extractor_weights,
+        offline=flags.offline,
+    )
+    scores = score_samples(
+        samples,
+        extractor,
+        training=None if training is None else Features.from_images(training, extractor),
+        references={"reference": Features.from_images(reference, extractor)},
+        seed=flags.seed,
+    )
     Terminal().say(str(scores))
     if flags.to_json is not None:
         write_json(Path(flags.to_json).expanduser(), asdict(scores))
     return True
 
 
+def _read_flags(words: list[str]) -> ScoreFlags:
+    """Parses the words of `score`."""
+    description = "Scores samples against reference images. Images are in a folder or an .npz file."
+    parser = Parser("score", words, description, positionals="SAMPLES REFERENCE")
+    parser.add_argument(
+        "samples", metavar="SAMPLES", help="images, or the folder of a model or run"
+    )
+    parser.add_argument("reference", metavar="REFERENCE", help="images to compare with")
+    parser.add_flags(ScoreFlags)
+    return parser.read(ScoreFlags)
+
+
+def _sample_model(model: BaseAE, flags: ScoreFlags) -> Tensor:
+    """Draws samples (N, C, H, W) of a model from standard normal codes."""
+    torch.manual_seed(flags.seed)
+    batches = draw_samples(NormalSampler(model), flags.num_samples)
+    return torch.cat([batch.cpu() for batch in batches])[: flags.num_samples]
+
+
 def _load_model(folder: Path, trust: bool) -> BaseAE | None:
-    """The model of a run or a saved one, None if there is none. No file runs code untrusted: a
-    ConfigError says what would. A DataError tells of a missing file."""
-    folder = folder / "model" if (folder / "model" / MODEL).is_file() else folder
+    """Loads the model of a run, or a saved model.
+
+    Args:
+        folder: The folder of the run or of the model.
+        trust: Whether files in the folder may run code.
+
+    Returns:
+        The model, or None if there is no model.
+
+    Raises:
+        ConfigError: A file would run code that is not trusted.
+        DataError: A file is missing or damaged.
+    """
+    if (folder / "model" / MODEL).is_file():
+        folder = folder / "model"
     if not (folder / MODEL).is_file():
         return None
+
     spec = None
     with contextlib.suppress(StoreError):
         spec = read_spec(read_file(folder.parent / SPEC_FILE) or b"")
-    with load_errors_as_config_error(folder):
+    with load_errors_as_data_error(folder):
         if isinstance(spec, ImageSpec) and (trust or _is_trusted(spec)):
-            weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-            model = spec.build(tuple(json.loads((folder / MODEL).read_text())["input_dim"]))
-            model.load_state_dict(weights["model_state_dict"])
-            return model
+            return _rebuild_model(spec, folder)
         try:
             return AutoModel.load_from_folder(str(folder), trust=trust)
-        except ConfigError as error:  # it speaks of an argument
-            raise ConfigError(f"{error}: here --trust") from error
+        except ConfigError as error:  # its message names an argument of a function
+            raise ConfigError(f"{error}; in this command: --trust") from error
+
+
+def _rebuild_model(spec: ImageSpec, folder: Path) -> BaseAE:
+    """Builds the model of a specification, and loads its weights. No pickle is opened."""
+    weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+    input_dim = tuple(json.loads((folder / MODEL).read_text())["input_dim"])
+    model = spec.build(input_dim)
+    model.load_state_dict(weights["model_state_dict"])
+    return model
 
 
 def _is_trusted(spec: ImageSpec) -> bool:
-    """Whether all code that a specification names is Pythae's or ours."""
-    named = spec.classes
-    paths = (named.model, named.config, named.networks or "own", named.discriminator or "own")
-    return {path.split(".")[0] for path in paths} <= {"pythae", "pythae_fif", "own"}
+    """Returns whether all code that a specification names is in Pythae or in this package."""
+    classes = spec.classes
+    optional_paths = [path for path in (classes.networks, classes.discriminator) if path]
+    packages = {path.split(".")[0] for path in (classes.model, classes.config, *optional_paths)}
+    return packages <= {"pythae", "pythae_fif"}
 
 
-def _images(word: str, shape: tuple[int, ...] | None, split: str = "test") -> Tensor:
-    """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W), of a shape that
-    is wanted or the first one's; grey images serve all. Of a file `data`, or the split's key."""
+def _read_images(word: str, shape: tuple[int, ...] | None, split: str = "test") -> Tensor:
+    """Reads images, resized if they are in a folder.
+
+    Args:
+        word: A folder of images or an .npz file, which has them by the key `data` or by the split.
+        shape: The shape (C, H, W) that the images must have; None for the first image's shape. Grey
+            images are converted to C channels.
+        split: The key of an .npz file that is used if it has no key `data`.
+
+    Returns:
+        uint8 images (N, C, H, W).
+
+    Raises:
+        DataError: There are no images, or they have another shape.
+    """
     path = Path(word).expanduser()
-    if path.is_file():
-        arrays = read_npz(path)
-        key = next((key for key in ("data", split, *arrays) if key in arrays), "data")
-        images = torch.from_numpy(to_uint8(arrays[key], f"{path}, key {key!r}"))
-    elif path.exists() and (names := find_images(path)):
-        with Image.open(path / names[0]) as first:
-            sides = shape or first.size
-        images = torch.from_numpy(decode_files(path, names, min(sides[-2:])))
-    else:
-        raise DataError(f"{path}: neither a folder of images, an .npz file nor a saved model")
-    if shape and images.shape[1] != shape[0] and bool((images == images[:, :1]).all()):
+    images = _read_npz(path, split) if path.is_file() else _read_folder(path, shape)
+    if shape is None:
+        return images
+
+    if images.shape[1] != shape[0] and bool((images == images[:, :1]).all()):
         images = images[:, :1].expand(-1, shape[0], -1, -1)
-    if shape and images.shape[1:] != shape:
-        raise DataError(f"{path} has images of {tuple(images.shape[1:])}, not {shape}")
+    if images.shape[1:] != shape:
+        raise DataError(f"{path} has images of shape {tuple(images.shape[1:])}, not {shape}")
     return images
+
+
+def _read_npz(path: Path, split: str) -> Tensor:
+    """Reads the images of an .npz file by the key `data`, the split, or the first key."""
+    arrays = read_npz(path)
+    key = next((key for key in ("data", split, *arrays) if key in arrays), "data")
+    return torch.from_numpy(to_uint8(arrays[key], f"{path}, key {key!r}"))
+
+
+def _read_folder(path: Path, shape: tuple[int, ...] | None) -> Tensor:
+    """Reads the images of a folder, resized to squares of the shorter side."""
+    names = find_images(path) if path.exists() else []
+    if not names:
+        raise DataError(f"{path}: neither a folder of images, nor an .npz file, nor a saved model")
+    if shape is None:
+        with Image.open(path / names[0]) as image:
+            side = min(image.size)
+    else:
+        side = min(shape[-2:])
+    return torch.from_numpy(decode_files(path, names, side))

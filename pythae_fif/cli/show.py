@@ -1,4 +1,4 @@
-"""`list` and `verify`: what there is to choose from, and what in a store can be trusted."""
+"""`list` shows what there is to choose from; `verify` checks the records in a results folder."""
 
 from pathlib import Path
 
@@ -14,48 +14,73 @@ from pythae_fif.studies import study as studies
 
 
 def list_command(words: list[str]) -> bool:
-    """Prints what there is to choose from; True."""
-    Parser("list", words, "Shows what there is to choose from.").parsed_values()
-    console, models = Terminal(), {name: read_entry(name) for name in list_configs("models")}
-    groups: dict[str, dict[str, str]] = {
-        "data sets (--dataset)": {
-            name: read_yaml(configs_dir() / f"{name}.yaml")["description"] for name in DATASETS
-        },
-        "studies (study NAME)": {name: of.description for name, of in studies.STUDIES.items()},
-        "architectures (--arch)": dict(ARCHITECTURES),
-        "models (--models; --dry-run shows their configurations)": {
-            name: f"{of.label}; {of.source.partition(';')[0]}" for name, of in models.items()
-        },
-        "samplers (--samplers)": {name: of.description for name, of in SAMPLERS.items()},
-        "extractors (--extractor)": dict(EXTRACTORS),
-    }
-    for heading, entries in groups.items():
+    """Prints the data sets, studies, architectures, models, samplers and extractors.
+
+    Returns:
+        True.
+    """
+    description = "Lists the data sets, studies, architectures, models, samplers and extractors."
+    Parser("list", words, description).parsed_values()
+    console = Terminal()
+    for heading, descriptions in _choices().items():
         console.print(f"[bold]{heading}[/]")
         table = Table.grid(padding=(0, 2))
-        for name, line in entries.items():
-            table.add_row(f"  {name}", escape(line))
+        for name, description in descriptions.items():
+            table.add_row(f"  {name}", escape(description))
         console.print(table)
     return True
 
 
+def _choices() -> dict[str, dict[str, str]]:
+    """Returns a heading for each kind of choice -> name of a choice -> a one-line description."""
+    models = {}
+    for name in list_configs("models"):
+        entry = read_entry(name)
+        models[name] = f"{entry.label}; {entry.source.partition(';')[0]}"
+
+    return {
+        "data sets (--dataset)": {
+            name: read_yaml(configs_dir() / f"{name}.yaml")["description"] for name in DATASETS
+        },
+        "studies (study NAME)": {
+            name: study.description for name, study in studies.STUDIES.items()
+        },
+        "architectures (--arch)": ARCHITECTURES,
+        "models (--models; --dry-run shows their configurations)": models,
+        "samplers (--samplers)": {name: sampler.description for name, sampler in SAMPLERS.items()},
+        "extractors (--extractor)": EXTRACTORS,
+    }
+
+
 def verify_command(words: list[str]) -> bool:
-    """Reads a store and prints what was found; whether nothing is wrong."""
-    parser = Parser("verify", words, "Re-reads a store of results and changes nothing.")
-    parser.add_argument("results", metavar="RESULTS", help="a folder that --results named")
+    """Reads a store and prints the verdict on each run.
+
+    Returns:
+        True if no run is corrupt.
+    """
+    description = "Checks the records in a results folder, and changes nothing."
+    parser = Parser("verify", words, description, positionals="RESULTS")
+    parser.add_argument("results", metavar="RESULTS", help="folder that was passed to --results")
     root = Path(parser.parsed_values()["results"]).expanduser()
-    import pythae_fif.benchmark.image_run  # noqa: F401 - the kinds of runs, which import torch
+
+    # The modules that define the kinds of runs import torch.
+    import pythae_fif.benchmark.image_run  # noqa: F401
     from pythae_fif.runs.verify import VERDICTS, verify
 
     studies.import_studies()
     verdicts = verify(root)
     console = Terminal()
     for kind, meaning in VERDICTS.items():
-        found = [verdict for verdict in verdicts if verdict.kind == kind]
-        if found:
-            console.say(f"{kind}: {pluralized(len({of.run for of in found}), 'run')}, {meaning}")
-            for of in found if kind not in ("fine", "packed") else ():
-                console.say(f"  {of.run}: {of.detail}".rstrip(": "))
-    wrong = sum(verdict.kind == "corrupt" for verdict in verdicts)
-    said = f"{wrong} of them wrong" if wrong else "nothing is wrong"
-    console.say(f"{pluralized(len({verdict.run for verdict in verdicts}), 'run')} read, {said}")
-    return not wrong
+        same_kind = [verdict for verdict in verdicts if verdict.kind == kind]
+        if not same_kind:
+            continue
+        run_count = pluralized(len({verdict.run for verdict in same_kind}), "run")
+        console.say(f"{kind}: {run_count}; {meaning}")
+        if kind not in ("fine", "packed"):
+            for verdict in same_kind:
+                console.say(f"  {verdict.run}: {verdict.detail}".rstrip(": "))
+
+    corrupt = sum(verdict.kind == "corrupt" for verdict in verdicts)
+    run_count = pluralized(len({verdict.run for verdict in verdicts}), "run")
+    console.say(f"{run_count} checked, {corrupt or 'none'} corrupt")
+    return not corrupt

@@ -1,4 +1,4 @@
-"""`study`: an experiment of the paper, with the flags that it declares."""
+"""`study`: reproduces an experiment of the paper, with the flags that the study declares."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,49 +8,73 @@ from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import ENGINE_FLAGS, ENGINES, USUAL_FLAGS, CommonFlags, Parser
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.names import DataOptions
-from pythae_fif.studies.study import STUDIES, StudyOptions, run_study
+from pythae_fif.studies.study import STUDIES, Study, StudyOptions, run_study
 from pythae_fif.validation import AtLeastOne, Flag, UniqueList
 
 
 class StudyFlags(CommonFlags, DataOptions):
-    """The flags that studies take; each declares which."""
+    """The flags of all studies. Each study declares which of them it takes."""
 
-    profile: Annotated[str, Flag("quick (default), paper, or another that the study has")] = "quick"
-    dataset: Annotated[str | None, Flag("a data set of this study")] = None
-    models: Annotated[UniqueList[str] | None, Flag("what to compare", "MODEL")] = None
+    profile: Annotated[
+        str, Flag("length: quick (default), paper, or a profile of the data set", "NAME")
+    ] = "quick"
+    dataset: Annotated[str | None, Flag("data set of the study", "NAME")] = None
+    models: Annotated[UniqueList[str] | None, Flag("models to compare", "MODEL")] = None
     latent_dim: Annotated[AtLeastOne | None, Flag("latent dimension", "D")] = None
-    seeds: Annotated[UniqueList[Seed] | None, Flag("of the study's models", "SEED")] = None
+    seeds: Annotated[UniqueList[Seed] | None, Flag("random seeds of the models", "SEED")] = None
 
 
 def study_command(words: list[str]) -> bool:
-    """Runs the study that the words name first, and prints what was written; True."""
+    """Runs the study that the first word names, and prints the paths of the written files.
+
+    Returns:
+        True.
+
+    Raises:
+        ConfigError: The study or a flag is unknown, or a value is not valid.
+    """
     if not words or words[0].startswith("-"):
-        lines = [f"  {name:10} {of.description}" for name, of in STUDIES.items()]
-        parser = Parser("study", words, "\n".join(["An experiment of the paper.", "", *lines]))
-        parser.add_argument("study", metavar="NAME", help="of the study; NAME --help has its flags")
-        parser.parsed_values()
-    study = STUDIES.get(words[0])
+        _show_studies(words)
+    name = words[0]
+    study = STUDIES.get(name)
     if study is None:
-        raise ConfigError(f"study {words[0]!r} is unknown: {did_you_mean(words[0], STUDIES)}")
-    datasets = f"data sets: {', '.join(study.datasets)}" if study.datasets else ""
-    description = f"{study.description}\n{datasets}"
-    parser = Parser(f"study {words[0]}", words[1:], description, USUAL_FLAGS)
-    taken = {"profile", "data_root", "offline"} | study.extra_options
-    parser.add_flags(StudyFlags, only={"results", "engine", "seeds"} | taken)
-    parser.add_flags(*ENGINES.values())
-    flags, asked = (
-        parser.read(StudyFlags),
-        parser.parsed_values().keys() & {*ENGINE_FLAGS, "engine"},
-    )
-    options = StudyOptions(
-        **flags.model_dump(include=taken - DataOptions.model_fields.keys()),
-        location=DataOptions(**flags.model_dump(include={*DataOptions.model_fields})),
-        results=Path(flags.results).expanduser(),
-        seeds=flags.seeds or (),
-        engine=parser.engine() if asked else None,  # the study's own
-    )
+        raise ConfigError(f"study {name!r} is unknown: {did_you_mean(name, STUDIES)}")
+
+    options = _read_options(name, study, words[1:])
     console = Terminal()
     with console.runs() as on_change:
-        paths = run_study(words[0], options, on_change)
+        paths = run_study(name, options, on_change)
     console.say(f"written: {', '.join(map(str, paths))}")
     return True
+
+
+def _show_studies(words: list[str]) -> None:
+    """Shows `study --help`; raises a ConfigError if the words do not ask for it."""
+    lines = [f"  {name:10} {study.description}" for name, study in STUDIES.items()]
+    description = "\n".join(["Reproduces an experiment of the paper.", "", *lines])
+    parser = Parser("study", words, description, positionals="NAME")
+    parser.add_argument("study", metavar="NAME", help="the study; NAME --help shows its flags")
+    parser.parsed_values()
+
+
+def _read_options(name: str, study: Study, words: list[str]) -> StudyOptions:
+    """Parses the words after the name of a study."""
+    description = f"Study {name}: {study.description}"
+    if study.datasets:
+        description += f"\ndata sets: {', '.join(study.datasets)}"
+    option_names = {"profile", "data_root", "offline"} | study.extra_options
+
+    parser = Parser(f"study {name}", words, description, USUAL_FLAGS)
+    parser.add_flags(StudyFlags, names={"results", "engine", "seeds"} | option_names)
+    parser.add_flags(*ENGINES.values())
+    flags = parser.read(StudyFlags)
+
+    data_fields = set(DataOptions.model_fields)
+    sets_engine = bool(parser.parsed_values().keys() & {*ENGINE_FLAGS, "engine"})
+    return StudyOptions(
+        **flags.model_dump(include=option_names - data_fields),
+        location=DataOptions(**flags.model_dump(include=data_fields)),
+        results=Path(flags.results).expanduser(),
+        seeds=flags.seeds or (),
+        engine=parser.engine() if sets_engine else None,  # None for the study's own engine
+    )

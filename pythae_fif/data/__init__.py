@@ -1,4 +1,4 @@
-"""A data set's name becomes training, validation and test images: ``load_images``."""
+"""Loads data sets as training, validation and test images or rows; see ``load_images``."""
 
 __all__ = [
     "Columns", "DataOptions", "ImageDataset", "Splits", "load_images", "load_table", "to_float",

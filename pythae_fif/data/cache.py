@@ -1,4 +1,4 @@
-"""What is computed once a machine: tensors and plain values in a file that tells if it is whole."""
+"""A cache on disk for tensors and plain values, in files that are checked when they are read."""
 
 import hashlib
 import logging
@@ -22,50 +22,62 @@ from pythae_fif.names import CACHE_VARIABLE, cache_home
 logger = logging.getLogger(__name__)
 
 
-def tensor_hash(of: Tensor) -> str:
-    """Identifies a tensor by what it holds: shape, type and every number."""
+def tensor_hash(tensor: Tensor) -> str:
+    """Computes a hash of a tensor's shape, type and numbers."""
     sha = hashlib.sha256()
-    for batch in of.split(1024) if of.ndim else [of]:
-        sha.update(batch.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest(tuple(of.shape), of.dtype, sha.hexdigest())
+    chunks = tensor.split(1024) if tensor.ndim else [tensor]
+    for chunk in chunks:
+        sha.update(chunk.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest(tuple(tensor.shape), tensor.dtype, sha.hexdigest())
 
 
 def cached(name: str, build: Callable[[], dict[str, Any]], trusted: bool = False) -> dict[str, Any]:
-    """The tensors and plain values of a file of the cache, or new ones that are kept there.
+    """Reads tensors and plain values from a file of the cache, or builds and stores them.
 
-    The file holds a digest of its name and all that is in it. One that was damaged, changed or put
-    there under another's name is set aside and built anew, unless it is `trusted`, which spares a
-    hash of all numbers; nothing in it is run. Its tensors are mapped on the CPU: processes share
-    their memory, and what is written into them stays there.
-    Where no cache can be written, a warning says so.
+    The file holds a digest of its name and its content. A file that was damaged, changed or copied
+    from another name is set aside and built anew. Nothing in it is executed. The tensors are mapped
+    on the CPU: processes share their memory, and writes to them do not reach the file. If the
+    cache cannot be written, a warning is logged.
+
+    Args:
+        name: Name of the file.
+        build: Computes the values if the file is missing.
+        trusted: Skips the check of the digest, which takes a hash of all numbers.
     """
-    path, built = cache_home() / name, None
+    path = cache_home() / name
+    built = None
     try:
         with os_errors_as_store_error(f"make {path.parent}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(path):  # another process may build it
+
+        with file_lock(path):  # another process may be building it
             if path.exists():
                 try:
                     return _read(path, trusted)
-                except Exception as error:  # of a damaged file
+                except Exception as error:  # a damaged file raises anything
                     quarantine(path, error)
+
             built = build()
-            held = {"tensors": built, "digest": _seal(name, built)}
-            write_atomically(path, lambda file: torch.save(held, file))
+            content = {"tensors": built, "digest": _content_digest(name, built)}
+            write_atomically(path, lambda file: torch.save(content, file))
             return _read(path)
     except StoreError as error:
         logger.warning("%s is not cached (%s): choose another %s", name, error, CACHE_VARIABLE)
     return built or build()
 
 
-def _seal(name: str, values: Mapping[str, Any]) -> str:
-    parts = ((k, tensor_hash(v) if isinstance(v, Tensor) else v) for k, v in sorted(values.items()))
-    return digest(name, *parts)
+def _content_digest(name: str, values: Mapping[str, Any]) -> str:
+    """Computes the digest of a file's name and values."""
+    pairs = []
+    for key, value in sorted(values.items()):
+        pairs.append((key, tensor_hash(value) if isinstance(value, Tensor) else value))
+    return digest(name, *pairs)
 
 
 def _read(path: Path, trusted: bool = False) -> dict[str, Any]:
-    held = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
-    values: dict[str, Any] = held["tensors"]
-    if not trusted and held["digest"] != _seal(path.name, values):
+    """Reads the values of a file; any error if it is damaged."""
+    content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
+    values: dict[str, Any] = content["tensors"]
+    if not trusted and content["digest"] != _content_digest(path.name, values):
         raise ValueError("its content is not what was written under this name")
     return values

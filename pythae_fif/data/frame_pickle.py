@@ -1,7 +1,7 @@
-"""Reads the numbers out of a pickled pandas data frame, without running it.
+"""Reads the numbers of a pickled pandas data frame without running the pickle.
 
-A pickle is a program. Here records stand in for all that it names: nothing of it is imported or
-called, and an array is made of bytes whose type and size were checked.
+A pickle is a program. Here placeholders replace all classes and functions that it names: none of
+them is imported or called. Arrays are made from bytes after their type and size were checked.
 """
 
 import math
@@ -15,7 +15,7 @@ from pythae_fif.errors import DataError, format_error
 
 
 class _Record:
-    """Stands in for a class or function that the file names; keeps what it is called with."""
+    """Placeholder for a class or function that the file names; stores its arguments and state."""
 
     args: tuple[Any, ...] = ()
     state: Any = None
@@ -29,42 +29,66 @@ class _Record:
         self.state = state
 
 
-class _Unpickler(pickle._Unpickler):  # the one in C allocates for any index that a file names
+class _Unpickler(pickle._Unpickler):
+    """Unpickler that makes a placeholder of every class and function.
+
+    The standard one, in C, would allocate memory for any index that a file names.
+    """
+
     def find_class(self, module: str, name: str) -> Any:
         return type(name, (_Record,), {})
 
 
 def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
-    """The columns (N,) of a data frame of numbers pickled by pandas before 1.1, or a DataError."""
+    """Reads the columns of a data frame of numbers that pandas before 1.1 has pickled.
+
+    Returns:
+        Name -> float64 values, (N,).
+
+    Raises:
+        DataError: The file is not such a data frame.
+    """
     try:
         with path.open("rb") as file:
             frame: Any = _Unpickler(file, encoding="latin1").load()
-        whole = frame.state["_data"].state[3]["0.14.1"]
-        names = whole["axes"][0].args[1]["data"].state[4]
-        columns: dict[int, np.ndarray] = {}
-        for block in whole["blocks"]:  # columns of equal type
-            places = block["mgr_locs"]
-            at = slice(*places.args) if type(places).__name__ == "slice" else _array(places)
-            where = np.arange(len(names))[at]
-            rows = _array(block["values"]).astype(np.float64, copy=False)
-            columns |= dict(zip(where.tolist(), rows, strict=True))
-        return {name: columns[i] for i, name in enumerate(names)}
-    except Exception as error:  # its texts and numbers may be none, its stack empty, and more
+        return _read_columns(frame)
+    except Exception as error:  # a wrong file breaks the reading anywhere, with any error
         raise DataError(
-            f"{path}: no pickled data frame of numbers ({format_error(error)})"
+            f"{path}: not a pickled data frame of numbers ({format_error(error)})"
         ) from error
 
 
-def _array(record: Any) -> np.ndarray:
-    """The numbers of an array, from bytes of as many as its type and shape need."""
-    _, shape, kind, fortran, content = record.state
-    if isinstance(content, _Record):  # how protocol 2 of Python 3 writes bytes
+def _read_columns(frame: Any) -> dict[str, np.ndarray]:
+    """Returns the columns of a data frame's placeholder; any error if the file is different."""
+    content = frame.state["_data"].state[3]["0.14.1"]
+    names = content["axes"][0].args[1]["data"].state[4]
+    columns: dict[int, np.ndarray] = {}
+    for block in content["blocks"]:  # columns of equal type
+        locations = block["mgr_locs"]
+        is_slice = type(locations).__name__ == "slice"
+        selection = slice(*locations.args) if is_slice else _read_array(locations)
+        indices = np.arange(len(names))[selection]
+        rows = _read_array(block["values"]).astype(np.float64, copy=False)
+        columns |= dict(zip(indices.tolist(), rows, strict=True))
+    return {name: columns[index] for index, name in enumerate(names)}
+
+
+def _read_array(record: Any) -> np.ndarray:
+    """Returns an array of numbers, after a check that its type and shape fit the bytes."""
+    _, shape, dtype_record, is_fortran, content = record.state
+    if isinstance(content, _Record):  # protocol 2 of Python 3 writes bytes like this
         content = content.args[0]
-    content = content.encode("latin1") if isinstance(content, str) else content
-    code, order = kind.args[0], kind.state[1]
-    if not isinstance(code, str) or code[0] not in "iuf" or not isinstance(content, bytes):
-        raise TypeError("an array of no numbers")
-    dtype: np.dtype[Any] = np.dtype(code).newbyteorder(order)
+    if isinstance(content, str):
+        content = content.encode("latin1")
+
+    code = dtype_record.args[0]
+    is_number = isinstance(code, str) and code[0] in "iuf"
+    if not is_number or not isinstance(content, bytes):
+        raise TypeError("the array does not hold numbers")
+
+    byte_order = dtype_record.state[1]
+    dtype: np.dtype[Any] = np.dtype(code).newbyteorder(byte_order)
     if min(shape) < 0 or dtype.itemsize * math.prod(shape) != len(content):
-        raise ValueError("an array of another size")
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+        raise ValueError("the array has another size than its shape says")
+
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")

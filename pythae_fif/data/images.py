@@ -1,7 +1,7 @@
-"""Images from files: found, decoded in parallel, cropped and resized; a user's folder and .npz."""
+"""Reads images from a user's folder or .npz file, and decodes, crops and resizes image files."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,18 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def find_images(folder: Path) -> list[str]:
-    """Sorted paths, relative to ``folder``, of all below it that ends in one of `SUFFIXES`. What is
-    hidden is passed over; a link to a folder further down is not followed."""
-    paths = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    names = (path.relative_to(folder).as_posix() for path in paths if not path.is_dir())
-    return sorted(name for name in names if not f"/{name}".count("/."))
+    """Returns the sorted paths, relative to ``folder``, of all files with one of `SUFFIXES` in it.
+
+    Subfolders are searched. Hidden files and folders are left out, and links to folders are not
+    followed.
+    """
+    names = []
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        is_hidden = "/." in f"/{name}"
+        if path.suffix.lower() in SUFFIXES and not is_hidden and not path.is_dir():
+            names.append(name)
+    return sorted(names)
 
 
 def decode_files(
@@ -33,115 +40,158 @@ def decode_files(
 ) -> np.ndarray:
     """Decodes image files to RGB squares, as Pillow's ``convert("RGB")`` makes them.
 
-    A centred square, which may begin between pixels, is cut and resized with Pillow's bilinear
-    filter, with antialiasing.
+    A centred square is cut and resized with Pillow's bilinear filter, with antialiasing. The
+    square may begin between pixels.
 
     Args:
-        folder, names: The N files.
+        folder: The folder of the files.
+        names: Paths of N files, relative to the folder.
         image_size: Side S of the result in pixels.
-        progress: Called as ``progress(done, total)`` all along.
+        progress: Called as ``progress(done, total)`` after every file.
         crop: Side of the square as a fraction of the shorter side, in (0, 1].
 
     Returns:
         uint8 (N, 3, S, S).
 
     Raises:
-        DataError: Files are grey of more than 8 bits or are damaged.
+        DataError: A file is damaged, or has more than 8 bits per channel.
     """
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
 
-    def work(index: int) -> None:
+    def decode(index: int) -> None:
         path = folder / names[index]
         try:
             images[index] = _decode(path, image_size, crop)
         except Exception as error:  # Pillow's plugins raise a dozen unrelated types
             raise DataError(f"{path}: cannot be decoded ({format_error(error)})") from error
 
-    # Threads and not processes: Pillow lets go of the interpreter lock while it decodes.
+    # Threads are enough: Pillow releases the interpreter lock while it decodes.
     with ThreadPool() as pool:
-        for index, _ in enumerate(pool.imap(work, range(len(names)), chunksize=64)):
+        for index, _ in enumerate(pool.imap(decode, range(len(names)), chunksize=64)):
             if progress is not None:
                 progress(index + 1, len(names))
     return images
 
 
 def _decode(path: Path, image_size: int, crop: float) -> np.ndarray:
-    """Pixels (3, S, S); any error if it cannot be decoded."""
+    """Returns the pixels (3, S, S) of a file; any error if it cannot be decoded."""
     with Image.open(path) as file:
-        if file.mode[0] in "IF":  # Pillow would cut them off at 255
-            raise ValueError(f"mode {file.mode}, needs 8 bits a channel: convert it")
+        if file.mode[0] in "IF":  # Pillow would clip larger values at 255
+            raise ValueError(f"mode {file.mode}: convert it to 8 bits per channel")
         image = ImageOps.exif_transpose(file).convert("RGB")
+
     width, height = image.size
     # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
     side = round(crop * min(width, height), 6)
-    left, top = (width - side) / 2, (height - side) / 2
-    # Cut to whole pixels first: resize alone would let the filter reach outside of the square.
-    x, y = math.floor(left), math.floor(top)
-    image = image.crop((x, y, math.ceil(left + side), math.ceil(top + side))).resize(
+    left = (width - side) / 2
+    top = (height - side) / 2
+
+    # The image is first cut to whole pixels: otherwise the filter would reach outside the square.
+    x = math.floor(left)
+    y = math.floor(top)
+    square = image.crop((x, y, math.ceil(left + side), math.ceil(top + side)))
+    resized = square.resize(
         (image_size, image_size),
         Image.Resampling.BILINEAR,
         box=(left - x, top - y, left - x + side, top - y + side),
     )
-    return np.asarray(image).transpose(2, 0, 1)
+    return np.asarray(resized).transpose(2, 0, 1)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file, by key; a DataError if it is none or holds pickled objects."""
+    """Reads all arrays of an .npz file, by key.
+
+    Raises:
+        DataError: The file is not an .npz file, or holds pickled objects.
+    """
     try:
         with np.load(path) as archive:
             return {key: archive[key] for key in archive.files}
-    except Exception as error:  # of a header that claims more than there is, a MemoryError
+    except Exception as error:  # even a MemoryError, if a header claims a large array
         raise DataError(f"{path}: not a readable .npz file ({format_error(error)})") from error
 
 
-def to_uint8(array: np.ndarray, where: str) -> np.ndarray:
-    """Images (N, C, H, W), (N, H, W, C) or (N, H, W) of uint8 or floats in [0, 1], as uint8
-    (N, C, H, W); for others a DataError that begins with `where`.
+def to_uint8(array: np.ndarray, place: str) -> np.ndarray:
+    """Converts images to uint8 (N, C, H, W).
 
-    A four-dimensional array with 1 or 3 at its second place is N x C x H x W.
+    Args:
+        array: Images (N, C, H, W), (N, H, W, C) or (N, H, W), as uint8 or as floats in [0, 1]. A
+            four-dimensional array with a second dimension of 1 or 3 is read as (N, C, H, W).
+        place: Origin of the array, with which an error begins.
+
+    Raises:
+        DataError: The array has another shape, type or range.
     """
     images = array[:, None] if array.ndim == 3 else array
     if images.ndim == 4 and images.shape[1] not in (1, 3):
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-        needed = "N x C x H x W or N x H x W x C with C = 1 or 3, or N x H x W"
-        raise DataError(f"{where}: shape {array.shape}, needs {needed}")
+        raise DataError(
+            f"{place}: shape {array.shape}, needs N x C x H x W or N x H x W x C with C = 1 or 3, "
+            "or N x H x W"
+        )
+
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
-    low, high = (images.min(), images.max()) if images.dtype.kind in "biuf" else (np.nan, np.nan)
+
+    low = high = np.nan
+    if images.dtype.kind in "biuf":
+        low = images.min()
+        high = images.max()
     if images.dtype.kind != "f" or not (low >= 0 and high <= 1):
-        found = f"{images.dtype} from {low} to {high}"
-        raise DataError(f"{where}: {found}, needs uint8, or floats in [0, 1]")
+        raise DataError(
+            f"{place}: {images.dtype} from {low} to {high}, needs uint8, or floats in [0, 1]"
+        )
+
     return np.rint(images * 255.0).astype(np.uint8)
 
 
 def read_labelled_npz(
-    path: Path, choices: Sequence[Sequence[str]] = (SPLIT_NAMES, ("train", "test"), ("data",))
+    path: Path, key_choices: Sequence[Sequence[str]] = (SPLIT_NAMES, ("train", "test"), ("data",))
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The images of an .npz file, by the first choice of keys that are there, such as `data`; and
-    their int64 labels, of `train_labels` or `labels`, if any."""
+    """Reads the images of an .npz file and their labels.
+
+    Args:
+        path: The file.
+        key_choices: Sets of keys; the first set that the file has is read.
+
+    Returns:
+        Key -> uint8 images (N, C, H, W), and key -> int64 labels (N,) for keys with labels. Labels
+        are read from `labels` for `data`, and from `train_labels` for `train`, and so on.
+
+    Raises:
+        DataError: The file cannot be read, or its images or labels have the wrong form.
+    """
     content = read_npz(path)
-    keys = next((keys for keys in choices if content.keys() >= {*keys}), None)
+    keys = next((choice for choice in key_choices if content.keys() >= {*choice}), None)
     if keys is None:
         raise DataError(f"{path}: has keys {', '.join(content)}; needs data, or train and test")
+
     images = {key: to_uint8(content[key], f"{path}, key {key!r}") for key in keys}
-    found = {key: content.get("labels" if key == "data" else f"{key}_labels") for key in keys}
-    labels = {key: of for key, of in found.items() if of is not None}
-    count = sum(map(len, images.values()))
-    for key, of in labels.items():
-        if of.shape != (len(images[key]),) or not np.isin(of, range(count)).all():
-            raise DataError(f"{path}: labels of {key!r}, needs a class from 0 on of each image")
-    return images, {key: of.astype(np.int64) for key, of in labels.items()}
+    valid_classes = range(sum(map(len, images.values())))
+    labels = {}
+    for key in keys:
+        array = content.get("labels" if key == "data" else f"{key}_labels")
+        if array is None:
+            continue
+        if array.shape != (len(images[key]),) or not np.isin(array, valid_classes).all():
+            raise DataError(f"{path}: labels of {key!r}: each image needs one class, 0 or higher")
+        labels[key] = array.astype(np.int64)
+    return images, labels
 
 
 def npz_file(request: DataRequest) -> Source:
-    """A user's .npz file, see :func:`read_labelled_npz`."""
+    """Returns a user's .npz file and its reader, see :func:`read_labelled_npz`."""
 
     def read() -> Splits:
-        images, known = read_labelled_npz(request.path)
-        arrays, whole = split_train_val_test(images), len(known) == len(images)
-        labels = split_train_val_test(known) if whole else None
-        notes = () if whole or not known else (f"no labels: only {', '.join(known)} has some",)
+        images, array_labels = read_labelled_npz(request.path)
+        arrays = split_train_val_test(images)
+        labels = None
+        notes: tuple[str, ...] = ()
+        if len(array_labels) == len(images):
+            labels = split_train_val_test(array_labels)
+        elif array_labels:
+            notes = (f"no labels: only {', '.join(array_labels)} has some",)
         source = f"npz {request.path.name}, {sizes(arrays)}"
         return Splits("npz", **arrays, labels=labels, source=source, notes=notes)
 
@@ -149,43 +199,87 @@ def npz_file(request: DataRequest) -> Source:
 
 
 def folder_of_images(request: DataRequest) -> Source:
-    """Every image below a folder; its subfolders train, test and perhaps val are the splits, if
-    there. Below these, or the folder, subfolders are classes if every image is in one."""
+    """Finds the images in a folder; returns the files and their reader.
+
+    Subfolders train, test and val are the splits; val may be missing. In each of them, or in the
+    folder if it has no such subfolders, further subfolders are classes if every image is in one.
+
+    Raises:
+        DataError: The folder has no images, or only one of the subfolders train and test.
+    """
     path = request.path
-    folders = [part.name for part in path.glob("*") if part.is_dir()]
-    present = {name.lower(): name for name in sorted(folders) if name.lower() in SPLIT_NAMES}
-    if present and not {"train", "test"} <= {*present}:
-        raise DataError(f"folder: {path} has {[*present]}, needs train and test, or none of them")
-    # a split may be a link to a folder, which find_images does not follow
-    below = ((part, of) for part in present.values() or [""] for of in find_images(path / part))
-    names = sorted(Path(part, of).as_posix() for part, of in below)
+    folders = sorted(part.name for part in path.glob("*") if part.is_dir())
+    split_folders = {name.lower(): name for name in folders if name.lower() in SPLIT_NAMES}
+    if split_folders and not {"train", "test"} <= split_folders.keys():
+        raise DataError(
+            f"folder: {path} has {[*split_folders]}, needs train and test, or none of them"
+        )
+
+    names = []
+    for subfolder in split_folders.values() or [""]:
+        # A split may be a link to a folder, which find_images would not follow from above.
+        names += [Path(subfolder, name).as_posix() for name in find_images(path / subfolder)]
+    names.sort()
     if not names:
-        raise DataError(f"folder: {path} is no folder with images ({', '.join(SUFFIXES)}) below it")
+        raise DataError(f"folder: {path} is not a folder with images ({', '.join(SUFFIXES)}) in it")
 
     def read() -> Splits:
-        parts = {"data": np.array(names)}
-        if present:  # no class comes first: a profile may cut to the first images
-            shuffled = parts["data"][np.random.RandomState(0).permutation(len(names))]
-            split_of = np.array([name.split("/", 1)[0] for name in shuffled])
-            parts = {split: shuffled[split_of == name] for split, name in present.items()}
-        of_splits, labels = split_train_val_test(parts), None
-        how = request.side, request.progress
-        arrays: Any = {split: decode_files(path, of, *how) for split, of in of_splits.items()}
-        if all((image == image[:1]).all() for of in arrays.values() for image in of):
-            arrays = {split: of[:, :1] for split, of in arrays.items()}
-        classes = {
-            split: [(name.split("/")[bool(present) : -1] or [""])[0] for name in of]
-            for split, of in of_splits.items()
+        names_by_split = _split_names(names, split_folders)
+        arrays: Any = {
+            split: decode_files(path, split_names, request.side, request.progress)
+            for split, split_names in names_by_split.items()
         }
-        known, notes = sorted(set().union(*classes.values())), []
-        if len(known) > 1 and "" not in known and {*known} == {*classes["train"]}:
-            labels = {split: np.searchsorted(known, of) for split, of in classes.items()}
-        elif len(known) > 1:
-            notes = ["no labels: not every image is in a subfolder that has training images"]
-        others = {*folders} - {*present.values()}
-        if present and (unread := sorted(name for name in others if name[0] != ".")):
+        if _all_grey(arrays):
+            arrays = {split: images[:, :1] for split, images in arrays.items()}
+
+        labels, notes = _labels_by_subfolder(names_by_split, class_level=1 if split_folders else 0)
+        unread = [
+            name
+            for name in folders
+            if name not in split_folders.values() and not name.startswith(".")
+        ]
+        if split_folders and unread:
             notes.append(f"not read: {', '.join(unread)}")
         source = f"folder {path.name}, {request.side}x{request.side}, {sizes(arrays)}"
         return Splits("folder", **arrays, labels=labels, source=source, notes=tuple(notes))
 
     return [path / name for name in names], read
+
+
+def _split_names(names: Sequence[str], split_folders: Mapping[str, str]) -> dict[str, Any]:
+    """Assigns images to the splits, by their subfolder if there are subfolders for splits."""
+    if not split_folders:
+        return split_train_val_test({"data": np.array(names)})
+
+    # Shuffled, so that a profile that cuts to the first images keeps all classes.
+    shuffled = np.array(names)[np.random.RandomState(0).permutation(len(names))]
+    subfolders = np.array([name.split("/", 1)[0] for name in shuffled])
+    parts = {split: shuffled[subfolders == folder] for split, folder in split_folders.items()}
+    return split_train_val_test(parts)
+
+
+def _all_grey(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Returns True if the three channels of every image are equal."""
+    return all((image == image[:1]).all() for images in arrays.values() for image in images)
+
+
+def _labels_by_subfolder(
+    names_by_split: Mapping[str, Sequence[str]], class_level: int
+) -> tuple[dict[str, np.ndarray] | None, list[str]]:
+    """Returns labels from the subfolders at a level of the names, and notes if there are none."""
+    classes_by_split = {}
+    for split, names in names_by_split.items():
+        folders = [name.split("/")[class_level:-1] for name in names]
+        classes_by_split[split] = [parts[0] if parts else "" for parts in folders]
+
+    classes = sorted(set().union(*classes_by_split.values()))
+    if len(classes) < 2:
+        return None, []
+    if "" in classes or {*classes} != {*classes_by_split["train"]}:
+        return None, ["no labels: not every image is in a subfolder that has training images"]
+
+    labels = {
+        split: np.searchsorted(classes, image_classes)
+        for split, image_classes in classes_by_split.items()
+    }
+    return labels, []

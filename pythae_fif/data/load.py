@@ -1,4 +1,4 @@
-"""A data set's name becomes training, validation and test images, which are cached on disk."""
+"""Loads data sets by name as training, validation and test images, cached on disk."""
 
 import os
 from collections.abc import Callable
@@ -21,12 +21,18 @@ from pythae_fif.validation import read_checked
 
 _PLAIN = ("name", "source", "partial", "notes")
 
-# Part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting change.
+# A part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting
+# changes.
 _VERSION = 12
 
 
 class ExpectedHashes(NamedTuple):
-    """The data that a command has seen: hashes of images and of labels, None where not used."""
+    """Hashes of the data that a command has planned its runs for.
+
+    Attributes:
+        data_hash: Hash of the images.
+        labels_hash: Hash of the labels; None if the run does not use them.
+    """
 
     data_hash: str
     labels_hash: str | None
@@ -49,18 +55,24 @@ def load_images(
 
     Args:
         name: One of ``DATASETS``.
-        data_root, data, options: See :class:`~pythae_fif.names.DataOptions`.
+        data_root: See :class:`~pythae_fif.names.DataOptions`.
+        data: See :class:`~pythae_fif.names.DataOptions`.
+        options: Further fields of ``DataOptions``.
         image_size: Side in pixels of ``celeba`` and ``folder`` images, 64 if None.
-        crop: Side of the centred square of CelebA's 178 x 218 pixels, 148 if None; 140 in the
-            code of Sorrenson et al. Images in Pythae's layout are cropped already.
+        crop: Side of the centred square of CelebA's 178 x 218 pixels, 148 if None. The code of
+            Sorrenson et al. uses 140. Images in Pythae's layout are already cropped.
 
     Raises:
         ConfigError: An unknown name, or an argument that the data set does not take.
         DataError: The data are missing, unreadable, or not what the name promises.
     """
-    root, path = (None if of is None else str(of) for of in (data_root, data))
-    asked = read_checked(DataOptions, {"data_root": root, "data": path, **options}, "load_images")
-    return load(name, asked, image_size=image_size, crop=crop)
+    values = {
+        "data_root": None if data_root is None else str(data_root),
+        "data": None if data is None else str(data),
+        **options,
+    }
+    data_options = read_checked(DataOptions, values, "load_images")
+    return load(name, data_options, image_size=image_size, crop=crop)
 
 
 def load(
@@ -73,57 +85,83 @@ def load(
     planned: ExpectedHashes | None = None,
     **counts: int | None,
 ) -> Splits:
-    """The data of a command, or of one of its runs.
+    """Loads the data of a command or of one of its runs.
 
     Args:
-        name, options, image_size, crop: See :func:`load_images`.
+        name: See :func:`load_images`.
+        options: The location of the data and how they are read.
+        image_size: See :func:`load_images`.
+        crop: See :func:`load_images`.
         progress: Called as ``progress(done, total)`` while images are decoded.
-        planned: Of a run what the command has seen: other data are a DataError.
-        counts: `train_size`, `val_size`, `test_size`: how many of a split's first images are used.
+        planned: For a run, the hashes of the data that the command has planned for.
+        counts: `train_size`, `val_size` and `test_size`: how many of a split's first images are
+            used; all if None.
+
+    Raises:
+        ConfigError: An unknown name, or an argument that the data set does not take.
+        DataError: The data are missing, unreadable, or not those that were planned.
     """
-    if name not in READERS:
-        raise ConfigError(f"unknown data set {name!r}: {did_you_mean(name, READERS)}")
-    if (name in ("folder", "npz", "csv")) != (options.data is not None):
-        raise ConfigError(f"data set {name!r}: folder, npz and csv need --data, others take none")
-    if image_size is not None and name not in ("folder", "celeba"):
-        raise ConfigError(f"image_size={image_size}: what {name} holds has a size of its own")
-    if name != "csv" and (options.label or options.columns or options.drop):
-        raise ConfigError(f"data set {name!r}: label, columns and drop are of csv alone")
-    if crop is not None and name != "celeba":
-        raise ConfigError(f"crop={crop}: images of celeba alone are cropped")
+    _check_arguments(name, options, image_size, crop)
     files, read = READERS[name](DataRequest(name, options, image_size or 64, crop or 148, progress))
     try:
         stats = [(path, os.stat(path)) for path in files]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
     if name in ("digits", "csv"):
         splits = _with_warnings(read())
     else:
-        stamps = [(path, of.st_size, of.st_mtime_ns) for path, of in stats]
-        file = f"{name}-{digest(_VERSION, name, image_size, crop, *stamps)}.pt"
-        seen = planned is not None  # the command has checked the file
-        splits = _unpacked(cached(file, lambda: _packed(_with_warnings(read())), trusted=seen))
+        stamps = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+        cache_name = f"{name}-{digest(_VERSION, name, image_size, crop, *stamps)}.pt"
+        packed = cached(
+            cache_name,
+            lambda: _pack(_with_warnings(read())),
+            trusted=planned is not None,  # the command has checked the file
+        )
+        splits = _unpack(packed)
+
     splits = splits.subset(**{split: counts.get(f"{split}_size") for split in SPLIT_NAMES})
-    if planned and (splits.content_hash, planned.labels_hash and splits.labels_hash) != planned:
-        raise DataError(f"the data of {name} changed since the plan: start the command again")
+    if planned is not None:
+        labels_hash = planned.labels_hash and splits.labels_hash
+        if planned != (splits.content_hash, labels_hash):
+            raise DataError(f"the data of {name} changed since the plan: start the command again")
     return splits
 
 
+def _check_arguments(
+    name: str, options: DataOptions, image_size: int | None, crop: int | None
+) -> None:
+    """Raises a ConfigError for an unknown data set or an argument that it does not take."""
+    if name not in READERS:
+        raise ConfigError(f"unknown data set {name!r}: {did_you_mean(name, READERS)}")
+    if (name in ("folder", "npz", "csv")) != (options.data is not None):
+        raise ConfigError(
+            f"data set {name!r}: folder, npz and csv need --data, the others do not take it"
+        )
+    if image_size is not None and name not in ("folder", "celeba"):
+        raise ConfigError(
+            f"image_size={image_size}: applies to folder and celeba only, {name} has a fixed size"
+        )
+    if name != "csv" and (options.label or options.columns or options.drop):
+        raise ConfigError(f"data set {name!r}: label, columns and drop apply to csv only")
+    if crop is not None and name != "celeba":
+        raise ConfigError(f"crop={crop}: applies to celeba only")
+
+
 def _with_warnings(splits: Splits) -> Splits:
-    """Splits with a note where over 1 % of the test examples are also in training, or images are
-    nearly black, as masks of 0 and 1 are."""
-    known = {hash(image.tobytes()) for image in splits.train}
-    again = sum(hash(image.tobytes()) in known for image in splits.test)
+    """Adds notes if over 1 % of the test examples are in training or no pixel is above 1 of 255."""
+    train_hashes = {hash(image.tobytes()) for image in splits.train}
+    repeated = sum(hash(image.tobytes()) in train_hashes for image in splits.test)
     notes = [*splits.notes]
-    if again > 0.01 * len(splits.test):
-        notes.append(f"{again:,} of {len(splits.test):,} test examples are in training, too")
+    if repeated > 0.01 * len(splits.test):
+        notes.append(f"{repeated:,} of {len(splits.test):,} test examples are in training, too")
     if splits.columns is None and splits.train.max() < 2:
         notes.append("no pixel is above 1 of 255: images of 0 and 1 need 0 and 255")
     return replace(splits, notes=tuple(notes))
 
 
-def _packed(splits: Splits) -> dict[str, Any]:
-    """Splits for the cache."""
+def _pack(splits: Splits) -> dict[str, Any]:
+    """Returns the fields of splits as tensors and plain values for the cache."""
     packed = {key: getattr(splits, key) for key in (*_PLAIN, "content_hash")}
     for split in SPLIT_NAMES:
         packed[split] = torch.from_numpy(np.ascontiguousarray(splits[split]))
@@ -132,19 +170,21 @@ def _packed(splits: Splits) -> dict[str, Any]:
     return packed
 
 
-def _unpacked(packed: dict[str, Any]) -> Splits:
-    found = {key: of.numpy() for key, of in packed.items() if isinstance(of, torch.Tensor)}
-    plain, labels = {key: packed[key] for key in _PLAIN}, None
-    if "test_labels" in found:
-        labels = {split: found[f"{split}_labels"] for split in SPLIT_NAMES}
-    arrays: Any = {split: found[split] for split in SPLIT_NAMES}
+def _unpack(packed: dict[str, Any]) -> Splits:
+    """Returns the splits of a cached file."""
+    arrays: Any = {split: packed[split].numpy() for split in SPLIT_NAMES}
+    labels = None
+    if "test_labels" in packed:
+        labels = {split: packed[f"{split}_labels"].numpy() for split in SPLIT_NAMES}
+
+    plain = {key: packed[key] for key in _PLAIN}
     splits = Splits(**plain, **arrays, labels=labels)
     vars(splits)["content_hash"] = packed["content_hash"]
     return splits
 
 
 def _read_digits() -> Splits:
-    """The 0..16 of scikit-learn's digits scaled to 0..255; the same test images for everyone."""
+    """Returns scikit-learn's digits, scaled from 0..16 to 0..255, with fixed test images."""
     from sklearn.datasets import load_digits  # takes a second to import
 
     digits = load_digits()
@@ -158,8 +198,14 @@ def _read_digits() -> Splits:
 
 
 def _table_file(request: DataRequest) -> Source:
-    path, of = request.path, request.options
-    return [path], lambda: load_table(path, columns=of.columns, drop=of.drop, label=of.label)
+    """Returns a user's table and its reader."""
+    path = request.path
+    options = request.options
+
+    def read() -> Splits:
+        return load_table(path, columns=options.columns, drop=options.drop, label=options.label)
+
+    return [path], read
 
 
 READERS: dict[str, Callable[[DataRequest], Source]] = {
@@ -171,4 +217,4 @@ READERS: dict[str, Callable[[DataRequest], Source]] = {
     "npz": npz_file,
     "csv": _table_file,
 }
-"""Name of a data set -> finds its files, and downloads them where they are missing."""
+"""Name of a data set -> function that finds or downloads its files and returns their reader."""

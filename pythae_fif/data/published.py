@@ -1,4 +1,4 @@
-"""MNIST, CIFAR-10 and CelebA in each of their layouts, downloaded where they are missing."""
+"""Loads MNIST, CIFAR-10 and CelebA in Pythae's or torchvision's layout, or downloads them."""
 
 from typing import Any
 
@@ -22,90 +22,120 @@ _SETS = {
         "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
     ),
 }  # fmt: skip
-"""Name -> title, published sizes, torchvision's folder, and where to get that by hand."""
+"""Name -> title, published sizes, torchvision's folder, and address for a download by hand."""
 
 
 def load_standard_dataset(request: DataRequest) -> Source:
-    """MNIST, CIFAR-10 or CelebA, in Pythae's or torchvision's layout, or a download."""
+    """Finds or downloads MNIST, CIFAR-10 or CelebA; returns the files and their reader.
+
+    Raises:
+        DataError: The data set is missing or incomplete and cannot be downloaded.
+    """
     paths = [request.path / request.name / f"{part}_data.npz" for part in ("train", "eval")]
     if not any(path.exists() for path in paths):
         return _celeba(request) if request.name == "celeba" else _torchvision_set(request)
 
     def read() -> Splits:
-        images, labels = zip(*(read_labelled_npz(of, [("data",)]) for of in paths), strict=True)
-        arrays = _split_off_validation(*(of["data"] for of in images))
-        if request.name == "celeba" and (side := arrays["train"].shape[-1]) != request.side:
+        train_images, train_labels = read_labelled_npz(paths[0], [("data",)])
+        test_images, test_labels = read_labelled_npz(paths[1], [("data",)])
+        arrays = _split_off_validation(train_images["data"], test_images["data"])
+        side = arrays["train"].shape[-1]
+        if request.name == "celeba" and side != request.side:
             raise DataError(f"{paths[0]}: images of side {side}: --image-size {side} is needed")
-        known = _split_off_validation(*(of["data"] for of in labels)) if all(labels) else None
-        return _splits(request.name, "Pythae npz layout", arrays, known)
+
+        labels = None
+        if train_labels and test_labels:
+            labels = _split_off_validation(train_labels["data"], test_labels["data"])
+        return _make_splits(request.name, "Pythae npz layout", arrays, labels)
 
     return paths, read
 
 
 def _torchvision_set(request: DataRequest) -> Source:
+    """Finds or downloads MNIST or CIFAR-10 in torchvision's layout."""
     folder = request.path / _SETS[request.name][2]
 
     def read() -> Splits:
-        parts = _by_torchvision(request)
-        images = _split_off_validation(
-            *(to_uint8(np.asarray(part.data), str(folder)) for part in parts)
+        train, test = _by_torchvision(request)
+        arrays = _split_off_validation(
+            to_uint8(np.asarray(train.data), str(folder)),
+            to_uint8(np.asarray(test.data), str(folder)),
         )
-        labels = _split_off_validation(*(np.asarray(part.targets, np.int64) for part in parts))
-        return _splits(request.name, "torchvision layout", images, labels)
+        labels = _split_off_validation(
+            np.asarray(train.targets, np.int64), np.asarray(test.targets, np.int64)
+        )
+        return _make_splits(request.name, "torchvision layout", arrays, labels)
 
-    if not any(folder.glob("*")):  # a failed download leaves an empty one
+    if not any(folder.glob("*")):  # a failed download leaves an empty folder
         _by_torchvision(request)
     return sorted(folder.glob("*")), read
 
 
 def _by_torchvision(request: DataRequest) -> list[Any]:
-    """Training and test part, of CelebA all in one; what is missing is downloaded first."""
+    """Returns torchvision's training and test part, or all of CelebA; downloads missing files."""
     from torchvision import datasets  # takes seconds to import
 
-    name, offline = request.name, request.options.offline
+    name = request.name
+    offline = request.options.offline
     title, _, folder, address = _SETS[name]
-    kind = getattr(datasets, title.replace("-", ""))
+    dataset_class = getattr(datasets, title.replace("-", ""))
     parts: list[Any] = [{}] if name == "celeba" else [{"train": True}, {"train": False}]
-    try:  # what is there is not downloaded again
-        return [kind(str(request.path), download=not offline, **part) for part in parts]
+    try:  # torchvision does not download existing files again
+        return [dataset_class(str(request.path), download=not offline, **part) for part in parts]
     except Exception as error:  # torchvision and gdown raise many unrelated types
-        why = "--offline forbids the download" if offline else format_error(error)
+        reason = "--offline forbids the download" if offline else format_error(error)
         raise DataError(
-            f"{name}: no whole {request.path / folder} ({why}): unpack {address} there, or name a "
-            f"folder that has the data with --data-root or {DATA_VARIABLE}"
+            f"{name}: {request.path / folder} is missing or incomplete ({reason}): unpack {address}"
+            f" there, or give a folder with the data as --data-root or {DATA_VARIABLE}"
         ) from error
 
 
 def _split_off_validation(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the three splits; validation has the last training rows."""
     return split_train_val_test({"train": train, "test": test}, shuffle=False)
 
 
-def _splits(
+def _make_splits(
     name: str, layout: str, arrays: dict[str, Any], labels: dict[str, np.ndarray] | None = None
 ) -> Splits:
-    """Splits of a published data set, marked as partial where they are not the whole of it."""
-    title, whole, *_ = _SETS[name]
+    """Returns the splits of a published data set, marked as partial if images are missing."""
+    title, published_sizes, *_ = _SETS[name]
+    partial = sizes(arrays) != published_sizes
     source = f"{title}, {layout}, {sizes(arrays)}"
-    source += f"; partial (published: {whole})" if sizes(arrays) != whole else ""
-    return Splits(name, **arrays, labels=labels, source=source, partial=sizes(arrays) != whole)
+    if partial:
+        source += f"; partial (published: {published_sizes})"
+    return Splits(name, **arrays, labels=labels, source=source, partial=partial)
 
 
 def _celeba(request: DataRequest) -> Source:
-    """CelebA's images with its partition (0 training, 1 validation, 2 test), which are enough."""
-    side, crop, folder = request.side, request.crop, request.path / _SETS["celeba"][2]
+    """Finds or downloads CelebA's images and its partition; no other file of it is needed."""
+    folder = request.path / _SETS["celeba"][2]
     partition = folder.with_name("list_eval_partition.txt")
     if not (folder.is_dir() and partition.is_file()):
         _by_torchvision(request)
-    pairs = [line.split() for line in partition.read_text("utf-8").splitlines() if line.strip()]
-    names = {
-        split: sorted(name for name, *of in pairs if of == [str(code)])
-        for code, split in enumerate(SPLIT_NAMES)
-    }
+
+    names: dict[str, list[str]] = {split: [] for split in SPLIT_NAMES}
+    split_codes = {"0": "train", "1": "val", "2": "test"}
+    for line in partition.read_text("utf-8").splitlines():
+        fields = line.split()
+        if len(fields) == 2 and fields[1] in split_codes:
+            names[split_codes[fields[1]]].append(fields[0])
+    names = {split: sorted(split_names) for split, split_names in names.items()}
 
     def read() -> Splits:
-        how = side, request.progress, crop / 178
-        arrays = {split: decode_files(folder, of, *how) for split, of in names.items()}
-        layout = f"{side}x{side} of the central {crop}x{crop}, image folder"
-        return _splits("celeba", layout, arrays)
+        arrays = {
+            split: decode_files(
+                folder, split_names, request.side, request.progress, crop=request.crop / 178
+            )
+            for split, split_names in names.items()
+        }
+        layout = (
+            f"{request.side}x{request.side} of the central {request.crop}x{request.crop}, "
+            "image folder"
+        )
+        return _make_splits("celeba", layout, arrays)
 
-    return [partition, *(folder / name for of in names.values() for name in of)], read
+    files = [partition]
+    for split_names in names.values():
+        files += [folder / name for name in split_names]
+    return files, read

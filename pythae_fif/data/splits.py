@@ -1,4 +1,4 @@
-"""A data set in memory: training, validation and test part, as arrays and as Pythae wants them."""
+"""A data set in memory: its training, validation and test split, and the data set for trainers."""
 
 import copy
 import hashlib
@@ -24,14 +24,24 @@ MIN_IMAGES = 10
 
 @dataclass(frozen=True)
 class Columns:
-    """How the D columns of a table were standardised: (value - mean) / std, by training rows."""
+    """The standardisation of a table's D columns, (value - mean) / std.
+
+    Attributes:
+        names: Names of the columns.
+        mean: Means of the training rows.
+        std: Standard deviations of the training rows.
+    """
 
     names: list[str]
     mean: list[float]
     std: list[float]
 
     def inverse_transform(self, rows: np.ndarray) -> np.ndarray:
-        """Standardised rows (..., D), such as a model's samples, in original units, float64."""
+        """Converts standardised rows (..., D), such as a model's samples, to original units.
+
+        Returns:
+            The rows as float64.
+        """
         return rows.astype(np.float64) * self.std + self.mean
 
     @deprecated("renamed to inverse_transform")
@@ -41,7 +51,10 @@ class Columns:
 
 
 def shuffled_split(count: int) -> dict[str, np.ndarray]:
-    """A seeded shuffle of ``range(count)``, cut 80/10/10 (remainders go to training)."""
+    """Shuffles ``range(count)`` with a fixed seed and cuts it 80/10/10.
+
+    Remainders go to training.
+    """
     # RandomState and not default_rng: NumPy promises that only the former's streams never change.
     order = np.random.RandomState(0).permutation(count)
     cuts = [count - 2 * (count // 10), count - count // 10]
@@ -49,26 +62,37 @@ def shuffled_split(count: int) -> dict[str, np.ndarray]:
 
 
 def split_train_val_test(parts: dict[str, np.ndarray], shuffle: bool = True) -> dict[str, Any]:
-    """Arrays of the three splits: from one array `data`, shuffled, or from those of training and
-    test, and perhaps validation.
+    """Cuts arrays into the three splits.
 
-    Else validation is cut from training, its last rows unless shuffled: 10,000 of 50,000 or more as
-    in the paper (appendix E.4); a sixth of fewer, as MNIST.
+    Validation rows that are missing are cut from the training rows: 10,000 of 50,000 or more rows,
+    as in the paper (appendix E.4), and a sixth of fewer rows.
+
+    Args:
+        parts: One array `data`, which is shuffled and cut; or `train` and `test`; or all three.
+        shuffle: Whether validation rows are cut at random. Otherwise they are the last ones.
+
+    Returns:
+        Split name -> array.
     """
     if "data" in parts:
-        index = shuffled_split(len(parts["data"]))
-        return {split: parts["data"][rows] for split, rows in index.items()}
+        indices = shuffled_split(len(parts["data"]))
+        return {split: parts["data"][rows] for split, rows in indices.items()}
     if "val" in parts:
         return parts
+
     count = len(parts["train"])
-    cut = count - (10_000 if count >= 50_000 else count // 6)
+    val_count = 10_000 if count >= 50_000 else count // 6
     order = np.random.RandomState(0).permutation(count) if shuffle else np.arange(count)
-    train, val = (parts["train"][np.sort(of)] for of in np.split(order, [cut]))
-    return {"train": train, "val": val, "test": parts["test"]}
+    train_rows, val_rows = np.split(order, [count - val_count])
+    return {
+        "train": parts["train"][np.sort(train_rows)],
+        "val": parts["train"][np.sort(val_rows)],
+        "test": parts["test"],
+    }
 
 
 def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
-    """The first 16 hex digits of the SHA-256 of all splits' names, shapes and bytes."""
+    """Computes the first 16 hex digits of the SHA-256 of all splits' names, shapes and bytes."""
     sha = hashlib.sha256()
     for split in SPLIT_NAMES:
         array = np.ascontiguousarray(arrays[split])
@@ -78,7 +102,7 @@ def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def sizes(arrays: Mapping[str, np.ndarray]) -> str:
-    """The number of images of each split, as `source` of `Splits` writes them."""
+    """Returns the sizes of the three splits, such as `50000/10000/10000`."""
     return "/".join(str(len(arrays[split])) for split in SPLIT_NAMES)
 
 
@@ -86,18 +110,21 @@ def sizes(arrays: Mapping[str, np.ndarray]) -> str:
 class Splits:
     """Images of one data set, as uint8 arrays of shape (N, C, H, W) with values 0..255.
 
-    Or the rows of a table, standardised, as float32 arrays of shape (N, D).
+    For a table: its standardised rows, as float32 arrays of shape (N, D).
 
     Args:
-        name, source: The data set's name, and one line that says what the data are.
-        train, val, test: Images for training, for choosing a configuration and for the scores.
+        name: Name of the data set.
+        train: Images for training.
+        val: Images for choosing a configuration.
+        test: Images for the scores.
         labels: Split name -> int64 labels (N,), or None.
-        partial: Whether these are fewer or lesser images than the published data set holds.
-        columns: Of a user's table: names, and the way back to original units.
-        notes: Lines on what was left out or is odd.
+        source: One line that describes the data.
+        partial: Whether images of the published data set are missing.
+        columns: Names and standardisation of the columns of a user's table.
+        notes: Lines on data that were left out or are unusual.
 
     Raises:
-        DataError: Images are not of one shape, or a split has fewer than 10.
+        DataError: Images have different shapes, or a split has fewer than 10.
     """
 
     name: str
@@ -115,8 +142,10 @@ class Splits:
         for split in SPLIT_NAMES:
             images = self[split]
             if images.shape[1:] != shape:
-                found = f"images of {split} are {images.shape[1:]}, of train {shape}"
-                raise DataError(f"{self.name}: {found}")
+                raise DataError(
+                    f"{self.name}: {split} images have shape {images.shape[1:]}, train images "
+                    f"{shape}"
+                )
             if len(images) < MIN_IMAGES:
                 raise DataError(
                     f"{self.name}: the {split} split has {len(images)} examples, needs at least "
@@ -124,81 +153,100 @@ class Splits:
                 )
 
     def __getitem__(self, split: str) -> np.ndarray:
-        """The images of the split of that name."""
+        """Returns the images of a split by its name."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
     @property
     def input_dim(self) -> tuple[int, ...]:
-        """Channels, height and width of one image; or (D,), the number of columns."""
+        """Channels, height and width of one image; (D,) for a table."""
         return self.train.shape[1:]
 
     @cached_property
     def content_hash(self) -> str:
-        """Identifies the images of all splits, but not their labels; of a table units and names."""
-        found = content_hash({split: self[split] for split in SPLIT_NAMES})
-        return found if self.columns is None else digest(found, self.columns)
+        """Hash of the images of all splits, without labels; for a table with names and units."""
+        array_hash = content_hash({split: self[split] for split in SPLIT_NAMES})
+        return array_hash if self.columns is None else digest(array_hash, self.columns)
 
     @property
     def classes(self) -> int | None:
-        """Number of classes, whose labels count from 0; None without labels."""
+        """Number of classes, counted from 0; None without labels."""
         if self.labels is None:
             return None
-        return 1 + max(int(of_split.max()) for of_split in self.labels.values())
+        return 1 + max(int(classes.max()) for classes in self.labels.values())
 
     @cached_property
     def labels_hash(self) -> str | None:
-        """Identifies the labels of all splits; None where there are none."""
+        """Hash of the labels of all splits; None without labels."""
         return None if self.labels is None else content_hash(self.labels)
 
     def subset(
         self, train: int | None = None, val: int | None = None, test: int | None = None
     ) -> "Splits":
-        """The first images of each split, for quick profiles; None keeps all. They share memory;
-        ``source`` names the cut and ``partial`` is True, unless nothing was cut."""
-        keep = {"train": train, "val": val, "test": test}
-        cut: dict[str, Any] = {split: self[split][:count] for split, count in keep.items()}
-        if all(len(cut[split]) == len(self[split]) for split in SPLIT_NAMES):
+        """Cuts every split to its first images, for quick profiles.
+
+        Args:
+            train: Number of training images; all if None.
+            val: Number of validation images; all if None.
+            test: Number of test images; all if None.
+
+        Returns:
+            These splits if nothing is cut. Otherwise splits that share their memory; ``source``
+            names the cut, and ``partial`` is True.
+        """
+        counts = {"train": train, "val": val, "test": test}
+        arrays: dict[str, Any] = {split: self[split][:count] for split, count in counts.items()}
+        if all(len(arrays[split]) == len(self[split]) for split in SPLIT_NAMES):
             return self
-        labels = self.labels and {split: self.labels[split][: len(cut[split])] for split in cut}
-        source = f"{self.source}; cut to the first {sizes(cut)}"
-        return replace(self, **cut, labels=labels, source=source, partial=True)
+
+        labels = self.labels
+        if labels is not None:
+            labels = {split: labels[split][: len(images)] for split, images in arrays.items()}
+        source = f"{self.source}; cut to the first {sizes(arrays)}"
+        return replace(self, **arrays, labels=labels, source=source, partial=True)
 
 
 Source = tuple[Sequence[Path], Callable[[], Splits]]
-"""The files of a data set, and what reads them."""
+"""The files of a data set, and the function that reads them."""
 
 
 def as_tensor(images: np.ndarray | Tensor) -> Tensor:
-    """Images, or rows of a table, as a tensor that shares their memory, for reading alone.
+    """Returns images, or rows of a table, as a tensor that shares their memory; do not write to it.
 
     Raises:
         DataError: They are neither uint8 (N, C, H, W) nor float32 (N, D).
     """
-    images = torch.as_tensor(images)
-    if (images.dtype, images.ndim) not in ((torch.uint8, 4), (torch.float32, 2)):
-        found = f"{images.dtype} of shape {tuple(images.shape)}"
-        raise DataError(f"images are {found}, needs uint8 (N, C, H, W), or float32 rows (N, D)")
-    return images
+    tensor = torch.as_tensor(images)
+    if (tensor.dtype, tensor.ndim) not in ((torch.uint8, 4), (torch.float32, 2)):
+        raise DataError(
+            f"images are {tensor.dtype} of shape {tuple(tensor.shape)}, needs uint8 (N, C, H, W), "
+            "or float32 rows (N, D)"
+        )
+    return tensor
 
 
 def to_float(images: np.ndarray | Tensor, limit: int | None = None) -> Tensor:
-    """The first images, or all, as float32 in [0, 1]; rows of a table as they are.
+    """Converts images to float32 in [0, 1]; copies the rows of a table unchanged.
 
     Args:
-        images: uint8 (N, C, H, W), of which 255 becomes exactly 1, or float32 (N, D).
+        images: uint8 (N, C, H, W), with 255 becoming exactly 1, or float32 (N, D).
+        limit: Number of first images that are converted; all if None.
     """
-    held = as_tensor(images[:limit])
-    unit = held.to(torch.float32, copy=True)
-    return unit.div_(255) if held.dtype == torch.uint8 else unit
+    tensor = as_tensor(images[:limit])
+    floats = tensor.to(torch.float32, copy=True)
+    return floats.div_(255) if tensor.dtype == torch.uint8 else floats
 
 
 class ImageDataset(Dataset[DatasetOutput]):
-    """Images for Pythae's trainers, kept as uint8 until a batch is made of them.
+    """Images for Pythae's trainers, kept as uint8 until a batch is made.
 
     Args:
-        images: uint8 (N, C, H, W), or a table's float32 (N, D), shared; a DataError for others.
-        labels: Class indices (N,) or condition vectors (N, c), which become float32, or None for
-            ones, as Pythae's own ``DataProcessor`` gives.
+        images: uint8 (N, C, H, W), or a table's float32 (N, D). Their memory is shared.
+        labels: Class indices (N,) or condition vectors (N, c), which become float32. None for ones,
+            as in Pythae's ``DataProcessor``.
+
+    Raises:
+        DataError: The images have another type or shape, the numbers of images and labels differ,
+            or a value is NaN or infinite.
     """
 
     def __init__(
@@ -206,10 +254,11 @@ class ImageDataset(Dataset[DatasetOutput]):
     ) -> None:
         self.images = as_tensor(images)
         self.labelled = labels is not None
-        given = torch.ones(len(self.images)) if labels is None else torch.as_tensor(labels)
-        self.labels = given.to(torch.float32)
-        if len(given) != len(self.images):
-            raise DataError(f"{len(given)} labels for {len(self.images)} samples")
+        if labels is None:
+            labels = torch.ones(len(self.images))
+        self.labels = torch.as_tensor(labels).to(torch.float32)
+        if len(self.labels) != len(self.images):
+            raise DataError(f"{len(self.labels)} labels for {len(self.images)} samples")
         if self.images.is_floating_point() and not self.images.isfinite().all():
             raise DataError("some values of the data are NaN or infinite")
 
@@ -217,16 +266,23 @@ class ImageDataset(Dataset[DatasetOutput]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> DatasetOutput:
-        """One image, float32 (C, H, W) in [0, 1], and its label, float32."""
+        """Returns one image, float32 (C, H, W) in [0, 1], and its label, float32."""
         return DatasetOutput(data=to_float(self.images[index][None])[0], labels=self.labels[index])
 
     def to(self, device: torch.device | str) -> "ImageDataset":
-        """The same images and labels on a device; they stay uint8 there."""
-        moved = copy.copy(self)
-        moved.images, moved.labels = self.images.to(device), self.labels.to(device)
-        return moved
+        """Returns a data set with the images and labels on a device; images stay uint8."""
+        dataset = copy.copy(self)
+        dataset.images = self.images.to(device)
+        dataset.labels = self.labels.to(device)
+        return dataset
 
     def batch(self, indices: Tensor, device: torch.device | str | None = None) -> DatasetOutput:
-        """Images in [0, 1] and labels of indices (B,); uint8 is what travels to the device."""
-        images, labels = self.images[indices], self.labels[indices]
-        return DatasetOutput(data=to_float(images.to(device)), labels=labels.to(device))
+        """Returns a batch of images in [0, 1] and labels.
+
+        Args:
+            indices: Indices of the images, (B,).
+            device: Device of the batch. Images are moved as uint8, which is faster.
+        """
+        images = self.images[indices].to(device)
+        labels = self.labels[indices].to(device)
+        return DatasetOutput(data=to_float(images), labels=labels)

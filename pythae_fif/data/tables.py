@@ -1,4 +1,4 @@
-"""Tables: a user's own, as it comes, and the four of Papamakarios et al. 2017."""
+"""Loads a user's table and the four tables of Papamakarios et al. 2017."""
 
 import csv
 import gzip
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 CleanedTable = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
-"""Split -> rows (N, D), and mean and standard deviation of each column, (D,)."""
+"""Split -> rows (N, D), and the mean and standard deviation of each column, (D,)."""
 
 
 def load_table(
@@ -30,83 +30,117 @@ def load_table(
     drop: Sequence[str] | None = None,
     label: str | None = None,
 ) -> Splits:
-    """A user's table: cleaned, shuffled, cut 80/10/10, standardised by its training rows.
+    """Loads a user's table: cleans and shuffles it, cuts it 80/10/10 and standardises it.
 
-    Left out, and told in ``notes``, are rows with missing values, columns of text, constant ones,
-    counters (0, 1, 2, ...) and those of which more than half is missing. Separator, decimal commas
-    and whether the first line has the names are found; without names columns are c1, c2, ...
+    Left out are rows with missing values, and columns that are text, constant, a counter (0, 1, 2,
+    ...) or missing in more than half of the rows; ``notes`` lists them. The separator, decimal
+    commas and a first line of names are detected. Columns without names are called c1, c2, ...
 
     Args:
-        table: A DataFrame, or a file of separated values, perhaps in .gz.
-        columns: The columns to model; None for all that can be.
+        table: A DataFrame, or a file of separated values, which may be compressed as .gz.
+        columns: The columns to model; None for all that can be modelled.
         drop: Columns to leave out.
-        label: The column that holds the class of a row.
+        label: The column with the class of a row.
 
     Returns:
-        Rows as float32 (N, D), with ``columns`` as the way back to original units.
+        Rows as float32 (N, D), standardised by the training rows, with ``columns`` for the
+        conversion to original units.
 
     Raises:
         ConfigError: An unknown column.
-        DataError: No table, or too few rows or columns that can be modelled.
+        DataError: The table cannot be read, or has too few rows or columns that can be modelled.
     """
-    where = Path(table).name if isinstance(table, str | Path) else "DataFrame"
-    frame, notes = _read(Path(table)) if isinstance(table, str | Path) else (table, [])
+    if isinstance(table, str | Path):
+        place = Path(table).name
+        frame, notes = _read_table(Path(table))
+    else:
+        place = "DataFrame"
+        frame = table
+        notes = []
     frame = frame.reset_index(drop=True).rename(columns=lambda name: str(name).strip())
-    known, out = list(frame.columns), [*(drop or []), *([] if label is None else [label])]
-    if twice := [name for name in dict.fromkeys(known) if known.count(name) > 1]:
-        raise DataError(f"{where} has several columns {twice[0]!r}: give each a name of its own")
-    for name in [*out, *(columns or [])]:
-        if name not in known:
-            raise ConfigError(f"{where} has no column {name!r}: {did_you_mean(name, known)}")
-    if label is not None and label in (columns or []):
-        raise ConfigError(f"{where}: column {label!r} is asked for, and the label")
-    chosen = [name for name in columns or known if name not in out]
-    rows, left_out = _numbers(frame[chosen], judge=columns is None)
-    lacks = rows.isna().any(axis=1)
+    names = _choose_columns(list(frame.columns), columns, drop, label, place)
+
+    rows, left_out = _numeric_columns(frame[names], judge=columns is None)
+    complete = rows.notna().all(axis=1)
     if label is not None:
-        lacks |= frame[label].isna()
-    if gaps := int(lacks.sum()):
-        notes.append(f"{gaps:,} of {len(rows):,} rows with missing values left out")
-    rows = rows[~lacks]
-    if gaps and len(rows) < 10 * MIN_IMAGES:
-        raise DataError(f"{where}: {notes[-1]}: {10 * MIN_IMAGES} are needed, drop other columns")
-    index = shuffled_split(len(rows))
-    train = rows.iloc[index["train"]]
+        complete &= frame[label].notna()
+    rows, row_notes = _drop_incomplete_rows(rows, complete, place)
+
+    indices = shuffled_split(len(rows))
+    train = rows.iloc[indices["train"]]
     varies = train.max() > train.min()
     left_out |= dict.fromkeys(rows.columns[~varies], "constant")
     rows = rows.loc[:, varies]
-    listed = [f"{name} ({reason})" for name, reason in left_out.items()]
-    shown = ", ".join(listed[:12]) + ", ..." * (len(listed) > 12)
-    if rows.shape[1] < 2 or (columns is not None and left_out):
-        raise DataError(
-            f"{where}: {rows.shape[1]} columns can be modelled, not these: {shown or 'no others'}; "
-            "at least 2 are needed, and all that are asked for"
-        )
-    notes = [f"columns left out: {shown}"] * bool(left_out) + notes
+    column_notes = _describe_left_out(rows, left_out, columns is not None, place)
+
     values = np.ascontiguousarray(rows.to_numpy())
-    with np.errstate(invalid="ignore"):  # what is infinite is told below
-        mean, std = values[index["train"]].mean(0), values[index["train"]].std(0)
-    parts = {split: values[of_split] for split, of_split in index.items()}
-    arrays, labels = _standardize(parts, mean, std, where), None
+    with np.errstate(invalid="ignore"):  # infinite values raise an error below
+        mean = values[indices["train"]].mean(0)
+        std = values[indices["train"]].std(0)
+    parts = {split: values[split_rows] for split, split_rows in indices.items()}
+    arrays = _standardize(parts, mean, std, place)
+
+    labels = None
     if label is not None:
-        of_row, _ = frame[label][rows.index].factorize(sort=True)
-        labels = {split: of_row[of_split].astype(np.int64) for split, of_split in index.items()}
-    source = f"{where}, {rows.shape[1]} columns, standardised by training rows, {sizes(arrays)}"
-    how: Any = {"columns": Columns(list(rows.columns), mean.tolist(), std.tolist())}
-    return Splits("csv", **arrays, labels=labels, source=source, notes=tuple(notes), **how)
+        classes, _ = frame[label][rows.index].factorize(sort=True)
+        labels = {
+            split: classes[split_rows].astype(np.int64) for split, split_rows in indices.items()
+        }
+
+    return Splits(
+        "csv",
+        **arrays,
+        labels=labels,
+        source=f"{place}, {rows.shape[1]} columns, standardised by training rows, {sizes(arrays)}",
+        columns=Columns(list(rows.columns), mean.tolist(), std.tolist()),
+        notes=(*column_notes, *notes, *row_notes),
+    )
 
 
-def _numbers(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str]]":
-    """Columns of numbers as float64, NaN where they are missing; others with what they are. If
-    `judge`, what can be modelled and should not is left out, too."""
+def _choose_columns(
+    names: list[str],
+    columns: Sequence[str] | None,
+    drop: Sequence[str] | None,
+    label: str | None,
+    place: str,
+) -> list[str]:
+    """Returns the names of the columns to model; ConfigError or DataError if a name is wrong."""
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            raise DataError(f"{place} has several columns {name!r}: rename all but one")
+
+    excluded = list(drop or [])
+    if label is not None:
+        excluded.append(label)
+    for name in [*excluded, *(columns or [])]:
+        if name not in names:
+            raise ConfigError(f"{place} has no column {name!r}: {did_you_mean(name, names)}")
+    if label is not None and label in (columns or []):
+        raise ConfigError(f"{place}: column {label!r} is the label and cannot be modelled as well")
+
+    return [name for name in columns or names if name not in excluded]
+
+
+def _numeric_columns(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str]]":
+    """Separates the columns that can be modelled from the others.
+
+    Args:
+        frame: All columns.
+        judge: Also leaves out columns that can be modelled but should not.
+
+    Returns:
+        The columns of numbers as float64, with NaN for missing values; and the name of every other
+        column -> why it is left out.
+    """
     import pandas as pd
 
     left_out: dict[str, str] = {}
-    found: dict[str, Series] = {}
+    numeric: dict[str, Series] = {}
     for name, column in frame.items():
         numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
         gaps = numbers.isna()
-        if pd.api.types.is_datetime64_any_dtype(column) or (gaps & column.notna()).any():
+        is_date = pd.api.types.is_datetime64_any_dtype(column)
+        if is_date or (gaps & column.notna()).any():
             left_out[name] = "text"
         elif judge and gaps.mean() > 0.5:
             left_out[name] = "more than half missing"
@@ -115,23 +149,58 @@ def _numbers(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str
         elif judge and (name == "Unnamed: 0" or (np.diff(numbers) == 1).all()):
             left_out[name] = "a counter"
         else:
-            found[name] = numbers
-    return pd.DataFrame(found, index=frame.index), left_out
+            numeric[name] = numbers
+    return pd.DataFrame(numeric, index=frame.index), left_out
 
 
-def _read(path: Path) -> "tuple[DataFrame, list[str]]":
-    """The table of a text file, and notes on how it was read; a DataError if it is none."""
+def _drop_incomplete_rows(
+    rows: "DataFrame", complete: "Series", place: str
+) -> "tuple[DataFrame, list[str]]":
+    """Returns the complete rows and a note on the others; DataError if too few are left."""
+    incomplete_count = int((~complete).sum())
+    if not incomplete_count:
+        return rows, []
+
+    note = f"{incomplete_count:,} of {len(rows):,} rows with missing values left out"
+    rows = rows[complete]
+    if len(rows) < 10 * MIN_IMAGES:
+        raise DataError(f"{place}: {note}: {10 * MIN_IMAGES} are needed, drop other columns")
+    return rows, [note]
+
+
+def _describe_left_out(
+    rows: "DataFrame", left_out: Mapping[str, str], requested: bool, place: str
+) -> list[str]:
+    """Returns a note on the columns that are left out; DataError if that is not possible.
+
+    At least two columns must be left, and all of them if the user has `requested` columns.
+    """
+    descriptions = [f"{name} ({reason})" for name, reason in left_out.items()]
+    summary = ", ".join(descriptions[:12])
+    if len(descriptions) > 12:
+        summary += ", ..."
+    if rows.shape[1] < 2 or (requested and left_out):
+        raise DataError(
+            f"{place}: {rows.shape[1]} columns can be modelled, not these: "
+            f"{summary or 'no others'}; at least 2 are needed, and all requested ones"
+        )
+    return [f"columns left out: {summary}"] if left_out else []
+
+
+def _read_table(path: Path) -> "tuple[DataFrame, list[str]]":
+    """Reads the table of a text file; returns it with notes, or raises a DataError."""
     import pandas as pd
 
-    opened, path = gzip.open if path.suffix.lower() == ".gz" else open, path.expanduser()
+    open_text = gzip.open if path.suffix.lower() == ".gz" else open
+    path = path.expanduser()
     try:
-        with opened(path, "rt", newline="", encoding="utf-8-sig", errors="replace") as file:
-            separator, named, decimal = _sniff_dialect([*itertools.islice(file, 100)])
+        with open_text(path, "rt", newline="", encoding="utf-8-sig", errors="replace") as file:
+            separator, has_header, decimal = _sniff_dialect([*itertools.islice(file, 100)])
             file.seek(0)
             frame = pd.read_csv(
                 file,
                 sep=r"\s+" if separator == " " else separator,
-                header=0 if named else None,
+                header=0 if has_header else None,
                 decimal=decimal,
                 index_col=False,
                 skipinitialspace=True,
@@ -139,91 +208,148 @@ def _read(path: Path) -> "tuple[DataFrame, list[str]]":
                 float_precision="round_trip",
                 low_memory=False,
             )
-    except Exception as error:  # of the file, its compression, its encoding and its form
+    except Exception as error:  # the file, its compression, its encoding or its form is wrong
         raise DataError(f"{path}: not a readable table ({format_error(error)})") from error
-    notes = ["commas are read as decimal signs"] * (decimal == ",")
-    if named:
-        return frame, [*notes, *["the first line is read as names"] * ("0" in frame)]
-    frame = frame.rename(columns=lambda number: f"c{number + 1}")
-    return frame, [*notes, "the first line is read as data"]
+
+    notes = []
+    if decimal == ",":
+        notes.append("commas are read as decimal signs")
+    if not has_header:
+        frame = frame.rename(columns=lambda number: f"c{number + 1}")
+        notes.append("the first line is read as data")
+    elif "0" in frame:
+        notes.append("the first line is read as names")
+    return frame, notes
 
 
 def _sniff_dialect(lines: Sequence[str]) -> tuple[str, bool, str]:
-    """The separator, as often in each line; whether the first has names; the decimal sign."""
+    """Detects a text table's separator, whether its first line has names, and its decimal sign."""
+    separator, rows = _sniff_separator(lines)
+    return separator, _is_header(rows[0]), _sniff_decimal_sign(rows, separator)
+
+
+def _sniff_separator(lines: Sequence[str]) -> tuple[str, list[list[str]]]:
+    """Returns the first separator that gives every line the same number of cells, and the rows."""
     for separator in "\t;|, ":
         reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
         rows = [row for row in reader if row]
-        if rows and {len(row) for row in rows} == {max(2, len(rows[0]))}:
-            break
-    else:
-        raise ValueError("needs as many values in each line, between commas, semicolons or tabs")
+        lengths = {len(row) for row in rows}
+        if len(lengths) == 1 and lengths.pop() >= 2:
+            return separator, rows
+
+    raise ValueError(
+        "needs the same number of values in each line, separated by commas, semicolons or tabs"
+    )
+
+
+def _sniff_decimal_sign(rows: Sequence[Sequence[str]], separator: str) -> str:
+    """Returns a comma if some cell has a decimal comma and none has a decimal point."""
     cells = [cell for row in rows for cell in row]
-    comma, point = (any(re.fullmatch(rf"[+-]?\d+{s}\d+", of) for of in cells) for s in (",", r"\."))
-    decimal = "," if comma and not point and separator != "," else "."
+    has_comma = any(re.fullmatch(r"[+-]?\d+,\d+", cell) for cell in cells)
+    has_point = any(re.fullmatch(r"[+-]?\d+\.\d+", cell) for cell in cells)
+    return "," if has_comma and not has_point and separator != "," else "."
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Returns True if the cells are names.
+
+    A header has no numbers, unless they are pandas' default names 0, 1, 2, ...
+    """
     number = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
-    numbers = [cell for cell in rows[0] if number.fullmatch(cell)]  # as names stand above numbers
-    named = numbers == [str(i) for i in range(len(numbers))]  # none, or pandas' own names
-    return separator, named, decimal
+    numbers = [cell for cell in cells if number.fullmatch(cell)]
+    return numbers == [str(index) for index in range(len(numbers))]
 
 
 def _standardize(
-    parts: Mapping[str, np.ndarray], mean: np.ndarray, std: np.ndarray, where: str
+    parts: Mapping[str, np.ndarray], mean: np.ndarray, std: np.ndarray, place: str
 ) -> dict[str, Any]:
-    """Split -> (rows - mean) / std as float32; raises a DataError if one is not finite."""
-    with np.errstate(all="ignore"):  # what comes of it is found below
-        arrays = {split: ((of - mean) / std).astype(np.float32) for split, of in parts.items()}
-    finite = np.all([np.isfinite(of).all(0) for of in (*arrays.values(), [mean, std])], axis=0)
-    if bad := [*(np.flatnonzero(~finite) + 1)[:5]]:
-        columns = f"in modelled column{'s' * (len(bad) > 1)} {', '.join(map(str, bad))}"
-        raise DataError(f"{where}: values are NaN or infinite, or so once standardised, {columns}")
+    """Returns split -> (rows - mean) / std as float32; DataError if a number is not finite."""
+    with np.errstate(all="ignore"):  # NaN and infinity raise an error below
+        arrays = {split: ((rows - mean) / std).astype(np.float32) for split, rows in parts.items()}
+
+    is_finite = np.isfinite([mean, std]).all(0)
+    for array in arrays.values():
+        is_finite &= np.isfinite(array).all(0)
+    bad_columns = [str(index + 1) for index in np.flatnonzero(~is_finite)[:5]]
+    if bad_columns:
+        plural = "s" if len(bad_columns) > 1 else ""
+        raise DataError(
+            f"{place}: values are NaN or infinite, or so once standardised, in modelled "
+            f"column{plural} {', '.join(bad_columns)}"
+        )
     return arrays
 
 
 def _split_80_10_10_in_order(rows: np.ndarray) -> CleanedTable:
-    """Test rows are the last tenth, validation rows that of the rest, which gives mean and std."""
-    rest, test = np.split(rows, [len(rows) - int(0.1 * len(rows))])
-    train, val = np.split(rest, [len(rest) - int(0.1 * len(rest))])
-    return {"train": train, "val": val, "test": test}, rest.mean(axis=0), rest.std(axis=0)
+    """Takes the last tenth as test rows, and the last tenth of the others as validation rows.
+
+    Mean and standard deviation are computed from the training and validation rows.
+    """
+    train_and_val, test = np.split(rows, [len(rows) - int(0.1 * len(rows))])
+    cut = len(train_and_val) - int(0.1 * len(train_and_val))
+    train, val = np.split(train_and_val, [cut])
+    mean = train_and_val.mean(axis=0)
+    std = train_and_val.std(axis=0)
+    return {"train": train, "val": val, "test": test}, mean, std
 
 
 def _load_power(path: Path) -> CleanedTable:
     """Drops reactive power and intensity; adds uniform noise of each column's resolution."""
     rows = np.load(path).astype(np.float64)
-    draws = np.random.RandomState(42)
-    draws.shuffle(rows)
+    rng = np.random.RandomState(42)
+    rng.shuffle(rows)
     rows = rows[:, [0, 2, 4, 5, 6, 7]]
-    voltage = 0.01 * draws.rand(len(rows), 1)  # in the archive's order of draws
-    power = 0.001 * draws.rand(len(rows), 1)
-    metering = draws.rand(len(rows), 3)
-    return _split_80_10_10_in_order(
-        rows + np.hstack([power, voltage, metering, np.zeros((len(rows), 1))])
-    )
+    voltage_noise = 0.01 * rng.rand(len(rows), 1)  # in the archive's order of draws
+    power_noise = 0.001 * rng.rand(len(rows), 1)
+    metering_noise = rng.rand(len(rows), 3)
+    time_noise = np.zeros((len(rows), 1))
+    noise = np.hstack([power_noise, voltage_noise, metering_noise, time_noise])
+    return _split_80_10_10_in_order(rows + noise)
 
 
 def _load_gas(path: Path) -> CleanedTable:
-    """Drops concentrations and time, then columns of correlation above 0.98 with another; all rows
-    give the mean and (unbiased) standard deviation, as in the original."""
-    columns = read_frame_pickle(path).items()
-    rows = np.stack([of for name, of in columns if name not in ("Meth", "Eth", "Time")], axis=1)
-    while (related := (np.corrcoef(rows, rowvar=False) > 0.98).sum(axis=1) > 1).any():
-        rows = np.delete(rows, int(related.argmax()), axis=1)
-    return _split_80_10_10_in_order(rows)[0], rows.mean(axis=0), rows.std(axis=0, ddof=1)
+    """Drops concentrations and time, then columns with a correlation above 0.98 with another.
+
+    Mean and (unbiased) standard deviation are computed from all rows, as in the original.
+    """
+    columns = read_frame_pickle(path)
+    sensors = [columns[name] for name in columns if name not in ("Meth", "Eth", "Time")]
+    rows = np.stack(sensors, axis=1)
+    while True:
+        related_counts = (np.corrcoef(rows, rowvar=False) > 0.98).sum(axis=1)
+        is_redundant = related_counts > 1  # every column is related to itself
+        if not is_redundant.any():
+            break
+        rows = np.delete(rows, int(is_redundant.argmax()), axis=1)
+
+    parts, *_ = _split_80_10_10_in_order(rows)
+    return parts, rows.mean(axis=0), rows.std(axis=0, ddof=1)
 
 
 def _load_hepmass(train_path: Path, test_path: Path) -> CleanedTable:
-    """Keeps the signal class; drops columns whose smallest value occurs more than five times."""
-    train, test = (
-        np.loadtxt(path, delimiter=",", skiprows=1, usecols=range(28), ndmin=2)
-        for path in (train_path, test_path)  # the header of the latter has a name too many
-    )
-    train, test = (rows[rows[:, 0] == 1, 1:] for rows in (train, test))
-    mean, std = train.mean(axis=0), train.std(axis=0, ddof=1)
-    # The original takes the first count in order of value for the largest one: kept as it is.
-    scaled = (train - mean) / std
-    kept = (scaled == scaled.min(axis=0)).sum(axis=0) <= 5
-    train, test = train[:, kept], test[:, kept]
+    """Keeps the signal class; drops columns with a smallest value that occurs over five times."""
+    train = _read_signal_rows(train_path)
+    test = _read_signal_rows(test_path)
+    mean = train.mean(axis=0)
+    std = train.std(axis=0, ddof=1)
+
+    # The original counts the smallest value where it means the most frequent one: kept as it is.
+    standardized = (train - mean) / std
+    smallest_counts = (standardized == standardized.min(axis=0)).sum(axis=0)
+    columns = smallest_counts <= 5
+    train = train[:, columns]
+    test = test[:, columns]
+
     cut = len(train) - int(0.1 * len(train))
-    return {"train": train[:cut], "val": train[cut:], "test": test}, mean[kept], std[kept]
+    parts = {"train": train[:cut], "val": train[cut:], "test": test}
+    return parts, mean[columns], std[columns]
+
+
+def _read_signal_rows(path: Path) -> np.ndarray:
+    """Reads the rows of HEPMASS' signal class, without the column of the class."""
+    # The columns are given, as the header of the test file has a name too many.
+    rows = np.loadtxt(path, delimiter=",", skiprows=1, usecols=range(28), ndmin=2)
+    return rows[rows[:, 0] == 1, 1:]
 
 
 ARCHIVE = "https://zenodo.org/record/1161203/files/data.tar.gz"
@@ -237,31 +363,35 @@ ARCHIVED: dict[str, tuple[Callable[..., CleanedTable], int, list[str]]] = {
         ["miniboone/data.npy"],
     ),
 }
-"""Table -> what cleans it, the number of its rows once that is done, and its files: household
-electricity (6 columns), gas sensors (8), particle collisions (21) and neutrino events (43)."""
+"""Table -> the function that cleans it, its number of rows after cleaning, and its files.
+
+The tables are household electricity (6 columns), gas sensors (8), particle collisions (21) and
+neutrino events (43).
+"""
 
 
 def load_tabular(
     name: str, data_root: str | Path | None = None, *, data: str | Path | None = None
 ) -> Splits:
-    """A table of a study, cleaned and split exactly as by Papamakarios et al. 2017.
+    """Loads a study's table, cleaned and split exactly as by Papamakarios et al. 2017.
 
     Args:
         name: A key of ``ARCHIVED``, or ``csv``.
         data_root: The folder of the archive's files; None for ``PYTHAE_FIF_DATA``.
-        data: Your file, for ``csv`` and that only, see :func:`~pythae_fif.data.load_table`.
+        data: Your file, for ``csv`` only, see :func:`~pythae_fif.data.load_table`.
 
     Raises:
         ConfigError: An unknown name, or an argument that does not fit the data set.
         DataError: A file is missing or not what its name promises.
     """
-    known = name in ARCHIVED if data is None else name == "csv"
-    if not known:
-        valid = ", ".join(ARCHIVED)
-        raise ConfigError(f"table {name!r} with --data {data}: needs {valid}, or csv and a path")
-    if data is not None:  # without columns, which the hash of a study's data leaves out
+    is_valid = name in ARCHIVED if data is None else name == "csv"
+    if not is_valid:
+        names = ", ".join(ARCHIVED)
+        raise ConfigError(f"table {name!r} with --data {data}: needs {names}, or csv and a path")
+    if data is not None:  # the hash of a study's data leaves out the columns
         return replace(load_table(data), columns=None)
-    clean, rows, files = ARCHIVED[name]
+
+    clean, row_count, files = ARCHIVED[name]
     paths = [data_home(data_root) / file for file in files]
     try:
         parts, mean, std = clean(*paths)
@@ -270,7 +400,8 @@ def load_tabular(
             f"no {name} data in {paths[0]} ({format_error(error)}): unpack {ARCHIVE} there, or set "
             f"--data-root or {DATA_VARIABLE}"
         ) from error
+
     arrays = _standardize(parts, mean, std, f"{name} data")
-    source = f"{name.upper()}, {len(mean)} columns, {sizes(arrays)} of {rows:,} rows"
-    partial = sum(map(len, arrays.values())) < rows
+    source = f"{name.upper()}, {len(mean)} columns, {sizes(arrays)} of {row_count:,} rows"
+    partial = sum(map(len, arrays.values())) < row_count
     return Splits(name, **arrays, labels=None, source=source, partial=partial)

@@ -1,4 +1,4 @@
-"""Models in Pythae's form; importing pythae_fif makes them known to its AutoModel."""
+"""The models, with Pythae's interface; importing pythae_fif registers them with its AutoModel."""
 
 __all__ = [
     "FIF",

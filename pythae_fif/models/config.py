@@ -1,4 +1,4 @@
-"""Configurations: what all models share, what has a beta, what has Hutchinson vectors, FIF's."""
+"""Configuration classes, from the fields that all models share to those of `FIF`."""
 
 import math
 from typing import Annotated, Literal
@@ -18,21 +18,22 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @config_dataclass
 class InjectiveFlowConfig(BaseAEConfig):
-    """The part of the configuration that all models of this package have.
+    """The configuration fields of all models of this package.
 
-    Parameters:
-        input_dim (tuple): Shape of one data point (C, H, W) or (D,).
+    Args:
+        input_dim (tuple): Shape of a data point, (C, H, W) or (D,).
         latent_dim (int): Latent dimension d, at most D. Default: 10.
-        noise (float): Standard deviation of the Gaussian noise on the data in training, which the
-            reconstruction's target has, too. Default: 0.01.
+        noise (float): Standard deviation of the Gaussian noise that is added to the data in
+            training; the noisy data are also the reconstruction's target. Default: 0.01.
         latent_distribution (str): 'normal', 'student_t' (independent coordinates) or
-            'multivariate_student_t' (one density of `|z|`). Default: 'normal'.
-        student_t_df (float): Degrees of freedom of Student's. Default: 5.
-        fitted_prior (str): Set by the model's `fit_prior`: 'gaussian', 'mixture' or 'flow', which
-            is used in place of ``latent_distribution``. Default: None.
+            'multivariate_student_t' (a density that depends only on `|z|`). Default: 'normal'.
+        student_t_df (float): Degrees of freedom of a Student-t distribution. Default: 5.
+        fitted_prior (str): 'gaussian', 'mixture' or 'flow' after the model's `fit_prior`; the
+            fitted prior replaces ``latent_distribution``. Default: None.
 
     Raises:
-        ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
+        ConfigError: A key is unknown (the message names the nearest valid one), or a value is out
+            of range.
     """
 
     latent_dim: AtLeastOne = 10
@@ -43,48 +44,64 @@ class InjectiveFlowConfig(BaseAEConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        most = math.prod(self.input_dim or (self.latent_dim,))
-        if self.latent_dim > most:
+        if not self.input_dim:
+            return
+        data_dim = math.prod(self.input_dim)
+        if self.latent_dim > data_dim:
             raise ConfigError(
-                f"{self.name}: latent_dim={self.latent_dim}: at most {most}, that of the data"
+                f"{self.name}: latent_dim={self.latent_dim}: at most {data_dim}, the dimension of "
+                "the data"
             )
 
 
 @config_dataclass
 class BetaConfig(InjectiveFlowConfig):
-    """Of a model whose loss is a likelihood plus the weighted squared reconstruction error.
+    """Configuration of a model that weights its squared reconstruction error with beta.
 
-    Parameters:
+    See :class:`InjectiveFlowConfig` for the other arguments.
+
+    Args:
         beta (float): Weight of the squared reconstruction error. FIF and RectangularFlow also take
-            'auto': 10 in the first epoch, then (D - d) / 2 over the last one's mean. Default: 10.
-        beta_final (float): If given, beta moves linearly from ``beta`` to it over the training
-            (appendix E.3), whose length Pythae's own trainers do not tell. Default: None.
+            'auto': 10 in the first epoch, then (D - d) / 2 divided by the mean error of the
+            previous epoch. Default: 10.
+        beta_final (float): If set, beta changes linearly from ``beta`` to ``beta_final`` during
+            training (appendix E.3). It needs ``FIFTrainer``: Pythae's trainers do not report the
+            length of the training. Default: None.
     """
 
     beta: NonNegative | Literal["auto"] = 10.0
     beta_final: NonNegative | None = None
 
     def beta_at(self, share_done: float | None = None) -> float:
-        """The reconstruction weight when a share of the training, in [0, 1], is done."""
-        assert self.beta != "auto"  # of which each epoch has its own
+        """Returns beta at a point of the training.
+
+        Args:
+            share_done: Share of the training that is done, in [0, 1]; None if unknown.
+
+        Raises:
+            ConfigError: ``beta_final`` is set and the share is unknown.
+        """
+        assert self.beta != "auto"  # the model then chooses beta in every epoch
         if self.beta_final is None:
             return self.beta
         if share_done is None:
             raise ConfigError(
-                f"{self.name}: beta_final follows the length of the training, which this trainer "
-                "does not tell: use FIFTrainer"
+                f"{self.name}: beta_final needs the length of the training, which this trainer "
+                "does not report: use FIFTrainer"
             )
         return self.beta + share_done * (self.beta_final - self.beta)
 
 
 @config_dataclass
 class HutchinsonConfig(BetaConfig):
-    """The part of their configurations that FIF and RectangularFlow share.
+    """Configuration of a model that estimates volume changes with Hutchinson vectors.
 
-    Parameters:
-        hutchinson_samples (int): K, Hutchinson vectors a data point. Default: 1.
-        hutchinson_kind (str): Their distribution: 'orthogonal' (default), 'scaled_gaussian',
-            'gaussian' or 'rademacher'.
+    See :class:`BetaConfig` for the other arguments.
+
+    Args:
+        hutchinson_samples (int): Number K of Hutchinson vectors for each data point. Default: 1.
+        hutchinson_kind (str): Distribution of the vectors: 'orthogonal', 'scaled_gaussian',
+            'gaussian' or 'rademacher'. Default: 'orthogonal'.
     """
 
     hutchinson_samples: AtLeastOne = 1
@@ -97,32 +114,42 @@ class HutchinsonConfig(BetaConfig):
                 f"{self.name}: hutchinson_samples={self.hutchinson_samples}: at most "
                 f"{self.latent_dim}, the latent dimension"
             )
-        dims = math.prod(self.input_dim or ())
-        if self.beta == "auto" and self.input_dim and self.latent_dim == dims:
-            raise ConfigError(f"{self.name}: beta='auto' needs a latent_dim below {dims}")
-        if self.beta == "auto" and self.beta_final is not None:
-            raise ConfigError(f"{self.name}: beta='auto' is chosen by epoch, without beta_final")
+
+        if self.beta != "auto":
+            return
+        if self.input_dim and self.latent_dim == math.prod(self.input_dim):
+            raise ConfigError(
+                f"{self.name}: beta='auto' needs a latent_dim below {self.latent_dim}, the "
+                "dimension of the data"
+            )
+        if self.beta_final is not None:
+            raise ConfigError(
+                f"{self.name}: beta='auto' is chosen in every epoch: use it without beta_final"
+            )
 
 
 @config_dataclass
 class FIFConfig(HutchinsonConfig):
-    """Free-form injective flow (FIF) config class; the defaults are the choices of the paper
-    (Sorrenson et al., ICLR 2024, appendices D and E.2).
+    """Configuration of a free-form injective flow (FIF).
 
-    Parameters:
-        input_dim, latent_dim, noise, latent_distribution, student_t_df, fitted_prior, beta,
-        beta_final, hutchinson_samples, hutchinson_kind: See the classes above.
-        jacobian_at (str): 'data', the encoder's volume change at the data point (off-manifold),
-            'reconstruction', that at its projection (on-manifold), or there as at a constant,
-            'detached_reconstruction'. Default: 'data'.
-        surrogate_fraction (float): Part of every batch, in (0, 1], whose data points carry the
-            surrogate of the volume change, which is unbiased as batches come shuffled. Below 1
-            BatchNorm's batch statistics are constants for a data point, as in evaluation mode; at 1
-            the Jacobian is that of the whole-batch map. Default: 1, as the paper.
-        condition_dim (int): Number of classes, or length c of a condition vector, of a conditional
-            model; 0 for none. Data sets then give "labels", class indices (B,) or condition vectors
-            (B, c), which the encoder takes as further channels or columns of its input, the decoder
-            behind z. (Pythae labels plain tensors 1 all over: give a data set.) Default: 0.
+    The defaults are the choices of the paper (Sorrenson et al., ICLR 2024, appendices D and E.2).
+    See :class:`InjectiveFlowConfig`, :class:`BetaConfig` and :class:`HutchinsonConfig` for the
+    other arguments.
+
+    Args:
+        jacobian_at (str): Where the encoder's volume change is taken: 'data' at the data point
+            (off-manifold), 'reconstruction' at its projection (on-manifold), or
+            'detached_reconstruction' at the projection without gradient through it.
+            Default: 'data'.
+        surrogate_fraction (float): Share of each batch, in (0, 1], that is used to estimate the
+            volume change. The estimate is unbiased because batches are shuffled. Below 1
+            BatchNorm's batch statistics count as constants for a data point, as in evaluation
+            mode; at 1 the Jacobian of the whole batch's map is used. Default: 1, as in the paper.
+        condition_dim (int): Number of classes, or length c of the condition vectors, of a
+            conditional model; 0 for an unconditional one. A conditional model needs data sets with
+            "labels", class indices (B,) or condition vectors (B, c). The encoder takes them as
+            further channels or columns of its input, the decoder as further columns of z. Pass a
+            data set, not a tensor: Pythae labels all rows of a tensor 1. Default: 0.
     """
 
     jacobian_at: JacobianAt = "data"

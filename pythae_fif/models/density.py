@@ -1,4 +1,4 @@
-"""Pythae's deterministic autoencoders as densities."""
+"""Densities of Pythae's deterministic autoencoders."""
 
 from pythae.models import AE, VQVAE, BaseAE
 
@@ -8,17 +8,22 @@ from pythae_fif.models.injective_flow import InjectiveFlow
 
 
 def is_density(model: BaseAE) -> bool:
-    """Whether :func:`as_density` takes a model."""
+    """Returns whether :func:`as_density` accepts a model."""
     return isinstance(model, AE | InjectiveFlow) and not isinstance(model, VQVAE)
 
 
 def as_density(model: BaseAE) -> InjectiveFlow:
-    """A deterministic autoencoder of Pythae (AE, RAE, WAE) as a density on its manifold.
+    """Turns a deterministic autoencoder of Pythae into a density on its manifold.
 
-    It has the model's networks, themselves, and a standard normal prior; `fit_prior` gives another.
+    Args:
+        model: An AE, RAE or WAE, or an injective flow, which is returned as it is.
+
+    Returns:
+        An injective flow that shares the model's networks. Its prior is the standard normal until
+        ``fit_prior`` fits another.
 
     Raises:
-        ConfigError: A model that draws its codes, or a VQVAE.
+        ConfigError: The model draws its codes at random, or is a VQVAE.
 
     Example:
         >>> import torch
@@ -31,6 +36,8 @@ def as_density(model: BaseAE) -> InjectiveFlow:
     if isinstance(model, InjectiveFlow):
         return model
     if not is_density(model):
-        raise ConfigError(f"{type(model).__name__} is no deterministic autoencoder (AE, RAE, WAE)")
+        raise ConfigError(
+            f"{type(model).__name__} is not a deterministic autoencoder (AE, RAE, WAE)"
+        )
     config = InjectiveFlowConfig(model.model_config.input_dim, model.latent_dim)
     return InjectiveFlow(config, model.encoder, model.decoder)

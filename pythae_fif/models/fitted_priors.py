@@ -1,4 +1,4 @@
-"""Priors that are fitted to codes: Gaussian, mixture, flow."""
+"""Priors that are fitted to codes: a Gaussian, a mixture of Gaussians, a flow."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,77 +13,125 @@ from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
 from pythae_fif.models.priors import Condition, Generator, Prior, PriorKind
 
-COMPONENTS, MIXTURE_STEPS = 10, 500
-"""Components of a mixture, and the most steps of its fit."""
+COMPONENTS = 10
+"""Components of a mixture."""
 
-FIT_BATCH, FIT_STEPS = 100, 600
-"""Codes in a step of a fit by descent, and its steps where nobody says."""
+MIXTURE_STEPS = 500
+"""Maximum number of EM steps of a mixture's fit."""
+
+FIT_BATCH = 100
+"""Codes in a gradient step of :func:`train_density`."""
+
+FIT_STEPS = 600
+"""Default number of these steps."""
 
 
 class MixturePrior(nn.Module, Prior):
-    """Gaussians of full covariance, or such a mixture for each class of a conditional model.
+    """A mixture of Gaussians with full covariances, or one mixture for each class.
 
-    Before :meth:`fit` it is the standard normal.
+    Before :meth:`fit` it is the standard normal distribution.
 
     Args:
-        latent_dim, components: d, and how many Gaussians.
-        condition_dim: The classes, of which a condition (B, c) is one-hot; 0 for none.
+        latent_dim: d.
+        components: Gaussians in a mixture.
+        condition_dim: Number of classes, with one-hot conditions (B, c); 0 for no classes.
+
+    Attributes:
+        log_weights: Logarithms of the weights, (max(1, c), components).
+        means: Means, (max(1, c), components, d).
+        scale_trils: Cholesky factors of the covariances, (max(1, c), components, d, d).
     """
 
     log_weights: Tensor
     means: Tensor
-    triangles: Tensor
+    scale_trils: Tensor
 
     def __init__(self, latent_dim: int, components: int, condition_dim: int) -> None:
         super().__init__()
-        size = max(1, condition_dim), components
-        self.register_buffer("log_weights", torch.full(size, -math.log(components)))
-        self.register_buffer("means", torch.zeros(*size, latent_dim))
-        self.register_buffer("triangles", torch.eye(latent_dim).repeat(*size, 1, 1))
+        shape = (max(1, condition_dim), components)
+        self.register_buffer("log_weights", torch.full(shape, -math.log(components)))
+        self.register_buffer("means", torch.zeros(*shape, latent_dim))
+        self.register_buffer("scale_trils", torch.eye(latent_dim).repeat(*shape, 1, 1))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Loads the buffers, also from a file before 0.3.0, with `triangles` for `scale_trils`."""
+        old_key = f"{prefix}triangles"
+        if old_key in state_dict:
+            state_dict[f"{prefix}scale_trils"] = state_dict.pop(old_key)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int) -> None:
-        """Fits it by scikit-learn to codes (N, d) and their condition (N, c)."""
-        self.log_weights.fill_(-math.inf)  # of components for which there are no codes
-        for index in range(len(self.means)):
-            own = codes if condition is None else codes[condition[:, index] == 1]
-            if len(own) < 2:
-                raise ConfigError(f"{len(own)} codes of class {index}: give two, or take 'flow'")
-            found = fit_mixture(own, self.means.shape[1], seed)
-            values = found.weights_, found.means_, found.covariances_
-            weights, means, covariances = (torch.from_numpy(of) for of in values)
+        """Fits the mixture of each class with scikit-learn.
+
+        Args:
+            codes: Codes (N, d).
+            condition: One-hot classes (N, c), or None.
+            seed: Random seed of the fit.
+            steps: Ignored; :meth:`FlowPrior.fit` needs it.
+
+        Raises:
+            ConfigError: A class has fewer than two codes.
+        """
+        self.log_weights.fill_(-math.inf)  # for components beyond a class's number of codes
+        classes, components = self.log_weights.shape
+        for index in range(classes):
+            class_codes = codes if condition is None else codes[condition[:, index] == 1]
+            if len(class_codes) < 2:
+                raise ConfigError(
+                    f"class {index} has {len(class_codes)} codes: give at least two, or use 'flow'"
+                )
+
+            mixture = fit_mixture(class_codes, components, seed)
+            weights = torch.from_numpy(mixture.weights_)
+            means = torch.from_numpy(mixture.means_)
+            scale_trils = torch.linalg.cholesky(torch.from_numpy(mixture.covariances_))
             self.log_weights[index, : len(means)] = weights.log().to(self.means)
             self.means[index, : len(means)] = means.to(self.means)
-            self.triangles[index, : len(means)] = torch.linalg.cholesky(covariances).to(self.means)
+            self.scale_trils[index, : len(means)] = scale_trils.to(self.means)
 
     def log_prob(self, z: Tensor, condition: Condition = None) -> Tensor:
-        row = 0 if condition is None else condition.argmax(-1)
-        scale = self.triangles[row]
-        gaussians = MultivariateNormal(self.means[row], scale_tril=scale, validate_args=False)
-        return (self.log_weights[row] + gaussians.log_prob(z[..., None, :])).logsumexp(-1)
+        class_index = 0 if condition is None else condition.argmax(-1)
+        gaussians = MultivariateNormal(
+            self.means[class_index], scale_tril=self.scale_trils[class_index], validate_args=False
+        )
+        joint = self.log_weights[class_index] + gaussians.log_prob(z[..., None, :])
+        return joint.logsumexp(-1)
 
     def sample(self, size: int, generator: Generator = None, condition: Condition = None) -> Tensor:
         zeros = self.means.new_zeros(size, self.means.shape[-1])
-        row = zeros[:, 0].long() if condition is None else condition.argmax(-1)
-        picked = self.log_weights[row].exp().multinomial(1, generator=generator)[:, 0]
-        noise, codes = torch.normal(zeros, 1.0, generator=generator), self.means[row, picked]
-        pairs, place = torch.stack([row, picked], 1).unique(dim=0, return_inverse=True)
-        for index, (of_class, component) in enumerate(pairs.tolist()):  # not a triangle a code
-            codes[place == index] += noise[place == index] @ self.triangles[of_class, component].T
+        classes = zeros[:, 0].long() if condition is None else condition.argmax(-1)
+        weights = self.log_weights[classes].exp()
+        components = weights.multinomial(1, generator=generator)[:, 0]
+        noise = torch.normal(zeros, 1.0, generator=generator)
+        codes = self.means[classes, components]
+
+        # Loops over components: a Cholesky factor for each code would take too much memory.
+        pairs, pair_index = torch.stack([classes, components], 1).unique(dim=0, return_inverse=True)
+        for index, (class_index, component) in enumerate(pairs.tolist()):
+            members = pair_index == index
+            codes[members] += noise[members] @ self.scale_trils[class_index, component].T
         return codes
 
     def moments(self, condition: Condition = None) -> tuple[Tensor, Tensor]:
-        row = 0 if condition is None else int(condition.argmax())
-        weights, means = self.log_weights[row].double().exp(), self.means[row].double()
-        triangles, mean = self.triangles[row].double(), weights @ means
-        parts = triangles @ triangles.mT + (means - mean)[:, :, None] * (means - mean)[:, None]
-        return mean, (weights[:, None, None] * parts).sum(0)
+        class_index = 0 if condition is None else int(condition.argmax())
+        weights = self.log_weights[class_index].double().exp()
+        means = self.means[class_index].double()
+        scale_trils = self.scale_trils[class_index].double()
+
+        mean = weights @ means
+        offsets = means - mean
+        second_moments = scale_trils @ scale_trils.mT + offsets[:, :, None] * offsets[:, None]
+        return mean, (weights[:, None, None] * second_moments).sum(0)
 
 
 class FlowPrior(nn.Module, Prior):
-    """zuko's neural spline flow, of codes whose coordinates have mean 0 and variance 1.
+    """A neural spline flow (zuko's `NSF`) over codes standardised to mean 0 and variance 1.
 
     Args:
-        latent_dim, condition_dim: d, and c of a condition (B, c), of whatever kind; 0 for none.
+        latent_dim: d.
+        condition_dim: Length c of conditions (B, c), one-hot or not; 0 for none.
     """
 
     mean: Tensor
@@ -92,7 +140,8 @@ class FlowPrior(nn.Module, Prior):
     def __init__(self, latent_dim: int, condition_dim: int) -> None:
         super().__init__()
         self.flow = NSF(latent_dim, condition_dim)
-        if latent_dim == 1 and not condition_dim:  # of these zuko draws the spline itself
+        if latent_dim == 1 and not condition_dim:
+            # There zuko has no network: the spline's parameters themselves are drawn at random.
             for spline in self.flow.parameters():
                 nn.init.zeros_(spline)
         self.register_buffer("mean", torch.zeros(latent_dim))
@@ -100,10 +149,19 @@ class FlowPrior(nn.Module, Prior):
         self.requires_grad_(False)
 
     def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int) -> None:
-        """Fits it by Adam to codes (N, d) and their condition (N, c)."""
+        """Fits the flow with Adam.
+
+        Args:
+            codes: Codes (N, d).
+            condition: Condition vectors (N, c), or None.
+            seed: Ignored, as torch's global random state is seeded; :meth:`MixturePrior.fit`
+                needs it.
+            steps: Number of gradient steps.
+        """
         deviation, mean = torch.std_mean(codes, dim=0)
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(deviation > 0, deviation, 1.0))
+
         self.requires_grad_(True)
         data = [codes] if condition is None else [codes, condition]
         train_density(self, lambda *batch: -self.log_prob(*batch).mean(), data, steps)
@@ -119,7 +177,16 @@ class FlowPrior(nn.Module, Prior):
 
 
 def new_prior(kind: PriorKind, latent_dim: int, condition_dim: int) -> FlowPrior | MixturePrior:
-    """A prior of a kind, into which weights can be loaded."""
+    """Builds a prior with initial weights.
+
+    Args:
+        kind: 'gaussian', 'mixture' or 'flow'.
+        latent_dim: d.
+        condition_dim: Length c of its conditions; 0 for none.
+
+    Raises:
+        ConfigError: The kind is unknown.
+    """
     if kind not in get_args(PriorKind):
         raise ConfigError(f"prior {kind!r}: {did_you_mean(kind, get_args(PriorKind))}")
     if kind == "flow":
@@ -135,37 +202,57 @@ def fit_new_prior(
     seed: int = 0,
     steps: int = FIT_STEPS,
 ) -> FlowPrior | MixturePrior:
-    """p_Z, fitted to codes.
+    """Fits a prior to codes.
 
     Args:
-        kind: 'gaussian' (mean and full covariance, variances 1e-6 larger), 'mixture' (ten of these)
-            or 'flow' (zuko's neural spline flow). The first two are fitted class by class.
-        codes: (N, d).
-        condition: (N, c) of a conditional model, one-hot unless it is a flow's.
-        seed: Of the fit.
-        steps: Of Adam, 100 codes each, of a flow.
+        kind: 'gaussian' (mean and full covariance, plus 1e-6 on its diagonal), 'mixture' (ten
+            such Gaussians) or 'flow' (zuko's neural spline flow). The first two are fitted class
+            by class.
+        codes: Codes (N, d).
+        condition: Condition vectors (N, c) of a conditional model. They must be one-hot unless the
+            kind is 'flow'.
+        seed: Random seed of the fit.
+        steps: Steps of Adam that train a flow, with 100 codes each.
+
+    Returns:
+        The fitted prior, on the device and with the type of the codes.
 
     Raises:
-        ConfigError: Another kind, a condition that is not one-hot, a class of fewer than two codes.
+        ConfigError: The kind is unknown, a condition is not one-hot, or a class has fewer than two
+            codes.
         NonFiniteError: A code is NaN or infinite.
     """
     if condition is not None and kind != "flow":
         one_hot = condition.amax(1) * condition.square().sum(1) == 1
         if not one_hot.all():
-            raise ConfigError(f"prior {kind!r} is fitted by class: else take 'flow'")
-    if bad := int((~codes.isfinite()).any(1).sum()):
-        raise NonFiniteError(f"{bad} of {len(codes)} codes are NaN or infinite")
+            raise ConfigError(
+                f"prior {kind!r} is fitted class by class, so conditions must be one-hot: use "
+                "'flow' for other conditions"
+            )
+    bad_codes = int((~codes.isfinite()).any(1).sum())
+    if bad_codes:
+        raise NonFiniteError(f"{bad_codes} of {len(codes)} codes are NaN or infinite")
+
+    condition_dim = 0 if condition is None else condition.shape[1]
     with fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        width = 0 if condition is None else condition.shape[1]
-        prior = new_prior(kind, codes.shape[1], width).to(codes)
+        prior = new_prior(kind, codes.shape[1], condition_dim).to(codes)
         prior.fit(codes, condition, seed, steps)
     return prior
 
 
 def fit_mixture(codes: Tensor, components: int, seed: int) -> Any:
-    """scikit-learn's mixture of full covariances, of at most as many components as codes (N, d)."""
-    from sklearn.mixture import GaussianMixture  # whose import takes long
+    """Fits scikit-learn's mixture of Gaussians with full covariances.
+
+    Args:
+        codes: Codes (N, d).
+        components: Number of Gaussians; N if there are fewer codes.
+        seed: Random seed of the fit.
+
+    Returns:
+        The fitted ``GaussianMixture``.
+    """
+    from sklearn.mixture import GaussianMixture  # here because the import takes long
 
     mixture = GaussianMixture(
         min(components, len(codes)), max_iter=MIXTURE_STEPS, random_state=seed
@@ -176,15 +263,23 @@ def fit_mixture(codes: Tensor, components: int, seed: int) -> Any:
 def train_density(
     module: nn.Module, loss: Callable[..., Tensor], data: Sequence[Tensor], steps: int
 ) -> None:
-    """Trains a density by Adam, its learning rate falling to 0, on batches of data (N, ...)."""
+    """Trains a density with Adam; the learning rate falls from 1e-3 to 0 by a cosine.
+
+    Args:
+        module: The density.
+        loss: From a batch of each tensor of ``data`` to a number.
+        data: Tensors (N, ...), such as codes and conditions.
+        steps: Number of gradient steps, with :data:`FIT_BATCH` codes each.
+    """
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    batch_size = min(FIT_BATCH, len(data[0]))
     module.train()
-    size, device = min(FIT_BATCH, len(data[0])), data[0].device
     with torch.enable_grad():
         for _ in range(steps):
-            some = torch.randint(len(data[0]), (size,), device=device)
+            rows = torch.randint(len(data[0]), (batch_size,), device=data[0].device)
+            batch = [tensor[rows] for tensor in data]
             optimizer.zero_grad()
-            loss(*(part[some] for part in data)).backward()
+            loss(*batch).backward()
             optimizer.step()
             schedule.step()

@@ -1,4 +1,4 @@
-"""The density of data around a manifold, by importance sampling."""
+"""The marginal likelihood of data with noise around a manifold, by importance sampling."""
 
 import math
 from collections.abc import Callable
@@ -16,13 +16,15 @@ MARGINAL_SAMPLES = 50
 
 
 class MarginalLikelihood(NamedTuple):
-    """Data around a decoder's manifold, x = g(z) + s eps.
+    """Data modelled as x = g(z) + s eps, with normal noise eps around a decoder's manifold.
 
     Attributes:
-        decode: g, from codes (B, d) to (B, ...).
-        x, z: Data (B, ...) and their codes f(x) (B, d).
-        condition: A conditional model's condition (B, c) as a tuple of one; else empty.
-        gram: :func:`~pythae_fif.volume_change.exact.decoder_gram` of them.
+        decode: g, from codes (B, d) to points (B, ...).
+        x: Data (B, ...).
+        z: Their codes f(x), (B, d).
+        condition: A conditional model's condition, (condition (B, c),); otherwise empty.
+        gram: :func:`~pythae_fif.volume_change.exact.decoder_gram` at the codes,
+            (B, d + 1, d + 1).
         noise_std: s.
     """
 
@@ -36,30 +38,70 @@ class MarginalLikelihood(NamedTuple):
     @full_float32()
     @torch.no_grad()
     def log_prob(self, prior: Prior, samples: int = MARGINAL_SAMPLES) -> Tensor:
-        """Log-density of x with a prior, (B,); see
-        :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`.
+        r"""Estimates :math:`\log \int p_Z(z)\, \mathcal N(x; g(z), s^2 I)\, dz`.
 
-        The codes are drawn by the normal that is their posterior where g is linear and the prior
-        normal: its centre is a Gauss-Newton step away from f(x).
+        Codes are drawn from a normal proposal q(z | x), which is the posterior if g is linear and
+        the prior normal. See :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`.
+
+        Args:
+            prior: p_Z.
+            samples: Codes drawn for each data point, from torch's global random state.
+
+        Returns:
+            Log-densities in nats, (B,).
         """
-        size, dims, variance = self.z.shape[1], self.x[0].numel(), self.noise_std**2
-        condition = self.condition[0] if self.condition else self.z.new_zeros(len(self.z), 1)
-        kinds, kind = condition.unique(dim=0, return_inverse=True)
-        moments = [prior.moments(of[None] if self.condition else None) for of in kinds]
-        mean, covariance = (torch.stack(of)[kind] for of in zip(*moments, strict=True))
-        precision = torch.linalg.inv(covariance)
-        triangle = torch.linalg.cholesky(self.gram[:, :size, :size] / variance + precision)
-        uphill = self.gram[:, :size, size:] / variance
-        uphill = uphill - precision @ (self.z - mean)[..., None]
-        centre = self.z[..., None] + torch.cholesky_solve(uphill, triangle)
-        log_q = triangle.diagonal(dim1=1, dim2=2).log().sum(1) - size / 2 * math.log(2 * math.pi)
-        found = []
+        variance = self.noise_std**2
+        centre, precision_tril = self._proposal(prior)
+        log_det_tril = precision_tril.diagonal(dim1=1, dim2=2).log().sum(1)
+        log_proposal_at_centre = log_det_tril - self.z.shape[1] / 2 * math.log(2 * math.pi)
+
+        log_weights = []
         for _ in range(samples):
             noise = torch.randn_like(centre)
-            z = centre + torch.linalg.solve_triangular(triangle.mT, noise, upper=True)
-            z = z[..., 0].to(self.z)
-            fit = -squared_error(self.decode(z), self.x) / (2 * variance)
-            away = log_q - noise.square().sum((1, 2)) / 2
-            found.append(prior.log_prob(z, *self.condition) + fit - away)
-        constant = math.log(samples) + dims / 2 * math.log(2 * math.pi * variance)
-        return torch.stack(found).logsumexp(0) - constant
+            offset = torch.linalg.solve_triangular(precision_tril.mT, noise, upper=True)
+            z = (centre + offset)[..., 0].to(self.z)
+            log_likelihood = -squared_error(self.decode(z), self.x) / (2 * variance)
+            log_proposal = log_proposal_at_centre - noise.square().sum((1, 2)) / 2
+            log_prior = prior.log_prob(z, *self.condition)
+            log_weights.append(log_prior + log_likelihood - log_proposal)
+
+        data_dim = self.x[0].numel()
+        log_normalizer = data_dim / 2 * math.log(2 * math.pi * variance)  # of N(x; g(z), s^2 I)
+        return torch.stack(log_weights).logsumexp(0) - (math.log(samples) + log_normalizer)
+
+    def _proposal(self, prior: Prior) -> tuple[Tensor, Tensor]:
+        """Returns the centre and precision of q(z | x), one Gauss-Newton step from f(x).
+
+        The step is that for log p_Z(z) + log N(x; g(z), s^2 I), with a normal distribution of the
+        prior's moments in place of p_Z.
+
+        Returns:
+            The centre (B, d, 1), and the Cholesky factor of the precision, (B, d, d).
+        """
+        d = self.z.shape[1]
+        variance = self.noise_std**2
+        mean, covariance = self._prior_moments(prior)
+
+        prior_precision = torch.linalg.inv(covariance)
+        likelihood_precision = self.gram[:, :d, :d] / variance
+        precision_tril = torch.linalg.cholesky(likelihood_precision + prior_precision)
+
+        likelihood_gradient = self.gram[:, :d, d:] / variance
+        prior_gradient = -prior_precision @ (self.z - mean)[..., None]
+        step = torch.cholesky_solve(likelihood_gradient + prior_gradient, precision_tril)
+        return self.z[..., None] + step, precision_tril
+
+    def _prior_moments(self, prior: Prior) -> tuple[Tensor, Tensor]:
+        """Returns the prior's mean (B, d) and covariance (B, d, d) at each data point's condition.
+
+        Moments are computed once for each distinct condition.
+        """
+        if self.condition:
+            conditions, index = self.condition[0].unique(dim=0, return_inverse=True)
+            moments = [prior.moments(condition[None]) for condition in conditions]
+        else:
+            index = torch.zeros(len(self.z), dtype=torch.int64, device=self.z.device)
+            moments = [prior.moments()]
+
+        means, covariances = zip(*moments, strict=True)
+        return torch.stack(means)[index], torch.stack(covariances)[index]

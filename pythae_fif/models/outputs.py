@@ -1,5 +1,6 @@
-"""What networks take and give, checked; and what is computed when it is read."""
+"""Checks of what models and networks are given and return, and an output with a lazy loss."""
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -12,39 +13,106 @@ from pythae_fif.errors import ConfigError, DataError
 
 T = TypeVar("T")
 Labels = int | Sequence[Any] | np.ndarray | Tensor | None
-"""Class indices (B,), one index for all, or condition vectors (B, c)."""
+"""Class indices (B,), one index for all samples, or condition vectors (B, c)."""
 
 
 def as_data(x: Any, model: Any) -> Tensor:
-    """Data (B, ...), of whatever numpy makes an array of, as a tensor in the type of the weights.
+    """Converts data to a tensor with the type of the model's weights.
+
+    Args:
+        x: Data (B, ...), a tensor or anything that numpy converts to an array.
+        model: The model, which names itself in errors.
+
+    Returns:
+        The data, (B, ...). Arrays are copied to the model's device.
 
     Raises:
-        DataError: They are no floating-point numbers, or not of the model's `input_dim`, if any.
+        DataError: The data are not floating-point numbers, or do not have the model's `input_dim`.
     """
-    name, dim = model.model_name, model.model_config.input_dim
     like = next(model.parameters())
     data: Any = x if isinstance(x, Tensor) else np.asarray(x)
-    if not isinstance(data, Tensor) and data.dtype.kind == "f":  # of objects torch makes none
-        data = np.array(data, data.dtype.newbyteorder("="), order="C")  # torch takes no other
-        data = torch.from_numpy(data).to(like.device)
+    if isinstance(data, np.ndarray) and data.dtype.kind == "f":
+        # torch takes neither another byte order nor negative strides.
+        native = np.array(data, data.dtype.newbyteorder("="), order="C")
+        data = torch.from_numpy(native).to(like.device)
     if not isinstance(data, Tensor) or not data.is_floating_point():
         raise DataError(
-            f"{name}: data must be floating-point numbers as in training, not {data.dtype}"
+            f"{model.model_name}: data must be floating-point numbers as in training, "
+            f"not {data.dtype}"
         )
-    if dim is not None and tuple(data.shape[1:]) != tuple(dim):
-        raise DataError(f"{name}: data of shape {tuple(data.shape)} for input_dim={tuple(dim)}")
+
+    input_dim = model.model_config.input_dim
+    if input_dim is not None and tuple(data.shape[1:]) != tuple(input_dim):
+        raise DataError(
+            f"{model.model_name}: data of shape {tuple(data.shape)} "
+            f"for input_dim={tuple(input_dim)}"
+        )
     return data.to(like.dtype)
 
 
-def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | None:
-    """Labels as vectors, (B, c), one-hot for class indices; None if ``condition_dim``, c, is 0.
+def as_codes(z: Any, model: Any) -> Tensor:
+    """Converts codes to a tensor on the device and with the type of the model's weights.
 
-    They are of the device and type of ``like``, (B, ...). On a GPU, where looking at labels would
-    make the host wait, the vector of an unknown class is NaN.
+    Args:
+        z: Codes (..., d), a tensor or anything that numpy converts to an array.
+        model: The model, which names itself in errors.
+
+    Returns:
+        The codes, (..., d).
 
     Raises:
-        ConfigError: Labels for a model that takes none, or none for one that needs them.
-        DataError: Another shape, or an unknown class.
+        DataError: The codes have another shape.
+    """
+    like = next(model.parameters())
+    codes = torch.as_tensor(z if isinstance(z, Tensor) else np.array(z), device=like.device)
+    if codes.dim() < 2 or codes.shape[-1] != model.latent_dim:
+        raise DataError(
+            f"{model.model_name}: codes of shape {tuple(codes.shape)}: "
+            f"(B, {model.latent_dim}) is needed"
+        )
+    return codes.to(like.dtype)
+
+
+def as_shape(num_samples: Any, model: Any) -> tuple[int, ...]:
+    """Returns the shape of a batch of samples, (n,) for a number n.
+
+    Args:
+        num_samples: n, or a shape such as (n, m).
+        model: The model, which names itself in errors.
+
+    Raises:
+        ConfigError: A size is not a positive integer, or the shape is empty.
+    """
+    sizes = num_samples if isinstance(num_samples, Sequence) else [num_samples]
+    try:
+        shape = tuple(operator.index(size) for size in sizes)
+    except TypeError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise ConfigError(
+            f"{model.model_name}: num_samples={num_samples!r}: use a positive integer, or a shape "
+            "of positive integers"
+        )
+    return shape
+
+
+def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | None:
+    """Converts labels to condition vectors, one-hot for class indices.
+
+    On a GPU a check of the classes would make the host wait, so an unknown class becomes a vector
+    of NaN there.
+
+    Args:
+        labels: Class indices (B,), one index for all samples, or condition vectors (B, c).
+        condition_dim: c; 0 for an unconditional model.
+        like: A tensor (B, ...) with the condition's device and type.
+
+    Returns:
+        The condition (B, c); None for an unconditional model.
+
+    Raises:
+        ConfigError: Labels for an unconditional model, or none for a conditional one.
+        DataError: The labels have another shape, or a class is unknown.
 
     Example:
         >>> as_condition([2, 0], 3, torch.zeros(2, 5))
@@ -53,16 +121,19 @@ def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | N
     """
     if condition_dim == 0:
         if labels is not None:
-            raise ConfigError("a model of condition_dim=0 takes no labels")
+            raise ConfigError("a model with condition_dim=0 takes no labels")
         return None
-    count, indices = len(like), f"class indices 0 to {condition_dim - 1}"
+    indices = f"class indices 0 to {condition_dim - 1}"
     if labels is None:
-        raise ConfigError(f"a model of condition_dim={condition_dim} needs labels: {indices}")
-    given = labels if isinstance(labels, Tensor) else np.array(labels, order="C")
+        raise ConfigError(f"a model with condition_dim={condition_dim} needs labels: {indices}")
+
+    values = labels if isinstance(labels, Tensor) else np.array(labels, order="C")
     try:
-        labels = torch.as_tensor(given, device=like.device)
-    except TypeError as error:  # such as names
-        raise DataError(f"labels of type {given.dtype}: {indices} are needed") from error
+        labels = torch.as_tensor(values, device=like.device)
+    except TypeError as error:  # for example, strings
+        raise DataError(f"labels of type {values.dtype}: {indices} are needed") from error
+
+    count = len(like)
     if labels.shape == (count, condition_dim):
         return labels.to(like.dtype)
     if labels.dim() == 0:
@@ -72,41 +143,60 @@ def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | N
             f"labels of shape {tuple(labels.shape)} for {count} samples: {indices}, ({count},), or "
             f"condition vectors ({count}, {condition_dim}) are needed"
         )
+
     one_hot = labels[:, None] == torch.arange(condition_dim, device=labels.device)
-    known = one_hot.any(1, keepdim=True)
-    if labels.device.type == "cpu" and not known.all():
-        raise DataError(f"label {labels[~known[:, 0]][0].item():g} is none of the {indices}")
-    return torch.where(known, one_hot.to(like.dtype), torch.nan)
+    valid = one_hot.any(1, keepdim=True)
+    if labels.device.type == "cpu" and not valid.all():
+        first_invalid = labels[~valid[:, 0]][0].item()
+        raise DataError(f"label {first_invalid:g} is not one of the {indices}")
+    return torch.where(valid, one_hot.to(like.dtype), torch.nan)
 
 
 def get_output(output: Any, key: str, model: Any) -> Tensor:
-    """The tensor that an encoder (`embedding`) or a decoder (`reconstruction`) of a model gives.
+    """Returns one tensor of a network's output, checked.
+
+    Args:
+        output: What the network returned.
+        key: `embedding` of an encoder, `reconstruction` of a decoder.
+        model: The network's model.
 
     Raises:
-        ConfigError: It is no ModelOutput, or of another shape than codes or data of the model.
+        ConfigError: The output is not a ModelOutput with that key, or the tensor's shape differs
+            from the model's codes or data.
     """
     if not isinstance(output, Mapping) or key not in output:
-        given = type(output).__name__
-        raise ConfigError(f"a network gives a {given}: let it return ModelOutput({key}=...)")
-    found: Tensor = output[key]
+        raise ConfigError(
+            f"a network returns a {type(output).__name__}: let it return ModelOutput({key}=...)"
+        )
+
+    tensor: Tensor = output[key]
     shape = (model.latent_dim,) if key == "embedding" else model.model_config.input_dim
-    if shape and tuple(found.shape[1:]) != tuple(shape):
-        needed = f"(B, {', '.join(map(str, shape))}) is needed"
-        raise ConfigError(f"a network gives a {key} of shape {tuple(found.shape)}: {needed}")
-    return found
+    if shape and tuple(tensor.shape[1:]) != tuple(shape):
+        sizes = ", ".join(str(size) for size in shape)
+        raise ConfigError(
+            f"a network returns {key} of shape {tuple(tensor.shape)}: (B, {sizes}) is needed"
+        )
+    return tensor
 
 
 class LazyOutput(ModelOutput):
-    """Computes `loss` and `nll_loss` when one is first read: samplers read `z` alone."""
+    """An output that computes `loss` and `nll_loss` when one is first read.
 
-    def __init__(self, losses: Callable[[], dict[str, Tensor]], **values: Tensor) -> None:
+    Samplers read only `z`, and need not wait for a loss.
+
+    Args:
+        compute_losses: Returns both losses by name.
+        **values: The outputs that are there at once.
+    """
+
+    def __init__(self, compute_losses: Callable[[], dict[str, Tensor]], **values: Tensor) -> None:
         super().__init__(**values)
-        self.__dict__["losses"] = losses
+        self.__dict__["compute_losses"] = compute_losses
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("loss", "nll_loss"):
             raise AttributeError(name)
-        self.update(self.__dict__["losses"]())
+        self.update(self.__dict__["compute_losses"]())
         return self.__dict__[name]
 
     def __getitem__(self, key: Any) -> Any:
@@ -114,12 +204,21 @@ class LazyOutput(ModelOutput):
 
 
 def without_gradients(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """What a call of a model gives, without gradients unless the model differentiates in it."""
+    """Calls a model without gradients, or with them if the model differentiates internally.
+
+    Args:
+        call: The model or one of its methods.
+        *args: Its arguments.
+        **kwargs: Its keyword arguments.
+
+    Returns:
+        What the call returns.
+    """
     try:
         with torch.no_grad():
             return call(*args, **kwargs)
     except RuntimeError as error:
-        if "require grad" not in str(error):  # such as a lack of memory
+        if "require grad" not in str(error):  # another failure, such as out of memory
             raise
     with torch.enable_grad():
         return call(*args, **kwargs)

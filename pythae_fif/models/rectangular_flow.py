@@ -1,6 +1,6 @@
-"""Rectangular flow: an injective flow trained by Hutchinson vectors with conjugate gradients."""
+"""Rectangular flow: an injective flow trained with Hutchinson vectors and conjugate gradients."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -25,12 +25,15 @@ RectangularAt = Literal["data", "reconstruction"]
 
 @config_dataclass
 class RectangularFlowConfig(HutchinsonConfig):
-    """Rectangular flow config class.
+    """Configuration of a rectangular flow.
 
-    Parameters:
-        others: See :class:`~pythae_fif.models.FIFConfig`.
-        jacobian_at (str): 'reconstruction', the decoder's volume change at the projection as
-            published, or 'data', the encoder's at the data point (off-manifold).
+    See :class:`~pythae_fif.models.config.InjectiveFlowConfig`,
+    :class:`~pythae_fif.models.config.BetaConfig` and
+    :class:`~pythae_fif.models.config.HutchinsonConfig` for the other arguments.
+
+    Args:
+        jacobian_at (str): 'reconstruction', the decoder's volume change at the projection, as
+            published, or 'data', the encoder's volume change at the data point (off-manifold).
             Default: 'reconstruction'.
         cg_tolerance (float): Relative residual at which conjugate gradients stop. Default: 1e-3.
     """
@@ -49,21 +52,21 @@ class RectangularFlow(FIF):
         \quad z = f(x)
 
     (eq. 3 of Sorrenson et al. 2024), with the gradient of the log-determinant estimated by
-    Hutchinson vectors and conjugate gradients (eq. 6). All but this term is that of
+    Hutchinson vectors and conjugate gradients (eq. 6). Everything but this term is shared with
     :class:`~pythae_fif.models.FIF`.
 
     Args:
         model_config (RectangularFlowConfig): The configuration.
-        encoder (BaseEncoder): f. If both are None, they are an injective coupling flow.
+        encoder (BaseEncoder): f. If both networks are None, they are an injective coupling flow.
         decoder (BaseDecoder): g.
-
-    Raises:
-        ConfigError: Only one of the two nets is given, or none for data that are no rows, or a net
-            has BatchNorm, by which no sample has a Jacobian of its own, or a Layer- or
-            InstanceNorm, which PyTorch differentiates wrongly.
 
     Attributes:
         cg_iterations: Conjugate gradient steps of the last training batch, (K, B); None before.
+
+    Raises:
+        ConfigError: Only one network is given, or none although the data are not rows; or a
+            network has BatchNorm, which mixes the samples of a batch in the Jacobian, or LayerNorm
+            or InstanceNorm, which PyTorch differentiates wrongly.
 
     Example:
         >>> import torch
@@ -80,32 +83,41 @@ class RectangularFlow(FIF):
     def _networks(
         cls, config: RectangularFlowConfig, encoder: BaseEncoder | None, decoder: BaseDecoder | None
     ) -> tuple[BaseEncoder, BaseDecoder]:
-        if encoder is None and decoder is None and len(config.input_dim or ()) == 1:
+        has_rows = len(config.input_dim or ()) == 1
+        if encoder is None and decoder is None and has_rows:
             return build_coupling(config.input_dim, config.latent_dim)
         if encoder is None or decoder is None:
             raise ConfigError(
                 "RectangularFlow needs encoder and decoder, or neither for rows, input_dim (D,): "
-                "they are one flow"
+                "they are two directions of one flow"
             )
-        norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm)
+
+        unsupported_norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm)
         for module in (*encoder.modules(), *decoder.modules()):
-            if isinstance(module, norms):
+            if isinstance(module, unsupported_norms):
                 raise ConfigError(
                     "RectangularFlow: the gradient of a volume is wrong through "
                     f"{type(module).__name__}: use GroupNorm or RMSNorm"
                 )
+
         if hasattr(encoder, "flow") and hasattr(decoder, "flow"):
-            encoder.flow = decoder.flow  # two directions of one
+            encoder.flow = decoder.flow  # two directions of one flow share its weights
         return encoder, decoder
 
-    def _surrogate(self, x: Tensor, *given: Tensor) -> Surrogate:
-        """The log-volume's surrogate, which notes the steps of conjugate gradients."""
-        at, tolerance = self.model_config.jacobian_at, self.model_config.cg_tolerance
+    def _surrogate(self, x: Tensor, *condition: Tensor) -> Surrogate:
+        """Returns the surrogate of the log-volume, which records the conjugate gradient steps."""
+        config = self.model_config
 
         def surrogate(encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
-            how: Any = {"jacobian_at": at, "tolerance": tolerance}
-            out, self.cg_iterations = rectangular_surrogate(encode, decode, x, eps, **how)
-            return out
+            output, self.cg_iterations = rectangular_surrogate(
+                encode,
+                decode,
+                x,
+                eps,
+                jacobian_at=config.jacobian_at,
+                tolerance=config.cg_tolerance,
+            )
+            return output
 
         return surrogate
 
@@ -114,14 +126,14 @@ class RectangularFlow(FIF):
 def conjugate_gradient(matvec: Map, b: Tensor, *, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
     """Solves A s = b for many right-hand sides at once (Hestenes and Stiefel 1952).
 
-    Arguments:
-        matvec: v -> A v on the last axis, symmetric positive definite, each system its own A.
+    Args:
+        matvec: v -> A v on the last axis; each system has a symmetric positive definite A.
         b: Right-hand sides, (..., d).
-        tolerance: Length of the residual, in units of that of b, at which a system stops. All stop
-            after d steps, which in exact arithmetic solve them.
+        tolerance: A system stops when its residual is at most this times as long as its b. All
+            stop after d steps, which solve them in exact arithmetic.
 
     Returns:
-        The solutions, (..., d), and the number of steps of each, int64, (...).
+        The solutions, (..., d), and the number of steps of each system, int64, (...).
 
     Example:
         >>> a, b = torch.diag(torch.tensor([1.0, 2.0, 4.0])), torch.ones(5, 3)
@@ -129,22 +141,29 @@ def conjugate_gradient(matvec: Map, b: Tensor, *, tolerance: float = 1e-3) -> tu
         >>> s[0], iterations.tolist()
         (tensor([1.0000, 0.5000, 0.2500]), [3, 3, 3, 3, 3])
     """
-    solution, residual, direction = torch.zeros_like(b), b, b
+    solution = torch.zeros_like(b)
+    residual = b
+    direction = b
     square = residual.square().sum(-1)
     stop = square * tolerance**2
     iterations = torch.zeros(b.shape[:-1], dtype=torch.int64, device=b.device)
+
     for _ in range(b.shape[-1]):
         active = square > stop
         if not active.any():
             break
+
         product = matvec(direction)
         step = torch.where(active, square / (direction * product).sum(-1), 0.0)[..., None]
         solution = solution + step * direction
         residual = residual - step * product
-        new = residual.square().sum(-1)
-        direction = residual + torch.where(active, new / square, 0.0)[..., None] * direction
-        square = torch.where(active, new, square)
+
+        new_square = residual.square().sum(-1)
+        momentum = torch.where(active, new_square / square, 0.0)[..., None]
+        direction = residual + momentum * direction
+        square = torch.where(active, new_square, square)
         iterations += active
+
     return solution, iterations
 
 
@@ -157,57 +176,66 @@ def rectangular_surrogate(
     jacobian_at: RectangularAt = "reconstruction",
     tolerance: float = 1e-3,
 ) -> tuple[SurrogateOutput, Tensor]:
-    r"""The log-volume term of a rectangular flow (Caterini et al. 2021).
+    r"""Computes the log-volume term of a rectangular flow (Caterini et al. 2021).
 
-    It solves for (J^T J)^-1 where FIF takes f' for the inverse of g'. With J = g'(f(x)) it is eq. 6
-    of Sorrenson et al. 2024,
+    It solves for (J^T J)^-1, where FIF uses f' in place of the inverse of g'. With J = g'(f(x)) it
+    is eq. 6 of Sorrenson et al. 2024,
 
     .. math:: \frac{1}{2K} \sum_k \text{stop\_gradient}(\text{CG}(J^\top J; \epsilon_k))^\top
-        J^\top J \epsilon_k,
+        J^\top J \epsilon_k.
 
-    whose gradient is on average that of :math:`\frac12 \log\det J^\top J` and whose value is not.
+    In expectation its gradient equals the gradient of :math:`\frac12 \log\det J^\top J`; its value
+    does not.
 
-    Arguments:
-        encode, decode, x, eps: See :func:`~pythae_fif.volume_change.volume_surrogate`.
-        jacobian_at: ``reconstruction`` is the published loss: the volume change of the decoder, at
-            the projection of x. ``data`` is the off-manifold variant: that of the encoder at x
-            itself, :math:`-\frac12 \log\det f'(x) f'(x)^\top`, estimated the same way.
+    Args:
+        encode: f, from (B, ...) to (B, d).
+        decode: g, from (B, d) to the shape of x.
+        x: Data, (B, ...).
+        eps: Hutchinson vectors, (K, B, d).
+        jacobian_at: ``reconstruction`` for the published loss, with the decoder's volume change at
+            the projection of x. ``data`` for the off-manifold variant, with the encoder's volume
+            change :math:`-\frac12 \log\det f'(x) f'(x)^\top` at x, estimated in the same way.
         tolerance: See :func:`conjugate_gradient`.
 
     Returns:
-        A surrogate with the gradient of the log-volume, and the conjugate gradient steps of every
+        A surrogate with the gradient of the log-volume, and the conjugate gradient steps for each
         Hutchinson vector, (K, B).
     """
-    of_encoder = jacobian_at == "data"
+    uses_encoder = jacobian_at == "data"
     with torch.enable_grad(), differentiable_kernels():
-        # The map whose Jacobian is taken runs once, on one copy of the batch for each vector.
-        point = x.detach()
-        if of_encoder:
-            point = point.repeat(len(eps), *[1] * (x.dim() - 1)).requires_grad_()
-        value = codes = encode(point)
-        z = codes[: len(x)]
-        if not of_encoder:
+        # The map with the Jacobian runs once, on one copy of the batch for each Hutchinson vector.
+        if uses_encoder:
+            point = x.detach().repeat(len(eps), *[1] * (x.dim() - 1)).requires_grad_()
+            value = encode(point)
+            z = value[: len(x)]
+            x_hat = decode(z)
+        else:
+            z = encode(x.detach())
             point = z.repeat(len(eps), 1)
-            if not point.requires_grad:  # of a frozen encoder
+            if not point.requires_grad:  # the encoder is frozen
                 point.requires_grad_()
             value = decode(point)
-        x_hat = decode(z) if of_encoder else value[: len(x)]
+            x_hat = value[: len(x)]
 
         push = make_jvp(value, point)
 
-        def pull(u: Tensor, create_graph: bool = False) -> Tensor:
-            options = {"retain_graph": True, "create_graph": create_graph}
-            return torch.autograd.grad(value, point, u, **options)[0]
+        def pull(cotangent: Tensor, create_graph: bool = False) -> Tensor:
+            return torch.autograd.grad(
+                value, point, cotangent, retain_graph=True, create_graph=create_graph
+            )[0]
 
         # M is g'(z) or f'(x)^T, of shape D x d. Both products come from the one pass by backward
         # mode: forward mode would run the flow anew for every product, in twice the time.
-        tall, transposed = (pull, push) if of_encoder else (push, pull)
-        solution, iterations = conjugate_gradient(
-            lambda v: transposed(tall(v.flatten(0, 1))).unflatten(0, eps.shape[:2]),
-            eps,
-            tolerance=tolerance,
-        )
-        left, right = (tall(v.flatten(0, 1), create_graph=True) for v in (solution, eps))
+        multiply, multiply_transposed = (pull, push) if uses_encoder else (push, pull)
+
+        def multiply_gram(vectors: Tensor) -> Tensor:
+            product = multiply_transposed(multiply(vectors.flatten(0, 1)))
+            return product.unflatten(0, eps.shape[:2])
+
+        solution, iterations = conjugate_gradient(multiply_gram, eps, tolerance=tolerance)
+        left = multiply(solution.flatten(0, 1), create_graph=True)
+        right = multiply(eps.flatten(0, 1), create_graph=True)
         products = (left * right).flatten(1).sum(1).unflatten(0, eps.shape[:2])
         volume = products.mean(0) / 2
-    return SurrogateOutput(-volume if of_encoder else volume, z, x_hat), iterations
+
+    return SurrogateOutput(-volume if uses_encoder else volume, z, x_hat), iterations

@@ -1,4 +1,4 @@
-"""Encoders and decoders for Pythae's models, built by the name of their architecture."""
+"""Encoders and decoders for Pythae's models, built by the name of an architecture."""
 
 __all__ = [
     "ConvDiscriminator", "ResidualDecoder", "ResidualEncoder", "build_networks",

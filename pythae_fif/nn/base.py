@@ -1,4 +1,4 @@
-"""Pythae's forms of encoder and decoder, conditions beside their inputs, and the residual block."""
+"""Encoders and decoders in Pythae's form, conditions joined to inputs, and residual blocks."""
 
 import torch
 from pythae.models.base.base_utils import ModelOutput
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 class HeadedEncoder(BaseEncoder):
-    """An encoder of features with a head for codes and, if variational, one for variances.
+    """An encoder with a head for codes and, if it is variational, one for variances.
 
     Args:
-        features: From data (B, ...) to (B, F).
-        embedding: From features to (B, d).
-        log_covariance: From features to (B, d), if any.
+        features: Maps data (B, ...) to features (B, F).
+        embedding: Maps features to codes (B, d).
+        log_covariance: Maps features to log-variances (B, d). None if not variational.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class HeadedEncoder(BaseEncoder):
         self.log_covariance = log_covariance
 
     def forward(self, x: Tensor) -> ModelOutput:
-        """`embedding` and, if variational, `log_covariance`, both (B, d), of data (B, ...)."""
+        """Maps data (B, ...) to `embedding` and, if variational, `log_covariance`, both (B, d)."""
         features = self.features(x)
         output = ModelOutput(embedding=self.embedding(features))
         if self.log_covariance is not None:
@@ -33,10 +33,10 @@ class HeadedEncoder(BaseEncoder):
 
 
 class LayeredDecoder(BaseDecoder):
-    """A decoder that is one layer after another.
+    """A decoder that is a sequence of layers.
 
     Args:
-        *layers: Together from codes (B, d) to data (B, ...).
+        *layers: The layers, which together map codes (B, d) to data (B, ...).
     """
 
     def __init__(self, *layers: nn.Module) -> None:
@@ -44,18 +44,32 @@ class LayeredDecoder(BaseDecoder):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> ModelOutput:
-        """`reconstruction` (B, ...) of codes (B, d)."""
+        """Maps codes (B, d) to `reconstruction` (B, ...)."""
         return ModelOutput(reconstruction=self.layers(z))
 
 
 def join(x: Tensor, condition: Tensor) -> Tensor:
-    """x, (B, D) or (B, C, ...), and behind its columns or channels the condition (B, c)."""
-    condition = condition.to(x.dtype)[(..., *[None] * (x.dim() - 2))]
-    return torch.cat([x, condition.expand(-1, -1, *x.shape[2:])], 1)
+    """Appends a condition to the columns or channels of x.
+
+    Args:
+        x: Rows (B, D) or maps (B, C, ...).
+        condition: Condition vectors, (B, c).
+
+    Returns:
+        The joined tensor, (B, D + c) or (B, C + c, ...).
+    """
+    places = x.shape[2:]
+    condition = condition.to(x.dtype)[(..., *[None] * len(places))]
+    return torch.cat([x, condition.expand(-1, -1, *places)], 1)
 
 
 class AtCondition(BaseEncoder, BaseDecoder):
-    """An encoder or decoder at one condition (c,), which is joined to whatever it is given."""
+    """An encoder or decoder at one fixed condition, which is joined to all its inputs.
+
+    Args:
+        network: A conditional encoder or decoder.
+        condition: The condition, (c,).
+    """
 
     condition: Tensor
 
@@ -65,22 +79,34 @@ class AtCondition(BaseEncoder, BaseDecoder):
         self.register_buffer("condition", condition)
 
     def forward(self, x: Tensor) -> ModelOutput:
-        """The network's output of x (B, ...) and the condition."""
+        """Returns the network's output for x (B, ...) and the condition."""
         return self.network(join(x, self.condition.expand(len(x), -1)))
 
 
 def feed_forward(
-    before: int, after: int, width: int, hidden: int, activation: type[nn.Module] = nn.SiLU
+    in_features: int,
+    out_features: int,
+    width: int,
+    hidden: int,
+    activation: type[nn.Module] = nn.SiLU,
 ) -> nn.Sequential:
-    """Linear layers with hidden ones of a width between them, without normalisation."""
-    layers: list[nn.Module] = [nn.Linear(before, width), activation()]
+    """Builds a feed-forward network without normalisation.
+
+    Args:
+        in_features: Length of its inputs.
+        out_features: Length of its outputs.
+        width: Width of every hidden layer.
+        hidden: Number of hidden layers, at least 1.
+        activation: Activation after every hidden layer.
+    """
+    layers: list[nn.Module] = [nn.Linear(in_features, width), activation()]
     for _ in range(hidden - 1):
         layers += [nn.Linear(width, width), activation()]
-    return nn.Sequential(*layers, nn.Linear(width, after))
+    return nn.Sequential(*layers, nn.Linear(width, out_features))
 
 
 class ResidualBlock(nn.Module):
-    """x + layers(x)."""
+    """A block with a skip connection, x + layers(x)."""
 
     def __init__(self, layers: nn.Module) -> None:
         super().__init__()
@@ -93,6 +119,13 @@ class ResidualBlock(nn.Module):
 def residual_blocks(
     count: int, dim: int, width: int, hidden: int, activation: type[nn.Module] = nn.SiLU
 ) -> list[ResidualBlock]:
-    """Residual blocks of :func:`feed_forward` networks, as many as are counted."""
-    layers = (feed_forward(dim, dim, width, hidden, activation) for _ in range(count))
-    return [ResidualBlock(of) for of in layers]
+    """Builds residual blocks of :func:`feed_forward` networks.
+
+    Args:
+        count: Number of blocks.
+        dim: Length of their inputs and outputs.
+        width: Width of the hidden layers.
+        hidden: Number of hidden layers in each block.
+        activation: Activation after every hidden layer.
+    """
+    return [ResidualBlock(feed_forward(dim, dim, width, hidden, activation)) for _ in range(count)]

@@ -1,6 +1,6 @@
 """An injective coupling flow (eq. 1): encoder and decoder are the two directions of one flow.
 
-The coupling blocks are zuko's, which gives a transformation without its log-determinant.
+The coupling blocks are zuko's. Its transformations can be applied without their log-determinants.
 """
 
 import math
@@ -21,21 +21,29 @@ from pythae_fif.nn.recipe import records_recipe
 
 
 def _bounded_affine(shift: Tensor, scale: Tensor) -> MonotonicAffineTransform:
-    """x exp(s) + t with |s| below 2, FrEIA's bound: with zuko's own of 7 in every block, a few
-    samples of a young flow lie many orders of magnitude outside the data."""
+    """The map x exp(s) + t with |s| below 2, which is FrEIA's bound.
+
+    With zuko's bound of 7 in every block, a few samples of a hardly trained flow are many orders
+    of magnitude outside the data.
+    """
     return MonotonicAffineTransform(shift, scale, slope=math.exp(-2))
 
 
 class _AlternatingSplit(CouplingTransform):
-    """zuko's looks for the indices in its mask in every pass; on a GPU the host waits for these."""
+    """A coupling that splits columns into even and odd ones by slices.
+
+    zuko's class looks up indices in its mask in every pass, and on a GPU the host waits for them.
+    """
 
     def __init__(self, meta: Any, first: int) -> None:
         Transform.__init__(self)
-        self.meta, self.idx_a, self.idx_b = meta, slice(first, None, 2), slice(1 - first, None, 2)
+        self.meta = meta
+        self.idx_a = slice(first, None, 2)
+        self.idx_b = slice(1 - first, None, 2)
 
 
 class _Coupling(GeneralCouplingTransform):
-    """zuko's, of a mask that holds for every other column."""
+    """zuko's coupling with a mask that is true for every second column."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,29 +56,33 @@ class _Coupling(GeneralCouplingTransform):
 def affine_couplings(
     features: int, blocks: int, hidden: Sequence[int], activation: str = "ReLU"
 ) -> LazyComposedTransform:
-    """The transformation of zuko's RealNVP, its log-scales bounded to 2.
+    """Builds the transformation of zuko's RealNVP, with log-scales bounded to 2.
 
     Args:
-        features: d; with d = 1 each block is affine.
+        features: Dimension d. With d = 1 each block is affine.
         blocks: Number of couplings.
-        hidden: Widths of the hidden layers of every block's net.
-        activation: Of each of them, a class of `torch.nn`.
+        hidden: Widths of the hidden layers of every block's network.
+        activation: Activation of the hidden layers, a class of `torch.nn`.
     """
-    options: dict[str, Any] = {"activation": getattr(nn, activation), "univariate": _bounded_affine}
-    options["hidden_features"] = list(hidden)
+    options: dict[str, Any] = {
+        "activation": getattr(nn, activation),
+        "univariate": _bounded_affine,
+        "hidden_features": list(hidden),
+    }
     masks = (torch.arange(features) % 2 == i % 2 for i in range(blocks))
     return LazyComposedTransform(*(_Coupling(features, mask=mask, **options) for mask in masks))
 
 
 class CouplingFlow(nn.Module):
-    r"""g = w ∘ pad ∘ h and f = h^{-1} ∘ slice ∘ w^{-1}, with invertible w and h (eq. 1).
+    r"""The flow g = w ∘ pad ∘ h, f = h^{-1} ∘ slice ∘ w^{-1} with invertible w and h (eq. 1).
 
     Args:
-        columns: D.
+        columns: D, the dimension of the data.
         latent_dim: d, at most D.
-        data_blocks: Affine coupling blocks of w, in data space.
-        latent_blocks: Those of h, in latent space.
-        data_hidden, latent_hidden: Widths of the hidden layers of every block's net in w and in h.
+        data_blocks: Number of affine coupling blocks of w, in data space.
+        latent_blocks: Number of affine coupling blocks of h, in latent space.
+        data_hidden: Widths of the hidden layers of every block's network in w.
+        latent_hidden: Widths of the hidden layers of every block's network in h.
         activation: See :func:`affine_couplings`.
 
     Example:
@@ -91,21 +103,22 @@ class CouplingFlow(nn.Module):
         activation: str = "ReLU",
     ) -> None:
         super().__init__()
-        self.padding, self.latent_dim = columns - latent_dim, latent_dim
+        self.padding = columns - latent_dim
+        self.latent_dim = latent_dim
         self.w = affine_couplings(columns, data_blocks, data_hidden, activation)
         self.h = affine_couplings(latent_dim, latent_blocks, latent_hidden, activation)
 
     def encode(self, x: Tensor) -> Tensor:
-        """f, from (..., D) to (..., d)."""
+        """Encodes data (..., D) to codes (..., d)."""
         return self.h().inv(self.w().inv(x)[..., : self.latent_dim])
 
     def decode(self, z: Tensor) -> Tensor:
-        """g, from (..., d) to (..., D)."""
+        """Decodes codes (..., d) to data (..., D)."""
         return self.w()(F.pad(self.h()(z), (0, self.padding)))
 
 
 class FlowEncoder(BaseEncoder):
-    """The way from data (..., D) to codes (..., d) of a flow that a :class:`FlowDecoder` shares.
+    """An encoder from data (..., D) to codes (..., d), sharing a flow with a :class:`FlowDecoder`.
 
     Args:
         flow: A module with `encode` and `decode`, such as :class:`CouplingFlow`.
@@ -120,7 +133,7 @@ class FlowEncoder(BaseEncoder):
 
 
 class FlowDecoder(BaseDecoder):
-    """The way from codes to data of a flow that a :class:`FlowEncoder` shares."""
+    """A decoder from codes to data, sharing a flow with a :class:`FlowEncoder`."""
 
     def __init__(self, flow: nn.Module) -> None:
         super().__init__()
@@ -134,10 +147,16 @@ class FlowDecoder(BaseDecoder):
 def build_coupling(
     input_dim: tuple[int, ...], latent_dim: int, **sizes: Any
 ) -> tuple[FlowEncoder, FlowDecoder]:
-    """Encoder and decoder that share one :class:`CouplingFlow`, of rows of shape (D,).
+    """Builds an encoder and a decoder that share one :class:`CouplingFlow`.
 
-    With the default sizes it has ten blocks in data space and five in latent space, as rectangular
-    flows (Caterini et al. 2021), and within 10% of the parameters of the free-form nets.
+    With the default sizes the flow has ten blocks in data space and five in latent space, as
+    rectangular flows (Caterini et al. 2021), and within 10% of the parameters of the free-form
+    networks.
+
+    Args:
+        input_dim: Shape (D,) of a row.
+        latent_dim: Latent dimension d.
+        **sizes: Further arguments of :class:`CouplingFlow`.
     """
     flow = CouplingFlow(input_dim[0], latent_dim, **sizes)
     return FlowEncoder(flow), FlowDecoder(flow)

@@ -10,48 +10,72 @@ from torch import Tensor, nn
 from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder, ResidualBlock, residual_blocks
 
 FIF_CONVNET_SHAPES = ((1, 28, 28), (3, 64, 64))
-"""Image shapes (C, H, W) for which table 11 defines the nets: MNIST and CelebA. Other shapes get
-MNIST's column with as many convolutions as their size allows, at most its four; that is ours."""
+"""Image shapes (C, H, W) for which table 11 defines networks: MNIST and CelebA.
+
+Networks for other shapes are not the paper's. They have the layers of MNIST's column, with as many
+of its four convolutions as the size allows."""
 CELEBA = FIF_CONVNET_SHAPES[1]
 
 
 def map_sizes(input_dim: tuple[int, ...], count: int = 0) -> list[tuple[int, int]]:
-    """Heights and widths, the image's (C, H, W) first, each half of the last, rounded up: two
-    halvings, and three from 16 pixels on, unless their number is given."""
+    """Returns the sizes of an image and of its maps, each half of the one before, rounded up.
+
+    Args:
+        input_dim: Shape (C, H, W) of the image.
+        count: Number of halvings. If 0, there are two below 16 pixels and three from 16 pixels.
+
+    Returns:
+        Heights and widths, beginning with the image's.
+    """
     _, height, width = input_dim
     count = count or (2 if max(height, width) < 16 else 3)
     return [(-(-height >> i), -(-width >> i)) for i in range(count + 1)]
 
 
 def downsampling(channels: list[int]) -> nn.Sequential:
-    """Stride-2 convolutions that halve each side, rounding up, each followed by SiLU."""
+    """Builds convolutions of stride 2 that halve each side, rounding up, each followed by SiLU.
+
+    Args:
+        channels: Channels of the input and of each convolution's output.
+    """
     layers: list[nn.Module] = []
-    for before, after in pairwise(channels):
-        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.SiLU()]
+    for in_channels, out_channels in pairwise(channels):
+        layers += [nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1), nn.SiLU()]
     return nn.Sequential(*layers)
 
 
-def _doubling(before: int, after: int, size: tuple[int, int]) -> nn.Module:
-    """A transposed convolution of stride 2 to maps of a size, from its half, rounded up."""
-    return nn.ConvTranspose2d(before, after, 3, 2, 1, (1 - size[0] % 2, 1 - size[1] % 2))
+def _doubling(in_channels: int, out_channels: int, size: tuple[int, int]) -> nn.Module:
+    """A transposed convolution of stride 2 to maps of a size, from half of it, rounded up."""
+    output_padding = (1 - size[0] % 2, 1 - size[1] % 2)
+    return nn.ConvTranspose2d(in_channels, out_channels, 3, 2, 1, output_padding)
 
 
 def upsampling(channels: list[int], sizes: list[tuple[int, int]]) -> nn.Sequential:
-    """The mirror image of `downsampling`; hits `sizes` exactly and ends in a sigmoid."""
+    """Builds the mirror image of :func:`downsampling`, which ends in a sigmoid.
+
+    Args:
+        channels: Channels of the input and of each convolution's output.
+        sizes: Height and width of each convolution's output.
+    """
     layers: list[nn.Module] = []
-    for (before, after), size in zip(pairwise(channels), sizes, strict=True):
-        layers += [_doubling(before, after, size), nn.SiLU()]
+    for (in_channels, out_channels), size in zip(pairwise(channels), sizes, strict=True):
+        layers += [_doubling(in_channels, out_channels, size), nn.SiLU()]
     return nn.Sequential(*layers[:-1], nn.Sigmoid())
 
 
-def _blocks() -> list[nn.Module]:
+def _residual_convolutions() -> list[nn.Module]:
     """Two pre-activated residual blocks on 64 channels: 3 x 3 convolution to 32, 1 x 1 back."""
-    pairs = [(nn.Conv2d(64, 32, 3, padding=1), nn.Conv2d(32, 64, 1)) for _ in range(2)]
-    return [ResidualBlock(nn.Sequential(nn.SiLU(), a, nn.SiLU(), b)) for a, b in pairs]
+    blocks: list[nn.Module] = []
+    for _ in range(2):
+        reduce_channels = nn.Conv2d(64, 32, 3, padding=1)
+        restore_channels = nn.Conv2d(32, 64, 1)
+        layers = nn.Sequential(nn.SiLU(), reduce_channels, nn.SiLU(), restore_channels)
+        blocks.append(ResidualBlock(layers))
+    return blocks
 
 
-def _channels(input_dim: tuple[int, ...], last: int = 128) -> list[int]:
-    """Channels of the image and of the maps of `map_sizes`."""
+def _map_channels(input_dim: tuple[int, ...], last: int = 128) -> list[int]:
+    """Channels of the image and of its maps, one for each size of :func:`map_sizes`."""
     return [input_dim[0], 32, 64, last][: len(map_sizes(input_dim))]
 
 
@@ -61,39 +85,50 @@ class SmallEncoder(HeadedEncoder):
     Args:
         input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
         latent_dim: Latent dimension d.
-        residual: Two residual blocks follow, else one hidden layer.
-        variational: Adds a head for `log_covariance`.
+        residual: Whether two residual blocks follow the convolutions, or one hidden layer.
+        variational: Whether there is a head for `log_covariance`.
     """
 
     def __init__(
         self, input_dim: tuple[int, ...], latent_dim: int, residual: bool, variational: bool = False
     ) -> None:
         height, width = map_sizes(input_dim)[-1]
-        channels = _channels(input_dim, 64 if residual else 128)
+        channels = _map_channels(input_dim, 64 if residual else 128)
         size = channels[-1] * height * width
+
         layers: list[nn.Module] = [downsampling(channels)]
         if residual:
-            layers += [*_blocks(), nn.Flatten()]
+            layers += [*_residual_convolutions(), nn.Flatten()]
         else:
             layers += [nn.Flatten(), nn.Linear(size, 128), nn.SiLU()]
             size = 128
+
         heads = [nn.Linear(size, latent_dim) for _ in range(1 + variational)]
         super().__init__(nn.Sequential(*layers), *heads)
 
 
 class SmallDecoder(LayeredDecoder):
-    """The mirror image of `SmallEncoder`, whose arguments it has, ending in a sigmoid."""
+    """The mirror image of :class:`SmallEncoder`, which ends in a sigmoid.
+
+    Args:
+        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
+        latent_dim: Latent dimension d.
+        residual: Whether the network has two residual blocks, or one hidden layer.
+    """
 
     def __init__(self, input_dim: tuple[int, ...], latent_dim: int, residual: bool) -> None:
         sizes = map_sizes(input_dim)
-        channels = _channels(input_dim, 64 if residual else 128)[::-1]
+        channels = _map_channels(input_dim, 64 if residual else 128)[::-1]
         shape = (channels[0], *sizes[-1])
         size = math.prod(shape)
-        maps: nn.Module = nn.Unflatten(1, shape)
+
+        to_maps: nn.Module = nn.Unflatten(1, shape)
         if residual:
-            layers = [nn.Linear(latent_dim, size), maps, *_blocks(), nn.SiLU()]
+            first_layer = nn.Linear(latent_dim, size)
+            layers = [first_layer, to_maps, *_residual_convolutions(), nn.SiLU()]
         else:
-            layers = [nn.Linear(latent_dim, 128), nn.SiLU(), nn.Linear(128, size), nn.SiLU(), maps]
+            hidden_layer = [nn.Linear(latent_dim, 128), nn.SiLU()]
+            layers = [*hidden_layer, nn.Linear(128, size), nn.SiLU(), to_maps]
         super().__init__(*layers, upsampling(channels, sizes[-2::-1]))
 
 
@@ -106,7 +141,8 @@ class ConvDiscriminator(BaseDiscriminator):
 
     def __init__(self, input_dim: tuple[int, ...]) -> None:
         super().__init__()
-        channels, (height, width) = _channels(input_dim), map_sizes(input_dim)[-1]
+        channels = _map_channels(input_dim)
+        height, width = map_sizes(input_dim)[-1]
         linear = nn.Linear(channels[-1] * height * width, 1)
         convolutions = [downsampling(list(pair)) for pair in pairwise(channels)]
         head = nn.Sequential(nn.Flatten(), linear, nn.Sigmoid())
@@ -114,25 +150,40 @@ class ConvDiscriminator(BaseDiscriminator):
         self.depth = len(self.layers)
 
     def forward(self, x: Tensor, output_layer_levels: list[int] | None = None) -> ModelOutput:
-        """The probability that images (B, C, H, W) are real, `embedding` (B, 1), and
-        `embedding_layer_i` of the layers that are wanted too, counted from 1."""
+        """Computes the probability that images are real.
+
+        Args:
+            x: Images, (B, C, H, W).
+            output_layer_levels: Numbers of the layers with outputs to return, counted from 1.
+
+        Returns:
+            The probability as `embedding`, (B, 1), and the output of layer i as
+            `embedding_layer_i`.
+        """
         output = ModelOutput()
         for level, layer in enumerate(self.layers, start=1):
             x = layer(x)
-            if level in (output_layer_levels or ()):
+            if output_layer_levels and level in output_layer_levels:
                 output[f"embedding_layer_{level}"] = x
         output["embedding"] = x
         return output
 
 
 def _with_batch_norm(convolution: nn.Module, channels: int) -> nn.Sequential:
+    """A convolution, BatchNorm of its output channels, and ReLU."""
     return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
 
 
 def latent_blocks(input_dim: tuple[int, ...], dim: int, count: int = 4) -> nn.Sequential:
-    """Residual blocks on codes (B, dim), as wide as table 11 has them for images of a shape.
+    """Builds the residual blocks on codes of table 11.
 
-    A block is Linear-SiLU-Linear-SiLU-Linear with a skip connection (footnote of table 11).
+    A block is Linear-SiLU-Linear-SiLU-Linear with a skip connection (footnote of table 11). Its
+    width depends on the shape of the images.
+
+    Args:
+        input_dim: Shape (C, H, W) of an image, or (D,) of a row.
+        dim: Length of the codes.
+        count: Number of blocks.
     """
     width = 256 if tuple(input_dim) == CELEBA else 512
     return nn.Sequential(*residual_blocks(count, dim, width, 2))
@@ -144,9 +195,9 @@ class FIFConvEncoder(HeadedEncoder):
     Args:
         input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
         latent_dim: Latent dimension d.
-        variational: Adds a linear head for `log_covariance` on the convolutions' output, which
-            the paper, training FIF alone, does not have.
-        condition_dim: Channels of a joined condition.
+        variational: Whether the convolutions' output also has a linear head for
+            `log_covariance`. The paper's encoder has none, because only FIF was trained with it.
+        condition_dim: Number of channels of a joined condition.
         channel_multiplier: Factor on the channels of all convolutions; 4 in appendix E.1.2.
     """
 
@@ -163,25 +214,33 @@ class FIFConvEncoder(HeadedEncoder):
         height, width = input_dim[1:]
         count = min(4, min(height, width).bit_length() - 1)  # each halves, rounding down
         channels = [input_dim[0] + condition_dim]
-        channels += [int(channel_multiplier * width) for width in widths[:count]]
-        convolved = (_with_batch_norm(nn.Conv2d(a, b, 4, 2, 1), b) for a, b in pairwise(channels))
-        features = nn.Sequential(*convolved, nn.Flatten())
+        channels += [int(channel_multiplier * channel_count) for channel_count in widths[:count]]
+
+        convolutions = [
+            _with_batch_norm(nn.Conv2d(in_channels, out_channels, 4, 2, 1), out_channels)
+            for in_channels, out_channels in pairwise(channels)
+        ]
+        features = nn.Sequential(*convolutions, nn.Flatten())
         size = channels[-1] * (height >> count) * (width >> count)
-        codes = nn.Sequential(nn.Linear(size, latent_dim), latent_blocks(input_dim, latent_dim))
-        super().__init__(features, codes, nn.Linear(size, latent_dim) if variational else None)
+        embedding = nn.Sequential(nn.Linear(size, latent_dim), latent_blocks(input_dim, latent_dim))
+        log_covariance = nn.Linear(size, latent_dim) if variational else None
+        super().__init__(features, embedding, log_covariance)
 
 
 class FIFConvDecoder(LayeredDecoder):
     """The decoder of table 11: four residual blocks, a linear layer, transposed convolutions.
 
-    For MNIST the table lists four layers of stride 2 after Linear(latent, 4096), which overshoot 28
-    pixels and make 3.96M parameters where it prints 3.3M. Read as in table 9, where the first width
-    is that of the reshaped map (256 x 4 x 4), three layers are left: 28 x 28 pixels and 3,370,161
-    parameters. CelebA's paddings are those of Pythae's Decoder_Conv_AE_CELEBA.
+    For MNIST the table lists four layers of stride 2 after Linear(latent, 4096). They overshoot 28
+    pixels and have 3.96M parameters, but the table prints 3.3M. In table 9 the first width is the
+    reshaped map's (256 x 4 x 4). Read in this way, table 11 has three layers, 28 x 28 pixels and
+    3,370,161 parameters. CelebA's paddings are taken from Pythae's Decoder_Conv_AE_CELEBA.
 
     Args:
-        input_dim, latent_dim, channel_multiplier: See :class:`FIFConvEncoder`.
-        condition_dim: Columns of a condition joined to the codes; the residual blocks keep them.
+        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
+        latent_dim: Latent dimension d.
+        condition_dim: Number of columns of a condition that is joined to the codes. The residual
+            blocks act on them, too.
+        channel_multiplier: Factor on the channels of all convolutions; 4 in appendix E.1.2.
     """
 
     def __init__(
@@ -193,21 +252,24 @@ class FIFConvDecoder(LayeredDecoder):
         channel_multiplier: float = 1,
     ) -> None:
         dim = latent_dim + condition_dim
-        faces = tuple(input_dim) == CELEBA
-        widths = [1024, 512, 256, 128] if faces else [256, 128, 64]
-        a, b, c, *last = (int(channel_multiplier * width) for width in widths)
+        is_celeba = tuple(input_dim) == CELEBA
+        widths = [1024, 512, 256, 128] if is_celeba else [256, 128, 64]
+        channels = [int(channel_multiplier * width) for width in widths]
+        a, b, c = channels[:3]
         full, half, quarter, eighth = map_sizes(input_dim, 3)
+
         layers = [
             latent_blocks(input_dim, dim),
             nn.Linear(dim, a * eighth[0] * eighth[1]),
             nn.Unflatten(1, (a, *eighth)),
         ]
-        if faces:
+        if is_celeba:
+            d = channels[3]
             layers += [
                 _with_batch_norm(nn.ConvTranspose2d(a, b, 5, 2, 2), b),
                 _with_batch_norm(nn.ConvTranspose2d(b, c, 5, 2, 1), c),
-                _with_batch_norm(nn.ConvTranspose2d(c, last[0], 5, 2, 2, 1), last[0]),
-                nn.ConvTranspose2d(last[0], 3, 5, stride=1, padding=1),
+                _with_batch_norm(nn.ConvTranspose2d(c, d, 5, 2, 2, 1), d),
+                nn.ConvTranspose2d(d, 3, 5, stride=1, padding=1),
             ]
         else:
             layers += [

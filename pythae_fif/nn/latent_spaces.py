@@ -1,4 +1,4 @@
-"""Networks whose codes are no vectors of R^d: on a sphere, in a ball, or maps."""
+"""Networks with codes on a sphere, in a ball, or in the form of maps."""
 
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
@@ -13,23 +13,27 @@ from pythae_fif.nn.images import downsampling, map_sizes, upsampling
 def spherical_networks(
     arch: str, input_dim: tuple[int, ...], latent_dim: int
 ) -> tuple[BaseEncoder, BaseDecoder]:
-    """An encoder with one `log_concentration` (B, 1) instead of variances, for SVAE.
+    """Builds networks for SVAE: the encoder has a `log_concentration` (B, 1), and no variances.
 
-    Pythae's own where there is one, else the common encoder with another second head.
+    It is Pythae's encoder if there is one for the shape, and otherwise the common encoder with a
+    different second head.
 
     Args:
-        arch, input_dim, latent_dim: As in :func:`~pythae_fif.nn.build_networks`; the codes lie on
-            the unit sphere of R^d, d at least 2.
+        arch: Name of the architecture.
+        input_dim: Shape (C, H, W) of an image.
+        latent_dim: d, at least 2. Codes are on the unit sphere of R^d.
 
     Raises:
-        ConfigError: The architecture is not defined for the shape, or d is 1.
+        ConfigError: If the architecture is not defined for the shape, or d is 1.
     """
     if latent_dim < 2:
         raise ConfigError(f"model svae needs latent_dim of at least 2, not {latent_dim}")
+
     encoder, decoder = build_networks(arch, input_dim, latent_dim, variational=True)
     if input_dim not in PYTHAE_NETS or arch == "fif_convnet":
-        one = nn.Linear(encoder.log_covariance.in_features, 1)
-        return _SphericalEncoder(encoder.features, encoder.embedding, one), decoder
+        head = nn.Linear(encoder.log_covariance.in_features, 1)
+        return _SphericalEncoder(encoder.features, encoder.embedding, head), decoder
+
     encoder = pythae_net("Encoder", arch, "SVAE", input_dim, latent_dim)
     add_latent_blocks(arch, input_dim, encoder, latent_dim)
     return encoder, decoder
@@ -38,9 +42,17 @@ def spherical_networks(
 def poincare_networks(
     arch: str, input_dim: tuple[int, ...], latent_dim: int
 ) -> tuple[BaseEncoder, BaseDecoder]:
-    """An encoder whose embeddings lie in the unit ball, for PoincareVAE of curvature up to 1.
+    """Builds networks with embeddings in the unit ball, for PoincareVAE of curvature up to 1.
 
-    Pythae's model takes the embedding as a point of the ball without making it one.
+    Pythae's model expects an embedding in the ball, but does not map it there.
+
+    Args:
+        arch: Name of the architecture.
+        input_dim: Shape of the data.
+        latent_dim: Latent dimension d.
+
+    Raises:
+        ConfigError: If the architecture is not defined for the shape.
     """
     encoder, decoder = build_networks(arch, input_dim, latent_dim, variational=True)
     return _BallEncoder(encoder), decoder
@@ -49,27 +61,38 @@ def poincare_networks(
 def spatial_networks(
     arch: str, input_dim: tuple[int, ...], latent_dim: int
 ) -> tuple[BaseEncoder, BaseDecoder]:
-    """Nets with maps of codes (B, d, h, w) between them, for a VQVAE with a PixelCNN prior.
+    """Builds networks with maps of codes (B, d, h, w), for a VQVAE with a PixelCNN prior.
 
-    Pythae's own ResNets where those exist, else two convolutions of stride 2 and their mirror.
+    They are Pythae's ResNets if there are any for the shape, and otherwise two convolutions of
+    stride 2 and their mirror image.
+
+    Args:
+        arch: 'convnet' or 'resnet'.
+        input_dim: Shape (C, H, W) of an image.
+        latent_dim: d, the number of channels of the maps.
 
     Raises:
-        ConfigError: The architecture has none.
+        ConfigError: If the architecture is not defined for the shape, or has no maps of codes.
     """
     build_networks(arch, input_dim, latent_dim)  # for its errors
     if arch not in ("convnet", "resnet"):
         raise ConfigError(f"arch {arch!r} has no maps of codes: use convnet or resnet")
+
     if arch == "resnet" and input_dim in PYTHAE_NETS:
         encoder = pythae_net("Encoder", arch, "VQVAE", input_dim, latent_dim)
         return encoder, pythae_net("Decoder", arch, "VQVAE", input_dim, latent_dim)
+
+    channels = input_dim[0]
     sizes = map_sizes(input_dim)[1::-1]
-    down = [downsampling([input_dim[0], 32, 64]), nn.Conv2d(64, latent_dim, 1)]
-    up = nn.Conv2d(latent_dim, 64, 1), nn.SiLU(), upsampling([64, 32, input_dim[0]], sizes)
-    return HeadedEncoder(nn.Sequential(*down), nn.Identity()), LayeredDecoder(*up)
+    features = nn.Sequential(downsampling([channels, 32, 64]), nn.Conv2d(64, latent_dim, 1))
+    decoder = LayeredDecoder(
+        nn.Conv2d(latent_dim, 64, 1), nn.SiLU(), upsampling([64, 32, channels], sizes)
+    )
+    return HeadedEncoder(features, nn.Identity()), decoder
 
 
 class _SphericalEncoder(HeadedEncoder):
-    """Its second head gives a concentration."""
+    """An encoder with a concentration from its second head."""
 
     def forward(self, x: Tensor) -> ModelOutput:
         output = super().forward(x)

@@ -1,4 +1,4 @@
-"""How networks were built, noted in them: a saved model is then rebuilt without its pickles."""
+"""Recipes of networks, from which a saved model is rebuilt without unpickling anything."""
 
 import functools
 import json
@@ -18,10 +18,14 @@ _BUILDERS: dict[str, Callable[..., Networks]] = {}
 
 
 def records_recipe(build: B) -> B:
-    """A function from plain values to encoder and decoder, which then know how they were built."""
+    """Decorates a function that builds networks: each network gets a recipe of how it was built.
+
+    Args:
+        build: Builds an encoder and a decoder from values that JSON can hold.
+    """
 
     @functools.wraps(build)
-    def build_and_note(*args: Any, **kwargs: Any) -> Networks:
+    def build_and_record(*args: Any, **kwargs: Any) -> Networks:
         args, kwargs = json.loads(json.dumps([args, kwargs], default=lambda value: value.tolist()))
         networks = build(*args, **kwargs)
         for network in networks:
@@ -29,32 +33,40 @@ def records_recipe(build: B) -> B:
             network.recipe = {**recipe, "structure": _structure(network)}
         return networks
 
-    _BUILDERS[build.__name__] = build_and_note
-    return cast(B, build_and_note)
+    _BUILDERS[build.__name__] = build_and_record
+    return cast(B, build_and_record)
 
 
 def _structure(network: torch.nn.Module) -> str:
-    """A digest of the layers, and of the weights' names: buffers do not show among the layers."""
+    """A digest of the layers and of the names of weights and buffers."""
     return digest(network, *network.state_dict())
 
 
 def get_recipe(network: Any) -> dict[str, Any] | None:
-    """How a network was built, for JSON; None if by other means, or if it was changed since."""
+    """Returns how a network was built, for JSON.
+
+    It is None if the network was not built by a recorded function, or was changed since.
+    """
     recipe: dict[str, Any] | None = getattr(network, "recipe", None)
-    return recipe if recipe and recipe["structure"] == _structure(network) else None
+    is_unchanged = recipe and recipe["structure"] == _structure(network)
+    return recipe if is_unchanged else None
 
 
 def rebuild(recipe: Any, side: str) -> Any:
-    """A freshly initialised 'encoder' or 'decoder', of a :func:`get_recipe` from JSON.
+    """Builds a freshly initialised network from a recipe.
+
+    Args:
+        recipe: The result of :func:`get_recipe`, read from JSON.
+        side: 'encoder' or 'decoder'.
 
     Raises:
-        ConfigError: It is no recipe, or this version builds another network from it.
+        ConfigError: If it is not a recipe, or if this version builds a different network from it.
     """
     try:
         networks = _BUILDERS[recipe["builder"]](*recipe["args"], **recipe["kwargs"])
         network: Any = networks[("encoder", "decoder").index(side)]
         if network.recipe["structure"] != recipe["structure"]:
-            raise ValueError("this version builds another network")
+            raise ValueError("this version builds a different network")
         return network
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"networks.json names no {side} of this version: {error}") from error
+        raise ConfigError(f"networks.json has no {side} of this version: {error}") from error

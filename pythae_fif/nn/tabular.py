@@ -1,4 +1,4 @@
-"""Networks for rows of numbers: the paper's for tables, and residual ones for a few dimensions."""
+"""Networks for rows of numbers: the paper's for tables, and residual ones for low dimensions."""
 
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseEncoder
@@ -8,14 +8,15 @@ from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder, feed_forward, resi
 
 
 class TabularEncoder(BaseEncoder):
-    """A feed-forward net to latent space, then two residual blocks there (appendix E.2).
+    """A feed-forward network to latent space, and two residual blocks there (appendix E.2).
 
     Args:
         input_dim: Shape (D,) of a row.
         latent_dim: Latent dimension d.
         hidden_dim: Width of every hidden layer.
-        activation: Of every hidden layer: SiLU as in the authors' code, ReLU in the paper's text.
-        variational: Whether it also gives the `log_covariance` that VAEs need.
+        activation: Activation after every hidden layer: SiLU in the authors' code, ReLU in the
+            paper's text.
+        variational: Whether the encoder also gives the `log_covariance` that VAEs need.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class TabularEncoder(BaseEncoder):
         )
 
     def forward(self, x: Tensor) -> ModelOutput:
-        """Rows (..., D) to `embedding` (..., d) and, if variational, `log_covariance`."""
+        """Maps rows (..., D) to `embedding` (..., d) and, if variational, `log_covariance`."""
         codes = self.layers(x)
         if not self.variational:
             return ModelOutput(embedding=codes)
@@ -45,7 +46,14 @@ class TabularEncoder(BaseEncoder):
 
 
 class TabularDecoder(LayeredDecoder):
-    """The mirror image of :class:`TabularEncoder`, with parameters of its own."""
+    """The mirror image of :class:`TabularEncoder`; the two do not share parameters.
+
+    Args:
+        input_dim: Shape (D,) of a row.
+        latent_dim: Latent dimension d.
+        hidden_dim: Width of every hidden layer.
+        activation: Activation after every hidden layer.
+    """
 
     def __init__(
         self,
@@ -65,9 +73,9 @@ class ResidualEncoder(HeadedEncoder):
 
     Args:
         dim: D, the dimension of the data.
-        latent_dim: d.
+        latent_dim: Latent dimension d.
         blocks: Number of residual blocks.
-        width: Of their hidden layers.
+        width: Width of their hidden layers.
     """
 
     def __init__(self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256) -> None:
@@ -76,7 +84,7 @@ class ResidualEncoder(HeadedEncoder):
 
 
 class ResidualDecoder(LayeredDecoder):
-    """The mirror image of :class:`ResidualEncoder`."""
+    """The mirror image of :class:`ResidualEncoder`, with the same arguments."""
 
     def __init__(self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256) -> None:
         unembedding = nn.Linear(latent_dim, dim)
@@ -86,12 +94,26 @@ class ResidualDecoder(LayeredDecoder):
 def wide_networks(
     dim: int, latent_dim: int, blocks: int, width: int
 ) -> tuple[HeadedEncoder, LayeredDecoder]:
-    """Encoder and decoder of residual blocks of many dimensions, which can fold what the few of the
-    data cannot; arguments as for :class:`ResidualEncoder`, but blocks are as wide, too."""
+    """Builds an encoder and a decoder with residual blocks in many dimensions.
 
-    def layers(before: int, after: int) -> list[nn.Module]:
-        inside = [*residual_blocks(blocks, width, width, 1), nn.SiLU()]
-        return [nn.Linear(before, width), nn.SiLU(), *inside, nn.Linear(width, after)]
+    Data are first mapped to these dimensions: the blocks can fold space there in ways that are
+    impossible in the few dimensions of the data.
+
+    Args:
+        dim: D, the dimension of the data.
+        latent_dim: Latent dimension d.
+        blocks: Number of residual blocks.
+        width: Dimension of the blocks, and width of their hidden layers.
+    """
+
+    def layers(in_features: int, out_features: int) -> list[nn.Module]:
+        wide_layers = [*residual_blocks(blocks, width, width, 1), nn.SiLU()]
+        return [
+            nn.Linear(in_features, width),
+            nn.SiLU(),
+            *wide_layers,
+            nn.Linear(width, out_features),
+        ]
 
     encoder = HeadedEncoder(nn.Sequential(*layers(dim, latent_dim)), nn.Identity())
     return encoder, LayeredDecoder(*layers(latent_dim, dim))

@@ -1,1 +1,1 @@
-"""Tables, figures and the page of an experiment, drawn from records alone."""
+"""Tables, figures and the page of an experiment, made from the records of its runs only."""

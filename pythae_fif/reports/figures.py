@@ -18,14 +18,23 @@ from pythae_fif.pictures import DPI, figure_bytes, new_figure
 from pythae_fif.reports.frame import first_scores
 from pythae_fif.runs.store import Store
 
-MAX_MODELS = 16  # images in a line, which is what packed runs have of a sheet
-WIDTH, LABEL = 1000, 170  # pixels: of a figure of samples, of it the names
-IMAGE, GAP = 48, 2  # pixels: of an image, about; between images
-BEST_MODELS = 4  # models in the first figure
+MAX_IMAGES = 16  # images in a row; packed runs keep as many of a sheet
+MAX_MODELS = 4  # models in the first figure
+FIGURE_WIDTH = 1000  # pixels
+LABEL_WIDTH = 170  # pixels, of the names to the left of the images
+IMAGE_SIZE = 48  # pixels, about: images are enlarged by a whole number
+GAP = 2  # pixels between images
+MAX_WEBP_SIDE = 16_383  # pixels
 
 
 class Figure(NamedTuple):
-    """A picture of an experiment: the end of its file's name, what it shows, and its content."""
+    """A figure of an experiment.
+
+    Attributes:
+        name: End of its file's name.
+        shows: What it shows, as its caption.
+        content: Content of its file.
+    """
 
     name: str
     shows: str
@@ -39,96 +48,156 @@ def draw_figures(
     store: Store,
     splits: Splits,
 ) -> Iterator[Figure]:
-    """Draws those that there is something to draw of, by `score_frame`, `chosen_frame` and the
-    pictures of the runs in a store; of a table no samples."""
+    """Draws samples, for images, and the effect of beta, if several values of it were run.
+
+    Args:
+        frame: One row per run and sampler, from :func:`~pythae_fif.reports.frame.score_frame`.
+        table: One row per model and sampler, from :func:`~pythae_fif.reports.frame.chosen_frame`.
+        results: Results of the runs.
+        store: The store with the pictures of the runs.
+        splits: The data, for test images.
+    """
     if splits.columns is None:
-        test = {"test images": _line(splits.test[:MAX_MODELS].transpose(0, 2, 3, 1))}
-        size, runs = splits.test.shape[2:], {of.spec.run_id: of for of in results}
-        every = dict(_samples(table, runs, store, size))
-        models = table[table["learned"]].sort_values("frechet_val")["model"]
-        first = list(dict.fromkeys([*models[models == "fif"], *models]))[:BEST_MODELS]
-        best = sorted((of for of in every if of[0] in first), key=lambda of: first.index(of[0]))
-        if best:
-            shows = "Test images, and unselected samples of FIF and the models of lowest distance"
-            lines = test | {label: every[model, label] for model, label in best}
-            yield Figure("best.webp", shows, _sheet(lines))
-        if len(every) > len(best):
-            shows = "Unselected samples of every model's chosen configuration"
-            lines = test | {label: line for (_, label), line in every.items()}
-            yield Figure("samples.webp", shows, _sheet(lines))
+        yield from _sample_figures(table, results, store, splits.test)
+
     distance = first_scores(results).distance_name
-    if beta := _beta(frame, distance):
-        shows = (
+    content = _draw_beta(frame, distance)
+    if content is not None:
+        caption = (
             f"{distance} of FIF to validation data against the reconstruction weight β, means over "
             "the seeds, for every sampler and number K of random vectors (figure 10)"
         )
-        yield Figure("beta.png", shows, beta)
+        yield Figure("beta.png", caption, content)
 
 
-def _samples(
+def _sample_figures(
+    table: pandas.DataFrame, results: Sequence[ImageResult], store: Store, test: np.ndarray
+) -> Iterator[Figure]:
+    """Draws samples of the best models, and of all models if there are more."""
+    runs = {result.spec.run_id: result for result in results}
+    all_rows = list(_sample_rows(table, runs, store, test.shape[2:]))
+    test_images = test[:MAX_IMAGES].transpose(0, 2, 3, 1)
+    test_row = {"test images": _image_row(test_images)}
+
+    models = table[table["learned"]].sort_values("frechet_val")["model"]
+    with_fif_first = dict.fromkeys([*models[models == "fif"], *models])
+    best_models = list(with_fif_first)[:MAX_MODELS]
+    best_rows = [row for row in all_rows if row[0] in best_models]
+    best_rows.sort(key=lambda row: best_models.index(row[0]))
+
+    if best_rows:
+        caption = "Test images, and unselected samples of FIF and the models of lowest distance"
+        rows = test_row | {label: pixels for _, label, pixels in best_rows}
+        yield Figure("best.webp", caption, _stack_rows(rows))
+    if len(all_rows) > len(best_rows):
+        caption = "Unselected samples of every model's chosen configuration"
+        rows = test_row | {label: pixels for _, label, pixels in all_rows}
+        yield Figure("samples.webp", caption, _stack_rows(rows))
+
+
+def _sample_rows(
     table: pandas.DataFrame, runs: Mapping[str, ImageResult], store: Store, size: Sequence[int]
-) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
-    """Model and label, and a line of samples, of every sampler that has a sheet."""
-    height, width = size
-    by_model = pandas.concat([of for _, of in table.groupby("model", sort=False)])
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Reads the samples of every model and sampler, of the first seed, model by model.
+
+    Yields:
+        Name of the model; label of model and sampler; samples side by side (h, w, 3).
+    """
+    by_model = pandas.concat([rows for _, rows in table.groupby("model", sort=False)])
     for row in by_model.itertuples():
         spec = runs[row.run_ids.split()[0]].spec
-        content = store.read(spec, name := f"samples-{row.sampler}.png")
+        name = f"samples-{row.sampler}.png"
+        content = store.read(spec, name)
         if content is None:
             continue
+
         with (
             os_errors_as_store_error(f"draw {store.folder(spec) / name}"),
             Image.open(io.BytesIO(content)) as image,
         ):
             sheet = np.asarray(image.convert("RGB"))
-        grid = sheet.reshape(-1, height, sheet.shape[1] // width, width, 3).swapaxes(1, 2)
-        if spec.labels_hash is not None:  # a row a class: one image of each, in turn
-            grid = grid.reshape(-1, SAMPLES_PER_CLASS, height, width, 3).swapaxes(0, 1)
+        images = _cut_sheet(sheet, size, by_class=spec.labels_hash is not None)
         label = f"{row.label}, {SAMPLERS[row.sampler].label}"
-        images = grid.reshape(-1, height, width, 3)
-        there = np.flatnonzero(images.any((1, 2, 3)))  # a packed sheet is padded
-        yield (row.model, label), _line(images[: there.max(initial=0) + 1])
+        yield row.model, label, _image_row(images)
 
 
-def _line(images: np.ndarray) -> np.ndarray:
-    """The first images side by side, (h, w, 1 or 3): enlarged by a whole number, not smoothed."""
+def _cut_sheet(sheet: np.ndarray, size: Sequence[int], by_class: bool) -> np.ndarray:
+    """Cuts a sheet of samples into images (n, h, w, 3), without the black ones at its end."""
+    height, width = size
+    columns = sheet.shape[1] // width
+    grid = sheet.reshape(-1, height, columns, width, 3).swapaxes(1, 2)  # (rows, columns, h, w, 3)
+    if by_class:  # each row is a class: take one image of each in turn
+        grid = grid.reshape(-1, SAMPLES_PER_CLASS, height, width, 3).swapaxes(0, 1)
+    images = grid.reshape(-1, height, width, 3)
+
+    # The sheet of a packed run is padded with black images.
+    not_black = np.flatnonzero(images.any((1, 2, 3)))
+    return images[: not_black.max(initial=0) + 1]
+
+
+def _image_row(images: np.ndarray) -> np.ndarray:
+    """Places the first images (n, h, w, 1 or 3) side by side, enlarged without smoothing."""
     height, width = images.shape[1:3]
-    scale = max(1, round(IMAGE / max(height, width)))
-    count = max(1, min(MAX_MODELS, (WIDTH - LABEL) // (scale * width + GAP)))
-    large = images[:count].repeat(scale, axis=1).repeat(scale, axis=2)
+    scale = max(1, round(IMAGE_SIZE / max(height, width)))
+    fitting = (FIGURE_WIDTH - LABEL_WIDTH) // (scale * width + GAP)
+    count = max(1, min(MAX_IMAGES, fitting))
+    enlarged = images[:count].repeat(scale, axis=1).repeat(scale, axis=2)
     gaps = ((0, 0), (0, GAP), (0, GAP), (0, 0))
-    return np.concatenate([*np.pad(large, gaps, constant_values=255)], axis=1)
+    return np.concatenate([*np.pad(enlarged, gaps, constant_values=255)], axis=1)
 
 
-def _sheet(lines: Mapping[str, np.ndarray]) -> bytes:
-    """A line below the other, as many as the file's format takes, and their names to the left."""
-    down, across = (max(of.shape[axis] for of in lines.values()) for axis in (0, 1))
-    lines = dict([*lines.items()][: 16_383 // down])  # WebP has no more pixels
-    canvas = np.full((len(lines), down, LABEL + across, 3), 255, np.uint8)
-    figure = new_figure((LABEL + across) / DPI, len(lines) * down / DPI)
+def _stack_rows(rows: Mapping[str, np.ndarray]) -> bytes:
+    """Draws rows of images below each other, with their labels to the left, as a WebP file.
+
+    Rows that exceed the largest height of the format are left out.
+    """
+    row_height = max(pixels.shape[0] for pixels in rows.values())
+    width = LABEL_WIDTH + max(pixels.shape[1] for pixels in rows.values())
+    drawn_rows = list(rows.items())[: MAX_WEBP_SIDE // row_height]
+
+    canvas = np.full((len(drawn_rows), row_height, width, 3), 255, np.uint8)
+    figure = new_figure(width / DPI, len(drawn_rows) * row_height / DPI)
     figure.set_dpi(DPI)
-    for row, (name, line) in enumerate(lines.items()):
-        canvas[row, :, LABEL : LABEL + line.shape[1]] = line
-        middle = 1 - (row + 0.5) / len(lines)
-        figure.text((LABEL - 8) / (LABEL + across), middle, name, size=9, ha="right", va="center")
-    figure.figimage(canvas.reshape(-1, LABEL + across, 3), zorder=-1)
+    for index, (label, pixels) in enumerate(drawn_rows):
+        canvas[index, :, LABEL_WIDTH : LABEL_WIDTH + pixels.shape[1]] = pixels
+        figure.text(
+            x=(LABEL_WIDTH - 8) / width,
+            y=1 - (index + 0.5) / len(drawn_rows),
+            s=label,
+            size=9,
+            ha="right",
+            va="center",
+        )
+    figure.figimage(canvas.reshape(-1, width, 3), zorder=-1)
     return figure_bytes(figure, ".webp")
 
 
-def _beta(frame: pandas.DataFrame, distance: str) -> bytes | None:
-    """None if there are not two values of beta, or something else varies, too."""
-    of_fif = frame[(frame["model"] == "fif") & frame["beta"].notna()]
-    varied = {word.split("=")[0] for text in of_fif["configuration"] for word in text.split(", ")}
-    if of_fif["beta"].nunique() < 2 or varied - set(GRID_FLAGS):
+def _draw_beta(frame: pandas.DataFrame, distance: str) -> bytes | None:
+    """Draws FIF's validation distance by beta; None if beta or anything else does not allow it.
+
+    At least two values of beta are needed, and no other hyper-parameter but K may vary.
+    """
+    fif = frame[(frame["model"] == "fif") & frame["beta"].notna()]
+    assignments = ", ".join(fif["configuration"].unique()).split(", ")
+    varied = {assignment.split("=")[0] for assignment in assignments}
+    if fif["beta"].nunique() < 2 or varied - set(GRID_FLAGS):
         return None
+
     figure = new_figure(8, 4)
     axis: Any = figure.subplots()
-    samplers = list(of_fif["sampler"].unique())
-    means = of_fif.groupby(["sampler", "vectors", "beta"])["frechet_val"].mean().unstack("beta")
-    for (sampler, vectors), line in means.iterrows():
-        colour, style = f"C{samplers.index(sampler)}", {1: "o-", 2: "o--"}.get(vectors, "o:")
-        label, line = f"{SAMPLERS[sampler].label}, K = {vectors}", line.dropna()
-        axis.plot(line.index, line, style, markersize=4, color=colour, label=label)
+    samplers = list(fif["sampler"].unique())
+    line_styles = {1: "o-", 2: "o--"}
+    means = fif.groupby(["sampler", "vectors", "beta"])["frechet_val"].mean().unstack("beta")
+    for (sampler, vectors), row in means.iterrows():
+        line = row.dropna()
+        axis.plot(
+            line.index,
+            line,
+            line_styles.get(vectors, "o:"),
+            markersize=4,
+            color=f"C{samplers.index(sampler)}",
+            label=f"{SAMPLERS[sampler].label}, K = {vectors}",
+        )
     axis.set(yscale="log", xticks=means.columns)
     axis.yaxis.set_major_formatter("{x:.3g}")
     axis.yaxis.set_minor_formatter("{x:.3g}")

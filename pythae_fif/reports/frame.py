@@ -1,7 +1,8 @@
-"""Records as data frames: a row a run and sampler, then one a chosen model and sampler."""
+"""Records as data frames: first one row per run and sampler, then one per model and sampler."""
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas
@@ -11,163 +12,231 @@ from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.names import SAMPLERS
 
-TIED_RANK = 3  # rank of a number that is level with the lowest, which does not stand out
-MAX_ERROR_RATIO = (
-    0.98  # a model whose squared error is above this part of the mean image's did not learn
-)
-RUN_COLUMNS = ["label", "prior", "configuration", "latent_dim", "parameters", "candidates"]
+TIED_RANK = 3
+"""Rank of a value that is tied with the lowest one: the difference is within the noise."""
+MAX_ERROR_RATIO = 0.98
+"""A model did not learn if its squared error exceeds this fraction of the mean image's error."""
+RUN_COLUMNS = ["label", "usual_sampler", "configuration", "latent_dim", "parameters", "candidates"]
 SCORE_COLUMNS = [
     "frechet_val", "frechet_test", "frechet_error", "score", "kernel", "precision", "recall",
     "density", "coverage", "nearer", "authenticity", "reconstruction_mse",
-    "tube", "tube_bits",
+    "log_likelihood", "bits_per_dim",
 ]  # fmt: skip
 AVERAGED_COLUMNS = [*SCORE_COLUMNS, "divergence", "training_seconds", "images"]
 
 
 def first_scores(results: Sequence[ImageResult]) -> Scores:
-    """The first run's scores: how samples are scored is the same for all runs of a table."""
+    """Returns the scores of the first run; how they were computed is the same for all runs."""
     return next(iter(results[0].scores.values())).result
 
 
 def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> pandas.DataFrame:
-    """All numbers of runs, a row a run and sampler; NaN where a record lacks one."""
-    rows = []
-    pairs = ((result, *found) for result in results for found in result.scores.items())
-    for result, sampler, record in pairs:
-        spec, training, evaluation = result.spec, result.training.result, result.evaluation.result
-        entry, codes, scores = experiment.entry_for(spec.model), evaluation.codes, record.result
-        copies, made = scores.memorisation, result.training.provenance
-        rows.append(
-            {
-                "model": spec.model,
-                "label": entry.label,
-                "prior": entry.samplers[0],
-                "configuration": spec.configuration,
-                "setting": spec.model_copy(update={"seed": 0}).run_id,  # of all seeds
-                "beta": spec.parameters.get("beta"),
-                "vectors": spec.parameters.get("hutchinson_samples", 1),
-                "seed": spec.seed,
-                "run_id": spec.run_id,
-                "latent_dim": spec.latent_dim,
-                "parameters": evaluation.parameters,
-                "reconstruction_mse": evaluation.reconstruction_mse["test"],
-                "divergence": codes and codes.divergence,
-                "machine": f"{made.device} with {made.cores} cores",
-                "training_seconds": training.seconds,
-                "images": training.images,
-                "steps": training.images and training.images / spec.settings.batch_size,
-                "sampler": sampler,
-                "extractor_hash": scores.extractor_hash,
-                "frechet_val": scores.frechet["val"],
-                "frechet_test": scores.frechet["test"],
-                "frechet_error": scores.frechet_error and scores.frechet_error["test"],
-                "score": scores.score and scores.score.mean,
-                "kernel": scores.kernel["test"].mean,
-                **vars(scores.neighbours["test"]),
-                "nearer": copies and copies.nearer["test"],
-                "authenticity": copies and copies.authenticity,
-                "tube": scores.tube and scores.tube["test"].nats,
-                "tube_bits": scores.tube and scores.tube["test"].bits_per_dim,
-            }
-        )
+    """Collects all numbers of runs.
+
+    Args:
+        experiment: The experiment of the runs.
+        results: The results of the runs.
+
+    Returns:
+        One row per run and sampler, with NaN where a record lacks a number.
+    """
+    rows = [
+        _score_row(experiment, result, sampler) for result in results for sampler in result.scores
+    ]
     frame = pandas.DataFrame(rows).astype(dict.fromkeys(AVERAGED_COLUMNS, float))
-    frame["beta"] = pandas.to_numeric(frame["beta"], errors="coerce")  # of 'auto' NaN
+    frame["beta"] = pandas.to_numeric(frame["beta"], errors="coerce")  # NaN for 'auto'
     return frame
 
 
-def select(frame: pandas.DataFrame) -> pandas.DataFrame:
-    """Of each model and sampler the rows of one configuration, and in `candidates` out of how many.
+def _score_row(experiment: Experiment, result: ImageResult, sampler: str) -> dict[str, Any]:
+    """Returns the numbers of a run and sampler."""
+    spec = result.spec
+    entry = experiment.entry_for(spec.model)
+    training = result.training.result
+    provenance = result.training.provenance
+    evaluation = result.evaluation.result
+    scores = result.scores[sampler].result
+    likelihood = scores.tube
 
-    It is that of lowest mean distance to validation data (appendix E.4). Only the configurations
-    with the most finished seeds compete: one that failed with some must not win by the others. The
-    test score has no part in it.
+    return {
+        "model": spec.model,
+        "label": entry.label,
+        "usual_sampler": entry.samplers[0],
+        "configuration": spec.configuration,
+        "setting": spec.model_copy(update={"seed": 0}).run_id,  # equal for all seeds
+        "beta": spec.parameters.get("beta"),
+        "vectors": spec.parameters.get("hutchinson_samples", 1),
+        "seed": spec.seed,
+        "run_id": spec.run_id,
+        "latent_dim": spec.latent_dim,
+        "parameters": evaluation.parameters,
+        "reconstruction_mse": evaluation.reconstruction_mse["test"],
+        "divergence": evaluation.codes and evaluation.codes.divergence,
+        "machine": f"{provenance.device} with {provenance.cores} cores",
+        "training_seconds": training.seconds,
+        "images": training.images,
+        "steps": training.images and training.images / spec.settings.batch_size,
+        "sampler": sampler,
+        "extractor_hash": scores.extractor_hash,
+        "frechet_val": scores.frechet["val"],
+        "frechet_test": scores.frechet["test"],
+        "frechet_error": scores.frechet_error and scores.frechet_error["test"],
+        "score": scores.score and scores.score.mean,
+        "kernel": scores.kernel["test"].mean,
+        **vars(scores.neighbours["test"]),
+        "nearer": scores.memorisation and scores.memorisation.nearer["test"],
+        "authenticity": scores.memorisation and scores.memorisation.authenticity,
+        "log_likelihood": likelihood and likelihood["test"].nats,
+        "bits_per_dim": likelihood and likelihood["test"].bits_per_dim,
+    }
+
+
+def select(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """Selects one configuration for each model and sampler.
+
+    It is the one of lowest mean distance to validation data (appendix E.4). Only the configurations
+    with the most finished seeds compete: one that failed with some seeds must not win with the
+    remaining ones. The test score plays no part.
+
+    Returns:
+        The rows of the selected configurations. `candidates` is the number that competed.
     """
-    of, configuration = ["model", "sampler"], ["model", "sampler", "setting"]
-    groups = frame.groupby(configuration, sort=False)["frechet_val"]
-    means = groups.agg(["size", "mean"]).reset_index()
-    complete = means[means["size"] == means.groupby(of)["size"].transform("max")]
-    complete = complete.assign(candidates=complete.groupby(of)["size"].transform("size"))
-    best = complete.sort_values("mean", kind="stable").drop_duplicates(of)
-    chosen = frame.merge(best[[*configuration, "candidates"]], on=configuration)
-    return chosen.sort_values(of, kind="stable", ignore_index=True)
+    groups = ["model", "sampler"]
+    configuration = [*groups, "setting"]
+    distances = frame.groupby(configuration, sort=False)["frechet_val"]
+    means = distances.agg(["size", "mean"]).reset_index()
+
+    most_seeds = means.groupby(groups)["size"].transform("max")
+    complete = means[means["size"] == most_seeds]
+    complete = complete.assign(candidates=complete.groupby(groups)["size"].transform("size"))
+
+    best = complete.sort_values("mean", kind="stable").drop_duplicates(groups)
+    selected = frame.merge(best[[*configuration, "candidates"]], on=configuration)
+    return selected.sort_values(groups, kind="stable", ignore_index=True)
 
 
 def chosen_frame(
     frame: pandas.DataFrame,
-    elsewhere: pandas.DataFrame | None = None,
+    reference: pandas.DataFrame | None = None,
     constant_mse: float = math.inf,
 ) -> pandas.DataFrame:
-    """The configurations of lowest validation distance, in the order of samplers and test distance.
+    """Averages the selected configuration of each model and sampler over its seeds.
 
     Args:
-        frame: Of :func:`score_frame`.
-        elsewhere: The same of runs that were made elsewhere, with which these are compared.
-        constant_mse: Squared error of the mean image, by which is known who did not learn.
+        frame: One row per run and sampler, from :func:`score_frame`.
+        reference: The same of reference runs, which the runs are compared with.
+        constant_mse: Squared error of the mean image. A model that is hardly better did not learn.
 
     Returns:
-        Means over the seeds; `spread`, the standard deviation of the test distance over the seeds
-        or, of one, over draws of samples; `noise`, twice the distance's standard error, from that
-        and from how validation and test split differ; `rank`, see :func:`ranks`; `learned`;
-        if not, the label has a dagger; `reference`, the largest difference from elsewhere.
+        One row per model and sampler, in the order of samplers and test distance, with these
+        columns in addition to the means:
+
+        * `learned`: whether the model learned with every seed; if not, its label has a dagger;
+        * `spread`: standard deviation of the test distance over the seeds or, for a single seed,
+          over draws of samples;
+        * `noise`: twice the standard error of the test distance;
+        * `reference`: the largest relative difference of a score from the reference runs;
+        * `rank`: see :func:`ranks`.
     """
-    picked = select(frame)
-    picked["reference"] = math.nan if elsewhere is None else _differences(picked, elsewhere)
-    groups = picked.groupby(["model", "sampler"], sort=False)
-    whole = groups[AVERAGED_COLUMNS].agg(lambda of: of.mean(skipna=False))  # a mean is of all seeds
-    table = groups[RUN_COLUMNS].first().join(whole)
+    selected = select(frame)
+    selected["reference"] = (
+        math.nan if reference is None else _largest_differences(selected, reference)
+    )
+
+    groups = selected.groupby(["model", "sampler"], sort=False)
+    means = groups[AVERAGED_COLUMNS].agg(lambda values: values.mean(skipna=False))
+    table = groups[RUN_COLUMNS].first().join(means)
     table["seeds"] = groups.size()
     table["run_ids"] = groups["run_id"].agg(" ".join)
     table["score_spread"] = groups["score"].std()
-    # one seed that did not learn is enough to spoil the mean
+
+    # A single seed that did not learn is enough to spoil the mean.
     table["learned"] = groups["reconstruction_mse"].max() < MAX_ERROR_RATIO * constant_mse
     table.loc[~table["learned"], "label"] += " †"
+
     table["spread"] = groups["frechet_test"].std().fillna(table["frechet_error"])
-    # Each seed draws its own samples, so a distance moves at least as much as those of draws do.
-    moved = table[["spread", "frechet_error"]].max(axis=1).fillna(0) / np.sqrt(table["seeds"])
-    # Other references move it too. The logarithm of the ratio of test to validation distance
-    # spreads over a sampler's models by 1.5 median absolute deviations; both splits have a part.
-    logs = np.log(table[["frechet_test", "frechet_val"]].clip(lower=1e-9))
-    ratio = logs["frechet_test"] - logs["frechet_val"]
-    away = (ratio - ratio.groupby("sampler").transform("median")).abs()
-    of_split = 1.5 * away.groupby("sampler").transform("median") / math.sqrt(2)
-    table["noise"] = 2 * np.hypot(of_split * table["frechet_test"], moved)
-    if picked["reference"].notna().any():
-        table["reference"] = groups["reference"].agg(lambda of: of.max(skipna=False))
+    table["noise"] = _noise(table)
+    if selected["reference"].notna().any():
+        table["reference"] = groups["reference"].agg(lambda values: values.max(skipna=False))
+
     table = table.reset_index()
     table["rank"] = ranks(table["frechet_test"], table["noise"], table["sampler"])
-    place = table["sampler"].map(list(SAMPLERS).index)
-    return table.iloc[np.lexsort([table["frechet_test"], place])].reset_index(drop=True)
+    sampler_order = table["sampler"].map(list(SAMPLERS).index)
+    order = np.lexsort([table["frechet_test"], sampler_order])
+    return table.iloc[order].reset_index(drop=True)
 
 
-def _differences(frame: pandas.DataFrame, elsewhere: pandas.DataFrame) -> "pandas.Series[float]":
-    """The largest relative difference of each row's scores from those of the same run elsewhere.
+def _noise(table: pandas.DataFrame) -> "pandas.Series[float]":
+    """Returns twice the standard error of the test distance.
 
-    NaN where the run is not there, infinite where an extractor of other weights scored it.
+    The error has two parts. One is the spread over seeds and draws of samples. The other is the
+    choice of the test images, estimated from how validation and test distance differ.
     """
-    of = ["run_id", "sampler"]
-    theirs = frame[of].merge(elsewhere, "left", of)
-    here, there = frame[SCORE_COLUMNS], theirs[SCORE_COLUMNS]
-    relative = (here - there).abs() / np.maximum(here.abs(), there.abs())
-    largest = relative.max(axis=1)
-    other = theirs["extractor_hash"].notna() & (theirs["extractor_hash"] != frame["extractor_hash"])
-    return largest.mask(other, math.inf)
+    # Each seed draws its own samples, so the spread over seeds includes the one over draws.
+    spread = table[["spread", "frechet_error"]].max(axis=1).fillna(0)
+    sampling_error = spread / np.sqrt(table["seeds"])
+
+    # 1.5 median absolute deviations estimate the standard deviation of the logarithm of the ratio
+    # of test to validation distance, over the models of a sampler. Both splits contribute to it.
+    distances = table[["frechet_test", "frechet_val"]].clip(lower=1e-9)
+    log_ratio = np.log(distances["frechet_test"]) - np.log(distances["frechet_val"])
+    deviation = (log_ratio - log_ratio.groupby("sampler").transform("median")).abs()
+    median_deviation = deviation.groupby("sampler").transform("median")
+    relative_split_error = 1.5 * median_deviation / math.sqrt(2)
+
+    return 2 * np.hypot(relative_split_error * table["frechet_test"], sampling_error)
+
+
+def _largest_differences(
+    frame: pandas.DataFrame, reference: pandas.DataFrame
+) -> "pandas.Series[float]":
+    """Returns the largest relative difference of each row's scores from the same reference run.
+
+    It is NaN if the reference lacks the run, and infinite if other weights of the extractor scored
+    the reference.
+    """
+    keys = ["run_id", "sampler"]
+    matched = frame[keys].merge(reference, "left", keys)
+    scores = frame[SCORE_COLUMNS]
+    reference_scores = matched[SCORE_COLUMNS]
+    larger = np.maximum(scores.abs(), reference_scores.abs())
+    differences = ((scores - reference_scores).abs() / larger).max(axis=1)
+
+    reference_hash = matched["extractor_hash"]
+    other_weights = reference_hash.notna() & (reference_hash != frame["extractor_hash"])
+    return differences.mask(other_weights, math.inf)
 
 
 def ranks(
     values: pandas.Series, noise: pandas.Series, groups: pandas.Series | None = None
 ) -> pandas.Series:
-    """1 for the lowest value of a group, or of all, and 2 for the second, 0 for all others.
+    """Ranks the lowest values of each group.
 
-    Where the lowest does not stand out from others, these are `TIED_RANK` with it and nothing
-    else is ranked: two values differ if their difference is more than the root of the sum of both
-    squared noises. A group of one has no ranks.
+    Two values are tied if they differ by at most the root of the sum of their squared noises.
+
+    Args:
+        values: Values, of which the lowest is the best.
+        noise: Noise of each value.
+        groups: Group of each value; a single group if None.
+
+    Returns:
+        1 for the lowest value, 2 for the second lowest and 0 for the others. If other values are
+        tied with the lowest, all of these have `TIED_RANK`, and the others 0. A group of one value
+        is not ranked.
     """
-    found = pandas.Series(0, index=values.index)
-    for _, group in values.dropna().groupby((lambda _: 0) if groups is None else groups):
-        best, places = group.idxmin(), group.rank(method="dense").astype(int)
-        level = group - group[best] <= np.hypot(noise[group.index], noise[best])
-        level[best] = True
-        if len(group) > 1:
-            alone = level.sum() == 1
-            found[group.index] = places.where(places <= 2, 0) if alone else level * TIED_RANK
-    return found
+    result = pandas.Series(0, index=values.index)
+    if groups is None:
+        groups = pandas.Series(0, index=values.index)
+
+    for _, group in values.dropna().groupby(groups):
+        if len(group) == 1:
+            continue
+        lowest = group.idxmin()
+        tied = group - group[lowest] <= np.hypot(noise[group.index], noise[lowest])
+        tied[lowest] = True  # even if its noise is unknown
+        if tied.sum() > 1:
+            result[group.index] = tied * TIED_RANK
+        else:
+            dense_ranks = group.rank(method="dense").astype(int)
+            result[group.index] = dense_ranks.where(dense_ranks <= 2, 0)
+    return result

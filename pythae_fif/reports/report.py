@@ -1,7 +1,7 @@
-"""A report of an experiment: its sentence, its table, and what must stand beside the numbers."""
+"""The report of an experiment: a summary sentence, tables, warnings and notes."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -20,31 +20,34 @@ from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.scoring import MIN_SAMPLES
 from pythae_fif.files import write_bytes
 from pythae_fif.names import SAMPLERS
-from pythae_fif.reports.compared import compared_tables
-from pythae_fif.reports.figures import draw_figures
+from pythae_fif.reports.compared import comparison_tables
+from pythae_fif.reports.figures import Figure, draw_figures
 from pythae_fif.reports.frame import TIED_RANK, chosen_frame, first_scores, ranks, score_frame
-from pythae_fif.reports.tables import number, overview, score_table, to_html
+from pythae_fif.reports.tables import number, overview_table, score_table, to_html
 from pythae_fif.runs.store import Store
 
-FEW_STEPS = 1000  # a training of fewer shows little
-MAX_NAMES = 4  # of models in the sentence
+FEW_STEPS = 1000  # a shorter training shows little
+MAX_NAMES = 4  # models that the summary sentence names
 
 
 class Report:
-    """What is told of an experiment: configurations chosen by validation, and what must be said.
+    """The report of an experiment, on the configurations chosen by validation score.
 
     Args:
-        experiment: What was asked.
-        results: Its runs; at least one.
-        splits: Its data, by which a model that did not learn is known.
-        missing: Number of runs that have no record, or not of every sampler that is asked.
-        reference: Another store with runs made elsewhere, such as our committed results.
+        experiment: The experiment.
+        results: Results of its runs, at least one.
+        splits: Its data. They show which models did not learn.
+        missing: Number of runs that have no result, or none for a requested sampler.
+        reference: A store of runs made elsewhere, such as our committed results.
 
     Attributes:
-        title, sentence: Above all; which models are lowest, and whether that stands out.
-        frame, table: A row a run and sampler, and one a chosen model and sampler.
-        tables: Name -> table that is read; the first is the overview.
-        warnings, notes: Why numbers are missing or say less than they seem to; what they are of.
+        title: Data set, architecture and profile.
+        sentence: A summary: which models are best, and whether the lead exceeds the noise.
+        frame: One row per run and sampler.
+        table: One row per model and sampler.
+        tables: Name -> table to show; the first is the overview.
+        warnings: Why numbers are missing, or mean less than they seem to.
+        notes: How the numbers were obtained, and what they mean.
     """
 
     def __init__(
@@ -55,157 +58,260 @@ class Report:
         missing: int = 0,
         reference: Store | None = None,
     ) -> None:
-        self.name, self.results, self.splits = experiment.name, results, splits
-        own = "" if experiment.data is None else f" {Path(experiment.data).name}"
-        self.title = f"{experiment.dataset}{own}, {experiment.arch}, profile {experiment.profile}"
-        self.frame, elsewhere = score_frame(experiment, results), None
-        if reference is not None:
-            read = (ImageResult.read(reference, of.spec) for of in results)
-            if theirs := [of for of in read if of is not None]:
-                elsewhere = score_frame(experiment, theirs)
-        self.table = table = chosen_frame(self.frame, elsewhere, constant_error(splits))
-        self.sentence, scores = summary_sentence(table), first_scores(results)
+        self.name = experiment.name
+        self.results = results
+        self.splits = splits
+        file_name = "" if experiment.data is None else f" {Path(experiment.data).name}"
+        self.title = (
+            f"{experiment.dataset}{file_name}, {experiment.arch}, profile {experiment.profile}"
+        )
+
+        self.frame = score_frame(experiment, results)
+        reference_frame = _reference_frame(experiment, results, reference)
+        self.table = chosen_frame(self.frame, reference_frame, constant_error(splits))
+
+        scores = first_scores(results)
+        distance = scores.distance_name
+        self.sentence = summary_sentence(self.table)
         self.tables = {
-            "overview": overview(table, scores.distance_name, experiment.samplers),
-            "scores": score_table(table, scores.distance_name, scores.score_name),
-            **compared_tables(experiment, results, table),
+            "overview": overview_table(self.table, distance, experiment.samplers),
+            "scores": score_table(self.table, distance, scores.score_name),
+            **comparison_tables(experiment, results, self.table),
         }
-        self.warnings, self.notes = warnings_and_notes(experiment, results, self.frame, table)
-        odd = [f"Data: {note}." for note in splits.notes]
+
+        self.warnings = [f"Data: {note}." for note in splits.notes]
         if missing:
-            odd.append(f"{pluralized(missing, 'run')} without a result, or not of every sampler.")
-        self.warnings = odd + self.warnings
+            self.warnings.append(
+                f"{pluralized(missing, 'run')} without a result for every sampler."
+            )
+        self.warnings += score_warnings(results, self.frame, self.table)
+        self.notes = score_notes(experiment, results, self.frame, self.table)
 
     def terminal(self) -> RenderableType:
-        """The sentence, the overview, and the warnings; numbers have room in 80 columns."""
-        table = self.tables["overview"]
-        title = escape(f"{self.title}: {table.title}")
-        shown = RichTable(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        cells = table.marked(escape, "[bold]{}[/]", "[underline]{}[/]")
-        for heading, right in zip(cells, table.of_numbers, strict=True):
-            shown.add_column(heading, justify="right" if right else "left", no_wrap=right)
+        """Returns the sentence, the overview and the warnings; the numbers fit into 80 columns."""
+        overview = self.tables["overview"]
+        title = escape(f"{self.title}: {overview.title}")
+        rich_table = RichTable(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        cells = overview.mark_ranks(escape, "[bold]{}[/]", "[underline]{}[/]")
+        for heading, numeric in zip(cells, overview.numeric_columns, strict=True):
+            rich_table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
         for row in cells.itertuples(index=False):
-            shown.add_row(*row)
+            rich_table.add_row(*row)
+
         warnings = [Text(f"· {warning}") for warning in self.warnings]
-        return Group(Text(self.sentence, "bold"), shown, *warnings)
+        return Group(Text(self.sentence, "bold"), rich_table, *warnings)
 
     def write(self, store: Store) -> list[Path]:
-        """Writes `tables/`, `figures/` and the page of an experiment below the store's folder.
+        """Writes `tables/`, `figures/` and the page of the experiment into the store's folder.
 
-        A file whose content stays the same is left as it is. The last of the paths is the page.
+        A file is left as it is if its content stays the same.
+
+        Returns:
+            The paths of the files. The last one is the page.
         """
-        drawn = draw_figures(self.frame, self.table, self.results, store, self.splits)
-        figures = {f"{self.name}-{figure.name}": figure for figure in drawn}
-        marked = [f"# {self.title}", self.sentence]
-        marked += [table.to_markdown().rstrip() for table in self.tables.values()]
-        marked += ["## Notes", "\n".join(f"* {note}" for note in (*self.warnings, *self.notes))]
-        marked += [f"![{of.shows}](../figures/{name})" for name, of in figures.items()]
-        # The page needs no network: pictures are inside, and links lead to the runs beside it.
-        loader = jinja2.PackageLoader("pythae_fif.reports", "")
-        page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
-        page.filters["base64"] = lambda content: base64.b64encode(content).decode()
-        runs = [of.spec for of in self.results if store.folder(of.spec).is_dir()]
-        shown = {"report": self, "figures": [*figures.values()], "runs": runs, "html_of": to_html}
-        texts = {f"tables/{self.name}-{key}.tex": of.to_latex() for key, of in self.tables.items()}
-        texts |= {
+        figures = {
+            f"{self.name}-{figure.name}": figure
+            for figure in draw_figures(self.frame, self.table, self.results, store, self.splits)
+        }
+        texts = {
+            **{
+                f"tables/{self.name}-{key}.tex": table.to_latex()
+                for key, table in self.tables.items()
+            },
             f"tables/{self.name}.csv": self.table.to_csv(index=False),
             f"tables/{self.name}-runs.csv": self.frame.to_csv(index=False),
-            f"tables/{self.name}.md": "\n\n".join(marked) + "\n",
-            f"{self.name}.html": page.get_template("page.html").render(shown),
+            f"tables/{self.name}.md": self._markdown_page(figures),
+            f"{self.name}.html": self._html_page(figures, store),
         }
+
         files = {f"figures/{name}": figure.content for name, figure in figures.items()}
         files |= {path: text.encode() for path, text in texts.items()}
         for path, content in files.items():
             write_bytes(store.root / path, content)
         return [store.root / path for path in files]
 
+    def _markdown_page(self, figures: Mapping[str, Figure]) -> str:
+        """Returns sentence, tables, notes and figures as Markdown."""
+        paragraphs = [
+            f"# {self.title}",
+            self.sentence,
+            *(table.to_markdown().rstrip() for table in self.tables.values()),
+            "## Notes",
+            "\n".join(f"* {note}" for note in (*self.warnings, *self.notes)),
+            *(f"![{figure.shows}](../figures/{name})" for name, figure in figures.items()),
+        ]
+        return "\n\n".join(paragraphs) + "\n"
+
+    def _html_page(self, figures: Mapping[str, Figure], store: Store) -> str:
+        """Returns the page, which needs no network: it holds the figures, and links to the runs."""
+        loader = jinja2.PackageLoader("pythae_fif.reports", "")
+        environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+        environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
+        specs = [result.spec for result in self.results]
+        return environment.get_template("page.html").render(
+            report=self,
+            figures=list(figures.values()),
+            runs=[spec for spec in specs if store.folder(spec).is_dir()],
+            to_html=to_html,
+        )
+
+
+def _reference_frame(
+    experiment: Experiment, results: Sequence[ImageResult], reference: Store | None
+) -> pandas.DataFrame | None:
+    """Returns the numbers of the same runs in the reference store; None if it has none of them."""
+    if reference is None:
+        return None
+    stored_results = [ImageResult.read(reference, result.spec) for result in results]
+    reference_results = [result for result in stored_results if result is not None]
+    return score_frame(experiment, reference_results) if reference_results else None
+
 
 def summary_sentence(table: pandas.DataFrame) -> str:
-    """Which models are lowest from the prior and with the mixture, and whether that stands out."""
-    prior = table["sampler"] == table["prior"]
-    roles = {"from the prior": table[prior], "with the mixture": table[table["sampler"] == "gmm"]}
-    first = table["sampler"].iloc[0]
-    if not any(map(len, roles.values())):
-        roles = {f"with {SAMPLERS[first].label} codes": table[table["sampler"] == first]}
-    text = "; ".join(_describe_best(where, rows) for where, rows in roles.items() if len(rows))
-    low, high = table["seeds"].min(), table["seeds"].max()
-    seeds = pluralized(high, "seed") if low == high else f"{low} to {high} seeds"
-    return f"{text[0].upper()}{text[1:]} ({seeds})."
+    """Summarises which models are best, from the prior and from the mixture.
+
+    Args:
+        table: One row per model and sampler, from :func:`~pythae_fif.reports.frame.chosen_frame`.
+    """
+    from_prior = table[table["sampler"] == table["usual_sampler"]]
+    from_mixture = table[table["sampler"] == "gmm"]
+    parts = {"from the prior": from_prior, "from the Gaussian mixture": from_mixture}
+    if from_prior.empty and from_mixture.empty:
+        sampler = table["sampler"].iloc[0]
+        parts = {f"with {SAMPLERS[sampler].label}": table[table["sampler"] == sampler]}
+
+    clauses = [f"{start}, {_describe_best(rows)}" for start, rows in parts.items() if len(rows)]
+    min_seeds = table["seeds"].min()
+    max_seeds = table["seeds"].max()
+    seeds = pluralized(max_seeds, "seed")
+    if min_seeds < max_seeds:
+        seeds = f"{min_seeds} to {max_seeds} seeds"
+    return f"Sampled {'; '.join(clauses)} ({seeds})."
 
 
-def _describe_best(where: str, rows: pandas.DataFrame) -> str:
-    rows = (rows[rows["learned"]] if rows["learned"].any() else rows).sort_values("frechet_test")
-    labels, values = list(rows["label"]), list(map(number, rows["frechet_test"]))
+def _describe_best(rows: pandas.DataFrame) -> str:
+    """Describes which models of a sampler are best, among those that learned if any did."""
+    if rows["learned"].any():
+        rows = rows[rows["learned"]]
+    rows = rows.sort_values("frechet_test")
+    labels = list(rows["label"])
+    values = list(map(number, rows["frechet_test"]))
     if len(rows) == 1:
-        return f"{where} {labels[0]} is at {values[0]}"
+        return f"{labels[0]} has a distance of {values[0]}"
+
+    # The models that are tied with the best need not be the next ones: their noise differs.
     marks = ranks(rows["frechet_test"], rows["noise"])
-    count = int((marks == TIED_RANK).sum())
-    if count == 0:
-        noise = "noise" if rows["seeds"].head(2).min() > 1 else "the noise of samples"
-        return (
-            f"{where} {labels[0]} is lowest with {values[0]}, beyond {noise}: {labels[1]} follows "
-            f"with {values[1]}"
-        )
-    level = [i for i, mark in enumerate(marks) if mark == TIED_RANK]  # not always the lowest ones
-    *others, last = (labels[i] for i in level)
-    shown = f"{', '.join(others)} and {last}" if count <= MAX_NAMES else f"{count} models"
-    return f"{where} {shown} are level ({values[0]} to {values[level[-1]]}): no lead stands out"
+    tied = [index for index, rank in enumerate(marks) if rank == TIED_RANK]
+    if tied:
+        names = [labels[index] for index in tied]
+        models = f"{', '.join(names[:-1])} and {names[-1]}"
+        if len(tied) > MAX_NAMES:
+            models = f"{len(tied)} models"
+        return f"{models} are tied within the noise ({values[0]} to {values[tied[-1]]})"
+
+    noise = "the noise" if rows["seeds"].head(2).min() > 1 else "the noise of sampling"
+    return (
+        f"{labels[0]} is best ({values[0]}), ahead of {labels[1]} ({values[1]}) by more than "
+        f"{noise}"
+    )
 
 
 def constant_error(splits: Splits) -> float:
-    """Mean squared error, a pixel in [0, 1], of the mean training image as guess of test images."""
+    """Returns the mean squared error, per pixel in [0, 1], of the mean training image.
+
+    It is the error of guessing every test image by the same image.
+    """
     mean = splits.train.mean(axis=0, dtype=np.float64)
     total = sum(float(((image - mean) ** 2).sum()) for image in splits.test)
-    return total / splits.test.size / (255**2 if splits.columns is None else 1)
+    scale = 255**2 if splits.columns is None else 1
+    return total / splits.test.size / scale
 
 
-def warnings_and_notes(
+def score_warnings(
+    results: Sequence[ImageResult], frame: pandas.DataFrame, table: pandas.DataFrame
+) -> list[str]:
+    """Lists the reasons why the numbers mean less than they seem to.
+
+    Args:
+        results: Results of the runs.
+        frame: One row per run and sampler.
+        table: One row per model and sampler.
+    """
+    warnings = []
+    data = results[0].evaluation.result.data
+    if data.partial:
+        warnings.append(f"A part of the data: {data.source}.")
+
+    if not table["learned"].all():
+        labels = ", ".join(sorted(set(table.loc[~table["learned"], "label"])))
+        warnings.append(
+            f"{labels} did not learn: reconstructions are no better than the mean of the training "
+            "data, so these rows say nothing about the model."
+        )
+
+    weights = sorted(set(frame["extractor_hash"]))
+    if len(weights) > 1:
+        warnings.append(
+            f"The scores come from {len(weights)} different weights of the extractor "
+            f"({', '.join(weights)}): their distances are not on one scale."
+        )
+
+    samples = first_scores(results).num_samples
+    references = data.sizes["test"]
+    if min(samples, references) < MIN_SAMPLES:
+        warnings.append(
+            f"Few data: {samples:,} samples and {references:,} references, fewer than "
+            f"{MIN_SAMPLES:,}: distances are biased upwards, and comparable only at these numbers."
+        )
+
+    steps = frame["steps"].astype(float).min()
+    if steps < FEW_STEPS:
+        warnings.append(f"Short training: {steps:,.0f} steps, fewer than {FEW_STEPS:,}.")
+    return warnings
+
+
+def score_notes(
     experiment: Experiment,
     results: Sequence[ImageResult],
     frame: pandas.DataFrame,
     table: pandas.DataFrame,
-) -> tuple[list[str], list[str]]:
-    """Why numbers say less than they seem to; what data, scores and training they stand for."""
-    scored, profile = first_scores(results), experiment.active_profile
+) -> list[str]:
+    """Describes the data, the training and the scores.
+
+    Args:
+        experiment: The experiment.
+        results: Results of the runs.
+        frame: One row per run and sampler.
+        table: One row per model and sampler.
+    """
+    scores = first_scores(results)
+    profile = experiment.active_profile
     data = results[0].evaluation.result.data
-    failed = ", ".join(sorted(set(table.loc[~table["learned"], "label"])))
-    samples, references = scored.num_samples, data.sizes["test"]
-    steps = frame["steps"].astype(float).min()
-    weights = sorted(set(frame["extractor_hash"]))
-    dims = ", ".join(map(str, sorted(set(frame["latent_dim"]))))
-    warnings = {
-        f"A part of the data: {data.source}.": data.partial,
-        f"{failed} did not learn: reconstructions are no better than the mean of the training "
-        "data; such rows say nothing about the model.": failed,
-        f"The scores are of {len(weights)} different weights of the extractor "
-        f"({', '.join(weights)}): their distances are not on one scale.": len(weights) > 1,
-        f"Few data: {samples:,} samples and {references:,} references, fewer than "
-        f"{MIN_SAMPLES:,}: distances are biased upwards, and compare at these numbers alone.": (
-            min(samples, references) < MIN_SAMPLES
-        ),
-        f"Short trainings: {steps:,.0f} steps, fewer than {FEW_STEPS:,}.": steps < FEW_STEPS,
-    }
     sizes = " / ".join(f"{data.sizes[split]:,}" for split in ("train", "val", "test"))
+    latent_dims = ", ".join(map(str, sorted(set(frame["latent_dim"]))))
+    seeds = ", ".join(map(str, sorted(set(frame["seed"]))))
+    configurations = pluralized(int(table["candidates"].max()), "configuration")
     entries = [experiment.entry_for(model) for model in dict.fromkeys(table["model"])]
-    notes = [
+
+    return [
         f"Profile {experiment.profile_summary} ({profile.note}): {describe_length(profile)}, "
-        f"{profile.precision}, latent dimension {dims}, at most "
-        f"{pluralized(int(table['candidates'].max()), 'configuration')} a model, seeds "
-        f"{', '.join(map(str, sorted(set(frame['seed']))))}.",
-        f"Data: {data.source}; used {sizes} for training, validation and test.",
-        f"Scores: {samples:,} samples; extractor `{scored.extractor}` ({scored.extractor_hash}), "
-        f"whose {scored.distance_name} is no FID unless its features are Inception's. mem. is the "
-        "probability that a sample is nearer to the training data than those of the test are (0.5 "
-        "is new, 1 copied), auth. the share of no copies; KL the divergence from the standard "
-        "normal of the training codes' Gaussian.",
-        "Each model and sampler has, of the configurations of most seeds, that of lowest "
-        "validation distance. Bold is the lowest test distance of a sampler, underlined the "
-        "second; if the lowest does not stand out, `=` marks all that are level with it within the "
-        "noise of split, seeds and draws. ± is the standard deviation over seeds, or of one seed "
-        "over draws; ref the largest relative difference from the same runs in our results. Of a "
-        "row's configurations recon. and train s are of the first column's, or of one with a †.",
-        f"Machines: {'; or '.join(dict.fromkeys(frame['machine']))}. Each record names versions, "
-        "revision and, if it was kept, command.",
+        f"{profile.precision}, latent dimension {latent_dims}, at most {configurations} per model, "
+        f"seeds {seeds}.",
+        f"Data: {data.source}; {sizes} used for training, validation and test.",
+        f"Scores: {scores.num_samples:,} samples; extractor `{scores.extractor}` "
+        f"({scores.extractor_hash}). {scores.distance_name} is a FID only if its features are "
+        "Inception's.",
+        "mem. is the probability that a sample is nearer to the training data than a test example "
+        "is (0.5 for new samples, 1 for copies). auth. is the share of samples that are no copies. "
+        "KL is the divergence from the standard normal of a Gaussian fitted to the training codes.",
+        "Each row shows the configuration of lowest validation distance, among those with the most "
+        "seeds. The lowest test distance of a sampler is bold, the second lowest underlined. If "
+        "the lowest does not stand out, `=` marks all that are tied with it within the noise of "
+        "split, seeds and draws. ± is the standard deviation over seeds or, for a single seed, "
+        "over draws.",
+        "ref is the largest relative difference from the same runs in our results. MSE and train s "
+        "belong to the configuration of the first column, or to one that did not learn (†).",
+        f"Machines: {'; or '.join(dict.fromkeys(frame['machine']))}. Each record names the "
+        "versions, the revision and, if it was recorded, the command.",
         *(f"{entry.label}: {' '.join(entry.notes)}" for entry in entries if entry.notes),
     ]
-    return [line for line, holds in warnings.items() if holds], notes

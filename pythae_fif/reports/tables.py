@@ -1,4 +1,4 @@
-"""Tables of an experiment: data frames of texts with marks of the lowest, in three forms."""
+"""Tables of an experiment: texts with the best values marked, as Markdown, HTML and LaTeX."""
 
 import html
 import math
@@ -13,18 +13,19 @@ from pythae_fif.names import SAMPLERS
 from pythae_fif.reports.frame import TIED_RANK, ranks
 
 DASH = "–"
-NUMBER = rf"[-+]?\d|nan\b|-?inf\b|{DASH}"  # how a cell begins that is a number, or would be one
+USUAL = "usual"  # the column of each model's usual sampler
+NUMBER_PATTERN = rf"[-+]?\d|nan\b|-?inf\b|{DASH}"  # start of a number, or of a missing one
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that is read.
+    """A table of texts.
 
     Attributes:
-        title: Above it.
-        cells: Texts, below their headings.
-        ranks: Heading -> rank of each of its cells; 1 is shown bold, 2 underlined, 3 by `=`.
-        notes: Sentences below it, with `code` as in Markdown.
+        title: Its title.
+        cells: Texts, under their headings.
+        ranks: Heading -> rank of each cell: 1 is shown bold, 2 underlined, `TIED_RANK` with `=`.
+        notes: Sentences below the table, with `code` as in Markdown.
     """
 
     title: str
@@ -33,47 +34,54 @@ class Table:
     notes: Sequence[str] = ()
 
     @property
-    def of_numbers(self) -> list[bool]:
-        """Whether each column holds numbers alone, which stand to the right."""
-        return [bool(cells.str.match(NUMBER).all()) for _, cells in self.cells.items()]
+    def numeric_columns(self) -> list[bool]:
+        """Whether each column holds only numbers, which are aligned to the right."""
+        return [bool(cells.str.match(NUMBER_PATTERN).all()) for _, cells in self.cells.items()]
 
-    def marked(self, escape: Callable[[str], str], best: str, second: str) -> pandas.DataFrame:
-        """Escaped cells, in these formats where they are the lowest or second lowest."""
-        forms = {0: "{}", 1: best, 2: second, TIED_RANK: "{} ="}
+    def mark_ranks(self, escape: Callable[[str], str], best: str, second: str) -> pandas.DataFrame:
+        """Escapes all cells and headings, and marks the ranked cells.
+
+        Args:
+            escape: Escapes a text.
+            best: Format of the lowest value, such as `<b>{}</b>`.
+            second: Format of the second lowest value.
+        """
+        formats = {0: "{}", 1: best, 2: second, TIED_RANK: "{} ="}
         cells = self.cells.map(escape)
         for heading, column in self.ranks.items():
             pairs = zip(cells[heading], column, strict=True)
-            cells[heading] = [forms[rank].format(text) for text, rank in pairs]
+            cells[heading] = [formats[rank].format(text) for text, rank in pairs]
         return cells.rename(columns=escape)
 
     def to_markdown(self) -> str:
-        """A table of pipes."""
-        cells = self.marked(_markdown, "**{}**", "<u>{}</u>")
-        rule = ["--:" if right else "---" for right in self.of_numbers]
+        """Returns the table as Markdown, with its title and notes."""
+        cells = self.mark_ranks(_escape_markdown, "**{}**", "<u>{}</u>")
+        rule = ["--:" if numeric else "---" for numeric in self.numeric_columns]
         lines = [cells.columns, rule, *cells.itertuples(index=False)]
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        notes = "".join(f"* {_markdown(note)}\n" for note in self.notes)
-        return f"## {_markdown(self.title)}\n\n{text}\n\n{notes}"
+        notes = "".join(f"* {_escape_markdown(note)}\n" for note in self.notes)
+        return f"## {_escape_markdown(self.title)}\n\n{text}\n\n{notes}"
 
     def to_latex(self) -> str:
-        r"""With booktabs, to be put in by `\input`."""
-        cells = self.marked(_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
-        form = "".join("r" if right else "l" for right in self.of_numbers)
-        notes = [rf"{_latex(note)}\par" for note in self.notes]
-        table = cells.to_latex(index=False, column_format=form, escape=False)
+        r"""Returns the table as LaTeX with booktabs, for `\input`."""
+        cells = self.mark_ranks(_escape_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
+        alignment = "".join("r" if numeric else "l" for numeric in self.numeric_columns)
+        notes = [rf"{_escape_latex(note)}\par" for note in self.notes]
+        table = cells.to_latex(index=False, column_format=alignment, escape=False)
         return "\n".join([table, r"\par\medskip{\footnotesize", *notes, "}"]) + "\n"
 
 
-def _markdown(text: str) -> str:
-    """A line in which no HTML, link or picture of another's text is one; `code` stays."""
-    line = re.sub(r"&(?=[#\w]+;)", "&amp;", " ".join(strip_control_characters(text).split()))
+def _escape_markdown(text: str) -> str:
+    """Escapes HTML, links and pictures, so that foreign text cannot add any; keeps `code`."""
+    line = " ".join(strip_control_characters(text).split())
+    line = re.sub(r"&(?=[#\w]+;)", "&amp;", line)
     return line.replace("<", "&lt;").replace("](", "]\\(").replace("|", "\\|")
 
 
 def to_html(text: str) -> str:
-    """A line escaped for HTML; what stands between backticks is code."""
-    code = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(strip_control_characters(text)))
-    return re.sub(r" ([↑↓])", r"&nbsp;\1", code)
+    """Escapes a line for HTML; text between backticks becomes code."""
+    line = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(strip_control_characters(text)))
+    return re.sub(r" ([↑↓])", r"&nbsp;\1", line)
 
 
 _LATEX = str.maketrans({
@@ -85,13 +93,18 @@ _LATEX = str.maketrans({
 })  # fmt: skip
 
 
-def _latex(text: str) -> str:
-    escaped = strip_control_characters(text).translate(_LATEX)
-    return re.sub(r"`([^`]*)`", r"\\texttt{\1}", escaped)
+def _escape_latex(text: str) -> str:
+    """Escapes a line for LaTeX; text between backticks becomes code."""
+    line = strip_control_characters(text).translate(_LATEX)
+    return re.sub(r"`([^`]*)`", r"\\texttt{\1}", line)
 
 
 def number(value: float, spread: float = math.nan) -> str:
-    """A measured number with one to three decimals, the larger the fewer; a dash for NaN.
+    """Formats a measured number with one to three decimals, fewer if it is large; NaN is a dash.
+
+    Args:
+        value: The number.
+        spread: Its standard deviation; left out if NaN.
 
     Example:
         >>> number(150.75, 0.7), number(2.5), number(math.nan)
@@ -103,63 +116,111 @@ def number(value: float, spread: float = math.nan) -> str:
     return f"{value:.{digits}f}" + ("" if pandas.isna(spread) else f" ± {spread:.{digits}f}")
 
 
-def formatted(values: "pandas.Series[float]", form: str) -> list[str]:
-    """A column in a format of its own, with dashes for NaN."""
+def format_column(values: "pandas.Series[float]", form: str) -> list[str]:
+    """Formats a column of numbers; NaN is a dash.
+
+    Args:
+        values: The numbers.
+        form: A format specification, such as `.2f`.
+    """
     return [DASH if pandas.isna(value) else format(value, form) for value in values]
 
 
-def _pairs(table: pandas.DataFrame, *names: str) -> list[str]:
-    pairs = zip(*(formatted(table[name], ".2f") for name in names), strict=True)
+def _format_pairs(table: pandas.DataFrame, first: str, second: str) -> list[str]:
+    """Formats two columns as one, such as `0.50 / 0.75`."""
+    pairs = zip(
+        format_column(table[first], ".2f"),
+        format_column(table[second], ".2f"),
+        strict=True,
+    )
     return [DASH if DASH in pair else " / ".join(pair) for pair in pairs]
 
 
-def overview(table: pandas.DataFrame, distance: str, asked: Sequence[str]) -> Table:
-    """A row a model by its distance from the prior, of three samplers, those asked for first."""
-    role = table["sampler"].where(table["sampler"] != table["prior"], "usual")
-    wide = table.assign(role=role).pivot(index="model", columns="role")
-    found = sorted(set(role), key=["usual", *SAMPLERS].index)
-    wanted = set(role[table["sampler"].isin(asked)])
-    shown = sorted(found, key=lambda name: name not in wanted)[:3]
-    found = [name for name in found if name in shown]
-    wide = wide.sort_values([("frechet_test", name) for name in found], kind="stable")
-    order = table.assign(first=role != "usual").sort_values(["learned", "first"], kind="stable")
-    rows = order.groupby("model").first().loc[wide.index]
-    cells, marks = {"Model": list(rows["label"])}, {}
-    for name in found:
-        heading = "prior ↓" if name == "usual" else f"{SAMPLERS[name].label} ↓"
-        cells[heading] = list(map(number, wide["frechet_test", name], wide["spread", name]))
-        marks[heading] = ranks(wide["frechet_test", name], wide["noise", name])
-    cells["recon. ↓"] = formatted(rows["reconstruction_mse"], ".4f")
-    cells["train s"] = formatted(rows["training_seconds"], ".0f")
+def overview_table(table: pandas.DataFrame, distance: str, requested: Sequence[str]) -> Table:
+    """Makes a table of one row per model, with its distance for up to three samplers.
+
+    Args:
+        table: One row per model and sampler, from :func:`~pythae_fif.reports.frame.chosen_frame`.
+        distance: Name of the distance.
+        requested: Samplers that the user asked for. They come before others that the runs have.
+    """
+    # A model's usual sampler, whichever it is, has the same column in all rows.
+    column = table["sampler"].where(table["sampler"] != table["usual_sampler"], USUAL)
+    wide = table.assign(column=column).pivot(index="model", columns="column")
+    requested_columns = set(column[table["sampler"].isin(requested)])
+    columns = _overview_columns(set(column), requested_columns)
+    wide = wide.sort_values([("frechet_test", name) for name in columns], kind="stable")
+    models = _model_rows(table, is_usual=column == USUAL).loc[wide.index]
+
+    cells = {"Model": list(models["label"])}
+    marks = {}
+    for name in columns:
+        heading = f"{_column_label(name, table['usual_sampler'])} ↓"
+        distances = wide["frechet_test", name]
+        cells[heading] = list(map(number, distances, wide["spread", name]))
+        marks[heading] = ranks(distances, wide["noise", name])
+    cells["MSE ↓"] = format_column(models["reconstruction_mse"], ".4f")
+    cells["train s"] = format_column(models["training_seconds"], ".0f")
     if "reference" in table:
+        differences = format_column(wide["reference"].max(axis=1), ".1%")
         words = {"0.0%": "same", "inf%": "other extractor"}
-        differences = formatted(wide["reference"].max(axis=1), ".1%")
         cells["ref"] = [words.get(text, text) for text in differences]
-    title = f"{distance} to test data, by what codes are drawn from"
-    return Table(title, pandas.DataFrame(cells), marks)
+    return Table(f"{distance} to test data, by sampler", pandas.DataFrame(cells), marks)
+
+
+def _overview_columns(available: set[str], requested: set[str]) -> list[str]:
+    """Returns three columns, requested ones first, in the order of the samplers."""
+    ordered = sorted(available, key=[USUAL, *SAMPLERS].index)
+    preferred = sorted(ordered, key=lambda name: name not in requested)[:3]
+    return [name for name in ordered if name in preferred]
+
+
+def _model_rows(table: pandas.DataFrame, is_usual: "pandas.Series[bool]") -> pandas.DataFrame:
+    """Returns one row per model, since its samplers may have chosen different configurations.
+
+    It is a row that did not learn, if there is any, and the usual sampler's row otherwise.
+    """
+    order = table.assign(is_other=~is_usual)
+    return order.sort_values(["learned", "is_other"], kind="stable").groupby("model").first()
+
+
+def _column_label(name: str, usual_samplers: "pandas.Series[str]") -> str:
+    """Returns the heading of a sampler's column in the overview."""
+    if name != USUAL:
+        return SAMPLERS[name].label
+    return "N(0, I)" if (usual_samplers == "normal").all() else "model prior"
 
 
 def score_table(table: pandas.DataFrame, distance: str, score: str | None) -> Table:
-    """All scores, a row a model and sampler, with what distance and score are called."""
-    test = f"{distance} test ↓"
+    """Makes a table of all scores, one row per model and sampler.
+
+    Args:
+        table: One row per model and sampler, from :func:`~pythae_fif.reports.frame.chosen_frame`.
+        distance: Name of the distance.
+        score: Name of the score; None if the extractor has none.
+    """
+    distance_heading = f"{distance} test ↓"
+    candidates = table["candidates"].map(lambda count: f" (of {count})" if count > 1 else "")
     cells = {
         "Model": table["label"],
         "Sampler": [SAMPLERS[name].label for name in table["sampler"]],
-        test: list(map(number, table["frechet_test"], table["spread"])),
+        distance_heading: list(map(number, table["frechet_test"], table["spread"])),
         "validation ↓": list(map(number, table["frechet_val"])),
         f"{score or 'score'} ↑": list(map(number, table["score"], table["score_spread"])),
-        "KD × 10³ ↓": formatted(1000 * table["kernel"], ".2f"),
-        "prec. / recall ↑": _pairs(table, "precision", "recall"),
-        "dens. / cov. ↑": _pairs(table, "density", "coverage"),
-        "mem. / auth.": _pairs(table, "nearer", "authenticity"),
-        "recon. MSE ↓": formatted(table["reconstruction_mse"], ".4f"),
-        "tube, nats ↑ / bits a dim.": _pairs(table, "tube", "tube_bits"),
+        "KD × 10³ ↓": format_column(1000 * table["kernel"], ".2f"),
+        "prec. / recall ↑": _format_pairs(table, "precision", "recall"),
+        "dens. / cov. ↑": _format_pairs(table, "density", "coverage"),
+        "mem. / auth.": _format_pairs(table, "nearer", "authenticity"),
+        "MSE ↓": format_column(table["reconstruction_mse"], ".4f"),
+        "log-likelihood, nats ↑ / bits per dim.": _format_pairs(
+            table, "log_likelihood", "bits_per_dim"
+        ),
         "KL, nats ↓": list(map(number, table["divergence"])),
-        "parameters": formatted(table["parameters"], ",.0f"),
-        "train s": formatted(table["training_seconds"], ".0f"),
+        "parameters": format_column(table["parameters"], ",.0f"),
+        "train s": format_column(table["training_seconds"], ".0f"),
+        "chosen configuration": list(table["configuration"] + candidates),
     }
-    tried = table["candidates"].map(lambda count: f" (of {count})" if count > 1 else "")
-    cells["chosen configuration"] = list(table["configuration"] + tried)
-    if table["tube"].isna().all():  # as in records of before
-        del cells["tube, nats ↑ / bits a dim."]
-    return Table("All scores", pandas.DataFrame(cells), {test: table["rank"]})
+
+    if table["log_likelihood"].isna().all():  # as in early records
+        del cells["log-likelihood, nats ↑ / bits per dim."]
+    return Table("All scores", pandas.DataFrame(cells), {distance_heading: table["rank"]})

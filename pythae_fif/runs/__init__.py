@@ -1,1 +1,1 @@
-"""A specification -> a run's folder -> sealed records, wherever the runs are executed."""
+"""Executes runs: from a specification to a folder of checksummed records, on any engine."""

@@ -1,4 +1,4 @@
-"""The one driver: runs are handed to an engine until each has its records, or has failed."""
+"""The driver: hands runs to an engine until each one has its records or has failed."""
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
@@ -15,13 +15,13 @@ from pythae_fif.validation import AtLeastOne, Flag, StrictModel
 
 @dataclass
 class Progress:
-    """How far all runs are.
+    """The progress of all runs of a command.
 
     Attributes:
-        total: Number of runs that were asked for.
-        done: Of those that had their records before.
-        ended: Those that have ended since -> a line on what failed; empty if all records are there.
-        running: Those under way, with their status.
+        total: Number of runs that the command needs.
+        done: Number of runs that had their records before the command.
+        outcomes: Runs that have ended since -> their error line, empty if all records are there.
+        running: Runs under way -> their status.
     """
 
     total: int
@@ -31,30 +31,40 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """The part of all runs that is done, in [0, 1]."""
+        """The share of all runs that is done, in [0, 1]."""
         under_way = sum(status.share for status in self.running.values())
         return (self.done + len(self.outcomes) + under_way) / max(1, self.total)
 
 
 OnChange = Callable[[Progress], None]
+"""A callback that shows the progress."""
+
 FinishedRuns = Generator[tuple[Spec, str] | None, None, None]
-"""A run whose process is gone, and what is known of why; None in between."""
+"""Yields a run when its process has ended, with the cause as far as the engine knows it, and None
+every few seconds in between."""
 
 
 class Engine(StrictModel):
-    """Where and how runs are executed; no result depends on it.
+    """Where and how runs are executed. Results do not depend on it.
 
     Attributes:
-        cpus_per_run: Cores and threads of a run; None for the engine's choice.
+        cpus_per_run: Cores and threads of a run; None lets the engine choose.
     """
 
-    cpus_per_run: Annotated[AtLeastOne | None, Flag("cores and threads of a run", "N")] = None
+    cpus_per_run: Annotated[AtLeastOne | None, Flag("CPU cores and threads per run", "N")] = None
 
     def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
-        """Calls :func:`~pythae_fif.runs.worker.execute_run` for each, in a process of its own.
+        """Executes each run in its own process, by :func:`~pythae_fif.runs.worker.execute_run`.
 
-        Closing the generator ends the runs under way, but for jobs that outlive this process. A
-        ConfigError says what is missing.
+        Closing the generator ends the runs under way, except jobs that outlive this process.
+
+        Args:
+            specs: The runs.
+            store: The store that receives their records.
+            command: The user's command line, for the records.
+
+        Raises:
+            ConfigError: Something that the engine needs is missing.
         """
         raise NotImplementedError
 
@@ -62,31 +72,62 @@ class Engine(StrictModel):
 def run_all(
     specs: Sequence[Spec], store: Store, engine: Engine, on_change: OnChange = lambda progress: None
 ) -> dict[Spec, str]:
-    """Does the runs that have no records yet, and tells every few seconds how far they are.
+    """Executes the runs that have no records yet.
+
+    Args:
+        specs: All runs of the command.
+        store: The store with their records.
+        engine: Where the runs are executed.
+        on_change: Called every few seconds with the progress.
 
     Returns:
-        Those that were to do -> a line on what failed; empty for one that has all its records.
+        The executed runs -> their error line, empty for a run that has all its records.
 
     Raises:
-        KeyboardInterrupt: Runs under way, but for Slurm's jobs, ended; the same call resumes them.
+        KeyboardInterrupt: The user interrupted. Runs under way were ended, except Slurm's jobs; the
+            same call resumes them.
         StoreError: The store cannot be written, or a record in it cannot be read.
     """
-    before = {spec: Status.read(store.folder(spec)) for spec in specs if not store.is_done(spec)}
-    progress = Progress(len(specs), len(specs) - len(before))
-    if not before:
+    pending = [spec for spec in specs if not store.is_done(spec)]
+    earlier = {spec: Status.read(store.folder(spec)) for spec in pending}
+    progress = Progress(total=len(specs), done=len(specs) - len(earlier))
+    if not pending:
         return {}
+
     with os_errors_as_store_error(f"write {store.root}"):
         store.runs.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(engine.execute(list(before), store, command_line())) as ends:
-        for end in ends:
-            if end is not None:
-                spec, cause = end
-                told = Status.read(store.folder(spec))
-                usual = f"{cause} at {told.stage or 'its start'}; see output.log"
-                why = told.error if told != before.pop(spec) else ""  # not of an earlier start
-                progress.outcomes[spec] = "" if store.is_done(spec) else why or usual
-            now = {spec: Status.read(store.folder(spec)) for spec in before}
-            begun = [spec for spec in now if now[spec] != before[spec]]
-            progress.running = {s: now[s] for s in begun if now[s].state == "running"}
+
+    with contextlib.closing(engine.execute(list(earlier), store, command_line())) as finished_runs:
+        for finished in finished_runs:
+            if finished is not None:
+                spec, cause = finished
+                progress.outcomes[spec] = _error_line(spec, store, cause, earlier.pop(spec))
+            progress.running = _running(earlier, store)
             on_change(progress)
+
     return progress.outcomes
+
+
+def _error_line(spec: Spec, store: Store, cause: str, earlier: Status) -> str:
+    """Returns why a run failed, as one line; empty if all its records are there.
+
+    Args:
+        cause: What the engine knows of the cause. It is used if the run reported nothing itself.
+        earlier: The run's status before this command; its error belongs to an earlier attempt.
+    """
+    if store.is_done(spec):
+        return ""
+    status = Status.read(store.folder(spec))
+    if status != earlier and status.error:
+        return status.error
+    return f"{cause} at {status.stage or 'its start'}; see output.log"
+
+
+def _running(earlier: dict[Spec, Status], store: Store) -> dict[Spec, Status]:
+    """Returns the runs under way: those that have reported since their earlier status."""
+    statuses = {spec: Status.read(store.folder(spec)) for spec in earlier}
+    return {
+        spec: status
+        for spec, status in statuses.items()
+        if status.state == "running" and status != earlier[spec]
+    }

@@ -1,11 +1,11 @@
-"""The local engine: a fresh process a run, as many at once as the machine has room for."""
+"""The local engine: runs in fresh processes, as many at once as the machine has room for."""
 
 import multiprocessing
 import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import Annotated, Any
@@ -19,89 +19,147 @@ from pythae_fif.validation import AtLeastOne, Flag
 
 POLL_SECONDS = 0.3
 GRACE_SECONDS = 20
-RUN_BYTES = 6 * 2**30  # room on a GPU for a run whose need is not known
-EXIT_CODES = "1: its folder could not be written; -9: killed, perhaps for want of memory"
+"""Time that a terminated run has to end, before it is killed."""
+RUN_BYTES = 6 * 2**30
+"""GPU memory reserved for a run if its need is not known."""
+MAX_RUNS = 4
+"""Default limit of the runs at once, on a GPU or on the CPU."""
+EXIT_CODES = "1: its folder could not be written; -9: killed, for example when out of memory"
 
 
 class LocalEngine(Engine):
-    """This machine's GPUs, or its cores where there is none.
+    """Executes runs on this machine's GPUs, or on its CPU if it has none.
 
-    By default the cores are divided by the runs at once, which without GPUs are at most four.
+    By default the cores are divided among the runs at once. Without a GPU these are at most four.
 
     Attributes:
-        runs_per_gpu: Runs at once on a GPU; if None as many as memory and cores allow, at most 4.
+        runs_per_gpu: Runs at once on a GPU; None for as many as memory and cores allow, at most 4.
     """
 
     runs_per_gpu: Annotated[AtLeastOne | None, Flag("runs at once on a GPU", "N")] = None
 
     def slots(self, run_bytes: int = RUN_BYTES) -> list[Slot]:
-        """Room for runs that take so much of a GPU; a list of n runs n at once."""
-        import torch  # here, for `--help` needs none of it
+        """Returns one slot for each run that fits on the machine at once.
 
-        available, threads = cores(), self.cpus_per_run
-        # NVML also counts the GPUs of a driver that this torch cannot use.
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))
-        gpus = visible.replace(" ", "").split(",")[:count]
-        devices = ["cpu"] * max(1, available // threads if threads else min(4, available))
-        if gpus:  # one after the other, so that the first runs spread over all
-            memory = torch.cuda.get_device_properties(0).total_memory
-            room = max(1, min(4, memory // run_bytes, available // len(gpus)))
-            devices = gpus * (self.runs_per_gpu or room)
-        threads = threads or max(1, available // len(devices))
+        Args:
+            run_bytes: GPU memory that a run needs.
+        """
+        core_count = cores()
+        gpus = _visible_gpus()
+
+        if gpus:
+            runs_per_gpu = self.runs_per_gpu or _default_runs_per_gpu(
+                run_bytes, cores_per_gpu=core_count // len(gpus)
+            )
+            # The GPUs alternate, so that the first runs are spread over all of them.
+            devices = gpus * runs_per_gpu
+        elif self.cpus_per_run:
+            devices = ["cpu"] * max(1, core_count // self.cpus_per_run)
+        else:
+            devices = ["cpu"] * max(1, min(MAX_RUNS, core_count))
+
+        threads = self.cpus_per_run or max(1, core_count // len(devices))
         return [Slot(device, threads) for device in devices]
 
     def machine(self, run_bytes: int = RUN_BYTES) -> str:
-        """On what runs that take so much of a GPU are executed, and how many at once."""
+        """Describes in one line where runs are executed, and how many at once.
+
+        Args:
+            run_bytes: GPU memory that a run needs.
+        """
         slots = self.slots(run_bytes)
-        devices, each = {slot.device for slot in slots}, pluralized(slots[0].threads, "thread")
-        name = "CPU" if devices == {"cpu"} else pluralized(len(devices), "GPU")
-        room = f"as cores and {run_bytes / 2**30:.1f} GB a run allow, at most 4 a GPU; "
-        why = f" ({'' if self.runs_per_gpu else room}--runs-per-gpu)" if name != "CPU" else ""
-        return f"{name}, {pluralized(len(slots), 'run')} at once{why}, {each} each"
+        devices = {slot.device for slot in slots}
+        run_count = pluralized(len(slots), "run")
+        thread_count = pluralized(slots[0].threads, "thread")
+
+        if devices == {"cpu"}:
+            return f"CPU, {run_count} at once, {thread_count} each"
+
+        reason = "--runs-per-gpu"
+        if not self.runs_per_gpu:
+            reason = (
+                f"as cores and {run_bytes / 2**30:.1f} GB per run allow, at most {MAX_RUNS} per "
+                f"GPU; {reason} changes it"
+            )
+        gpu_count = pluralized(len(devices), "GPU")
+        return f"{gpu_count}, {run_count} at once ({reason}), {thread_count} each"
 
     def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
-        context, free, waiting = _context(specs), self.slots(), deque(specs)
+        context = _fork_server(specs)
+        free_slots = self.slots()
+        waiting = deque(specs)
         running: dict[Spec, tuple[Any, Slot]] = {}
+
         try:
             while waiting or running:
-                while waiting and free:
-                    spec, slot = waiting.popleft(), free.pop(0)
+                while waiting and free_slots:
+                    spec = waiting.popleft()
+                    slot = free_slots.pop(0)
                     process = context.Process(target=execute_run, args=(spec, store, command, slot))
                     running[spec] = (process, slot)
                     process.start()
+
                 wait([process.sentinel for process, _ in running.values()], POLL_SECONDS)
                 for spec, (process, slot) in list(running.items()):
                     if process.exitcode is not None:
                         del running[spec]
-                        free.append(slot)
-                        yield spec, f"its process ended by {process.exitcode} ({EXIT_CODES})"
+                        free_slots.append(slot)
+                        yield spec, f"its process exited with {process.exitcode} ({EXIT_CODES})"
                 yield None
         finally:
-            alive = [process for process, _ in running.values() if process.is_alive()]
-            for process in alive:
-                process.terminate()
-            for process in alive:
-                process.join(GRACE_SECONDS)
-                process.kill()
+            _end_processes(process for process, _ in running.values())
 
 
 def cores() -> int:
-    """The number of cores that this process may use, within the limits of a container, too."""
-    from joblib import cpu_count  # here, for `--help` needs none of it
+    """Returns the number of cores that this process may use, within the limits of a container."""
+    from joblib import cpu_count  # imported here, because `--help` does not need it
 
     return int(cpu_count())
 
 
-def _context(specs: Sequence[Spec]) -> Any:
-    """A fork server that imports torch, Pythae and the drawing of pictures once."""
+def _visible_gpus() -> list[str]:
+    """Returns the names of the GPUs in CUDA_VISIBLE_DEVICES that torch can use."""
+    import torch  # imported here, because `--help` does not need it
+
+    # NVML also counts the GPUs of a driver that this torch cannot use.
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    every_gpu = ",".join(map(str, range(count)))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", every_gpu)
+    return visible.replace(" ", "").split(",")[:count]
+
+
+def _default_runs_per_gpu(run_bytes: int, cores_per_gpu: int) -> int:
+    """Returns how many runs fit on a GPU at once."""
+    import torch
+
+    memory = torch.cuda.get_device_properties(0).total_memory
+    return max(1, min(MAX_RUNS, memory // run_bytes, cores_per_gpu))
+
+
+def _fork_server(specs: Sequence[Spec]) -> Any:
+    """Starts a fork server that imports torch, Pythae and Matplotlib once for all runs."""
     context: Any = multiprocessing.get_context("forkserver")
-    # Each child executes the driver's main module again: what that imports of this package is
-    # there already, too. The first optimizer of a process imports dynamo, which takes seconds.
-    ours = [name for name in sys.modules if name.startswith("pythae_fif.")]
-    of_specs = {type(spec).__module__ for spec in specs}
-    context.set_forkserver_preload([*of_specs, "matplotlib.figure", "torch._dynamo", *ours])
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to pass on
+
+    # Each child executes the driver's main module again, so what that imports of this package is
+    # preloaded too. The first optimizer of a process imports dynamo, which takes seconds.
+    package_modules = [name for name in sys.modules if name.startswith("pythae_fif.")]
+    spec_modules = {type(spec).__module__ for spec in specs}
+    context.set_forkserver_preload(
+        [*spec_modules, "matplotlib.figure", "torch._dynamo", *package_modules]
+    )
+
+    # The server ignores Ctrl-C, because the driver passes it on to the runs.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     forkserver.ensure_running()
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, handler)
     return context
+
+
+def _end_processes(processes: Iterable[Any]) -> None:
+    """Terminates the processes that are alive, and kills them if they do not end in time."""
+    alive = [process for process in processes if process.is_alive()]
+    for process in alive:
+        process.terminate()
+    for process in alive:
+        process.join(GRACE_SECONDS)
+        process.kill()

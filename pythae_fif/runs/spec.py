@@ -1,4 +1,4 @@
-"""What defines the result of a run, and the id that is made of it."""
+"""Specifications: all that defines the result of a run, and the run's id."""
 
 import hashlib
 import json
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 SPEC_FILE = "spec.json"
 SPECS: dict[str, "type[Spec]"] = {}
-"""Kind of run -> its class, once the module that defines it is imported."""
+"""Kind of run -> its class, once the module that defines the class is imported."""
 
 
 class Spec(StrictModel):
-    """All that defines the result of one run; the fields of a subclass are that.
+    """Base class of specifications. The fields of a subclass define the result of a run.
 
     Attributes:
         kind: Name of the subclass in `spec.json`.
-        schema_version: A part of the id; raise it when the meaning of results changes.
-        asked: Fields that say what is wanted of a run, or where it finds its data: neither the id
-            nor `spec.json` has them.
+        schema_version: Part of the id; raise it when the meaning of results changes.
+        fields_outside_id: Fields that say which outputs are needed, or where the data are. They are
+            neither in the id nor in `spec.json`.
     """
 
     kind: ClassVar[str]
@@ -36,13 +36,13 @@ class Spec(StrictModel):
 
     @property
     def run_id(self) -> str:
-        """Twelve hexadecimal digits of a hash of kind, version and all fields but `asked`."""
+        """Twelve hexadecimal digits: a hash of kind, version and the defining fields."""
         content = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     @property
     def folder(self) -> str:
-        """Where runs like this one are below `runs/`, such as `digits/convnet/fif`."""
+        """The folder of similar runs below `runs/`, such as `digits/convnet/fif`."""
         raise NotImplementedError
 
     @property
@@ -52,23 +52,23 @@ class Spec(StrictModel):
 
     @property
     def title(self) -> str:
-        """What a person calls this run."""
+        """The run's name in messages."""
         return self.folder
 
     @property
     def outputs(self) -> Mapping[str, type]:
-        """Name of a record's file -> type of its result. A run with all of them is done."""
+        """Name of a record's file -> type of its result. A run is done when all are there."""
         raise NotImplementedError
 
     def run(self, run: "Run") -> None:
-        """Does what is missing of the outputs, and saves them by :meth:`Run.save`."""
+        """Computes the missing outputs and saves them by :meth:`Run.save`."""
         raise NotImplementedError
 
     def __hash__(self) -> int:
         return hash(self.run_id)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `spec.json` holds. Without defaults, so that a further field changes no id."""
+        """Returns the content of `spec.json`, without defaults: so a new field changes no id."""
         values = self.model_dump(
             mode="json", exclude=set(self.fields_outside_id), exclude_defaults=True
         )
@@ -79,12 +79,18 @@ SpecT = TypeVar("SpecT", bound=Spec)
 
 
 def read_spec(content: bytes) -> Spec:
-    """The specification that a `spec.json` holds; a StoreError if it is of no kind known here."""
+    """Reads the content of a `spec.json`.
+
+    Raises:
+        StoreError: The content is not a specification of a kind in `SPECS`.
+    """
     try:
-        found = json.loads(content)
-        cls = SPECS[found["kind"]]
-        if found["schema"] != cls.schema_version:
-            raise StoreError(f"{SPEC_FILE}: schema {found['schema']!r}, needs {cls.schema_version}")
-        return cls.model_validate_json(json.dumps(found["spec"]))
+        values = json.loads(content)
+        cls = SPECS[values["kind"]]
+        if values["schema"] != cls.schema_version:
+            raise StoreError(
+                f"{SPEC_FILE}: schema {values['schema']!r}, needs {cls.schema_version}"
+            )
+        return cls.model_validate_json(json.dumps(values["spec"]))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StoreError(f"{SPEC_FILE} is no specification of a run") from error
+        raise StoreError(f"{SPEC_FILE} is not a valid specification of a run") from error

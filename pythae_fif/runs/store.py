@@ -1,6 +1,5 @@
-"""The folder of results: a folder a run below `runs/`, or a line of a packed file of many."""
+"""The results folder: runs in folders below `runs/`, or as lines of packed files."""
 
-import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -15,12 +14,12 @@ from pythae_fif.runs.spec import SPEC_FILE, Spec, SpecT, read_spec
 
 
 class PackedRun(BaseModel):
-    """A line of a packed file: `runs/digits.jsonl` holds what would be below `runs/digits/`.
+    """A line of a packed file: `runs/digits.jsonl` replaces the folders below `runs/digits/`.
 
     Attributes:
         run: The run's folder below `runs/`.
         files: Name -> content of a JSON file.
-        pictures: Name -> a sheet as PNG or WebP, black where figures do not show it.
+        pictures: Name -> a picture sheet as PNG or WebP, black where no figure shows it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -31,10 +30,20 @@ class PackedRun(BaseModel):
 
 
 class Store:
-    """Runs below `runs/` of a root, and what is made of them. Opening a store writes nothing.
+    """The runs below `runs/` in a results folder. Opening a store writes nothing.
 
-    A run in a folder of its own counts before its line of a packed file; a StoreError says that a
-    packed file is damaged.
+    If a run has both a folder and a line of a packed file, the folder is used.
+
+    Args:
+        root: The results folder, which need not exist.
+
+    Raises:
+        StoreError: A packed file cannot be read or is damaged.
+
+    Attributes:
+        root: The results folder.
+        runs: Its subfolder `runs/`.
+        packed: A run's folder below `runs/` -> its line of a packed file.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -42,51 +51,83 @@ class Store:
         self.runs = self.root / "runs"
         self.packed: dict[str, PackedRun] = {}
         for path in sorted(self.runs.glob("*.jsonl")):
-            for number, line in enumerate((read_file(path) or b"").splitlines(), start=1):
-                try:
-                    run = PackedRun.model_validate_json(line)
-                except ValidationError as error:
-                    raise StoreError(f"{path}, line {number} is no run: restore it") from error
-                self.packed[run.run] = run
+            for packed_run in _read_packed_file(path):
+                self.packed[packed_run.run] = packed_run
 
-    def __reduce__(self) -> Any:  # for another process, whose working directory may be another
+    def __reduce__(self) -> Any:  # another process may have another working directory
         return Store, (self.root.absolute(),)
 
     def folder(self, spec: Spec) -> Path:
-        """The folder of a run; it may not exist."""
+        """Returns the folder of a run, which may not exist."""
         return self.runs / spec.path
 
     def packed_run(self, spec: Spec) -> PackedRun | None:
-        """A run's line of a packed file, unless it has a folder."""
-        there = (self.folder(spec) / SPEC_FILE).exists()
-        return None if there else self.packed.get(spec.path)
+        """Returns a run's line of a packed file; None if it has none or has a folder."""
+        has_folder = (self.folder(spec) / SPEC_FILE).exists()
+        return None if has_folder else self.packed.get(spec.path)
 
     def read(self, spec: Spec, name: str) -> bytes | None:
-        """The content of a file of a run, such as a picture; None where there is none."""
-        line = self.packed_run(spec)
-        if line is not None and name in line.files:
-            return json.dumps(line.files[name]).encode()
-        return line.pictures.get(name) if line else read_file(self.folder(spec) / name)
+        """Reads a file of a run, such as a picture.
 
-    def names(self, spec: Spec, below: str = ".") -> list[str]:
-        """The JSON files in a folder of a run, such as `scores/normal.json`."""
-        line, folder = self.packed_run(spec), self.folder(spec)
-        paths = [] if line else folder.glob(f"{below}/*.json")
-        names = line.files if line else [path.relative_to(folder).as_posix() for path in paths]
-        return sorted(name for name in names if PurePath(name).parent == PurePath(below))
+        Args:
+            spec: The run.
+            name: The file's name below the run's folder.
+
+        Returns:
+            The content, or None if there is no such file.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        packed_run = self.packed_run(spec)
+        if packed_run is None:
+            return read_file(self.folder(spec) / name)
+        if name in packed_run.files:
+            return json.dumps(packed_run.files[name]).encode()
+        return packed_run.pictures.get(name)
+
+    def names(self, spec: Spec, subfolder: str = ".") -> list[str]:
+        """Lists the JSON files of a run, such as `scores/normal.json`.
+
+        Args:
+            spec: The run.
+            subfolder: The folder below the run's folder in which the files are.
+
+        Returns:
+            Sorted names below the run's folder.
+        """
+        packed_run = self.packed_run(spec)
+        if packed_run is None:
+            folder = self.folder(spec)
+            paths = folder.glob(f"{subfolder}/*.json")
+            return sorted(path.relative_to(folder).as_posix() for path in paths)
+        return sorted(n for n in packed_run.files if PurePath(n).parent == PurePath(subfolder))
 
     def record(self, spec: Spec, name: str, result: type[ResultT]) -> Record[ResultT] | None:
-        """A record of a run, by its file's name and its result's type; None if it is missing,
-        damaged or another run's. A StoreError says that it cannot be read."""
+        """Reads a record of a run.
+
+        Args:
+            spec: The run.
+            name: The name of the record's file.
+            result: The type of its result.
+
+        Returns:
+            The record; None if it is missing, damaged, or belongs to another run.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
         content = self.read(spec, name)
-        kind: Any = Record[result]  # type: ignore[valid-type] # known at run time alone
+        if content is None:
+            return None
+        record_class: Any = Record[result]  # type: ignore[valid-type] # known only at run time
         try:
-            return None if content is None else kind.parse(content, spec.run_id)
+            return record_class.parse(content, spec.run_id)
         except StoreError:
             return None
 
     def is_done(self, spec: Spec) -> bool:
-        """Whether a run has its specification and a whole record of each of its outputs."""
+        """Returns whether a run has its specification and a valid record of each of its outputs."""
         try:
             self.spec(spec.path)
         except StoreError:  # the next start writes it again
@@ -95,29 +136,62 @@ class Store:
         return all(self.record(spec, name, result) is not None for name, result in outputs)
 
     def spec(self, run: str) -> Spec:
-        """The specification in a folder below `runs/`; a StoreError if it has none of its own."""
+        """Reads the specification of a run.
+
+        Args:
+            run: The run's folder below `runs/`.
+
+        Raises:
+            StoreError: The specification is missing, damaged, or belongs to another run.
+        """
         content = read_file(self.runs / run / SPEC_FILE)
         if content is None and run in self.packed:
             content = json.dumps(self.packed[run].files.get(SPEC_FILE)).encode()
         spec = read_spec(content or b"")
         if spec.path != run:
-            raise StoreError(f"{SPEC_FILE} is that of run {spec.run_id}")
+            raise StoreError(f"{SPEC_FILE} belongs to run {spec.run_id}")
         return spec
 
-    def specs(self, kind: type[SpecT], below: str = ".") -> Iterator[SpecT]:
-        """The specifications of the runs of a kind below a folder of `runs/`, such as
-        `mnist/resnet`, in the order of their folders' names."""
-        files = (self.runs / below).rglob(SPEC_FILE)
+    def specs(self, kind: type[SpecT], subfolder: str = ".") -> Iterator[SpecT]:
+        """Yields the specifications of the runs of a kind, sorted by their folders' names.
+
+        Folders without a valid specification are skipped; `verify` reports them.
+
+        Args:
+            kind: The class of the specifications.
+            subfolder: A folder below `runs/`, such as `mnist/resnet`.
+        """
+        files = (self.runs / subfolder).rglob(SPEC_FILE)
         runs = {file.parent.relative_to(self.runs).as_posix() for file in files}
-        runs |= {run for run in self.packed if PurePath(run).is_relative_to(below)}
+        runs |= {run for run in self.packed if PurePath(run).is_relative_to(subfolder)}
+
         for run in sorted(runs):
-            with contextlib.suppress(StoreError):  # is no run, which `verify` says
-                if isinstance(spec := self.spec(run), kind):
-                    yield spec
+            try:
+                spec = self.spec(run)
+            except StoreError:
+                continue
+            if isinstance(spec, kind):
+                yield spec
+
+
+def _read_packed_file(path: Path) -> Iterator[PackedRun]:
+    """Yields the runs of a packed file; a StoreError names a line that is damaged."""
+    lines = (read_file(path) or b"").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield PackedRun.model_validate_json(line)
+        except ValidationError as error:
+            raise StoreError(
+                f"{path}, line {number} is not a packed run: restore the file"
+            ) from error
 
 
 def read_file(path: Path) -> bytes | None:
-    """The content of a file, or None where there is none; a StoreError if it cannot be read."""
+    """Returns the content of a file, or None if it does not exist.
+
+    Raises:
+        StoreError: The file exists but cannot be read.
+    """
     with os_errors_as_store_error(f"read {path}"):
         try:
             return path.read_bytes()

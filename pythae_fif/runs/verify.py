@@ -1,4 +1,4 @@
-"""Re-reads a store and says what in it can be trusted."""
+"""Reads a store again and reports which of its runs can be trusted."""
 
 import os
 from collections.abc import Iterator
@@ -13,19 +13,25 @@ from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import STATUS_FILE, Status
 
 VERDICTS = {
-    "fine": "all its records are whole, and the files that belong to them have their checksums",
-    "packed": "all its records are whole; its model and pictures are not there to be checked",
-    "corrupt": "a file of the run is missing, cannot be read or was changed",
-    "failed": "the run failed; the same command tries it again",
-    "unfinished": "no record yet; the same command goes on",
-    "set aside": "a damaged or foreign file that was put away, kept for you to look at",
-    "dirty tree": "made with code or configurations that no revision holds",
+    "fine": "all records and the files that belong to them have their checksums",
+    "packed": "all records have their checksums; models and pictures are not in the store",
+    "corrupt": "a file is missing, cannot be read, or was changed",
+    "failed": "the last attempt failed; the same command tries again",
+    "unfinished": "there is no record yet; the same command resumes",
+    "set aside": "a damaged or foreign file was renamed and kept for inspection",
+    "dirty tree": "made with code or configurations that are not committed",
 }
-"""Kind of verdict -> what it means; `corrupt` makes the exit code 1."""
+"""Kind of verdict -> its meaning. If a run is `corrupt`, the exit code is 1."""
 
 
 class Verdict(NamedTuple):
-    """What was found of one run: a key of `VERDICTS`, the run's folder below `runs/`."""
+    """A verdict on one run.
+
+    Attributes:
+        kind: A key of `VERDICTS`.
+        run: The run's folder below `runs/`.
+        detail: What is wrong, as one line.
+    """
 
     kind: str
     run: str
@@ -33,71 +39,94 @@ class Verdict(NamedTuple):
 
 
 def verify(root: Path) -> list[Verdict]:
-    """Reads all runs below a store's folder, and changes nothing.
+    """Reads all runs of a store. It changes nothing.
 
-    The modules that define the kinds of runs have been imported before.
+    The modules that define the kinds of runs must be imported before.
+
+    Args:
+        root: The results folder.
 
     Returns:
-        Of every run one of the kinds of verdict up to `unfinished`, and notes of those after it.
+        For every run one verdict of the kinds `fine` to `unfinished`, and notes of the other kinds.
 
     Raises:
-        StoreError: There are no runs, or folders that cannot be read.
+        StoreError: There are no runs, or there are folders that cannot be read.
     """
     store = Store(root)
     runs = {*store.packed}
+
     for parent, folders, files in os.walk(store.runs, onerror=_raise, followlinks=True):
         if {SPEC_FILE, STATUS_FILE} & {*files}:
-            folders.clear()  # a run has none below it
+            folders.clear()  # no run is inside another run's folder
             runs.add(Path(parent).relative_to(store.runs).as_posix())
     if not runs:
-        raise StoreError(f"{root} holds no runs: the folder that --results names is needed")
+        raise StoreError(f"no runs in {root}: give the folder that was passed to --results")
+
     return [verdict for run in sorted(runs) for verdict in _verdicts(store, run)]
 
 
 def _raise(error: OSError) -> None:
+    """Raises a StoreError for a folder that exists but cannot be read."""
     if not isinstance(error, FileNotFoundError):
         raise StoreError(f"cannot read {error.filename}: {error.strerror}") from error
 
 
 def _verdicts(store: Store, run: str) -> Iterator[Verdict]:
-    """What there is to say of one run."""
+    """Yields the verdict on one run, and the notes on it."""
     folder = store.runs / run
     for path in sorted(folder.rglob("*.corrupt*")):
         yield Verdict("set aside", run, path.name)
+
     try:
         spec = store.spec(run)
-        records = _records(store, spec)
+        records = _read_records(store, spec)
+        _check_files(store, spec, records)
     except StoreError as error:
         yield Verdict("corrupt", run, str(error))
         return
+
     status = Status.read(folder)
-    if records and status.state != "failed":
-        yield Verdict("packed" if store.packed_run(spec) else "fine", run)
+    if status.state == "failed":
+        yield Verdict("failed", run, status.error)
+    elif not records:
+        yield Verdict("unfinished", run, status.error)
     else:
-        kind = "failed" if status.state == "failed" else "unfinished"
-        yield Verdict(kind, run, status.error)
-    for revision in {str(of.provenance.git_revision) for of in records if of.provenance.git_dirty}:
+        yield Verdict("packed" if store.packed_run(spec) else "fine", run)
+
+    dirty = [record.provenance for record in records if record.provenance.git_dirty]
+    for revision in {str(provenance.git_revision) for provenance in dirty}:
         yield Verdict("dirty tree", run, revision)
 
 
-def _records(store: Store, spec: Spec) -> list[Record[Any]]:
-    """The records of a run, which are whole, as are their files; a StoreError says what is not."""
-    records, folder = [], store.folder(spec)
+def _read_records(store: Store, spec: Spec) -> list[Record[Any]]:
+    """Reads all records of a run; a StoreError says which one is damaged."""
+    records = []
     for name in [*store.names(spec), *store.names(spec, "scores")]:
-        if name not in (SPEC_FILE, STATUS_FILE):
-            content = store.read(spec, name) or b""
-            try:
-                records.append(Record[Any].parse(content, spec.run_id))
-            except StoreError as error:
-                raise StoreError(f"{name}: {error}") from error
-    if not records and Status.read(folder).state == "finished":
-        raise StoreError("there are no records of a run that is called finished")
-    sealed = {name: of for record in records for name, of in record.files.items()}
-    for name, known in sealed.items() if store.packed_run(spec) is None else ():
-        path = folder / name
-        if not path.is_file():  # a pipe would wait for ever
+        if name in (SPEC_FILE, STATUS_FILE):
+            continue
+        content = store.read(spec, name) or b""
+        try:
+            records.append(Record[Any].parse(content, spec.run_id))
+        except StoreError as error:
+            raise StoreError(f"{name}: {error}") from error
+
+    if not records and Status.read(store.folder(spec)).state == "finished":
+        raise StoreError("the run is marked as finished, but has no records")
+    return records
+
+
+def _check_files(store: Store, spec: Spec, records: list[Record[Any]]) -> None:
+    """Compares the files of a run with their checksums; a packed run has no files."""
+    if store.packed_run(spec) is not None:
+        return
+
+    checksums: dict[str, str] = {}
+    for record in records:
+        checksums |= record.files
+    for name, expected in checksums.items():
+        path = store.folder(spec) / name
+        if not path.is_file():  # reading a pipe would wait for ever
             raise StoreError(f"{name} is missing")
         with os_errors_as_store_error(f"read {path}"):
-            if checksum(path) != known:
+            if checksum(path) != expected:
                 raise StoreError(f"{name} was changed")
-    return records

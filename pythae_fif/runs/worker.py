@@ -1,4 +1,4 @@
-"""One run, from its folder to its records: by one process at a time, resumed, never done twice."""
+"""Executes one run in its folder: by one process at a time, resumed, and never done twice."""
 
 import contextlib
 import hashlib
@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,17 +31,19 @@ from pythae_fif.runs.spec import SPEC_FILE, Spec
 from pythae_fif.runs.store import Store, read_file
 
 STATUS_FILE = "status.json"
+REPORT_SECONDS = 0.5
+"""Minimum time between two status files of the same stage."""
 
 
 class Status(BaseModel):
-    """What a run does at the moment, for those who watch.
+    """The current state of a run, for progress displays.
 
     Attributes:
-        state: running, finished, failed or interrupted; empty if it was never begun.
-        stage: What a running run does.
-        share: The part of it that is done, in [0, 1].
-        attempt: How often it was started.
-        error: One line, if it failed or was interrupted; `output.log` says where.
+        state: running, finished, failed or interrupted; empty if the run never started.
+        stage: What a running run is doing.
+        share: The share of the run that is done, in [0, 1].
+        attempt: How often the run was started.
+        error: One line if the run failed or was interrupted; `output.log` has the traceback.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -53,7 +56,7 @@ class Status(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "Status":
-        """That of a run's folder; one that is missing or damaged is as if never written."""
+        """Reads the status in a run's folder. A missing or damaged file gives the empty status."""
         try:
             return cls.model_validate_json(read_file(folder / STATUS_FILE) or b"")
         except (StoreError, ValidationError):
@@ -61,144 +64,224 @@ class Status(BaseModel):
 
 
 class Slot(NamedTuple):
-    """What a run has that has a process of its own: `cpu`, what CUDA_VISIBLE_DEVICES names a GPU,
-    or `gpu` for that of Ray or Slurm; and a number of threads."""
+    """The resources of a run that has its own process.
+
+    Attributes:
+        device: 'cpu', an entry of CUDA_VISIBLE_DEVICES, or 'gpu' if Ray or Slurm assigns one.
+        threads: Number of CPU threads.
+    """
 
     device: str
     threads: int
 
 
 class Run:
-    """A run in the hands of the one process that works on it, with the arguments of
-    :func:`execute_run`.
+    """A run in the process that executes it.
+
+    Args:
+        spec: The specification of the run.
+        store: The store that receives its records.
+        command: The user's command line, for the records.
 
     Attributes:
-        folder: The run's.
-        device: Where its model is, as torch names it; for its records.
+        folder: The run's folder.
+        device: The torch device of its model, for the records.
     """
 
     def __init__(self, spec: Spec, store: Store, command: str | None = None) -> None:
-        self.spec, self.store, self.folder = spec, store, store.folder(spec)
-        self.device, self._command = "cpu", command
-        self._started, self._clock, self._told = time.time(), time.monotonic(), 0.0
+        self.spec = spec
+        self.store = store
+        self.folder = store.folder(spec)
+        self.device = "cpu"
+        self._command = command
+        self._start_time = time.time()
+        self._start_clock = time.monotonic()
+        self._last_report = 0.0
         self._status = Status(attempt=Status.read(self.folder).attempt + 1)
 
     def report(
         self, stage: str, share: float = 0.0, state: str = "running", error: str = ""
     ) -> None:
-        """Writes a :class:`Status`; while a stage goes on, at most twice a second."""
-        told, now = self._status, time.monotonic()
-        if (stage, state) != (told.stage, told.state) or now - self._told > 0.5:
+        """Writes the run's :class:`Status`; during a stage at most twice a second.
+
+        Args:
+            stage: What the run is doing.
+            share: The share of the run that is done, in [0, 1].
+            state: running, finished, failed or interrupted.
+            error: One line if the run failed or was interrupted.
+        """
+        clock = time.monotonic()
+        is_new = (stage, state) != (self._status.stage, self._status.state)
+        if is_new or clock - self._last_report > REPORT_SECONDS:
             values = {"stage": stage, "share": share, "state": state, "error": error}
-            self._told, self._status = now, told.model_copy(update=values)
+            self._status = self._status.model_copy(update=values)
+            self._last_report = clock
             self.write(STATUS_FILE, self._status.model_dump_json().encode())
 
     def write(self, name: str, content: bytes) -> dict[str, str]:
-        """Writes a file of the run whole; its name and checksum, for the record it belongs to."""
+        """Writes a file of the run atomically.
+
+        Args:
+            name: The file's name below the run's folder.
+            content: Its content.
+
+        Returns:
+            The name and the SHA-256 of the content, for the record to which the file belongs.
+        """
         write_bytes(self.folder / name, content)
         return {name: hashlib.sha256(content).hexdigest()}
 
     def save(self, name: str, result: Any, files: Mapping[str, str] | None = None) -> None:
-        """Writes a record of what was found, in a file that is a key of the specification's
-        outputs, with the SHA-256, taken as they were written, of the files that belong to it."""
-        import torch  # here, for `--help` needs none of it
+        """Writes a result as a record.
 
-        on_gpu = self.device.startswith("cuda")
-        machine = torch.cuda.get_device_name() if on_gpu else processor()
-        revision, dirty = git_state()
-        made = {
+        Args:
+            name: The record's file, a key of the specification's outputs.
+            result: The result.
+            files: Name -> SHA-256 of the files that belong to it, computed when they were written.
+        """
+        record = Record[Any](
+            run_id=self.spec.run_id,
+            result=result,
+            provenance=self._provenance(),
+            files=dict(files or {}),
+        )
+        self.write(name, record.to_bytes())
+
+    def _provenance(self) -> Provenance:
+        """Returns the provenance of a record that is written now."""
+        import torch  # imported here, because `--help` does not need it
+
+        uses_gpu = self.device.startswith("cuda")
+        hardware = torch.cuda.get_device_name() if uses_gpu else processor()
+        revision, is_dirty = git_state()
+        values = {
             "versions": versions(),
             "python": platform.python_version(),
             "platform": platform.system(),
             "command": self._command,
             "git_revision": revision,
-            "git_dirty": dirty,
-            "device": f"{self.device} ({machine})",
+            "git_dirty": is_dirty,
+            "device": f"{self.device} ({hardware})",
             "threads": torch.get_num_threads(),
             "cores": os.cpu_count(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
-            "seconds": round(time.monotonic() - self._clock, 2),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._start_time)),
+            "seconds": round(time.monotonic() - self._start_clock, 2),
             "attempts": self._status.attempt,
         }
-        run_id, how = self.spec.run_id, Provenance.model_validate(made)
-        record = Record[Any](run_id=run_id, result=result, provenance=how, files=dict(files or {}))
-        self.write(name, record.to_bytes())
+        return Provenance.model_validate(values)
 
     def load(self, name: str, result: type[ResultT]) -> Record[ResultT] | None:
-        """A record of an earlier start; one that is damaged or another run's is set aside."""
+        """Reads a record of an earlier attempt. A damaged or foreign file is set aside.
+
+        Args:
+            name: The record's file.
+            result: The type of its result.
+
+        Returns:
+            The record, or None if there is no valid one.
+        """
         record = self.store.record(self.spec, name, result)
         if record is None and (self.folder / name).exists():
-            quarantine(self.folder / name, "it is damaged, or another run's")
+            quarantine(self.folder / name, "it is damaged or belongs to another run")
         return record
 
 
 def execute_run(
     spec: Spec, store: Store, command: str | None = None, slot: Slot | None = None
 ) -> None:
-    """Does what a run lacks, once its folder is this process's alone; another's is waited for.
+    """Computes what a run lacks, if no other process works on it; otherwise waits for that first.
 
     Args:
-        spec, store, command: The run, where its folder is, and the user's words for its records.
-        slot: Of a process that is the run's own, whose output then goes to `output.log`.
+        spec: The specification of the run.
+        store: The store with its folder.
+        command: The user's command line, for the records.
+        slot: The resources of the run, if this process executes nothing else. Its output then goes
+            to `output.log`.
 
     Raises:
-        FIFError: What went wrong; `status.json` has it.
-        KeyboardInterrupt: The same command goes on from what is there.
+        FIFError: The run failed. `status.json` has the same message.
+        KeyboardInterrupt: The user interrupted. The same command resumes the run.
     """
-    import torch  # here, for `--help` needs none of it
-
     folder = store.folder(spec)
     with os_errors_as_store_error(f"write {folder}"):
         if slot is not None:
             _configure_process(slot, folder / "output.log")
         folder.mkdir(parents=True, exist_ok=True)
+
     with file_lock(folder / "run"):
-        for left in folder.rglob(
-            f"*{TEMPORARY_SUFFIX}"
-        ):  # half a file of a process that was killed
-            left.unlink() if left.is_file() else shutil.rmtree(left, ignore_errors=True)
+        _remove_temporary_files(folder)
         if store.is_done(spec):
             return
-        git_state()  # of the code that runs, before an editor changes it
+
+        git_state()  # reads and caches the state of the running code, before an editor changes it
         run = Run(spec, store, command)
         write_json(folder / SPEC_FILE, spec.to_dict())
-        try:
-            if slot is not None and slot.device != "cpu" and not torch.cuda.is_available():
-                raise ConfigError("the run was planned for a GPU, and torch sees none here")
-            run.report("starting")
-            spec.run(run)
-            if not store.is_done(spec):
-                raise FIFError("the run ended without all of its records")
-            run.report("", 1.0, "finished")
-        except (KeyboardInterrupt, SystemExit):
-            run.report("", state="interrupted", error="interrupted")
-            raise
-        except BaseException as error:
-            with contextlib.suppress(StoreError):  # the cause is worth more: the disk may be full
-                run.report("", state="failed", error=format_error(error))
-            raise
+        _run_with_status(run, slot)
+
+
+def _run_with_status(run: Run, slot: Slot | None) -> None:
+    """Computes the outputs of a run, and reports how it ended in its status."""
+    try:
+        _check_device(slot)
+        run.report("starting")
+        run.spec.run(run)
+        if not run.store.is_done(run.spec):
+            raise FIFError("the run ended before all of its records were written")
+        run.report("", 1.0, "finished")
+    except (KeyboardInterrupt, SystemExit):
+        run.report("", state="interrupted", error="interrupted")
+        raise
+    except BaseException as error:
+        with contextlib.suppress(StoreError):  # a full disk must not hide the cause
+            run.report("", state="failed", error=format_error(error))
+        raise
+
+
+def _check_device(slot: Slot | None) -> None:
+    """Raises a ConfigError if the run was planned for a GPU that torch cannot use."""
+    import torch
+
+    if slot is not None and slot.device != "cpu" and not torch.cuda.is_available():
+        raise ConfigError("the run was planned for a GPU, but torch sees none here")
+
+
+def _remove_temporary_files(folder: Path) -> None:
+    """Removes the partial files and folders of a process that was killed."""
+    for path in folder.rglob(f"*{TEMPORARY_SUFFIX}"):
+        if path.is_file():
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _configure_process(slot: Slot, log: Path) -> None:
-    """Makes this process a run's: with its output, its device and its threads."""
+    """Gives this process the output, device and threads of a run."""
     import torch
     from threadpoolctl import threadpool_limits
 
-    for path in (Path(os.devnull), log):  # a log that cannot be written leaves the terminal alone
+    _redirect_output(log)
+    if slot.device != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "" if slot.device == "cpu" else slot.device
+    torch.set_num_threads(slot.threads)
+    threadpool_limits(slot.threads)  # for the linear algebra of NumPy and SciPy
+
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver passes Ctrl-C on
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        threading.Thread(target=_exit_with, args=(driver,), daemon=True).start()
+
+
+def _redirect_output(log: Path) -> None:
+    """Sends standard output and error to a file; to nowhere if the file cannot be opened."""
+    for path in (Path(os.devnull), log):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-    if slot.device != "gpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = slot.device if slot.device != "cpu" else ""
-    torch.set_num_threads(slot.threads)
-    threadpool_limits(slot.threads)  # of the linear algebra of numpy and scipy
-    if driver := multiprocessing.parent_process():
 
-        def end_with_driver() -> None:  # SIGKILL included; the checkpoint is kept
-            driver.join()
-            os._exit(1)
 
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to pass on
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        threading.Thread(target=end_with_driver, daemon=True).start()
+def _exit_with(driver: BaseProcess) -> None:
+    """Ends this process when the driver ends, also by SIGKILL. The last checkpoint is kept."""
+    driver.join()
+    os._exit(1)

@@ -1,4 +1,4 @@
-"""Codes of a model and samples by Pythae's samplers; `pythae_fif.sampling` says what is odd."""
+"""Codes of a model, and samples from Pythae's samplers."""
 
 import copy
 import math
@@ -25,61 +25,79 @@ from pythae_fif.models.fitted_priors import (
     train_density,
 )
 from pythae_fif.models.injective_flow import InjectiveFlow
+from pythae_fif.models.integers import ceil_div
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.models.priors import Prior
 from pythae_fif.names import SAMPLERS
 from pythae_fif.training import quiet_pythae
 
-BATCH_SIZE, ENCODE_BATCH_SIZE = 500, 200
-"""Samples drawn and images coded at once."""
+BATCH_SIZE = 500
+"""Samples drawn at once."""
+
+ENCODE_BATCH_SIZE = 200
+"""Images encoded at once."""
 
 Array = np.ndarray | Tensor
 
 
 def embed(model: BaseAE, images: Array, *, labels: Array | None = None, seed: int = 0) -> Tensor:
-    """Codes of images as Pythae's samplers take them: `z` of the model in evaluation mode.
+    """Computes the codes to which Pythae's samplers are fitted: `z` of a model in evaluation mode.
 
-    Images (N, C, H, W) are uint8 or in [0, 1]; a conditional model needs their labels (N,). Where
-    the model draws its codes they are draws, by the seed, which all random numbers then have.
+    Args:
+        model: The model.
+        images: Images (N, C, H, W), uint8 or in [0, 1].
+        labels: Class indices (N,), for a conditional model.
+        seed: Random seed, as some models draw their codes. It sets all global random states.
 
     Returns:
-        (N, d), or maps of codes (N, d, h, w), where the model is.
+        Codes (N, d), or maps of codes (N, d, h, w), on the model's device.
 
     Raises:
         NonFiniteError: A code is NaN or infinite.
     """
     set_seed(seed)
-    codes = map_batches(_codes, model, images, labels)
-    if bad := int((~codes.flatten(1).isfinite().all(dim=1)).sum()):
-        raise NonFiniteError(f"the codes of {bad} of {len(codes)} training images are not finite")
+    codes = map_batches(_encode, model, images, labels)
+    bad_codes = int((~codes.flatten(1).isfinite().all(dim=1)).sum())
+    if bad_codes:
+        raise NonFiniteError(
+            f"the codes of {bad_codes} of {len(codes)} training images are not finite"
+        )
     return codes
 
 
 def reconstruction_mse(model: BaseAE, images: Array, labels: Array | None = None) -> float:
-    """Mean squared error a pixel of the reconstructions of images, or a value of a table's rows.
+    """Computes the mean squared error per pixel, or per value of a table's rows.
 
-    The paper's reconstruction loss is the squared error of an image: D times this, D its values.
-    Where the model draws its codes they are draws of torch's state.
+    The paper's reconstruction loss, the squared error of an image, is D times this number, where D
+    is the number of values of an image. A model that draws its codes draws them from torch's
+    global random state.
+
+    Args:
+        model: The model.
+        images: Images (N, C, H, W), uint8 or in [0, 1].
+        labels: Class indices (N,), for a conditional model.
 
     Raises:
-        NonFiniteError: It is NaN or infinite.
+        NonFiniteError: The error is NaN or infinite.
     """
 
     def errors(model: BaseAE, x: Tensor, *labels: Tensor) -> Tensor:
-        x_hat: Tensor = model.reconstruct(x.clone(), *labels)  # it may write in place
+        x_hat: Tensor = model.reconstruct(x.clone(), *labels)  # it may overwrite its input
         return (x_hat.reshape(x.shape) - x).square().flatten(1).mean(1)
 
-    mean = map_batches(errors, model, images, labels).mean().item()
-    if not math.isfinite(mean):
-        raise NonFiniteError(f"the mean squared error of the reconstructions is {mean}")
-    return mean
+    mse = map_batches(errors, model, images, labels).mean().item()
+    if not math.isfinite(mse):
+        raise NonFiniteError(f"the mean squared error of the reconstructions is {mse}")
+    return mse
 
 
-def _codes(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:
+def _encode(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Returns the codes of one batch."""
     if isinstance(model, models.FactorVAE):
         output = model.encoder(x)
         return torch.normal(output.embedding, (0.5 * output.log_covariance).exp())
-    if labels is None and not getattr(model, "condition_dim", 0):  # which says what it lacks
+    if labels is None and not getattr(model, "condition_dim", 0):
+        # Some models of Pythae read labels. A conditional model must not get these: it raises.
         labels = torch.ones(len(x), device=x.device)
     return model(DatasetOutput(data=x, labels=labels)).z
 
@@ -87,46 +105,91 @@ def _codes(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:
 def map_batches(
     function: Callable[..., Tensor], model: BaseAE, images: Array, labels: Array | None = None
 ) -> Tensor:
-    """`function(model, x[, labels])` of float32 batches (B, C, H, W), joined where the model is."""
+    """Applies a function to float32 batches of images, without gradients.
+
+    Args:
+        function: `function(model, x[, labels])`, with x (B, C, H, W), returns a tensor (B, ...).
+        model: The model, which is set to evaluation mode.
+        images: Images (N, C, H, W), uint8 or floating-point.
+        labels: Class indices (N,), for a conditional model.
+
+    Returns:
+        The concatenated results (N, ...), on the model's device.
+    """
     model.eval()
     device = next(model.parameters()).device
-    given = [torch.as_tensor(one) for one in (images, labels) if one is not None]
+    batch_size = ENCODE_BATCH_SIZE
+    if len(images) % ENCODE_BATCH_SIZE == 1:
+        batch_size += 1  # no batch may have a single image: some of Pythae's losses need two
+
+    arrays = (images,) if labels is None else (images, labels)
+    batches = zip(*(torch.as_tensor(array).split(batch_size) for array in arrays), strict=True)
     results = []
-    size = ENCODE_BATCH_SIZE + (len(images) % ENCODE_BATCH_SIZE == 1)  # some losses need two
-    for some in zip(*(one.split(size) for one in given), strict=True):
-        batch, *classes = (one.to(device) for one in some)
-        x = batch.to(torch.float32, copy=True)  # the model may write in place
-        x = x if batch.is_floating_point() else x.div_(255)
-        results.append(without_gradients(function, model, x, *classes).detach())
+    for batch in batches:
+        pixels = batch[0].to(device)
+        batch_labels = [tensor.to(device) for tensor in batch[1:]]
+        x = pixels.to(torch.float32, copy=True)  # the model may overwrite its input
+        if not pixels.is_floating_point():
+            x = x.div_(255)
+        results.append(without_gradients(function, model, x, *batch_labels).detach())
     return torch.cat(results)
 
 
 def draw_samples(
     sampler: BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE
 ) -> Iterator[Tensor]:
-    """Samples (B, C, H, W) of a fitted sampler batch by batch, without gradients, where the model
-    is; a few more than asked for where it needs whole batches."""
+    """Draws samples from a fitted sampler, batch by batch, without gradients.
+
+    Args:
+        sampler: A fitted sampler of an unconditional model.
+        num_samples: Number of samples n.
+        batch_size: Samples drawn at once.
+
+    Yields:
+        Batches (B, C, H, W) on the model's device. Together they have a few more than n samples
+        if the sampler needs whole batches.
+
+    Raises:
+        ConfigError: The model is conditional.
+    """
     model = sampler.model
     if getattr(model, "condition_dim", 0):
         raise ConfigError(
-            "samplers know no labels: take model.conditioned_on(label), that of one label"
+            "Pythae's samplers do not take labels: pass model.conditioned_on(label), the model of "
+            "one label"
         )
-    shape = model.model_config.input_dim
+    for attribute in vars(sampler).values():
+        if isinstance(attribute, nn.Module):
+            attribute.eval()
+
+    sampler = _with_callable_code_vectors(sampler)
     multiple = len(model.idle_input) if isinstance(sampler, samplers.VAMPSampler) else 1
-    for held in vars(sampler).values():
-        if isinstance(held, nn.Module):
-            held.eval()
-    if isinstance(sampler, samplers.PixelCNNSampler) and not callable(model.quantizer.embeddings):
-        codes = nn.Embedding.from_pretrained(model.quantizer.embeddings)
-        sampler, quantizer = copy.copy(sampler), SimpleNamespace(embeddings=codes)
-        sampler.model = SimpleNamespace(quantizer=quantizer, decoder=model.decoder)
-    left = num_samples
-    while left > 0:
-        count = -(-min(batch_size, left) // multiple) * multiple
+    shape = model.model_config.input_dim
+    remaining = num_samples
+    while remaining > 0:
+        count = ceil_div(min(batch_size, remaining), multiple) * multiple
         with torch.no_grad():
             batch = sampler.sample(num_samples=count, batch_size=count).detach()
         yield batch if shape is None else batch.reshape(-1, *shape)
-        left -= count
+        remaining -= count
+
+
+def _with_callable_code_vectors(sampler: BaseSampler) -> BaseSampler:
+    """Returns a sampler that works with code vectors in a buffer, where moving averages are kept.
+
+    Pythae's PixelCNN sampler calls the code vectors like an ``nn.Embedding``. The given sampler is
+    not changed.
+    """
+    model = sampler.model
+    is_pixelcnn = isinstance(sampler, samplers.PixelCNNSampler)
+    if not is_pixelcnn or callable(model.quantizer.embeddings):
+        return sampler
+
+    code_vectors = nn.Embedding.from_pretrained(model.quantizer.embeddings)
+    quantizer = SimpleNamespace(embeddings=code_vectors)
+    sampler = copy.copy(sampler)
+    sampler.model = SimpleNamespace(quantizer=quantizer, decoder=model.decoder)
+    return sampler
 
 
 def generate(
@@ -140,40 +203,46 @@ def generate(
     transform: Callable[[Tensor], Tensor] = lambda samples: samples,
     prior: Prior | None = None,
 ) -> Tensor:
-    """Samples of a model by one of Pythae's samplers, fitted to its codes where it is fitted.
+    """Fits one of the samplers to a model's codes, if it needs a fit, and draws samples.
 
     Args:
-        name: A key of :data:`~pythae_fif.names.SAMPLERS` that the model has.
+        name: A key of :data:`~pythae_fif.names.SAMPLERS`; the sampler must suit the model.
         model: A trained model.
-        codes: Its training codes as :func:`embed` gives them.
-        num_samples: n.
-        seed: Of fit and draw.
-        fit_steps: Of Adam, 100 codes each, of a flow, second VAE or PixelCNN.
+        codes: Its training codes, from :func:`embed`.
+        num_samples: Number of samples n.
+        seed: Random seed of fit and samples.
+        fit_steps: Steps of Adam, with 100 codes each, that fit a flow, a second VAE or a PixelCNN.
         transform: Applied to each batch of samples, such as rounding to 8 bits.
-        prior: Of `flow`, if it is fitted already.
+        prior: The prior of the sampler `flow`, if it is fitted already.
 
     Returns:
-        (n, C, H, W), where the model is.
+        Samples (n, C, H, W), shuffled, on the model's device.
 
     Raises:
-        ConfigError: An unknown sampler, or one of other models.
-        NonFiniteError: A sample is NaN or infinite, as after a fit that diverged.
+        ConfigError: The sampler is unknown, or does not suit the model.
+        NonFiniteError: A sample is NaN or infinite, for example after a fit that diverged.
     """
     if name not in SAMPLERS:
         raise ConfigError(f"sampler {name!r} is unknown: {did_you_mean(name, SAMPLERS)}")
-    if not isinstance(model, _CLASSES[name][1]):
-        line = SAMPLERS[name].description
-        raise ConfigError(f"sampler {name!r} is not for a {type(model).__name__}: {line}")
+    _, model_class = _CLASSES[name]
+    if not isinstance(model, model_class):
+        raise ConfigError(
+            f"sampler {name!r} cannot sample from {type(model).__name__}: "
+            f"{SAMPLERS[name].description}"
+        )
+
     set_seed(seed)
     with quiet_pythae():
         sampler = _fit_sampler(name, model, codes, seed, fit_steps, prior)
-        parts = []
+        batches = []
         for batch in draw_samples(sampler, num_samples):
             if not batch.isfinite().all():
                 raise NonFiniteError(f"the {name} sampler gave samples that are not finite")
-            parts.append(transform(batch))
-    samples = torch.cat(parts)
-    return samples[torch.randperm(len(samples))[:num_samples]]
+            batches.append(transform(batch))
+
+    samples = torch.cat(batches)
+    order = torch.randperm(len(samples))
+    return samples[order[:num_samples]]
 
 
 def generate_by_class(
@@ -184,36 +253,52 @@ def generate_by_class(
     *,
     num_samples: int,
     seed: int,
-    **how: Any,
+    **options: Any,
 ) -> tuple[Tensor, np.ndarray]:
-    """Samples of a conditional model, with classes in the proportions of the labels (N,).
+    """Draws samples of a conditional model, with the classes in the proportions of the labels.
 
-    Arguments and errors are those of :func:`generate`, which is called class by class with
-    `model.conditioned_on(label)` and the codes of its images, each time with another seed.
+    :func:`generate` is called for each class, with `model.conditioned_on(label)`, the codes of the
+    images of this class, and another seed.
+
+    Args:
+        name: See :func:`generate`.
+        model: A trained conditional model.
+        codes: Its training codes, from :func:`embed`.
+        labels: The classes of these codes, (N,).
+        num_samples: Number of samples n.
+        seed: Random seed; the seed of each class is derived from it.
+        **options: Further arguments of :func:`generate`.
 
     Returns:
-        (n, C, H, W), where the model is, shuffled, and their labels (n,).
+        Samples (n, C, H, W), shuffled, on the model's device, and their labels (n,).
+
+    Raises:
+        ConfigError: See :func:`generate`.
+        NonFiniteError: See :func:`generate`.
     """
     classes, counts = np.unique(labels, return_counts=True)
     ends = np.round(np.cumsum(counts) * num_samples / len(labels)).astype(int)
-    wanted = np.diff(ends, prepend=0)
-    parts = []
-    for index, (label, number) in enumerate(zip(classes, wanted.tolist(), strict=True)):
-        of_class = codes[torch.from_numpy(labels == label)]
-        how |= {"num_samples": number, "seed": (seed + 1_000_003 * index) % 2**32}
-        if number:
-            parts.append(generate(name, model.conditioned_on(int(label)), of_class, **how))
+    class_sizes = np.diff(ends, prepend=0)
+
+    samples = []
+    for index, (label, size) in enumerate(zip(classes, class_sizes.tolist(), strict=True)):
+        if size > 0:
+            class_model = model.conditioned_on(int(label))
+            class_codes = codes[torch.from_numpy(labels == label)]
+            options |= {"num_samples": size, "seed": (seed + 1_000_003 * index) % 2**32}
+            samples.append(generate(name, class_model, class_codes, **options))
+
     order = np.random.default_rng(seed).permutation(num_samples)
-    return torch.cat(parts)[torch.from_numpy(order)], classes.repeat(wanted)[order]
+    return torch.cat(samples)[torch.from_numpy(order)], classes.repeat(class_sizes)[order]
 
 
 class _PriorSampler(BaseSampler):
-    """Draws codes from a prior of this package."""
+    """A sampler that draws codes from a prior of this package."""
 
     prior: Prior
 
     def sample(self, num_samples: int, **_: int) -> Tensor:
-        """Samples (n, ...), where the model is."""
+        """Draws samples (n, ...), on the model's device."""
         return self.model.decoder(self.prior.sample(num_samples)).reconstruction
 
 
@@ -232,7 +317,7 @@ _CLASSES: dict[str, tuple[type[BaseSampler], type[BaseAE]]] = {
     "rhvae": (samplers.RHVAESampler, models.RHVAE),
     "pixelcnn": (samplers.PixelCNNSampler, models.VQVAE),
 }
-"""Name -> the sampler's class, and that of the models that it is for."""
+"""The class of each sampler, and the class of the models that it suits."""
 
 _CONFIGS = {
     "two_stage": samplers.TwoStageVAESamplerConfig(second_layers_dim=256),
@@ -243,16 +328,20 @@ _CONFIGS = {
 def _fit_sampler(
     name: str, model: BaseAE, codes: Tensor, seed: int, steps: int, prior: Prior | None
 ) -> BaseSampler:
-    """A sampler, fitted to codes in that many steps where it is fitted."""
-    sampler = _CLASSES[name][0](model, _CONFIGS.get(name))
+    """Builds a sampler and fits it to codes, if it needs a fit."""
+    sampler_class, _ = _CLASSES[name]
+    sampler = sampler_class(model, _CONFIGS.get(name))
+
     if name in ("gaussian", "gmm"):
         sampler.gmm = fit_mixture(codes, 1 if name == "gaussian" else COMPONENTS, seed)
-        # An integer would draw the same samples in every call, of which there is one a batch.
+        # With an integer, every batch would have the same samples.
         sampler.gmm.random_state = np.random.RandomState(seed)
-    elif name in ("maf", "iaf"):
-        if name == "iaf":  # whose density costs d passes
-            steps = min(steps, max(50, 4 * steps // codes.shape[1]))
-        setattr(sampler, f"{name}_model", _UnstandardizingFlow(sampler, codes, steps))
+    elif name == "maf":
+        sampler.maf_model = _UnstandardizingFlow(sampler, codes, steps)
+    elif name == "iaf":
+        # The density of an IAF takes d passes, so it is trained for fewer steps.
+        iaf_steps = min(steps, max(50, 4 * steps // codes.shape[1]))
+        sampler.iaf_model = _UnstandardizingFlow(sampler, codes, iaf_steps)
     elif name == "own_prior":
         sampler.prior = model.latent_distribution(codes)
     elif name == "flow":
@@ -260,15 +349,16 @@ def _fit_sampler(
     elif name == "two_stage":
         _fit(sampler.second_vae, codes, steps)
     elif name == "pixelcnn":
-        _fit(sampler.pixelcnn_model, _indices(model, codes), steps)
-    elif name == "rhvae" and hasattr(model, "sampler_force"):  # else as Pythae's
+        _fit(sampler.pixelcnn_model, _nearest_code_vectors(model, codes), steps)
+    elif name == "rhvae" and hasattr(model, "sampler_force"):
         sampler.grad_func = lambda z, model: model.sampler_force(z)
+
     sampler.is_fitted = True
     return sampler
 
 
 class _UnstandardizingFlow(nn.Module):
-    """A flow of Pythae's, fitted to standardised codes, that draws codes of their own scale."""
+    """A flow of Pythae, fitted to standardised codes, that draws codes of the original scale."""
 
     def __init__(self, sampler: BaseSampler, codes: Tensor, steps: int) -> None:
         super().__init__()
@@ -278,22 +368,23 @@ class _UnstandardizingFlow(nn.Module):
         self.flow = sampler.flow_contained_model.flow
 
     def inverse(self, u: Tensor) -> ModelOutput:
-        """Codes (B, d) of draws from the flow's prior, (B, d)."""
+        """Maps samples of the flow's prior, (B, d), to codes, (B, d)."""
         return ModelOutput(out=self.mean + self.scale * self.flow.inverse(u).out)
 
 
-def _indices(model: BaseAE, codes: Tensor) -> Tensor:
-    """Of a VQVAE's codes the nearest code vectors, as maps (N, 1, h, w) of numbers."""
+def _nearest_code_vectors(model: BaseAE, codes: Tensor) -> Tensor:
+    """Returns the indices of the code vectors nearest to a VQVAE's codes, as maps (N, 1, h, w)."""
     vectors = model.quantizer.embeddings
     if isinstance(vectors, nn.Embedding):
         vectors = vectors.weight.detach()
-    # Pythae quantises the coordinates of flat codes one by one: a row of places for the PixelCNN.
-    places = codes[:, None, :, None] if codes.ndim == 2 else codes.movedim(1, -1)
-    parts = places.flatten(0, 2).split(50_000)
-    indices = torch.cat([torch.cdist(part, vectors).argmin(-1) for part in parts])
-    return indices.reshape(len(codes), 1, *places.shape[1:3]).float()
+
+    # Pythae quantises each coordinate of flat codes: they become a map of one row.
+    points = codes[:, None, :, None] if codes.ndim == 2 else codes.movedim(1, -1)
+    chunks = points.flatten(0, 2).split(50_000)
+    indices = torch.cat([torch.cdist(chunk, vectors).argmin(-1) for chunk in chunks])
+    return indices.reshape(len(codes), 1, *points.shape[1:3]).float()
 
 
 def _fit(module: nn.Module, data: Tensor, steps: int) -> None:
-    """Trains a density model of Pythae's on codes."""
+    """Trains one of Pythae's density models on codes."""
     train_density(module, lambda batch: module({"data": batch}).loss / len(batch), [data], steps)

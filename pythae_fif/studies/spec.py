@@ -1,4 +1,4 @@
-"""A run of a study, the results of all its runs, and the files that they end in."""
+"""The run of a study, the collected results of its runs, and the report written from them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ from pythae_fif.studies.study import StudyOptions
 RESULT_FILE = "result.json"
 
 ProgressCallback = Callable[[float], None]
-"""Is told the share of a run that is done, in [0, 1]."""
+"""Called with the share of a run that is done, in [0, 1]."""
 
 
 class StudySpec(Spec):
-    """A run of a study: one computation with one record, so that an interrupt loses it alone.
+    """A run of a study: one computation with one record, so that an interrupt loses only this run.
 
     The constants of a study's module are not in the id: raise `schema_version` when one changes.
 
     Attributes:
-        result: Type of what it finds.
-        on_cpu: Whether it computes on the processor whatever else there is.
-        location: The data.
+        result: Type of the result.
+        on_cpu: Whether the run uses the CPU even if there is a GPU.
+        location: Location of the data.
     """
 
     kind: ClassVar[str] = "study"
@@ -54,11 +54,11 @@ class StudySpec(Spec):
         return {RESULT_FILE: self.result}
 
     def compute(self, report_progress: ProgressCallback) -> Any:
-        """What it finds, of the type `result`."""
+        """Computes the result, of the type `result`."""
         raise NotImplementedError
 
     def run(self, run: Run) -> None:
-        """Computes, and saves the record."""
+        """Computes the result and saves its record."""
         run.device = "cpu" if self.on_cpu else default_device()
         run.report("training")
         run.save(RESULT_FILE, self.compute(lambda share: run.report("training", share)))
@@ -67,26 +67,51 @@ class StudySpec(Spec):
 def collect_results(
     specs: Sequence[StudySpec], options: StudyOptions, on_change: OnChange
 ) -> list[Any]:
-    """The results of all outputs of runs, after the missing ones are made.
+    """Executes the runs that are missing in the store and reads the results of all runs.
+
+    Args:
+        specs: The runs.
+        options: The study's options: the store's folder and the engine.
+        on_change: Called when a run changes.
+
+    Returns:
+        The result of every output of every run, in their order.
 
     Raises:
-        RunsLeftError: Runs failed; the others are kept.
+        RunsLeftError: Runs failed; the results of the others are kept.
     """
     store = Store(options.results)
     engine = options.engine or LocalEngine(cpus_per_run=cores() if len(specs) == 1 else None)
     errors = run_all(specs, store, engine, on_change)
-    left = [spec for spec in specs if not store.is_done(spec)]
-    if left:
-        causes = [f"{of.title}/{of.run_id}: {errors.get(of) or 'no record'}" for of in left]
-        raise RunsLeftError(f"{len(left)} of {len(specs)} runs failed: {'; '.join(causes)}")
-    records: list[Any] = [store.record(spec, *of) for spec in specs for of in spec.outputs.items()]
-    return [record.result for record in records]
+
+    unfinished = [spec for spec in specs if not store.is_done(spec)]
+    if unfinished:
+        causes = [
+            f"{spec.title}/{spec.run_id}: {errors.get(spec) or 'no record'}" for spec in unfinished
+        ]
+        raise RunsLeftError(f"{len(unfinished)} of {len(specs)} runs failed: {'; '.join(causes)}")
+
+    results: list[Any] = []
+    for spec in specs:
+        for file_name, result_type in spec.outputs.items():
+            record: Any = store.record(spec, file_name, result_type)
+            results.append(record.result)
+    return results
 
 
 @dataclass(frozen=True)
 class StudyReport:
-    """What a study ends in: the name of its files; the heading and the sentences below the table;
-    the table, and the rows of the CSV file; a Matplotlib figure, or None for a table alone."""
+    """The table, the figure and the numbers that a study ends in.
+
+    Attributes:
+        name: Name of the files, without suffix.
+        title: Heading of the page.
+        caption: Sentences below the table.
+        table: Cells of the page's table.
+        rows: Rows of the CSV file.
+        figure: A Matplotlib figure; None if there is only a table.
+        notes: Further sentences below the caption.
+    """
 
     name: str
     title: str
@@ -100,15 +125,20 @@ class StudyReport:
         """Writes `tables/<name>.md`, `tables/<name>.csv` and `figures/<name>.png`.
 
         Raises:
-            StoreError: The folder of results does not take them.
+            StoreError: The results folder cannot be written.
         """
-        cells = self.table.map(lambda of: f"{of:.3g}" if isinstance(of, float) else str(of))
+        page_path = results / f"tables/{self.name}.md"
+        csv_path = results / f"tables/{self.name}.csv"
+        paths = [page_path, csv_path]
+        cells = self.table.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
         page = Table(self.title, cells, notes=[self.caption, *self.notes]).to_markdown()
-        paths = [results / f"tables/{self.name}.{suffix}" for suffix in ("md", "csv")]
+
         if self.figure is not None:
-            paths.append(results / f"figures/{self.name}.png")
-            write_bytes(paths[-1], figure_bytes(self.figure))
+            figure_path = results / f"figures/{self.name}.png"
+            paths.append(figure_path)
+            write_bytes(figure_path, figure_bytes(self.figure))
             page += f"\n![{self.title}](../figures/{self.name}.png)\n"
-        write_bytes(paths[0], page.encode())
-        write_bytes(paths[1], self.rows.to_csv(index=False, float_format="%.6g").encode())
+
+        write_bytes(page_path, page.encode())
+        write_bytes(csv_path, self.rows.to_csv(index=False, float_format="%.6g").encode())
         return paths

@@ -1,7 +1,8 @@
-"""Figures 8 and 9: what a conditional model's decoder spans, against the reconstruction weight."""
+"""Figures 8 and 9: the dimensions that a decoder spans, against the reconstruction weight."""
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.benchmark.pictures import picture_sheet
-from pythae_fif.data import ImageDataset
+from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.errors import DataError
 from pythae_fif.files import read_json
@@ -31,15 +32,23 @@ from pythae_fif.volume_change import decoder_singular_values
 
 BETAS = (0.1, 1.0, 10.0, 100.0)
 LATENT_DIM = 16  # of the conditional MNIST model of figure 6
-MODELS_IN_FIGURE = 10  # samples of a class
-SAMPLES = "samples.png"
+SAMPLES_IN_FIGURE = 10  # of every class
+SAMPLES_FILE = "samples.png"
 
 
 class SpectrumSize(StrictModel):
-    """Epochs and images of the training, samples of a class, and a factor on table 11's channels.
+    """Size of the training and of the measurement.
 
-    The paper does not tell Adam's batch and rate: the batch is that of its authors' code, the rate
-    ours.
+    The paper does not give Adam's batch size and learning rate: the batch size is from its authors'
+    code, the learning rate is our choice.
+
+    Attributes:
+        epochs: Number of epochs.
+        samples: Samples of every class at which the decoder is measured.
+        images: First training images that are used; all if None.
+        channel_multiplier: Factor on the channels of table 11.
+        batch_size: Images in a batch.
+        learning_rate: Adam's learning rate.
     """
 
     epochs: int
@@ -60,12 +69,12 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What a model's decoder spans at samples; means over classes.
+    """The spectrum of a decoder's Jacobian at samples, as means over samples and classes.
 
     Attributes:
-        singular_values: Of the decoder's Jacobian, in descending order, (d,).
+        singular_values: Singular values of the Jacobian, in descending order, (d,).
         log_volume: 1/2 log det g'(z)^T g'(z) in nats.
-        entropy: Of the samples, by eq. 124.
+        entropy: Entropy of the samples by eq. 124, in nats.
     """
 
     singular_values: list[float]
@@ -74,7 +83,7 @@ class Spectrum:
 
 
 class SpectrumModel(StudySpec):
-    """A model of a data set, of which the hashes of images and labels are given."""
+    """A conditional model of a data set, with the hashes of its images and labels."""
 
     kind: ClassVar[str] = "spectrum"
     result: ClassVar[Any] = Spectrum
@@ -88,17 +97,42 @@ class SpectrumModel(StudySpec):
     labels_hash: str
 
     def run(self, run: Run) -> None:
-        """Trains, from the checkpoint where there is one, and measures."""
+        """Trains the model, from the checkpoint if there is one, and measures its spectrum."""
         run.report("loading data")
-        size, hashes = self.size, ExpectedHashes(self.data_hash, self.labels_hash)
+        size = self.size
+        hashes = ExpectedHashes(self.data_hash, self.labels_hash)
         splits = load(self.dataset, self.location, planned=hashes, train_size=size.images)
-        labels, classes = splits.labels or {}, int(splits.classes or 0)
+        trainer = self._build_trainer(splits, run)
+
+        run.report("training")
+        trainer.train()
+        model: Any = trainer.model.eval()
+
+        run.device = str(next(model.parameters()).device)
+        samples, spectrum = measure_spectrum(model, size.samples, self.seed)
+        classes, columns = samples.shape[:2]
+        sheet = picture_sheet(samples.flatten(0, 1), classes, columns)
+        sheet_checksum = run.write(SAMPLES_FILE, pixel_bytes(sheet))
+        model_files = read_json(run.folder / "model" / RESULT_NAME)["files"]
+        model_checksums = {f"model/{name}": checksum for name, checksum in model_files.items()}
+        run.save(RESULT_FILE, spectrum, sheet_checksum | model_checksums)
+
+    def _build_trainer(self, splits: Splits, run: Run) -> FIFTrainer:
+        """Builds a fresh model and its trainer, which writes into the run's folder."""
+        size = self.size
+        labels = splits.labels or {}
+        classes = int(splits.classes or 0)
         torch.manual_seed(self.seed)
-        trainer = FIFTrainer(
-            build(splits.input_dim, classes, self.beta, self.latent_dim, size.channel_multiplier),
+        model = build_model(
+            splits.input_dim, classes, self.beta, self.latent_dim, size.channel_multiplier
+        )
+
+        return FIFTrainer(
+            model,
+            # There are no validation images: at low weights their exact loss is infinite after
+            # some epochs. The last weights are kept, as the training loss says nothing about the
+            # fit.
             ImageDataset(splits.train, labels["train"]),
-            # Without validation images, whose exact loss is infinite at low weights after some
-            # epochs: the last weights are kept, as the training loss says nothing about the fit.
             training_config=FIFTrainerConfig(
                 num_epochs=size.epochs,
                 per_device_train_batch_size=size.batch_size,
@@ -110,55 +144,74 @@ class SpectrumModel(StudySpec):
             on_epoch=lambda row: run.report("training", row.share_done),
             keep_last=True,
         )
-        run.report("training")
-        trainer.train()
-        model: Any = trainer.model.eval()
-        run.device = str(next(model.parameters()).device)
-        shown, found = measure(model, size.samples, self.seed)
-        sheets = run.write(
-            SAMPLES, pixel_bytes(picture_sheet(shown.flatten(0, 1), *shown.shape[:2]))
-        )
-        written = read_json(run.folder / "model" / RESULT_NAME)["files"]
-        weights = {f"model/{name}": checksum for name, checksum in written.items()}
-        run.save(RESULT_FILE, found, sheets | weights)
 
 
-def build(
+def build_model(
     shape: tuple[int, ...], classes: int, beta: float, latent_dim: int, channel_multiplier: float
 ) -> FIF:
-    """A conditional FIF: the nets of table 11, or small ones for images of other shapes."""
+    """Builds a conditional FIF with the networks of table 11.
+
+    Args:
+        shape: Shape of an image, (C, H, W). Shapes that table 11 does not have get a small ConvNet.
+        classes: Number of classes.
+        beta: Reconstruction weight.
+        latent_dim: Latent dimension d.
+        channel_multiplier: Factor on the channels of table 11.
+    """
     config = FIFConfig(input_dim=shape, latent_dim=latent_dim, beta=beta, condition_dim=classes)
     if shape not in FIF_CONVNET_SHAPES:
         return FIF(config, *build_networks("convnet", shape, latent_dim, condition_dim=classes))
+
     options: Any = {"condition_dim": classes, "channel_multiplier": channel_multiplier}
     encoder = FIFConvEncoder(shape, latent_dim, **options)
-    return FIF(config, encoder, FIFConvDecoder(shape, latent_dim, **options))
+    decoder = FIFConvDecoder(shape, latent_dim, **options)
+    return FIF(config, encoder, decoder)
 
 
-def measure(model: FIF, samples: int, seed: int) -> tuple[Tensor, Spectrum]:
-    """Draws samples of every class, and measures what a conditional decoder spans there.
+def measure_spectrum(model: FIF, samples: int, seed: int) -> tuple[Tensor, Spectrum]:
+    """Draws samples of every class and measures the decoder's Jacobian there.
+
+    Args:
+        model: A conditional model.
+        samples: Number of samples of every class.
+        seed: Seed of the codes.
 
     Returns:
-        The first `SHOWN` samples of every class, (classes, SHOWN, C, H, W), and what was measured.
+        The first `SAMPLES_IN_FIGURE` samples of every class, (classes, `SAMPLES_IN_FIGURE`, C, H,
+        W), and the spectrum.
     """
-    d, generator = model.latent_dim, torch.Generator().manual_seed(seed)
+    latent_dim = model.latent_dim
     device = next(model.parameters()).device
-    values, shown = [], []
+    generator = torch.Generator().manual_seed(seed)
+
+    singular_values = []
+    pictures = []
     for label in range(model.model_config.condition_dim):
-        z = torch.randn(samples, d, generator=generator).to(device)
-        values.append(decoder_singular_values(model.conditioned_on(label).networks_at()[1], z))
-        shown.append(model.decode(z, label)[:MODELS_IN_FIGURE].cpu())
-    spectra = torch.cat(values).cpu()
+        z = torch.randn(samples, latent_dim, generator=generator).to(device)
+        _, decode = model.conditioned_on(label).networks_at()
+        singular_values.append(decoder_singular_values(decode, z))
+        pictures.append(model.decode(z, label)[:SAMPLES_IN_FIGURE].cpu())
+
+    spectra = torch.cat(singular_values).cpu()
     log_volume = float(spectra.log().sum(1).mean())
-    entropy = d / 2 * math.log(2 * math.pi * math.e) + log_volume
-    return torch.stack(shown), Spectrum(spectra.mean(0).tolist(), log_volume, entropy)
+    entropy = latent_dim / 2 * math.log(2 * math.pi * math.e) + log_volume
+    return torch.stack(pictures), Spectrum(spectra.mean(0).tolist(), log_volume, entropy)
 
 
 def plan_models(options: StudyOptions, train_size: int | None = None) -> dict[str, Any]:
-    """The fields of a specification that follow from a command's options and the images."""
+    """Loads the images and returns the fields of a specification that follow from them.
+
+    Args:
+        options: The study's options.
+        train_size: First training images that are used; all if None.
+
+    Raises:
+        DataError: The data set has no labels.
+    """
     splits = load(str(options.dataset), options.location, train_size=train_size)
     if splits.labels is None:
-        raise DataError(f"{options.dataset} has no labels, of which the study trains a model")
+        raise DataError(f"{options.dataset} has no labels: the study needs a data set with classes")
+
     return {
         "dataset": options.dataset,
         "latent_dim": options.latent_dim or LATENT_DIM,
@@ -169,43 +222,69 @@ def plan_models(options: StudyOptions, train_size: int | None = None) -> dict[st
 
 
 def run_spectrum(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
-    """Trains and measures a model a weight and seed; spectra, and samples where there are any."""
-    size, seeds = SIZES[options.profile], options.seeds
+    """Trains and measures one model for each weight and seed.
+
+    Args:
+        options: The study's options.
+        on_change: Called when a run changes.
+    """
+    size = SIZES[options.profile]
     plan = plan_models(options, size.images)
     specs = [
-        SpectrumModel(**plan, size=size, beta=beta, seed=seed) for beta in BETAS for seed in seeds
+        SpectrumModel(**plan, size=size, beta=beta, seed=seed)
+        for beta in BETAS
+        for seed in options.seeds
     ]
-    rows = pd.DataFrame(collect_results(specs, options, on_change))
-    rows = pd.DataFrame([(of.beta, of.seed) for of in specs], columns=["beta", "seed"]).join(rows)
-    values = pd.DataFrame(rows.pop("singular_values").tolist())
+    results = pd.DataFrame(collect_results(specs, options, on_change))
+
+    values = pd.DataFrame(results.pop("singular_values").tolist())
+    models = pd.DataFrame([(spec.beta, spec.seed) for spec in specs], columns=["beta", "seed"])
+    rows = models.join(results)
     rows = rows.assign(above_one=(values >= 1).sum(axis=1)).join(values.add_prefix("value_"))
-    of_betas = values.groupby(rows.beta)
-    above = pd.DataFrame({"above_one_mean": (of_betas.mean() >= 1).sum(axis=1)})
-    means = rows.groupby("beta").mean()[["log_volume", "entropy"]]
+    mean_values = values.groupby(rows.beta).mean()
+    spanned = pd.DataFrame({"above_one_mean": (mean_values >= 1).sum(axis=1)})
+    table = spanned.join(rows.groupby("beta").mean()[["log_volume", "entropy"]])
+
     figure = new_figure(11, 7.5)
     panels: Any = figure.subfigures(2, 1)
-    left, right = panels[0].subplots(1, 2, width_ratios=[1.3, 1])
-    of_betas.mean().T.plot(ax=left, yerr=of_betas.std().fillna(0).T, logy=True, capsize=2)
-    left.axhline(1, color="k", ls=":", lw=1)
-    left.set(xlabel="index", ylabel="singular value of the decoder")
-    rows.plot.scatter("beta", "above_one", ax=right)
-    above.plot(ax=right, logx=True, legend=False, ylabel="singular values of at least one")
-    store = Store(options.results)
-    for axis, spec in zip(panels[1].subplots(1, len(BETAS)), specs[:: len(seeds)], strict=True):
-        axis.set(title=f"beta = {spec.beta:g}", xticks=[], yticks=[])
-        if png := store.read(spec, SAMPLES):  # packed runs have none
-            pixels = np.asarray(Image.open(io.BytesIO(png)))
-            axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)  # imshow ignores cmap for RGB
-    finding = StudyReport(
+    _draw_spectra(panels[0], rows, values, spanned)
+    _draw_samples(panels[1], Store(options.results), specs[:: len(options.seeds)])
+
+    report = StudyReport(
         f"spectrum-{options.dataset}-{options.profile}",
-        "Figures 8 and 9: what the decoder spans, by reconstruction weight",
-        f"Singular values of a conditional model's decoder, d = {plan['latent_dim']}, means over "
-        f"classes and samples, with one standard deviation over {len(seeds)} models, and the number"
-        " of those that are at least one: the dimensions that the model spans, which in the paper "
-        f"grow with beta. Trained for {size.epochs} epochs of {size.images or 'all'} images; below,"
-        " where they are kept, samples of every class (rows) of one model a weight.",
-        above.join(means).reset_index(),
+        "Figures 8 and 9: the dimensions that the decoder spans, by reconstruction weight",
+        f"Singular values of a conditional model's decoder, d = {plan['latent_dim']}: means over "
+        f"classes and samples, with one standard deviation over {len(options.seeds)} models. The "
+        "number of singular values of at least one is the number of dimensions that the model "
+        f"spans; in the paper it grows with beta. Trained for {size.epochs} epochs of "
+        f"{size.images or 'all'} images. Below: samples of every class (rows) of one model for each"
+        " weight, if they are kept.",
+        table.reset_index(),
         rows,
         figure,
     )
-    return [finding]
+    return [report]
+
+
+def _draw_spectra(
+    panel: Any, rows: pd.DataFrame, values: pd.DataFrame, spanned: pd.DataFrame
+) -> None:
+    """Draws the singular values of every beta, and how many are at least one."""
+    left_axis, right_axis = panel.subplots(1, 2, width_ratios=[1.3, 1])
+    groups = values.groupby(rows.beta)
+    deviations = groups.std().fillna(0).T
+    groups.mean().T.plot(ax=left_axis, yerr=deviations, logy=True, capsize=2)
+    left_axis.axhline(1, color="k", ls=":", lw=1)
+    left_axis.set(xlabel="index", ylabel="singular value of the decoder")
+    rows.plot.scatter("beta", "above_one", ax=right_axis)
+    spanned.plot(ax=right_axis, logx=True, legend=False, ylabel="singular values of at least one")
+
+
+def _draw_samples(panel: Any, store: Store, specs: Sequence[SpectrumModel]) -> None:
+    """Draws the samples of one model for every beta."""
+    for axis, spec in zip(panel.subplots(1, len(BETAS)), specs, strict=True):
+        axis.set(title=f"beta = {spec.beta:g}", xticks=[], yticks=[])
+        png = store.read(spec, SAMPLES_FILE)
+        if png:  # packed runs have no samples
+            pixels = np.asarray(Image.open(io.BytesIO(png)))
+            axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)  # imshow ignores cmap for RGB

@@ -1,19 +1,19 @@
-"""What studies are: their declarations and their options.
+"""The list of studies and their options.
 
-A study `name` is a function `run_name` of a module of this package, from :class:`StudyOptions` to a
-list of :class:`~pythae_fif.studies.spec.StudyReport`. This module imports neither torch nor pandas,
-so that a command line can list the studies at once.
+A study `name` is a function `run_name` in a module of this package. It takes
+:class:`StudyOptions` and returns a list of :class:`~pythae_fif.studies.spec.StudyReport`. This
+module imports neither torch nor pandas, so that the command line can list the studies at once.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.names import DATASETS as OF_BENCHMARK
+from pythae_fif.names import DATASETS as BENCHMARK_DATASETS
 from pythae_fif.names import TOY_DATASETS, DataOptions
 from pythae_fif.runs.launch import Engine, OnChange
 
@@ -23,13 +23,13 @@ TABULAR_DATASETS = ("miniboone", "power", "gas", "hepmass", "csv")
 
 @dataclass(frozen=True)
 class Study:
-    """What a study is, and what it can be asked.
+    """The declaration of a study.
 
     Attributes:
-        description: One line.
-        seeds: Numbers of seeds of profiles `quick` and `paper`; None where the profiles are those
-            of the data set's YAML file, with five seeds.
-        datasets: Those that it can be asked for, the usual one first; empty where it makes its own.
+        description: One line for `--help`.
+        seeds: Numbers of seeds of the profiles `quick` and `paper`. None if the data set's YAML
+            file defines the profiles; these have five seeds.
+        datasets: Valid data sets, the default first; empty if the study makes its own data.
     """
 
     description: str
@@ -38,17 +38,20 @@ class Study:
 
     @property
     def profiles(self) -> dict[str, int]:
-        """Name of a profile -> its number of seeds, which then are 0, 1, ..."""
+        """Name of each profile -> its number of seeds, which are then 0, 1, ..."""
         return dict(zip(("quick", "paper"), self.seeds or (), strict=False))
 
     @property
     def extra_options(self) -> set[str]:
-        """The fields of :class:`StudyOptions` that it takes and not every study does."""
-        others = {
+        """The fields of :class:`StudyOptions` that this study takes and not every study does."""
+        if not self.datasets:
+            return set()
+
+        options_by_datasets = {
             IMAGE_DATASETS: {"latent_dim"},
             TABULAR_DATASETS: {"latent_dim", "data", "models"},
         }
-        return {"dataset"} | others.get(self.datasets, set()) if self.datasets else set()
+        return {"dataset"} | options_by_datasets.get(self.datasets, set())
 
 
 STUDIES = {
@@ -70,22 +73,28 @@ DATASETS: dict[str, str] = {
     dataset: name
     for name, study in reversed(STUDIES.items())
     for dataset in study.datasets
-    if dataset not in OF_BENCHMARK
+    if dataset not in BENCHMARK_DATASETS
 }
-"""Data set that is not of the benchmark -> the first study that has it: `--dataset` starts that."""
+"""Data set that the benchmark does not have -> the first study that has it.
+
+`--dataset` with such a name starts that study.
+"""
 
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What a study is asked for.
+    """The options of a study.
 
     Attributes:
-        results: Folder of the store, whose `figures/` and `tables/` are written to.
-        location: The data.
-        dataset, models, latent_dim: None for the study's usual ones.
-        seeds: Empty for the profile's own.
-        profile: `paper` for the full protocol, `quick` for minutes on two cores; tables have more.
-        engine: Does the study's runs; None for this machine, as the study shares it out.
+        results: Folder of the store; the study writes to `figures/` and `tables/` in it.
+        location: Location of the data.
+        dataset: Name of the data set; None for the study's default.
+        models: Names of the models; None for the study's default.
+        seeds: Random seeds; empty for the profile's seeds.
+        profile: `paper` for the full protocol, `quick` for minutes on two cores; the studies of
+            tables have more.
+        latent_dim: Latent dimension; None for the study's default.
+        engine: Executes the study's runs; None for this machine.
     """
 
     results: Path
@@ -99,30 +108,48 @@ class StudyOptions:
 
 
 def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Path]:
-    """Runs a study, and writes its tables and figures, of which these are the paths.
+    """Runs a study and writes its tables and figures.
+
+    Args:
+        name: A key of `STUDIES`.
+        options: The study's options.
+        on_change: Called when a run changes.
+
+    Returns:
+        The paths of the written files.
 
     Raises:
-        ConfigError, RunsLeftError, StoreError: A data set or profile that the study does not have;
-            runs that failed; a folder of results that cannot be written.
+        ConfigError: The study does not have this data set or profile.
+        RunsLeftError: Runs failed.
+        StoreError: The results folder cannot be written.
     """
-    profiles, datasets = STUDIES[name].profiles, STUDIES[name].datasets
-    dataset, profile = options.dataset or next(iter(datasets), ""), options.profile
-    for what, asked, valid in (("profile", profile, profiles), ("data set", dataset, datasets)):
-        if valid and asked not in valid:
-            hint = did_you_mean(asked, valid)
-            raise ConfigError(f"study {name} has no {what} {asked!r}: {hint}")
-    seeds = options.seeds or range(profiles.get(profile, 5))
+    study = STUDIES[name]
+    dataset = options.dataset or next(iter(study.datasets), "")
+    _check_choice(name, "profile", options.profile, study.profiles)
+    _check_choice(name, "data set", dataset, study.datasets)
+
+    seeds = options.seeds or range(study.profiles.get(options.profile, 5))
     options = dataclasses.replace(options, dataset=dataset, seeds=seeds)
-    findings = getattr(_module(name), f"run_{name}")(options, on_change)
-    return [path for finding in findings for path in finding.write(options.results)]
+    run = getattr(_import_study(name), f"run_{name}")
+    reports = run(options, on_change)
+    return [path for report in reports for path in report.write(options.results)]
+
+
+def _check_choice(study: str, option: str, value: str, choices: Collection[str]) -> None:
+    """Raises a ConfigError if there are choices and the value is none of them."""
+    if choices and value not in choices:
+        raise ConfigError(
+            f"study {study} has no {option} {value!r}: {did_you_mean(value, choices)}"
+        )
 
 
 def import_studies() -> None:
-    """Imports all studies, so that their kinds of runs are known to who reads a store."""
+    """Imports all studies, which registers their kinds of runs for readers of a store."""
     for name in STUDIES:
-        _module(name)
+        _import_study(name)
 
 
-def _module(name: str) -> ModuleType:
-    shared = {"ablation": "tabular", "sinusoid": "toy"}
-    return import_module(f"pythae_fif.studies.{shared.get(name, name)}")
+def _import_study(name: str) -> ModuleType:
+    """Imports the module of a study."""
+    shared_modules = {"ablation": "tabular", "sinusoid": "toy"}
+    return import_module(f"pythae_fif.studies.{shared_modules.get(name, name)}")

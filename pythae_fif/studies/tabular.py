@@ -19,29 +19,40 @@ from pythae_fif.runs.launch import OnChange
 from pythae_fif.runs.store import Store
 from pythae_fif.studies.spec import StudyReport, collect_results
 from pythae_fif.studies.study import StudyOptions
-from pythae_fif.studies.tabular_models import CONFIGURATIONS, RF_CODE, TabularBudget, TabularModels
+from pythae_fif.studies.tabular_models import (
+    CONFIGURATIONS,
+    FREE_FORM,
+    RF_CODE,
+    TabularBudget,
+    TabularModels,
+)
 from pythae_fif.validation import UniqueList, one_of, read_checked
 
 MODELS = {"fif": "FIF", "rectangular_flow": "RF", "flow_matching": "flow matching"}
 NOTES = (
-    "Of several learning rates a row has the one at which the first seed has the lowest FID-like "
-    "score on the validation rows. FID-like is the squared Wasserstein-2 distance of Gaussian "
-    "fits; log-likelihood is exact, on the manifold, in nats, of the first 1,000 test rows.",
-    "CPU ms a step: in training at this profile's sizes; CG steps: mean a Hutchinson vector.",
-    "Settings are of appendix E.2, with ReLU; FIF's released code has SiLU, and which of the two "
-    "the published numbers are of is not told. The net with tanh has the settings of RF's own "
-    "code; the other RF rows train as FIF does. Eq. 10 has gradient through the projection; to "
-    "detach it is ours. Published numbers are of the full data and training, on a GPU.",
+    "If a model has several learning rates, its row uses the one at which the first seed has the "
+    "lowest FID-like score on the validation rows. FID-like is the squared Wasserstein-2 distance "
+    "of Gaussian fits. The log-likelihood is exact, on the manifold, in nats, for the first 1,000 "
+    "test rows.",
+    "CPU ms a step is the CPU time of a training step at this profile's sizes. CG steps is the mean"
+    " number of conjugate gradient steps for each Hutchinson vector.",
+    "The settings are from appendix E.2, with ReLU. FIF's released code has SiLU, and the paper "
+    "does not say which of the two gave its numbers. The net with tanh has the settings of RF's own"
+    " code; the other RF rows train as FIF does. Eq. 10 has a gradient through the projection; "
+    "detaching it is our variant. The published numbers are for the full data and training, on a "
+    "GPU.",
 )
+ModelPlan = tuple[str, float, int]
+"""Configuration, learning rate and seed of one model."""
 
 
 class TabularProfile(TabularBudget):
-    """How long every configuration trains, and at which learning rates.
+    """The length of every configuration's training, and its learning rates.
 
     Attributes:
-        note: What this is, and is not.
-        learning_rates: The cycle's highest learning rate, ascending.
-        overrides: Configuration -> keys of this class that are others for it.
+        note: What the profile is for and what it leaves out.
+        learning_rates: Peaks of the one-cycle schedule, ascending.
+        overrides: Configuration -> keys of this class with other values for it.
     """
 
     note: str
@@ -51,13 +62,20 @@ class TabularProfile(TabularBudget):
     )
 
     def for_configuration(self, configuration: str) -> "TabularProfile":
-        """That of one configuration."""
+        """Returns the profile with the overrides of one configuration."""
         return TabularProfile(**{**dict(self), **self.overrides.get(configuration, {})})
 
 
 @dataclass(frozen=True)
 class TabularProtocol:
-    """A loaded data set with the protocol that it is trained by, for a command's options."""
+    """A loaded data set and its training protocol.
+
+    Attributes:
+        splits: The data.
+        latent_dim: Latent dimension of all models.
+        profile: The chosen profile.
+        options: The study's options.
+    """
 
     splits: Splits
     latent_dim: int
@@ -66,184 +84,283 @@ class TabularProtocol:
 
     @classmethod
     def load(cls, options: StudyOptions) -> "TabularProtocol":
-        """The options' data set, by its YAML file in `benchmark_configs/tabular`.
+        """Loads the data set of the options and its YAML file in `benchmark_configs/tabular`.
 
         Raises:
             ConfigError: An unknown profile, or no latent dimension for `csv`.
             DataError: See :func:`~pythae_fif.data.tables.load_tabular`.
         """
-        dataset, asked = str(options.dataset), options.profile
+        dataset = str(options.dataset)
         path = configs_dir() / "tabular" / f"{dataset}.yaml"
         file = read_yaml(path)
-        profiles, latent_dim = file["profiles"], options.latent_dim or file["latent_dim"]
-        if asked not in profiles:
-            raise ConfigError(f"profile {asked!r} of {dataset}: {did_you_mean(asked, profiles)}")
+        profiles = file["profiles"]
+        if options.profile not in profiles:
+            hint = did_you_mean(options.profile, profiles)
+            raise ConfigError(f"profile {options.profile!r} of {dataset}: {hint}")
+
+        latent_dim = options.latent_dim or file["latent_dim"]
         if latent_dim is None:
             raise ConfigError(f"--dataset {dataset} needs --latent-dim")
+
         splits = load_tabular(dataset, options.location.data_root, data=options.location.data)
-        if latent_dim > (dims := splits.input_dim[0]):
-            raise ConfigError(f"--latent-dim {latent_dim}: {dataset} has {dims} columns")
-        profile = read_checked(TabularProfile, profiles[asked], path.name)
+        (columns,) = splits.input_dim
+        if latent_dim > columns:
+            raise ConfigError(f"--latent-dim {latent_dim}: {dataset} has {columns} columns")
+
+        profile = read_checked(TabularProfile, profiles[options.profile], path.name)
         return cls(splits, latent_dim, profile, options)
 
-    def runs(self, models: list[tuple[str, float, int]]) -> list[TabularModels]:
-        """Runs of models, given by configuration, learning rate and seed: of each model one, or
-        the one of all models of a configuration where the store has that."""
-        store, runs, keys = Store(self.options.results), [], TabularBudget.model_fields
+    def runs(self, models: list[ModelPlan]) -> list[TabularModels]:
+        """Returns the runs of models: one for each model, or an older run of several.
+
+        Older runs train all models of a configuration. If the store has the finished one of these
+        models, that is returned.
+        """
+        store = Store(self.options.results)
+        runs = []
         for name, group in groupby(models, lambda model: model[0]):
-            of, own = [*group], self.profile.for_configuration(name)
-            together = TabularModels(
-                dataset=self.splits.name,
-                configuration=CONFIGURATIONS[name],
-                data_hash=self.splits.content_hash,
-                latent_dim=self.latent_dim,
-                budget=TabularBudget(**{key: getattr(own, key) for key in keys}),
-                learning_rates=[rate for _, rate, _ in of],
-                seeds=[seed for _, _, seed in of],
-                location=self.options.location,
-            )
-            each = [{"learning_rates": [rate], "seeds": [seed]} for _, rate, seed in of]
-            done = store.is_done(together)
-            runs += [together] if done else [together.model_copy(update=one) for one in each]
+            group_models = list(group)
+            joint_run = self._plan_run(name, group_models)
+            if store.is_done(joint_run):
+                runs.append(joint_run)
+            else:
+                runs += [self._plan_run(name, [model]) for model in group_models]
         return runs
+
+    def _plan_run(self, name: str, models: list[ModelPlan]) -> TabularModels:
+        """Returns the run of models of one configuration."""
+        profile = self.profile.for_configuration(name)
+        budget = {key: getattr(profile, key) for key in TabularBudget.model_fields}
+        return TabularModels(
+            dataset=self.splits.name,
+            configuration=CONFIGURATIONS[name],
+            data_hash=self.splits.content_hash,
+            latent_dim=self.latent_dim,
+            budget=TabularBudget(**budget),
+            learning_rates=[rate for _, rate, _ in models],
+            seeds=[seed for _, _, seed in models],
+            location=self.options.location,
+        )
 
 
 def train_configurations(
     table: TabularProtocol, names: list[str], on_change: OnChange
 ) -> pd.DataFrame:
-    """Trains all seeds of configurations, of each at the best of its learning rates; a row a model:
-    `configuration`, `learning_rate`, `seed`, and its scores."""
+    """Trains all seeds of configurations, each at the best of its learning rates.
 
-    def scores(models: list[tuple[str, float, int]]) -> pd.DataFrame:
-        found = collect_results(table.runs(models), table.options, on_change)
-        of = pd.DataFrame(models, columns=["configuration", "learning_rate", "seed"])
-        return of.join(pd.DataFrame(found))
+    Args:
+        table: The data set and its protocol.
+        names: Keys of `CONFIGURATIONS`.
+        on_change: Called when a run changes.
 
-    rates = {name: table.profile.for_configuration(name).learning_rates for name in names}
-    chosen, seeds = {name: of[0] for name, of in rates.items()}, table.options.seeds
-    trials = [(name, rate, seeds[0]) for name, of in rates.items() if len(of) > 1 for rate in of]
+    Returns:
+        One row for each model: `configuration`, `learning_rate`, `seed`, and its scores.
+    """
+
+    def score(models: list[ModelPlan]) -> pd.DataFrame:
+        results = collect_results(table.runs(models), table.options, on_change)
+        rows = pd.DataFrame(models, columns=["configuration", "learning_rate", "seed"])
+        return rows.join(pd.DataFrame(results))
+
+    seeds = table.options.seeds
+    best_rates = {}
+    trials = []
+    for name in names:
+        rates = table.profile.for_configuration(name).learning_rates
+        best_rates[name] = rates[0]
+        if len(rates) > 1:
+            trials += [(name, rate, seeds[0]) for rate in rates]
+
     if trials:
-        tried = scores(trials).fillna({"validation_wasserstein": np.inf})
-        best = tried.loc[tried.groupby("configuration").validation_wasserstein.idxmin()]
-        chosen |= dict(zip(best.configuration, best.learning_rate, strict=True))
-    return scores([(name, chosen[name], seed) for name in names for seed in seeds])
+        scores = score(trials).fillna({"validation_wasserstein": np.inf})
+        best = scores.loc[scores.groupby("configuration").validation_wasserstein.idxmin()]
+        best_rates |= dict(zip(best.configuration, best.learning_rate, strict=True))
+
+    return score([(name, best_rates[name], seed) for name in names for seed in seeds])
 
 
 def run_tabular(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
-    """Tables 1 and 5: FIF against rectangular flows, or the models that are asked for."""
+    """Trains the models of tables 1 and 5: FIF against rectangular flows by default.
+
+    Args:
+        options: The study's options.
+        on_change: Called when a run changes.
+    """
     caption = (
-        "Models of a table's rows after the same training, unless a row says otherwise; the "
-        "speedup is the quotient of CPU ms a step of rectangular flow and model."
+        "All models train on the same rows and equally long, unless a row says otherwise. The "
+        "speedup is the CPU ms a step of the rectangular flow divided by those of the model."
     )
-    return [
-        _compare_with_published("tabular", ["fif", "rectangular_flow"], caption, options, on_change)
-    ]
+    default = ["fif", "rectangular_flow"]
+    return [_compare_with_published("tabular", default, caption, options, on_change)]
 
 
 def run_ablation(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
-    """Tables 6 and 7: estimator, network, on or off the manifold; over all configurations."""
+    """Trains the models of tables 6 and 7: all configurations by default.
+
+    They differ in the estimator, in the network, and in training on or off the manifold.
+
+    Args:
+        options: The study's options.
+        on_change: Called when a run changes.
+    """
     caption = (
         "FIF estimates with the encoder's Jacobian (eqs. 10 and 15), RF by conjugate gradients "
-        "(eq. 6). On manifold the Jacobian is taken at the projection; off manifold at the data "
-        "point, for which RF, as we read the paper, takes the encoder's volume change."
+        "(eq. 6). On manifold, the Jacobian is taken at the projection. Off manifold, it is taken "
+        "at the data point; there RF uses the encoder's volume change, as we read the paper."
     )
-    names = [name for name, of in CONFIGURATIONS.items() if of.jacobian_at]
-    six = _compare_with_published("ablation", names, caption, options, on_change)
+    autoencoders = [
+        name for name, configuration in CONFIGURATIONS.items() if configuration.jacobian_at
+    ]
+    table6 = _compare_with_published("ablation", autoencoders, caption, options, on_change)
+    table7 = _reconstruction_table(table6.rows, str(options.dataset), bool(options.location.data))
+    if table7.empty:
+        return [table6]
+
+    reconstruction = StudyReport(
+        f"{table6.name}-reconstruction",
+        f"{table6.title}: reconstruction of free-form FIF (table 7)",
+        "Mean squared error of a test row, for models trained on and off manifold. Outliers "
+        "removed: without the seed of the largest error.",
+        table7,
+        table7,
+        notes=table6.notes,
+    )
+    return [table6, reconstruction]
+
+
+def _reconstruction_table(scores: pd.DataFrame, dataset: str, is_own_data: bool) -> pd.DataFrame:
+    """Returns the rows of table 7: the errors of free-form FIFs, with and without outliers."""
     rows = []
-    for name, of in six.rows.groupby("configuration", sort=False).reconstruction:
-        if not CONFIGURATIONS[name].jacobian_at:  # no autoencoder, such as flow matching
+    for name, errors in scores.groupby("configuration", sort=False).reconstruction:
+        configuration = CONFIGURATIONS[name]
+        net = configuration.net
+        if configuration.model != "fif" or net not in FREE_FORM:
             continue
-        net, place = CONFIGURATIONS[name].net, CONFIGURATIONS[name].place.capitalize()
-        trainings = {place: of}
-        if place != "Off manifold" and len(of) > 1:
-            trainings[f"{place} (outliers removed)"] = of.drop(of.fillna(np.inf).idxmax())
-        for training, errors in trainings.items() if "free-form" in net else ():
-            row = {"Training": training + net.removeprefix("free-form")}
-            row["reconstruction loss ↓"] = spread(errors)
-            row["published"] = DASH
-            if net == "free-form" and not options.location.data:
-                row["published"] = _published_value(7, dataset=str(options.dataset), row=training)
-            rows.append(row)
-    table = pd.DataFrame(rows)
-    seven = StudyReport(
-        f"{six.name}-reconstruction",
-        f"{six.title}: reconstruction of free-form FIF (table 7)",
-        "Squared error a row of models trained on and off manifold. Outliers removed: without the "
-        "largest of the seeds.",
-        table,
-        table,
-        notes=six.notes,
-    )
-    return [six, seven] if rows else [six]
+
+        place = configuration.place.capitalize()
+        trainings = {place: errors}
+        if place != "Off manifold" and len(errors) > 1:
+            largest = errors.fillna(np.inf).idxmax()
+            trainings[f"{place} (outliers removed)"] = errors.drop(largest)
+
+        for training, selected_errors in trainings.items():
+            published = DASH
+            if net == "free-form" and not is_own_data:
+                published = _published_value(7, dataset=dataset, row=training)
+            rows.append(
+                {
+                    "Training": training + net.removeprefix("free-form"),
+                    "reconstruction loss ↓": spread(selected_errors),
+                    "published": published,
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def _compare_with_published(
-    study: str, usual: list[str], caption: str, options: StudyOptions, on_change: OnChange
+    study: str, default: list[str], caption: str, options: StudyOptions, on_change: OnChange
 ) -> StudyReport:
-    """A table of configurations, with the rows of :func:`train_configurations`."""
-    table, names = TabularProtocol.load(options), [*(options.models or usual)]
+    """Trains the options' configurations and compares their scores with the published ones."""
+    table = TabularProtocol.load(options)
+    names = [*(options.models or default)]
     for name in names:
         if name not in CONFIGURATIONS:
             hint = did_you_mean(name, CONFIGURATIONS)
             raise ConfigError(f"model {name!r} has no tabular study: {hint}")
-    splits, found = table.splits, train_configurations(table, names, on_change)
-    count = len(splits.train[: table.profile.train_size])
-    steps = pd.Series({name: table.profile.for_configuration(name).steps(count) for name in names})
-    times, rows = 1e3 * found.groupby("configuration").seconds.mean() / steps, []
-    for name, of in found.groupby("configuration", sort=False):
-        configuration = CONFIGURATIONS[str(name)]
-        row = {
-            "model": MODELS[configuration.model],
-            "net": configuration.net,
-            "Jacobian": configuration.place,
-            "FID-like ↓": spread(of.wasserstein),
-            "recon. ↓": spread(of.reconstruction) if configuration.jacobian_at else DASH,
-            "log-likelihood ↑": spread(of.log_likelihood) if configuration.jacobian_at else DASH,
-            "CPU ms a step": number(times[name]),
-            "speedup ↑": number(times.get("rectangular_flow", math.nan) / times[name]),
-            "CG steps": number(pd.to_numeric(of.cg_iterations).mean()),
-            "learning rate": f"{of.learning_rate.iloc[0]:g}",
-        }
-        rows.append(row if options.location.data else row | _read_published(str(name), splits.name))
-    data = (
-        f"Data: {splits.source} ({splits.content_hash}); trained on {count:,} rows, d = "
+
+    splits = table.splits
+    scores = train_configurations(table, names, on_change)
+    train_size = len(splits.train[: table.profile.train_size])
+    step_times = _milliseconds_per_step(table, scores, train_size)
+
+    rows = []
+    for name, group in scores.groupby("configuration", sort=False):
+        row = _score_row(str(name), group, step_times)
+        if not options.location.data:
+            row |= _read_published(str(name), splits.name)
+        rows.append(row)
+
+    data_note = (
+        f"Data: {splits.source} ({splits.content_hash}); trained on {train_size:,} rows, d = "
         f"{table.latent_dim}, {pluralized(len(options.seeds), 'seed')}. "
-        f"Profile `{options.profile}`: "
-        f"{table.profile.note}."
+        f"Profile `{options.profile}`: {table.profile.note}."
     )
-    file, notes = f"{study}-{splits.name}-{options.profile}", [data, *splits.notes, *NOTES]
-    title = f"{splits.name}, profile {options.profile}"
-    return StudyReport(file, title, caption, pd.DataFrame(rows), found, notes=notes)
+    return StudyReport(
+        f"{study}-{splits.name}-{options.profile}",
+        f"{splits.name}, profile {options.profile}",
+        caption,
+        pd.DataFrame(rows),
+        scores,
+        notes=[data_note, *splits.notes, *NOTES],
+    )
+
+
+def _milliseconds_per_step(
+    table: TabularProtocol, scores: pd.DataFrame, train_size: int
+) -> "pd.Series[float]":
+    """Returns the mean CPU time of a training step of every configuration, in milliseconds."""
+    seconds = scores.groupby("configuration").seconds.mean()
+    steps = {
+        name: table.profile.for_configuration(str(name)).steps(train_size) for name in seconds.index
+    }
+    return 1e3 * seconds / pd.Series(steps)
+
+
+def _score_row(name: str, scores: pd.DataFrame, step_times: "pd.Series[float]") -> dict[str, str]:
+    """Returns the row of one configuration, from the scores of its models."""
+    configuration = CONFIGURATIONS[name]
+    is_autoencoder = bool(configuration.jacobian_at)
+    return {
+        "model": MODELS[configuration.model],
+        "net": configuration.net,
+        "Jacobian": configuration.place,
+        "FID-like ↓": spread(scores.wasserstein),
+        "recon. ↓": spread(scores.reconstruction) if is_autoencoder else DASH,
+        "log-likelihood ↑": spread(scores.log_likelihood) if is_autoencoder else DASH,
+        "CPU ms a step": number(step_times[name]),
+        "speedup ↑": number(step_times.get("rectangular_flow", math.nan) / step_times[name]),
+        "CG steps": number(pd.to_numeric(scores.cg_iterations).mean()),
+        "learning rate": f"{scores.learning_rate.iloc[0]:g}",
+    }
 
 
 def _read_published(name: str, dataset: str) -> dict[str, str]:
-    """The paper's numbers of a configuration."""
-    of = CONFIGURATIONS[name]
-    model, net = "fif" if of.model == "fif" else "rf", of.net.replace("coupling", "coupling flow")
-    distance = _published_value(6, dataset=dataset, model=model, net=net, estimator=of.place)
-    printed_as = name
-    if of.settings == RF_CODE:
-        distance, printed_as = _published_value(1, dataset=dataset, model="rf"), "rf"
+    """Returns the paper's numbers for a configuration."""
+    configuration = CONFIGURATIONS[name]
+    if configuration.settings == RF_CODE:
+        published_name = "rf"
+        distance = _published_value(1, dataset=dataset, model="rf")
+    else:
+        published_name = name
+        distance = _published_value(
+            6,
+            dataset=dataset,
+            model="fif" if configuration.model == "fif" else "rf",
+            net=configuration.net.replace("coupling", "coupling flow"),
+            estimator=configuration.place,
+        )
+
     speedup = _published_value(1, dataset=dataset, metric="speedup")
     return {
         "published FID-like": distance,
         "published speedup": speedup if name == "fif" else DASH,
         "published min": _published_value(
-            5, dataset=dataset, model=printed_as, metric="training time"
+            5, dataset=dataset, model=published_name, metric="training time"
         ),
     }
 
 
 def spread(values: "pd.Series[float]") -> str:
-    """Mean and standard deviation over seeds, or how many have no finite value."""
-    if diverged := (~np.isfinite(values)).sum():
+    """Returns mean and standard deviation over seeds, or how many values are not finite."""
+    diverged = (~np.isfinite(values)).sum()
+    if diverged:
         return f"diverged ({diverged} of {len(values)})"
     return number(values.mean(), values.std())
 
 
-def _published_value(table: int, **at: str) -> str:
-    """The published number, or a dash where the paper has none."""
+def _published_value(table: int, **filters: str) -> str:
+    """Returns the published number with these values in its columns, or a dash if none has."""
     cells = read_published_table(table)
-    for key, value in at.items():
-        cells = cells[cells[key] == value]
+    for column, value in filters.items():
+        cells = cells[cells[column] == value]
     return cells.text.iloc[-1] if len(cells) else DASH

@@ -1,4 +1,4 @@
-"""Models of rows of numbers: the configurations of tables 1, 5, 6 and 7, training and scores."""
+"""Models of tabular data: the configurations of tables 1, 5, 6 and 7, their training and scores."""
 
 import math
 import time
@@ -28,8 +28,8 @@ from pythae_fif.volume_change.hutchinson import HutchinsonKind
 
 LIKELIHOOD_ROWS = 1000
 FLOW_STEPS = 50
-"""Of the midpoint rule, by which a sample takes twice as many evaluations of the net."""
-# The free-form nets by the paper's text, and by its authors' released code.
+"""Steps of the midpoint rule; a sample takes twice as many evaluations of the net."""
+# ReLU is the activation of the paper's text, SiLU is in its authors' released code.
 FREE_FORM: dict[str, type[nn.Module]] = {"free-form": nn.ReLU, "free-form, SiLU": nn.SiLU}
 COUPLING = {"coupling": "ReLU", "coupling, tanh": "Tanh"}
 
@@ -41,7 +41,7 @@ class FlowMatching(nn.Module):
 
     Args:
         input_dim: Shape (D,) of a row.
-        hidden_dim: Width of the net of the velocity, which is of the kind of FIF's encoder.
+        hidden_dim: Width of the velocity's net, which has the architecture of FIF's encoder.
     """
 
     def __init__(self, input_dim: tuple[int, ...], hidden_dim: int) -> None:
@@ -51,22 +51,24 @@ class FlowMatching(nn.Module):
             from flow_matching.solver import ODESolver
         (self.dim,) = input_dim
         self.net = TabularEncoder((self.dim + 1,), self.dim, hidden_dim, nn.SiLU)
-        self.path, self.solver = CondOTProbPath(), ODESolver(self._velocity)
+        self.path = CondOTProbPath()
+        self.solver = ODESolver(self._velocity)
 
     def forward(self, inputs: Any) -> ModelOutput:
-        """The squared error of the velocity at a random time of each row's path, as `nll_loss`."""
+        """Computes the velocity's squared error at a random time of each row, as `nll_loss`."""
         x = inputs["data"]
-        at = self.path.sample(x_0=torch.randn_like(x), x_1=x, t=torch.rand(len(x)))
-        loss = squared_error(self._velocity(at.x_t, at.t), at.dx_t).mean()
+        sample = self.path.sample(x_0=torch.randn_like(x), x_1=x, t=torch.rand(len(x)))
+        loss = squared_error(self._velocity(sample.x_t, sample.t), sample.dx_t).mean()
         return ModelOutput(nll_loss=loss, recon_loss=torch.zeros(()))
 
     def sample(self, num_samples: int) -> Tensor:
-        """Rows, (n, D)."""
-        noise, step = torch.randn(num_samples, self.dim), 1 / FLOW_STEPS
-        return self.solver.sample(noise, step_size=step, method="midpoint")
+        """Draws rows, (num_samples, D)."""
+        noise = torch.randn(num_samples, self.dim)
+        return self.solver.sample(noise, step_size=1 / FLOW_STEPS, method="midpoint")
 
     def _velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.net(torch.cat([x, t.expand(len(x))[:, None]], 1)).embedding
+        times = t.expand(len(x))[:, None]
+        return self.net(torch.cat([x, times], 1)).embedding
 
 
 Model = FIF | RectangularFlow | FlowMatching
@@ -74,12 +76,19 @@ ModelName = Literal["fif", "rectangular_flow", "flow_matching"]
 
 
 class TabularSettings(StrictModel):
-    """Of the training of one model, whatever the data set; the defaults are appendix E.2's.
+    """Settings of a model's training, the same for every data set.
+
+    The defaults are from appendix E.2.
 
     Attributes:
-        one_cycle: Whether the learning rate goes through one cycle, or is constant.
-        data_hidden, latent_hidden: Hidden layers of the coupling flow's nets in data and in latent
-            space at the paper's sizes, narrower where the other nets are.
+        beta: Reconstruction weight.
+        noise: Standard deviation of the noise that is added to the data.
+        weight_decay: Adam's weight decay.
+        hutchinson_kind: Distribution of the Hutchinson vectors.
+        one_cycle: Whether the learning rate follows a one-cycle schedule; otherwise it is constant.
+        data_hidden: Widths of the hidden layers of the coupling flow's nets in data space, at the
+            paper's sizes. They shrink with the other nets.
+        latent_hidden: The same in latent space.
     """
 
     beta: float = 10.0
@@ -100,11 +109,19 @@ RF_CODE = TabularSettings(
     data_hidden=(128,) * 4,
     latent_hidden=(32,) * 2,
 )
-"""Of layer6ai-labs/rectangular-flows, RNFs-ML; its batch and warm-up are in the profiles."""
+"""Settings of RNFs-ML in layer6ai-labs/rectangular-flows; batch size and warm-up are in the
+profiles."""
 
 
 class NetSizes(StrictModel):
-    """Width of free-form nets, blocks and width of the coupling flow; by default the paper's."""
+    """Sizes of the networks; the defaults are the paper's.
+
+    Attributes:
+        hidden_dim: Width of the free-form nets.
+        data_blocks: Blocks of the coupling flow in data space.
+        latent_blocks: Blocks of the coupling flow in latent space.
+        block_dim: Width of the coupling flow's nets.
+    """
 
     hidden_dim: AtLeastOne = 256
     data_blocks: AtLeastOne = 10
@@ -113,11 +130,15 @@ class NetSizes(StrictModel):
 
 
 class TabularBudget(StrictModel):
-    """What one training may spend.
+    """Length of one training and sizes of its networks.
 
     Attributes:
+        epochs: Number of epochs.
+        batch_size: Rows in a batch.
         train_size: First training rows that are used; all if None.
-        warmup: The epochs between which the likelihood's weight rises from 0 to 1; none if None.
+        nets: Sizes of the networks.
+        warmup: First and last epoch of the rise of the likelihood's weight from 0 to 1; the weight
+            is always 1 if None.
     """
 
     epochs: AtLeastOne
@@ -127,16 +148,20 @@ class TabularBudget(StrictModel):
     warmup: Annotated[tuple[AtLeastOne, AtLeastOne] | None, Field(strict=False)] = None
 
     def steps(self, rows: int) -> int:
-        """Those of all epochs over that many rows; what fills no batch is left out."""
+        """Returns the number of training steps for this many rows, without incomplete batches."""
         return self.epochs * (rows // min(self.batch_size, rows))
 
 
 class Configuration(StrictModel):
-    """A row of tables 1 and 6, with the settings of the text or of somebody's code.
+    """A row of tables 1 and 6.
 
     Attributes:
-        model: Whose estimator it uses.
-        net: Of `FREE_FORM` or `COUPLING`.
+        name: Key of the row.
+        model: The model that provides the estimator.
+        net: A key of `FREE_FORM` or `COUPLING`.
+        jacobian_at: Point of the Jacobian, see :class:`~pythae_fif.FIFConfig`; empty if the model
+            has none.
+        settings: Settings of the training, from the paper's text or from released code.
     """
 
     name: str
@@ -147,39 +172,50 @@ class Configuration(StrictModel):
 
     @property
     def place(self) -> str:
-        """Where the Jacobian is taken, in the words of table 6."""
-        at = {"data": "off manifold", "reconstruction": "on manifold", "": "–"}
-        return at.get(self.jacobian_at, "on manifold, detached")
+        """The point of the Jacobian in the words of table 6."""
+        places = {"data": "off manifold", "reconstruction": "on manifold", "": "–"}
+        return places.get(self.jacobian_at, "on manifold, detached")
 
     def build(self, input_dim: tuple[int, ...], latent_dim: int, nets: NetSizes) -> Model:
-        """A freshly initialised model; seed torch before calling."""
-        if self.model == "flow_matching":  # one net, of as many parameters as FIF's two
+        """Builds a freshly initialised model; seed torch before calling.
+
+        Args:
+            input_dim: Shape (D,) of a row.
+            latent_dim: Latent dimension d.
+            nets: Sizes of the networks.
+        """
+        if self.model == "flow_matching":  # one net with as many parameters as FIF's two
             return FlowMatching(input_dim, round(math.sqrt(2) * nets.hidden_dim))
+
         shape: dict[str, Any] = {"input_dim": input_dim, "latent_dim": latent_dim}
-        settings = self.settings
-        choices: Any = settings.model_dump(include={"beta", "noise", "hutchinson_kind"})
-        choices |= {"jacobian_at": self.jacobian_at, **shape}
+        config: Any = self.settings.model_dump(include={"beta", "noise", "hutchinson_kind"})
+        config |= {"jacobian_at": self.jacobian_at, **shape}
         if self.net in FREE_FORM:
-            sizes: Any = {"hidden_dim": nets.hidden_dim, "activation": FREE_FORM[self.net]}
-            networks = TabularEncoder(**shape, **sizes), TabularDecoder(**shape, **sizes)
-            return FIF(FIFConfig(**choices), *networks)
-        data_hidden, latent_hidden = (
-            [width * nets.block_dim // NetSizes().block_dim for width in hidden or (160, 160)]
-            for hidden in (settings.data_hidden, settings.latent_hidden)
-        )
+            options: Any = {"hidden_dim": nets.hidden_dim, "activation": FREE_FORM[self.net]}
+            encoder = TabularEncoder(**shape, **options)
+            decoder = TabularDecoder(**shape, **options)
+            return FIF(FIFConfig(**config), encoder, decoder)
+
         flow = build_coupling(
             **shape,
             data_blocks=nets.data_blocks,
             latent_blocks=nets.latent_blocks,
-            data_hidden=data_hidden,
-            latent_hidden=latent_hidden,
+            data_hidden=_scale_widths(self.settings.data_hidden, nets),
+            latent_hidden=_scale_widths(self.settings.latent_hidden, nets),
             activation=COUPLING[self.net],
         )
         if self.model == "rectangular_flow":
-            return RectangularFlow(RectangularFlowConfig(**choices), *flow)
-        model = FIF(FIFConfig(**choices), *flow)
-        model.surrogate_mode = "published"  # most operations of these nets have no rule
+            return RectangularFlow(RectangularFlowConfig(**config), *flow)
+
+        model = FIF(FIFConfig(**config), *flow)
+        model.surrogate_mode = "published"  # most operations of these nets have no replay rule
         return model
+
+
+def _scale_widths(hidden: tuple[int, ...], nets: NetSizes) -> list[int]:
+    """Scales the widths of hidden layers from the paper's sizes to these."""
+    paper_width = NetSizes().block_dim
+    return [width * nets.block_dim // paper_width for width in hidden or (160, 160)]
 
 
 _ROWS: tuple[tuple[str, str, str], ...] = (
@@ -196,15 +232,22 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("rectangular_flow_published", "coupling, tanh", "reconstruction"),
     ("flow_matching", "free-form, SiLU", ""),
 )
+
+
+def _model_name(configuration: str) -> ModelName:
+    """Returns the model with which a configuration's name begins."""
+    return next(model for model in get_args(ModelName) if configuration.startswith(model))
+
+
 CONFIGURATIONS = {
     name: Configuration(
         name=name,
-        model=next(of for of in get_args(ModelName) if name.startswith(of)),
+        model=_model_name(name),
         net=net,
-        jacobian_at=at,
+        jacobian_at=jacobian_at,
         settings=RF_CODE if name == "rectangular_flow_published" else TabularSettings(),
     )
-    for name, net, at in _ROWS
+    for name, net, jacobian_at in _ROWS
 }
 """In the order of table 6, and flow matching."""
 
@@ -217,44 +260,62 @@ def train(
     learning_rate: float,
     report_progress: ProgressCallback = lambda share: None,
 ) -> float | None:
-    """Trains a fresh model on rows (N, D) with Adam; seed torch before. It gives the mean number of
-    conjugate gradient steps, None where there are none."""
+    """Trains a fresh model with Adam; seed torch before calling.
+
+    Args:
+        model: The model.
+        rows: Training rows, (N, D).
+        budget: Epochs, batch size and warm-up.
+        settings: Weights of the loss and schedule of the learning rate.
+        learning_rate: Learning rate, the highest one of a one-cycle schedule.
+        report_progress: Called after every epoch.
+
+    Returns:
+        The mean number of conjugate gradient steps; None if the model takes none.
+    """
     batch_size = min(budget.batch_size, len(rows))
-    used, steps = len(rows) // batch_size * batch_size, budget.steps(len(rows))
+    rows_per_epoch = len(rows) // batch_size * batch_size  # without an incomplete batch
     optimizer = torch.optim.Adam(
         model.parameters(), lr=learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     schedule: LRScheduler = ConstantLR(optimizer, 1.0, 0)
     if settings.one_cycle:
-        schedule = OneCycleLR(optimizer, learning_rate, total_steps=steps)
-    iterations: list[Tensor] = []
+        schedule = OneCycleLR(optimizer, learning_rate, total_steps=budget.steps(len(rows)))
+
+    cg_iterations: list[Tensor] = []
     model.train()
     for epoch in range(1, budget.epochs + 1):
-        weight = float(np.interp(epoch, budget.warmup or (0, 1), (0, 1)))
-        for batch in torch.randperm(len(rows))[:used].split(batch_size):
-            out = model({"data": rows[batch]})
+        nll_weight = float(np.interp(epoch, budget.warmup or (0, 1), (0, 1)))
+        permutation = torch.randperm(len(rows))[:rows_per_epoch]
+        for indices in permutation.split(batch_size):
+            output = model({"data": rows[indices]})
             optimizer.zero_grad()
-            (weight * out.nll_loss + settings.beta * out.recon_loss).backward()
+            (nll_weight * output.nll_loss + settings.beta * output.recon_loss).backward()
             optimizer.step()
             schedule.step()
             if isinstance(model, RectangularFlow) and model.cg_iterations is not None:
-                iterations.append(model.cg_iterations.double().mean())
+                cg_iterations.append(model.cg_iterations.double().mean())
         report_progress(epoch / budget.epochs)
+
     model.eval()
-    return float(torch.stack(iterations).mean()) if iterations else None
+    return float(torch.stack(cg_iterations).mean()) if cg_iterations else None
 
 
 @dataclass(frozen=True)
 class TabularScores:
-    """Of one trained model; NaN where it gives no finite numbers, or none as flow matching.
+    """Scores of one trained model.
+
+    A score is NaN if it is not finite or if the model has none, such as flow matching.
 
     Attributes:
-        wasserstein, validation_wasserstein: Squared Wasserstein-2 distance of Gaussian fits to as
-            many samples as test or validation rows.
-        reconstruction: Squared error a test row.
-        log_likelihood: Exact, of the first test rows, in nats.
-        seconds: Of the processor, for its training.
-        cg_iterations: Conjugate gradient steps a Hutchinson vector; None where there are none.
+        wasserstein: Squared Wasserstein-2 distance between Gaussian fits to the test rows and to as
+            many samples.
+        reconstruction: Mean squared error of a test row.
+        validation_wasserstein: The distance to the validation rows.
+        log_likelihood: Mean exact log-likelihood of the first test rows, in nats.
+        seconds: CPU time of the training.
+        cg_iterations: Mean conjugate gradient steps for each Hutchinson vector; None if the model
+            takes none.
     """
 
     wasserstein: float
@@ -269,9 +330,17 @@ class TabularScores:
 def score_model(
     model: Model, splits: Splits, seed: int, seconds: float, steps: float | None
 ) -> TabularScores:
-    """A model's scores, with draws by a seed and what its training took."""
+    """Computes the scores of a trained model.
 
-    def finite(score: Callable[[], Any]) -> float:
+    Args:
+        model: The model in evaluation mode.
+        splits: The data.
+        seed: Seed of the samples.
+        seconds: CPU time of the training.
+        steps: Mean conjugate gradient steps in training, if any.
+    """
+
+    def finite_or_nan(score: Callable[[], Any]) -> float:
         try:
             return float(score())
         except NonFiniteError:
@@ -279,20 +348,36 @@ def score_model(
 
     def distance(rows: Tensor) -> float:
         samples = model.sample(len(rows))
-        return finite(lambda: frechet_distance(Features(samples), Features(rows)))
+        return finite_or_nan(lambda: frechet_distance(Features(samples), Features(rows)))
 
     torch.manual_seed(seed)
-    test, val = torch.from_numpy(splits.test), torch.from_numpy(splits.val)
-    likelihood = error = math.nan
+    test = torch.from_numpy(splits.test)
+    val = torch.from_numpy(splits.val)
+    log_likelihood = math.nan
+    error = math.nan
     if not isinstance(model, FlowMatching):
-        likelihood = finite(lambda: model.log_prob(test[:LIKELIHOOD_ROWS]).mean())
+        log_likelihood = finite_or_nan(lambda: model.log_prob(test[:LIKELIHOOD_ROWS]).mean())
         error = float(squared_error(model.reconstruct(test), test).mean())
-    return TabularScores(distance(test), error, distance(val), likelihood, seconds, steps)
+
+    return TabularScores(
+        wasserstein=distance(test),
+        reconstruction=error,
+        validation_wasserstein=distance(val),
+        log_likelihood=log_likelihood,
+        seconds=seconds,
+        cg_iterations=steps,
+    )
 
 
 class TabularModels(StudySpec):
-    """Models of one configuration, each with its learning rate, its seed and a record of its own.
-    New runs are of one model; some that are committed are of several."""
+    """A run of models of one configuration, with one record for each.
+
+    New runs have one model; some of the committed runs have several.
+
+    Attributes:
+        learning_rates: The learning rate of every model.
+        seeds: The seed of every model.
+    """
 
     kind: ClassVar[str] = "tabular"
 
@@ -315,22 +400,30 @@ class TabularModels(StudySpec):
         return {f"scores/seed{seed}-{rate:g}.json": TabularScores for seed, rate in models}
 
     def run(self, run: Run) -> None:
-        """Trains and scores the models of the table that was planned; DataError if it changed."""
+        """Trains and scores the models.
+
+        Raises:
+            DataError: The table changed since the run was planned.
+        """
         run.report("loading data")
-        location, budget = self.location, self.budget
-        splits = load_tabular(self.dataset, location.data_root, data=location.data)
+        splits = load_tabular(self.dataset, self.location.data_root, data=self.location.data)
         if splits.content_hash != self.data_hash:
             raise DataError(f"the table {self.dataset} changed since the plan: start again")
-        rows = torch.from_numpy(splits.train[: budget.train_size])
+
+        rows = torch.from_numpy(splits.train[: self.budget.train_size])
+        settings = self.configuration.settings
         for name, seed, rate in zip(self.outputs, self.seeds, self.learning_rates, strict=True):
             torch.manual_seed(seed)
-            model = self.configuration.build(splits.input_dim, self.latent_dim, budget.nets)
+            model = self.configuration.build(splits.input_dim, self.latent_dim, self.budget.nets)
             torch.manual_seed(seed)
-            start = time.process_time()  # does not count when others have the machine
-            settings, report_progress = (
-                self.configuration.settings,
-                lambda of: run.report("training", of),
+            start = time.process_time()  # does not count the time of other processes
+            cg_iterations = train(
+                model,
+                rows,
+                self.budget,
+                settings,
+                rate,
+                lambda share: run.report("training", share),
             )
-            iterations = train(model, rows, budget, settings, rate, report_progress)
-            costs = time.process_time() - start, iterations
-            run.save(name, score_model(model, splits, seed, *costs))
+            seconds = time.process_time() - start
+            run.save(name, score_model(model, splits, seed, seconds, cg_iterations))

@@ -1,5 +1,6 @@
-"""Toy manifolds: figures 3 and 7 on a noisy sinusoid, and learnt densities beside the true ones."""
+"""Toy manifolds: figures 3 and 7 on a noisy sinusoid, and learnt against true densities."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,31 +27,41 @@ SINUSOID_SIZES: dict[str, dict[str, Any]] = {
     "quick": {"points": 10_000, "epochs": 20, "blocks": 4, "width": 128},
     "paper": {"points": 100_000, "epochs": 50, "blocks": 4, "width": 256},  # appendix E.1.1
 }
-NOISE, BETA = 0.02, 100.0
-NOISES = (0.1, 0.2, 0.3)  # of sinusoids
+NOISE = 0.02
+BETA = 100.0
+SINUSOID_NOISES = (0.1, 0.2, 0.3)
 BETAS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 100.0)
-MIN_RANK_CORRELATION = (
-    0.9  # rank correlation of the code with x from which a model spans the sinusoid
-)
+MIN_RANK_CORRELATION = 0.9  # of code and position, for a model that spans the sinusoid
 TEST_POINTS = 2000
 
 
 def noisy_test_points(dataset: str, noise: float) -> tuple[Tensor, ToySample]:
-    """Noisy points (N, D), and the clean ones with their true density."""
+    """Draws held-out points of a toy data set.
+
+    Args:
+        dataset: A key of `TOY_DATA`.
+        noise: Standard deviation of the noise.
+
+    Returns:
+        The noisy points (N, D), and the points without noise with their true density.
+    """
     generator = torch.Generator().manual_seed(1)
     clean = TOY_DATA[dataset].sample(TEST_POINTS, generator)
-    return clean.points + noise * torch.randn(clean.points.shape, generator=generator), clean
+    noisy = clean.points + noise * torch.randn(clean.points.shape, generator=generator)
+    return noisy, clean
 
 
 @dataclass(frozen=True)
 class ToyResult:
-    """What models, of each beta all seeds, have on held-out points.
+    """Results of all models on held-out points: for each beta, one entry for each seed.
 
     Attributes:
-        reconstruction, nll: Mean squared error, mean exact negative log-likelihood in nats.
-        along: Absolute rank correlation of the (first) code with the (first) coordinate.
+        reconstruction: Mean squared errors.
+        nll: Mean exact negative log-likelihoods, in nats.
+        along: Absolute rank correlations of the (first) code and the (first) coordinate.
         codes: The (first) codes of the first seed's models, (betas, N).
-        samples, density: Of the model of lowest loss, (N, D) and (N,).
+        samples: Samples of the model with the lowest loss, (N, D).
+        density: Density of this model at its samples, (N,).
     """
 
     reconstruction: list[float]
@@ -65,9 +76,13 @@ class ToyModels(StudySpec):
     """Models of a data set, one for each beta and seed, in one ensemble.
 
     Attributes:
-        noise, test_noise: Of training, as FIF adds it, and of the held-out points.
-        points, epochs: Training points, and passes over them.
-        blocks, width, residual: Of encoder and decoder each; they are residual nets, or wide ones.
+        noise: Standard deviation of the noise that FIF adds in training.
+        test_noise: Standard deviation of the noise of the held-out points.
+        points: Number of training points.
+        epochs: Number of passes over them.
+        blocks: Residual blocks or layers of encoder and decoder each.
+        width: Width of encoder and decoder.
+        residual: Whether they are residual networks; otherwise they are wide ones.
     """
 
     kind: ClassVar[str] = "toy"
@@ -87,23 +102,13 @@ class ToyModels(StudySpec):
     residual: bool
 
     def compute(self, report_progress: ProgressCallback) -> ToyResult:
-        """Trains them, and measures them on held-out points."""
-        manifold, (x, clean) = (
-            TOY_DATA[self.dataset],
-            noisy_test_points(self.dataset, self.test_noise),
-        )
-        dim, d = manifold.dim, manifold.latent_dim
+        """Trains the models and measures them on held-out points."""
+        manifold = TOY_DATA[self.dataset]
+        x, clean = noisy_test_points(self.dataset, self.test_noise)
+        members = [(beta, seed) for beta in self.betas for seed in self.seeds]
+        models = [self._build_model(beta, seed) for beta, seed in members]
 
-        def build(beta: float, seed: int) -> FIF:
-            torch.manual_seed(seed)
-            config = FIFConfig(input_dim=(dim,), latent_dim=d, beta=beta, noise=self.noise)
-            sizes = dim, d, self.blocks, self.width
-            if self.residual:
-                return FIF(config, ResidualEncoder(*sizes), ResidualDecoder(*sizes))
-            return FIF(config, *wide_networks(*sizes))
-
-        pairs = [(beta, seed) for beta in self.betas for seed in self.seeds]
-        ensemble = Ensemble([build(*pair) for pair in pairs], [seed for _, seed in pairs])
+        ensemble = Ensemble(models, [seed for _, seed in members])
         ensemble.train(
             manifold.sample(self.points, torch.Generator().manual_seed(0)).points,
             epochs=self.epochs,
@@ -112,54 +117,103 @@ class ToyModels(StudySpec):
             one_cycle=True,
             on_epoch=lambda epoch: report_progress(epoch / self.epochs),
         )
-        codes, position = ensemble.encode(x)[..., 0], clean.points[:, 0].numpy()
-        along = [abs(float(spearmanr(of.numpy(), position)[0])) for of in codes]
-        errors, nll = ensemble.reconstruction_error(x).mean(1), -ensemble.log_prob(x).mean(1)
-        losses = torch.tensor([beta for beta, _ in pairs]) * errors + nll  # eq. 7, but exact
+
+        codes = ensemble.encode(x)[..., 0]
+        position = clean.points[:, 0].numpy()
+        correlations = [abs(float(spearmanr(code.numpy(), position)[0])) for code in codes]
+        errors = ensemble.reconstruction_error(x).mean(1)
+        nll = -ensemble.log_prob(x).mean(1)
+
+        losses = (
+            torch.tensor([beta for beta, _ in members]) * errors + nll
+        )  # eq. 7 with the exact volume change
         best = int(losses.where(losses.isfinite(), torch.inf).argmin())
         generator = torch.Generator().manual_seed(2)
-        samples = ensemble.decode(torch.randn(TEST_POINTS, d, generator=generator))
-        density = ensemble.log_prob(samples[best])[best].exp()
-        of_first, drawn = codes[:: len(self.seeds)].tolist(), samples[best].tolist()
-        return ToyResult(errors.tolist(), nll.tolist(), along, of_first, drawn, density.tolist())
+        z = torch.randn(TEST_POINTS, manifold.latent_dim, generator=generator)
+        samples = ensemble.decode(z)[best]
+        density = ensemble.log_prob(samples)[best].exp()
+        return ToyResult(
+            reconstruction=errors.tolist(),
+            nll=nll.tolist(),
+            along=correlations,
+            codes=codes[:: len(self.seeds)].tolist(),
+            samples=samples.tolist(),
+            density=density.tolist(),
+        )
+
+    def _build_model(self, beta: float, seed: int) -> FIF:
+        """Builds a fresh model."""
+        dim = TOY_DATA[self.dataset].dim
+        latent_dim = TOY_DATA[self.dataset].latent_dim
+        torch.manual_seed(seed)
+        config = FIFConfig(input_dim=(dim,), latent_dim=latent_dim, beta=beta, noise=self.noise)
+        sizes = (dim, latent_dim, self.blocks, self.width)
+        if self.residual:
+            return FIF(config, ResidualEncoder(*sizes), ResidualDecoder(*sizes))
+        return FIF(config, *wide_networks(*sizes))
 
 
 def run_toy(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
-    """Trains on one toy data set; densities beside each other, and the numbers of every model."""
-    name, seeds, size = str(options.dataset), tuple(options.seeds), SIZES[options.profile]
+    """Trains on one toy data set and compares the best model's density with the true one.
+
+    Args:
+        options: The study's options.
+        on_change: Called when a run changes.
+    """
+    name = str(options.dataset)
+    seeds = tuple(options.seeds)
+    size = SIZES[options.profile]
     if (name, options.profile) == ("circle", "quick"):  # newcomers start here
         size = size | {"epochs": 140}
-    how: Any = {"test_noise": 0.0, "batch_size": 200, "learning_rate": 2e-3, "residual": False}
-    spec = ToyModels(dataset=name, noise=NOISE, betas=(BETA,), seeds=seeds, **how, **size)
-    (found,) = collect_results([spec], options, on_change)
-    clean = noisy_test_points(name, 0.0)[1]
-    scores = {"seed": seeds, "nll": found.nll, "reconstruction": found.reconstruction}
-    rows = pd.DataFrame(scores).assign(entropy_of_data=-float(clean.log_density.mean()))
-    finding = StudyReport(
+
+    spec = ToyModels(
+        dataset=name,
+        noise=NOISE,
+        test_noise=0.0,
+        betas=(BETA,),
+        seeds=seeds,
+        batch_size=200,
+        learning_rate=2e-3,
+        residual=False,
+        **size,
+    )
+    (result,) = collect_results([spec], options, on_change)
+    _, test = noisy_test_points(name, 0.0)
+    scores = {"seed": seeds, "nll": result.nll, "reconstruction": result.reconstruction}
+    rows = pd.DataFrame(scores).assign(entropy_of_data=-float(test.log_density.mean()))
+    report = StudyReport(
         f"toy-{name}-{options.profile}",
         f"The density on {name.replace('_', ' ')}: {TOY_DATA[name].description}",
-        f"True density, and density and samples of the one of {len(seeds)} models of the lowest "
-        "loss. The learnt manifold has the topology of the plane or the line: it cuts closed "
-        f"manifolds open, and joins pieces. Beta {BETA:g}, noise {NOISE:g}; measured on "
+        f"The true density, and density and samples of the best of {len(seeds)} models, the one "
+        "with the lowest loss. The learnt manifold has the topology of the plane or the line: it "
+        f"cuts closed manifolds open and joins pieces. Beta {BETA:g}, noise {NOISE:g}. Measured on "
         f"{TEST_POINTS:,} held-out points without noise.",
         rows,
         rows,
-        _densities(found, clean),
+        _draw_densities(result, test),
     )
-    return [finding]
+    return [report]
 
 
-def _densities(found: ToyResult, test: ToySample) -> Any:
-    """True and learnt, in the same colours and about the same part of the space."""
+def _draw_densities(result: ToyResult, test: ToySample) -> Any:
+    """Draws the true and the learnt density, in the same colours and about the same region."""
+    points = test.points.numpy()
+    true_density = test.log_density.exp().numpy()
+    samples = np.array(result.samples)
+    learnt_density = np.array(result.density)
+
+    margin = 0.2 * np.ptp(points)
+    is_above = samples > points.min(0) - margin
+    is_below = samples < points.max(0) + margin
+    is_near = np.all(is_above & is_below, axis=1)
+    colour_limit = 1.5 * float(np.quantile(true_density, 0.99))
+
     figure: Any = new_figure(9, 4.2)
-    points, truth = test.points.numpy(), test.log_density.exp().numpy()
-    samples, density = np.array(found.samples), np.array(found.density)
-    margin, top = 0.2 * np.ptp(points), 1.5 * float(np.quantile(truth, 0.99))
-    near = np.all((samples > points.min(0) - margin) & (samples < points.max(0) + margin), axis=1)
     projection = "3d" if points.shape[1] == 3 else None
     axes = figure.subplots(1, 2, sharex=True, sharey=True, subplot_kw={"projection": projection})
-    axes[0].scatter(*points.T, c=truth, s=4, vmin=0, vmax=top)
-    dots = axes[1].scatter(*samples[near].T, c=density[near], s=4, vmin=0, vmax=top)
+    colours: Any = {"s": 4, "vmin": 0, "vmax": colour_limit}
+    axes[0].scatter(*points.T, c=true_density, **colours)
+    dots = axes[1].scatter(*samples[is_near].T, c=learnt_density[is_near], **colours)
     for axis, title in zip(axes, ("true", "learnt"), strict=True):
         axis.set(aspect="equal", title=f"{title} density")
     figure.colorbar(dots, ax=axes, label="density on the manifold", shrink=0.8)
@@ -167,42 +221,74 @@ def _densities(found: ToyResult, test: ToySample) -> Any:
 
 
 def run_sinusoid(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
-    """Trains all models of three noise levels; their codes and numbers in one figure."""
-    size, seeds = SINUSOID_SIZES[options.profile], tuple(options.seeds)
-    how: Any = {"dataset": "sinusoid", "betas": BETAS, "seeds": seeds, **size, "residual": True}
-    how |= {"batch_size": 128, "learning_rate": 1e-3}
-    specs = [ToyModels(noise=noise, test_noise=noise, **how) for noise in NOISES]
-    found = collect_results(specs, options, on_change)
-    models = pd.MultiIndex.from_product([NOISES, BETAS, seeds], names=["noise", "beta", "seed"])
-    keys = ["reconstruction", "nll", "along"]
-    scores = {key: [value for of in found for value in getattr(of, key)] for key in keys}
-    rows = pd.DataFrame(scores, models).reset_index()
-    groups = rows.assign(share_that_spans=rows.along >= MIN_RANK_CORRELATION).groupby(
-        ["noise", "beta"]
+    """Trains models of a sinusoid at three noise levels and every beta.
+
+    Args:
+        options: The study's options.
+        on_change: Called when a run changes.
+    """
+    seeds = tuple(options.seeds)
+    specs = [
+        ToyModels(
+            dataset="sinusoid",
+            noise=noise,
+            test_noise=noise,
+            betas=BETAS,
+            seeds=seeds,
+            batch_size=128,
+            learning_rate=1e-3,
+            residual=True,
+            **SINUSOID_SIZES[options.profile],
+        )
+        for noise in SINUSOID_NOISES
+    ]
+    results = collect_results(specs, options, on_change)
+
+    models = pd.MultiIndex.from_product(
+        [SINUSOID_NOISES, BETAS, seeds], names=["noise", "beta", "seed"]
     )
-    low, middle, high = (groups[keys].quantile(of) for of in (0.25, 0.5, 0.75))
-    figure = new_figure(15, 8)
-    panels: Any = figure.subfigures(2, 1)
-    points = noisy_test_points("sinusoid", NOISES[0])[0]
-    for axis, index in zip(panels[0].subplots(1, 4, sharey=True), (0, 1, -2, -1), strict=True):
-        axis.scatter(*points.T, c=found[0].codes[index], s=5)
-        axis.set_title(f"codes at beta = {BETAS[index]:g}")
-    for axis, noise in zip(panels[1].subplots(1, len(NOISES)), NOISES, strict=True):
-        for side, key, colour in ((axis, "reconstruction", "C0"), (axis.twinx(), "nll", "C1")):
-            side.plot(middle[key][noise], color=colour)
-            side.fill_between(BETAS, low[key][noise], high[key][noise], color=colour, alpha=0.3)
-            side.set_ylabel(key, color=colour)
-        axis.set(xscale="log", yscale="log", xlabel="beta", title=f"noise {noise:g}")
-    finding = StudyReport(
+    score_names = ["reconstruction", "nll", "along"]
+    scores = {
+        score_name: np.concatenate([getattr(result, score_name) for result in results])
+        for score_name in score_names
+    }
+    rows = pd.DataFrame(scores, models).reset_index()
+    spanning = rows.assign(share_that_spans=rows.along >= MIN_RANK_CORRELATION)
+    groups = spanning.groupby(["noise", "beta"])
+    quartiles = [groups[score_names].quantile(share) for share in (0.25, 0.5, 0.75)]
+    medians = quartiles[1]
+
+    report = StudyReport(
         f"sinusoid-{options.profile}",
         "Figures 3 and 7: the noise or the sinusoid, by reconstruction weight",
-        f"Above: codes of noisy points of the first of {len(seeds)} seeds, at noise {NOISES[0]:g} "
-        "and the smallest and largest betas. Below: squared error and exact negative log-likelihood"
-        f" (nll), medians and quartiles over models. A model spans the sinusoid from a rank "
-        f"correlation of {MIN_RANK_CORRELATION:g} of code and position on; in the paper the "
-        "beta from which half of them do falls as the noise grows.",
-        middle.add_prefix("median_").join(groups.share_that_spans.mean()).reset_index(),
+        f"Above: codes of noisy points, for the first of {len(seeds)} seeds, at noise "
+        f"{SINUSOID_NOISES[0]:g} and the smallest and largest betas. Below: squared error and exact"
+        " negative log-likelihood (nll), medians and quartiles over models. A model spans the "
+        "sinusoid if the rank correlation of code and position is at least "
+        f"{MIN_RANK_CORRELATION:g}. In the paper, the beta from which half of the models do so "
+        "falls as the noise grows.",
+        medians.add_prefix("median_").join(groups.share_that_spans.mean()).reset_index(),
         rows,
-        figure,
+        _draw_sinusoid(results[0], quartiles),
     )
-    return [finding]
+    return [report]
+
+
+def _draw_sinusoid(lowest_noise: ToyResult, quartiles: Sequence[pd.DataFrame]) -> Any:
+    """Draws codes at the lowest noise, and the scores against beta at every noise."""
+    figure = new_figure(15, 8)
+    panels: Any = figure.subfigures(2, 1)
+    points, _ = noisy_test_points("sinusoid", SINUSOID_NOISES[0])
+    for axis, index in zip(panels[0].subplots(1, 4, sharey=True), (0, 1, -2, -1), strict=True):
+        axis.scatter(*points.T, c=lowest_noise.codes[index], s=5)
+        axis.set_title(f"codes at beta = {BETAS[index]:g}")
+
+    low, median, high = quartiles
+    axes = panels[1].subplots(1, len(SINUSOID_NOISES))
+    for axis, noise in zip(axes, SINUSOID_NOISES, strict=True):
+        for side, score, colour in ((axis, "reconstruction", "C0"), (axis.twinx(), "nll", "C1")):
+            side.plot(median[score][noise], color=colour)
+            side.fill_between(BETAS, low[score][noise], high[score][noise], color=colour, alpha=0.3)
+            side.set_ylabel(score, color=colour)
+        axis.set(xscale="log", yscale="log", xlabel="beta", title=f"noise {noise:g}")
+    return figure

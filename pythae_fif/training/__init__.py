@@ -1,4 +1,4 @@
-"""One training loop, with a log, checkpoints that resume exactly, budgets, and a bar."""
+"""The training loop, with a log, checkpoints that resume exactly, budgets and a progress bar."""
 
 __all__ = [
     "EpochRow", "FIFTrainer", "FIFTrainerConfig", "OnEpoch", "TrainingResult",
@@ -16,9 +16,13 @@ from pythae_fif.training.trainer import FIFTrainer
 
 
 def _make_trainer(cls: type, *arguments: Any, **options: Any) -> Any:
-    """Given our configuration, Pythae's class makes a `FIFTrainer`, as in a `TrainingPipeline`."""
+    """Makes a `FIFTrainer` if Pythae's trainer class is called with a `FIFTrainerConfig`.
+
+    So a `TrainingPipeline` trains by `FIFTrainer` when it is given our configuration.
+    """
     if cls is BaseTrainer and isinstance(options.get("training_config"), FIFTrainerConfig):
         return FIFTrainer(*arguments, **options)
+
     return object.__new__(cls)
 
 

@@ -1,4 +1,4 @@
-"""What a training keeps in a folder: log, checkpoint and model, each with the id of its run."""
+"""The files of a training: log, checkpoint and model, each with the id of its run."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -18,27 +18,50 @@ from pythae_fif.files import (
 )
 from pythae_fif.training.progress import EpochRow, TrainingResult
 
-RESULT_NAME = "training.json"  # of a model: the run, what its training was, the files' checksums
+RESULT_NAME = "training.json"
+"""File in a model's folder with the run's id, the training's result and the files' checksums."""
 
 
 class RunFiles:
-    """Reads and writes a run's log, checkpoint and model; only one process writes the folder.
+    """Reads and writes the log, the checkpoint and the model of a run.
 
-    A checkpoint or a model that is damaged, or of another run, is set aside with a warning.
+    Only one process may write the folder. A checkpoint or a model that is damaged, or that belongs
+    to another run, is set aside with a warning.
+
+    Args:
+        path: Folder of the run, which is created.
+        run_id: Identifier of the run, written into every file.
+        model_name: Name of the model's folder.
 
     Attributes:
-        log, checkpoint, model: Their paths; the checkpoint goes when the model is written.
+        log: Path of the log.
+        checkpoint: Path of the checkpoint, which is deleted when the model is written.
+        model: Path of the model's folder.
+
+    Raises:
+        StoreError: The folder cannot be created.
     """
 
     def __init__(self, path: Path, run_id: str, model_name: str = "model") -> None:
         with os_errors_as_store_error(f"make {path}"):
             path.mkdir(parents=True, exist_ok=True)
-        self.path, self.run_id = path, run_id
-        self.log, self.checkpoint = path / "train_log.jsonl", path / "checkpoint.pt"
+
+        self.path = path
+        self.run_id = run_id
+        self.log = path / "train_log.jsonl"
+        self.checkpoint = path / "checkpoint.pt"
         self.model = path / model_name
 
     def write_log(self, rows: Iterable[EpochRow], mode: str = "a") -> None:
-        """Adds lines of JSON to the log; mode 'w' cuts off what came after a checkpoint."""
+        """Writes rows to the log, one line of JSON each.
+
+        Args:
+            rows: The epochs to write.
+            mode: 'a' appends; 'w' replaces the log, which drops rows newer than a checkpoint.
+
+        Raises:
+            StoreError: The log cannot be written.
+        """
         with (
             os_errors_as_store_error(f"write {self.log}"),
             open(self.log, mode, encoding="utf-8") as file,
@@ -46,49 +69,73 @@ class RunFiles:
             file.writelines(json.dumps({**vars(row), "run_id": self.run_id}) + "\n" for row in rows)
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Replaces the checkpoint, of tensors and plain values alone."""
+        """Replaces the checkpoint by a state, which may hold only tensors and plain values."""
         content = {"run_id": self.run_id, **state}
         write_atomically(self.checkpoint, lambda file: torch.save(content, file))
 
     def read_checkpoint(
-        self, put_back: Callable[[dict[str, Any]], TrainingResult]
+        self, restore: Callable[[dict[str, Any]], TrainingResult]
     ) -> TrainingResult | None:
-        """The progress in the checkpoint, whose content is put back; None where there is none. One
-        that is damaged, another run's, or that `put_back` refuses, is set aside."""
+        """Restores a training from the checkpoint.
+
+        A checkpoint is set aside if it is damaged, belongs to another run, or makes `restore` fail.
+
+        Args:
+            restore: Puts the checkpoint's state back, and returns its progress.
+
+        Returns:
+            What `restore` returned; None if there is no usable checkpoint.
+        """
         if not self.checkpoint.is_file():
             return None
+
         try:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             if state["run_id"] != self.run_id:
-                raise ValueError("of another model, configuration or number of data")
-            return put_back(state)
+                raise ValueError("it is for another model, configuration or number of data")
+            return restore(state)
         except (MemoryError, torch.cuda.OutOfMemoryError):
             raise
-        except Exception as error:  # torch.load raises anything on a damaged file
+        except Exception as error:  # torch.load may raise any exception on a damaged file
             quarantine(self.checkpoint, error)
             return None
 
     def write_model(self, save: Callable[[Path], None], result: TrainingResult) -> None:
-        """Writes the model, which is there whole or not at all, by what saves it to a folder, with
-        what its training was, and removes the checkpoint."""
+        """Writes the model's folder, all or nothing, and deletes the checkpoint.
+
+        Args:
+            save: Saves the model into a folder.
+            result: The result of the training, which is written into the same folder.
+
+        Raises:
+            StoreError: The folder cannot be written.
+        """
         with atomic_folder(self.model) as folder:
             save(folder)
-            files = {file.name: checksum(file) for file in sorted(folder.iterdir())}
-            content = {"run_id": self.run_id, "result": asdict(result), "files": files}
+            checksums = {file.name: checksum(file) for file in sorted(folder.iterdir())}
+            content = {"run_id": self.run_id, "result": asdict(result), "files": checksums}
             write_json(folder / RESULT_NAME, content)
+
         self.checkpoint.unlink(missing_ok=True)
 
-    def trained(self) -> TrainingResult | None:
-        """What the training of the model was that is there; None where there is none of this run. A
-        model is set aside where a file in it is not what was written."""
+    def read_result(self) -> TrainingResult | None:
+        """Reads the result of the finished training, and checks the files of its model.
+
+        A model is set aside if it belongs to another run, or if one of its files was changed.
+
+        Returns:
+            The result; None if there is no usable model.
+        """
         if not self.model.exists():
             return None
+
         try:
             content: Any = json.loads((self.model / RESULT_NAME).read_bytes())
             if content["run_id"] != self.run_id:
-                raise ValueError("of another run")
-            for name, wanted in content["files"].items():
-                if not (self.model / name).is_file() or checksum(self.model / name) != wanted:
+                raise ValueError("it belongs to another run")
+            for name, expected_checksum in content["files"].items():
+                file = self.model / name
+                if not file.is_file() or checksum(file) != expected_checksum:
                     raise ValueError(f"{name} was changed")
             return TrainingResult.from_dict(content["result"])
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""`FIFTrainerConfig`, and what a training is checked for before it starts."""
+"""`FIFTrainerConfig`, and the checks that a training passes before it starts."""
 
 import copy
 from typing import Any
@@ -20,16 +20,19 @@ from pythae_fif.validation import config_dataclass
 
 @config_dataclass
 class FIFTrainerConfig(BaseTrainerConfig):
-    """Configuration of :class:`FIFTrainer`: Pythae's `BaseTrainerConfig` and
+    """Configuration of :class:`FIFTrainer`: Pythae's `BaseTrainerConfig` and a precision.
 
-    Parameters:
+    Args:
+        num_epochs (int): Number of epochs. Default: 100.
+        per_device_train_batch_size (int): Batch size in training. Default: 64.
+        per_device_eval_batch_size (int): Batch size in evaluation. Default: 64.
         precision (str): 'float32', or 'bfloat16' for forward and backward passes of the networks
             in training (autocast; weights, losses, optimizer and evaluation stay float32, see
-            :func:`~pythae_fif.training.precision.networks_in_bfloat16`). It pays on processors
-            with instructions for it. Default: 'float32'.
+            :func:`~pythae_fif.training.precision.networks_in_bfloat16`). It is faster on
+            processors with bfloat16 instructions. Default: 'float32'.
 
     Raises:
-        ConfigError: An unknown key, or a value of the wrong type or out of range.
+        ConfigError: A key is unknown, or a value has the wrong type or is out of range.
     """
 
     num_epochs: int = Field(100, ge=1)
@@ -41,37 +44,63 @@ class FIFTrainerConfig(BaseTrainerConfig):
 def config_for(
     model: BaseAE, train_data: Any, eval_data: Any, config: BaseTrainerConfig | None
 ) -> BaseTrainerConfig:
-    """A copy of the caller's configuration, or the default one, for a training.
+    """Checks that a training can start, and returns a copy of its configuration.
+
+    Args:
+        model: The model to train.
+        train_data: The training set.
+        eval_data: The evaluation set; None keeps the weights of the lowest training loss.
+        config: The caller's configuration, which stays as it is; None for the defaults.
+
+    Returns:
+        The copy, with the weight decay that the model prescribes, if any.
 
     Raises:
-        ConfigError, DataError: The model cannot be trained as it should.
+        ConfigError: The configuration does not fit the trainer, the model or the data.
+        DataError: A data set is empty or is a plain array.
     """
     config = copy.deepcopy(config) if config is not None else FIFTrainerConfig()
-    if config.amp or config.steps_saving or config.steps_predict:
-        raise ConfigError("amp, steps_saving and steps_predict do nothing in FIFTrainer")
-    if config.world_size > 1:
-        raise ConfigError("FIFTrainer is one process: under torchrun give a BaseTrainerConfig")
-    sizes = config.per_device_train_batch_size, config.per_device_eval_batch_size
-    if min(config.num_epochs, *sizes) < 1:  # Pythae's own configurations take any number
-        raise ConfigError("num_epochs and batch sizes must be at least 1")
-    if isinstance(model, InjectiveFlow) and network_prefixes(config) != [""]:
-        raise ConfigError(f"{model.model_name} has one optimizer: give a FIFTrainerConfig")
-    if isinstance(model, PythaesRHVAE) and "_extra_state" not in model.state_dict():
-        raise ConfigError("Pythae's RHVAE saves no metric: use pythae_fif.baselines.RHVAE")
+
+    _check_config(model, config)
     try:
-        TrainingPipeline(model, config)  # which sets RAE_L2's weight decay
-    except AssertionError as error:  # of a configuration that is not the model's
+        TrainingPipeline(model, config)  # It also sets the weight decay of RAE_L2.
+    except AssertionError as error:  # The configuration is for another kind of model.
         raise ConfigError(str(error)) from error
-    for name, data in {"training": train_data, "evaluation": eval_data}.items():
-        if isinstance(data, np.ndarray | Tensor):
-            given = type(data).__name__
-            raise DataError(f"the {name} set is a {given}: give an ImageDataset of it")
-        if data is not None and not len(data):
-            raise DataError(f"the {name} set is empty")
-        if getattr(model, "condition_dim", 0) and not getattr(data, "labelled", True):
-            raise ConfigError(
-                f"the {name} set has no labels, and {model.model_name} is of "
-                f"condition_dim={model.condition_dim}: give ImageDataset(images, labels)"
-            )
+    _check_data(model, "training", train_data)
+    _check_data(model, "evaluation", eval_data)
+
     config.keep_best_on_train |= eval_data is None
     return config
+
+
+def _check_config(model: BaseAE, config: BaseTrainerConfig) -> None:
+    """Raises a ConfigError if the trainer cannot train the model with the configuration."""
+    if config.amp or config.steps_saving or config.steps_predict:
+        raise ConfigError(
+            "amp, steps_saving and steps_predict have no effect in FIFTrainer: leave them unset"
+        )
+    if config.world_size > 1:
+        raise ConfigError("FIFTrainer trains in one process: under torchrun use BaseTrainerConfig")
+
+    # Pythae's own configurations accept any number.
+    train_batch_size = config.per_device_train_batch_size
+    if min(config.num_epochs, train_batch_size, config.per_device_eval_batch_size) < 1:
+        raise ConfigError("num_epochs and batch sizes must be at least 1")
+
+    if isinstance(model, InjectiveFlow) and network_prefixes(config) != [""]:
+        raise ConfigError(f"{model.model_name} has one optimizer: use a FIFTrainerConfig")
+    if isinstance(model, PythaesRHVAE) and "_extra_state" not in model.state_dict():
+        raise ConfigError("Pythae's RHVAE does not save its metric: use pythae_fif.baselines.RHVAE")
+
+
+def _check_data(model: BaseAE, name: str, data: Any) -> None:
+    """Raises a DataError or ConfigError if a data set cannot be used with the model."""
+    if isinstance(data, np.ndarray | Tensor):
+        raise DataError(f"the {name} set is a {type(data).__name__}: wrap it in an ImageDataset")
+    if data is not None and not len(data):
+        raise DataError(f"the {name} set is empty")
+    if getattr(model, "condition_dim", 0) and not getattr(data, "labelled", True):
+        raise ConfigError(
+            f"the {name} set has no labels, but {model.model_name} has "
+            f"condition_dim={model.condition_dim}: use ImageDataset(images, labels)"
+        )

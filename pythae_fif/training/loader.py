@@ -1,5 +1,6 @@
-"""Batches out of memory by one indexing operation each."""
+"""Loaders that take each batch out of memory by one indexing operation."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +12,24 @@ from torch.utils.data import DataLoader
 
 from pythae_fif.data.splits import ImageDataset
 
-PART_OF_GPU = 0.25  # of its free memory: data that fit into it move there as a whole
+MAX_SHARE_OF_GPU_MEMORY = 0.25
+"""Share of a GPU's free memory up to which a data set is moved there as a whole."""
 
 
 @dataclass
 class BatchLoader:
-    """Stands in for PyTorch's `DataLoader`, of N images on a device. A last batch of one joins that
-    before: some losses need two. To shuffle, a new order is drawn for each pass from torch's global
-    random numbers, so that restoring their state restores the order."""
+    """Loads batches of images, in place of PyTorch's `DataLoader`.
+
+    If the last batch would hold a single image, that image joins the batch before it, because some
+    losses need two. Each shuffled pass draws a new order from torch's global random numbers, so
+    restoring their state restores the order.
+
+    Args:
+        dataset: The images.
+        batch_size: Images in a batch.
+        shuffle: Whether each pass has a new order.
+        device: Device of the batches.
+    """
 
     dataset: ImageDataset
     batch_size: int
@@ -26,14 +37,16 @@ class BatchLoader:
     device: str = "cpu"
 
     def __len__(self) -> int:
-        count = len(self.dataset) - (self.batch_size > 1)
-        return -(-max(1, count) // self.batch_size)
+        # Unless batches hold one image each, a last batch of one image joins the batch before it.
+        count = len(self.dataset) - 1 if self.batch_size > 1 else len(self.dataset)
+        return math.ceil(max(1, count) / self.batch_size)
 
     def __iter__(self) -> Iterator[DatasetOutput]:
-        """Draws the order at once, and gives the batches one by one."""
+        """Draws the order immediately, and yields the batches one by one."""
         size = len(self.dataset)
         order = torch.randperm(size) if self.shuffle else torch.arange(size)
-        # The whole order moves to the device at once where the data are there.
+
+        # The whole order moves to the images' device in one copy.
         parts = [*order.to(self.dataset.images.device).split(self.batch_size)]
         if len(parts) > len(self):
             parts[-2:] = [torch.cat(parts[-2:])]
@@ -44,19 +57,28 @@ Loader = BatchLoader | DataLoader[Any]
 
 
 def make_loader(dataset: Any, split: str, config: BaseTrainerConfig, device: str) -> Loader:
-    """The loader of a data set.
+    """Builds the loader of a data set.
 
     Args:
-        dataset: An `ImageDataset`, whose uint8 images move to a GPU that has the room, or any data
-            set that Pythae's trainers take, for which the loader is Pythae's.
-        split: 'train' or 'eval'. Images are shuffled for 'train' alone, others for both.
-        config, device: Of the training: batch sizes, workers that read item by item, and where.
+        dataset: An `ImageDataset`, which moves to the GPU if there is room for it, or any other
+            data set that Pythae's trainers accept, which gets Pythae's loader.
+        split: 'train' or 'eval'. An `ImageDataset` is shuffled only for 'train', any other data
+            set for both, as Pythae does.
+        config: The training's configuration, with batch sizes and numbers of worker processes;
+            only Pythae's loader uses workers.
+        device: Device of the training.
+
+    Returns:
+        The loader.
     """
     batch_size = getattr(config, f"per_device_{split}_batch_size")
     if not isinstance(dataset, ImageDataset):
         workers = getattr(config, f"{split}_dataloader_num_workers")
         options: dict[str, Any] = {"num_workers": workers, "collate_fn": collate_dataset_output}
         return DataLoader(dataset, batch_size, shuffle=True, **options)
-    if device != "cpu" and dataset.images.nbytes <= PART_OF_GPU * torch.cuda.mem_get_info()[0]:
-        dataset = dataset.to(device)
+
+    if device != "cpu":
+        free_memory = torch.cuda.mem_get_info()[0]
+        if dataset.images.nbytes <= MAX_SHARE_OF_GPU_MEMORY * free_memory:
+            dataset = dataset.to(device)
     return BatchLoader(dataset, batch_size, shuffle=split == "train", device=device)

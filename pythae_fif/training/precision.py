@@ -1,4 +1,4 @@
-"""Networks in bfloat16, losses in float32; and memory that is kept for the next step."""
+"""Networks in bfloat16 with losses in float32, and memory that is kept for the next step."""
 
 import ctypes
 from collections.abc import Iterator
@@ -12,18 +12,26 @@ from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
+# Options of glibc's `mallopt`.
+M_TRIM_THRESHOLD = -1
+M_MMAP_MAX = -4
 
 
 @contextmanager
 def networks_in_bfloat16(
     model: nn.Module, device_type: str, enabled: bool = True
 ) -> Iterator[None]:
-    """Autocast for a model's networks and not its losses; nothing unless `enabled`.
+    """Runs a model's networks in bfloat16 by autocast, and its losses in float32.
 
-    Autocast alone leaves what a network returns in bfloat16, and so losses: a KL divergence has two
-    digits then, and MS-SSIM can be minus infinity. So networks return float32 here, and a part
-    of the model without parameters is a loss and runs in float32.
+    Autocast by itself leaves a network's outputs, and so the losses, in bfloat16: a KL divergence
+    then has two digits, and MS-SSIM can be minus infinity. So here the outputs of networks are
+    converted to float32, and a part of the model without parameters is taken to be a loss and runs
+    in float32.
+
+    Args:
+        model: The model; its children are networks and losses.
+        device_type: 'cpu' or 'cuda'.
+        enabled: False leaves everything as it is.
 
     Example:
         >>> from pythae.models import VAE, VAEConfig
@@ -32,49 +40,59 @@ def networks_in_bfloat16(
         ...     model.encoder(torch.zeros(3, 1, 4, 4)).embedding.dtype
         torch.float32
     """
-
-    def to_float32(_: nn.Module, __: Any, output: Any) -> Any:
-        if isinstance(output, Tensor):
-            return output.float() if output.dtype == torch.bfloat16 else output
-        if isinstance(output, ModelOutput):
-            for name, value in output.items():
-                output[name] = to_float32(_, __, value)
-        return output
-
     if not enabled:
         yield
         return
-    switch = partial(torch.set_autocast_enabled, device_type)
+
+    set_autocast = partial(torch.set_autocast_enabled, device_type)
     with ExitStack() as stack, torch.autocast(device_type, dtype=torch.bfloat16):
         if device_type == "cpu":
             stack.enter_context(_SeparateBias())
         for part in model.children():
             if next(part.parameters(), None) is not None:
-                stack.enter_context(part.register_forward_hook(to_float32))
+                stack.enter_context(part.register_forward_hook(_outputs_to_float32))
             else:
-                enter = part.register_forward_pre_hook(lambda *_: switch(False))
-                leave = part.register_forward_hook(lambda *_: switch(True), always_call=True)
-                stack.enter_context(enter)
-                stack.enter_context(leave)
+                switch_off = part.register_forward_pre_hook(lambda *_: set_autocast(False))
+                switch_on = part.register_forward_hook(
+                    lambda *_: set_autocast(True), always_call=True
+                )
+                stack.enter_context(switch_off)
+                stack.enter_context(switch_on)
         yield
 
 
+def _outputs_to_float32(network: nn.Module, inputs: Any, output: Any) -> Any:
+    """Converts the bfloat16 tensors that a network returns, as a forward hook."""
+    if isinstance(output, Tensor):
+        return output.float() if output.dtype == torch.bfloat16 else output
+
+    if isinstance(output, ModelOutput):
+        for name, value in output.items():
+            output[name] = _outputs_to_float32(network, inputs, value)
+    return output
+
+
 class _SeparateBias(TorchFunctionMode):
-    """Adds a transposed convolution's bias apart: with it oneDNN takes up to 6 times as long."""
+    """Adds the bias of a transposed convolution in a separate operation.
+
+    With the bias as an argument, oneDNN takes up to 6 times as long.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.conv_transpose2d and len(args) > 2 and args[2] is not None:
-            x, weight, bias, *others = args
-            output = func(x, weight, None, *others)
+            x, weight, bias, *options = args
+            output = func(x, weight, None, *options)
             return output + bias.to(output.dtype).view(-1, 1, 1)
+
         return func(*args, **(kwargs or {}))
 
 
 def keep_freed_memory() -> None:
-    """Tells the C library never to give memory back to the operating system, in this process.
+    """Makes the C library of this process keep freed memory, for the next step to use.
 
-    A step frees and allocates the same activations again; above 128 KiB each would come fresh
-    from the system, page by page. Peak memory stays the same, memory between the peaks does not.
+    A step frees and allocates the same activations again, and each above 128 KiB would come fresh
+    from the operating system, page by page. The peak of memory stays the same; between the peaks
+    the process holds more.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: None)
     mallopt(M_MMAP_MAX, 0)

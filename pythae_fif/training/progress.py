@@ -1,4 +1,4 @@
-"""How long a training lasts, how far it is, what it shows meanwhile, and what it was in the end."""
+"""The progress of a training: its losses, its log, its budget and its progress bar."""
 
 import functools
 import logging
@@ -19,63 +19,82 @@ from torch import Tensor
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.training.loader import Loader
 
-SYNC_EVERY_BATCHES = (
-    50  # batches between two looks at the loss: each makes the host wait for the device
-)
+SYNC_EVERY_BATCHES = 50
+"""Batches between two checks of the loss; each makes the host wait for the device."""
 
 
 class LossMeter:
-    """The mean losses of batches, summed on their device: only a look at them waits for it. The
-    `place` is named by the error; `images` is how many were in the batches. A loss may be
-    `infinite` where an exact volume is 0, as at a data point where all ReLUs of a layer are
-    dead."""
+    """Running means of batch losses.
+
+    The losses are summed on their device; only reading the means makes the host wait for it.
+
+    Args:
+        place: Where the losses arise, for the error: 'epoch 2, train loss'.
+        device: Device of the losses.
+        infinite: Whether the loss may be infinite, as where all ReLUs of a layer are dead at a
+            data point, so that its exact volume is 0.
+
+    Attributes:
+        images: Number of images in the batches so far.
+    """
 
     def __init__(self, place: str, device: str, *, infinite: bool = False) -> None:
-        self.images = self._batches = 0
-        self._place, self._infinite = place, infinite
+        self.images = 0
+        self._batches = 0
+        self._place = place
+        self._infinite = infinite
         self._total = torch.zeros(1, dtype=torch.float64, device=device)
 
     def add(self, losses: Mapping[str, Tensor], images: int) -> None:
-        """Adds a batch: scalars by their names in the log, `loss` first.
+        """Adds the losses of a batch, and checks the means every 50 batches.
+
+        Args:
+            losses: Scalar losses by their names in the log, `loss` first.
+            images: Number of images in the batch.
 
         Raises:
-            NonFiniteError: As :meth:`losses`, which looks at them every 50 batches.
+            NonFiniteError: See :meth:`means`.
         """
-        self._names, self._total = [*losses], self._total + torch.stack([*losses.values()])
-        self._batches, self.images = self._batches + 1, self.images + images
+        self._names = list(losses)
+        self._total = self._total + torch.stack(list(losses.values()))
+        self._batches += 1
+        self.images += images
         if self._batches % SYNC_EVERY_BATCHES == 0:
-            self.losses()
+            self.means()
 
-    def losses(self) -> dict[str, float]:
-        """Those of the batches so far.
+    def means(self) -> dict[str, float]:
+        """Returns the mean losses of the batches so far, by their names.
 
         Raises:
-            NonFiniteError: `loss` is no number that it may be; the message names the place.
+            NonFiniteError: `loss` is NaN, or is infinite although it may not be. The message names
+                the place.
         """
-        total, number = self._total.tolist(), self._batches
-        if self._infinite and math.isinf(total[0]):
-            total[0] = math.inf  # of a decoder's volume, too, whose sign is the other
-        elif not math.isfinite(total[0]):
+        totals = self._total.tolist()
+        if self._infinite and math.isinf(totals[0]):
+            totals[0] = math.inf  # A decoder without volume gives -inf, and is as bad.
+        elif not math.isfinite(totals[0]):
             raise NonFiniteError(
-                f"{self._place}: {total[0]} in one of {number} batches; a smaller learning rate "
-                "may help"
+                f"{self._place}: {totals[0]} after {self._batches} batches; a smaller learning "
+                "rate may help"
             )
-        return {name: value / number for name, value in zip(self._names, total, strict=True)}
+        return {
+            name: total / self._batches for name, total in zip(self._names, totals, strict=True)
+        }
 
 
 @dataclass(frozen=True)
 class EpochRow:
-    """An epoch in the log.
+    """The row of an epoch in the log.
 
     Attributes:
-        epoch: Its number, from 1.
-        train: Mean losses of the training batches: `loss`, which is the sum where there are several
-            optimizers, the loss of each, and what else is logged.
-        eval: Those of the evaluation batches; empty where there are none.
-        learning_rates: Those it was trained with: `learning_rate`, or `<network>_learning_rate`.
-        seconds: Time in its training and evaluation steps.
-        share_done: Share of the training that is done after it, in [0, 1].
-        stage: Of a model that is trained in stages.
+        epoch: Number of the epoch, from 1.
+        train: Mean losses of the training batches: `loss`, the loss of each optimizer if there are
+            several (`loss` is their sum), and other logged losses.
+        eval: Mean losses of the evaluation batches; empty without evaluation data.
+        learning_rates: Learning rates of the epoch: `learning_rate`, or `<network>_learning_rate`.
+        seconds: Time in training and evaluation steps.
+        share_done: Share of the training that is done after the epoch, in [0, 1].
+        stage: The model's stage, if it is trained in stages.
     """
 
     epoch: int
@@ -88,24 +107,24 @@ class EpochRow:
 
 
 OnEpoch = Callable[[EpochRow], None]
-"""Called after an epoch with its row of the log."""
+"""A function that is called after each epoch with its row of the log."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training was in the end; on the way, what it was so far.
+    """The result of a training, or its progress so far.
 
     Attributes:
-        best_epoch: The epoch, counted from 1, whose weights were kept.
-        best_eval_loss: Its evaluation loss; its training loss where there is no evaluation set or
-            `keep_best_on_train` is set.
-        epochs: Number of epochs trained.
-        seconds: Time in training and evaluation steps, of all attempts, in seconds.
-        train_seconds: Time in training steps alone, which is what a wall clock counts.
-        images: Training images seen, over all epochs.
-        images_per_second: Training images per second of the training steps alone.
-        log: A row an epoch.
-        stage: The last one, of a model that is trained in stages.
+        best_epoch: Number of the epoch, from 1, that gave the final weights.
+        best_eval_loss: Evaluation loss of that epoch, or its training loss if there is no
+            evaluation set or `keep_best_on_train` is set.
+        epochs: Number of epochs.
+        seconds: Time in training and evaluation steps, over all attempts.
+        train_seconds: Time in training steps, over all attempts, which the wall clock limits.
+        images: Number of training images seen, over all epochs.
+        images_per_second: Training images per second of training steps.
+        log: The row of each epoch.
+        stage: The model's last stage, if it is trained in stages.
     """
 
     best_epoch: int = 0
@@ -118,73 +137,116 @@ class TrainingResult:
     log: list[EpochRow] = field(default_factory=list)
     stage: str | None = None
 
-    def after(self, images: int, train_seconds: float, seconds: float) -> "TrainingResult":
-        """The result with another epoch added."""
-        images, train_seconds = self.images + images, self.train_seconds + train_seconds
+    def with_epoch(self, images: int, train_seconds: float, seconds: float) -> "TrainingResult":
+        """Returns the result with the counts of another epoch added.
+
+        Args:
+            images: Training images of the epoch.
+            train_seconds: Time in its training steps.
+            seconds: Time in its training and evaluation steps.
+        """
+        total_images = self.images + images
+        total_train_seconds = self.train_seconds + train_seconds
         return replace(
             self,
             epochs=self.epochs + 1,
             seconds=self.seconds + seconds,
-            train_seconds=train_seconds,
-            images=images,
-            images_per_second=images / train_seconds,
+            train_seconds=total_train_seconds,
+            images=total_images,
+            images_per_second=total_images / total_train_seconds,
         )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainingResult":
-        """The result that `dataclasses.asdict` made plain."""
-        return cls(**{**values, "log": [EpochRow(**row) for row in values.get("log", [])]})
+        """Restores a result from the plain values that `dataclasses.asdict` made of it."""
+        log = [EpochRow(**row) for row in values.get("log", [])]
+        return cls(**{**values, "log": log})
 
 
 class Budget:
-    """How many passes over the data and seconds of steps a training lasts; None for no clock."""
+    """The length of a training, in passes over the data and in seconds of training steps.
+
+    Args:
+        loader: Loader of the training data.
+        epochs: Maximum number of passes.
+        wall_clock: Maximum number of seconds; None for no limit.
+    """
 
     def __init__(self, loader: Loader, epochs: int, wall_clock: float | None) -> None:
-        self._loader, self._size = loader, len(loader.dataset)  # type: ignore[arg-type]
-        self._epochs, self._wall_clock = epochs, wall_clock or math.inf
+        self._loader = loader
+        self._size = len(loader.dataset)  # type: ignore[arg-type]
+        self._epochs = epochs
+        self._wall_clock = wall_clock or math.inf
 
-    def share(self, passes: float, seconds: float) -> float:
-        """The share of the training that is done after passes and seconds of steps, in [0, 1]."""
+    def share_done(self, progress: TrainingResult) -> float:
+        """Returns the share of the training that is done, in [0, 1]."""
+        return self._share(progress.images / self._size, progress.train_seconds)
+
+    def _share(self, passes: float, seconds: float) -> float:
+        """Returns the share that so many passes, or seconds of training steps, are."""
         return min(1.0, max(passes / self._epochs, seconds / self._wall_clock))
 
     def batches(self, progress: TrainingResult) -> Iterator[tuple[Any, int, float]]:
-        """The batches of an epoch: each, the pass over the data that it is in, from 1, and the
-        share of the training that is done before it.
+        """Yields the batches of an epoch.
 
-        An epoch is one pass. Under a wall clock it ends with a pass by which 1/100 of the training
-        is done, or with 1/10 of the clock, so that it is worth its evaluation.
+        An epoch is one pass over the data. Under a wall clock it has more passes until 1/100 of the
+        training is done in it, and ends early at each 1/10 of the clock, so that an epoch is long
+        enough to be worth an evaluation and not longer than needed.
+
+        Args:
+            progress: The progress before the epoch.
+
+        Yields:
+            The batch; the number of the pass over the data, from 1; and the share of the training
+            that is done before the batch.
         """
-        images, seconds, size = progress.images, progress.train_seconds, self._size
-        first, start = self.share(images / size, seconds), time.perf_counter() - seconds
-        cut = self._wall_clock * (math.floor(10 * seconds / self._wall_clock) + 1) / 10
+        images = progress.images
+        seconds = progress.train_seconds
+        share_at_start = self.share_done(progress)
+        clock_start = time.perf_counter() - seconds
+        tenths = math.floor(10 * seconds / self._wall_clock)
+        next_tenth = self._wall_clock * (tenths + 1) / 10
+
         while True:
-            passes, number = images / size, images // size + 1
+            passes = images / self._size
+            pass_number = images // self._size + 1
             for step, inputs in enumerate(self._loader):
-                yield inputs, number, self.share(passes + step / len(self._loader), seconds)
-                images, seconds = images + len(inputs["data"]), time.perf_counter() - start
-                done = self.share(images / size, seconds)
-                if done == 1 or seconds >= cut:
+                yield inputs, pass_number, self._share(passes + step / len(self._loader), seconds)
+
+                images += len(inputs["data"])
+                seconds = time.perf_counter() - clock_start
+                share_done = self._share(images / self._size, seconds)
+                if share_done == 1 or seconds >= next_tenth:
                     return
-            if self._wall_clock == math.inf or done >= first + 0.01:
+
+            if self._wall_clock == math.inf or share_done >= share_at_start + 0.01:
                 return
 
 
-def progress_bar() -> Progress:
-    """On a terminal a bar with the time left, whose task is told its share, in [0, 1]."""
-    return Progress(
-        *(TextColumn("training"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
+@contextmanager
+def progress_bar(share_done: float) -> Iterator[Callable[[float], None]]:
+    """Shows a progress bar with the time remaining within a block, if there is a terminal.
+
+    Args:
+        share_done: Share of the training that is done at the beginning, in [0, 1].
+
+    Yields:
+        A function that shows another share.
+    """
+    columns = (TextColumn("training"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=1.0, completed=share_done)  # type: ignore[arg-type] # any number will do
+        yield lambda share: bar.update(task, completed=share)
 
 
 @contextmanager
 def quiet_pythae() -> Iterator[None]:
-    """Within the block Pythae logs nothing below an error and shows no progress bars.
+    """Silences Pythae's log messages below an error and its progress bars within a block.
 
-    Each of Pythae's modules has a console handler and the level INFO of its own, so every logger
-    is set by itself. tqdm reads its TQDM_DISABLE once, at import, so the name that Pythae's
-    progress callback calls is replaced. Blocks can be nested; all is restored at the end.
+    Each of Pythae's modules has a logger with a console handler and the level INFO, so every logger
+    is set separately. tqdm reads TQDM_DISABLE only once, at import, so the name that Pythae's
+    progress callback calls is replaced. Blocks can be nested; everything is restored at the end.
 
     Example:
         >>> with quiet_pythae():
@@ -194,6 +256,7 @@ def quiet_pythae() -> Iterator[None]:
     names = [name for name in logging.root.manager.loggerDict if name.startswith("pythae.")]
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     tqdm = training_callbacks.tqdm
+
     try:
         for logger in levels:
             logger.setLevel(logging.ERROR)

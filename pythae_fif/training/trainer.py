@@ -1,10 +1,11 @@
-"""`FIFTrainer`: the training loop, for models with one optimizer and with several."""
+"""`FIFTrainer`: the training loop, for models with one optimizer or several."""
 
 import copy
 import datetime
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -42,39 +43,44 @@ MUTABLE_SETTINGS = {
     "eval_dataloader_num_workers", "world_size", "rank", "local_rank", "dist_backend",
     "master_addr", "master_port",
 }  # fmt: skip
-"""Keys of the configuration that may change where a training resumes."""
+"""Keys of the configuration that may differ when a training resumes."""
 
 
 class FIFTrainer:
-    """Trains FIF, and any of Pythae's models, as Pythae's own trainers do.
+    """Trains FIF, or any of Pythae's models, as Pythae's own trainers do.
 
-    Steps, evaluations and the choice of the best weights are theirs. But batches come by one
-    indexing operation from images that are kept as uint8, on the GPU where there is one, Adam is
-    PyTorch's fused one, and the host waits for the device every 50 steps alone. A training that was
-    cut off goes on from the checkpoint in its folder; on the CPU it ends bitwise as one that was
-    not. Given a `FIFTrainerConfig`, Pythae's `TrainingPipeline` trains by this class.
+    Steps, evaluations and the choice of the best weights are the same as Pythae's. In addition,
+    batches come by one indexing operation from images that are kept as uint8, on the GPU if there
+    is one; Adam is PyTorch's fused one; and the host waits for the device only every 50 steps. An
+    interrupted training resumes from the checkpoint in its folder; on a CPU it ends with exactly
+    the weights of an uninterrupted one. Pythae's `TrainingPipeline` uses this class if it is given
+    a `FIFTrainerConfig`.
 
-    A model's `stage_at(passes, share_done)`, if it has one, gives its `stage` before each epoch. A
-    stage starts from the best weights of the last, with a new optimizer, and has its own best.
+    If a model has a method `stage_at(passes, share_done)`, it gives the model's `stage` before each
+    epoch. A stage starts from the best weights of the stage before it, with a new optimizer, and
+    chooses its best weights separately.
 
     Args:
-        model: The model to train, in place; it moves to the GPU, if any, unless `no_cuda` is set.
-        train_dataset: An `ImageDataset`, or any data set that Pythae's trainers take.
-        eval_dataset: The same, or None to keep the weights of lowest training loss.
-        training_config: A `FIFTrainerConfig`, or for a model with several optimizers Pythae's
-            configuration for it. It is copied.
-        callbacks: Pythae's, for wandb, mlflow, comet; not told of saves, evaluations, begun steps.
-        run_dir: Folder of log, checkpoint and the final `model`. Give it again to resume. By
-            default a new folder of the model's name and the time in the configuration's
-            `output_dir`, in which the model is `final_model`.
-        run_id: Of what defines the result. It stands in all files, and those of another are set
-            aside; a model that is there already is loaded and not trained again. By default a
-            digest of configurations, networks and numbers of data, and such a model is an error.
-        on_epoch: Called after each epoch with its row of the log.
-        checkpoint_every_seconds: Least time between two checkpoints; 0 for one every epoch.
-        wall_clock: Seconds of training steps, in all attempts, after which the training ends.
-        keep_last: Whether the last weights are kept, whatever their loss.
-        precision: See `FIFTrainerConfig`; for any kind of configuration.
+        model: The model to train, in place. It moves to the GPU, if there is one, unless `no_cuda`
+            is set.
+        train_dataset: An `ImageDataset`, or any data set that Pythae's trainers accept.
+        eval_dataset: The same, or None to keep the weights of the lowest training loss.
+        training_config: A `FIFTrainerConfig`, or Pythae's configuration if the model has several
+            optimizers. It is copied.
+        callbacks: Pythae's callbacks, for wandb, mlflow or comet. They are not called for saves,
+            evaluations and the beginning of steps.
+        run_dir: Folder of the log, the checkpoint and the final `model`. Give the same folder to
+            resume. By default it is a new folder in the configuration's `output_dir`, named by the
+            model and the time, and the model in it is called `final_model`.
+        run_id: Identifier of everything that defines the result. It is written into all files, and
+            files with another one are set aside; if the folder holds a finished model, that is
+            loaded and not trained again. By default it is a digest of configurations, networks and
+            numbers of data, and a finished model is an error.
+        on_epoch: Function that is called after each epoch with its row of the log.
+        checkpoint_every_seconds: Minimum time between two checkpoints; 0 for one per epoch.
+        wall_clock: Seconds of training steps, over all attempts, after which the training ends.
+        keep_last: Whether to keep the last weights, regardless of their loss.
+        precision: See `FIFTrainerConfig`; works with any kind of configuration.
 
     Attributes:
         model: The model; after `train` it holds the best weights.
@@ -82,7 +88,8 @@ class FIFTrainer:
 
     Raises:
         ConfigError: The configuration does not fit the model or the data.
-        DataError: A data set is empty.
+        DataError: A data set is empty or is a plain array.
+        StoreError: The folder cannot be created.
 
     Example:
         >>> import tempfile
@@ -114,202 +121,322 @@ class FIFTrainer:
         config = config_for(model, train_dataset, eval_dataset, training_config)
         precision = precision or getattr(config, "precision", "float32")
         if precision not in get_args(Precision):
-            raise ConfigError(f"precision={precision!r}: {' or '.join(get_args(Precision))} needed")
+            raise ConfigError(f"precision={precision!r}: use {' or '.join(get_args(Precision))}")
         if wall_clock is not None and not wall_clock > 0:
-            raise ConfigError(f"wall_clock={wall_clock}: seconds above 0 are needed, or None")
-        sizes = [None if data is None else len(data) for data in (train_dataset, eval_dataset)]
-        self._takes_trained = run_id is not None
-        kept = {
-            key: value for key, value in config.to_dict().items() if key not in MUTABLE_SETTINGS
-        }
-        run_id = run_id or digest(model.model_config.to_dict(), kept, model, precision, sizes)
+            raise ConfigError(f"wall_clock={wall_clock}: use a number of seconds above 0, or None")
+
+        self.training_config = config
+        self.train_dataset = train_dataset
+        self.eval_dataset = eval_dataset
+        self.on_epoch = on_epoch
+        self.checkpoint_every_seconds = checkpoint_every_seconds
+        self.keep_last = keep_last
+        self._use_bfloat16 = precision == "bfloat16"
+
+        self._loads_finished_model = run_id is not None
+        run_id = run_id or self._default_run_id(model, precision)
         if run_dir is None:
-            now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-            folder = Path(config.output_dir or "output", f"{model.model_name}_training_{now}")
+            time_stamp = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+            folder = Path(
+                config.output_dir or "output", f"{model.model_name}_training_{time_stamp}"
+            )
             self._files = RunFiles(folder, run_id, "final_model")
         else:
             self._files = RunFiles(Path(run_dir), run_id)
         self.training_dir = str(self._files.path)
-        self.training_config, self.keep_last = config, keep_last
-        self.on_epoch, self.checkpoint_every_seconds = on_epoch, checkpoint_every_seconds
 
         # Convolutions in bfloat16 are up to a quarter faster with channels last, on a CPU.
-        self._half = precision == "bfloat16"
-        last = self._half and all(weight.dim() < 5 for weight in model.parameters())
-        self._layout = torch.channels_last if last else torch.preserve_format
+        only_images = all(weight.dim() < 5 for weight in model.parameters())
+        channels_last = self._use_bfloat16 and only_images
+        self._layout = torch.channels_last if channels_last else torch.preserve_format
         self.device = "cpu" if config.no_cuda else default_device()
         self.model = model.to(self.device, memory_format=self._layout)
         self.model.device = self.device
-        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+
         self.train_loader = make_loader(train_dataset, "train", config, self.device)
-        self.eval_loader = eval_dataset and make_loader(eval_dataset, "eval", config, self.device)
+        self.eval_loader = (
+            None if eval_dataset is None else make_loader(eval_dataset, "eval", config, self.device)
+        )
         self._budget = Budget(self.train_loader, config.num_epochs, wall_clock)
         self._callbacks = CallbackHandler(callbacks or [], model=self.model)
 
-    def train(self) -> TrainingResult:
-        """Trains to the end of the budget, from the checkpoint if there is one.
+    def _default_run_id(self, model: BaseAE, precision: str | None) -> str:
+        """Returns a digest of what defines the result of the training."""
+        values = self.training_config.to_dict()
+        settings = {key: values[key] for key in values if key not in MUTABLE_SETTINGS}
+        datasets = (self.train_dataset, self.eval_dataset)
+        sizes = [None if dataset is None else len(dataset) for dataset in datasets]
+        return digest(model.model_config.to_dict(), settings, model, precision, sizes)
 
-        An exception out of `on_epoch`, or an interrupt between two epochs, leaves a checkpoint of
-        the epoch just finished; in the middle of an epoch the last one stays. At the end `model`
-        holds the best weights, which are saved.
+    def train(self) -> TrainingResult:
+        """Trains until the budget is used up, from the checkpoint if there is one.
+
+        At the end `model` holds the best weights, which are saved. An exception in `on_epoch`, or
+        an interrupt between two epochs, leaves a checkpoint of the epoch just finished; an
+        interrupt within an epoch leaves the last checkpoint.
 
         Returns:
-            Which epoch was kept, its loss, times, and the log.
+            The epoch that was kept, its loss, times, and the log.
 
         Raises:
             NonFiniteError: A loss is NaN or infinite; the message names the epoch. An infinite
-                evaluation loss ends no training: another epoch is kept, if there is one.
-            StoreError: The run's folder cannot be written, or holds a trained model.
+                evaluation loss does not end the training, unless it is infinite in all epochs.
+            StoreError: The run's folder cannot be written, or already holds a finished training.
             ConfigError: The model or the configuration cannot be saved.
         """
-        if (trained := self._trained()) is not None:
-            return trained
-        try:  # its networks are pickled to nowhere, before it is trained for nothing
+        finished = self._load_finished_model()
+        if finished is not None:
+            return finished
+
+        self._check_can_be_saved()
+        with quiet_pythae():
+            progress = self._start_or_resume()
+            with progress_bar(self._budget.share_done(progress)) as show_share:
+                while self._budget.share_done(progress) < 1:
+                    progress = self._enter_stage(progress)
+                    progress = self._run_epoch(progress, show_share)
+                    self._write_epoch(progress)
+
+            self._finish(progress)
+        return progress
+
+    def _load_finished_model(self) -> TrainingResult | None:
+        """Loads the finished model in the folder and returns its result; None if there is none."""
+        result = self._files.read_result()
+        if result is None:
+            return None
+
+        if not self._loads_finished_model:
+            raise StoreError(
+                f"{self.training_dir} holds a finished training: load {self._files.model}, or use "
+                "another run_dir"
+            )
+        content = torch.load(self._files.model / "model.pt", self.device, weights_only=True)
+        self.model.load_state_dict(content["model_state_dict"])
+        self.model.eval()
+        return result
+
+    def _check_can_be_saved(self) -> None:
+        """Raises a ConfigError if the model could not be saved, before it is trained in vain."""
+        try:
             self.training_config.to_json_string()
-            with open(os.devnull, "wb") as nowhere:
-                cloudpickle.dump([*self.model.children()], nowhere)
+            with open(os.devnull, "wb") as sink:
+                cloudpickle.dump([*self.model.children()], sink)
         except Exception as error:
-            raise ConfigError(f"a training that cannot be saved: {format_error(error)}") from error
-        config, tell, size = self.training_config, self._callbacks, len(self.train_dataset)
-        with quiet_pythae(), progress_bar() as bar:
-            progress = self._begin()
-            share_done = self._budget.share(progress.images / size, progress.train_seconds)
-            shown = bar.add_task("", total=1.0, completed=share_done)  # type: ignore[arg-type] # any number will do
-            while share_done < 1:
-                progress, epoch = self._enter_stage(progress, share_done), progress.epochs + 1
-                means = LossMeter(f"epoch {epoch}, train loss", self.device)
-                tell.on_epoch_begin(config, epoch=epoch)
-                start = time.perf_counter()
-                self.model.train()
-                for inputs, in_pass, share_done in self._budget.batches(progress):
-                    bar.update(shown, completed=share_done)
-                    told = {"epoch": in_pass, "dataset_size": size, "share_done": share_done}
-                    with networks_in_bfloat16(self.model, self.device, self._half):
-                        output = self.model(self._to_device(inputs), uses_ddp=False, **told)
-                    means.add(self._optimizers.losses(output), len(inputs["data"]))
-                    self._optimizers.step(output)
-                    tell.on_train_step_end(config)
-                self.model.update()
-                train, train_seconds = means.losses(), time.perf_counter() - start
-                evaluated = self._evaluate(epoch, in_pass)
-                seconds, rates = time.perf_counter() - start, self._optimizers.learning_rates()
-                self._optimizers.step_schedulers(evaluated or train)
+            raise ConfigError(
+                f"the model could not be saved after training: {format_error(error)}"
+            ) from error
 
-                loss = (train if config.keep_best_on_train else evaluated)["loss"]
-                if self.keep_last or not progress.best_epoch or loss < progress.best_eval_loss:
-                    self._best = copy.deepcopy(self.model.state_dict())  # what is shared, once
-                    progress = replace(progress, best_epoch=epoch, best_eval_loss=loss)
-                progress = progress.after(means.images, train_seconds, seconds)
-                share_done = self._budget.share(progress.images / size, progress.train_seconds)
-                bar.update(shown, completed=share_done)
-                row = EpochRow(epoch, train, evaluated, rates, seconds, share_done, progress.stage)
-                tell.on_epoch_end(config)
-                progress = replace(progress, log=[*progress.log, row])
-                self._write(progress)
-
-            if not self.keep_last and progress.best_eval_loss == math.inf:
-                raise NonFiniteError(
-                    f"the evaluation loss is infinite in all {progress.epochs} epochs: networks "
-                    "with dead ReLUs have no volume; take SiLU, or a smaller learning rate"
-                )
-            self.model.load_state_dict(self._best)
-            self.model.eval()
-            self._files.write_model(self._save, progress)
-            tell.on_train_end(config)
-            return progress
-
-    def _trained(self) -> TrainingResult | None:
-        """The result of the trained model in the folder, which is loaded; None without one."""
-        if (trained := self._files.trained()) is not None:
-            if not self._takes_trained:
-                then = f"load {self._files.model}, or give another run_dir"
-                raise StoreError(f"{self.training_dir}: its training is done; {then}")
-            weights = torch.load(self._files.model / "model.pt", self.device, weights_only=True)
-            self.model.load_state_dict(weights["model_state_dict"])
-            self.model.eval()
-        return trained
-
-    def _begin(self) -> TrainingResult:
-        """The progress of the checkpoint, whose state is put back, or no progress."""
-        # before the random state is set: what a callback draws must not change a training
-        config, model = self.training_config, self.model
-        self._callbacks.on_train_begin(config, model_config=model.model_config)
+    def _start_or_resume(self) -> TrainingResult:
+        """Restores the progress and state of the checkpoint, or starts a new training."""
+        config = self.training_config
+        # Callbacks come before the random state is set, so that their draws do not change anything.
+        self._callbacks.on_train_begin(config, model_config=self.model.model_config)
         self._next_checkpoint = time.monotonic() + self.checkpoint_every_seconds
-        initial = copy.deepcopy(model.state_dict())
+        initial_weights = copy.deepcopy(self.model.state_dict())
 
-        def put_back(state: dict[str, Any]) -> TrainingResult:
-            model.load_state_dict(state["model"])
-            self._optimizers = Optimizers(model, config)
-            self._optimizers.restore(state)
-            self._best = state["best"]
-            set_random_state(state["random"])
-            return TrainingResult.from_dict(state["progress"])
-
-        progress = self._files.read_checkpoint(put_back)
-        if progress is None:  # one that does not fit may have changed half of the state
-            model.load_state_dict(initial)
-            self._optimizers, progress = Optimizers(model, config), TrainingResult()
+        progress = self._files.read_checkpoint(self._restore)
+        if progress is None:
+            # A checkpoint that does not fit may have replaced some of the weights.
+            self.model.load_state_dict(initial_weights)
+            self._optimizers = Optimizers(self.model, config)
+            progress = TrainingResult()
             set_seed(config.seed)
+
         self._files.write_log(progress.log, "w")
         return progress
 
-    def _enter_stage(self, progress: TrainingResult, share_done: float) -> TrainingResult:
-        """Sets the stage of a model that has some; a new one starts from the best of the last."""
+    def _restore(self, state: dict[str, Any]) -> TrainingResult:
+        """Restores the state of a checkpoint, and returns its progress."""
+        self.model.load_state_dict(state["model"])
+        self._optimizers = Optimizers(self.model, self.training_config)
+        self._optimizers.restore(state)
+        self._best_weights = state["best"]
+        set_random_state(state["random"])
+        return TrainingResult.from_dict(state["progress"])
+
+    def _enter_stage(self, progress: TrainingResult) -> TrainingResult:
+        """Sets the model's stage, if it has stages.
+
+        A new stage starts from the best weights of the stage before it, with a new optimizer.
+        """
         if not hasattr(self.model, "stage_at"):
             return progress
-        stage = self.model.stage_at(progress.images / len(self.train_dataset), share_done)
+
+        passes = progress.images / len(self.train_dataset)
+        stage = self.model.stage_at(passes, self._budget.share_done(progress))
         if progress.stage is not None and stage != progress.stage:
-            self.model.load_state_dict(self._best)
+            self.model.load_state_dict(self._best_weights)
             self._optimizers = Optimizers(self.model, self.training_config)
             progress = replace(progress, best_eval_loss=math.inf)
-        self.model.stage = stage  # the weights may have brought their own
+        self.model.stage = stage  # The loaded weights may have set the stage before it.
         return replace(progress, stage=stage)
 
-    def _evaluate(self, epoch: int, in_pass: int) -> dict[str, float]:
-        """Mean losses of the evaluation data, always in float32; none where there are no data."""
+    def _run_epoch(
+        self, progress: TrainingResult, show_share: Callable[[float], None]
+    ) -> TrainingResult:
+        """Trains and evaluates the model for an epoch, and keeps its weights if they are the best.
+
+        Args:
+            progress: The progress before the epoch.
+            show_share: Shows the share of the training that is done.
+
+        Returns:
+            The progress after the epoch.
+        """
+        config = self.training_config
+        epoch = progress.epochs + 1
+        self._callbacks.on_epoch_begin(config, epoch=epoch)
+
+        start = time.perf_counter()
+        meter, pass_number = self._train_epoch(progress, epoch, show_share)
+        train_losses = meter.means()
+        train_seconds = time.perf_counter() - start
+        eval_losses = self._evaluate(epoch, pass_number)
+        seconds = time.perf_counter() - start
+
+        learning_rates = self._optimizers.learning_rates()
+        self._optimizers.step_schedulers(eval_losses or train_losses)
+        losses = train_losses if config.keep_best_on_train else eval_losses
+        progress = self._keep_if_best(progress, epoch, losses["loss"])
+
+        progress = progress.with_epoch(meter.images, train_seconds, seconds)
+        share_done = self._budget.share_done(progress)
+        show_share(share_done)
+        self._callbacks.on_epoch_end(config)
+        row = EpochRow(
+            epoch, train_losses, eval_losses, learning_rates, seconds, share_done, progress.stage
+        )
+        return replace(progress, log=[*progress.log, row])
+
+    def _train_epoch(
+        self, progress: TrainingResult, epoch: int, show_share: Callable[[float], None]
+    ) -> tuple[LossMeter, int]:
+        """Takes the training steps of an epoch.
+
+        Args:
+            progress: The progress before the epoch.
+            epoch: Number of the epoch, from 1.
+            show_share: Shows the share of the training that is done before each step.
+
+        Returns:
+            The meter of the losses, and the number of the last pass over the data.
+        """
+        meter = LossMeter(f"epoch {epoch}, train loss", self.device)
+        size = len(self.train_dataset)
+        self.model.train()
+        for inputs, pass_number, share_done in self._budget.batches(progress):
+            show_share(share_done)
+            schedule = {"epoch": pass_number, "dataset_size": size, "share_done": share_done}
+            with networks_in_bfloat16(self.model, self.device, self._use_bfloat16):
+                output = self.model(self._to_device(inputs), uses_ddp=False, **schedule)
+            meter.add(self._optimizers.losses(output), len(inputs["data"]))
+            self._optimizers.step(output)
+            self._callbacks.on_train_step_end(self.training_config)
+
+        self.model.update()
+        return meter, pass_number
+
+    def _evaluate(self, epoch: int, pass_number: int) -> dict[str, float]:
+        """Returns the mean losses of the evaluation data, in float32; empty without such data.
+
+        Args:
+            epoch: Number of the epoch, from 1.
+            pass_number: Number of the epoch's last pass over the training data, from 1.
+        """
         if self.eval_loader is None:
             return {}
+
+        meter = LossMeter(f"epoch {epoch}, eval loss", self.device, infinite=True)
+        schedule = {"epoch": pass_number, "dataset_size": len(self.eval_dataset)}
+
+        def losses(inputs: Any) -> dict[str, Tensor]:
+            output = self.model(self._to_device(inputs), uses_ddp=False, **schedule)
+            return self._optimizers.losses(output)
+
         self.model.eval()
-        means = LossMeter(f"epoch {epoch}, eval loss", self.device, infinite=True)
-        told = {"epoch": in_pass, "dataset_size": len(self.eval_dataset), "uses_ddp": False}
-
-        def losses_of(inputs: Any) -> dict[str, Tensor]:
-            return self._optimizers.losses(self.model(self._to_device(inputs), **told))
-
         for inputs in self.eval_loader:
-            means.add(without_gradients(losses_of, inputs), len(inputs["data"]))
-        return means.losses()
+            meter.add(without_gradients(losses, inputs), len(inputs["data"]))
+        return meter.means()
 
-    def _write(self, progress: TrainingResult) -> None:
-        """Writes the log, and a checkpoint where it is time; then tells whoever listens."""
-        row, random = progress.log[-1], random_state()
+    def _keep_if_best(self, progress: TrainingResult, epoch: int, loss: float) -> TrainingResult:
+        """Keeps a copy of the weights if their loss is the lowest so far, or if the last are kept.
+
+        Args:
+            progress: The progress before the epoch.
+            epoch: Number of the epoch, from 1.
+            loss: The loss by which epochs are compared.
+
+        Returns:
+            The progress with the best epoch and its loss.
+        """
+        is_first = not progress.best_epoch
+        if not (self.keep_last or is_first or loss < progress.best_eval_loss):
+            return progress
+
+        # `deepcopy` copies weights that two networks share only once.
+        self._best_weights = copy.deepcopy(self.model.state_dict())
+        return replace(progress, best_epoch=epoch, best_eval_loss=loss)
+
+    def _write_epoch(self, progress: TrainingResult) -> None:
+        """Writes the log, calls the callbacks, and writes a checkpoint if it is time for one.
+
+        If any of these fails or is interrupted, a checkpoint of the epoch is written.
+        """
+        row = progress.log[-1]
         means = {"train": row.train, "eval": row.eval}
         losses = {f"{split}_epoch_loss": mean["loss"] for split, mean in means.items() if mean}
-
-        def write_checkpoint() -> None:
-            state = {"progress": asdict(progress), "best": self._best, "random": random}
-            state |= {"model": self.model.state_dict(), **self._optimizers.state()}
-            self._files.write_checkpoint(state)
+        random = random_state()
 
         try:
             self._files.write_log([row])
             self._callbacks.on_log(self.training_config, losses, global_step=row.epoch)
             if time.monotonic() >= self._next_checkpoint:
-                write_checkpoint()
+                self._write_checkpoint(progress, random)
                 self._next_checkpoint = time.monotonic() + self.checkpoint_every_seconds
             if self.on_epoch is not None:
                 self.on_epoch(row)
         except BaseException:
-            write_checkpoint()
+            self._write_checkpoint(progress, random)
             raise
-        set_random_state(random)  # what `on_log` and `on_epoch` drew changes nothing
+
+        # Random numbers that `on_log` and `on_epoch` drew do not change the training.
+        set_random_state(random)
+
+    def _write_checkpoint(self, progress: TrainingResult, random: dict[str, Any]) -> None:
+        """Writes a checkpoint with the progress and the states of random numbers after an epoch."""
+        state = {
+            "progress": asdict(progress),
+            "best": self._best_weights,
+            "random": random,
+            "model": self.model.state_dict(),
+            **self._optimizers.state(),
+        }
+        self._files.write_checkpoint(state)
+
+    def _finish(self, progress: TrainingResult) -> None:
+        """Loads the best weights into the model, and saves it."""
+        if not self.keep_last and progress.best_eval_loss == math.inf:
+            raise NonFiniteError(
+                f"the evaluation loss is infinite in all {progress.epochs} epochs: a network whose "
+                "ReLUs are dead has zero volume; use SiLU, or a smaller learning rate"
+            )
+
+        self.model.load_state_dict(self._best_weights)
+        self.model.eval()
+        self._files.write_model(self._save, progress)
+        self._callbacks.on_train_end(self.training_config)
 
     def _to_device(self, inputs: Any) -> dict[str, Any]:
-        moved = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
-        if moved["data"].dim() == 4:
-            moved["data"] = moved["data"].to(memory_format=self._layout)
-        return moved
+        """Moves the tensors of a batch to the training's device and memory layout."""
+        batch = {}
+        for key, value in inputs.items():
+            batch[key] = value.to(self.device) if isinstance(value, Tensor) else value
+        if batch["data"].dim() == 4:
+            batch["data"] = batch["data"].to(memory_format=self._layout)
+        return batch
 
     def _save(self, folder: Path) -> None:
+        """Saves the model and the training's configuration into a folder."""
         self.model.save(str(folder))
         self.training_config.save_json(str(folder), "training_config")

@@ -1,4 +1,4 @@
-"""Which optimizers train a model, on which losses and in which order."""
+"""The optimizers of a model, the losses that they minimise, and the order of their updates."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,69 +22,81 @@ NETWORK_NAMES = {
 
 
 def network_prefixes(config: type[BaseTrainerConfig] | BaseTrainerConfig) -> list[str]:
-    """The prefixes of a configuration or its class; '' alone for one optimizer of all weights."""
-    return [prefix for prefix in NETWORK_NAMES if hasattr(config, f"{prefix}learning_rate")] or [""]
+    """Returns the prefixes of a configuration or its class: [''] for a single optimizer."""
+    prefixes = [name for name in NETWORK_NAMES if hasattr(config, f"{name}learning_rate")]
+    return prefixes or [""]
 
 
 class Optimizers:
-    """The optimizers and schedulers of one training, one of each for a prefix.
+    """The optimizers and schedulers of a training, one of each per prefix.
 
-    In a step the gradients of each are set to zero and its loss is differentiated, one after
-    another; then all step. So a loss also leaves gradients in the networks of the optimizers
-    before it, as in Pythae. An optimizer sits out a step for which the model's output says so, as
-    VAEGAN's `update_decoder` does. Adam is PyTorch's fused one, unless parameters say otherwise.
+    In a step the optimizers take turns: the gradients of one are set to zero and its loss is
+    differentiated; after the last turn all of them step. As in Pythae, a loss therefore also adds
+    gradients to the networks of earlier optimizers. An optimizer skips a step if the model's output
+    says so, as VAEGAN's `update_decoder` does. Adam is PyTorch's fused one, unless the optimizer's
+    parameters say otherwise.
 
     Args:
-        model: What they train.
-        config: Pythae's training configuration: classes, parameters and learning rates of them.
+        model: The model to train.
+        config: Pythae's training configuration, with optimizers, schedulers and learning rates.
     """
 
     def __init__(self, model: BaseAE, config: BaseTrainerConfig) -> None:
         self._optimizers: dict[str, Optimizer] = {}
         self._schedulers: dict[str, LRScheduler] = {}
         for prefix in network_prefixes(config):
-            name = getattr(config, f"{prefix}optimizer_cls")
-            options = dict(getattr(config, f"{prefix}optimizer_params") or {})
-            trained = [getattr(model, part) for part in NETWORK_NAMES.get(prefix, [])] or [model]
-            weights = [weight for network in trained for weight in network.parameters()]
-            if name in ("Adam", "AdamW") and "foreach" not in options:
-                dense = (w.stride() == torch.empty_like(w).stride() for w in weights)
-                options.setdefault("fused", all(dense))  # of a slice it would write beside it
-            rate = getattr(config, f"{prefix}learning_rate")
-            optimizer = getattr(torch.optim, name)(weights, lr=rate, **options)
+            optimizer = _build_optimizer(model, config, prefix)
             self._optimizers[prefix] = optimizer
-            name = getattr(config, f"{prefix}scheduler_cls")
-            if name is not None:
-                scheduler = getattr(torch.optim.lr_scheduler, name)
+
+            scheduler_name = getattr(config, f"{prefix}scheduler_cls")
+            if scheduler_name is not None:
+                scheduler = getattr(torch.optim.lr_scheduler, scheduler_name)
                 options = getattr(config, f"{prefix}scheduler_params") or {}
                 self._schedulers[prefix] = scheduler(optimizer, **options)
 
     def losses(self, output: ModelOutput) -> dict[str, Tensor]:
-        """The detached losses of a batch by their names in the log, see `EpochRow`."""
-        values = {f"{prefix}loss": output[f"{prefix}loss"].detach() for prefix in self._optimizers}
-        first, *others = values.values()
-        return {"loss": sum(others, first)} | values
+        """Returns the detached losses of a batch, by their names in the log.
+
+        See :class:`~pythae_fif.training.EpochRow`.
+        """
+        losses = {f"{prefix}loss": output[f"{prefix}loss"].detach() for prefix in self._optimizers}
+        first_loss, *further_losses = losses.values()
+        return {"loss": sum(further_losses, first_loss)} | losses
 
     def step(self, output: ModelOutput) -> None:
-        """One step of all optimizers that take part in it, on the losses of a batch."""
+        """Updates the weights by the losses in a model's output for a batch."""
         active = [name for name in self._optimizers if output.get(f"update_{name[:-1]}", True)]
         losses = [output[f"{prefix}loss"] for prefix in active]
-        same = len(losses) > 1 and all(loss is losses[0] for loss in losses)
-        for prefix, loss in zip(active, losses, strict=True):
-            self._optimizers[prefix].zero_grad()
-            if not same:
+
+        if len(losses) > 1 and all(loss is losses[0] for loss in losses):
+            self._differentiate_shared(losses[0], active)
+        else:
+            for prefix, loss in zip(active, losses, strict=True):
+                self._optimizers[prefix].zero_grad()
                 torch.autograd.backward(loss, retain_graph=prefix != active[-1])
-        if same:  # one pass is enough, and those before the last had it once for each after them
-            torch.autograd.backward(losses[0])
-            for times, prefix in enumerate(active[-2::-1], 2):
-                groups = self._optimizers[prefix].param_groups
-                grads = [w.grad for group in groups for w in group["params"] if w.grad is not None]
-                torch._foreach_mul_(grads, times)
+
         for prefix in active:
             self._optimizers[prefix].step()
 
+    def _differentiate_shared(self, loss: Tensor, active: list[str]) -> None:
+        """Computes the gradients of a loss that several optimizers share, in one backward pass.
+
+        Separate passes would add the same gradients once for the optimizer's turn and once for each
+        later turn, so the gradients of the second last optimizer are doubled, and so on.
+        """
+        for prefix in active:
+            self._optimizers[prefix].zero_grad()
+        torch.autograd.backward(loss)
+
+        earlier_optimizers = reversed(active[:-1])
+        for passes, prefix in enumerate(earlier_optimizers, start=2):
+            groups = self._optimizers[prefix].param_groups
+            weights = [weight for group in groups for weight in group["params"]]
+            gradients = [weight.grad for weight in weights if weight.grad is not None]
+            torch._foreach_mul_(gradients, passes)
+
     def step_schedulers(self, losses: Mapping[str, float]) -> None:
-        """Ends an epoch, with the losses by which a plateau is seen."""
+        """Steps the schedulers at the end of an epoch, given the losses that may show a plateau."""
         for prefix, scheduler in self._schedulers.items():
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(losses[f"{prefix}loss"])
@@ -92,19 +104,46 @@ class Optimizers:
                 scheduler.step()
 
     def learning_rates(self) -> dict[str, float]:
-        """The present learning rates, by the names of their configuration keys."""
-        return {f"{p}learning_rate": o.param_groups[0]["lr"] for p, o in self._optimizers.items()}
+        """Returns the present learning rates, by their keys in the configuration."""
+        return {
+            f"{prefix}learning_rate": optimizer.param_groups[0]["lr"]
+            for prefix, optimizer in self._optimizers.items()
+        }
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of them."""
+        """Returns the state for a checkpoint."""
         return {
-            "optimizers": {p: optimizer.state_dict() for p, optimizer in self._optimizers.items()},
-            "schedulers": {p: scheduler.state_dict() for p, scheduler in self._schedulers.items()},
+            "optimizers": {
+                prefix: optimizer.state_dict() for prefix, optimizer in self._optimizers.items()
+            },
+            "schedulers": {
+                prefix: scheduler.state_dict() for prefix, scheduler in self._schedulers.items()
+            },
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Puts back what `state` gave; that of other optimizers raises some error of torch."""
+        """Restores what `state` returned; the state of other optimizers raises an error."""
         for prefix, optimizer in self._optimizers.items():
             optimizer.load_state_dict(state["optimizers"][prefix])
         for prefix, scheduler in self._schedulers.items():
             scheduler.load_state_dict(state["schedulers"][prefix])
+
+
+def _build_optimizer(model: BaseAE, config: BaseTrainerConfig, prefix: str) -> Optimizer:
+    """Builds the optimizer of a prefix, of the networks that it trains."""
+    names = NETWORK_NAMES.get(prefix)
+    networks = [getattr(model, name) for name in names] if names else [model]
+    weights = [weight for network in networks for weight in network.parameters()]
+
+    optimizer_name = getattr(config, f"{prefix}optimizer_cls")
+    options = dict(getattr(config, f"{prefix}optimizer_params") or {})
+    if optimizer_name in ("Adam", "AdamW") and "foreach" not in options:
+        # The fused optimizer would write into the memory between the values of a slice.
+        dense = all(w.stride() == torch.empty_like(w).stride() for w in weights)
+        options.setdefault("fused", dense)
+
+    learning_rate = getattr(config, f"{prefix}learning_rate")
+    optimizer: Optimizer = getattr(torch.optim, optimizer_name)(
+        weights, lr=learning_rate, **options
+    )
+    return optimizer

@@ -1,7 +1,7 @@
-"""Batch normalisation in training mode applied to a tangent, with its gradient by hand.
+"""The Jacobian of batch normalisation in training mode, with a gradient written by hand.
 
 Written with autograd's operations this derivative takes a dozen passes over the activations and
-its gradient twenty; BatchNorm's own backward kernel does both in a few.
+its gradient takes twenty. BatchNorm's own backward kernel does both in a few.
 """
 
 from typing import Any
@@ -12,75 +12,102 @@ from torch.autograd.function import once_differentiable
 
 
 def batch_norm_jvp(tangent: Tensor, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-    r"""The tangent of the whole-batch map $h w + b$, with $h = (x - m) / s$.
+    r"""Applies the Jacobian of the whole-batch map $h w + b$, with $h = (x - m) / s$, to a tangent.
 
-    The statistics m and s are functions of the input (Ioffe & Szegedy 2015), so with m(.) the mean
-    over samples and places
+    The statistics m and s are functions of the input (Ioffe & Szegedy 2015). With m(.) the mean
+    over samples and places, the derivative
 
     .. math:: dh = (dx - m(dx) - h \, m(h \, dx)) / s
 
-    which is its own transpose: the map is that of the backward pass.
+    is its own transpose: it is the map of the backward pass.
 
-    Arguments:
-        tangent, x: dx, and what was normalised, (B, C, ...).
-        weight: w, (C,), or None.
-        eps: Added to the variance.
+    Args:
+        tangent: dx, (B, C, ...).
+        x: The input of the normalisation, (B, C, ...).
+        weight: w, (C,), or None for weights of 1.
+        eps: Number that is added to the variance.
+
+    Returns:
+        The product w dh, (B, C, ...), with the tangent's dtype.
     """
     if weight is None:
         weight = x.new_ones(x.shape[1])
-    weight = weight + 1e-30 * (weight == 0).to(weight.dtype)  # its gradient divides by it
-    # The weight tells the kernel in which precision to keep the statistics of a bfloat16 x.
+    weight = weight + 1e-30 * (weight == 0).to(weight.dtype)  # the gradient divides by the weight
+
+    # The statistics of a bfloat16 input are kept in the precision of the weight.
     with torch.no_grad():
-        kept = torch.native_batch_norm(x, weight, None, None, None, True, 0.0, eps)
-    jvp: Any = _Jvp.apply
-    product: Tensor = jvp(tangent.to(x.dtype), x, weight, kept[1], kept[2])
+        _, mean, inverse_std = torch.native_batch_norm(x, weight, None, None, None, True, 0.0, eps)
+    apply_jacobian: Any = _BatchNormJvp.apply
+    product: Tensor = apply_jacobian(tangent.to(x.dtype), x, weight, mean, inverse_std)
     return product.to(tangent.dtype)
 
 
-class _Jvp(torch.autograd.Function):
-    """u = w (t - m(t) - h m(h t)) / s of one tangent t."""
+class _BatchNormJvp(torch.autograd.Function):
+    """The product u = w (t - m(t) - h m(h t)) / s with a tangent t."""
 
     @staticmethod
     def forward(
-        ctx: Any, t: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor
+        ctx: Any, tangent: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse_std: Tensor
     ) -> Tensor:
-        u, overlap = _adjoint(t, x, weight, mean, inverse)
-        ctx.save_for_backward(u, x, weight, mean, inverse, overlap)
-        return u
+        product, overlap = _apply_backward_kernel(tangent, x, weight, mean, inverse_std)
+        ctx.save_for_backward(product, x, weight, mean, inverse_std, overlap)
+        return product
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of <G, u>: for t the map itself, of G, which is v; for x, on which h and s
-        depend, -(m(h t) v + m(h G) u) / s - <G, u> h / (N s), of N samples and places."""
-        u, x, weight, mean, inverse, overlap = ctx.saved_tensors
-        nhwc = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if nhwc and not x.is_contiguous() else torch.contiguous_format
+        """Computes the gradient of <G, u>, for G the gradient of the loss by the product u.
+
+        For the tangent t it is v, the same map applied to G. For x, on which h and s depend, it
+        is -(m(h t) v + m(h G) u) / s - <G, u> h / (N s), with N samples and places. For w it is
+        <G, u> / w.
+        """
+        product, x, weight, mean, inverse_std, overlap = ctx.saved_tensors
+        is_nhwc = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        only_nhwc = is_nhwc and not x.is_contiguous()
+        layout = torch.channels_last if only_nhwc else torch.contiguous_format
         grad = grad.contiguous(memory_format=layout)
-        grad_t, grad_overlap = _adjoint(grad, x, weight, mean, inverse)
-        channel = (1, -1, *[1] * (x.dim() - 2))
-        # <G, u> of every channel: the same kernel's gradient of the weight, with u for h.
-        zero, one = torch.zeros_like(mean), torch.ones_like(inverse)
-        _, total = _adjoint(grad, u, weight, zero, one, mapped=False)
+        grad_tangent, grad_overlap = _apply_backward_kernel(grad, x, weight, mean, inverse_std)
+
+        # <G, u> of each channel is the kernel's gradient for the weight, with u in place of h.
+        zero_mean = torch.zeros_like(mean)
+        unit_std = torch.ones_like(inverse_std)
+        _, inner_product = _apply_backward_kernel(
+            grad, product, weight, zero_mean, unit_std, needs_product=False
+        )
+
         grad_x = None
         if ctx.needs_input_grad[1]:
-            scale = inverse * x.shape[1] / x.numel()
-            h_scale = total * scale * inverse
+            channel_shape = (1, -1, *[1] * (x.dim() - 2))
+
+            def per_channel(values: Tensor) -> Tensor:
+                return values.view(channel_shape).to(x.dtype)
+
+            scale = inverse_std * x.shape[1] / x.numel()
+            h_scale = inner_product * scale * inverse_std
             grad_x = torch.addcmul(
-                grad_t * (-scale * overlap).view(channel).to(x.dtype),
-                u,
-                (-scale * grad_overlap).view(channel).to(x.dtype),
+                grad_tangent * per_channel(-scale * overlap),
+                product,
+                per_channel(-scale * grad_overlap),
             )
-            grad_x.addcmul_(x, (-h_scale).view(channel).to(x.dtype))
-            grad_x += (h_scale * mean).view(channel).to(x.dtype)
-        return grad_t, grad_x, total / weight, None, None
+            grad_x.addcmul_(x, per_channel(-h_scale))
+            grad_x += per_channel(h_scale * mean)
+        return grad_tangent, grad_x, inner_product / weight, None, None
 
 
-def _adjoint(
-    t: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor, mapped: bool = True
+def _apply_backward_kernel(
+    tangent: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    inverse_std: Tensor,
+    needs_product: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The map of t, if asked, and N m(h t), (C,): BatchNorm's gradients for input and weight."""
-    out: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
-        t, x, weight, None, None, mean, inverse, True, 0.0, [mapped, True, False]
+    """Returns the product with a tangent t, if needed, and the overlap N m(h t), (C,).
+
+    These are BatchNorm's gradients for its input and for its weight.
+    """
+    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
+        tangent, x, weight, None, None, mean, inverse_std, True, 0.0, [needs_product, True, False]
     )
-    return out[:2]
+    return gradients[:2]

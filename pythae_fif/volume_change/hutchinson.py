@@ -1,4 +1,4 @@
-"""Hutchinson vectors: random directions whose second moment is the identity (appendix D.3)."""
+"""Hutchinson vectors: random directions with the identity as second moment (appendix D.3)."""
 
 import math
 from typing import Literal, get_args
@@ -29,20 +29,20 @@ def sample_hutchinson(
     * ``gaussian``: independent standard normal vectors (D.3.2).
     * ``rademacher``: independent entries of plus or minus one (D.3.1).
 
-    Arguments:
-        batch_size: B; every sample has directions of its own.
-        latent_dim: d, the dimension of the space in which the trace is taken.
+    Args:
+        batch_size: B. Each sample gets different directions.
+        latent_dim: d, the dimension of the vectors.
         samples: K, between 1 and d.
         kind: One of the names above.
-        generator: Makes the draw repeatable; it must live on ``device``.
-        device: Where the vectors are made.
+        generator: Makes the draw repeatable. It must be on ``device``.
+        device: Device of the vectors; torch's default if None.
         dtype: float32 or float64; torch's default if None.
 
     Returns:
         eps of shape (K, B, d).
 
     Raises:
-        ValueError: K < 1, K > d, or an unknown ``kind``.
+        ValueError: If K < 1, K > d or the kind is unknown.
 
     Example:
         >>> eps = sample_hutchinson(5, 3, samples=3)
@@ -54,23 +54,35 @@ def sample_hutchinson(
         raise ValueError(f"unknown Hutchinson kind {kind!r}; valid: {valid}")
     if not 1 <= samples <= latent_dim:
         raise ValueError(
-            f"{samples} Hutchinson samples in {latent_dim} dimensions: 1 to {latent_dim} are of use"
+            f"cannot draw {samples} Hutchinson vectors in {latent_dim} dimensions: "
+            f"use 1 to {latent_dim}"
         )
+
     shape = (samples, batch_size, latent_dim)
     if kind == "rademacher":
         signs = torch.randint(0, 2, shape, generator=generator, device=device)
         return signs.to(dtype or torch.get_default_dtype()).mul_(2).sub_(1)
-    eps = torch.randn(shape, generator=generator, device=device, dtype=dtype)
-    return hutchinson_from_gaussian(eps, kind)
+    normal = torch.randn(shape, generator=generator, device=device, dtype=dtype)
+    return hutchinson_from_gaussian(normal, kind)
 
 
 def hutchinson_from_gaussian(eps: Tensor, kind: HutchinsonKind) -> Tensor:
-    """Makes vectors of any kind but ``rademacher`` of normal ones, (K, ..., d)."""
-    samples, latent_dim = eps.shape[0], eps.shape[-1]
+    """Turns standard normal vectors into Hutchinson vectors.
+
+    Args:
+        eps: Standard normal vectors, (K, ..., d).
+        kind: Any kind but ``rademacher``.
+
+    Returns:
+        Vectors of that kind, (K, ..., d).
+    """
+    samples = eps.shape[0]
+    latent_dim = eps.shape[-1]
     if kind == "gaussian":
         return eps
     if kind == "orthogonal" and samples > 1:
         return _orthonormal(eps.movedim(0, -1)).movedim(-1, 0) * math.sqrt(latent_dim)
+
     # In one dimension a draw is zero now and then: once in ten million in float32.
     norm: Tensor = torch.linalg.vector_norm(eps, dim=-1, keepdim=True)
     return eps * (math.sqrt(latent_dim) / norm.clamp_min(torch.finfo(eps.dtype).tiny))
@@ -78,25 +90,29 @@ def hutchinson_from_gaussian(eps: Tensor, kind: HutchinsonKind) -> Tensor:
 
 @full_float32()
 def _orthonormal(normal: Tensor) -> Tensor:
-    r"""K orthonormal vectors, uniform among all such, of independent normal ones; (..., d, K) both.
+    r"""Turns K independent normal vectors into K uniformly distributed orthonormal ones.
 
-    With normal numbers :math:`x_k`, the k-th column from its k-th entry on, the reflectors
-    :math:`H_k = I - 2 v_k v_k^\top` that take :math:`x_k` to a multiple of the k-th unit vector
-    have a product of Haar's distribution, up to the sign of each column (Stewart 1980). All at
-    once they are
+    Both are of shape (..., d, K). Let :math:`x_k` be the k-th column from its k-th entry on, and
+    let the reflector :math:`H_k = I - 2 v_k v_k^\top` take :math:`x_k` to a multiple of the k-th
+    unit vector. The product of the reflectors has Haar's distribution, up to the sign of each
+    column (Stewart 1980). It is computed in one step:
 
     .. math:: H_1 \cdots H_K = I - V T V^\top, \quad
         T^{-1} = \tfrac12 I + \text{the part of } V^\top V \text{ above its diagonal}
 
     Unlike QR this does not loop over the batch on a GPU.
     """
-    samples, v = normal.shape[-1], normal.tril()
-    corner = v.diagonal(dim1=-2, dim2=-1)
-    sign = torch.where(corner < 0, -1.0, 1.0).to(v.dtype)
+    samples = normal.shape[-1]
+    v = normal.tril()
+
+    # v_k is x_k plus its length in the k-th entry, with the sign that avoids cancellation.
+    diagonal = v.diagonal(dim1=-2, dim2=-1)
+    sign = torch.where(diagonal < 0, -1.0, 1.0).to(v.dtype)
     norm = torch.linalg.vector_norm(v, dim=-2)
-    corner.add_(sign * torch.where(norm > 0, norm, 1.0))
+    diagonal.add_(sign * torch.where(norm > 0, norm, 1.0))
     v = v / torch.linalg.vector_norm(v, dim=-2, keepdim=True)
-    unit = torch.eye(*normal.shape[-2:], dtype=v.dtype, device=v.device)
-    inverse = (v.mT @ v).triu(1) + 0.5 * unit[:samples]
-    turned = torch.linalg.solve_triangular(inverse, v[..., :samples, :].mT, upper=True)
-    return (v @ turned - unit) * sign[..., None, :]
+
+    identity = torch.eye(*normal.shape[-2:], dtype=v.dtype, device=v.device)
+    t_inverse = (v.mT @ v).triu(1) + 0.5 * identity[:samples]
+    coefficients = torch.linalg.solve_triangular(t_inverse, v[..., :samples, :].mT, upper=True)
+    return (v @ coefficients - identity) * sign[..., None, :]

@@ -1,6 +1,6 @@
 """The loss of free-form injective flows (Sorrenson et al. 2024, eq. 7) on plain callables.
 
-Its volume term (eq. 15) comes in two ways: a fast one, and one for any networks.
+There are two functions for its volume term (eq. 15): a fast one, and one for any networks.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,8 +23,13 @@ Map = Callable[[Tensor], Tensor]
 
 
 class SurrogateOutput(NamedTuple):
-    """What one pass of encoder and decoder yields: the surrogate of the first b samples, (b,), to
-    be added to the loss, z = f(x), (B, d), and g(z), the shape of x."""
+    """The volume term of the loss, with the codes and reconstructions of the same pass.
+
+    Attributes:
+        surrogate: The term that is added to the loss, for the first b samples, (b,).
+        z: f(x), (B, d).
+        x_hat: g(z), of the shape of x.
+    """
 
     surrogate: Tensor
     z: Tensor
@@ -32,15 +37,22 @@ class SurrogateOutput(NamedTuple):
 
 
 Surrogate = Callable[[Map, Map, Tensor, Tensor], SurrogateOutput]
-"""Encoder, decoder, x and eps to the volume term of the loss."""
+"""Computes the volume term of the loss from encoder, decoder, x and eps."""
 
 
 class FIFLoss(NamedTuple):
-    """The loss, ``nll + beta * reconstruction``, and its terms, one number a sample or reduced.
+    """The loss, ``nll + beta * reconstruction``, and its terms, for each sample or reduced.
 
-    `volume` is the surrogate, and `nll` the negative log-likelihood with it in place of the
-    log-volume: their gradients are meant, their values say nothing about the fit. `z` (B, d) and
-    `x_hat` are f(x) and g(f(x)).
+    Only the gradients of `volume` and `nll` have a meaning: their values say nothing about the
+    fit.
+
+    Attributes:
+        loss: The loss.
+        nll: The negative log-likelihood, with the surrogate in place of the log-volume.
+        reconstruction: The squared error.
+        volume: The surrogate.
+        z: f(x), (B, d).
+        x_hat: g(f(x)), of the shape of x.
     """
 
     loss: Tensor
@@ -54,36 +66,37 @@ class FIFLoss(NamedTuple):
 def volume_surrogate(
     encode: Map, decode: Map, x: Tensor, eps: Tensor, *, jacobian_at: JacobianAt = "data"
 ) -> SurrogateOutput:
-    r"""The volume term of the loss, whose gradient estimates that of the log-volume.
+    r"""Computes the volume term of the loss. Its gradient estimates the log-volume's gradient.
 
     For every sample, with z = f(x), it is eq. 15,
 
     .. math:: -\frac{1}{K} \sum_k \epsilon_k^\top f'(x) \, \text{stop\_gradient}(g'(z) \epsilon_k),
 
-    whose value, -tr f'(x) g'(z) in expectation, says nothing about the fit. The estimate rests on
+    and its value, -tr f'(x) g'(z) in expectation, says nothing about the fit. The estimate rests on
     two assumptions. g' is the pseudo-inverse of f' (eqs. 47 and 48); the reconstruction term makes
     it so. And f' is continuous in the parameters. With ReLU it is not: it jumps where a kink
     passes, which automatic differentiation does not see.
 
-    Each network runs once and is noted (:mod:`~pythae_fif.volume_change.replay`).
+    Each network runs once and is recorded (:mod:`~pythae_fif.volume_change.replay`).
 
-    Arguments:
+    Args:
         encode: f, from (B, ...) to (B, d).
         decode: g, from (B, d) to the shape of x.
         x: Data, (B, ...).
-        eps: Hutchinson vectors, (K, b, d). With b < B the surrogate is that of the first b samples
-            alone, each by itself: statistics of BatchNorm in training mode are constants then.
-        jacobian_at: Where f' is taken: at the ``data`` (off-manifold, eq. 15) or at the
-            ``reconstruction`` (on-manifold, eq. 10), which costs a second encoder pass and has
-            gradient through that point (none with ReLU); or there as at a constant,
-            ``detached_reconstruction``.
+        eps: Hutchinson vectors, (K, b, d). With b < B the surrogate is computed for the first b
+            samples only, each by itself: BatchNorm's statistics in training mode are then
+            constants.
+        jacobian_at: The point at which f' is taken. ``data`` is off the manifold (eq. 15).
+            ``reconstruction`` is on it (eq. 10), costs a second encoder pass, and has a gradient
+            through that point (none with ReLU). ``detached_reconstruction`` is the same point as
+            a constant.
 
     Returns:
         The surrogate, (b,), with z and x_hat of the same pass.
 
     Raises:
-        ValueError: ``eps`` of the wrong shape.
-        UnsupportedOperationError: A network has an operation that cannot be replayed.
+        ValueError: If ``eps`` has the wrong shape.
+        UnsupportedOperationError: If a network has an operation that cannot be replayed.
 
     Example:
         >>> from pythae_fif.volume_change import sample_hutchinson
@@ -93,17 +106,25 @@ def volume_surrogate(
         (torch.Size([7]), torch.Size([7, 2]), torch.Size([7, 5]))
     """
     with torch.enable_grad():
-        f = outer = Tape(encode, x.detach())
-        _check(eps, f.value.shape)
-        g = Tape(decode, f.value)
+        encoder_tape = Tape(encode, x.detach())
+        z = encoder_tape.value
+        _check_vectors(eps, z)
+        decoder_tape = Tape(decode, z)
+        x_hat = decoder_tape.value
+
+        jacobian_tape = encoder_tape  # the pass that f' is taken from
         if jacobian_at != "data":
-            place = g.value if jacobian_at == "reconstruction" else g.value.detach()
-            outer = Tape(encode, place)
+            point = x_hat if jacobian_at == "reconstruction" else x_hat.detach()
+            jacobian_tape = Tape(encode, point)
+
         with torch.no_grad():
-            pushed = [g.jvp(vector) for vector in eps]
-        products = [v * outer.jvp(tangent) for v, tangent in zip(eps, pushed, strict=True)]
+            tangents = [decoder_tape.jvp(vector) for vector in eps]
+        products = [
+            vector * jacobian_tape.jvp(tangent)
+            for vector, tangent in zip(eps, tangents, strict=True)
+        ]
         surrogate = -torch.stack(products).sum(-1).mean(0)
-    return SurrogateOutput(surrogate, f.value, g.value)
+    return SurrogateOutput(surrogate, z, x_hat)
 
 
 def fif_loss(
@@ -117,22 +138,28 @@ def fif_loss(
     surrogate: Surrogate = volume_surrogate,
     reduce: Map | None = None,
 ) -> FIFLoss:
-    r"""The loss of a free-form injective flow (eq. 7).
+    r"""Computes the loss of a free-form injective flow (eq. 7).
 
     .. math::
         \mathcal{L}(x) = -\log p_Z(f(x)) - \frac{1}{K} \sum_k \epsilon_k^\top f'(x) \,
         \text{stop\_gradient}(g'(f(x)) \epsilon_k) + \beta \lVert g(f(x)) - x \rVert^2
 
-    Arguments:
-        encode, decode, x, eps: See :func:`volume_surrogate`.
+    Args:
+        encode: f, from (B, ...) to (B, d).
+        decode: g, from (B, d) to the shape of x.
         latent_log_prob: log p_Z, from (B, d) to (B,).
+        x: Data, (B, ...).
+        eps: Hutchinson vectors, (K, b, d), as for :func:`volume_surrogate`.
         beta: Weight of the squared error.
-        surrogate: The second term.
-        reduce: To what each term's samples are reduced before the terms are added, such as
-            ``torch.mean``; None keeps one number a sample.
+        surrogate: Computes the second term.
+        reduce: Applied to each term before the terms are added, such as ``torch.mean``. None
+            keeps one number for each sample.
+
+    Returns:
+        The loss and its terms.
 
     Raises:
-        ValueError: Terms that have not one number a data point.
+        ValueError: If the terms are not one number for each data point.
 
     Example:
         >>> from pythae_fif.volume_change import sample_hutchinson
@@ -145,25 +172,40 @@ def fif_loss(
     volume, z, x_hat = surrogate(encode, decode, x, eps)
     log_prior = latent_log_prob(z.to(x.dtype))
     reconstruction = squared_error(x_hat, x)
-    if log_prior.shape != reconstruction.shape or (
-        reduce is None and volume.shape != log_prior.shape
-    ):
+
+    volume_fits = volume.shape == reconstruction.shape or reduce is not None
+    if log_prior.shape != reconstruction.shape or not volume_fits:
         raise ValueError(
-            f"log-priors, volumes and squared errors of shapes {tuple(log_prior.shape)}, "
-            f"{tuple(volume.shape)} and {tuple(reconstruction.shape)}: one number for each data "
-            "point is needed; volumes of a part need reduce"
+            f"log-priors, volumes and squared errors have shapes {tuple(log_prior.shape)}, "
+            f"{tuple(volume.shape)} and {tuple(reconstruction.shape)}: each must be one number per "
+            "data point, and volumes of part of the batch need `reduce`"
         )
+
     if reduce is not None:
-        volume, log_prior, reconstruction = map(reduce, (volume, log_prior, reconstruction))
+        volume = reduce(volume)
+        log_prior = reduce(log_prior)
+        reconstruction = reduce(reconstruction)
     nll = volume - log_prior
     return FIFLoss(nll + beta * reconstruction, nll, reconstruction, volume, z, x_hat)
 
 
 def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
-    """`|x_hat - x|^2` of data points (B, ...), (B,); a DataError if they differ in shape."""
+    """Computes the squared error `|x_hat - x|^2` of each data point.
+
+    Args:
+        x_hat: Reconstructions, (B, ...).
+        x: Data, (B, ...).
+
+    Returns:
+        Squared errors, (B,).
+
+    Raises:
+        DataError: If the shapes differ.
+    """
     if x_hat.shape != x.shape:
         raise DataError(
-            f"reconstructions of shape {tuple(x_hat.shape)} for data of shape {tuple(x.shape)}"
+            f"reconstructions have shape {tuple(x_hat.shape)}, but the data have shape "
+            f"{tuple(x.shape)}"
         )
     return F.mse_loss(x_hat, x, reduction="none").flatten(1).sum(1)
 
@@ -177,41 +219,65 @@ def autograd_surrogate(
     jacobian_at: JacobianAt = "data",
     forward_mode: bool = True,
 ) -> SurrogateOutput:
-    """:func:`volume_surrogate` of any networks, as the authors compute it (appendix D.2).
+    """Computes :func:`volume_surrogate` for any networks, as the authors do (appendix D.2).
 
-    g'(z) eps by forward mode, eps^T f'(x) by backward mode with a graph. It takes a quarter more
-    time, and as much for a part of the batch as for the whole; there BatchNorm's Jacobian in
-    training mode is that of the whole batch. All else is as for :func:`volume_surrogate`.
+    g'(z) eps comes from forward mode and eps^T f'(x) from backward mode with a graph. This takes
+    a quarter more time, and as much for part of the batch as for the whole. For part of the batch
+    BatchNorm's Jacobian in training mode is the whole batch's.
 
-    Arguments:
-        forward_mode: Else, for several vectors and under autocast g'(z) eps comes by backward mode
-            twice: some operations have no forward mode, and scripted ones lose it after one call.
+    Args:
+        encode: f, from (B, ...) to (B, d).
+        decode: g, from (B, d) to the shape of x.
+        x: Data, (B, ...).
+        eps: Hutchinson vectors, (K, b, d).
+        jacobian_at: See :func:`volume_surrogate`.
+        forward_mode: Whether forward mode may be used. Some operations have none, and scripted
+            ones lose it after one call. Without it, for several vectors and under autocast,
+            g'(z) eps comes from two passes of backward mode.
+
+    Returns:
+        The surrogate, (b,), with z and x_hat of the same pass.
+
+    Raises:
+        ValueError: If ``eps`` has the wrong shape.
     """
     forward_mode &= len(eps) == 1 and not torch.is_autocast_enabled(x.device.type)
     with torch.enable_grad(), differentiable_kernels():
         point = x.detach().requires_grad_()
-        z = row_of = encode(point)
-        _check(eps, z.shape)
+        z = encode(point)
+        _check_vectors(eps, z)
         rows = eps.shape[1]
         if rows < len(z):
             eps = F.pad(eps, (0, 0, 0, len(z) - rows))
+
         if forward_mode:
-            with forward_ad.dual_level():
-                x_hat, tangent = forward_ad.unpack_dual(decode(forward_ad.make_dual(z, eps[0])))
-            pushed = [torch.zeros_like(x_hat) if tangent is None else tangent.detach()]
+            x_hat, tangent = _decode_with_tangent(decode, z, eps[0])
+            tangents = [tangent]
         else:
             x_hat = decode(z)
-            pushed = [*map(make_jvp(x_hat, z), eps)]
+            tangents = [*map(make_jvp(x_hat, z), eps)]
+
+        codes = z  # computed from `point`: the pass that f' is taken from
         if jacobian_at != "data":
-            on_path = jacobian_at == "reconstruction"
-            point = x_hat if on_path else x_hat.detach().requires_grad_()
-            row_of = encode(point)
+            is_detached = jacobian_at == "detached_reconstruction"
+            point = x_hat.detach().requires_grad_() if is_detached else x_hat
+            codes = encode(point)
+
         products = [
-            torch.autograd.grad(row_of, point, vector, create_graph=True)[0] * tangent
-            for vector, tangent in zip(eps, pushed, strict=True)
+            torch.autograd.grad(codes, point, vector, create_graph=True)[0] * tangent
+            for vector, tangent in zip(eps, tangents, strict=True)
         ]
         values = torch.stack([product.flatten(1).sum(1) for product in products])
     return SurrogateOutput(-values.mean(0)[:rows], z, x_hat)
+
+
+def _decode_with_tangent(decode: Map, z: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns g(z), and g'(z) times the vector without a graph, by one pass in forward mode."""
+    with forward_ad.dual_level():
+        x_hat, tangent = forward_ad.unpack_dual(decode(forward_ad.make_dual(z, vector)))
+    if tangent is None:  # x_hat does not depend on z
+        return x_hat, torch.zeros_like(x_hat)
+    return x_hat, tangent.detach()
 
 
 @deprecated("renamed to autograd_surrogate")
@@ -223,32 +289,46 @@ def published_surrogate(
 
 
 def make_jvp(value: Tensor, point: Tensor) -> Callable[..., Tensor]:
-    """v -> J v of a value that was computed of a point with a graph, by backward mode alone:
-    u -> u^T J is linear, and its transpose is v -> J v."""
+    """Returns the function v -> J v for J = d value / d point, using only backward mode.
+
+    u -> u^T J is linear, and its transpose is v -> J v.
+
+    Args:
+        value: A tensor that was computed from the point, with a graph.
+        point: The tensor that the derivative is taken by.
+
+    Returns:
+        A function of v, of the shape of the point, and of `create_graph`, by default False.
+    """
     u = torch.zeros_like(value, requires_grad=True)
-    (pulled,) = torch.autograd.grad(value, point, u, create_graph=True)
+    (row_product,) = torch.autograd.grad(value, point, u, create_graph=True)
 
-    def push(v: Tensor, create_graph: bool = False) -> Tensor:
-        return torch.autograd.grad(pulled, u, v, retain_graph=True, create_graph=create_graph)[0]
+    def jvp(v: Tensor, create_graph: bool = False) -> Tensor:
+        return torch.autograd.grad(row_product, u, v, retain_graph=True, create_graph=create_graph)[
+            0
+        ]
 
-    return push
+    return jvp
 
 
 @contextmanager
 def differentiable_kernels() -> Iterator[None]:
-    """Within it attention can be differentiated twice and in forward mode: no fused kernels."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """Makes attention differentiable twice and in forward mode, by turning off fused kernels."""
+    is_fastpath_enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(is_fastpath_enabled)
 
 
-def _check(eps: Tensor, codes: torch.Size) -> None:
-    """Raises ValueError unless eps is (K, b, d), of at most as many samples as there are."""
-    fits = eps.dim() == 3 and eps.shape[2] == codes[1]
-    if not (fits and len(eps) >= 1 and 1 <= eps.shape[1] <= codes[0]):
-        needed = f"(K from 1 up, {codes[0]} or fewer, {codes[1]}) is needed"
-        raise ValueError(f"eps of shape {tuple(eps.shape)}: {needed}")
+def _check_vectors(eps: Tensor, z: Tensor) -> None:
+    """Raises ValueError unless eps is (K, b, d) for codes (B, d), with K >= 1 and 1 <= b <= B."""
+    batch_size, latent_dim = z.shape[:2]
+    fits = eps.dim() == 3 and eps.shape[2] == latent_dim
+    if not (fits and len(eps) >= 1 and 1 <= eps.shape[1] <= batch_size):
+        raise ValueError(
+            f"eps has shape {tuple(eps.shape)}, but must have shape (K, b, {latent_dim}) with K at "
+            f"least 1 and b from 1 to {batch_size}"
+        )

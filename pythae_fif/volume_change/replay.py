@@ -1,10 +1,11 @@
-"""One pass of a network noted down, and its derivative applied to a tangent.
+"""Records one forward pass of a network and applies its Jacobian to tangents.
 
-Forward-mode differentiation runs a network anew for every tangent, and the gradient of its product
-is wrong where BatchNorm is in training mode. Here the one pass that the loss needs anyway is noted,
-operation by operation. Its derivative is linear and is then applied to a tangent: a convolution of
-the tangent is the same convolution without its bias, an activation multiplies it by its slope. The
-result is ordinary autograd arithmetic, so that one backward pass gives its gradient.
+Forward-mode differentiation runs a network again for every tangent, and the gradient of its
+product is wrong where BatchNorm is in training mode. Here the one pass that the loss needs anyway
+is recorded, operation by operation. Its derivative is linear, and is applied to a tangent in a
+second step: a convolution of the tangent is the same convolution without its bias, an activation
+multiplies the tangent by its slope. The result is ordinary autograd arithmetic, so that one
+backward pass gives its gradient.
 """
 
 from collections.abc import Callable
@@ -20,23 +21,28 @@ from pythae_fif.device import full_float32
 from pythae_fif.errors import UnsupportedOperationError
 from pythae_fif.volume_change.rules import CONSTANT, RULES, Step
 
-OVERWRITTEN = "what an operation has overwritten in place is used once more"
-HIDDEN = "a module hides some of its operations, as a compiled one or an autograd.Function does"
+OVERWRITTEN = "a tensor that was overwritten in place is used again"
+HIDDEN = (
+    "a module hides some of its operations, as compiled modules and autograd.Function classes do"
+)
+MIXED = "a network mixes the samples of a batch"
 
 
 class Tape(TorchFunctionMode):
-    """Runs a function of PyTorch's operations once, as always, and notes those on tensors that
-    depend on its point; the tape is then their derivative.
+    """Runs a function once, records its operations, and then is the function's derivative.
+
+    Only operations on tensors that depend on the input are recorded. The function must consist of
+    PyTorch's operations and runs as it would without a tape.
 
     Args:
-        function: From (B, ...) to (B, ...).
-        point: Its input.
+        function: Maps (B, ...) to (B, ...).
+        point: The function's input, (B, ...).
 
     Attributes:
         value: What the function returned.
 
     Raises:
-        UnsupportedOperationError: An operation has no rule, or writes into its argument.
+        UnsupportedOperationError: If an operation has no rule or overwrites its argument.
 
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
@@ -49,134 +55,211 @@ class Tape(TorchFunctionMode):
         super().__init__()
         self._point = point
         self._steps: list[Step] = []
-        self._follows = {id(point): point}  # all that is computed of it, masks and constants too
-        self._moves = {id(point)}
-        self._seen = {id(point): (point, point.grad_fn)}  # with its graph, by functions seen here
-        self._overwritten: dict[int, Tensor] = {}
         self._with_gradient = torch.is_grad_enabled()
+
+        # Tensors are recognised by their id. The dictionaries also hold the tensors themselves,
+        # because the id of a deleted tensor may be given to a new one.
+        self._depends_on_input = {id(point): point}  # masks and constants included
+        self._has_tangent = {id(point)}
+        self._graph_of = {id(point): (point, point.grad_fn)}  # graphs made by recorded operations
+        self._overwritten: dict[int, Tensor] = {}
+
         with self:
             self.value = function(point)
-        self._refuse_hidden([self.value])
-        if id(self.value) not in self._follows:
+        self._check_arguments([self.value])
+        if id(self.value) not in self._depends_on_input:
             raise UnsupportedOperationError(HIDDEN)
-
-    def _refuse_hidden(self, values: list[Any]) -> None:
-        """Refuses what has a graph that no function gave here, or was overwritten in place."""
-        for of in (value for value in values if isinstance(value, Tensor)):
-            graph = of.grad_fn
-            if graph is not None and self._seen.get(id(of), (of, None))[1] is not graph:
-                raise UnsupportedOperationError(HIDDEN)
-            if self._overwritten and id(_whole(of)) in self._overwritten:
-                raise UnsupportedOperationError(OVERWRITTEN)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs, leaves = kwargs or {}, tree_flatten((args, kwargs))[0]
-        leaves = leaves[:1] if func is Tensor.to else leaves  # `c.to(x)` does not move with x
-        if getattr(func, "__name__", "") != "__set__":  # which an autograd.Function's apply calls
-            self._refuse_hidden(leaves)
+        """Runs an operation and, if it moves with the input, records it."""
+        kwargs = kwargs or {}
+        arguments = tree_flatten((args, kwargs))[0]
+        if func is Tensor.to:
+            arguments = arguments[:1]  # `c.to(x)` depends on x only through its dtype and device
+
+        # An in-place autograd.Function sets a property of its argument, and must not fail there.
+        if getattr(func, "__name__", "") != "__set__":
+            self._check_arguments(arguments)
+
         if kwargs.get("inplace"):
-            kwargs, old = {**kwargs, "inplace": False}, _whole(args[0] if args else kwargs["input"])
-            self._overwritten[id(old)] = old
+            kwargs = self._replace_inplace(args, kwargs)
         out = func(*args, **kwargs)
-        outs = [o for o in tree_flatten(out)[0] if isinstance(o, Tensor)]
-        constant = self._with_gradient and not torch.is_grad_enabled()  # its slopes have no graph
-        if not constant:
-            written = (leaf for leaf in leaves if isinstance(leaf, Tensor))  # as by __setitem__
-            self._seen.update((id(o), (o, o.grad_fn)) for o in (*outs, *written))
-        arguments = set(map(id, leaves))
-        if arguments.isdisjoint(self._follows):
+        outputs = [output for output in tree_flatten(out)[0] if isinstance(output, Tensor)]
+
+        # In a pass with gradient, operations under `no_grad` compute constants of the loss.
+        is_constant = self._with_gradient and not torch.is_grad_enabled()
+        if not is_constant:
+            self._record_graphs(arguments, outputs)
+
+        argument_ids = set(map(id, arguments))
+        if argument_ids.isdisjoint(self._depends_on_input):
             return out
-        self._follows.update((id(o), o) for o in outs)
-        numbers = any(o.is_floating_point() or o.is_complex() for o in outs)
-        numbers |= func in (Tensor.__setitem__, Tensor.register_hook)
-        if arguments.isdisjoint(self._moves) or not numbers or constant or func in CONSTANT:
+        for output in outputs:
+            self._depends_on_input[id(output)] = output
+
+        changes_argument = func in (Tensor.__setitem__, Tensor.register_hook)
+        has_derivative = changes_argument or any(
+            output.is_floating_point() or output.is_complex() for output in outputs
+        )
+        if is_constant or func in CONSTANT or not has_derivative:
             return out
+        if argument_ids.isdisjoint(self._has_tangent):
+            return out
+
         if func not in RULES:
-            raise UnsupportedOperationError(f"operation {resolve_name(func) or func} has no rule")
-        if id(out) not in self._moves:  # else the same tensor, as after a reshape to its shape
-            self._moves.update(map(id, outs))
+            raise UnsupportedOperationError(f"{resolve_name(func) or func} has no replay rule")
+        if id(out) not in self._has_tangent:  # a reshape to the same shape returns its argument
+            self._has_tangent.update(map(id, outputs))
             self._steps.append(Step(func, args, kwargs, out))
         return out
 
-    def jvp(self, tangent: Tensor) -> Tensor:
-        """J tangent, the shape of the value; differentiable.
+    def _check_arguments(self, arguments: list[Any]) -> None:
+        """Raises an error for tensors that were overwritten in place or have a hidden graph.
 
-        Arguments:
-            tangent: The shape of the point, or (b, ...) of the first b samples of a batch, which
-                must not meet in the function. For b < B BatchNorm's statistics are constants.
+        A graph is hidden if it was not made by recorded operations.
         """
-        cut: dict[int, Any] = {}  # the same object every time: tangents are found by id
-        in_part, rows = len(tangent) < len(self._point), len(tangent)
+        for argument in arguments:
+            if not isinstance(argument, Tensor):
+                continue
 
-        def first(argument: Any) -> Any:
-            if not in_part or id(argument) not in self._follows:
-                return argument
-            if argument.shape[:1] != self._point.shape[:1]:  # no samples, but such as x.new_ones(3)
-                return argument
-            return cut.setdefault(id(argument), argument[:rows])
+            graph = argument.grad_fn
+            if graph is not None:
+                _, recorded_graph = self._graph_of.get(id(argument), (argument, None))
+                if graph is not recorded_graph:
+                    raise UnsupportedOperationError(HIDDEN)
 
-        last_use = {id(a): i for i, step in enumerate(self._steps) for a in step.leaves}
-        known = {id(first(self._point)): tangent}
-        for i, whole in enumerate(self._steps):
-            step = whole
-            if in_part:
-                args, kwargs, out = tree_map(first, (whole.args, whole.kwargs, whole.out))
-                step = Step(whole.operation, args, kwargs, out, whole)
-            products = RULES[step.operation](step, lambda argument: known.get(id(argument)))
-            outs = step.out if isinstance(step.out, tuple | list) else (step.out,)
+            if self._overwritten and id(_base_tensor(argument)) in self._overwritten:
+                raise UnsupportedOperationError(OVERWRITTEN)
+
+    def _replace_inplace(self, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Returns the keyword arguments without `inplace`, and marks the input as overwritten."""
+        overwritten = _base_tensor(args[0] if args else kwargs["input"])
+        self._overwritten[id(overwritten)] = overwritten
+        return {**kwargs, "inplace": False}
+
+    def _record_graphs(self, arguments: list[Any], outputs: list[Tensor]) -> None:
+        """Notes the graphs of an operation's tensors: `__setitem__` changes its argument's."""
+        for tensor in (*arguments, *outputs):
+            if isinstance(tensor, Tensor):
+                self._graph_of[id(tensor)] = (tensor, tensor.grad_fn)
+
+    def jvp(self, tangent: Tensor) -> Tensor:
+        """Returns the product of the Jacobian and a tangent, with a graph.
+
+        Args:
+            tangent: Of the point's shape, or (b, ...) for the first b samples of a batch, which
+                the function must not mix. With b < B, BatchNorm's statistics are constants.
+
+        Returns:
+            The product, of the value's shape or (b, ...).
+        """
+        rows = len(tangent)
+        is_part = rows < len(self._point)
+        cut_arguments: dict[int, Any] = {}  # an argument is cut only once: tangents go by its id
+
+        def cut(argument: Any) -> Any:
+            """The first rows of an argument that has a row for each sample."""
+            if not is_part or id(argument) not in self._depends_on_input:
+                return argument
+            if argument.shape[:1] != self._point.shape[:1]:  # such as x.new_ones(3)
+                return argument
+            return cut_arguments.setdefault(id(argument), argument[:rows])
+
+        tangents = {id(cut(self._point)): tangent}
+
+        def get_tangent(argument: Any) -> Tensor | None:
+            return tangents.get(id(argument))
+
+        last_use = self._find_last_uses()
+        for index, recorded in enumerate(self._steps):
+            step = recorded
+            if is_part:
+                args, kwargs, out = tree_map(cut, (recorded.args, recorded.kwargs, recorded.out))
+                step = Step(recorded.operation, args, kwargs, out, batch_step=recorded)
+
+            products = RULES[step.operation](step, get_tangent)
+            outputs = step.out if isinstance(step.out, tuple | list) else (step.out,)
             products = products if isinstance(products, tuple | list) else (products,)
-            known.update((id(out), p) for out, p in zip(outs, products, strict=True))
-            for argument in whole.leaves:  # without gradient, a layer's tangent ends here
-                if last_use[id(argument)] == i and argument is not self.value:
-                    known.pop(id(first(argument)), None)
-        value = first(self.value)
-        return known[id(value)] if id(value) in known else torch.zeros_like(value)
+            for output, product in zip(outputs, products, strict=True):
+                tangents[id(output)] = product
+
+            # Tangents that no later step needs are dropped, which frees memory without a graph.
+            for argument in recorded.leaves:
+                if last_use[id(argument)] == index and argument is not self.value:
+                    tangents.pop(id(cut(argument)), None)
+
+        value = cut(self.value)
+        return tangents[id(value)] if id(value) in tangents else torch.zeros_like(value)
+
+    def _find_last_uses(self) -> dict[int, int]:
+        """The number of the last step that uses an argument, by the argument's id."""
+        last_use = {}
+        for index, step in enumerate(self._steps):
+            last_use.update(dict.fromkeys(map(id, step.leaves), index))
+        return last_use
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    """The tensor of whose memory this is a view."""
+def _base_tensor(tensor: Tensor) -> Tensor:
+    """The tensor that owns the memory of a view; the tensor itself if it is not a view."""
     return tensor if tensor._base is None else tensor._base
 
 
 def check_replay(function: Callable[[Tensor], Tensor], point: Tensor, *, parts: bool) -> None:
-    """Refuses a function of which a part is hidden, at the cost of one backward pass.
+    """Checks that a tape records all of a function, at the cost of one backward pass.
 
-    A compiled module hides its operations and an `autograd.Function` its derivative. So <J v, u> of
-    the replay is compared with <v, J^T u> of the backward pass, v = J^T u.
+    A compiled module hides its operations and an `autograd.Function` its derivative. The check
+    compares <J v, u> by the tape with <v, J^T u> by the backward pass, for v = J^T u.
 
-    Arguments:
-        function: To be recorded.
+    Args:
+        function: The function to record.
         point: One sample or more of its input, (B, ...).
-        parts: Whether J v of a part of the samples must also be that part of J v.
+        parts: Whether to check products for part of the batch, too; see :func:`check_parts`.
 
     Raises:
-        UnsupportedOperationError: It cannot be recorded, or what is recorded is not its derivative.
+        UnsupportedOperationError: If the function cannot be recorded, or if the tape is not its
+            derivative.
     """
     with torch.enable_grad(), full_float32():
         point = point.detach().requires_grad_()
         tape = Tape(function, point)
-        # Numbers of both signs that need no generator, whose state is the training's.
+
+        # Numbers of both signs, without a random generator: its state belongs to the training.
         u = torch.arange(1, tape.value.numel() + 1, device=point.device).sin().to(tape.value)
         u = u.view_as(tape.value)
         (v,) = torch.autograd.grad(tape.value, point, u)
+
         with torch.no_grad():
-            product, square = tape.jvp(v), v.square().sum()
-            if not ((product * u).sum() - square).abs() <= 1e-3 * square:
+            product = tape.jvp(v)
+            squared_norm = v.square().sum()
+            error = ((product * u).sum() - squared_norm).abs()
+            if not error <= 1e-3 * squared_norm:  # also if it is NaN
                 raise UnsupportedOperationError(HIDDEN)
+
         if parts:
             check_parts(tape, v, product)
 
 
 @torch.no_grad()
 def check_parts(tape: Tape, tangent: Tensor, product: Tensor | None = None) -> None:
-    """Refuses a pass that has no product J v of a part of the samples, or another than in J v."""
-    if len(tangent) > 1:
-        with suppress(RuntimeError, IndexError):
-            part = tape.jvp(tangent[:-1])
-            expected = part if product is None else product[:-1]
-            fits = len(part) == len(tangent) - 1
-            if fits and (part - expected).norm() <= 1e-3 * expected.norm():
-                return
-        raise UnsupportedOperationError("the samples of a batch meet in a network")
+    """Checks that part of a batch has the same product J v as within the whole batch.
+
+    Args:
+        tape: The recorded pass.
+        tangent: v, (B, ...). One sample has no part, and is not checked.
+        product: J v, (B, ...). If None, the check is only that the part has a product.
+
+    Raises:
+        UnsupportedOperationError: If the recorded function mixes the samples of a batch.
+    """
+    if len(tangent) <= 1:
+        return
+
+    with suppress(RuntimeError, IndexError):
+        part = tape.jvp(tangent[:-1])
+        expected = part if product is None else product[:-1]
+        is_complete = len(part) == len(tangent) - 1
+        if is_complete and (part - expected).norm() <= 1e-3 * expected.norm():
+            return
+    raise UnsupportedOperationError(MIXED)

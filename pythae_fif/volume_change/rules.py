@@ -1,8 +1,9 @@
-"""What single operations do to a tangent."""
+"""Rules that say what single operations do to tangents."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,142 +17,185 @@ from pythae_fif.volume_change.batch_norm import batch_norm_jvp
 
 @dataclass(eq=False)
 class Step:
-    """One operation, ``out = operation(*args, **kwargs)``.
+    """One recorded operation, ``out = operation(*args, **kwargs)``.
 
-    Where the tangent is that of the first samples alone, all that depends on the input is cut to
-    them, and ``whole`` is the operation on the whole batch.
+    Attributes:
+        operation: A function or method of PyTorch.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        out: Its result, or its results in a tuple or list.
+        batch_step: The same operation on the whole batch, if the tangent is for the first samples
+            only: everything here that depends on the input is then cut to these samples.
     """
 
     operation: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     out: Any
-    whole: "Step | None" = None
+    batch_step: "Step | None" = None
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument that was given by position or by name."""
+        """Returns an argument, whether it was passed by position or by name.
+
+        Args:
+            position: Its place among the positional arguments.
+            name: Its keyword.
+            default: The value of an argument that was not passed.
+        """
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
     @cached_property
     def leaves(self) -> list[Any]:
-        """All arguments, those in lists one by one."""
+        """All arguments in one list, where elements of lists and tuples are listed one by one."""
         return tree_flatten((self.args, self.kwargs))[0]
 
 
-TangentOf = Callable[[Any], "Tensor | None"]
-"""The tangent of an argument, None for one that does not depend on the input."""
+GetTangent = Callable[[Any], "Tensor | None"]
+"""Returns the tangent of an argument, or None if the argument does not depend on the input."""
 
-Rule = Callable[[Step, TangentOf], Any]
-"""A step and the tangents of its arguments to the tangents of its result or results."""
+Rule = Callable[[Step, GetTangent], Any]
+"""Computes the tangents of a step's result or results from the tangents of its arguments."""
 
 
-def _input_tangents(step: Step, tangent_of: TangentOf) -> dict[int, Tensor]:
-    """Position among the arguments -> tangent, of those that depend on the input."""
-    found = ((i, tangent_of(leaf)) for i, leaf in enumerate(step.leaves))
-    return {i: tangent for i, tangent in found if tangent is not None}
+def _input_tangents(step: Step, get_tangent: GetTangent) -> dict[int, Tensor]:
+    """The tangents of the arguments that have one, by the argument's place among the leaves."""
+    tangents = {index: get_tangent(leaf) for index, leaf in enumerate(step.leaves)}
+    return {index: tangent for index, tangent in tangents.items() if tangent is not None}
+
+
+def _single_tangent(step: Step, get_tangent: GetTangent) -> Tensor:
+    """The tangent of the only argument that has one."""
+    (tangent,) = _input_tangents(step, get_tangent).values()
+    return tangent
 
 
 def _apply_with(step: Step, values: dict[int, Any]) -> Any:
-    """The operation with other values in place of some arguments."""
-    leaves, form = tree_flatten((step.args, step.kwargs))
-    args, kwargs = tree_unflatten([values.get(i, leaf) for i, leaf in enumerate(leaves)], form)
+    """Applies the operation with other values in place of some of the leaves."""
+    leaves, structure = tree_flatten((step.args, step.kwargs))
+    for index, value in values.items():
+        leaves[index] = value
+    args, kwargs = tree_unflatten(leaves, structure)
     return step.operation(*args, **kwargs)
 
 
-def _linear_rule(step: Step, tangent_of: TangentOf) -> Any:
-    """An operation that is linear in the one argument that depends on the input."""
-    moving = _input_tangents(step, tangent_of)
-    return _forward_mode_rule(step, tangent_of) if len(moving) > 1 else _apply_with(step, moving)
+def _linear_rule(step: Step, get_tangent: GetTangent) -> Any:
+    """Rule for operations linear in one argument: apply the operation to that argument's tangent.
+
+    Products are linear in each argument, but not in two at once: those are differentiated.
+    """
+    tangents = _input_tangents(step, get_tangent)
+    if len(tangents) > 1:
+        return _forward_mode_rule(step, get_tangent)
+    return _apply_with(step, tangents)
 
 
-def _forward_mode_rule(step: Step, tangent_of: TangentOf) -> Any:
-    """Forward-mode differentiation of the operation alone."""
-    moving, leaves = _input_tangents(step, tangent_of), step.leaves
-    point = tuple(leaves[i] for i in moving)
-    tangents = tuple(t.to(x.dtype) for t, x in zip(moving.values(), point, strict=True))
+def _forward_mode_rule(step: Step, get_tangent: GetTangent) -> Any:
+    """Rule for any operation: forward-mode differentiation of this one operation."""
+    tangents = _input_tangents(step, get_tangent)
+    points = tuple(step.leaves[index] for index in tangents)
+    directions = tuple(
+        tangent.to(point.dtype) for tangent, point in zip(tangents.values(), points, strict=True)
+    )
 
     def operation(*values: Tensor) -> Any:
-        return _apply_with(step, dict(zip(moving, values, strict=True)))
+        return _apply_with(step, dict(zip(tangents, values, strict=True)))
 
-    return torch.func.jvp(operation, point, tangents)[1]
-
-
-def _affine_rule(step: Step, tangent_of: TangentOf) -> Tensor:
-    """A linear layer or a convolution: itself, without its bias."""
-    tangent, weight = tangent_of(step.argument(0, "input")), step.argument(1, "weight")
-    others = weight, step.argument(2, "bias")
-    if tangent is None or any(tangent_of(other) is not None for other in others):
-        raise UnsupportedOperationError("a layer's weight depends on the input")
-    kwargs = {k: v for k, v in step.kwargs.items() if k not in ("input", "weight", "bias")}
-    return step.operation(tangent, weight, None, *step.args[3:], **kwargs)
+    return torch.func.jvp(operation, points, directions)[1]
 
 
-def _reshape_rule(step: Step, tangent_of: TangentOf) -> Tensor:
-    """Takes the result's shape: sizes that were given may be those of the whole batch."""
-    ((_, tangent),) = _input_tangents(step, tangent_of).items()
-    return tangent.reshape(step.out.shape)
+def _affine_rule(step: Step, get_tangent: GetTangent) -> Tensor:
+    """Rule for linear layers and convolutions: the layer without its bias."""
+    tangent = get_tangent(step.argument(0, "input"))
+    weight = step.argument(1, "weight")
+    bias = step.argument(2, "bias")
+    if tangent is None or get_tangent(weight) is not None or get_tangent(bias) is not None:
+        raise UnsupportedOperationError("the weight or bias of a layer depends on the input")
+
+    options = {k: v for k, v in step.kwargs.items() if k not in ("input", "weight", "bias")}
+    return step.operation(tangent, weight, None, *step.args[3:], **options)
 
 
-def _sum_rule(step: Step, tangent_of: TangentOf) -> Tensor:
-    """The sum or difference of two, broadcast as the values were."""
-    a, b = step.argument(0, "input"), step.argument(1, "other")
-    da, db = tangent_of(a), tangent_of(b)
-    if db is None:
-        assert da is not None
-        return da.expand_as(step.out)
+def _reshape_rule(step: Step, get_tangent: GetTangent) -> Tensor:
+    """Rule for reshapes: the tangent gets the result's shape.
+
+    The sizes among the arguments cannot be used: they may be those of the whole batch.
+    """
+    return _single_tangent(step, get_tangent).reshape(step.out.shape)
+
+
+def _sum_rule(step: Step, get_tangent: GetTangent) -> Tensor:
+    """Rule for sums and differences: the tangents are added, and broadcast as the values were."""
+    first_tangent = get_tangent(step.argument(0, "input"))
+    second_tangent = get_tangent(step.argument(1, "other"))
+    if second_tangent is None:
+        assert first_tangent is not None
+        return first_tangent.expand_as(step.out)
+
+    if first_tangent is None:
+        first_tangent = torch.zeros_like(second_tangent)
     options = {name: value for name, value in step.kwargs.items() if name == "alpha"}
-    total: Tensor = step.operation(torch.zeros_like(db) if da is None else da, db, **options)
+    total: Tensor = step.operation(first_tangent, second_tangent, **options)
     return total.expand_as(step.out)
 
 
-def _concat_rule(step: Step, tangent_of: TangentOf) -> Any:
-    """Tangents side by side; those of constants, such as a joined condition, are zero."""
-    rows = None if step.whole is None else len(step.out)
-    tensors = {i: leaf for i, leaf in enumerate(step.leaves) if isinstance(leaf, Tensor)}
-    zeros = {i: torch.zeros_like(t[:rows] if rows else t) for i, t in tensors.items()}
-    return _apply_with(step, zeros | _input_tangents(step, tangent_of))
+def _concat_rule(step: Step, get_tangent: GetTangent) -> Any:
+    """Rule for concatenation: constants, such as a joined condition, have tangents of zero."""
+    rows = None if step.batch_step is None else len(step.out)
+    zeros = {
+        index: torch.zeros_like(leaf[:rows] if rows else leaf)
+        for index, leaf in enumerate(step.leaves)
+        if isinstance(leaf, Tensor)
+    }
+    return _apply_with(step, zeros | _input_tangents(step, get_tangent))
 
 
-def _relu_rule(step: Step, tangent_of: TangentOf) -> Tensor:
-    """The kernel of its own backward pass: a third of the time of a product with a mask."""
-    ((_, tangent),) = _input_tangents(step, tangent_of).items()
+def _relu_rule(step: Step, get_tangent: GetTangent) -> Tensor:
+    """Rule for ReLU: the kernel of its backward pass, three times as fast as a mask's product."""
     out = step.out.detach()
-    return torch.ops.aten.threshold_backward(tangent.to(out.dtype), out, 0)
+    tangent = _single_tangent(step, get_tangent).to(out.dtype)
+    return torch.ops.aten.threshold_backward(tangent, out, 0)
 
 
-def _batch_norm_rule(step: Step, tangent_of: TangentOf) -> Tensor:
-    """In training mode the derivative of the whole-batch map, cross-sample terms included.
+def _batch_norm_rule(step: Step, get_tangent: GetTangent) -> Tensor:
+    """Rule for BatchNorm; in training mode it is the derivative of the whole-batch map.
 
-    For a part of the batch the statistics are constants of x, dh = dx / std, but still functions of
-    the parameters. The gradient of a random part is therefore an unbiased estimate of the whole
-    batch's with such statistics.
+    This includes the terms that cross samples. For part of a batch the statistics are constants
+    of x, dh = dx / std, but still functions of the parameters. The gradient for a random part is
+    therefore an unbiased estimate of the gradient for the whole batch with such statistics.
     """
-    ((_, tangent),) = _input_tangents(step, tangent_of).items()
-    x, running_var = step.argument(0, "input"), step.argument(2, "running_var")
-    weight, eps = step.argument(3, "weight"), step.argument(7, "eps", 1e-5)
+    tangent = _single_tangent(step, get_tangent)
+    x = step.argument(0, "input")
+    variance = step.argument(2, "running_var")
+    weight = step.argument(3, "weight")
+    eps = step.argument(7, "eps", 1e-5)
+
     if step.argument(5, "training", False):
-        if step.whole is None:
+        if step.batch_step is None:
             return batch_norm_jvp(tangent, x, weight, eps)
-        whole = step.whole.argument(0, "input")
-        whole = whole.to(torch.promote_types(whole.dtype, torch.float32))
-        running_var = torch.var(whole, [0, *range(2, x.dim())], correction=0)
-    scale: Tensor = (running_var + eps).rsqrt()
-    scale = scale if weight is None else scale * weight
+        batch = step.batch_step.argument(0, "input")
+        batch = batch.to(torch.promote_types(batch.dtype, torch.float32))
+        variance = torch.var(batch, [0, *range(2, x.dim())], correction=0)
+
+    scale: Tensor = (variance + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
     return tangent * scale.to(tangent.dtype).view(1, -1, *[1] * (x.dim() - 2))
 
 
-def _named(names: str) -> list[Any]:
-    """The functions of these names in torch, Tensor and torch.nn.functional."""
-    owners = (torch, Tensor, F)
-    return [getattr(o, name) for name in names.split() for o in owners if hasattr(o, name)]
+def _find_functions(names: str) -> list[Any]:
+    """The functions with these names, separated by spaces, in torch, Tensor and functional."""
+    pairs = product((torch, Tensor, F), names.split())
+    return [getattr(owner, name) for owner, name in pairs if hasattr(owner, name)]
 
 
 CONSTANT = {
     Tensor.data.__get__,  # type: ignore[attr-defined]
-    *_named("detach sign sgn round floor ceil trunc zeros_like ones_like empty_like full_like"),
-    *_named("rand_like randn_like new_zeros new_ones new_empty new_full new_tensor"),
+    *_find_functions(
+        "detach sign sgn round floor ceil trunc zeros_like ones_like empty_like full_like "
+        "rand_like randn_like new_zeros new_ones new_empty new_full new_tensor"
+    ),
 }
-"""Operations whose result does not move with their arguments."""
+"""Operations with a result that does not change with their arguments, except at jumps."""
 
 _RULES: list[tuple[Rule, str]] = [
     (
@@ -175,7 +219,9 @@ _RULES: list[tuple[Rule, str]] = [
     (_forward_mode_rule, "hardtanh relu6 softmax log_softmax logsumexp logsigmoid max_pool2d pad"),
 ]
 
-RULES: dict[Any, Rule] = {f: rule for rule, names in _RULES for f in _named(names)}
-"""Operation -> what it does to tangents. Normalisation by a sample's own statistics has no rule:
-PyTorch's gradient of its product takes the statistics for constants."""
+RULES: dict[Any, Rule] = {
+    function: rule for rule, names in _RULES for function in _find_functions(names)
+}
+"""Operation -> rule for its tangents. Normalisation by the statistics of single samples has no
+rule: PyTorch's gradient of its product takes the statistics for constants."""
 RULES[F.batch_norm] = _batch_norm_rule

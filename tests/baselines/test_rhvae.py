@@ -1,4 +1,4 @@
-"""RHVAE is Pythae's, with its metric in its state."""
+"""RHVAE equals Pythae's, and its metric is part of its state."""
 
 import pytest
 import torch
@@ -10,12 +10,13 @@ from pythae.samplers import RHVAESampler
 from pythae_fif.baselines import RHVAE
 from pythae_fif.sampling.samplers import generate
 
-CENTROIDS, DIM = 30, 3
+CENTROIDS = 30
+DIM = 3
 
 
 @pytest.fixture
 def model():
-    """With a metric as after an epoch."""
+    """An RHVAE with a metric like that after an epoch."""
     torch.manual_seed(0)
     model = RHVAE(RHVAEConfig(input_dim=(1, 4, 4), latent_dim=DIM)).double()
     factors = torch.randn(CENTROIDS, DIM, DIM, dtype=torch.float64)
@@ -25,55 +26,65 @@ def model():
 
 
 def in_float32(model):
-    """Its metric is no parameter, which `float` would see."""
-    model.M_tens, model.centroids_tens = model.M_tens.float(), model.centroids_tens.float()
+    """Converts a model; `float` does not convert the metric, which is not a parameter."""
+    model.M_tens = model.M_tens.float()
+    model.centroids_tens = model.centroids_tens.float()
     return model.float()
 
 
-def test_its_metric_and_its_sampler_s_force_are_pythae_s(model):
+def test_metric_and_sampler_force_equal_pythae_s(model):
     z = torch.randn(7, DIM, dtype=torch.float64)
     torch.testing.assert_close(model.G_inv(z), create_inverse_metric(model)(z))
     torch.testing.assert_close(model.G(z), create_metric(model)(z))
     torch.testing.assert_close(model.sampler_force(z), RHVAESampler.grad_log_prop(z, model))
 
 
-def test_its_loss_in_training_and_the_metric_after_an_epoch_are_pythae_s(model):
+def test_training_loss_and_updated_metric_equal_pythae_s(model):
     model = in_float32(model)
-    theirs = PythaesRHVAE(model.model_config)
-    theirs.load_state_dict({k: v for k, v in model.state_dict().items() if "extra" not in k})
-    x, z = torch.rand(8, 1, 4, 4), torch.randn(5, DIM)
-    losses = []
-    for of in (model, theirs):
+    pythaes_model = PythaesRHVAE(model.model_config)
+    weights = {k: v for k, v in model.state_dict().items() if "extra" not in k}
+    pythaes_model.load_state_dict(weights)
+    x = torch.rand(8, 1, 4, 4)
+    z = torch.randn(5, DIM)
+
+    def loss_and_update(model):
         torch.manual_seed(1)
-        losses.append(of.train()({"data": x}).loss.detach())
-        of.update()
-    torch.testing.assert_close(*losses)
-    torch.testing.assert_close(model.G_inv(z), theirs.G_inv(z))
+        loss = model.train()({"data": x}).loss.detach()
+        model.update()
+        return loss
+
+    torch.testing.assert_close(loss_and_update(model), loss_and_update(pythaes_model))
+    torch.testing.assert_close(model.G_inv(z), pythaes_model.G_inv(z))
 
 
-def test_its_metric_goes_with_its_weights_and_pythae_s_files_are_read(model, tmp_path):
+def test_metric_is_saved_with_the_weights_and_pythae_s_files_can_be_loaded(model, tmp_path):
     z = torch.randn(5, DIM, dtype=torch.float64)
-    other = RHVAE(model.model_config).double()
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(other.G_inv(z), model.G_inv(z))
-    model, theirs = in_float32(model), PythaesRHVAE(model.model_config)
-    theirs.M_tens, theirs.centroids_tens = model.M_tens, model.centroids_tens
-    for name, saved in (("ours", model), ("theirs", theirs)):
+    copy = RHVAE(model.model_config).double()
+    copy.load_state_dict(model.state_dict())
+    assert torch.equal(copy.G_inv(z), model.G_inv(z))
+
+    model = in_float32(model)
+    pythaes_model = PythaesRHVAE(model.model_config)
+    pythaes_model.M_tens = model.M_tens
+    pythaes_model.centroids_tens = model.centroids_tens
+    for name, saved in (("ours", model), ("pythaes", pythaes_model)):
         saved.save(str(tmp_path / name))
         loaded = AutoModel.load_from_folder(str(tmp_path / name))
         assert type(loaded) is RHVAE
         assert torch.equal(loaded.M_tens, model.M_tens)
-        torch.testing.assert_close(
-            loaded.G_inv(z.float()), create_inverse_metric(theirs)(z.float())
-        )
+        expected = create_inverse_metric(pythaes_model)(z.float())
+        torch.testing.assert_close(loaded.G_inv(z.float()), expected)
 
 
 def test_samples_of_its_own_prior_move_from_the_centroids(model):
     model = in_float32(model)
-    seen = []
-    model.decoder.register_forward_hook(lambda _, given, kwargs, out: seen.append(kwargs["z"]),
-                                        with_kwargs=True)  # fmt: skip
+    decoded_codes = []
+
+    def record_codes(module, args, kwargs, output):
+        decoded_codes.append(kwargs["z"])
+
+    model.decoder.register_forward_hook(record_codes, with_kwargs=True)
     samples = generate("rhvae", model, torch.zeros(1, DIM), num_samples=6, seed=0)
     assert samples.shape == (6, 1, 4, 4)
-    distances = torch.cdist(seen[0], model.centroids_tens).min(1).values
+    distances = torch.cdist(decoded_codes[0], model.centroids_tens).min(1).values
     assert bool((distances > 1e-3).all())

@@ -1,4 +1,4 @@
-"""The committed runs are found again: their ids follow from YAML files, flags and data."""
+"""The committed runs have the ids that follow from YAML files, flags and data."""
 
 import dataclasses
 import runpy
@@ -6,7 +6,7 @@ import runpy
 import pandas
 import pytest
 from support.engines import InProcess
-from support.experiments import of_shape
+from support.experiments import fake_splits
 from support.reference import REFERENCE, ROOT
 
 from pythae_fif.benchmark.config import load_experiment
@@ -58,105 +58,123 @@ CASES = {
     ),
     "best of ten, three seeds": ("mnist", {}, BEST_OF_TEN, (1, 28, 28), 15),
 }  # fmt: skip
-"""Commands of tables of the reference: data set, flags, file, an image's shape, and runs."""
+"""Commands of committed tables: data set, flags, file, shape of an image, and number of runs."""
 
 
 @pytest.fixture(scope="module")
 def committed():
+    """Specifications of all committed runs of the benchmark."""
     return [spec for store in map(Store, STORES) for spec in store.specs(ImageSpec)]
 
 
 @pytest.mark.parametrize(("dataset", "flags", "file", "shape", "runs"), CASES.values(), ids=CASES)
 def test_every_run_of_the_plan_is_committed(dataset, flags, file, shape, runs, committed):
     experiment = load_experiment(dataset, flags, file)
-    alike = [
+    comparable = [
         spec
         for spec in committed
         if (spec.dataset, spec.arch, spec.profile) == (dataset, experiment.arch, experiment.profile)
     ]
-    (data_hash,) = {spec.data_hash for spec in alike}
-    planned = {spec.run_id for spec in expand(experiment, of_shape(*shape, content_hash=data_hash))}
-    assert len(planned) == runs and planned <= {spec.run_id for spec in alike}
+    (data_hash,) = {spec.data_hash for spec in comparable}
+    plan = expand(experiment, fake_splits(*shape, content_hash=data_hash))
+    planned_ids = {spec.run_id for spec in plan}
+    assert len(planned_ids) == runs
+    assert planned_ids <= {spec.run_id for spec in comparable}
 
 
 def test_every_committed_run_has_its_records(committed):
-    """But for one that failed; some are of an architecture, or a setting, that left the package."""
-    stores = map(Store, STORES)
-    found = [ImageResult.read(store, spec) for store in stores for spec in store.specs(ImageSpec)]
-    results = [result for result in found if result is not None]
-    assert (len(found), len(results)) == (415, 414)
+    """Except for one that failed. Some have an architecture or a setting that no longer exists."""
+    num_runs = 0
+    results = []
+    for store in map(Store, STORES):
+        for spec in store.specs(ImageSpec):
+            num_runs += 1
+            result = ImageResult.read(store, spec)
+            if result is not None:
+                results.append(result)
+
+    assert (num_runs, len(results)) == (415, 414)
     assert sum(len(result.scores) for result in results) == 1160
     assert all(result.training.result.log for result in results)
 
 
 @pytest.mark.parametrize("root", STORES)
-def test_every_committed_record_is_of_code_that_a_revision_holds(root):
+def test_every_committed_record_was_made_by_committed_code(root):
     assert {verdict.kind for verdict in verify(root)} <= {"packed", "unfinished"}
 
 
 def test_the_committed_order_is_what_its_command_makes():
-    page = runpy.run_path(str(ROOT / "benchmarks/order.py"))["page"]
-    text, figures = page(REFERENCE)
+    make_page = runpy.run_path(str(ROOT / "benchmarks/order.py"))["page"]
+    text, figures = make_page(REFERENCE)
     assert text == (REFERENCE / "tables/order.md").read_text()
     assert all((REFERENCE / name).exists() for name in figures)
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist"])
-def test_the_data_are_those_of_the_committed_runs(name, request, committed):
-    root = str(request.getfixturevalue("shared_data")) if name == "mnist" else None
-    flags = {"profile": "quick", "models": ["fif"], "data_root": root, "offline": True}
+def test_the_committed_runs_used_the_same_data(name, request, committed):
+    data_root = str(request.getfixturevalue("shared_data")) if name == "mnist" else None
+    flags = {"profile": "quick", "models": ["fif"], "data_root": data_root, "offline": True}
     experiment = load_experiment(name, flags)
     splits = load(name, experiment, **experiment.settings_for("fif").data_subset)
-    planned = {spec.run_id for spec in expand(experiment, splits)}
-    assert planned <= {spec.run_id for spec in committed}
+    planned_ids = {spec.run_id for spec in expand(experiment, splits)}
+    assert planned_ids <= {spec.run_id for spec in committed}
 
 
 @pytest.fixture
-def copied(shared_data, tmp_path):
-    """A study of the committed runs, whose engine notes what it is asked for."""
+def study_options(shared_data, tmp_path):
+    """Options of a study of the committed runs; its engine records the runs that it is given."""
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/studies.jsonl").write_bytes((REFERENCE / "runs/studies.jsonl").read_bytes())
-    where = DataOptions(data_root=str(shared_data), offline=True)
-    return StudyOptions(tmp_path, where, engine=InProcess(done=[]))
+    committed_runs = (REFERENCE / "runs/studies.jsonl").read_bytes()
+    (tmp_path / "runs/studies.jsonl").write_bytes(committed_runs)
+    location = DataOptions(data_root=str(shared_data), offline=True)
+    return StudyOptions(tmp_path, location, engine=InProcess(done=[]))
 
 
-FIF = "fif fif_on fif_silu fif_silu_on"
-OTHERS = "fif_coupling fif_coupling_on rectangular_flow rectangular_flow_off"
+FREE_FORM = "fif fif_on fif_silu fif_silu_on"
+COUPLING = "fif_coupling fif_coupling_on rectangular_flow rectangular_flow_off"
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("dataset", "profile", "names"),
     [
-        ("power", "quick", f"{FIF} {OTHERS}"),
-        ("power", "equal_time", f"{FIF} fif_silu_on_detached fif_on_detached rectangular_flow"),
-        ("miniboone", "quick", f"{FIF} {OTHERS}"),
-        ("miniboone", "equal_time", f"{FIF} fif_silu_on_detached rectangular_flow"),
+        ("power", "quick", f"{FREE_FORM} {COUPLING}"),
+        (
+            "power",
+            "equal_time",
+            f"{FREE_FORM} fif_silu_on_detached fif_on_detached rectangular_flow",
+        ),
+        ("miniboone", "quick", f"{FREE_FORM} {COUPLING}"),
+        ("miniboone", "equal_time", f"{FREE_FORM} fif_silu_on_detached rectangular_flow"),
     ],
 )
-def test_committed_tables_are_not_trained_again(copied, dataset, profile, names):
-    """Neither their models nor those that their learning rates were chosen by."""
-    options = dataclasses.replace(copied, dataset=dataset, profile=profile, seeds=range(5))
-    found = train_configurations(TabularProtocol.load(options), names.split(), lambda _: None)
-    assert options.engine.done == [] and len(found) == 5 * len(names.split())
+def test_committed_tables_are_not_trained_again(study_options, dataset, profile, names):
+    """Neither their models nor the models that chose their learning rates."""
+    options = dataclasses.replace(study_options, dataset=dataset, profile=profile, seeds=range(5))
+    protocol = TabularProtocol.load(options)
+    trained = train_configurations(protocol, names.split(), lambda _: None)
+    assert options.engine.done == []
+    assert len(trained) == 5 * len(names.split())
 
 
 @pytest.mark.parametrize(
     ("kind", "runs", "records"), [(TabularModels, 92, 311), (SpectrumModel, 8, 8)]
 )
 def test_every_committed_run_of_a_study_has_its_records(kind, runs, records):
-    """And its id: a store passes over those whose folder has another."""
+    """And its id: a store ignores runs that are stored under another id."""
     store = Store(REFERENCE)
-    found = list(store.specs(kind))
-    assert len(found) == runs and all(map(store.is_done, found))
-    assert sum(len(spec.outputs) for spec in found) == records
+    specs = list(store.specs(kind))
+    assert len(specs) == runs
+    assert all(map(store.is_done, specs))
+    assert sum(len(spec.outputs) for spec in specs) == records
 
 
 @pytest.mark.shared
-def test_committed_spectra_are_not_trained_again(copied):
-    paths = run_study("spectrum", copied, lambda _: None)
-    assert copied.engine.done == []
-    found = pandas.read_csv(next(path for path in paths if path.suffix == ".csv"))
-    assert list(found.above_one) == [0, 1, 2, 4, 10, 11, 11, 11]
+def test_committed_spectra_are_not_trained_again(study_options):
+    paths = run_study("spectrum", study_options, lambda _: None)
+    assert study_options.engine.done == []
+
+    spectra = pandas.read_csv(next(path for path in paths if path.suffix == ".csv"))
+    assert list(spectra.above_one) == [0, 1, 2, 4, 10, 11, 11, 11]
     entropy = [-23.81, -19.93, -5.87, 1.13, 19.68, 23.6, 22.39, 23.55]
-    assert list(found.entropy) == pytest.approx(entropy, abs=0.01)
+    assert list(spectra.entropy) == pytest.approx(entropy, abs=0.01)

@@ -1,8 +1,8 @@
-"""The configuration of the benchmark: YAML files, flags and what is refused of them."""
+"""The configuration of the benchmark: YAML files and flags, and which values are refused."""
 
 import pytest
 import yaml
-from support.experiments import plan_of, tiny
+from support.experiments import plan_of, tiny_experiment
 
 from pythae_fif.benchmark.config import describe_length, load_experiment
 from pythae_fif.benchmark.image_run import training_config
@@ -17,14 +17,14 @@ TABLE2 = configs_dir() / "experiments" / "table2.yaml"
 def test_every_data_set_loads_with_each_profile(name):
     for profile in load_experiment(name, {}).profiles:
         assert load_experiment(name, {"profile": profile}).settings_for("fif").epochs >= 1
-    if name != "csv":  # table 2 is of images
+    if name != "csv":  # table 2 is for images
         table2 = load_experiment(name, {}, TABLE2)
         assert table2.models == ["fif", "dnf", "trumpet"]
         assert table2.settings_for("fif").wall_clock == 5 * 3600
         assert table2.active_profile.crop == (140 if name == "celeba" else None)
 
 
-def test_celeba_has_its_crop_under_a_file_of_other_images_too(tmp_path):
+def test_celeba_keeps_its_crop_with_a_file_for_other_images(tmp_path):
     (tmp_path / "mine.yaml").write_text("dataset: mnist")
     for file in (None, tmp_path / "mine.yaml"):
         assert load_experiment("celeba", {"profile": "paper"}, file).active_profile.crop == 140
@@ -38,23 +38,23 @@ def test_durations(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "5", "0s", "-5h", "5d", "1.2.3s", "5s5h"])
-def test_no_durations(tmp_path, text):
-    with pytest.raises(ConfigError, match=r"wall.clock.* is no duration"):
-        tiny(tmp_path, {"wall_clock": text})
+def test_wrong_durations(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"wall.clock.* is not a duration"):
+        tiny_experiment(tmp_path, {"wall_clock": text})
 
 
-def test_wall_clock_takes_the_place_of_epochs(tmp_path):
+def test_wall_clock_replaces_epochs(tmp_path):
     (spec,) = plan_of(tmp_path, {"wall_clock": "90s"})
     assert (spec.settings.wall_clock, spec.settings.epochs) == (90, None)
     ids = [plan_of(tmp_path, {"wall_clock": text})[0].run_id for text in ("90s", "1m30s", "91s")]
     assert ids[0] == spec.run_id == ids[1] != ids[2]
     with pytest.raises(ConfigError, match="tiny: give epochs or steps"):
-        tiny(tmp_path, steps=3)
+        tiny_experiment(tmp_path, steps=3)
 
 
 @pytest.mark.parametrize(("size", "epochs"), [(500, 400), (480, 400), (50, 2000), (300_000, 1)])
-def test_steps_make_as_many_epochs_as_the_data_need(size, epochs):
-    """Their number alone is in the id of a run."""
+def test_steps_become_epochs_that_depend_on_the_size_of_the_data(size, epochs):
+    """Only the number of epochs is part of a run's id."""
     flags = {"data": "a.npz", "models": ["ae"]}
     experiment = load_experiment("npz", flags)
     assert describe_length(experiment.active_profile) == "2,000 steps or 10 min"
@@ -64,20 +64,21 @@ def test_steps_make_as_many_epochs_as_the_data_need(size, epochs):
 
 
 @pytest.mark.parametrize(
-    "asked", [{"epochs": 3}, {"wall_clock": 5}, {"epochs": 3, "wall_clock": 5}]
+    "flags", [{"epochs": 3}, {"wall_clock": 5}, {"epochs": 3, "wall_clock": 5}]
 )
-def test_what_is_asked_takes_the_place_of_steps_and_clock(asked):
-    used = load_experiment("npz", {"data": "a.npz", **asked}).active_profile
-    found = {"epochs": used.epochs, "wall_clock": used.wall_clock, "steps": used.steps}
-    assert {key: of for key, of in found.items() if of is not None} == asked
+def test_a_length_of_the_user_replaces_steps_and_clock(flags):
+    profile = load_experiment("npz", {"data": "a.npz", **flags}).active_profile
+    limits = profile.model_dump(include={"epochs", "wall_clock", "steps"}, exclude_none=True)
+    assert limits == flags
 
 
 def test_settings_and_grid_of_one_model(tmp_path):
-    of_fif = {"fif": {"batch_size": 7, "grid": {"beta": [3]}, "fixed": {"noise": 0.02}}}
-    plan = plan_of(tmp_path, {"models": ["ae", "fif"]}, models=of_fif)
+    fif_settings = {"batch_size": 7, "grid": {"beta": [3]}, "fixed": {"noise": 0.02}}
+    plan = plan_of(tmp_path, {"models": ["ae", "fif"]}, models={"fif": fif_settings})
     assert [spec.settings.batch_size for spec in plan] == [50, 7]
-    assert plan[1].parameters == {"noise": 0.02, "beta": 3} and plan[1].varied == ["beta"]
-    for model in ("fif", "beta_vae"):  # Pythae's own class drops what it does not know
+    assert plan[1].parameters == {"noise": 0.02, "beta": 3}
+    assert plan[1].varied == ["beta"]
+    for model in ("fif", "beta_vae"):  # Pythae's class would ignore an unknown key
         with pytest.raises(ConfigError, match="unknown key 'betta': did you mean 'beta'"):
             plan_of(tmp_path, {"models": [model]}, models={model: {"fixed": {"betta": 2.0}}})
 
@@ -93,16 +94,16 @@ def test_settings_and_grid_of_one_model(tmp_path):
 )
 def test_wrong_values_of_a_profile(tmp_path, profile, message):
     with pytest.raises(ConfigError, match=message):
-        tiny(tmp_path, **profile)
+        tiny_experiment(tmp_path, **profile)
 
 
-def test_the_name_is_of_data_set_architecture_and_profile_unless_given():
+def test_the_default_name_is_data_set_architecture_and_profile():
     assert load_experiment("mnist", {"profile": "quick"}).name == "mnist-resnet-quick"
     assert load_experiment("digits", {"epochs": 3}).profile_summary == "`quick` with epochs 3"
     assert load_experiment("mnist", {"name": "a/../../x"}).name == "a_.._.._x"
 
 
-def test_latent_dimension_by_model_unless_one_is_given(tmp_path):
+def test_a_latent_dimension_of_the_user_replaces_those_of_models(tmp_path):
     for flags, expected in (({}, [64, 512, 192]), ({"latent_dim": 32}, [32, 32, 32])):
         experiment = load_experiment("celeba", flags, TABLE2)
         assert [experiment.latent_dim_for(model) for model in experiment.models] == expected
@@ -110,7 +111,7 @@ def test_latent_dimension_by_model_unless_one_is_given(tmp_path):
     assert [spec.latent_dim for spec in plan] == [64, 32]
 
 
-def test_file_equals_flags_and_flags_go_over_it(tmp_path):
+def test_a_file_equals_flags_and_flags_override_it(tmp_path):
     values = {"arch": "resnet", "latent_dim": 5, "models": ["fif", "vae"], "seeds": [1, 2],
               "beta": [3.0, 0.5], "hutchinson_samples": [2], "samplers": ["maf"],
               "extractor": "pixels", "epochs": 3}  # fmt: skip
@@ -121,32 +122,32 @@ def test_file_equals_flags_and_flags_go_over_it(tmp_path):
     assert (experiment.latent_dim, experiment.seeds) == (6, [1, 2])
 
 
-def test_flags_go_over_the_profile_and_over_what_it_has_for_one_model():
+def test_flags_override_the_profile_and_its_settings_for_single_models():
     flags = {"epochs": 3, "learning_rate": 0.5, "num_samples": 50, "batch_size": 7}
-    usual = load_experiment("celeba", {"profile": "table2-quick"}, TABLE2)
-    given = load_experiment("celeba", {"profile": "table2-quick", **flags}, TABLE2)
-    for model in usual.models:
-        before, after = (e.settings_for(model).model_dump() for e in (usual, given))
-        assert after == before | flags | {"wall_clock": None}
-        assert given.configurations_for(model) == usual.configurations_for(model)
+    default = load_experiment("celeba", {"profile": "table2-quick"}, TABLE2)
+    changed = load_experiment("celeba", {"profile": "table2-quick", **flags}, TABLE2)
+    for model in default.models:
+        expected = default.settings_for(model).model_dump() | flags | {"wall_clock": None}
+        assert changed.settings_for(model).model_dump() == expected
+        assert changed.configurations_for(model) == default.configurations_for(model)
 
 
-def test_a_part_of_a_profile_keeps_the_rest(tmp_path):
+def test_a_file_with_a_part_of_a_profile_keeps_its_other_keys(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("profiles: {quick: {wall_clock: 5s, learning_rate: 0.001}}")
-    changed = {"wall_clock": 5, "epochs": None, "learning_rate": 0.001}
-    usual = load_experiment("digits", {}).active_profile.model_dump()
-    assert load_experiment("digits", {}, file).active_profile.model_dump() == usual | changed
+    changes = {"wall_clock": 5, "epochs": None, "learning_rate": 0.001}
+    default = load_experiment("digits", {}).active_profile.model_dump()
+    assert load_experiment("digits", {}, file).active_profile.model_dump() == default | changes
 
 
-def test_own_models_by_file(tmp_path):
+def test_models_of_the_user_by_file(tmp_path):
     text = (configs_dir() / "models" / "vae.yaml").read_text()
     for name in ("mine", "ae"):
         (tmp_path / f"{name}.yaml").write_text(text.replace("VAE", "Mine", 1))
     experiment = load_experiment("digits", {"models": [str(tmp_path / "mine.yaml"), "vae"]})
     assert experiment.models == ["mine", "vae"]
-    assert [experiment.entries[m].label for m in experiment.models] == ["Mine", "VAE"]
-    with pytest.raises(ConfigError, match=r"that is a model already: rename the file"):
+    assert [experiment.entries[model].label for model in experiment.models] == ["Mine", "VAE"]
+    with pytest.raises(ConfigError, match=r"has a model of this name: rename the file"):
         load_experiment("digits", {"models": [str(tmp_path / "ae.yaml")]})
     with pytest.raises(ConfigError, match=r"cannot read nowhere\.yaml: No such file"):
         load_experiment("digits", {"models": ["nowhere.yaml"]})
@@ -155,15 +156,17 @@ def test_own_models_by_file(tmp_path):
 def test_all_models_and_all_samplers():
     experiment = load_experiment("digits", {"models": ["all"], "samplers": ["all"]})
     assert experiment.samplers == list(SAMPLERS)
-    others = {*list_configs("models")} - {*experiment.models}
-    assert others == {"fif_conditional", "rhvae"}  # in no committed table
-    two_stage = load_experiment("digits", {"models": ["all"], "samplers": ["two_stage"]}).models
-    assert "vae" in two_stage and not {"fif", "svae"} & set(two_stage)
+    left_out = {*list_configs("models")} - {*experiment.models}
+    assert left_out == {"fif_conditional", "rhvae"}  # in no committed table
+
+    experiment = load_experiment("digits", {"models": ["all"], "samplers": ["two_stage"]})
+    assert "vae" in experiment.models
+    assert not {"fif", "svae"} & set(experiment.models)
 
 
-def test_bad_model_file(tmp_path):
-    good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**good, "samplers": ["normale"]}))
+def test_wrong_model_file(tmp_path):
+    entry = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**entry, "samplers": ["normale"]}))
     with pytest.raises(ConfigError, match=r"^mine\.yaml: .*did you mean 'normal'"):
         read_entry(str(tmp_path / "mine.yaml"))
 
@@ -188,7 +191,7 @@ def test_bad_model_file(tmp_path):
         ("a: [", ["own.yaml", "not YAML"]),
     ],
 )
-def test_bad_file_is_one_line_that_says_where_and_what(tmp_path, text, parts):
+def test_a_wrong_file_is_one_line_that_says_where_and_what(tmp_path, text, parts):
     file = tmp_path / "own.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as error:
@@ -196,7 +199,7 @@ def test_bad_file_is_one_line_that_says_where_and_what(tmp_path, text, parts):
     assert all(part in str(error.value) for part in parts)
 
 
-def test_the_published_protocol_is_scored_by_inception_unless_another_is_named(tmp_path):
+def test_the_published_protocol_is_scored_by_inception_by_default(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("extractor: pixels\n")
     for dataset in ("mnist", "cifar10", "celeba"):
@@ -209,16 +212,20 @@ def test_the_published_protocol_is_scored_by_inception_unless_another_is_named(t
 
 @pytest.mark.parametrize("model", ["fif", "vaegan"])
 @pytest.mark.parametrize("factor", [None, 0.5])
-def test_the_optimizers_are_those_of_the_profile(tmp_path, model, factor):
+def test_the_profile_sets_the_optimizers(tmp_path, model, factor):
     profile = {"batch_size": 7, "learning_rate": 3e-3, "weight_decay": 0.1}
     spec = plan_of(tmp_path, {"models": [model]}, plateau_factor=factor, **profile)[0]
     config = training_config(spec)
-    assert config.per_device_train_batch_size == config.per_device_eval_batch_size == 7
-    assert (config.seed, config.num_epochs) == (spec.seed, spec.settings.epochs)
+    assert config.per_device_train_batch_size == 7
+    assert config.per_device_eval_batch_size == 7
+    assert config.seed == spec.seed
+    assert config.num_epochs == spec.settings.epochs
+
     schedule = None if factor is None else "ReduceLROnPlateau"
-    for part in {"fif": [""], "vaegan": ["encoder_", "decoder_", "discriminator_"]}[model]:
-        assert getattr(config, f"{part}learning_rate") == 3e-3
-        assert getattr(config, f"{part}optimizer_params") == {"weight_decay": 0.1}
-        assert getattr(config, f"{part}scheduler_cls") == schedule
-        plateau = schedule and {"factor": 0.5, "patience": 10}
-        assert getattr(config, f"{part}scheduler_params") == plateau
+    plateau = None if factor is None else {"factor": 0.5, "patience": 10}
+    prefixes = {"fif": [""], "vaegan": ["encoder_", "decoder_", "discriminator_"]}
+    for prefix in prefixes[model]:
+        assert getattr(config, f"{prefix}learning_rate") == 3e-3
+        assert getattr(config, f"{prefix}optimizer_params") == {"weight_decay": 0.1}
+        assert getattr(config, f"{prefix}scheduler_cls") == schedule
+        assert getattr(config, f"{prefix}scheduler_params") == plateau

@@ -1,4 +1,4 @@
-"""Every model of the benchmark, for every data set's shape and architecture, on tiny data."""
+"""Every model of the benchmark, with the shape of every data set and every architecture."""
 
 import types
 from copy import deepcopy
@@ -21,33 +21,36 @@ pytestmark = [
 ]
 
 MODELS = [name for name in list_configs("models") if not read_entry(name).conditional]
-DIGITS, MNIST, CIFAR, CELEBA = (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)
+DIGITS = (1, 8, 8)
+MNIST = (1, 28, 28)
+CIFAR = (3, 32, 32)
+CELEBA = (3, 64, 64)
 
-OWN = ("dnf", "trumpet")
-"""Models that build networks of their own, whatever the architecture."""
+OWN_NETWORKS = ("dnf", "trumpet")
+"""Models that build their networks themselves, for every architecture."""
 KINDS = (
     "ae", "vae", "svae", "poincare_vae", "vqvae_spatial", "vaegan", "msssim_vae", "vamp"
 )  # fmt: skip
-"""A model of each kind of networks and losses."""
-OTHERS = [name for name in MODELS if name not in OWN]
+"""One model for each kind of networks and losses."""
+SHARED_NETWORKS = [name for name in MODELS if name not in OWN_NETWORKS]
 
-# Of the large nets each model, or each kind where they are costly, sees each architecture once,
-# with the shapes in turn: all of them took minutes.
+# All combinations would take minutes. So every model, or one of each kind if the networks are
+# costly, sees every architecture once, and the shapes in turn.
 LARGE = [
     (model, arch, shapes[index % len(shapes)])
     for arch, models, shapes in (
         ("convnet", KINDS, (MNIST, CIFAR, MNIST, CELEBA)),
-        ("resnet", OTHERS, (MNIST, CIFAR, CELEBA)),
+        ("resnet", SHARED_NETWORKS, (MNIST, CIFAR, CELEBA)),
         ("fif_convnet", KINDS, (DIGITS, MNIST, DIGITS, CELEBA, DIGITS)),
         ("resnet_fc4", KINDS, (DIGITS,)),
     )
     for index, model in enumerate(models)
     if model != "vqvae_spatial" or arch not in ("fif_convnet", "resnet_fc4")
 ]
-LARGE += [(model, "convnet", shape) for model in OWN for shape in (MNIST, CIFAR, CELEBA)]
+LARGE += [(model, "convnet", shape) for model in OWN_NETWORKS for shape in (MNIST, CIFAR, CELEBA)]
 
 
-def spec_of(model: str, arch: str = "convnet", *, epochs: int = 1, **changes) -> ImageSpec:
+def make_spec(model: str, arch: str = "convnet", *, epochs: int = 1, **changes) -> ImageSpec:
     entry = read_entry(model)
     varied = entry.choices()[0]
     settings = Settings(epochs=epochs, batch_size=4, learning_rate=1e-3, num_samples=20)
@@ -59,98 +62,113 @@ def spec_of(model: str, arch: str = "convnet", *, epochs: int = 1, **changes) ->
     return ImageSpec(**{**values, **changes})
 
 
-def splits_of(shape: tuple[int, ...], count: int = 4):
+def make_splits(shape: tuple[int, ...], count: int = 4):
     images = np.random.default_rng(0).integers(0, 256, (2 * count, *shape), dtype=np.uint8)
     return types.SimpleNamespace(train=images[:count], val=images[count:], input_dim=shape)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_builds_takes_a_step_saves_reloads_and_samples(model, tmp_path):
-    spec, splits = spec_of(model), splits_of(DIGITS, 6)
+    spec = make_spec(model)
+    splits = make_splits(DIGITS, 6)
     torch.manual_seed(0)
-    before = spec.build(DIGITS).state_dict()
+    initial_weights = spec.build(DIGITS).state_dict()
     trainer = build_trainer(spec, splits, {}, tmp_path)
     assert trainer.keep_last == read_entry(model).keep_last
+
     result = trainer.train()
-    assert np.isfinite(result.best_eval_loss) and result.images_per_second > 0
+    assert np.isfinite(result.best_eval_loss)
+    assert result.images_per_second > 0
     trained = trainer.model
     weights = trained.state_dict()
-    for net in ("encoder", "decoder"):
+    for network in ("encoder", "decoder"):
         changed = [
-            not torch.equal(value, before[name])
+            not torch.equal(value, initial_weights[name])
             for name, value in weights.items()
-            if name.startswith(net)
+            if name.startswith(network)
         ]
-        assert any(changed) or model == "vaegan"  # which may leave out a decoder's step
+        assert any(changed) or model == "vaegan"  # which may skip the decoder's step
 
     by_pythae = AutoModel.load_from_folder(str(tmp_path / "model"), trust=True)
     for pickled in (tmp_path / "model").glob("*.pkl"):
-        pickled.write_bytes(b"no pickle is read")
+        pickled.write_bytes(b"pickles are not read")
     loaded = spec.build(DIGITS)
     saved = torch.load(tmp_path / "model" / "model.pt", weights_only=True)
     loaded.load_state_dict(saved["model_state_dict"])
     assert type(by_pythae) is type(loaded) is type(trained)
     for copy in (by_pythae, loaded):
         assert_same_weights(copy, trained)
+
     codes = embed(trained, splits.train, seed=3)
     assert torch.equal(codes, embed(loaded, splits.train, seed=3))
-    own = read_entry(model).samplers[0]
-    samples = [
-        generate(own, m, codes, num_samples=5, seed=1, fit_steps=2) for m in (trained, loaded)
-    ]
-    assert samples[0].shape == (5, *DIGITS)
-    assert torch.equal(*samples)
+    sampler = read_entry(model).samplers[0]
+    samples = generate(sampler, trained, codes, num_samples=5, seed=1, fit_steps=2)
+    assert samples.shape == (5, *DIGITS)
+    same_samples = generate(sampler, loaded, codes, num_samples=5, seed=1, fit_steps=2)
+    assert torch.equal(samples, same_samples)
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 2e-7)])
 @pytest.mark.parametrize("model", ["wae_imq", "info_vae_imq"])
-def test_kernel_and_its_gradient_are_pythaes(model, dtype, rtol):
-    built = deepcopy(spec_of(model).build(DIGITS))
-    z, weights = torch.randn(2, 100, 4, dtype=dtype, requires_grad=True), torch.rand(100, 100)
+def test_kernel_and_its_gradient_equal_pythaes(model, dtype, rtol):
+    built = deepcopy(make_spec(model).build(DIGITS))
+    z = torch.randn(2, 100, 4, dtype=dtype, requires_grad=True)
+    weights = torch.rand(100, 100)
+
+    def gradient(kernel):
+        return torch.autograd.grad((weights * kernel).sum(), z, retain_graph=True)[0]
+
     for pair in (z, z[[0, 0]]):
-        found = built.imq_kernel(*pair), type(built).imq_kernel(built, *pair)
-        slopes = [torch.autograd.grad((weights * k).sum(), z, retain_graph=True)[0] for k in found]
-        for ours, theirs in (found, slopes):
-            assert (ours - theirs).norm() <= rtol * theirs.norm()
+        kernel = built.imq_kernel(*pair)
+        expected = type(built).imq_kernel(built, *pair)
+        assert (kernel - expected).norm() <= rtol * expected.norm()
+        expected_gradient = gradient(expected)
+        difference = gradient(kernel) - expected_gradient
+        assert difference.norm() <= rtol * expected_gradient.norm()
 
 
-def test_each_column_of_codes_has_an_order_of_its_own():
+def test_each_column_of_codes_is_permuted_independently():
     z = torch.arange(40.0)[:, None].expand(40, 3)
-    permuted = spec_of("factor_vae").build(DIGITS)._permute_dims(z)
-    assert torch.equal(permuted.sort(0).values, z) and len(permuted.unique(dim=1).T) == 3
+    permuted = make_spec("factor_vae").build(DIGITS)._permute_dims(z)
+    assert torch.equal(permuted.sort(0).values, z)
+    assert len(permuted.unique(dim=1).T) == 3
 
 
 @pytest.mark.parametrize(
     ("model", "arch", "shape"), LARGE, ids=lambda v: v if isinstance(v, str) else str(v[1])
 )
-def test_large_nets_take_a_step_and_sample(model, arch, shape, tmp_path):
-    few = {"number_components": 3} if model == "vamp" else {}  # each is an image of parameters
-    spec, splits = spec_of(model, arch), splits_of(shape, 4 if model == "factor_vae" else 2)
-    spec = spec.model_copy(update={"parameters": {**spec.parameters, **few}})
+def test_large_networks_take_a_step_and_sample(model, arch, shape, tmp_path):
+    # Each component of VAMP is an image of parameters.
+    changes = {"number_components": 3} if model == "vamp" else {}
+    spec = make_spec(model, arch)
+    spec = spec.model_copy(update={"parameters": {**spec.parameters, **changes}})
+    splits = make_splits(shape, 4 if model == "factor_vae" else 2)
     trainer = build_trainer(spec, splits, {}, tmp_path)
     (row,) = trainer.train().log
     assert np.isfinite([*row.train.values(), *row.eval.values()]).all()
+
     codes = embed(trainer.model, splits.train)
-    own = read_entry(model).samplers[0]
-    samples = generate(own, trainer.model, codes, num_samples=2, seed=1, fit_steps=2)
+    sampler = read_entry(model).samplers[0]
+    samples = generate(sampler, trainer.model, codes, num_samples=2, seed=1, fit_steps=2)
     assert samples.shape == (2, *shape)
 
 
 @pytest.mark.parametrize("model", ["fif", "rhvae", "dnf", "trumpet"])
 def test_killed_run_resumes_to_the_same_weights(model, tmp_path):
-    """Of models whose state has a form of its own; others are in `training/test_resume.py`."""
-    spec, splits = spec_of(model, epochs=4), splits_of(DIGITS, 12)
-    of_fif = {"beta": "auto", "surrogate_fraction": 0.25} if model == "fif" else {}
-    spec = spec.model_copy(update={"parameters": {**spec.parameters, **of_fif}})
-    whole = build_trainer(spec, splits, {}, tmp_path / "whole")
-    expected = whole.train()
+    """For models with a state of a special form; others are in `training/test_resume.py`."""
+    changes = {"beta": "auto", "surrogate_fraction": 0.25} if model == "fif" else {}
+    spec = make_spec(model, epochs=4)
+    spec = spec.model_copy(update={"parameters": {**spec.parameters, **changes}})
+    splits = make_splits(DIGITS, 12)
+    uninterrupted = build_trainer(spec, splits, {}, tmp_path / "uninterrupted")
+    expected = uninterrupted.train()
 
     with pytest.raises(Killed):
-        build_trainer(spec, splits, {}, tmp_path / "cut", on_epoch=kill_at(2)).train()
+        build_trainer(spec, splits, {}, tmp_path / "killed", on_epoch=kill_at(2)).train()
     torch.manual_seed(99)  # a new process has another random state
-    resumed = build_trainer(spec, splits, {}, tmp_path / "cut")
+    resumed = build_trainer(spec, splits, {}, tmp_path / "killed")
     result = resumed.train()
-    assert (result.epochs, result.best_epoch, result.best_eval_loss) == (
-        4, expected.best_epoch, expected.best_eval_loss,
-    )  # fmt: skip
-    assert_same_weights(resumed.model, whole.model)
+    assert result.epochs == 4
+    assert result.best_epoch == expected.best_epoch
+    assert result.best_eval_loss == expected.best_eval_loss
+    assert_same_weights(resumed.model, uninterrupted.model)

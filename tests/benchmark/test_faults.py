@@ -1,6 +1,8 @@
-"""What clusters do to a run: killed processes, full disks, read-only and foreign files. Whatever
-happens, nothing that was finished is lost, nothing is read that is half there, and the same call
-finishes. `python -m pytest -m faults` kills more often."""
+"""Faults of a cluster: killed processes, full disks, read-only folders and foreign files.
+
+After each of them nothing that was finished is lost, no incomplete file is read, and the same call
+finishes the run. `python -m pytest -m faults` kills more often.
+"""
 
 import contextlib
 import functools
@@ -33,99 +35,111 @@ pytestmark = [
 ]
 
 
-def kinds_in(store: Store) -> set[str]:
+def verdict_kinds(store: Store) -> set[str]:
     return {verdict.kind for verdict in verify(store.root)}
 
 
-def numbers(store: Store, spec) -> tuple:
-    """What of a result does not depend on when and where it was made, weights included."""
+def read_numbers(store: Store, spec) -> tuple:
+    """Returns the part of a result that does not depend on time and place, weights included."""
     result = ImageResult.read(store, spec)
     weights = result.training.files["model/model.pt"]
     scores = {sampler: record.result for sampler, record in result.scores.items()}
     return weights, result.training.result.best_eval_loss, result.evaluation.result, scores
 
 
-def _run(spec, root: Path) -> None:
-    """A process of one run, with a checkpoint every epoch."""
+def _execute(spec, root: Path) -> None:
+    """Executes a run with a checkpoint every epoch, as the target of a process."""
     torch.set_num_threads(1)
     run_module.FIFTrainer = functools.partial(FIFTrainer, checkpoint_every_seconds=0)
     execute_run(spec, Store(root))
 
 
 def _drive(specs, root: Path) -> None:
-    """A driver of several runs."""
+    """Executes several runs by an engine, as the target of a process."""
     run_all(specs, Store(root), LocalEngine(cpus_per_run=1))
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """Two runs that were left alone, what they found, and how long one took."""
-    folder = tmp_path_factory.mktemp("alone")
+def undisturbed(tmp_path_factory):
+    """Two runs that were not disturbed, their numbers, and the seconds that one took."""
+    folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHAE_FIF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         specs = plan_of(folder, {"seeds": [0, 1]}, epochs=4, batch_size=20)
         for spec in specs:
             start = time.monotonic()
-            process_of(_run, spec, folder).join()
+            process_of(_execute, spec, folder).join()
+            seconds = time.monotonic() - start
     store = Store(folder)
-    return specs, [numbers(store, spec) for spec in specs], time.monotonic() - start
+    return specs, [read_numbers(store, spec) for spec in specs], seconds
 
 
 @pytest.mark.parametrize(
     "kills", [4, pytest.param(30, marks=[pytest.mark.faults, pytest.mark.timeout(900)])]
 )
-def test_a_killed_run_ends_as_one_that_was_left_alone(alone, tmp_path, kills):
-    """Killed again and again: its records are none, or whole and the same bit for bit."""
-    (spec, _), (expected, _), duration = alone
-    store, draws, killed, finished = Store(tmp_path), random.Random(0), 0, False
+def test_a_killed_run_ends_as_an_undisturbed_one(undisturbed, tmp_path, kills):
+    """However often it is killed, each record is missing, or complete and the same bit for bit."""
+    (spec, _), (expected, _), seconds = undisturbed
+    store = Store(tmp_path)
+    rng = random.Random(0)
+    killed = 0
+    finished = False
+
     while killed < kills or not finished:
-        process = process_of(_run, spec, tmp_path)
-        process.join(draws.uniform(0.05, 1) * duration if killed < kills else None)
+        process = process_of(_execute, spec, tmp_path)
+        process.join(rng.uniform(0.05, 1) * seconds if killed < kills else None)
         alive = process.exitcode is None
         process.kill()
         process.join()
         killed += alive
-        assert alive or (process.exitcode == 0 and not [*tmp_path.rglob("*.tmp")])
+        if not alive:
+            assert process.exitcode == 0
+            assert not [*tmp_path.rglob("*.tmp")]
         if (store.folder(spec) / SPEC_FILE).exists():
-            assert not kinds_in(store) & {"corrupt", "set aside"}
-        if store.is_done(spec):  # it may have been killed as it wrote its last status
-            execute_run(spec, store)
-            assert numbers(store, spec) == expected
+            assert not verdict_kinds(store) & {"corrupt", "set aside"}
+
+        if store.is_done(spec):
+            execute_run(spec, store)  # in case it was killed while it wrote its last status
+            assert read_numbers(store, spec) == expected
             assert not [*tmp_path.rglob("*.tmp")]
             finished = True
             shutil.rmtree(store.folder(spec))
+
     assert not [*tmp_path.rglob("*.corrupt*")]
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-def test_killed_drivers(alone, tmp_path):
-    """Two drivers at once, one killed again and again: each run is done once, as if alone."""
-    specs, expected, duration = alone
-    draws, store = random.Random(0), Store(tmp_path)
-    other = process_of(_drive, specs, tmp_path)
+def test_killed_drivers(undisturbed, tmp_path):
+    """Of two drivers one is killed many times: each run is executed once, as if undisturbed."""
+    specs, expected, seconds = undisturbed
+    rng = random.Random(0)
+    store = Store(tmp_path)
+    surviving_driver = process_of(_drive, specs, tmp_path)
     for _ in range(20):
         driver = process_of(_drive, specs, tmp_path)
-        driver.join(draws.uniform(0.1, 1) * duration)
+        driver.join(rng.uniform(0.1, 1) * seconds)
         driver.kill()
         driver.join()
     process_of(_drive, specs, tmp_path).join()
-    other.join()
+    surviving_driver.join()
+
     until(lambda: not any(is_locked(store.folder(spec)) for spec in specs))
-    assert [numbers(store, spec) for spec in specs] == expected
-    assert kinds_in(store) <= {"fine", "dirty tree"}
+    assert [read_numbers(store, spec) for spec in specs] == expected
+    assert verdict_kinds(store) <= {"fine", "dirty tree"}
 
 
 @pytest.mark.parametrize("renamed", [False, True], ids=["before", "after"])
-def test_killed_around_the_moment_that_the_model_takes_its_name(tmp_path, monkeypatch, renamed):
-    """A model is there with its sealed record, or not at all; so the next start trusts it."""
+def test_killed_around_the_moment_when_the_model_is_renamed(tmp_path, monkeypatch, renamed):
+    """A model exists with its record of checksums or not at all, so the next start can trust it."""
     (spec,) = plan_of(tmp_path, epochs=3)
-    store, replace = Store(tmp_path / "results"), os.replace
+    store = Store(tmp_path / "results")
+    replace = os.replace
 
     class Killed(BaseException):
         pass
 
-    def killed(source, target):
+    def replace_or_die(source, target):
         if Path(target).name != "model":
             return replace(source, target)
         if renamed:
@@ -133,100 +147,111 @@ def test_killed_around_the_moment_that_the_model_takes_its_name(tmp_path, monkey
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("os.replace", killed)
+        patch.setattr("os.replace", replace_or_die)
         with pytest.raises(Killed):
             execute_run(spec, store)
     folder = store.folder(spec)
-    assert (folder / "model").is_dir() == renamed and not (folder / "training.json").exists()
+    assert (folder / "model").is_dir() == renamed
+    assert not (folder / "training.json").exists()
+
     execute_run(spec, store)
     assert store.is_done(spec)
-    assert "corrupt" not in kinds_in(store)
+    assert "corrupt" not in verdict_kinds(store)
 
 
 @pytest.mark.parametrize("name", ["training", "model", "training.json", "scores"])
-def test_another_run_s_files_are_set_aside_never_used(alone, tmp_path, monkeypatch, name):
-    """Of `training` the other was interrupted in the middle, and left its checkpoint and log."""
-    (spec, other), (expected, _), _ = alone
+def test_files_of_another_run_are_set_aside_and_never_used(
+    undisturbed, tmp_path, monkeypatch, name
+):
+    """For `training` the other run was interrupted, and left its checkpoint and log."""
+    (spec, foreign_spec), (expected, _), _ = undisturbed
     store = Store(tmp_path)
-    every = functools.partial(FIFTrainer, checkpoint_every_seconds=0)
-    monkeypatch.setattr(run_module, "FIFTrainer", every)
+    with_checkpoints = functools.partial(FIFTrainer, checkpoint_every_seconds=0)
+    monkeypatch.setattr(run_module, "FIFTrainer", with_checkpoints)
     if name == "training":
-        _interrupt_in_training(other, store)
+        _interrupt_training(foreign_spec, store)
     else:
-        execute_run(other, store)
-    foreign, own = store.folder(other), store.folder(spec)
-    own.mkdir(parents=True)
-    for path in foreign.iterdir() if name == "training" else [foreign / name]:
+        execute_run(foreign_spec, store)
+
+    foreign_folder = store.folder(foreign_spec)
+    folder = store.folder(spec)
+    folder.mkdir(parents=True)
+    foreign_paths = [foreign_folder / name]
+    if name == "training":
+        foreign_paths = list(foreign_folder.iterdir())
+    for path in foreign_paths:
         copy = shutil.copytree if path.is_dir() else shutil.copy
-        copy(path, own / path.name)
+        copy(path, folder / path.name)
+
     execute_run(spec, store)
-    assert numbers(store, spec) == expected
-    assert [*own.rglob("*.corrupt*")] and "corrupt" not in kinds_in(store)
+    assert read_numbers(store, spec) == expected
+    assert [*folder.rglob("*.corrupt*")]
+    assert "corrupt" not in verdict_kinds(store)
 
 
-def _interrupt_in_training(spec, store: Store) -> None:
-    tell = Run.report
+def _interrupt_training(spec, store: Store) -> None:
+    report = Run.report
 
-    def interrupted(run, stage, share=0.0, *ended, **how):
-        tell(run, stage, share, *ended, **how)
+    def report_or_interrupt(run, stage, share=0.0, *args, **kwargs):
+        report(run, stage, share, *args, **kwargs)
         if 0 < share < 0.9:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "report", interrupted)
+        patch.setattr(Run, "report", report_or_interrupt)
         with pytest.raises(KeyboardInterrupt):
             execute_run(spec, store)
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str):
-    """A file system of its own size; the test is skipped where none can be mounted."""
+    """Mounts a file system of a given size; skips the test if that is not allowed."""
     folder.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], capture_output=True
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("a file system can only be mounted by root")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can mount a file system")
     try:
         yield folder
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_full_disk(alone, tmp_path):
-    (one, other), expected, _ = alone
+def test_full_disk(undisturbed, tmp_path):
+    (finished_spec, spec), (finished_numbers, numbers), _ = undisturbed
     with small_disk(tmp_path / "disk", "6m") as disk:
         store = Store(disk / "results")
-        execute_run(one, store)
-        failed = 0
-        for left in [*range(0, 3_000_000, 60_000), None]:
-            ballast = disk / "ballast"
-            if left is not None:
-                free = shutil.disk_usage(disk).free
-                ballast.write_bytes(bytes(max(0, free - left)))
+        execute_run(finished_spec, store)
+        ballast = disk / "ballast"
+        failures = 0
+
+        for free_bytes in [*range(0, 3_000_000, 60_000), None]:
+            if free_bytes is not None:
+                ballast.write_bytes(bytes(max(0, shutil.disk_usage(disk).free - free_bytes)))
             try:
-                execute_run(other, store)
+                execute_run(spec, store)
             except StoreError as error:
-                failed += 1
+                failures += 1
                 assert "cannot" in str(error)
-            assert numbers(store, one) == expected[0]
-            assert not kinds_in(store) & {"corrupt", "set aside"}
+            assert read_numbers(store, finished_spec) == finished_numbers
+            assert not verdict_kinds(store) & {"corrupt", "set aside"}
             ballast.unlink(missing_ok=True)
-            if store.is_done(other):
+            if store.is_done(spec):
                 break
-        assert failed >= 3
-        assert numbers(store, other) == expected[1]
-        assert Status.read(store.folder(other)).state == "finished"
+
+        assert failures >= 3
+        assert read_numbers(store, spec) == numbers
+        assert Status.read(store.folder(spec)).state == "finished"
         assert not [*disk.rglob("*.tmp")]
 
 
-def test_read_only_results(alone, tmp_path):
-    (spec, other), _, _ = alone
+def test_read_only_results(undisturbed, tmp_path):
+    (finished_spec, spec), _, _ = undisturbed
     with small_disk(tmp_path / "disk", "6m") as disk:
         store = Store(disk / "results")
-        execute_run(spec, store)
+        execute_run(finished_spec, store)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         with pytest.raises(StoreError, match=r"cannot write .*Read-only"):
-            execute_run(other, store)
-        errors = run_all([spec, other], store, LocalEngine(cpus_per_run=1))
-        assert [*errors] == [other] and "its folder could not be written" in errors[other]
+            execute_run(spec, store)
+        errors = run_all([finished_spec, spec], store, LocalEngine(cpus_per_run=1))
+        assert [*errors] == [spec]
+        assert "its folder could not be written" in errors[spec]

@@ -1,4 +1,4 @@
-"""One run of the benchmark: trained, scored, drawn, and none of it done twice."""
+"""One run of the benchmark: it trains, scores and draws, and does nothing twice."""
 
 import shutil
 import weakref
@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from pythae.trainers.trainer_utils import set_seed
-from support.experiments import plan_of, splits_of, tiny
+from support.experiments import load_splits, plan_of, tiny_experiment
 from support.folders import contents
 
 import pythae_fif.benchmark.image_run as run_module
@@ -31,49 +31,65 @@ pytestmark = [
 ]
 
 
-def test_leaves_whole_records_and_all_files(tmp_path, store):
+def verdict_kinds(store) -> set[str]:
+    """Returns the kinds of verdicts on the runs of a store."""
+    return {verdict.kind for verdict in verify(store.root)}
+
+
+def test_writes_complete_records_and_all_files(tmp_path, store):
     (spec,) = plan_of(tmp_path, {"samplers": ["normal", "gmm"]})
     execute_run(spec, store)
-    folder, result = store.folder(spec), ImageResult.read(store, spec)
-    assert Status.read(folder).state == "finished" and set(result.scores) == {"normal", "gmm"}
-    assert {name.split("/")[0] for name in result.training.files} == {"model"}
-    assert set(result.scores["gmm"].files) == {"samples-gmm.png"}
+
+    folder = store.folder(spec)
+    assert Status.read(folder).state == "finished"
     assert Image.open(folder / "samples-gmm.png").size == (64, 64)
-    assert result.evaluation.result.data.sizes == {"train": 60, "val": 20, "test": 20}
+
+    result = ImageResult.read(store, spec)
+    assert {name.split("/")[0] for name in result.training.files} == {"model"}
     assert [row.epoch for row in result.training.result.log] == [1]
+    assert result.evaluation.result.data.sizes == {"train": 60, "val": 20, "test": 20}
+    assert set(result.scores) == {"normal", "gmm"}
+    assert set(result.scores["gmm"].files) == {"samples-gmm.png"}
     for record in result.scores.values():
-        assert record.result.num_samples == 20 and record.result.frechet["val"] > 0
-    assert {verdict.kind for verdict in verify(store.root)} <= {"fine", "dirty tree"}
+        assert record.result.num_samples == 20
+        assert record.result.frechet["val"] > 0
+    assert verdict_kinds(store) <= {"fine", "dirty tree"}
 
 
 def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
-    """Training images train and fit samplers, validation images choose, the others are scored."""
-    experiment = tiny(tmp_path)
-    splits, (spec,) = splits_of(experiment), plan_of(tmp_path)
+    """Training images train and fit samplers, validation images choose, test images score."""
+    experiment = tiny_experiment(tmp_path)
+    splits = load_splits(experiment)
+    (spec,) = plan_of(tmp_path)
     extractor = load_extractor("pixels", splits.input_dim)
-    generate, score_samples = run_module.generate, run_module.score_samples
-    models, references, trainers = [], {}, []
+    generate = run_module.generate
+    score_samples = run_module.score_samples
+    models = []
+    references = {}
+    trainers = []
 
-    def trained(*given):
-        trainers.append(weakref.ref(trainer := build_trainer(*given)))
+    def build_trainer_checked(*args):
+        trainer = build_trainer(*args)
+        trainers.append(weakref.ref(trainer))
         assert torch.equal(trainer.train_dataset.images, as_tensor(splits.train))
         assert torch.equal(trainer.eval_dataset.images, as_tensor(splits.val))
         return trainer
 
-    def generated(sampler, model, codes, **options):
+    def generate_checked(sampler, model, codes, **options):
         models.append(model)
-        assert trainers[0]() is None  # with the images that it keeps on a GPU
+        assert trainers[0]() is None  # it would keep images on a GPU
         assert torch.equal(codes, embed(model, splits.train, seed=spec.seed))
         return generate(sampler, model, codes, **options)
 
-    def scored(samples, extractor, others, *, seed, training):
-        references.update(others, train=training)
-        return score_samples(samples, extractor, others, seed=seed, training=training)
+    def score_samples_checked(samples, extractor, split_features, *, seed, training):
+        references.update(split_features, train=training)
+        return score_samples(samples, extractor, split_features, seed=seed, training=training)
 
-    monkeypatch.setattr(run_module, "build_trainer", trained)
-    monkeypatch.setattr(run_module, "generate", generated)
-    monkeypatch.setattr(run_module, "score_samples", scored)
+    monkeypatch.setattr(run_module, "build_trainer", build_trainer_checked)
+    monkeypatch.setattr(run_module, "generate", generate_checked)
+    monkeypatch.setattr(run_module, "score_samples", score_samples_checked)
     execute_run(spec, store)
+
     assert references.keys() == {"train", "val", "test"}
     for split, reference in references.items():
         expected = extractor(as_tensor(splits[split]))[0]
@@ -86,96 +102,112 @@ def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
 
 
 def test_a_further_sampler_trains_nothing_and_changes_nothing(tmp_path, store, monkeypatch):
-    """Whenever a sampler is asked for its numbers are the same."""
-    both, (spec,), (more,) = (
-        plan_of(tmp_path, {"models": ["fif"], "beta": [5.0], "hutchinson_samples": [1], **of})
-        for of in ({"samplers": ["gmm", "normal"]}, {}, {"samplers": ["normal", "gmm"]})
-    )
-    together = Store(tmp_path / "together")
-    execute_run(*both, together)
-    execute_run(spec, store)
-    before = contents(store.folder(spec))
+    """A sampler's numbers do not depend on when it is requested."""
+    flags = {"models": ["fif"], "beta": [5.0], "hutchinson_samples": [1]}
+    (both_spec,) = plan_of(tmp_path, {**flags, "samplers": ["gmm", "normal"]})
+    (first_spec,) = plan_of(tmp_path, flags)
+    (second_spec,) = plan_of(tmp_path, {**flags, "samplers": ["normal", "gmm"]})
+    both_store = Store(tmp_path / "together")
+    execute_run(both_spec, both_store)
+    execute_run(first_spec, store)
+    files_before = contents(store.folder(first_spec))
+
     monkeypatch.setattr("pythae_fif.training.trainer.Optimizers", None)
-    assert spec.run_id == more.run_id and not store.is_done(more)
-    execute_run(more, store)
-    after = contents(store.folder(spec))
-    changed = {name for name in after if after[name] != before.get(name)}
+    assert first_spec.run_id == second_spec.run_id
+    assert not store.is_done(second_spec)
+    execute_run(second_spec, store)
+
+    files = contents(store.folder(first_spec))
+    changed = {name for name in files if files[name] != files_before.get(name)}
     assert changed - {"output.log"} == {"scores/gmm.json", "samples-gmm.png", "status.json"}
-    one, other = (ImageResult.read(of, spec) for of in (together, store))
-    assert one.evaluation.result == other.evaluation.result
-    assert all(of.result == other.scores[name].result for name, of in one.scores.items())
+    together = ImageResult.read(both_store, first_spec)
+    one_by_one = ImageResult.read(store, first_spec)
+    assert together.evaluation.result == one_by_one.evaluation.result
+    for sampler, record in together.scores.items():
+        assert record.result == one_by_one.scores[sampler].result
 
 
 def test_another_extractor_and_more_samples_train_nothing(tmp_path, store, monkeypatch):
-    (spec,), (more,), (other,) = (
-        plan_of(tmp_path, {"samplers": ["normal"], "models": ["ae"], **of})
-        for of in ({}, {"extractor": "classifier", "num_samples": 30}, {"learning_rate": 2.0e-3})
-    )
+    flags = {"samplers": ["normal"], "models": ["ae"]}
+    (spec,) = plan_of(tmp_path, flags)
+    (rescored,) = plan_of(tmp_path, {**flags, "extractor": "classifier", "num_samples": 30})
+    (retrained,) = plan_of(tmp_path, {**flags, "learning_rate": 2.0e-3})
+    assert rescored.training_id == spec.training_id
+    assert rescored.run_id != spec.run_id
+    assert retrained.training_id != spec.training_id
+
     execute_run(spec, store)
-    assert other.training_id != spec.training_id == more.training_id and more.run_id != spec.run_id
     with monkeypatch.context() as patch:
         patch.setattr("pythae_fif.training.trainer.Optimizers", None)
-        execute_run(more, store)
+        execute_run(rescored, store)
         with pytest.raises(TypeError):
-            execute_run(other, store)
-    one, two = (ImageResult.read(store, of) for of in (spec, more))
-    assert one.training.model_copy(update={"run_id": more.run_id}) == two.training
-    assert one.evaluation.result == two.evaluation.result
-    assert two.scores["normal"].result.num_samples == 30
-    assert {verdict.kind for verdict in verify(store.root)} <= {"fine", "failed", "dirty tree"}
+            execute_run(retrained, store)
+
+    first = ImageResult.read(store, spec)
+    second = ImageResult.read(store, rescored)
+    assert first.training.model_copy(update={"run_id": rescored.run_id}) == second.training
+    assert first.evaluation.result == second.evaluation.result
+    assert second.scores["normal"].result.num_samples == 30
+    assert verdict_kinds(store) <= {"fine", "failed", "dirty tree"}
 
 
 @pytest.mark.parametrize("damage", ["gone", "changed"])
-def test_a_model_that_is_gone_is_trained_anew(tmp_path, store, damage):
-    """To the same weights, so that the scores are still of them."""
+def test_a_missing_model_is_trained_again(tmp_path, store, damage):
+    """It has the same weights as before, so the scores stay valid."""
     (spec,) = plan_of(tmp_path)
     execute_run(spec, store)
-    before, folder = ImageResult.read(store, spec), store.folder(spec)
+    first = ImageResult.read(store, spec)
+    folder = store.folder(spec)
     if damage == "gone":
         shutil.rmtree(folder / "model")
     else:
         weights = folder / "model" / "model.pt"
         weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    (more,) = plan_of(tmp_path, {"samplers": ["normal", "gmm"]})
-    execute_run(more, store)
-    after = ImageResult.read(store, more)
-    assert set(after.scores) == {"normal", "gmm"}
-    assert after.scores["normal"] == before.scores["normal"]
+
+    (extended,) = plan_of(tmp_path, {"samplers": ["normal", "gmm"]})
+    execute_run(extended, store)
+    second = ImageResult.read(store, extended)
+    assert set(second.scores) == {"normal", "gmm"}
+    assert second.scores["normal"] == first.scores["normal"]
     assert (folder / "model.corrupt").exists() == (damage != "gone")
-    assert "corrupt" not in {verdict.kind for verdict in verify(store.root)}
+    assert "corrupt" not in verdict_kinds(store)
 
 
-def test_no_score_is_kept_of_other_weights(tmp_path, store, monkeypatch):
-    """As after a training on a GPU, which does not end twice in the same weights."""
+def test_scores_of_other_weights_are_set_aside(tmp_path, store, monkeypatch):
+    """As after a training on a GPU, which does not end twice with the same weights."""
     (spec,) = plan_of(tmp_path)
     execute_run(spec, store)
-    before, folder = ImageResult.read(store, spec), store.folder(spec)
+    first = ImageResult.read(store, spec)
+    folder = store.folder(spec)
     shutil.rmtree(folder / "model")
+
     monkeypatch.setattr(run_module, "set_seed", lambda seed: torch.manual_seed(99))
-    (more,) = plan_of(tmp_path, {"samplers": ["gmm", "normal"]})
-    execute_run(more, store)
-    after = ImageResult.read(store, more)
-    assert after.scores["normal"].result != before.scores["normal"].result
+    (extended,) = plan_of(tmp_path, {"samplers": ["gmm", "normal"]})
+    execute_run(extended, store)
+    second = ImageResult.read(store, extended)
+    assert second.scores["normal"].result != first.scores["normal"].result
     for name in ("evaluation.json", "scores/normal.json"):
         assert (folder / f"{name}.corrupt").exists()
-    assert "corrupt" not in {verdict.kind for verdict in verify(store.root)}
+    assert "corrupt" not in verdict_kinds(store)
 
 
-def test_a_sampler_that_fails_costs_its_own_score(tmp_path, store, monkeypatch):
+def test_a_sampler_that_fails_loses_only_its_own_score(tmp_path, store, monkeypatch):
     (spec,) = plan_of(tmp_path, {"samplers": ["gmm", "normal"]})
     generate = run_module.generate
 
-    def broken(sampler, *rest, **more):
+    def generate_or_fail(sampler, *args, **options):
         if sampler == "gmm":
             raise ValueError("broken on purpose")
-        return generate(sampler, *rest, **more)
+        return generate(sampler, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "generate", broken)
+        patch.setattr(run_module, "generate", generate_or_fail)
         with pytest.raises(FIFError, match="sampler gmm: ValueError: broken on purpose"):
             execute_run(spec, store)
     assert Status.read(store.folder(spec)).state == "failed"
-    assert set(ImageResult.read(store, spec).scores) == {"normal"} and not store.is_done(spec)
+    assert set(ImageResult.read(store, spec).scores) == {"normal"}
+    assert not store.is_done(spec)
+
     monkeypatch.setattr("pythae_fif.training.trainer.Optimizers", None)
     execute_run(spec, store)
     assert store.is_done(spec)
@@ -189,11 +221,13 @@ def test_the_models_of_table_2_train_by_the_wall_clock(tmp_path, store):
     }  # fmt: skip
     experiment = load_experiment("digits", flags, file)
     plan = expand(experiment, load_images("digits").subset(train=60, val=20, test=20))
+    first_specs = {spec.model: spec for spec in reversed(plan)}
+    assert first_specs.keys() == {"fif", "dnf", "trumpet"}
+
     sizes = {"val_size": 20, "test_size": 20}
-    plan = [s.model_copy(update={"settings": s.settings.model_copy(update=sizes)}) for s in plan]
-    first = {spec.model: spec for spec in reversed(plan)}
-    assert first.keys() == {"fif", "dnf", "trumpet"}
-    for spec in first.values():
+    for planned in first_specs.values():
+        settings = planned.settings.model_copy(update=sizes)
+        spec = planned.model_copy(update={"settings": settings})
         execute_run(spec, store)
         result = ImageResult.read(store, spec)
         assert set(result.scores) == {"normal"}

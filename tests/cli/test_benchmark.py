@@ -1,4 +1,4 @@
-"""The course of a benchmark: plan, runs, table, exit code; what is told meanwhile."""
+"""The command `run`: plan, runs, table, exit code, and the progress display."""
 
 import io
 import re
@@ -13,7 +13,7 @@ import torch
 import yaml
 from support.engines import InProcess
 from support.experiments import PROFILE, write_tiny
-from support.folders import written
+from support.folders import score_times
 from support.image_files import fill_celeba
 from support.reference import ROOT
 from support.tasks import TaskSpec
@@ -32,19 +32,22 @@ pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
 @pytest.fixture
 def tiny(tmp_path):
-    """Writes a configuration that takes no time: tiny(key=value, ...) -> its path."""
+    """Writes settings of a fast benchmark: tiny(key=value, ...) -> the path of their file."""
     return lambda *profile, **values: str(write_tiny(tmp_path, *profile, **values))
 
 
 @pytest.fixture
 def run(tmp_path, capsys, monkeypatch, one_thread):
-    """Runs the program: run(*words) -> exit code, standard output, standard error. The runs are
-    executed in this process; `run.executed` counts them."""
+    """Runs the program: run(*words) -> exit code, standard output, standard error.
+
+    The runs are executed in this process. `run.executed` counts them, `run.engine` is the engine
+    that the program made.
+    """
     engine = InProcess(done=[])
 
-    def execute(local, *given):
-        call.engine = local
-        return engine.execute(*given)
+    def execute(local_engine, *arguments):
+        call.engine = local_engine
+        return engine.execute(*arguments)
 
     def call(*words):
         engine.done.clear()
@@ -59,73 +62,89 @@ def run(tmp_path, capsys, monkeypatch, one_thread):
     return call
 
 
-class TestCourse:
-    def test_a_grid_then_the_same_again(self, run, tiny):
+class TestRun:
+    def test_a_grid_and_the_same_command_again(self, run, tiny):
         file = tiny(models=["fif", "ae"], samplers=["normal", "gmm"], seeds=[0, 1])
         code, out, err = run("--config", file)
         assert (code, run.executed, err) == (0, 6, "")
-        assert out.startswith("device: CPU") and "6 runs: 6 done; 100%" in out
-        assert "FIF" in out and "written: " in out
+        assert out.startswith("device: CPU")
+        for part in ("6 runs: 6 done; 100%", "FIF", "written: "):
+            assert part in out
         page = run.results / "digits-convnet-tiny.html"
-        assert f"written: {page}" in out.splitlines() and page.is_file()
-        before = written(run.results)
-        code, again, _ = run("--config", file)
-        assert (code, run.executed, len(before)) == (0, 0, 12)
-        assert before == written(run.results)
-        assert again.splitlines()[1:] == out.splitlines()[-len(again.splitlines()) + 1 :]
+        assert f"written: {page}" in out.splitlines()
+        assert page.is_file()
+        first_scores = score_times(run.results)
+        assert len(first_scores) == 12
+
+        code, second_out, _ = run("--config", file)
+        assert (code, run.executed) == (0, 0)
+        assert score_times(run.results) == first_scores
+        table_lines = second_out.splitlines()[1:]
+        assert table_lines == out.splitlines()[-len(table_lines) :]
         assert cli.main(["verify", str(run.results)]) == 0
 
     def test_more_models_and_samplers_add_only_what_is_missing(self, run, tiny):
-        assert run("--config", tiny())[0] == 0 and run.executed == 1
-        before = written(run.results)
+        assert run("--config", tiny())[0] == 0
+        assert run.executed == 1
+        first_scores = score_times(run.results)
+
         code, out, _ = run("--config", tiny(models=["vae", "ae"]))
-        assert (code, run.executed) == (0, 1) and "VAE" in out
+        assert (code, run.executed) == (0, 1)
+        assert "VAE" in out
+
         code, out, _ = run("--config", tiny(samplers=["normal", "gaussian"]))
-        assert (code, run.executed) == (0, 1) and "VAE" not in out, "of this command's runs"
-        assert before.items() < written(run.results).items()
+        assert (code, run.executed) == (0, 1)
+        assert "VAE" not in out, "the printed table has only this command's runs"
+        assert first_scores.items() < score_times(run.results).items()
         table = run.results / "tables/digits-convnet-tiny.md"
         assert "VAE" in table.read_text()
-        assert run("--config", tiny(), "--learning-rate", "0.2")[0] == 0 and run.executed == 1
-        assert "VAE" not in table.read_text() and "(1 seed" in table.read_text(), "of one rate"
 
-    def test_a_packed_run_has_its_scores_again_after_a_further_sampler(self, run, tiny):
+        assert run("--config", tiny(), "--learning-rate", "0.2")[0] == 0
+        assert run.executed == 1
+        assert "VAE" not in table.read_text(), "runs of another learning rate are not comparable"
+        assert "(1 seed" in table.read_text()
+
+    def test_a_packed_run_is_trained_again_only_for_another_sampler(self, run, tiny):
         words = ("--config", tiny(samplers=["normal", "gaussian", "gmm"]))
         assert run(*words)[0] == 0
         (folder,) = (run.results / "runs").glob("*/*/*/*")
+
         pack = runpy.run_path(str(ROOT / "benchmarks/reference.py"))["packed"]
         line = pack(folder, folder.relative_to(run.results / "runs").as_posix())
         (run.results / "runs/tiny.jsonl").write_text(line.model_dump_json() + "\n")
         shutil.rmtree(folder)
-        for more, executed, columns in ((), 0, 3), (("--samplers", "maf"), 1, 1), ((), 1, 3):
-            code, out, _ = run(*words, *more)
+
+        for flags, executed, columns in ((), 0, 3), (("--samplers", "maf"), 1, 1), ((), 1, 3):
+            code, out, _ = run(*words, *flags)
             assert (code, run.executed) == (0, executed)
             assert re.search(rf"^ AE( †)?( +[\d.]+ ± [\d.]+ ?=?){{{columns}}} ", out, re.M)
 
-    def test_a_failed_run_costs_itself_and_is_tried_again(self, run, tiny):
+    def test_a_failed_run_does_not_affect_others_and_is_retried(self, run, tiny):
         file = tiny(models=["fif", "ae"], beta=[1e39], hutchinson_samples=[1])
         for attempt in (1, 2):
             code, out, _ = run("--config", file)
             assert (code, run.executed) == (1, 2 if attempt == 1 else 1)
             assert re.search(r"^failed: fif .*epoch 1", out, re.M)
-            assert "1 run left without a record" in out
+            assert "1 run without a record; the same command tries again" in out
             (status,) = (run.results / "runs/digits/convnet/fif").glob("*/status.json")
             assert read_json(status)["attempt"] == attempt
         assert "1 run without a result" in out
 
-    def test_results_that_cannot_be_written_are_one_line(self, run, tiny):
+    def test_a_results_folder_that_cannot_be_written_is_one_error_line(self, run, tiny):
         run.results.touch()
         code, _, err = run("--config", tiny())
-        assert code == 2 and f"cannot write {run.results}: Not a directory" in err
+        assert code == 2
+        assert f"cannot write {run.results}: Not a directory" in err
 
     def test_open_shows_the_page(self, run, tiny, monkeypatch, caplog):
-        shown = []
-        monkeypatch.setattr(webbrowser, "open", lambda url: shown.append(url))
+        opened = []
+        monkeypatch.setattr(webbrowser, "open", opened.append)
         assert run("--config", tiny(), "--open")[0] == 0
-        assert shown == [(run.results / "digits-convnet-tiny.html").as_uri()]
+        assert opened == [(run.results / "digits-convnet-tiny.html").as_uri()]
         assert "there is no browser" in caplog.text
 
-    def test_a_failing_model_of_ones_own(self, run, tiny, tmp_path, monkeypatch):
-        """By YAML, whose class raises what it likes; the others are compared."""
+    def test_a_users_model_that_fails(self, run, tiny, tmp_path, monkeypatch):
+        """The other models are compared."""
         (tmp_path / "sick.py").write_text(
             "from pythae.models import AE, AEConfig\n"
             "class Sick(AE):\n"
@@ -136,110 +155,137 @@ class TestCourse:
         (tmp_path / "sick_ae.yaml").write_text(yaml.safe_dump(entry))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "path", list(sys.path))
+
         words = ("--config", tiny(), "--models", "sick_ae.yaml", "ae")
         code, out, err = run(*words, "--dry-run")
         assert "estimate: 0:00:0" in out
-        assert (code, err) == (1, "error: model sick_ae fails in a short run: KeyError: 'loss'\n")
+        assert code == 1
+        assert err == "error: model sick_ae fails in a short run: KeyError: 'loss'\n"
+
         code, out, _ = run(*words)
         assert (code, run.executed) == (1, 2)
-        assert "failed: sick_ae – seed 0: KeyError: 'loss'" in out and "AE" in out
+        assert "failed: sick_ae – seed 0: KeyError: 'loss'" in out
+        assert "AE" in out
         sys.modules.pop("sick")
 
-    def test_a_model_of_ones_own_as_the_docs_show_it(self, run, tiny, tmp_path, monkeypatch):
+    def test_a_users_model_as_the_documentation_shows_it(self, run, tiny, tmp_path, monkeypatch):
         page = (ROOT / "docs/extend.md").read_text()
         blocks = re.findall(r"^```\w+\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
         for file, part in (("my_model.py", "class SmallCodes"), ("small_codes.yaml", "my_model.")):
             (tmp_path / file).write_text(next(block for block in blocks if part in block))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "path", list(sys.path))
+
         words = "run_benchmark.py --models fif small_codes.yaml"
         assert f"{words}\n" in page
         code, out, err = run("--config", tiny(), *words.split()[1:])
-        assert (code, run.executed, err) == (0, 4, "") and "small codes" in out
+        assert (code, run.executed, err) == (0, 4, "")
+        assert "small codes" in out
         sys.modules.pop("my_model")
 
-    def test_an_own_table_from_file_to_page(self, run, tmp_path):
-        lines = [f"{100 + i % 7},{0.01 * (i % 11)},{i * 37 % 50}" for i in range(120)]
-        (tmp_path / "w.csv").write_text("\n".join(["height,width,n", *lines]))
+    def test_a_users_table(self, run, tmp_path):
+        rows = [f"{100 + i % 7},{0.01 * (i % 11)},{i * 37 % 50}" for i in range(120)]
+        (tmp_path / "w.csv").write_text("\n".join(["height,width,n", *rows]))
         content = {"profile": "tiny", "profiles": {"tiny": PROFILE}}
         (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
         words = ["--dataset", "csv", "--data", tmp_path / "w.csv", "--samplers", "normal"]
         words += ["--config", tmp_path / "tiny.yaml"]
+
         code, out, err = run(*words, "--models", "fif", "vae")
-        assert (code, run.executed, err) == (0, 3, "") and "FID-like" in out
+        assert (code, run.executed, err) == (0, 3, "")
+        assert "FID-like" in out
+
         code, _, err = run(*words, "--models", "vaegan")
-        assert code == 2 and "model vaegan takes images alone" in err
+        assert code == 2
+        assert "model vaegan takes images only" in err
+
         code, _, err = run(*words, "--extractor", "pixels")
-        assert code == 2 and "extractor 'pixels' does not take a table" in err
+        assert code == 2
+        assert "extractor 'pixels' does not take a table" in err
 
     @pytest.mark.slow
     @pytest.mark.timeout(1200)
     @pytest.mark.filterwarnings("ignore:scores of 30 samples")
-    def test_the_published_protocol_of_celeba_ends_in_a_table(self, run, tmp_path, monkeypatch):
-        """All of its 42 runs, but of one epoch each, and with a stand-in for Inception."""
+    def test_the_published_protocol_on_celeba(self, run, tmp_path, monkeypatch):
+        """All of its 42 runs, with one epoch each and a small network instead of Inception."""
         weights = tmp_path / "weights.pth"
         torch.save({}, weights)
         extractor = Extractor("inception", "FID", torch.nn.AdaptiveAvgPool2d(2), "0" * 16)
         monkeypatch.setattr(networks, "weights_file", lambda *_, **__: weights)
         monkeypatch.setattr(networks, "inception", lambda *_: extractor)
         monkeypatch.setattr(image_run, "marginal_likelihoods", lambda *_, **__: {})  # half a minute
+
         words = "--dataset celeba --arch resnet --epochs 1 --num-samples 30"
         root = fill_celeba(tmp_path, (40, 30, 30))
         code, out, _ = run(*words.split(), "--data-root", root)
-        assert (code, run.executed) == (0, 42) and "FID" in out
+        assert (code, run.executed) == (0, 42)
+        assert "FID" in out
         for label in ("FIF", "AE", "VAE", "β-VAE", "WAE-IMQ", "RAE-L2"):
             assert re.search(rf" {label}( †)?( +\d\.\d\d ± \d\.\d\d =?){{3}}", out)
 
-    def test_on_a_wall_clock_runs_do_not_share_a_processor(self, run, tiny, monkeypatch):
+    def test_runs_on_a_wall_clock_do_not_share_a_device(self, run, tiny, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         words = ("--config", tiny(), "--wall-clock", "0.1s", "--seeds")
-        assert run(*words, 0)[0] == 0 and run.engine.cpus_per_run == cores()
-        assert run(*words, 1, "--cpus-per-run", 1)[0] == 0 and run.engine.cpus_per_run == 1
+        assert run(*words, 0)[0] == 0
+        assert run.engine.cpus_per_run == cores()
+        assert run(*words, 1, "--cpus-per-run", 1)[0] == 0
+        assert run.engine.cpus_per_run == 1
         assert run.engine.runs_per_gpu == 1
 
 
 class TestDryRun:
-    def test_it_tells_plan_and_time_and_leaves_nothing(self, run, tiny):
+    def test_it_prints_plan_and_time_and_writes_nothing(self, run, tiny):
         code, out, err = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
         assert (code, err, run.executed) == (0, "", 0)
-        assert "3 runs, 3 of them to do" in out and "beta=10, hutchinson_samples=2" in out
+        assert "3 runs, 3 of them to do" in out
+        assert "beta=10, hutchinson_samples=2" in out
         words = " ".join(out.split())
         row = r"model runs training samplers, scores all its runs fif 2( 0:00:\d\d){3} ae 1"
         assert re.search(row, words)
         assert re.search(r"estimate: 0:00:\d\d one after the other, 0:00:\d\d with 1 run", words)
         assert not run.results.exists()
 
-    def test_a_sampler_that_fails_is_one_line(self, run, tiny, monkeypatch):
+    def test_a_sampler_that_fails_is_one_error_line(self, run, tiny, monkeypatch):
         monkeypatch.setattr(image_run, "generate", lambda *_, **__: {}["x"])
         code, _, err = run("--config", tiny(), "--dry-run")
-        said = "model ae fails in a short run: sampler normal: KeyError: 'x'"
-        assert (code, err) == (1, f"error: {said}\n")
+        assert code == 1
+        assert err == "error: model ae fails in a short run: sampler normal: KeyError: 'x'\n"
 
     @pytest.mark.parametrize("peak", [7 * 2**30, 1])
-    def test_on_a_gpu_it_tells_the_room_by_memory(self, run, tiny, monkeypatch, peak):
-        """Of its short runs, and of the features, here pixels, of 60 training images."""
-        needs, features = [], 60 * 64 * 4
-        monkeypatch.setattr(LocalEngine, "machine", lambda _, of=0: needs.append(of) or "4 runs")
+    def test_memory_of_short_runs_decides_how_many_runs_fit_a_gpu(
+        self, run, tiny, monkeypatch, peak
+    ):
+        """A run also needs the features, here pixels, of 60 training images."""
+        needs = []
+
+        def machine(_, run_bytes=0):
+            needs.append(run_bytes)
+            return "4 runs"
+
+        monkeypatch.setattr(LocalEngine, "machine", machine)
         monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak)
         _, out, _ = run("--config", tiny(), "--dry-run")
-        assert "by the memory of these short runs: 4 runs" in out
-        assert needs == [0, 2**30 + max(peak + features, 3 * features)]
+        assert "by the memory that short runs used: 4 runs" in out
+        feature_bytes = 60 * 64 * 4
+        assert needs == [0, 2**30 + max(peak + feature_bytes, 3 * feature_bytes)]
 
-    def test_its_ids_are_those_of_the_runs(self, run, tiny):
+    def test_it_prints_the_ids_of_the_runs(self, run, tiny):
         _, out, _ = run("--config", tiny(), "--dry-run")
         run("--config", tiny())
         (folder,) = (run.results / "runs/digits/convnet/ae").iterdir()
         assert folder.name in out
         code, out, _ = run("--config", tiny(), "--dry-run")
-        assert code == 0 and "1 run, 0 of them to do" in out and "estimate" not in out
+        assert code == 0
+        assert "1 run, 0 of them to do" in out
+        assert "estimate" not in out
 
 
-class TestMissing:
-    """It is told before anything is done."""
+class TestMissingFiles:
+    """Missing data and weights are reported before anything is computed."""
 
     @pytest.fixture(autouse=True)
     def fresh_machine(self, tmp_path, monkeypatch):
-        """An empty home, no data, no network."""
+        """A machine with an empty home folder, without data."""
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("PYTHAE_FIF_CACHE", str(tmp_path / "cache"))
@@ -247,26 +293,31 @@ class TestMissing:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(torch.hub, "_hub_dir", None)
 
-    def test_the_users_own_command_where_nothing_can_be_downloaded(self, run, tmp_path):
+    def test_offline_names_the_missing_files(self, run, tmp_path):
         words = ("--dataset", "celeba", "--arch", "resnet", "--offline")
         code, out, err = run(*words)
-        assert (code, out) == (2, "") and err.count("\n") == 1
-        kept = tmp_path / ".cache/torch/hub/checkpoints"
-        for part in ("error: extractor 'inception'", "pt_inception-2015", str(kept)):
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        weights_folder = tmp_path / ".cache/torch/hub/checkpoints"
+        for part in ("error: extractor 'inception'", "pt_inception-2015", str(weights_folder)):
             assert part in err
+
         code, out, err = run(*words, "--extractor", "pixels")
-        assert (code, out) == (2, "") and err.count("\n") == 1
+        assert (code, out, err.count("\n")) == (2, "", 1)
         for part in ("error: celeba: ", "mmlab.ie.cuhk.edu.hk", ".cache/pythae-fif/data/celeba"):
             assert part in err
         assert [*tmp_path.glob("results*")] == []
 
     def test_a_dry_run_downloads_nothing(self, run, tmp_path, monkeypatch):
-        monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("does"))
+        monkeypatch.setattr(
+            "torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("it does")
+        )
         words = "--dataset digits --models ae --dry-run --extractor inception"
         assert run(*words.split())[0] == 2
+
         words = "--dataset celeba --models ae --dry-run --extractor pixels"
         code, out, err = run(*words.split())
-        assert (code, out) == (2, "") and err.startswith("error: celeba: ")
+        assert (code, out) == (2, "")
+        assert err.startswith("error: celeba: ")
         assert "--offline forbids the download" in err
 
 
@@ -280,27 +331,30 @@ class TestDisplay:
         return [TaskSpec(seed=seed) for seed in range(4)]
 
     @staticmethod
-    def shown(progress, terminal: bool) -> str:
+    def display(states, terminal: bool) -> str:
+        """Returns what the console writes while the progress has these states."""
         console = Terminal()
-        console.file, console.width = io.StringIO(), 90
+        console.file = io.StringIO()
+        console.width = 90
         with console.runs() as on_change:
-            for state in progress:
+            for state in states:
                 on_change(state)
                 time.sleep(0.2 if terminal else 0)  # rich draws ten times a second
         return console.file.getvalue()
 
-    def test_a_line_a_run_without_a_terminal(self, specs):
+    def test_one_line_per_run_without_a_terminal(self, specs):
         first = Progress(4, 1, {}, {specs[1]: _training(0.5)})
         second = Progress(4, 1, {specs[1]: "NaN \x1b[2J"}, {specs[2]: _training(0.1)})
-        failed, state = self.shown([first, second], terminal=False).splitlines()
+        failed, state = self.display([first, second], terminal=False).splitlines()
         assert failed == f"failed: {specs[1].title}: NaN [2J"
         assert state.startswith("4 runs: 1 done, 1 failed, 1 running; 52%")
-        assert self.shown([first], terminal=False) == ""
+        assert self.display([first], terminal=False) == ""
 
     def test_bars_and_the_time_left_on_a_terminal(self, specs, monkeypatch):
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setenv("FORCE_COLOR", "1")
         states = [Progress(4, 0, {}, {specs[0]: _training(share)}) for share in (0.3, 0.9)]
-        out = self.shown(states, terminal=True)
-        assert "4 runs: 1 running" in out and "training" in out
-        assert re.search(r"22%\S* \S*0:00:0\d", out), "by what was made since the start"
+        out = self.display(states, terminal=True)
+        assert "4 runs: 1 running" in out
+        assert "training" in out
+        assert re.search(r"22%\S* \S*0:00:0\d", out), "the time left comes from all runs so far"

@@ -1,4 +1,4 @@
-"""The command line: what is shown, one-line errors, exit codes, studies, an interrupt."""
+"""The command line: help, one-line errors, exit codes, studies, and an interrupt."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.experiments import write_tiny
-from support.folders import written
+from support.folders import score_times
 from support.processes import until
 from support.reference import ROOT
 
@@ -31,20 +31,21 @@ from pythae_fif.studies.study import STUDIES, StudyOptions
 
 
 @pytest.fixture(autouse=True)
-def handlers_as_before():
+def restore_signal_handler():
     handler = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, handler)
 
 
-def help_of(capsys, *words: str) -> str:
+def read_help(capsys, *words: str) -> str:
+    """Returns what a command prints before it exits with success."""
     with pytest.raises(SystemExit) as stop:
         cli.main(words)
     assert stop.value.code == 0
     return capsys.readouterr().out
 
 
-def test_list_names_all_and_its_lines_fit(capsys, monkeypatch):
+def test_list_shows_every_name_in_lines_that_fit(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
@@ -52,17 +53,19 @@ def test_list_names_all_and_its_lines_fit(capsys, monkeypatch):
         assert f"  {name} " in out
     words = " ".join(out.split())
     assert "FIF; Sorrenson" in words
-    assert max(map(len, out.splitlines())) <= 80 and "…" not in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
 
 
 def test_help_has_two_levels(capsys):
-    usual, everything = (
-        {*re.findall(r"^  (--[a-z-]+)", help_of(capsys, flag), re.M)}
-        for flag in ("--help", "--help-all")
-    )
-    assert usual < everything and len(usual) <= 18
-    assert {"--dataset", "--beta", "--dry-run"} <= usual
-    assert {"--runs-per-gpu", "--sbatch", "--learning-rate", "--columns"} <= everything - usual
+    flag_pattern = re.compile(r"^  (--[a-z-]+)", re.M)
+    usual_flags = set(flag_pattern.findall(read_help(capsys, "--help")))
+    all_flags = set(flag_pattern.findall(read_help(capsys, "--help-all")))
+    rare_flags = all_flags - usual_flags
+    assert usual_flags < all_flags
+    assert len(usual_flags) <= 18
+    assert {"--dataset", "--beta", "--dry-run"} <= usual_flags
+    assert {"--runs-per-gpu", "--sbatch", "--learning-rate", "--columns"} <= rare_flags
 
 
 @pytest.mark.parametrize(
@@ -78,16 +81,16 @@ def test_help_has_two_levels(capsys):
     ],
 )
 def test_help_of_a_command(capsys, words, parts):
-    text = help_of(capsys, *words.split(), "-h")
+    text = read_help(capsys, *words.split(), "-h")
     assert all(part in text for part in parts)
     assert ("--arch" in text) is (words == "run")
 
 
 def test_version(capsys):
-    assert help_of(capsys, "--version") == f"pythae-fif {pythae_fif.__version__}\n"
+    assert read_help(capsys, "--version") == f"pythae-fif {pythae_fif.__version__}\n"
 
 
-def test_showing_waits_for_no_torch():
+def test_help_list_and_errors_do_not_import_slow_packages():
     code = """
 import sys
 from pythae_fif.cli import main
@@ -100,31 +103,41 @@ for words in (
         main(words.split())
     except SystemExit:
         pass
-    if found := SLOW & sys.modules.keys():
-        sys.exit(f"{words} imports {found}")
+    imported = SLOW & sys.modules.keys()
+    if imported:
+        sys.exit(f"{words} imports {imported}")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_flags_of_engines():
-    words = "--engine slurm --time 4h --sbatch mem=4G mail_type=BEGIN,END"
+    def read_engine(words: str):
+        _, _, engine = read_request(words.split())
+        return engine
+
     options = ["mem=4G", "mail_type=BEGIN,END"]
-    assert read_request(words.split())[2] == SlurmEngine(time="4h", sbatch=options)
-    words = "--engine ray --ray-address auto"
-    assert read_request(words.split())[2] == RayEngine(ray_address="auto")
-    assert read_request([])[2] == LocalEngine()
+    words = "--engine slurm --time 4h --sbatch mem=4G mail_type=BEGIN,END"
+    assert read_engine(words) == SlurmEngine(time="4h", sbatch=options)
+    assert read_engine("--engine ray --ray-address auto") == RayEngine(ray_address="auto")
+    assert read_engine("") == LocalEngine()
 
 
-def test_table_2_is_a_file_of_keys_for_any_data_set(tmp_path):
-    _, asked, _ = read_request(["--experiment", "table2"])
-    assert asked.dataset == "celeba" and asked.models == ["fif", "dnf", "trumpet"]
-    _, asked, _ = read_request(
-        ["--experiment", "table2", "--dataset", "digits", "--wall-clock", "1h30m"]
-    )
-    assert asked.active_profile.wall_clock == 5400
-    (tmp_path / "own.yaml").write_text("dataset: mnist\nextractor: pixels")
-    assert read_request(["--config", str(tmp_path / "own.yaml")])[1].dataset == "mnist"
+def test_settings_of_table_2_and_of_a_user(tmp_path):
+    def read_experiment(*words: str):
+        _, experiment, _ = read_request(list(words))
+        return experiment
+
+    table2 = read_experiment("--experiment", "table2")
+    assert table2.dataset == "celeba"
+    assert table2.models == ["fif", "dnf", "trumpet"]
+
+    words = "--experiment table2 --dataset digits --wall-clock 1h30m"
+    assert read_experiment(*words.split()).active_profile.wall_clock == 5400
+
+    config = tmp_path / "own.yaml"
+    config.write_text("dataset: mnist\nextractor: pixels")
+    assert read_experiment("--config", str(config)).dataset == "mnist"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +162,7 @@ def test_table_2_is_a_file_of_keys_for_any_data_set(tmp_path):
         ("--engine slurm", ["--time: field required"]),
         ("list --lr 3", ["list does not take '--lr': see its --help"]),
         ("verify", ["RESULTS"]),
-        ("verify nowhere", ["nowhere holds no runs"]),
+        ("verify nowhere", ["no runs in nowhere"]),
         ("study", ["NAME"]),
         ("study lineer", ["study 'lineer' is unknown: did you mean 'linear'?"]),
         ("study linear --beta 3", ["study linear does not take '--beta'"]),
@@ -165,13 +178,15 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
     Path("toy.yaml").write_text("dataset: circle")
     assert cli.main(words.split()) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
     assert all(part in err for part in parts)
-    assert len([*tmp_path.iterdir()]) == 2
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "options"),
     [
         ("--data-root there", {"location": DataOptions(data_root="there")}),
         ("--offline", {"location": DataOptions(offline=True)}),
@@ -181,46 +196,58 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
         ("--dataset power --seeds 3 4", {"dataset": "power", "seeds": [3, 4]}),
     ],
 )
-def test_flags_reach_the_study(tmp_path, monkeypatch, flags, told):
-    asked = []
-    monkeypatch.setattr(study_module, "run_study", lambda _, of, __: asked.append(of) or [])
+def test_flags_reach_the_study(tmp_path, monkeypatch, flags, options):
+    calls = []
+
+    def run_study(name, study_options, on_change):
+        calls.append(study_options)
+        return []
+
+    monkeypatch.setattr(study_module, "run_study", run_study)
     words = ["study", "tabular", "--results", str(tmp_path)]
-    assert cli.main(words) == cli.main([*words, *flags.split()]) == 0
-    usual, options = asked
-    assert usual == StudyOptions(tmp_path)
-    assert vars(options) == vars(usual) | told
+    assert cli.main(words) == 0
+    assert cli.main([*words, *flags.split()]) == 0
+
+    default_options, changed_options = calls
+    assert default_options == StudyOptions(tmp_path)
+    assert vars(changed_options) == vars(default_options) | options
 
 
-def test_verify_names_what_is_wrong_and_nothing_acts_on_the_terminal(tmp_path, capsys):
-    """A folder's name and a status that clear the screen, set its title and turn the text round."""
+def test_hostile_names_do_not_control_the_terminal(tmp_path, capsys):
+    """The name clears the screen, sets the title, and reverses the direction of text."""
     hostile = "x\x1b[2J\x1b]0;mine\x07\x9b31m\u202e"
     run = tmp_path / "runs/a" / hostile
     run.mkdir(parents=True)
     (run / "spec.json").write_text("{}")
     assert cli.main(["verify", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "x[2J]0;mine31m" in "".join(out.split()) and strip_control_characters(out) == out
-    assert "corrupt" in out and "1 run read, 1 of them wrong" in out
+    assert "x[2J]0;mine31m" in "".join(out.split())
+    assert strip_control_characters(out) == out
+    assert "1 run checked, 1 corrupt" in out
+
     assert cli.main(["run", "--dataset", hostile]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: ") and strip_control_characters(err) == err
+    assert err.startswith("error: ")
+    assert strip_control_characters(err) == err
 
 
 def descendants(pid: int) -> set[int]:
-    """The processes below one, by Linux' /proc."""
-    found, todo = set(), [pid]
-    while todo:
-        tasks = Path(f"/proc/{todo.pop()}/task").glob("*/children")
-        children = {int(child) for file in tasks for child in file.read_text().split()}
-        todo += children - found
-        found |= children
-    return found
+    """Returns the children of a process, their children and so on, from Linux' /proc."""
+    descendant_pids: set[int] = set()
+    unvisited = [pid]
+    while unvisited:
+        children: set[int] = set()
+        for file in Path(f"/proc/{unvisited.pop()}/task").glob("*/children"):
+            children.update(map(int, file.read_text().split()))
+        unvisited += children - descendant_pids
+        descendant_pids |= children
+    return descendant_pids
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux' /proc")
-def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(tmp_path, capsys):
+def test_an_interrupted_grid_is_resumed_by_the_same_command(tmp_path, capsys):
     results = tmp_path / "results"
-    # One run more than there is room for: it starts when the first one is finished.
+    # There is room for one run, so the second starts when the first is finished.
     file = write_tiny(tmp_path, {"epochs": 30}, seeds=[0, 1])
     words = ["--config", file, "--results", results, "--cpus-per-run", cores()]
     arguments = [*map(str, words)]
@@ -233,34 +260,39 @@ def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(tmp_path, capsy
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A job in the background of a shell without job control ignores SIGINT, and with it
-        # whatever it starts; this program is to stand for one in the foreground.
+        # If the tests run in the background of a shell without job control, they ignore SIGINT,
+        # and so would this program, which represents one in the foreground.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         while len(states()) < 2 or set(states()) != {"finished", "running"}:
             assert program.poll() is None
             time.sleep(0.02)
-        below = descendants(program.pid)
+        run_processes = descendants(program.pid)
         os.killpg(program.pid, signal.SIGINT)
         _, err = program.communicate(timeout=60)
     finally:
         program.kill()
-    assert program.returncode == 130 and below
-    said = "finished runs are kept, and Slurm's jobs go on; the same command does the rest"
-    assert err.decode() == f"interrupted: {said}\n"
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), 10)
+    assert program.returncode == 130
+    assert run_processes
+    message = "finished runs are kept and Slurm's jobs continue; the same command resumes"
+    assert err.decode() == f"interrupted: {message}\n"
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in run_processes), 10)
     assert set(states()) == {"finished", "interrupted"}
-    finished = written(results)
+    finished = score_times(results)
     assert finished
+
     assert cli.main(arguments) == 0
-    assert capsys.readouterr().err == "" and states() == ["finished"] * 2
-    assert len(written(results)) == 2 and finished.items() <= written(results).items()
+    assert capsys.readouterr().err == ""
+    assert states() == ["finished"] * 2
+    all_scores = score_times(results)
+    assert len(all_scores) == 2
+    assert finished.items() <= all_scores.items()
 
 
 def test_wheel_contains_the_package_and_the_configurations(tmp_path):
     pytest.importorskip("setuptools", minversion="77")
-    source = tmp_path / "source"  # a copy, for setuptools leaves its own files behind
+    source = tmp_path / "source"  # a copy, because setuptools leaves files in its source
     for name in ("pythae_fif", "benchmark_configs"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
@@ -271,6 +303,7 @@ def test_wheel_contains_the_package_and_the_configurations(tmp_path):
          "--wheel-dir", str(tmp_path), str(source)],
         check=True,
     )  # fmt: skip
+
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     configs = [path.relative_to(configs_dir()) for path in configs_dir().rglob("*.*")]

@@ -1,4 +1,4 @@
-"""`score`: folders, files, saved models and runs; no file runs code that is not trusted."""
+"""`score` takes folders, files, saved models and runs, and runs no code that is not trusted."""
 
 import json
 import pickle
@@ -23,12 +23,12 @@ PIXELS = ("--extractor", "pixels")
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
-    """Two folders of 30 grey images of 9 x 8, `a` darker than `b`."""
-    draws = np.random.default_rng(0)
+    """Two folders with 30 grey images of 9 x 8 pixels; the images in `a` are darker."""
+    generator = np.random.default_rng(0)
     for name, shift in (("a", 0), ("b", 40)):
         (tmp_path / name).mkdir()
         for index in range(30):
-            pixels = draws.integers(0, 200, (9, 8), dtype=np.uint8) + np.uint8(shift)
+            pixels = generator.integers(0, 200, (9, 8), dtype=np.uint8) + np.uint8(shift)
             Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -36,7 +36,7 @@ def folders(tmp_path, monkeypatch):
 
 @pytest.fixture
 def score(capsys, folders):
-    """Runs it: score(*words) -> scores as JSON, or the one line of its error."""
+    """Runs the command: score(*words) -> the scores as JSON, or the error line."""
 
     def run(*words) -> dict | str:
         file = folders / "scores.json"
@@ -46,58 +46,68 @@ def score(capsys, folders):
         if code == 0:
             assert out
             return read_json(file)
-        assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
+        assert code == 2
+        assert out == ""
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
         return err
 
     return run
 
 
 def test_folders_files_and_models(score, folders):
-    found = score("a", "b", *PIXELS)
-    assert found["num_samples"] == 30 and found["frechet"]["reference"] > 0
-    images = [np.asarray(Image.open(p).convert("RGB")) for p in sorted(Path("b").iterdir())]
+    scores = score("a", "b", *PIXELS)
+    assert scores["num_samples"] == 30
+    assert scores["frechet"]["reference"] > 0
+
+    paths = sorted(Path("b").iterdir())
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
     np.savez("b.npz", data=np.stack(images)[:, :8])
     assert abs(score("b.npz", "b.npz", *PIXELS)["frechet"]["reference"]) < 1e-4
+
     FIF(FIFConfig(input_dim=(3, 8, 8), latent_dim=2)).save("model")
     assert score("model", "b", *PIXELS, "--num-samples", 25)["num_samples"] == 25
 
 
 @pytest.mark.parametrize("order", [("a", "b.npz"), ("b.npz", "a")])
-def test_grey_folders_beside_grey_files(score, order):
-    pixels = np.stack([np.asarray(Image.open(p)) for p in Path("b").iterdir()])
+def test_grey_folders_with_grey_files(score, order):
+    pixels = np.stack([np.asarray(Image.open(path)) for path in Path("b").iterdir()])
     np.savez("b.npz", data=pixels[:, :8])
     assert score(*order, *PIXELS, "--training", "a")["memorisation"]
 
 
 def test_own_network_training_images_and_seed(score):
     Path("pooled.py").write_text("import torch\ndef network():\n    return torch.nn.AvgPool2d(4)\n")
-    found = score("a", "b", "--extractor", "pooled:network", "--training", "a", "--seed", 7)
-    assert (found["extractor"], found["seed"]) == ("pooled:network", 7)
-    assert found["memorisation"] == {"nearer": {"reference": 1.0}, "authenticity": 0.0}
+    scores = score("a", "b", "--extractor", "pooled:network", "--training", "a", "--seed", 7)
+    assert scores["extractor"] == "pooled:network"
+    assert scores["seed"] == 7
+    assert scores["memorisation"] == {"nearer": {"reference": 1.0}, "authenticity": 0.0}
+
     train, test = np.random.default_rng(0).integers(0, 256, (2, 40, 8, 8), dtype=np.uint8)
     np.savez("samples.npz", data=train)
     np.savez("data.npz", train=train, test=test)
-    found = score("samples.npz", "data.npz", *PIXELS, "--training", "data.npz")
-    assert found["memorisation"]["nearer"] == {"reference": 1.0}, "of its training split"
+    scores = score("samples.npz", "data.npz", *PIXELS, "--training", "data.npz")
+    assert scores["memorisation"]["nearer"] == {"reference": 1.0}, "the training split is used"
 
 
 @pytest.mark.parametrize("model", ["fif", "ae"])
-def test_the_folder_of_a_run_is_its_model_rebuilt_without_pickles(score, tmp_path, model):
-    (spec, *_) = plan_of(tmp_path, {"models": [model]})
+def test_the_model_of_a_run_is_rebuilt_without_pickles(score, tmp_path, model):
+    spec = plan_of(tmp_path, {"models": [model]})[0]
     store = Store(tmp_path / "results")
     execute_run(spec, store)
     for file in store.folder(spec).glob("model/*.pkl"):
         file.unlink()
-    found = score(store.folder(spec), "a", *PIXELS, "--num-samples", 20)
-    assert found["num_samples"] == 20
+    scores = score(store.folder(spec), "a", *PIXELS, "--num-samples", 20)
+    assert scores["num_samples"] == 20
 
 
 @pytest.mark.parametrize("place", ["encoder.pkl", "model.pt", "spec.json"])
 def test_no_file_of_a_model_runs_code_that_is_not_trusted(score, folders, place):
     shape = (3, 8, 8)
-    own = () if place == "model.pt" else build_networks("convnet", shape, 2)
-    AE(AEConfig(input_dim=shape, latent_dim=2), *own).save("run/model")
-    if place == "spec.json":  # which names a function to be called with words of the file
+    networks = () if place == "model.pt" else build_networks("convnet", shape, 2)
+    AE(AEConfig(input_dim=shape, latent_dim=2), *networks).save("run/model")
+
+    if place == "spec.json":  # the specification names a function of the user
         spec = {"dataset": "d", "arch": "echo", "model": "m", "parameters": {}, "varied": [],
                 "latent_dim": 2, "image_size": None, "extractor": "pixels", "profile": "p",
                 "settings": {"batch_size": 1, "learning_rate": 0.1, "num_samples": 10},
@@ -107,9 +117,12 @@ def test_no_file_of_a_model_runs_code_that_is_not_trusted(score, folders, place)
         Path("run/spec.json").write_text(json.dumps({"kind": "images", "schema": 3, "spec": spec}))
     else:
         Path("run/model", place).write_bytes(pickle.dumps(Opened(), protocol=2))
-    line = score("run", "b", *PIXELS, "--num-samples", 20)
-    told = "no whole saved model" if place == "model.pt" else "coder.pkl can run any code when"
-    assert told in line
+
+    error = score("run", "b", *PIXELS, "--num-samples", 20)
+    message = (
+        "cannot load a model from" if place == "model.pt" else "coder.pkl can run any code when"
+    )
+    assert message in error
     assert not Path("opened").exists()
 
 
@@ -117,7 +130,7 @@ def test_a_trusted_pickle_is_opened(score):
     encoder, decoder = build_networks("convnet", (3, 8, 8), 2)
     AE(AEConfig(input_dim=(3, 8, 8), latent_dim=2), encoder, decoder).save("model")
     words = ("model", "b", *PIXELS, "--num-samples", 20)
-    assert score(*words).endswith(": here --trust\n")
+    assert score(*words).endswith("; in this command: --trust\n")
     assert score(*words, "--trust")["num_samples"] == 20
 
 
@@ -125,15 +138,15 @@ def test_a_trusted_pickle_is_opened(score):
     ("words", "part"),
     [
         ("nowhere b", "nowhere: neither a folder of images"),
-        ("broken a", "no whole saved model"),
-        ("d.npz c.npz --extractor pixels", "d.npz has images of (3, 6, 6), not (1, 6, 6)"),
+        ("broken a", "cannot load a model from"),
+        ("d.npz c.npz --extractor pixels", "d.npz has images of shape (3, 6, 6), not (1, 6, 6)"),
         (
             "labelled c.npz --extractor pixels",
-            "samplers know no labels: take model.conditioned_on(label)",
+            "samplers do not take labels: pass model.conditioned_on(label)",
         ),
     ],
 )
-def test_one_line_for_what_does_not_fit(score, words, part):
+def test_input_that_does_not_fit_is_one_error_line(score, words, part):
     FIF(FIFConfig(input_dim=(1, 6, 6), latent_dim=2, condition_dim=3)).save("labelled")
     Path("broken").mkdir()
     Path("broken/model_config.json").write_text('{"input_dim": [1,')

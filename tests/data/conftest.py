@@ -1,4 +1,4 @@
-"""No test of data reads a user's folders or the network."""
+"""Fixtures of the data tests, which neither read a user's folders nor use the network."""
 
 from pathlib import Path
 from urllib.error import URLError
@@ -10,7 +10,7 @@ import torchvision
 
 @pytest.fixture(autouse=True)
 def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: None) -> Path:
-    """A cache of each test's own, and no data root from the environment."""
+    """Gives every test an empty cache, and no data root from the environment."""
     monkeypatch.setenv("PYTHAE_FIF_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("PYTHAE_FIF_DATA", raising=False)
     return tmp_path / "cache"
@@ -18,13 +18,14 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: None
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
+    """Returns an empty data root."""
     (tmp_path / "root").mkdir()
     return tmp_path / "root"
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing comes from Google Drive, and MNIST from an address where nobody listens."""
+    """Makes downloads from Google Drive fail, and MNIST's from an address without a server."""
 
     def fail(*args: object, **kwargs: object) -> None:
         raise URLError("no route\nto host")

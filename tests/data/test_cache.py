@@ -1,4 +1,4 @@
-"""The cache: whole, mapped, checked once a command, and nothing of it is run."""
+"""The cache: complete, memory-mapped and checked files; nothing in them is executed."""
 
 import multiprocessing
 import os
@@ -23,55 +23,68 @@ from pythae_fif.names import DataOptions
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> DataOptions:
-    """Labelled images in a file of the user."""
+def own_images(tmp_path: Path) -> DataOptions:
+    """Returns the options for labelled images in a user's file."""
     np.savez(tmp_path / "own.npz", data=noise(200, 3, 8, 8), labels=np.arange(200))
     return DataOptions(data=str(tmp_path / "own.npz"))
 
 
-def same(one: Splits, two: Splits) -> bool:
-    texts = (one.source, one.notes, one.partial) == (two.source, two.notes, two.partial)
-    arrays = all(np.array_equal(one[split], two[split]) for split in SPLIT_NAMES)
-    return texts and arrays and one.labels_hash == two.labels_hash
+def are_equal(splits: Splits, expected: Splits) -> bool:
+    """Returns True if all fields of the splits are equal."""
+    for field in ("source", "notes", "partial", "labels_hash"):
+        if getattr(splits, field) != getattr(expected, field):
+            return False
+    return all(np.array_equal(splits[split], expected[split]) for split in SPLIT_NAMES)
 
 
 @pytest.mark.filterwarnings("error")
-def test_images_are_those_of_the_file_and_mapped(own, fresh_cache):
-    data = np.load(own.data)["data"]
+def test_cached_images_equal_the_file_and_are_memory_mapped(own_images, fresh_cache):
+    data = np.load(own_images.data)["data"]
     for _ in range(2):
-        splits = load("npz", own)
+        splits = load("npz", own_images)
         (name,) = names_in(fresh_cache)
         assert name in Path("/proc/self/maps").read_text()
         for split in SPLIT_NAMES:
             assert np.array_equal(splits[split], data[splits.labels[split]])
+
     assert ImageDataset(splits.train[5:]).images.data_ptr() == splits.train[5:].ctypes.data
     splits.train[:] = 0
-    assert load("npz", own).train.any(), "nobody writes into the cache"
+    assert load("npz", own_images).train.any(), "writes do not reach the cache"
 
 
-def test_a_run_without_the_cache_loads_what_was_planned_or_fails(own, fresh_cache, monkeypatch):
-    command = load("npz", own, train_size=50)
+def test_a_run_without_the_cache_loads_the_planned_data_or_fails(
+    own_images, fresh_cache, monkeypatch
+):
+    command = load("npz", own_images, train_size=50)
     planned = ExpectedHashes(command.content_hash, command.labels_hash)
     with monkeypatch.context() as patched:
-        patched.setattr(cache, "tensor_hash", None)  # a run does not hash what is cached
-        assert same(load("npz", own, planned=planned, train_size=50), command)
+        patched.setattr(cache, "tensor_hash", None)  # a run does not hash cached tensors
+        assert are_equal(load("npz", own_images, planned=planned, train_size=50), command)
+
     fresh_cache.rename(fresh_cache.parent / "elsewhere")
     for hashes in (planned, planned._replace(labels_hash=None)):
-        assert same(load("npz", own, planned=hashes, train_size=50), command)
+        assert are_equal(load("npz", own_images, planned=hashes, train_size=50), command)
     with pytest.raises(DataError, match="changed since the plan"):
-        load("npz", own, planned=planned._replace(labels_hash="0" * 16), train_size=50)
-    np.savez(own.data, data=noise(200, 3, 8, 8, seed=1), labels=np.arange(200))
+        load("npz", own_images, planned=planned._replace(labels_hash="0" * 16), train_size=50)
+
+    np.savez(own_images.data, data=noise(200, 3, 8, 8, seed=1), labels=np.arange(200))
     with pytest.raises(DataError, match="changed since the plan: start the command"):
-        load("npz", own, planned=planned, train_size=50)
-    digits = load_images("digits")  # in no file, and so in no cache
-    assert (
-        load("digits", DataOptions(), planned=ExpectedHashes(digits.content_hash, None)).classes
-        == 10
-    )
+        load("npz", own_images, planned=planned, train_size=50)
+
+    digits = load_images("digits")  # not in a file, and so not in the cache
+    planned_digits = ExpectedHashes(digits.content_hash, None)
+    assert load("digits", DataOptions(), planned=planned_digits).classes == 10
 
 
-def other(path: Path) -> None:
-    """Whole, under another's name."""
+def flip_a_bit_of_the_images(path: Path) -> None:
+    """Changes one bit of the second image."""
+    content = path.read_bytes()
+    start = content.index(noise(200, 3, 8, 8)[1:].tobytes()[:99])
+    path.write_bytes(flipped(content, start))
+
+
+def replace_by_other_file(path: Path) -> None:
+    """Replaces the file by a complete one with another name."""
     cached("other", lambda: {"x": torch.zeros(3)})
     path.write_bytes(path.with_name("other").read_bytes())
     path.with_name("other").unlink()
@@ -81,24 +94,24 @@ DAMAGES = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("{"),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-200]),
-    "flipped": lambda path: path.write_bytes(
-        flipped(path.read_bytes(), path.read_bytes().index(noise(200, 3, 8, 8)[1:].tobytes()[:99]))
-    ),
+    "flipped": flip_a_bit_of_the_images,
     "pickle": lambda path: path.write_bytes(pickle.dumps(print)),
     "hostile": lambda path: torch.save({"digest": Opened(), "tensors": {}}, path),
-    "other": other,
+    "other": replace_by_other_file,
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_or_swapped_file_is_not_used(damage, fresh_cache, caplog):
-    def built() -> dict:
+    def build() -> dict:
         return {"x": torch.from_numpy(noise(200, 3, 8, 8)), "note": ("a", 1)}
 
-    cached("mine", built)
+    cached("mine", build)
     DAMAGES[damage](fresh_cache / "mine")
-    values = cached("mine", built)
-    assert torch.equal(values["x"], built()["x"]) and values["note"] == ("a", 1)
+
+    values = cached("mine", build)
+    assert torch.equal(values["x"], build()["x"])
+    assert values["note"] == ("a", 1)
     assert f"{fresh_cache / 'mine'} is not used" in caplog.text
     assert "set aside as mine.corrupt" in caplog.text
     assert names_in(fresh_cache) == ["mine", "mine.corrupt"]
@@ -109,59 +122,69 @@ def test_a_failed_build_leaves_nothing_and_a_full_disk_no_cache(fresh_cache, mon
     with pytest.raises(ZeroDivisionError):
         cached("mine", lambda: 1 / 0)
 
-    def full(*args: object, **kwargs: object) -> None:
+    def save_on_full_disk(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(torch, "save", save_on_full_disk)
     assert cached("mine", lambda: {"x": 1}) == {"x": 1}
-    assert "is not cached (cannot write" in caplog.text and names_in(fresh_cache) == []
+    assert "is not cached (cannot write" in caplog.text
+    assert names_in(fresh_cache) == []
+
     monkeypatch.setenv("PYTHAE_FIF_CACHE", "/dev/null/cache")
     assert cached("mine", lambda: {"x": 2}) == {"x": 2}
 
 
 def build_slowly(value: int, barrier, results) -> None:
-    """Body of a process: waits for the others, then asks for the same file."""
-    built = []
+    """Body of a process: waits for the others, then reads or builds the same file."""
+    build_calls = []
 
     def build() -> dict[str, torch.Tensor]:
-        built.append(value)
+        build_calls.append(value)
         time.sleep(0.1)
         return {"x": torch.tensor(value)}
 
     barrier.wait()
-    found = cached("value", build)
-    results.put((int(found["x"]), len(built)))
+    values = cached("value", build)
+    results.put((int(values["x"]), len(build_calls)))
 
 
-def test_processes_at_once_build_one_whole_file(fresh_cache):
+def test_processes_at_the_same_time_build_one_complete_file(fresh_cache):
     context = multiprocessing.get_context("fork")
-    barrier, results = context.Barrier(4), context.Queue()
-    processes = [context.Process(target=build_slowly, args=(v, barrier, results)) for v in range(4)]
+    barrier = context.Barrier(4)
+    results = context.Queue()
+    processes = [
+        context.Process(target=build_slowly, args=(value, barrier, results)) for value in range(4)
+    ]
     for process in processes:
         process.start()
-    found, built = zip(*(results.get(timeout=20) for _ in processes), strict=True)
+    values_and_builds = [results.get(timeout=20) for _ in processes]
     for process in processes:
         process.join(timeout=20)
-    assert len(set(found)) == 1 and sum(built) == 1 and names_in(fresh_cache) == ["value"]
+
+    assert len({value for value, _ in values_and_builds}) == 1
+    assert sum(build_count for _, build_count in values_and_builds) == 1
+    assert names_in(fresh_cache) == ["value"]
 
 
-def test_decoding_happens_once_for_files_that_stay_the_same(tmp_path):
+def test_unchanged_files_are_decoded_once(tmp_path):
     fill_folder(tmp_path / "mine", 150)
     calls: list[tuple[int, int]] = []
 
     def read(size: int = 8) -> list[tuple[int, int]]:
         calls.clear()
         mine = DataOptions(data=str(tmp_path / "mine"))
-        load("folder", mine, image_size=size, progress=lambda *of: calls.append(of))
+        load("folder", mine, image_size=size, progress=lambda *counts: calls.append(counts))
         return calls
 
     assert {total for _, total in read()} == {120, 15} and calls[-1] == (15, 15)
     assert not read() and read(9) and not read()
+
     os.utime(tmp_path / "mine/0003.png", ns=(1, 1))
     assert read(), "a file changed"
 
 
-def test_tensor_hash_is_of_every_number_shape_and_type():
+def test_tensor_hash_depends_on_every_number_shape_and_type():
     images = torch.from_numpy(noise(30, 1, 8, 8))
-    kinds = [images, images + 1, images[:3], images.reshape(30, 1, 4, 16), images.float()]
-    assert len({tensor_hash(kind) for kind in [*kinds, images.clone()]}) == len(kinds)
+    tensors = [images, images + 1, images[:3], images.reshape(30, 1, 4, 16), images.float()]
+    hashes = {tensor_hash(tensor) for tensor in [*tensors, images.clone()]}
+    assert len(hashes) == len(tensors)

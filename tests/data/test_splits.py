@@ -1,4 +1,4 @@
-"""Splits, what they refuse, their cuts and their hash; batches for Pythae."""
+"""Splits: their cuts, hashes and errors; and data sets and batches for Pythae."""
 
 import dataclasses
 
@@ -15,50 +15,59 @@ from pythae_fif.data import ImageDataset, Splits, to_float
 from pythae_fif.data.splits import SPLIT_NAMES, shuffled_split, split_train_val_test
 from pythae_fif.errors import DataError
 
+SIZES = {"train": 30, "val": 20, "test": 10}
+
 
 def make_splits(labelled: bool = True) -> Splits:
-    arrays = {s: noise(n, 1, 3, 4, seed=n) for s, n in zip(SPLIT_NAMES, (30, 20, 10), strict=True)}
-    labels = {split: np.arange(len(of)) for split, of in arrays.items()} if labelled else None
+    """Returns splits of random images with a note."""
+    arrays = {split: noise(size, 1, 3, 4, seed=size) for split, size in SIZES.items()}
+    labels = {split: np.arange(size) for split, size in SIZES.items()} if labelled else None
     return Splits("toy", **arrays, labels=labels, source="toy, 30/20/10", notes=("odd",))
 
 
-keep = st.one_of(st.none(), st.integers(10, 60))
+limits = st.one_of(st.none(), st.integers(10, 60))
 
 
-@given(train=keep, val=keep, test=keep, labelled=st.booleans())
-def test_subset_takes_the_first_and_says_so(train, val, test, labelled):
-    whole = make_splits(labelled)
-    part = whole.subset(train, val, test)
-    sizes = [
-        min(len(whole[s]), n or 60) for s, n in zip(SPLIT_NAMES, (train, val, test), strict=True)
-    ]
-    cut = sizes != [30, 20, 10]
-    for split, count in zip(SPLIT_NAMES, sizes, strict=True):
-        assert np.array_equal(part[split], whole[split][:count])
-        assert not labelled or part.labels[split].tolist() == [*range(count)]
-    assert (part.content_hash != whole.content_hash) == cut == part.partial
-    counts = "/".join(map(str, sizes))
-    assert part.source == whole.source + (f"; cut to the first {counts}" if cut else "")
-    assert part.notes == ("odd",) and part.input_dim == (1, 3, 4)
+@given(train=limits, val=limits, test=limits, labelled=st.booleans())
+def test_subset_takes_the_first_images_and_names_the_cut(train, val, test, labelled):
+    splits = make_splits(labelled)
+    part = splits.subset(train, val, test)
+    limit_by_split = {"train": train, "val": val, "test": test}
+    expected_sizes = {
+        split: min(size, limit_by_split[split] or size) for split, size in SIZES.items()
+    }
+    for split, size in expected_sizes.items():
+        assert np.array_equal(part[split], splits[split][:size])
+        if labelled:
+            assert part.labels[split].tolist() == [*range(size)]
+
+    is_cut = expected_sizes != SIZES
+    assert part.partial == is_cut
+    assert (part.content_hash != splits.content_hash) == is_cut
+    sizes = "/".join(map(str, expected_sizes.values()))
+    assert part.source == splits.source + (f"; cut to the first {sizes}" if is_cut else "")
+    assert part.notes == ("odd",)
+    assert part.input_dim == (1, 3, 4)
 
 
 @pytest.mark.parametrize("split", SPLIT_NAMES)
 def test_hash_depends_on_every_pixel_and_not_on_labels(split):
-    other = make_splits(labelled=False)
-    before = make_splits().content_hash
-    assert other.content_hash == before and len(before) == 16
-    other[split][-1, 0, 2, 3] ^= 1
-    assert dataclasses.replace(other).content_hash != before
+    unlabelled = make_splits(labelled=False)
+    content_hash = make_splits().content_hash
+    assert unlabelled.content_hash == content_hash
+    assert len(content_hash) == 16
+
+    unlabelled[split][-1, 0, 2, 3] ^= 1
+    assert dataclasses.replace(unlabelled).content_hash != content_hash
 
 
-def test_rows_of_splits_stay_the_same_for_ever():
+def test_rows_of_splits_never_change():
     assert shuffled_split(20)["test"].tolist() == [15, 12]
-    for count, held in ((60_000, 10_000), (49_999, 8333), (20_000, 3333)):
+    for count, val_count in ((60_000, 10_000), (49_999, 8333), (20_000, 3333)):
         parts = {"train": np.arange(count), "test": np.zeros(1)}
-        assert np.array_equal(
-            split_train_val_test(parts, shuffle=False)["val"], np.arange(count)[-held:]
-        )
-        assert len(split_train_val_test(parts)["val"]) == held
+        last_rows = np.arange(count)[-val_count:]
+        assert np.array_equal(split_train_val_test(parts, shuffle=False)["val"], last_rows)
+        assert len(split_train_val_test(parts)["val"]) == val_count
 
 
 @given(rows=st.lists(st.integers(0, 19), min_size=1, max_size=8))
@@ -67,7 +76,9 @@ def test_dataset_items_and_batches_agree(rows):
     dataset = ImageDataset(images, np.arange(20))
     batch = dataset.batch(torch.tensor(rows))
     assert torch.equal(batch.data, torch.from_numpy(images[rows]).float() / 255)
-    assert batch.labels.tolist() == rows and dataset.images.dtype == torch.uint8
+    assert batch.labels.tolist() == rows
+    assert dataset.images.dtype == torch.uint8
+
     (loaded,) = DataLoader(dataset, len(rows), sampler=rows, collate_fn=collate_dataset_output)
     assert torch.equal(loaded["data"], batch["data"])
     assert torch.equal(loaded["labels"], batch["labels"])
@@ -79,13 +90,14 @@ def test_dataset_shares_memory_and_batches_are_copies():
     assert dataset.images.data_ptr() == images.ctypes.data
     assert dataset.labels.tolist() == [1.0] * 20 and not dataset.labelled
     assert dataset.batch(torch.tensor([0]), device="meta").data.device.type == "meta"
+
     dataset.batch(torch.arange(20)).data.zero_()
     dataset[0].data.zero_()
     to_float(images, limit=3).zero_()
     assert np.array_equal(dataset.images.numpy(), noise(20, 1, 4, 4))
 
 
-def test_dataset_refuses_what_does_not_fit():
+def test_dataset_refuses_images_of_another_type_or_shape():
     for images in (np.zeros((10, 1, 4, 4)), noise(10, 4, 4)):
         with pytest.raises(DataError, match=r"images are torch\..* of shape .*, needs uint8"):
             ImageDataset(images)

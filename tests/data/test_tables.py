@@ -1,4 +1,4 @@
-"""Users' tables as they come: what is modelled, what is left out, and the lines on wrong ones."""
+"""A user's table: modelled and left-out columns, detected formats, and errors of one line."""
 
 import gzip
 
@@ -13,28 +13,31 @@ from pythae_fif.data.tables import load_tabular
 from pythae_fif.errors import ConfigError, DataError
 
 
-def restored(splits) -> np.ndarray:
-    """All rows in original units, in an order of their own."""
-    rows = np.concatenate(
-        [splits.columns.inverse_transform(splits[split]) for split in SPLIT_NAMES]
-    )
+def rows_in_original_units(splits) -> np.ndarray:
+    """Returns the sorted rows of all splits in original units."""
+    parts = [splits.columns.inverse_transform(splits[split]) for split in SPLIT_NAMES]
+    rows = np.concatenate(parts)
     return rows[np.lexsort(rows.round(2).T)]
 
 
 def adult_line(row: int) -> str:
-    work, pay = ("State-gov", "?", "Private")[row % 3], ("<=50K", ">50K")[row % 4 == 0]
+    """Returns a line of UCI's table Adult."""
+    work = ("State-gov", "?", "Private")[row % 3]
+    pay = ">50K" if row % 4 == 0 else "<=50K"
     numbers = f"{20 + row % 50}, {work}, {77516 + 13 * row}, Bachelors, {row % 16}"
     texts = "Never-married, Adm-clerical, Not-in-family, White, Male"
     return f"{numbers}, {texts}, {2174 * (row % 5 == 0)}, {row % 7}, {40 - row % 9}, Cuba, {pay}"
 
 
 def hour_line(row: int) -> str:
+    """Returns a line of UCI's table Bike Sharing."""
     day = f"2011-{1 + row // 28 % 12:02}-{1 + row % 28:02}"
     temperature = round(0.02 * (row * 7 % 49), 2)
     return f"{row + 1},{day},{1 + row // 90 % 4},0,{row % 24},{temperature},{row * 37 % 900}"
 
 
 def kegg_line(row: int) -> str:
+    """Returns a line of UCI's table KEGG."""
     gap = "?" if row % 50 == 0 else str(row % 11)
     return f"path:hsa{row:05},{row % 7},{gap},{0.001 * (row * 17 % 999):.3f},0"
 
@@ -68,14 +71,20 @@ def kegg_line(row: int) -> str:
 def test_tables_of_uci_as_downloaded(name, lines, columns, left_out, rows, tmp_path):
     (tmp_path / name).write_text("\n".join(lines))
     splits = load_images("csv", data=tmp_path / name)
-    assert splits.columns.names == columns and len(restored(splits)) == rows
+    assert splits.columns.names == columns
+    assert len(rows_in_original_units(splits)) == rows
     for column, reason in left_out.items():
         assert f"{column} ({reason})" in splits.notes[0]
-    lost = [note for note in splits.notes if "missing" in note]
-    assert lost == [f"{400 - rows} of 400 rows with missing values left out"] * (rows < 400)
-    whole = splits.content_hash
+
+    row_notes = [note for note in splits.notes if "missing" in note]
+    if rows < 400:
+        assert row_notes == [f"{400 - rows} of 400 rows with missing values left out"]
+    else:
+        assert row_notes == []
+
     assert load_images("csv", data=tmp_path / name).notes == splits.notes
-    assert load_images("csv", data=tmp_path / name, drop=columns[:1]).content_hash != whole
+    without_a_column = load_images("csv", data=tmp_path / name, drop=columns[:1])
+    assert without_a_column.content_hash != splits.content_hash
 
 
 def test_a_column_is_the_class(tmp_path):
@@ -83,64 +92,80 @@ def test_a_column_is_the_class(tmp_path):
     splits = load_images("csv", data=tmp_path / "adult.data", label="c15")
     assert splits.classes == 2
     assert "c15" not in splits.columns.names
-    weight = splits.columns.inverse_transform(splits.test)[:, 1]  # tells the row
-    rows = np.rint((weight - 77516) / 13).astype(int)
+    weight = splits.columns.inverse_transform(splits.test)[:, 1]
+    rows = np.rint((weight - 77516) / 13).astype(int)  # see adult_line
     assert np.array_equal(splits.labels["test"], rows % 4 == 0)
+
+
+def test_rows_without_a_class_are_left_out():
     frame = pd.DataFrame(table(180), columns=[*"abc"]).assign(kind=["x", None, "y"] * 60)
     splits = load_table(frame.astype({"kind": "category"}), label="kind")
-    assert splits.classes == 2 and sum(len(splits[split]) for split in SPLIT_NAMES) == 120
+    assert splits.classes == 2
+    assert sum(len(splits[split]) for split in SPLIT_NAMES) == 120
     assert splits.labels_hash == load_table(frame, label="kind").labels_hash
     assert splits.notes == ("60 of 180 rows with missing values left out",)
 
 
-def text_of(separator: str, decimal: str = ".", header: str | None = "a b c") -> bytes:
-    lines = [] if header is None else [separator.join(header.split())]
-    lines += [separator.join(f"{v:.4f}".replace(".", decimal) for v in row) for row in table()]
+def table_text(separator: str, decimal: str = ".", header: str | None = "a b c") -> bytes:
+    """Returns the rows of `table` as the content of a text file."""
+    lines = []
+    if header is not None:
+        lines.append(separator.join(header.split()))
+    for row in table():
+        lines.append(separator.join(f"{value:.4f}".replace(".", decimal) for value in row))
     return ("\n".join(lines) + "\n").encode()
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "names", "read"),
+    ("name", "content", "names", "first_line"),
     [
-        ("t.csv", text_of(", "), "abc", ""),
-        ("t.csv", b"\xef\xbb\xbf" + text_of(","), "abc", ""),
-        ("t.csv", text_of(";", ","), "abc", ""),
-        ("t.txt", text_of(";", ",", None), ["c1", "c2", "c3"], "data"),
-        ("t.tsv", text_of("\t", ","), "abc", ""),
-        ("t.dat", text_of("   ", header=None), ["c1", "c2", "c3"], "data"),
-        ("t.csv.gz", gzip.compress(text_of("|")), "abc", ""),
+        ("t.csv", table_text(", "), "abc", ""),
+        ("t.csv", b"\xef\xbb\xbf" + table_text(","), "abc", ""),
+        ("t.csv", table_text(";", ","), "abc", ""),
+        ("t.txt", table_text(";", ",", None), ["c1", "c2", "c3"], "data"),
+        ("t.tsv", table_text("\t", ","), "abc", ""),
+        ("t.dat", table_text("   ", header=None), ["c1", "c2", "c3"], "data"),
+        ("t.csv.gz", gzip.compress(table_text("|")), "abc", ""),
         ("t.csv", pd.DataFrame(table().round(4)).to_csv().encode(), "012", "names"),
-        ("t.csv", text_of(",", header="c1 c2 c3"), ["c1", "c2", "c3"], ""),
-        ("t.csv", text_of(",", header="0 1 kind"), ["0", "1", "kind"], "names"),
+        ("t.csv", table_text(",", header="c1 c2 c3"), ["c1", "c2", "c3"], ""),
+        ("t.csv", table_text(",", header="0 1 kind"), ["0", "1", "kind"], "names"),
     ],
 )
-def test_separator_names_and_decimal_sign_are_found(name, content, names, read, tmp_path):
+def test_separator_names_and_decimal_sign_are_detected(name, content, names, first_line, tmp_path):
     (tmp_path / name).write_bytes(content)
     splits = load_table(tmp_path / name)
     assert splits.columns.names == [*names]
-    told = [note.split()[-1] for note in splits.notes if "first line" in note]
-    assert told == ([read] if read else [])
-    commas = name != "t.csv.gz" and (b";" in content or b"\t" in content)
-    assert ("commas are read as decimal signs" in splits.notes) == commas
+
+    line_notes = [note for note in splits.notes if "first line" in note]
+    if first_line:
+        assert line_notes == [f"the first line is read as {first_line}"]
+    else:
+        assert line_notes == []
+    has_decimal_commas = name != "t.csv.gz" and (b";" in content or b"\t" in content)
+    assert ("commas are read as decimal signs" in splits.notes) == has_decimal_commas
+
     rows = table().round(4)
-    np.testing.assert_allclose(restored(splits), rows[np.lexsort(rows.round(2).T)], atol=1e-5)
+    expected = rows[np.lexsort(rows.round(2).T)]
+    np.testing.assert_allclose(rows_in_original_units(splits), expected, atol=1e-5)
 
 
-def test_hashes_stay_for_ever(tmp_path):
-    """They are in the ids of runs."""
+def test_hashes_never_change(tmp_path):
+    """The ids of runs contain them."""
     rows = np.random.RandomState(0).randn(300, 4) * [1, 20, 0.1, 3] + [0, 5, 1, -7]
     text = "\n".join(",".join(f"{value:.6f}" for value in row) for row in rows)
     (tmp_path / "t.csv").write_text(f"a,b,c,d\n{text}\n")
     assert load_images("csv", data=tmp_path / "t.csv").content_hash == "6c24071537e5497f"
     assert load_table(pd.read_csv(tmp_path / "t.csv")).content_hash == "6c24071537e5497f"
+
     (tmp_path / "twice.csv").write_text(f"a,b,c,d\n{text}\n{text}\n")
     (note,) = load_images("csv", data=tmp_path / "twice.csv").notes
     assert note.endswith("of 60 test examples are in training, too")
+
     study = load_tabular("csv", data=tmp_path / "t.csv")
     assert study.content_hash == "46b5e956941407b8"
 
 
-ODD = pd.DataFrame(table(), columns=[*"abc"]).assign(
+UNUSUAL_FRAME = pd.DataFrame(table(), columns=[*"abc"]).assign(
     date=pd.date_range("2020", periods=120),
     typo=["x1", *map(str, range(119))],
     gaps=[1.0, 2.0, *[np.nan] * 118],
@@ -153,21 +178,23 @@ ODD = pd.DataFrame(table(), columns=[*"abc"]).assign(
 )
 
 
-def test_what_is_left_out_and_why():
-    splits = load_table(ODD)
+def test_notes_list_the_left_out_columns_and_the_reasons():
+    splits = load_table(UNUSUAL_FRAME)
     assert splits.columns.names == ["a", "b", "c", "flag", "whole"]
     assert splits.notes == (
         "columns left out: date (text), typo (text), "
         "gaps (more than half missing), same (constant), empty (more than half missing), "
         "count (a counter), Unnamed: 0 (a counter)",
     )
-    chosen = load_table(ODD, columns=["count", "a"])
-    assert chosen.columns.names == ["count", "a"] and not chosen.notes
-    assert load_table(ODD, columns=[*"abc"], drop=["b"]).columns.names == ["a", "c"]
+
+    splits = load_table(UNUSUAL_FRAME, columns=["count", "a"])
+    assert splits.columns.names == ["count", "a"]
+    assert not splits.notes
+    assert load_table(UNUSUAL_FRAME, columns=[*"abc"], drop=["b"]).columns.names == ["a", "c"]
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "said"),
+    ("options", "error", "message"),
     [
         (
             {"columns": ["a", "typo"]},
@@ -179,39 +206,46 @@ def test_what_is_left_out_and_why():
         ({"label": "kind"}, ConfigError, "has no column 'kind'"),
     ],
 )
-def test_a_wrong_option_is_one_line(options, error, said):
-    with pytest.raises(error, match=said):
-        load_table(ODD, **options)
+def test_a_wrong_option_is_refused_in_one_line(options, error, message):
+    with pytest.raises(error, match=message):
+        load_table(UNUSUAL_FRAME, **options)
 
 
 NUMBERS = "a,b\n" + "\n".join(f"{i * 7 % 31},{i * 3 % 17}" for i in range(120))
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
-        ("t.csv", NUMBERS.replace("\n", ",1\n").replace("b,1", "b"), "needs as many values"),
+        (
+            "t.csv",
+            NUMBERS.replace("\n", ",1\n").replace("b,1", "b"),
+            "needs the same number of values",
+        ),
         ("t.csv", NUMBERS + "\n1,inf", "values are NaN or infinite"),
         ("t.csv", NUMBERS[:200], r"the val split has \d examples, needs at least 10"),
         ("t.csv", "a,b\n" + "x,y\n" * 120, r"0 columns can be .*a \(text\), b \(text\)"),
         ("t.csv", NUMBERS.translate({49: "", 51: ""}), "38 of 120 rows .*: 100 are needed"),
         ("t.tsv", "a\tb\n" + "1,234\t1.5\n" * 120, r"not these: a \(text\), b"),
         ("no.csv", None, "No such file"),
-        ("t.csv", "", "needs as many values in each line"),
+        ("t.csv", "", "needs the same number of values in each line"),
         ("t.csv", NUMBERS.replace("a,b", "a,a "), "t.csv has several columns 'a'"),
         ("t.csv.gz", "no gzip", "not a readable table"),
     ],
 )
-def test_a_wrong_file_is_one_line(name, content, said, tmp_path):
+def test_a_wrong_file_is_refused_in_one_line(name, content, message, tmp_path):
     if content is not None:
         (tmp_path / name).write_text(content)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         load_table(tmp_path / name)
 
 
-def test_units_and_names_are_in_the_hash(tmp_path):
+def test_the_hash_depends_on_units_and_names():
     frame = pd.DataFrame(table(), columns=[*"abc"])
-    others = [frame, frame * 10, frame.rename(columns={"a": "z"})]
-    assert len({load_table(of).content_hash for of in others}) == 3
+    frames = [frame, frame * 10, frame.rename(columns={"a": "z"})]
+    assert len({load_table(table_frame).content_hash for table_frame in frames}) == 3
+
+
+def test_inverse_transform_returns_original_units():
     columns = Columns(["a", "b"], [1.0, 2.0], [3.0, 4.0])
     assert columns.inverse_transform(np.array([[1.0, -1.0]], np.float32)).tolist() == [[4.0, -2.0]]

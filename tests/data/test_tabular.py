@@ -1,4 +1,4 @@
-"""The four published tables on files of the archive's form, GAS' pickle, and their errors."""
+"""The four published tables from files of the archive's form, GAS' pickle, and errors."""
 
 import os
 import pickle
@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from support.tabular_files import LATENT, Made, gas_columns, old_frame
+from support.tabular_files import LATENT, PickledCall, gas_columns, old_frame
 
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.splits import SPLIT_NAMES
@@ -20,38 +20,43 @@ COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
 def test_shapes_are_the_published_ones(archive, name):
     splits = load_tabular(name, archive)
     assert splits.input_dim == (COLUMNS[name],)
-    # of HEPMASS the signal half, and a test file of its own
+    # HEPMASS: only the signal class, and a separate test file.
     sizes = (180, 20, 100) if name == "hepmass" else (324, 36, 40)
     assert tuple(len(splits[split]) for split in SPLIT_NAMES) == sizes
-    assert splits.partial and f"{'/'.join(map(str, sizes))} of " in splits.source
-    both = np.concatenate([splits.train, splits.val])
-    np.testing.assert_allclose(both.mean(0), 0, atol=0.2 if name == "gas" else 1e-5)
+    assert splits.partial
+    assert f"{'/'.join(map(str, sizes))} of " in splits.source
+
+    train_and_val = np.concatenate([splits.train, splits.val])
+    np.testing.assert_allclose(train_and_val.mean(0), 0, atol=0.2 if name == "gas" else 1e-5)
     assert splits.content_hash == load_tabular(name, archive).content_hash
 
 
 def test_gas_keeps_one_of_each_pair_and_divides_by_the_unbiased_deviation(archive):
     splits = load_tabular("gas", archive)
     rows = np.concatenate([splits[split] for split in SPLIT_NAMES])
-    kept = np.stack([gas_columns()[f"s{i}b"] for i in range(8)], 1)  # the first of a pair goes
-    np.testing.assert_allclose(rows, (kept - kept.mean(0)) / kept.std(0, ddof=1), atol=1e-5)
+    columns = gas_columns()
+    sensors = np.stack([columns[f"s{i}b"] for i in range(8)], 1)  # the first of a pair is dropped
+    expected = (sensors - sensors.mean(0)) / sensors.std(0, ddof=1)
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
 
 
 def test_hepmass_drops_repeated_columns_of_the_signal_class(archive):
     splits = load_tabular("hepmass", archive)
     raw = np.loadtxt(archive / "hepmass" / "1000_train.csv", delimiter=",", skiprows=1)
     signal = raw[raw[:, 0] == 1, 1:]
-    kept = [i for i in range(27) if i not in (3, 8, 12, 16, 20, 24)]
+    columns = [i for i in range(27) if i not in (3, 8, 12, 16, 20, 24)]
     expected = (signal - signal.mean(0)) / signal.std(0, ddof=1)
-    np.testing.assert_allclose(splits.train, expected[:-20, kept], atol=1e-5)
+    np.testing.assert_allclose(splits.train, expected[:-20, columns], atol=1e-5)
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize(
-    ("name", "known"), [("power", "c95a5626a81903da"), ("miniboone", "8c53961365c99375")]
+    ("name", "content_hash"), [("power", "c95a5626a81903da"), ("miniboone", "8c53961365c99375")]
 )
-def test_hashes_of_the_real_parts_stay(shared, name, known):
+def test_hashes_of_the_real_parts_never_change(shared, name, content_hash):
     splits = load_tabular(name, shared / "data")
-    assert splits.content_hash == known and splits.partial
+    assert splits.content_hash == content_hash
+    assert splits.partial
     np.testing.assert_allclose(splits.test.mean(0), 0, atol=0.3)
 
 
@@ -61,52 +66,60 @@ def test_arguments_that_do_not_fit_are_named(name, data):
         load_tabular(name, data=data)
 
 
-def test_wrong_archive_files_are_one_line(tmp_path):
+def test_wrong_archive_files_are_refused_in_one_line(tmp_path):
     advice = r": unpack https://zenodo.* or set --data-root"
     for name in LATENT:
         (tmp_path / name).mkdir()
         with pytest.raises(DataError, match=f"no {name} data in .*{advice}"):
             load_tabular(name, tmp_path)
+
     np.save(tmp_path / "power" / "data.npy", np.ones((50, 7)))
     (tmp_path / "miniboone" / "data.npy").write_bytes(b"")
     (tmp_path / "gas" / "ethylene_CO.pickle").write_bytes(b"")
     for part in ("train", "test"):
         (tmp_path / "hepmass" / f"1000_{part}.csv").write_text("label;f0\n1;2\n")
+
     for name in LATENT:
         with pytest.raises(DataError, match=f"no {name} data in .*{advice}"):
             load_tabular(name, tmp_path)
 
 
-REAL = old_frame({name: np.arange(30.0) for name in ("a", "b", "c")})
+FRAME_PICKLE = old_frame({name: np.arange(30.0) for name in ("a", "b", "c")})
 BOMBS = {
     "marks": b"(" * 250_000 + b".",
     "exabytes": b"\x8e" + (2**62).to_bytes(8, "little") + b".",
     "digits": b"L" + b"9" * 10**6 + b"L\n.",
     "empty": b"",
     "another": pickle.dumps({"a": [1, 2]}),
-    "addresses": REAL.replace(b"f8", b"O8"),  # NumPy would take the numbers for pointers
+    "addresses": FRAME_PICKLE.replace(b"f8", b"O8"),  # NumPy would take the numbers for pointers
     "build": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n}U\x06markedK\x01sb.",
 }
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_pickle_of_something_else_is_refused_at_once(tmp_path, bomb):
-    refuses(BOMBS[bomb], tmp_path)
+    check_refused(BOMBS[bomb], tmp_path)
     assert not hasattr(np.zeros(0).__reduce__()[0], "marked")
 
 
 @pytest.mark.parametrize("function", [os.system, eval, __import__])
 def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, function):
     mark = tmp_path / "mark"
-    words = {os.system: f"touch {mark}", eval: f"open({str(mark)!r}, 'w')"}
-    refuses(pickle.dumps(Made(function, (words.get(function, "antigravity"),)), 2), tmp_path)
+    arguments = {
+        os.system: f"touch {mark}",
+        eval: f"open({str(mark)!r}, 'w')",
+        __import__: "antigravity",
+    }
+    call = PickledCall(function, (arguments[function],))
+    check_refused(pickle.dumps(call, 2), tmp_path)
     assert not mark.exists()
 
 
-def refuses(content: bytes, folder) -> None:
+def check_refused(content: bytes, folder) -> None:
+    """Checks that a pickle is refused quickly."""
     path = folder / "frame.pickle"
     path.write_bytes(content)
     start = time.process_time()
-    with pytest.raises(DataError, match="no pickled data frame"):
+    with pytest.raises(DataError, match="not a pickled data frame"):
         read_frame_pickle(path)
     assert time.process_time() - start < 2

@@ -348,8 +348,8 @@ def test_a_rectangular_flow_refuses_norms_through_which_a_volume_has_no_gradient
 @pytest.mark.parametrize(
     ("share", "operation", "message"),
     [
-        (1.0, lambda x: F.rrelu(x, training=True), "operation .*rrelu has no rule"),
-        (0.5, lambda x: x * torch.rand(len(x), 1).round(), "the samples of a batch meet"),
+        (1.0, lambda x: F.rrelu(x, training=True), ".*rrelu has no replay rule"),
+        (0.5, lambda x: x * torch.rand(len(x), 1).round(), "mixes the samples of a batch"),
     ],
 )
 def test_an_operation_of_training_mode_alone(share, operation, message):

@@ -120,12 +120,12 @@ def test_pythaes_samplers_take_the_model_of_a_label(tmp_path):
     "labels, error, message",
     [
         (None, ConfigError, "needs labels: class indices 0 to 2"),
-        ([0, 1, 3, 0], DataError, "label 3 is none of the class indices 0 to 2"),
+        ([0, 1, 3, 0], DataError, "label 3 is not one of the class indices 0 to 2"),
         ([0.5, 1, 2, 0], DataError, "label 0.5"),
         (["a", "b", "a", "b"], DataError, "labels of type <U1: class indices 0 to 2 are needed"),
         ([0, 1], DataError, r"shape \(2,\) for 4 samples"),
         (torch.zeros(4, 2), DataError, r"condition vectors \(4, 3\)"),
-        ([0, 1, 10**9, 0], DataError, "label 1e\\+09 is none of"),
+        ([0, 1, 10**9, 0], DataError, "label 1e\\+09 is not one of"),
     ],
 )
 def test_labels_that_do_not_fit_are_told(labels, error, message):

@@ -16,7 +16,7 @@ FLOWS = [DNFConfig, TrumpetConfig]
 
 WRONG = [
     (CONFIGS, {"latent_dims": 3}, "unknown key 'latent_dims': did you mean 'latent_dim'"),
-    (CONFIGS, {"latent_dim": 17}, "latent_dim=17: at most 16, that of the data"),
+    (CONFIGS, {"latent_dim": 17}, "latent_dim=17: at most 16, the dimension of the data"),
     ([FIFConfig], {"latent_dim": 0}, "latent_dim=0: should be greater than or equal to 1"),
     ([FIFConfig], {"latent_distribution": "cauchy"}, "latent_distribution='cauchy': valid: normal"),
     ([FIFConfig], {"noise": -0.1}, "noise=-0.1"),

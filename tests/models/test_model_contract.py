@@ -150,9 +150,9 @@ def test_a_damaged_folder_is_one_line(name, damage, tmp_path):
     if name == "environment.json":  # Pythae notes its version there
         assert FIF.load_from_folder(str(tmp_path)).latent_dim == 3
         return
-    with pytest.raises(DataError, match="no whole saved model") as raised:
+    with pytest.raises(DataError, match="cannot load a model from") as raised:
         FIF.load_from_folder(str(tmp_path))
-    assert str(raised.value).startswith(str(tmp_path))
+    assert str(tmp_path) in str(raised.value)
 
 
 @pytest.mark.parametrize("config", [{}, BaseAEConfig((1, 4, 4), 3), DNFConfig((1, 4, 4), 3)])
@@ -236,7 +236,7 @@ def test_a_recipe_of_something_else_is_one_line(recipe, tmp_path):
     model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=3), *BUILDERS["convnet"]())
     model.save(str(tmp_path))
     (tmp_path / "networks.json").write_text(json.dumps({"encoder": recipe, "decoder": recipe}))
-    with pytest.raises(ConfigError, match="names no encoder of this version"):
+    with pytest.raises(ConfigError, match="has no encoder of this version"):
         FIF.load_from_folder(str(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Every architecture by its contract, and the published parameter counts."""
+"""The contract of every architecture, and the published parameter counts."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from pythae_fif.nn import (
 )
 from pythae_fif.nn.recipe import get_recipe, rebuild
 
-# Each architecture on a shape with nets of our own, or of the paper's.
+# Each architecture, for shapes with networks of this package and for shapes with the paper's.
 CASES = [
     ("convnet", (1, 8, 8)),
     ("resnet", (3, 17, 20)),
@@ -28,16 +28,16 @@ CASES = [
     ("convnet_fc2", (1, 8, 8)),
     ("tabular", (7,)),
 ]
-each_case = pytest.mark.parametrize(("arch", "shape"), CASES)
+every_case = pytest.mark.parametrize(("arch", "shape"), CASES)
 variational_or_not = pytest.mark.parametrize("variational", [False, True])
 
 
-def count(*nets):
-    return sum(p.numel() for net in nets for p in net.parameters())
+def count_parameters(*networks):
+    return sum(p.numel() for network in networks for p in network.parameters())
 
 
 @variational_or_not
-@each_case
+@every_case
 def test_shapes_range_and_keys(arch, shape, variational):
     encoder, decoder = build_networks(arch, shape, 5, variational=variational)
     code = encoder(torch.rand(3, *shape))
@@ -46,27 +46,35 @@ def test_shapes_range_and_keys(arch, shape, variational):
     if variational:
         assert code.log_covariance.shape == (3, 5)
         assert not torch.equal(code.log_covariance, code.embedding)
+
     image = decoder(10 * torch.randn(3, 5)).reconstruction
-    assert image.shape == (3, *shape) and image.std() > 0
-    assert arch == "tabular" or (image.min() >= 0 and image.max() <= 1)
-    if arch == "tabular":  # as in the authors' code
-        assert not any(isinstance(m, nn.ReLU) for m in (*encoder.modules(), *decoder.modules()))
+    assert image.shape == (3, *shape)
+    assert image.std() > 0
+    if arch == "tabular":  # without ReLU, as in the authors' code
+        modules = (*encoder.modules(), *decoder.modules())
+        assert not any(isinstance(module, nn.ReLU) for module in modules)
+    else:
+        assert image.min() >= 0
+        assert image.max() <= 1
 
 
-@each_case
-def test_codes_that_are_no_vectors_of_r_d(arch, shape):
-    """On a sphere with a concentration, in the unit ball, and maps where there are any."""
+@every_case
+def test_codes_on_a_sphere_in_a_ball_and_in_maps(arch, shape):
     x = torch.rand(8, *shape)
     if arch != "tabular":
         encoder, decoder = spherical_networks(arch, shape, 5)
         assert encoder(x).log_concentration.shape == (8, 1)
         assert decoder(encoder(x).embedding).reconstruction.shape == x.shape
+
     norm = poincare_networks(arch, shape, 5)[0](1e4 * x).embedding.norm(dim=1)
-    assert (norm < 1).all() and (norm > 0).all()
+    assert (norm < 1).all()
+    assert (norm > 0).all()
+
     if arch in ("convnet", "resnet"):
         encoder, decoder = spatial_networks(arch, shape, 5)
         maps = encoder(x).embedding
-        assert maps.dim() == 4 and maps.shape[1] == 5
+        assert maps.dim() == 4
+        assert maps.shape[1] == 5
         assert decoder(maps).reconstruction.shape == x.shape
     else:
         with pytest.raises(ConfigError, match=r"no maps of codes: use convnet or resnet$"):
@@ -80,7 +88,7 @@ def test_codes_that_are_no_vectors_of_r_d(arch, shape):
     width=st.integers(4, 40),
     latent_dim=st.integers(1, 8),
 )
-def test_nets_fit_any_size(arch, channels, height, width, latent_dim):
+def test_networks_fit_any_size(arch, channels, height, width, latent_dim):
     encoder, decoder = build_networks(arch, (channels, height, width), latent_dim)
     z = encoder(torch.rand(2, channels, height, width)).embedding
     assert z.shape == (2, latent_dim)
@@ -103,33 +111,41 @@ def test_nets_fit_any_size(arch, channels, height, width, latent_dim):
 )
 def test_parameter_counts_of_the_papers_tables(arch, shape, latent_dim, millions):
     digits = len(millions.split(".")[1])
-    total = count(*build_networks(arch, shape, latent_dim))
+    total = count_parameters(*build_networks(arch, shape, latent_dim))
     assert f"{total / 1e6:.{digits}f}" == millions
 
 
 @variational_or_not
 @pytest.mark.parametrize(("base", "shape"), [("convnet", (1, 8, 8)), ("resnet", (1, 28, 28))])
-def test_latent_blocks_start_as_the_identity_and_are_those_of_table_11(base, shape, variational):
-    found, x, z = [], torch.rand(2, *shape), torch.randn(2, 5)
-    for arch in (base, f"{base}_fc2", f"{base}_fc4"):
+def test_latent_blocks_start_as_the_identity_and_have_table_11_s_size(base, shape, variational):
+    x = torch.rand(2, *shape)
+    z = torch.randn(2, 5)
+
+    def evaluate(arch):
         torch.manual_seed(3)
-        nets = [net.eval() for net in build_networks(arch, shape, 5, variational=variational)]
-        found.append((nets[0](x), nets[1](z).reconstruction, count(*nets)))
-    code, image, parameters = found[0]
-    block = (5 * 512 + 512) + (512 * 512 + 512) + (512 * 5 + 5)
-    for blocks, (other_code, other_image, more) in zip((2, 4), found[1:], strict=True):
-        assert all(torch.equal(other_code[key], code[key]) for key in code)
-        assert torch.equal(other_image, image)
-        assert more == parameters + 2 * blocks * block
+        encoder, decoder = build_networks(arch, shape, 5, variational=variational)
+        encoder.eval()
+        decoder.eval()
+        return encoder(x), decoder(z).reconstruction, count_parameters(encoder, decoder)
+
+    base_code, base_image, base_count = evaluate(base)
+    block_size = (5 * 512 + 512) + (512 * 512 + 512) + (512 * 5 + 5)
+    for blocks in (2, 4):
+        code, image, parameter_count = evaluate(f"{base}_fc{blocks}")
+        assert all(torch.equal(code[key], base_code[key]) for key in base_code)
+        assert torch.equal(image, base_image)
+        assert parameter_count == base_count + 2 * blocks * block_size
 
 
-@each_case
-def test_networks_know_how_they_were_built_until_they_are_changed(arch, shape):
-    for side, network in zip(("encoder", "decoder"), build_networks(arch, shape, 3), strict=True):
-        again = rebuild(recipe := get_recipe(network), side)
-        assert str(again) == str(network)
-        again.load_state_dict(network.state_dict())
-        with pytest.raises(ConfigError, match=r"networks.json names no .* of this version"):
+@every_case
+def test_networks_have_a_recipe_until_they_are_changed(arch, shape):
+    networks = build_networks(arch, shape, 3)
+    for side, network in zip(("encoder", "decoder"), networks, strict=True):
+        recipe = get_recipe(network)
+        rebuilt = rebuild(recipe, side)
+        assert str(rebuilt) == str(network)
+        rebuilt.load_state_dict(network.state_dict())
+        with pytest.raises(ConfigError, match=r"networks.json has no .* of this version"):
             rebuild({**recipe, "structure": "0"}, side)
         network.register_buffer("more", torch.zeros(1))
         assert get_recipe(network) is None
@@ -151,11 +167,13 @@ def test_errors_are_one_line(arch, shape, latent_dim, condition_dim, message):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 26)])
-def test_discriminator_gives_probabilities_and_the_layers_asked_for(shape):
-    net = ConvDiscriminator(shape)
-    output = net(torch.rand(2, *shape), output_layer_levels=[1, net.depth])
+def test_discriminator_gives_probabilities_and_the_outputs_of_layers(shape):
+    discriminator = ConvDiscriminator(shape)
+    depth = discriminator.depth
+    output = discriminator(torch.rand(2, *shape), output_layer_levels=[1, depth])
     assert output.embedding.shape == (2, 1)
-    assert output.embedding.min() > 0 and output.embedding.max() < 1
-    assert torch.equal(output[f"embedding_layer_{net.depth}"], output.embedding)
+    assert output.embedding.min() > 0
+    assert output.embedding.max() < 1
+    assert torch.equal(output[f"embedding_layer_{depth}"], output.embedding)
     assert output.embedding_layer_1.shape[:2] == (2, 32)
     assert "embedding_layer_2" not in output

@@ -1,4 +1,4 @@
-"""What is told of a fixed store: choices, numbers, marks, notes, and its files."""
+"""The report of a fixed store: chosen configurations, numbers, marks, notes and files."""
 
 import io
 import math
@@ -13,55 +13,67 @@ import pytest
 from PIL import Image
 from rich.console import Console
 from support.reference import ROOT
-from support.report_store import RESULTS, experiment, fill, of_fif, result, splits
+from support.report_store import (
+    RESULTS,
+    fill_store,
+    make_experiment,
+    make_fif_result,
+    make_result,
+    make_splits,
+)
 
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Columns
 from pythae_fif.errors import StoreError
-from pythae_fif.reports.figures import _line, _sheet, draw_figures
+from pythae_fif.evaluation.scores import MarginalLikelihoodScore
+from pythae_fif.reports.figures import _image_row, _stack_rows, draw_figures
 from pythae_fif.reports.frame import ranks
 from pythae_fif.reports.report import Report
 from pythae_fif.reports.tables import Table
 from pythae_fif.runs.store import Store
 
 NAME = "mnist-resnet-quick"
-TABLE = replace(splits(), columns=Columns([], [], []))
+TABLE = replace(make_splits(), columns=Columns([], [], []))
 
 
-def report(results=RESULTS, **values):
-    values = {"splits": splits(), **values}
-    of = values.pop("experiment", experiment())
-    return Report(of, results, **values)
+def make_report(results=RESULTS, experiment=None, splits=None, **options):
+    return Report(experiment or make_experiment(), results, splits or make_splits(), **options)
 
 
-REPORT = report()
+REPORT = make_report()
 
 
-def row(found, model, sampler):
-    table = found.table
+def table_row(report, model, sampler):
+    table = report.table
     return table[(table.model == model) & (table.sampler == sampler)].iloc[0]
 
 
 class TestTable:
     def test_numbers_are_means_of_the_configuration_chosen_by_validation(self):
-        fif = row(REPORT, "fif", "normal")
-        assert fif.configuration == "beta=10, hutchinson_samples=1"
-        assert (fif.frechet_val, fif.frechet_test, fif.candidates) == (5.25, 6.5, 2)
-        assert fif.spread == pytest.approx(math.sqrt(0.5))
-        mixture = row(REPORT, "fif", "gmm")
+        normal = table_row(REPORT, "fif", "normal")
+        assert normal.configuration == "beta=10, hutchinson_samples=1"
+        assert (normal.frechet_val, normal.frechet_test, normal.candidates) == (5.25, 6.5, 2)
+        assert normal.spread == pytest.approx(math.sqrt(0.5))
+
+        mixture = table_row(REPORT, "fif", "gmm")
         assert mixture.configuration == "beta=5, hutchinson_samples=2"
         assert mixture.frechet_test == pytest.approx(0.3)
         assert mixture.nearer == pytest.approx(0.51)
-        assert math.isnan(row(REPORT, "vae", "gmm").nearer)
+        assert math.isnan(table_row(REPORT, "vae", "gmm").nearer)
 
-    def test_noise_is_of_the_split_and_of_seeds_or_draws(self):
-        one, two = (result(m, {}, 0, {"gmm": (2, 2)}, error=0.1) for m in ("ae", "vae"))
-        assert list(report([one, two]).table.noise) == pytest.approx([0.2, 0.2])
-        # Logarithms of test to validation: 0 and log 2, each log 2 / 2 from their median.
-        one, two = (result(m, {}, 0, {"gmm": (2, v)}) for m, v in (("ae", 2), ("vae", 4)))
-        split = 1.5 * math.log(2) / 2 / math.sqrt(2)
-        assert list(report([one, two]).table.noise) == pytest.approx([4 * split, 8 * split])
+    def test_noise_includes_split_and_seeds_or_draws(self):
+        results = [make_result(model, {}, 0, {"gmm": (2, 2)}, error=0.1) for model in ("ae", "vae")]
+        assert list(make_report(results).table.noise) == pytest.approx([0.2, 0.2])
+
+        # The logarithms of test to validation are 0 and log 2, both log 2 / 2 from the median.
+        results = [
+            make_result("ae", {}, 0, {"gmm": (2, 2)}),
+            make_result("vae", {}, 0, {"gmm": (2, 4)}),
+        ]
+        split_error = 1.5 * math.log(2) / 2 / math.sqrt(2)
+        expected = [4 * split_error, 8 * split_error]
+        assert list(make_report(results).table.noise) == pytest.approx(expected)
 
     @pytest.mark.parametrize(
         ("values", "noise", "expected"),
@@ -74,99 +86,183 @@ class TestTable:
         ],
     )
     def test_ranks(self, values, noise, expected):
-        columns = [pandas.Series(of) for of in (values, noise, ["N"] * 3)]
-        assert list(ranks(*columns)) == list(ranks(*columns[:2])) == expected
+        columns = pandas.Series(values), pandas.Series(noise)
+        assert list(ranks(*columns)) == expected
+        assert list(ranks(*columns, pandas.Series(["N"] * 3))) == expected
 
     def test_models_that_did_not_learn_are_marked(self):
         learned = REPORT.table.groupby("model").learned.all()
         assert dict(learned) == {"ae": False, "fif": True, "vae": True}
         assert "AE †" in set(REPORT.tables["overview"].cells["Model"])
         assert any(warning.startswith("AE † did not learn") for warning in REPORT.warnings)
-        seeds = [result("vae", {}, s, {"gmm": (7, 7)}, mse=m) for s, m in ((0, 0.01), (1, 0.2))]
-        assert not report(seeds).table.learned.all()
 
-    def test_the_lowest_of_a_column_is_marked_whatever_its_samplers(self):
-        results = [result(m, {}, 0, {s: (v, v)}) for m, s, v in
-                   (("vamp", "vamp", 3), ("vae", "normal", 9), ("ae", "normal", 20))]  # fmt: skip
-        assert [*report(results).tables["overview"].ranks["prior ↓"]] == [1, 2, 0]
+        seeds = [
+            make_result("vae", {}, 0, {"gmm": (7, 7)}, mse=0.01),
+            make_result("vae", {}, 1, {"gmm": (7, 7)}, mse=0.2),
+        ]
+        assert not make_report(seeds).table.learned.all()
 
-    def test_columns_are_of_the_samplers_that_are_asked_for(self):
-        of = [result("ae", {}, 0, dict.fromkeys(("normal", "gaussian", "gmm", "maf"), (2, 2)))]
-        found = report(of, experiment=experiment(samplers=["gmm", "maf"]))
-        assert [*found.tables["overview"].cells][1:4] == ["prior ↓", "GMM ↓", "MAF ↓"]
-        own = report([of_fif(10, 1, 0, normal=(2, 2), own_prior=(1, 1))]).tables["overview"]
-        assert [*own.cells][1:4] == ["prior ↓", "own prior ↓", "recon. ↓"]
+    def test_the_usual_samplers_of_all_models_share_a_column(self):
+        results = [
+            make_result("vamp", {}, 0, {"vamp": (3, 3)}),
+            make_result("vae", {}, 0, {"normal": (9, 9)}),
+            make_result("ae", {}, 0, {"normal": (20, 20)}),
+        ]
+        overview = make_report(results).tables["overview"]
+        assert [*overview.ranks["model prior ↓"]] == [1, 2, 0]
+        overview = make_report(results[1:]).tables["overview"]
+        assert [*overview.ranks["N(0, I) ↓"]] == [1, 2]
+
+    def test_columns_are_the_requested_samplers(self):
+        distances = dict.fromkeys(("normal", "gaussian", "gmm", "maf"), (2, 2))
+        report = make_report(
+            [make_result("ae", {}, 0, distances)], make_experiment(samplers=["gmm", "maf"])
+        )
+        assert [*report.tables["overview"].cells][1:4] == ["N(0, I) ↓", "GMM ↓", "MAF ↓"]
+
+        report = make_report([make_fif_result(10, 1, 0, normal=(2, 2), own_prior=(1, 1))])
+        assert [*report.tables["overview"].cells][1:4] == ["N(0, I) ↓", "own prior ↓", "MSE ↓"]
+
+    def test_all_scores_have_headings_with_units(self):
+        likelihood = {"test": MarginalLikelihoodScore(-4.5, 0.1, 1.25, 0.05, 64)}
+        results = []
+        for result in RESULTS:
+            scores = {
+                sampler: record.model_copy(
+                    update={"result": replace(record.result, tube=likelihood)}
+                )
+                for sampler, record in result.scores.items()
+            }
+            results.append(replace(result, scores=scores))
+
+        cells = make_report(results).tables["scores"].cells
+        assert set(cells["log-likelihood, nats ↑ / bits per dim."]) == {"-4.50 / 1.25"}
+        assert {"MSE ↓", "mem. / auth.", "KL, nats ↓"} <= set(cells)
+        without = set(REPORT.tables["scores"].cells)
+        assert set(cells) - without == {"log-likelihood, nats ↑ / bits per dim."}
 
     @pytest.mark.parametrize(
-        ("theirs", "expected"),
+        ("reference", "expected"),
         [
             (RESULTS[0], "same"),
-            (of_fif(10, 1, 0, normal=(5, 6.6), gmm=(3, 2.5)), "9.1%"),
-            (result("fif", {"beta": 10, "hutchinson_samples": 1}, 0,
-                    {"normal": (5, 6), "gmm": (3, 2.5)}, extractor_hash="f" * 16),
-             "other extractor"),
+            (make_fif_result(10, 1, 0, normal=(5, 6.6), gmm=(3, 2.5)), "9.1%"),
+            (
+                make_result(
+                    "fif",
+                    {"beta": 10, "hutchinson_samples": 1},
+                    0,
+                    {"normal": (5, 6), "gmm": (3, 2.5)},
+                    extractor_hash="f" * 16,
+                ),
+                "other extractor",
+            ),
         ],
-    )  # fmt: skip
-    def test_distance_to_the_committed_results(self, tmp_path, theirs, expected):
-        found = report(RESULTS[:1], reference=fill(tmp_path, [theirs]))
-        assert list(found.tables["overview"].cells["ref"]) == [expected]
-        found = report(RESULTS[:1], reference=fill(tmp_path / "none", []))
-        assert "ref" not in found.tables["overview"].cells
+    )
+    def test_difference_from_the_committed_results(self, tmp_path, reference, expected):
+        report = make_report(RESULTS[:1], reference=fill_store(tmp_path, [reference]))
+        assert list(report.tables["overview"].cells["ref"]) == [expected]
+        report = make_report(RESULTS[:1], reference=fill_store(tmp_path / "none", []))
+        assert "ref" not in report.tables["overview"].cells
+
+
+def make_pair(sampler, ae, vae, seeds=(0,)):
+    """Makes results of AE and VAE with these test distances."""
+    return [
+        make_result(model, {}, seed, {sampler: (test, test)})
+        for model, test in (("ae", ae), ("vae", vae))
+        for seed in seeds
+    ]
 
 
 class TestSentence:
     @pytest.mark.parametrize(
         ("results", "expected"),
         [
-            (RESULTS, "From the prior FIF and VAE are level (6.50 to 7.50): no lead"),
-            (RESULTS[4:], "From the prior VAE is at 7.50; with the mixture VAE is at 7.50"),
-            ([result(m, {}, 0, {"flow": (v, v)}) for m, v in (("ae", 2), ("vae", 9))],
-             "With NSF codes AE is lowest with 2.00, beyond the noise of samples: VAE follows"),
-            ([result(m, {}, seed, {"flow": (v, v)})
-              for m, v in (("ae", 2), ("vae", 9)) for seed in (0, 1)],
-             "With NSF codes AE is lowest with 2.00, beyond noise: VAE follows with 9.00"),
-            (RESULTS[:2], "From the prior FIF is at 6.50; with the mixture FIF is at 2.62"),
-            ([result(m, {}, 0, {"gmm": (2, v)}, error=0.5) for m, v in (("ae", 2), ("vae", 2.1))],
-             "With the mixture AE and VAE are level (2.00 to 2.10): no lead stands out"),
-            ([result(m, {}, 0, {"gmm": (2, v)}, error=e) for m, v, e in
-              (("ae", 2, 0.1), ("fif", 2.5, 0.1), ("vae", 2.6, 2))],
-             "With the mixture AE and VAE are level (2.00 to 2.60): no lead stands out"),
+            (
+                RESULTS,
+                "Sampled from the prior, FIF and VAE are tied within the noise (6.50 to 7.50); "
+                "from the Gaussian mixture, FIF is best",
+            ),
+            (
+                RESULTS[4:],
+                "Sampled from the prior, VAE has a distance of 7.50; from the Gaussian mixture, "
+                "VAE has a distance of 7.50",
+            ),
+            (
+                make_pair("flow", 2, 9),
+                "Sampled with NSF, AE is best (2.00), ahead of VAE (9.00) by more than the noise "
+                "of sampling (",
+            ),
+            (
+                make_pair("flow", 2, 9, seeds=(0, 1)),
+                "Sampled with NSF, AE is best (2.00), ahead of VAE (9.00) by more than the noise (",
+            ),
+            (
+                RESULTS[:2],
+                "Sampled from the prior, FIF has a distance of 6.50; from the Gaussian mixture, "
+                "FIF has a distance of 2.62",
+            ),
+            (
+                [
+                    make_result("ae", {}, 0, {"gmm": (2, 2)}, error=0.5),
+                    make_result("vae", {}, 0, {"gmm": (2, 2.1)}, error=0.5),
+                ],
+                "Sampled from the Gaussian mixture, AE and VAE are tied within the noise (2.00 to "
+                "2.10)",
+            ),
+            (
+                [
+                    make_result("ae", {}, 0, {"gmm": (2, 2)}, error=0.1),
+                    make_result("fif", {}, 0, {"gmm": (2, 2.5)}, error=0.1),
+                    make_result("vae", {}, 0, {"gmm": (2, 2.6)}, error=2),
+                ],
+                "Sampled from the Gaussian mixture, AE and VAE are tied within the noise (2.00 to "
+                "2.60)",
+            ),
         ],
-    )  # fmt: skip
-    def test_lowest_models_and_seeds(self, results, expected):
-        found = report(results).sentence
-        seeds = len({of.spec.seed for of in results})
-        assert found.startswith(expected) and ("(1 seed)" in found) == (seeds == 1)
+    )
+    def test_best_models_and_number_of_seeds(self, results, expected):
+        sentence = make_report(results).sentence
+        assert sentence.startswith(expected)
+        seeds = {result.spec.seed for result in results}
+        assert ("(1 seed)" in sentence) == (len(seeds) == 1)
 
 
 class TestNotes:
     @pytest.mark.parametrize(
-        ("values", "of", "expected"),
+        ("report_options", "result_options", "expected"),
         [
-            ({"missing": 3}, {}, "3 runs without a result"),
+            ({"missing": 3}, {}, "3 runs without a result for every sampler"),
             ({}, {"partial": True}, "A part of the data"),
             ({}, {}, "Few data: 2,000 samples and 300 references"),
-            ({}, {"images": 5000}, "Short trainings: 100 steps"),
+            ({}, {"images": 5000}, "Short training: 100 steps"),
         ],
     )
-    def test_warnings(self, values, of, expected):
-        found = report([result("ae", {}, 0, {"gmm": (1, 2)}, **of)], **values)
-        assert any(warning.startswith(expected) for warning in found.warnings)
-        assert f"Data: {splits().notes[0]}." in found.warnings
-        calm = report([result("ae", {}, 0, {"gmm": (1, 2)})], splits=replace(splits(), notes=()))
-        assert len(calm.warnings) == 1  # of few data
+    def test_warnings(self, report_options, result_options, expected):
+        result = make_result("ae", {}, 0, {"gmm": (1, 2)}, **result_options)
+        report = make_report([result], **report_options)
+        assert any(warning.startswith(expected) for warning in report.warnings)
+        assert f"Data: {make_splits().notes[0]}." in report.warnings
+
+        results = [make_result("ae", {}, 0, {"gmm": (1, 2)})]
+        report = make_report(results, splits=replace(make_splits(), notes=()))
+        assert len(report.warnings) == 1  # few data
 
     def test_two_extractors_are_named(self):
-        other = result("vae", {}, 0, {"normal": (1, 2)}, extractor_hash="f" * 16)
-        warnings = " ".join(report([RESULTS[4], other]).warnings)
+        result = make_result("vae", {}, 0, {"normal": (1, 2)}, extractor_hash="f" * 16)
+        warnings = " ".join(make_report([RESULTS[4], result]).warnings)
         assert f"({'e' * 16}, {'f' * 16}): their distances are not on one scale" in warnings
 
     def test_every_machine_is_named(self):
-        made = {"device": "cuda (X)"}
-        found = report([RESULTS[4], result("vae", {}, 0, {"normal": (1, 2)}, made=made)])
-        notes = "\n".join(found.notes)
+        on_gpu = make_result("vae", {}, 0, {"normal": (1, 2)}, provenance={"device": "cuda (X)"})
+        notes = "\n".join(make_report([RESULTS[4], on_gpu]).notes)
         assert "Machines: cpu (x86_64) with 2 cores; or cuda (X) with 2 cores." in notes
-        assert "whose FD-classifier is no FID unless" in notes
+
+    def test_notes_explain_the_columns(self):
+        notes = "\n".join(REPORT.notes)
+        assert "FD-classifier is a FID only if its features are Inception's" in notes
+        for abbreviation in ("mem.", "auth.", "KL", "±", "ref", "MSE"):
+            assert f"{abbreviation} is " in notes or f"{abbreviation} and " in notes
 
 
 class TestForms:
@@ -192,85 +288,101 @@ class TestForms:
         console = Console(width=width, record=True, file=io.StringIO())
         console.print(REPORT.terminal())
         lines = console.export_text().splitlines()
-        assert lines[0].startswith("From the prior FIF and VAE are level")
+        assert lines[0].startswith("Sampled from the prior, FIF and VAE are tied")
         assert max(map(len, lines)) <= width
         assert any(re.search(r"FIF +6\.50 ± 0\.71 = +0\.300 ± 0\.071", line) for line in lines)
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    store = fill(tmp_path_factory.mktemp("results"))
-    hostile = "the loss is <NaN> & no number"
-    found = report()
-    found.warnings.append(hostile)
-    return store, found, found.write(store)
+def written_report(tmp_path_factory):
+    """A filled store, and the report and the page that were written into it."""
+    store = fill_store(tmp_path_factory.mktemp("results"))
+    report = make_report()
+    report.warnings.append("the loss is <NaN> & no number")
+    page = report.write(store)[-1]
+    return store, report, page
 
 
 class TestFiles:
-    def test_markdown_shows_what_is_there(self, written):
-        text = (written[0].root / f"tables/{NAME}.md").read_text("utf-8")
+    def test_markdown_has_sentence_tables_and_pictures(self, written_report):
+        store, _, _ = written_report
+        text = (store.root / f"tables/{NAME}.md").read_text("utf-8")
         pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
         assert len(pictures) == 3
-        assert all((written[0].root / "tables" / path).is_file() for path in pictures)
-        assert text.index("From the prior") < text.index("| Model") < text.index("## Notes")
+        assert all((store.root / "tables" / path).is_file() for path in pictures)
+        assert text.index("Sampled from") < text.index("| Model") < text.index("## Notes")
 
-    def test_the_page_is_whole_and_loads_nothing(self, written):
-        text = written[2][-1].read_text("utf-8")
+    def test_the_page_is_complete_and_loads_nothing(self, written_report):
+        store, _, page = written_report
+        text = page.read_text("utf-8")
         addresses = re.findall(r'src="([^"]+)"', text)
-        assert len(addresses) == 3 and "<script" not in text
+        assert len(addresses) == 3
+        assert "<script" not in text
         assert all(address.startswith("data:image/") for address in addresses)
-        links = [written[0].root / unquote(link) for link in re.findall('href="([^"]+)"', text)]
-        assert len(links) == len(RESULTS) and all((link / "spec.json").is_file() for link in links)
-        order = [text.index(part) for part in (
-            'class="sentence"', "<img", "prior&nbsp;↓", "<details"
-        )]  # fmt: skip
-        assert order == sorted(order)
+
+        links = [store.root / unquote(link) for link in re.findall('href="([^"]+)"', text)]
+        assert len(links) == len(RESULTS)
+        assert all((link / "spec.json").is_file() for link in links)
+
+        parts = ['class="sentence"', "<img", "N(0, I)&nbsp;↓", "<details"]
+        positions = [text.index(part) for part in parts]
+        assert positions == sorted(positions)
         assert "&lt;NaN&gt; &amp; no number" in text
 
     def test_a_damaged_picture_is_one_line(self, tmp_path):
-        store = fill(tmp_path, RESULTS[:2])
+        store = fill_store(tmp_path, RESULTS[:2])
         (store.folder(RESULTS[0].spec) / "samples-gmm.png").write_bytes(b"no picture")
         with pytest.raises(StoreError, match=r"cannot draw .*samples-gmm.png: cannot identify"):
-            report(RESULTS[:2]).write(store)
+            make_report(RESULTS[:2]).write(store)
 
-    def test_a_packed_store_draws_the_same(self, written, tmp_path):
+    def test_a_packed_store_draws_the_same(self, written_report, tmp_path):
+        store, _, _ = written_report
         reference = runpy.run_path(str(ROOT / "benchmarks/reference.py"))
-        reference["check"](written[0].root)
-        added = list(reference["add"](written[0].root, tmp_path, False))
-        assert list(reference["add"](written[0].root, tmp_path, False)) == added[:1]
+        reference["check"](store.root)
+        added = list(reference["add"](store.root, tmp_path, False))
+        assert list(reference["add"](store.root, tmp_path, False)) == added[:1]
+
         packed = Store(tmp_path)
-        found = [ImageResult.read(packed, spec) for spec in packed.specs(ImageSpec)]
-        tables = [of.table.drop(columns="run_ids") for of in (report(found), REPORT)]
-        pandas.testing.assert_frame_equal(*tables)
-        assert {"best.webp", "samples.webp"} <= TestFigures.drawn(
-            report(found), packed, splits()
-        ).keys()
+        results = [ImageResult.read(packed, spec) for spec in packed.specs(ImageSpec)]
+        report = make_report(results)
+        pandas.testing.assert_frame_equal(
+            report.table.drop(columns="run_ids"), REPORT.table.drop(columns="run_ids")
+        )
+        figures = draw(report, packed, make_splits())
+        assert {"best.webp", "samples.webp"} <= figures.keys()
+
+
+def draw(report, store=None, splits=TABLE):
+    """Draws the figures of a report; those of a table need no store."""
+    figures = draw_figures(report.frame, report.table, report.results, store, splits)
+    return {figure.name: figure for figure in figures}
 
 
 class TestFigures:
-    @staticmethod
-    def drawn(found, store=None, data=TABLE):
-        values = found.frame, found.table, found.results, store, data
-        return {figure.name: figure for figure in draw_figures(*values)}
-
-    def test_figure_10_where_beta_alone_varies(self):
-        varied = [result("fif", {"beta": of, "noise": of}, 0, {"gmm": (1, 2)}) for of in (1, 2)]
-        drawn = ["beta.png" in self.drawn(report(of)) for of in (RESULTS, RESULTS[:2], varied)]
-        assert drawn == [True, False, False]
+    def test_figure_10_is_drawn_if_only_beta_varies(self):
+        noisy = [
+            make_result("fif", {"beta": value, "noise": value}, 0, {"gmm": (1, 2)})
+            for value in (1, 2)
+        ]
+        assert "beta.png" in draw(make_report(RESULTS))
+        assert "beta.png" not in draw(make_report(RESULTS[:2]))
+        assert "beta.png" not in draw(make_report(noisy))
 
     def test_samples_are_enlarged_and_not_smoothed(self, tmp_path):
-        store = fill(tmp_path, RESULTS[:2])
-        found = report(RESULTS[:2])
-        assert "best.webp" in self.drawn(found, store, splits().subset(test=10))
-        best = self.drawn(found, store, splits())["best.webp"]
+        store = fill_store(tmp_path, RESULTS[:2])
+        report = make_report(RESULTS[:2])
+        assert "best.webp" in draw(report, store, make_splits().subset(test=10))
+
+        best = draw(report, store, make_splits())["best.webp"]
         with Image.open(io.BytesIO(best.content)) as image:
             pixels = np.asarray(image.convert("L"))[-25]
-        shown = pixels[170:].reshape(-1, 50)[:, 24].astype(int)
-        assert len(shown) == 16 and np.abs(shown - np.arange(16) * 3).max() <= 4
+        greys = pixels[170:].reshape(-1, 50)[:, 24].astype(int)
+        assert len(greys) == 16
+        assert np.abs(greys - np.arange(16) * 3).max() <= 4
 
     def test_a_sheet_is_as_wide_and_tall_as_its_format_takes(self):
-        wide = _line(np.zeros((3, 2, 1000, 3), np.uint8))
+        wide = _image_row(np.zeros((3, 2, 1000, 3), np.uint8))
         assert wide.shape[1] == 1002
-        tall = {str(index): _line(np.zeros((3, 256, 4, 3), np.uint8)) for index in range(70)}
-        with Image.open(io.BytesIO(_sheet(tall))) as image:
+        tall = {str(index): _image_row(np.zeros((3, 256, 4, 3), np.uint8)) for index in range(70)}
+        with Image.open(io.BytesIO(_stack_rows(tall))) as image:
             assert image.height == 63 * 258

@@ -1,4 +1,4 @@
-"""With what a record was made, and nothing of whose machine it was."""
+"""Provenance names software and hardware, but neither the machine nor its folders."""
 
 import platform
 import subprocess
@@ -13,57 +13,58 @@ from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Run
 
 
-def made(folder, spec=TaskSpec()):  # noqa: B008 - it is frozen
-    """The provenance of a record that is written now."""
+def save_record(folder):
+    """Writes a record and returns its provenance."""
+    spec = TaskSpec()
     store = Store(folder)
     Run(spec, store).save("a.json", 1)
     return store.record(spec, "a.json", int).provenance
 
 
-def test_says_with_what_and_nothing_of_the_machine_s_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("socket.gethostname", lambda: pytest.fail("the name was asked for"))
-    found = made(tmp_path)
-    assert found.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert {"pythae", "scipy", "torchvision", "zuko", "pillow"} <= set(found.versions)
-    assert (found.threads, found.attempts) == (torch.get_num_threads(), 1)
-    assert platform.node() not in found.model_dump_json() or not platform.node()
+def test_provenance_has_versions_and_not_the_name_of_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: pytest.fail("the host name was read"))
+    provenance = save_record(tmp_path)
+    assert provenance.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert {"pythae", "scipy", "torchvision", "zuko", "pillow"} <= set(provenance.versions)
+    assert provenance.threads == torch.get_num_threads()
+    assert provenance.attempts == 1
+    assert platform.node() not in provenance.model_dump_json() or not platform.node()
 
 
-def test_a_clock_that_is_set_back_makes_no_negative_time(tmp_path, monkeypatch):
-    ticks = iter([100.0] + [0.0] * 99)
-    monkeypatch.setattr("time.time", lambda: next(ticks))
-    found = made(tmp_path)
-    assert found.started == "1970-01-01T00:01:40Z" and found.seconds >= 0
+def test_setting_the_clock_back_does_not_make_the_duration_negative(tmp_path, monkeypatch):
+    times = iter([100.0] + [0.0] * 99)
+    monkeypatch.setattr("time.time", lambda: next(times))
+    provenance = save_record(tmp_path)
+    assert provenance.started == "1970-01-01T00:01:40Z"
+    assert provenance.seconds >= 0
 
 
 def test_tree_is_dirty_when_code_or_configurations_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance_module, "__file__", str(tmp_path / "pythae_fif" / "runs" / "x"))
     assert git_state.__wrapped__() == (None, None)
+
     for folder in ("pythae_fif", "benchmark_configs", "results"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a").write_text("1")
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run([*git, *words], cwd=tmp_path, check=True)
-    found = []
-    for name, text in [("results/a", "2"), ("pythae_fif/a", "2"), ("pythae_fif/a", "1"),
-                       ("benchmark_configs/new", "1")]:  # fmt: skip
+
+    def is_dirty_after_writing(name: str, text: str) -> bool:
         (tmp_path / name).write_text(text)
-        revision, dirty = git_state.__wrapped__()
-        found.append(dirty)
-    assert found == [False, True, False, True] and len(revision) == 7
+        revision, is_dirty = git_state.__wrapped__()
+        assert len(revision) == 7
+        return is_dirty
+
+    assert not is_dirty_after_writing("results/a", "2")
+    assert is_dirty_after_writing("pythae_fif/a", "2")
+    assert not is_dirty_after_writing("pythae_fif/a", "1")
+    assert is_dirty_after_writing("benchmark_configs/new", "1")
 
 
-def test_a_command_without_this_machine_s_folders(monkeypatch):
-    words = [
-        "--data",
-        "/home/me/my faces",
-        "--results=/home/me/x=1/r",
-        "--seeds",
-        "1",
-        "/d/",
-        "a/b",
-    ]
-    monkeypatch.setattr("sys.argv", ["/x/run_benchmark.py", *words])
-    shown = "run_benchmark.py --data 'my faces' --results=r --seeds 1 d/ a/b"
-    assert command_line() == shown
+def test_the_command_line_has_no_folders_of_this_machine(monkeypatch):
+    words = ["/x/run_benchmark.py", "--data", "/home/me/my faces", "--results=/home/me/x=1/r",
+             "--seeds", "1", "/d/", "a/b"]  # fmt: skip
+    monkeypatch.setattr("sys.argv", words)
+    shortened = "run_benchmark.py --data 'my faces' --results=r --seeds 1 d/ a/b"
+    assert command_line() == shortened

@@ -1,4 +1,4 @@
-"""The Ray engine on a real cluster of several nodes: workers, a node and the driver are killed."""
+"""The Ray engine on a real cluster of several nodes; workers, a node and the driver are killed."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ sys.exit(any(run_all(plan, Store(folder), engine).values()))
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A head that runs nothing, and two nodes of one core."""
+    """A cluster with a head that executes nothing, and two nodes with one core each."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -66,53 +66,60 @@ def engine(cluster):
 
 
 def workers() -> list[int]:
-    """Processes in which a run is under way."""
-    found = subprocess.run(["pgrep", "-f", "^ray::_task"], capture_output=True, text=True)
-    return [int(pid) for pid in found.stdout.split()]
+    """Returns the processes that are executing a run."""
+    result = subprocess.run(["pgrep", "-f", "^ray::_task"], capture_output=True, text=True)
+    return [int(pid) for pid in result.stdout.split()]
 
 
-def test_a_killed_worker_and_a_lost_node_cost_nothing(cluster, engine, tmp_path):
+def test_runs_survive_a_killed_worker_and_a_lost_node(cluster, engine, tmp_path):
     plan = plan_of(tmp_path, {"seeds": [0, 1, 2]}, epochs=400)
-    store, local = Store(tmp_path / "ray"), Store(tmp_path / "local")
-    done: list[str] = []
+    store = Store(tmp_path / "ray")
+    killed: list[str] = []
 
-    def disturb(progress):
+    def kill_worker_then_node(progress):
         training = [s for s in progress.running.values() if s.stage == "training"]
-        if training and not done:
-            done.append("worker")
+        if training and not killed:
+            killed.append("worker")
             os.kill(workers()[0], signal.SIGKILL)
-        elif done == ["worker"] and len(progress.outcomes) == 1 and training:
-            done.append("node")
+        elif killed == ["worker"] and len(progress.outcomes) == 1 and training:
+            killed.append("node")
             cluster.remove_node(cluster.nodes.pop(), allow_graceful=False)
             cluster.nodes.append(cluster.add_node(**NODE))
 
-    ended = run_all(plan, store, engine, disturb)
-    assert done == ["worker", "node"] and ended == dict.fromkeys(plan, "")
+    outcomes = run_all(plan, store, engine, kill_worker_then_node)
+    assert killed == ["worker", "node"]
+    assert outcomes == dict.fromkeys(plan, "")
     assert sum(Status.read(store.folder(spec)).attempt for spec in plan) >= 4
-    run_all(plan, local, LocalEngine(cpus_per_run=1))
+
+    local_store = Store(tmp_path / "local")
+    run_all(plan, local_store, LocalEngine(cpus_per_run=1))
     for spec in plan:
-        ours, theirs = (ImageResult.read(of, spec) for of in (store, local))
-        assert ours.evaluation.result == theirs.evaluation.result
-        weights = [found.training.files["model/model.pt"] for found in (ours, theirs)]
-        assert weights[0] == weights[1]
+        ray_result = ImageResult.read(store, spec)
+        local_result = ImageResult.read(local_store, spec)
+        assert ray_result.evaluation.result == local_result.evaluation.result
+        ray_files = ray_result.training.files
+        assert ray_files["model/model.pt"] == local_result.training.files["model/model.pt"]
 
 
-def test_a_driver_that_died_is_started_again(cluster, tmp_path):
+def test_runs_of_a_killed_driver_end_and_another_driver_resumes_them(cluster, tmp_path):
     words = [sys.executable, "-c", DRIVER, str(tmp_path), cluster.address]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     driver = subprocess.Popen(words, env=environment)
-    store, plan = Store(tmp_path), plan_of(tmp_path, {"seeds": [0, 1]}, epochs=500)
+    store = Store(tmp_path)
+    plan = plan_of(tmp_path, {"seeds": [0, 1]}, epochs=500)
     until(lambda: list(tmp_path.rglob("train_log.jsonl")), 120)
     driver.kill()
     driver.wait()
-    until(lambda: not workers())  # a dead driver's tasks end
+    until(lambda: not workers())  # Ray ends the tasks of a dead driver
     assert not any(map(store.is_done, plan))
+
     assert subprocess.run(words, env=environment, check=False).returncode == 0
     assert all(map(store.is_done, plan))
 
 
 def test_an_interrupt_ends_the_runs(engine, tmp_path):
-    store, specs = Store(tmp_path), [TaskSpec(deed="sleep", seed=seed) for seed in range(3)]
+    store = Store(tmp_path)
+    specs = [TaskSpec(action="sleep", seed=seed) for seed in range(3)]
 
     def interrupt(progress):
         if len(progress.running) == 2:
@@ -125,13 +132,14 @@ def test_an_interrupt_ends_the_runs(engine, tmp_path):
     assert states == ["", "interrupted", "interrupted"]
 
 
-def test_failures_are_named(engine, tmp_path):
-    store, spec = Store(tmp_path), TaskSpec(deed="fail")
+def test_the_error_of_a_failed_run_is_reported(engine, tmp_path):
+    store = Store(tmp_path)
+    spec = TaskSpec(action="fail")
     assert "ValueError: broken in" in run_all([spec], store, engine)[spec]
     assert "in _fail" in (store.folder(spec) / "output.log").read_text()
 
 
-def test_no_cluster_at_the_address(tmp_path):
+def test_an_address_without_a_cluster_is_an_error(tmp_path):
     engine = RayEngine(ray_address="127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"--ray-address 127.0.0.1:1: no Ray cluster answers"):
         run_all([TaskSpec()], Store(tmp_path), engine)

@@ -1,4 +1,4 @@
-"""The Slurm engine on a real Slurm: an array that is preempted, requeued, resumed and finished."""
+"""The Slurm engine on a real Slurm: arrays are preempted, requeued, resumed and finished."""
 
 import json
 import os
@@ -22,71 +22,80 @@ pytest.importorskip("submitit", reason="needs submitit")
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
 
-def real(test):
-    """A test that starts a Slurm."""
+def needs_slurm(test):
+    """Marks a test that starts Slurm."""
     return pytest.mark.slurm(pytest.mark.timeout(600)(test))
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """The environment of a Slurm of this module's own."""
-    if why := slurm_cluster.missing():
-        pytest.skip(why)
+    """The environment of a Slurm that runs during this module."""
+    reason = slurm_cluster.missing()
+    if reason:
+        pytest.skip(reason)
     with slurm_cluster.slurm_cluster() as environment:
         yield environment
 
 
 @pytest.fixture
 def slurm(cluster, monkeypatch):
-    """Lets this process find the cluster, which has no GPU, and look at its queue every second."""
+    """Makes engines for the cluster, which has no GPU; they look at its queue every second."""
     monkeypatch.setenv("SLURM_CONF", cluster["SLURM_CONF"])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     monkeypatch.setattr(module, "QUEUE_SECONDS", 1.0)
 
     def engine(**options) -> SlurmEngine:
-        usual = {"cpus_per_run": 1, "time": "1h", "sbatch": ["gres=none"]}
-        return SlurmEngine(**{**usual, **options})
+        defaults = {"cpus_per_run": 1, "time": "1h", "sbatch": ["gres=none"]}
+        return SlurmEngine(**{**defaults, **options})
 
     return engine
 
 
-def command(*words: str) -> str:
+def run_command(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
-def rows(folder) -> list[str]:
-    """The epochs of the log, with the seconds that they took."""
+def log_lines(folder) -> list[str]:
+    """Returns the lines of the training log, one for each epoch with its duration."""
     log = folder / "train_log.jsonl"
     return log.read_text().splitlines() if log.exists() else []
 
 
-@real
+@needs_slurm
 def test_requeued_runs_resume_and_finish(slurm, tmp_path):
-    """By scontrol once there is a checkpoint, in a minute, then by the notice of the time limit."""
-    store, (spec,) = Store(tmp_path / "results"), plan_of(tmp_path, epochs=6000)
-    folder, firsts = store.folder(spec), []
+    """First by scontrol once there is a checkpoint, then by the signal of the time limit."""
+    store = Store(tmp_path / "results")
+    (spec,) = plan_of(tmp_path, epochs=6000)
+    folder = store.folder(spec)
+    first_epochs = []
+    requeue_commands = [("scontrol", "requeue"), ("scancel", "--signal=USR2")]
 
-    def disturb(progress):
+    def requeue_twice(progress):
         job = module._read_job_id(folder)
+        # Without this the job would wait for two minutes in the queue.
         words = ["scontrol", "update", f"JobId={job}", "StartTime=now"]
-        subprocess.run(words, stderr=subprocess.DEVNULL, check=False)  # else it waits two minutes
-        status = progress.running.get(spec)
-        ready = status and status.share > 0.05 and (folder / "checkpoint.pt").exists()
-        if ready and status.attempt == len(firsts) + 1 <= 2:
-            firsts.append(rows(folder)[0])
-            words = ("scancel", "--signal=USR2") if len(firsts) == 2 else ("scontrol", "requeue")
-            command(*words, job)
+        subprocess.run(words, stderr=subprocess.DEVNULL, check=False)
 
-    assert run_all([spec], store, slurm(), disturb) == {spec: ""}
-    assert len(firsts) == 2 and Status.read(folder).attempt == 3
-    assert rows(folder)[0] == firsts[0] == firsts[1], "it began again, and did not resume"
-    epochs = [json.loads(line)["epoch"] for line in rows(folder)]
+        status = progress.running.get(spec)
+        attempt = len(first_epochs) + 1
+        if status is None or status.attempt != attempt or not requeue_commands:
+            return
+        if status.share > 0.05 and (folder / "checkpoint.pt").exists():
+            first_epochs.append(log_lines(folder)[0])
+            run_command(*requeue_commands.pop(0), job)
+
+    assert run_all([spec], store, slurm(), requeue_twice) == {spec: ""}
+    assert len(first_epochs) == 2
+    assert Status.read(folder).attempt == 3
+    assert {log_lines(folder)[0], *first_epochs} == {first_epochs[0]}, "it did not resume"
+    epochs = [json.loads(line)["epoch"] for line in log_lines(folder)]
     assert epochs == list(range(1, 6001))
 
 
-@real
+@needs_slurm
 def test_an_interrupt_leaves_the_jobs_and_the_same_call_collects_them(slurm, tmp_path):
-    store, plan = Store(tmp_path), plan_of(tmp_path, {"seeds": [0, 1]}, epochs=300)
+    store = Store(tmp_path)
+    plan = plan_of(tmp_path, {"seeds": [0, 1]}, epochs=300)
 
     def interrupt(progress):
         raise KeyboardInterrupt
@@ -99,14 +108,14 @@ def test_an_interrupt_leaves_the_jobs_and_the_same_call_collects_them(slurm, tmp
     assert [module._read_job_id(store.folder(spec)) for spec in plan] == jobs, "submitted twice"
 
 
-@real
-def test_failures_are_named(slurm, tmp_path, monkeypatch):
+@needs_slurm
+def test_the_error_of_a_failed_run_is_reported(slurm, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LATE_SECONDS", 2.0)
-    spec = TaskSpec(deed="fail")
+    spec = TaskSpec(action="fail")
     assert "ValueError: broken in" in run_all([spec], Store(tmp_path), slurm())[spec]
 
 
-@real
+@needs_slurm
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -114,7 +123,7 @@ def test_failures_are_named(slurm, tmp_path, monkeypatch):
         ("frobnicate=1", "sbatch: .*frobnicate"),
     ],
 )
-def test_refused_by_slurm(slurm, tmp_path, option, message):
+def test_options_that_slurm_refuses(slurm, tmp_path, option, message):
     with pytest.raises(ConfigError, match=message):
         run_all([TaskSpec()], Store(tmp_path), slurm(sbatch=["gres=none", option]))
 
@@ -122,22 +131,23 @@ def test_refused_by_slurm(slurm, tmp_path, option, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"time": "tomorrow"}, "time='tomorrow': 'tomorrow' is no duration"),
+        ({"time": "tomorrow"}, "time='tomorrow': 'tomorrow' is not a duration"),
         ({"time": "1h", "sbatch": ["comment=a\n#SBATCH --x"]}, "string should match pattern"),
         ({"time": "1h", "sbatch": ["a\nb=c"]}, "string should match pattern"),
         ({"time": "1h", "sbatch": ["mem"]}, "string should match pattern"),
     ],
 )
-def test_refused_at_once(options, message):
+def test_options_that_are_refused_before_submitting(options, message):
     with pytest.raises(ConfigError, match=message):
         read_checked(SlurmEngine, options, "engine slurm")
 
 
-def test_where_there_is_no_slurm(tmp_path, monkeypatch):
+def test_a_machine_without_slurm_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="--engine slurm: squeue does not answer"):
         run_all([TaskSpec()], Store(tmp_path), SlurmEngine(time="4h"))
 
 
-def test_limits_are_whole_minutes():
-    assert [SlurmEngine(time=of).time for of in ("4h", "90min", "30s")] == [240, 90, 1]
+@pytest.mark.parametrize(("limit", "minutes"), [("4h", 240), ("90min", 90), ("30s", 1)])
+def test_time_limits_are_rounded_up_to_minutes(limit, minutes):
+    assert SlurmEngine(time=limit).time == minutes

@@ -222,9 +222,9 @@ def test_what_cannot_be_encoded_is_one_line():
     ("sampler", "model", "error"),
     [
         ("nrmal", "AE", "'nrmal' is unknown: did you mean 'normal'"),
-        ("vamp", "AE", "'vamp' is not for a AE: VAMP's own prior"),
-        ("own_prior", "AE", "'own_prior' is not for a AE: the prior that an injective flow"),
-        ("pixelcnn", "VAE", "'pixelcnn' is not for a VAE: PixelCNN"),
+        ("vamp", "AE", "'vamp' cannot sample from AE: VAMP's own prior"),
+        ("own_prior", "AE", "'own_prior' cannot sample from AE: the prior that an injective flow"),
+        ("pixelcnn", "VAE", "'pixelcnn' cannot sample from VAE: PixelCNN"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_line(sampler, model, error):

@@ -1,4 +1,7 @@
-"""What all studies share: declarations, runs that are done once, and files that are written."""
+"""What all studies share: their declarations, their runs and the files that they write."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
@@ -14,25 +17,63 @@ from pythae_fif.runs.verify import verify
 from pythae_fif.studies import curvature, estimator, linear, toy
 from pythae_fif.studies.study import DATASETS, STUDIES, StudyOptions, import_studies, run_study
 
-SMALL = {
-    "sinusoid": (
-        toy, "SINUSOID_SIZES", {"points": 256, "epochs": 1, "blocks": 1, "width": 8},
-        {"seeds": [0, 7]}, 3,
+
+class SmallStudy(NamedTuple):
+    """A study with a size at which it takes no time.
+
+    Attributes:
+        module: The study's module.
+        constant: Name of the module's table of sizes.
+        size: The small size, of profile quick.
+        options: Further options of the study.
+        run_count: Expected number of runs.
+    """
+
+    module: Any
+    constant: str
+    size: Any
+    options: dict[str, Any]
+    run_count: int
+
+
+SMALL_STUDIES = {
+    "sinusoid": SmallStudy(
+        module=toy,
+        constant="SINUSOID_SIZES",
+        size={"points": 256, "epochs": 1, "blocks": 1, "width": 8},
+        options={"seeds": [0, 7]},
+        run_count=3,
     ),
-    "linear": (linear, "SIZES", {"restarts": 2, "steps": 20, "batch_size": 8}, {}, 1),
-    "estimator": (
-        estimator, "SIZES",
-        {"steps": 2, "repeats": 1, "batches": (1, 2), "channel_multiplier": 0.25},
-        {"dataset": "digits", "latent_dim": 2}, 1,
+    "linear": SmallStudy(
+        module=linear,
+        constant="SIZES",
+        size={"restarts": 2, "steps": 20, "batch_size": 8},
+        options={},
+        run_count=1,
     ),
-    "toy": (
-        toy, "SIZES", {"points": 400, "epochs": 2, "blocks": 1, "width": 8},
-        {"dataset": "sphere", "seeds": [0, 7]}, 1,
+    "estimator": SmallStudy(
+        module=estimator,
+        constant="SIZES",
+        size={"steps": 2, "repeats": 1, "batches": (1, 2), "channel_multiplier": 0.25},
+        options={"dataset": "digits", "latent_dim": 2},
+        run_count=1,
     ),
-    "curvature": (curvature, "EPOCHS", 12, {"seeds": [0]}, 2),
-}  # fmt: skip
-"""Study -> its module, a size and options with which it takes no time, and its number of runs."""
-FINDINGS = {
+    "toy": SmallStudy(
+        module=toy,
+        constant="SIZES",
+        size={"points": 400, "epochs": 2, "blocks": 1, "width": 8},
+        options={"dataset": "sphere", "seeds": [0, 7]},
+        run_count=1,
+    ),
+    "curvature": SmallStudy(
+        module=curvature,
+        constant="EPOCHS",
+        size=12,
+        options={"seeds": [0]},
+        run_count=2,
+    ),
+}
+REPORT_NAMES = {
     "sinusoid": {"sinusoid-quick"},
     "linear": {"linear-quick"},
     "estimator": {"estimator-digits-quick"},
@@ -41,15 +82,15 @@ FINDINGS = {
 }
 
 
-def test_every_dataset_starts_the_study_that_is_about_it():
+def test_every_dataset_starts_its_study():
     tables = dict.fromkeys(ARCHIVED, "tabular")
-    of_toy = dict.fromkeys(TOY_DATA, "toy")
+    manifolds = dict.fromkeys(TOY_DATA, "toy")
     assert set(STUDIES["toy"].datasets) == set(TOY_DATA)
     assert set(STUDIES["tabular"].datasets) == {*ARCHIVED, "csv"}
-    assert of_toy | {"sinusoid": "sinusoid"} | tables == DATASETS
+    assert manifolds | {"sinusoid": "sinusoid"} | tables == DATASETS
 
 
-def test_the_runs_of_all_studies_are_known_to_who_reads_a_store():
+def test_importing_the_studies_registers_their_kinds_of_runs():
     import_studies()
     assert STUDIES.keys() - {"ablation", "sinusoid"} <= SPECS.keys()
 
@@ -60,66 +101,85 @@ def test_a_results_folder_that_cannot_be_written_is_found_before_training(tmp_pa
         run_study("linear", StudyOptions(tmp_path / "file"), lambda _: None)
 
 
-@pytest.fixture(scope="module", params=SMALL)
-def small(request, tmp_path_factory):
-    """A study's name, its options, its files, and the specifications that were run."""
-    name, root = request.param, tmp_path_factory.mktemp(request.param)
-    module, attribute, size, values, _ = SMALL[name]
-    options, told = StudyOptions(root, engine=InProcess(done=[]), **values), []
+class FinishedStudy(NamedTuple):
+    """A small study that was run: its name, its options, its files and its runs."""
+
+    name: str
+    options: StudyOptions
+    paths: list[Path]
+    specs: list[Any]
+
+
+@pytest.fixture(scope="module", params=SMALL_STUDIES)
+def finished_study(request, tmp_path_factory):
+    """Runs a small study; its sizes stay patched during the tests."""
+    study = SMALL_STUDIES[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    options = StudyOptions(folder, engine=InProcess(done=[]), **study.options)
+    shares = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, attribute, {"quick": size})
+        patch.setattr(study.module, study.constant, {"quick": study.size})
         patch.setattr(curvature, "FIT_STEPS", 9)
-        paths = run_study(name, options, lambda progress: told.append(progress.share))
-        assert told == sorted(told) and told[-1] == 1
-        ran = list(options.engine.done)
+        paths = run_study(request.param, options, lambda progress: shares.append(progress.share))
+        assert shares == sorted(shares)
+        assert shares[-1] == 1
+
+        specs = list(options.engine.done)
         options.engine.done.clear()
-        yield name, options, paths, ran
+        yield FinishedStudy(request.param, options, paths, specs)
 
 
-def test_a_finding_is_a_figure_two_sentences_and_numbers(small):
-    name, options, paths, ran = small
-    assert len(ran) == SMALL[name][4] and all(path.exists() for path in paths)
-    assert {path.stem for path in paths} == FINDINGS[name]
-    for stem in FINDINGS[name]:
-        assert (options.results / "figures" / f"{stem}.png").stat().st_size > 10_000
-        page = (options.results / "tables" / f"{stem}.md").read_text()
+def test_a_report_is_a_figure_a_table_and_a_file_of_numbers(finished_study):
+    name = finished_study.name
+    results = finished_study.options.results
+    assert len(finished_study.specs) == SMALL_STUDIES[name].run_count
+    assert all(path.exists() for path in finished_study.paths)
+    assert {path.stem for path in finished_study.paths} == REPORT_NAMES[name]
+
+    for stem in REPORT_NAMES[name]:
+        assert (results / "figures" / f"{stem}.png").stat().st_size > 10_000
+        page = (results / "tables" / f"{stem}.md").read_text()
         heading, table = page.partition("\n* ")[0].strip().split("\n\n")
-        assert heading.startswith("## ") and len(table.splitlines()) >= 3
+        assert heading.startswith("## ")
+        assert len(table.splitlines()) >= 3
         assert f"](../figures/{stem}.png)" in page
-        rows = pandas.read_csv(options.results / "tables" / f"{stem}.csv")
-        assert len(rows) > 0 and not rows.columns.str.contains("Unnamed").any()
+
+        rows = pandas.read_csv(results / "tables" / f"{stem}.csv")
+        assert len(rows) > 0
+        assert not rows.columns.str.contains("Unnamed").any()
 
 
-def test_a_second_start_trains_nothing_and_writes_the_same(small):
-    name, options, paths, _ = small
-    before = {path: path.read_bytes() for path in paths if path.suffix != ".png"}
-    assert {path for path in run_study(name, options, lambda _: None)} == set(paths)
+def test_a_second_start_trains_nothing_and_writes_the_same_files(finished_study):
+    name, options, paths, _ = finished_study
+    contents = {path: path.read_bytes() for path in paths if path.suffix != ".png"}
+    assert set(run_study(name, options, lambda _: None)) == set(paths)
     assert options.engine.done == []
-    assert {path: path.read_bytes() for path in before} == before
-    assert {of.kind for of in verify(options.results)} <= {"fine", "dirty tree"}
+    assert {path: path.read_bytes() for path in contents} == contents
+    assert {verdict.kind for verdict in verify(options.results)} <= {"fine", "dirty tree"}
 
 
-class Fails(InProcess):
-    """Its first run is interrupted by an error."""
+class FailingEngine(InProcess):
+    """An engine that does not execute the first run."""
 
-    def execute(self, specs, *given):
-        yield from super().execute(specs[1:], *given)
+    def execute(self, specs, *arguments):
+        yield from super().execute(specs[1:], *arguments)
 
 
-def test_runs_that_are_left_are_told_and_the_others_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(linear, "SIZES", {"quick": SMALL["linear"][2]})
-    options = StudyOptions(tmp_path, seeds=[0, 1], engine=Fails(done=[]))
-    line = r"1 of 2 runs failed: studies/linear/\w{12}: no record"
-    with pytest.raises(RunsLeftError, match=line):
+def test_failed_runs_are_named_and_the_others_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(linear, "SIZES", {"quick": SMALL_STUDIES["linear"].size})
+    options = StudyOptions(tmp_path, seeds=[0, 1], engine=FailingEngine(done=[]))
+    message = r"1 of 2 runs failed: studies/linear/\w{12}: no record"
+    with pytest.raises(RunsLeftError, match=message):
         run_study("linear", options, lambda _: None)
     assert not (tmp_path / "figures").exists()
     assert len(list(Store(tmp_path).specs(linear.LinearModels))) == 1
 
 
-def test_runs_are_processes_that_say_what_they_are_made_on(tmp_path, monkeypatch):
-    """The local engine; linear models are on the CPU whatever else there is."""
-    monkeypatch.setattr(linear, "SIZES", {"quick": SMALL["linear"][2]})
+def test_runs_of_the_local_engine_record_their_device(tmp_path, monkeypatch):
+    """Linear models are on the CPU even if there is a GPU."""
+    monkeypatch.setattr(linear, "SIZES", {"quick": SMALL_STUDIES["linear"].size})
     run_study("linear", StudyOptions(tmp_path), lambda _: None)
+
     for spec in Store(tmp_path).specs(linear.LinearModels):
         record = Store(tmp_path).record(spec, "result.json", linear.LinearResult)
         assert record.provenance.device.startswith("cpu")

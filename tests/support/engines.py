@@ -1,4 +1,4 @@
-"""An engine for tests: every run in this process, where a monkeypatch reaches it."""
+"""An engine for tests, which executes runs in the process of the test."""
 
 from pythae_fif.errors import format_error
 from pythae_fif.runs.launch import Engine
@@ -6,7 +6,11 @@ from pythae_fif.runs.worker import execute_run
 
 
 class InProcess(Engine):
-    """Runs one after another; `done` are the specifications that it was asked for."""
+    """Executes runs one after another in this process, where a monkeypatch has an effect.
+
+    Attributes:
+        done: The specifications that were passed to the engine.
+    """
 
     done: list = []  # noqa: RUF012 - pydantic copies it
 

@@ -17,33 +17,44 @@ PROFILE = {
 
 
 def write_tiny(folder: Path, profile: dict | None = None, **values) -> Path:
-    """A file of an experiment that takes no time: keys of its profile, and others."""
-    content = {"profile": "tiny", "profiles": {"tiny": {**PROFILE, **(profile or {})}},
-               "extractor": "pixels", "models": ["ae"], "samplers": ["normal"]}  # fmt: skip
+    """Writes the file of an experiment that takes no time.
+
+    Args:
+        folder: Folder of the file.
+        profile: Keys of its profile.
+        values: Further keys of the experiment.
+    """
+    content = {
+        "profile": "tiny",
+        "profiles": {"tiny": {**PROFILE, **(profile or {})}},
+        "extractor": "pixels",
+        "models": ["ae"],
+        "samplers": ["normal"],
+    }
     file = folder / "tiny.yaml"
     file.write_text(yaml.safe_dump({**content, **values}))
     return file
 
 
-def tiny(tmp_path: Path, flags: dict | None = None, **profile) -> Experiment:
-    """An experiment on the digits that takes no time."""
+def tiny_experiment(tmp_path: Path, flags: dict | None = None, **profile) -> Experiment:
+    """Loads an experiment on the digits that takes no time."""
     return load_experiment("digits", flags or {}, write_tiny(tmp_path, profile))
 
 
-def splits_of(experiment: Experiment) -> Splits:
-    """Its digits."""
-    used = experiment.active_profile
-    return load_images("digits").subset(used.train_size, used.val_size, used.test_size)
+def load_splits(experiment: Experiment) -> Splits:
+    """Loads the digits of an experiment."""
+    profile = experiment.active_profile
+    return load_images("digits").subset(profile.train_size, profile.val_size, profile.test_size)
 
 
 def plan_of(tmp_path: Path, flags: dict | None = None, **profile) -> list[ImageSpec]:
-    """The runs of a tiny experiment."""
-    experiment = tiny(tmp_path, flags, **profile)
-    return expand(experiment, splits_of(experiment))
+    """Lists the runs of a tiny experiment."""
+    experiment = tiny_experiment(tmp_path, flags, **profile)
+    return expand(experiment, load_splits(experiment))
 
 
-def of_shape(*shape: int, content_hash: str = "0" * 16, train: int = 60) -> SimpleNamespace:
-    """What a plan needs to know of data that are not there."""
+def fake_splits(*shape: int, content_hash: str = "0" * 16, num_train: int = 60) -> SimpleNamespace:
+    """Returns what a plan needs to know of data, without the data."""
     return SimpleNamespace(
-        input_dim=shape, content_hash=content_hash, train=range(train), labels=None
+        input_dim=shape, content_hash=content_hash, train=range(num_train), labels=None
     )

@@ -1,4 +1,4 @@
-"""The Hugging Face hub as a folder: what its client uploads and downloads."""
+"""A folder that replaces the Hugging Face hub."""
 
 from collections import defaultdict
 from fnmatch import fnmatch
@@ -6,7 +6,12 @@ from pathlib import Path
 
 
 class Hub:
-    """Repositories of models; `files` is repository -> path -> content."""
+    """Stores what the hub's client uploads, and returns it when the client downloads.
+
+    Attributes:
+        files: Repository -> path -> content.
+        downloaded: Names of the files that were downloaded.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -14,16 +19,18 @@ class Hub:
         self.downloaded: list[str] = []
 
     def create_commit(self, _, repo_id: str, operations: list, **__) -> None:
-        for of in operations:
-            self.files[repo_id][of.path_in_repo] = Path(of.path_or_fileobj).read_bytes()
+        for operation in operations:
+            content = Path(operation.path_or_fileobj).read_bytes()
+            self.files[repo_id][operation.path_in_repo] = content
 
     def snapshot_download(self, repo_id: str, allow_patterns: list[str]) -> str:
-        (self.folder / repo_id).mkdir(parents=True, exist_ok=True)
+        repository = self.folder / repo_id
+        repository.mkdir(parents=True, exist_ok=True)
         for name, content in self.files[repo_id].items():
             if any(fnmatch(name, pattern) for pattern in allow_patterns):
-                (self.folder / repo_id / name).write_bytes(content)
+                (repository / name).write_bytes(content)
                 self.downloaded.append(name)
-        return str(self.folder / repo_id)
+        return str(repository)
 
     def hf_hub_download(self, repo_id: str, filename: str) -> str:
         return str(Path(self.snapshot_download(repo_id, [filename]), filename))

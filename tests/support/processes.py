@@ -1,4 +1,4 @@
-"""Processes of tests: fresh, from a fork server that has imported the package once."""
+"""Starts processes from a fork server that has imported the package once."""
 
 import multiprocessing
 import time
@@ -16,22 +16,22 @@ CONTEXT.set_forkserver_preload(
 
 
 def process_of(target: Callable[..., Any], *arguments: Any) -> BaseProcess:
-    """A process that is started."""
+    """Starts a process that calls a function, and returns it."""
     process = CONTEXT.Process(target=target, args=arguments)
     process.start()
     return process
 
 
 def until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    """Waits until a condition holds; fails where it does not in time."""
-    end = time.monotonic() + seconds
+    """Waits until a condition holds, and fails after so many seconds."""
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "nothing happened"
+        assert time.monotonic() < deadline, f"the condition does not hold after {seconds} seconds"
         time.sleep(0.02)
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process works on a run at this moment."""
+    """Returns whether a process is executing the run in a folder."""
     try:
         with filelock.FileLock(folder / ".run.lock", timeout=0):
             return False

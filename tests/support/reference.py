@@ -1,4 +1,4 @@
-"""The committed runs."""
+"""Paths of the checkout and of its committed runs."""
 
 from pathlib import Path
 

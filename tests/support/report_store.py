@@ -18,28 +18,31 @@ from pythae_fif.runs.spec import SPEC_FILE
 from pythae_fif.runs.store import Store
 from pythae_fif.training import EpochRow
 
-MADE = {"versions": {"pythae-fif": "0.1.0", "torch": "2.0"}, "device": "cpu (x86_64)", "cores": 2,
-        "threads": 1, "seconds": 36.0, "peak_memory_mb": 404,
-        "command": "run_benchmark.py --dataset mnist"}  # fmt: skip
+PROVENANCE = {
+    "versions": {"pythae-fif": "0.1.0", "torch": "2.0"},
+    "device": "cpu (x86_64)", "cores": 2, "threads": 1, "seconds": 36.0, "peak_memory_mb": 404,
+    "command": "run_benchmark.py --dataset mnist",
+}  # fmt: skip
 
 
-def experiment(profile: str = "quick", dataset: str = "mnist", **flags) -> Experiment:
+def make_experiment(profile: str = "quick", dataset: str = "mnist", **flags) -> Experiment:
+    """Loads an experiment of ResNets with two seeds."""
     flags = {"arch": "resnet", "profile": profile, "seeds": [0, 1], **flags}
     return load_experiment(dataset, flags)
 
 
-def splits() -> Splits:
-    """Noise."""
-    draws = np.random.RandomState(0)
+def make_splits() -> Splits:
+    """Makes images of noise, with labels."""
+    rng = np.random.RandomState(0)
     images = {
-        name: draws.randint(0, 256, (count, 1, 8, 8)).astype(np.uint8)
+        name: rng.randint(0, 256, (count, 1, 8, 8)).astype(np.uint8)
         for name, count in (("train", 40), ("val", 10), ("test", 64))
     }
     labels = {name: np.arange(len(split)) % 3 for name, split in images.items()}
     return Splits("mnist", **images, labels=labels, source="noise of the tests", notes=("odd",))
 
 
-def result(
+def make_result(
     model: str,
     parameters: dict,
     seed: int,
@@ -52,23 +55,41 @@ def result(
     num_samples: int = 2000,
     partial: bool = False,
     error: float | None = None,
-    made: dict | None = None,
+    provenance: dict | None = None,
     images: int = 240_000,
     spec: ImageSpec | None = None,
-    **of_spec,
+    **fields,
 ) -> ImageResult:
-    """A finished run; distances of each sampler are (validation, test)."""
+    """Makes the result of a run that never was.
+
+    Args:
+        model: Name of the model.
+        parameters: Hyper-parameters, all of them varied.
+        seed: Random seed.
+        distances: Sampler -> validation and test distance.
+        score: Inception score of seed 0; None if the extractor has none.
+        mse: Reconstruction error of test images with seed 0.
+        extractor: Name of the extractor.
+        extractor_hash: Hash of its weights.
+        num_samples: Number of samples scored.
+        partial: Whether a part of the data was used.
+        error: Standard deviation of the distances over draws; None as in early records.
+        provenance: Fields of the provenance that differ from `PROVENANCE`.
+        images: Number of images that the training used.
+        spec: Specification of the run, in place of the one made of the other arguments.
+        fields: Further fields of the specification.
+    """
     values = {
         "dataset": "mnist", "arch": "resnet", "model": model, "classes": read_entry(model).classes,
         "parameters": parameters, "varied": list(parameters), "latent_dim": 16, "image_size": None,
         "seed": seed, "extractor": extractor, "samplers": list(distances), "profile": "quick",
-        "data_hash": "d" * 16, "settings": experiment().settings_for(model),
+        "data_hash": "d" * 16, "settings": make_experiment().settings_for(model),
     }  # fmt: skip
-    spec = spec or ImageSpec(**{**values, **of_spec})
-    provenance = Provenance(**{**MADE, **(made or {})})
+    spec = spec or ImageSpec(**{**values, **fields})
+    run_provenance = Provenance(**{**PROVENANCE, **(provenance or {})})
 
-    def record(found):
-        return Record[type(found)](run_id=spec.run_id, result=found, provenance=provenance)
+    def make_record(content):
+        return Record[type(content)](run_id=spec.run_id, result=content, provenance=run_provenance)
 
     scores = {
         sampler: Scores(
@@ -84,13 +105,14 @@ def result(
             kernel={"test": MeanStd(test / 1e3, 0.001)},
             neighbours={"test": Neighbours(0.5, 0.75, 1.25, 0.875)},
             frechet_error=None if error is None else {"val": error, "test": error},
-            # the VAE's are records of before
+            # the VAE has early records, which lack it
             memorisation=None if model == "vae" else Memorisation({"test": 0.5 + seed / 50}, 0.9),
         )
         for sampler, (val, test) in distances.items()
     }
     log = [
-        EpochRow(e, {"loss": 9 / e}, {"loss": 10 / e}, {}, 1.5, share_done=e / 3) for e in (1, 2, 3)
+        EpochRow(epoch, {"loss": 9 / epoch}, {"loss": 10 / epoch}, {}, 1.5, share_done=epoch / 3)
+        for epoch in (1, 2, 3)
     ]
     training = Training(seconds=20.0 + seed, images=images, images_per_second=1500.0, log=log)
     evaluation = Evaluation(
@@ -103,39 +125,51 @@ def result(
             sizes={"train": 1197, "val": 300, "test": 300},
         ),
     )
-    by_sampler = {sampler: record(of) for sampler, of in scores.items()}
-    return ImageResult(spec, record(training), record(evaluation), by_sampler)
+    return ImageResult(
+        spec=spec,
+        training=make_record(training),
+        evaluation=make_record(evaluation),
+        scores={sampler: make_record(content) for sampler, content in scores.items()},
+    )
 
 
-def of_fif(beta: int, vectors: int, seed: int, **distances: tuple[float, float]) -> ImageResult:
-    return result("fif", {"beta": beta, "hutchinson_samples": vectors}, seed, distances)
+def make_fif_result(
+    beta: int, vectors: int, seed: int, **distances: tuple[float, float]
+) -> ImageResult:
+    """Makes the result of a FIF with a beta and a number of Hutchinson vectors."""
+    return make_result("fif", {"beta": beta, "hutchinson_samples": vectors}, seed, distances)
 
 
+AE_DISTANCES = {"gmm": (2.4, 2.3), "maf": (4, 5)}
 RESULTS = [
-    of_fif(10, 1, 0, normal=(5, 6), gmm=(3, 2.5)),
-    of_fif(10, 1, 1, normal=(5.5, 7), gmm=(3, 2.75)),
-    of_fif(5, 2, 0, normal=(9, 1), gmm=(2, 0.25)),
-    of_fif(5, 2, 1, normal=(9, 1), gmm=(2, 0.35)),
-    result("ae", {}, 0, {"normal": (140, 150.25), "gmm": (2.4, 2.3), "maf": (4, 5)}, 2.5, mse=0.2),
-    result("ae", {}, 1, {"normal": (140, 151.25), "gmm": (2.4, 2.3), "maf": (4, 5)}, 2.5, mse=0.2),
-    result("vae", {}, 0, {"normal": (7, 7.5), "gmm": (7, 7.5)}, 1.5),
-    result("vae", {}, 1, {"normal": (7, 7.5), "gmm": (7, 7.5)}, 1.5),
+    make_fif_result(10, 1, 0, normal=(5, 6), gmm=(3, 2.5)),
+    make_fif_result(10, 1, 1, normal=(5.5, 7), gmm=(3, 2.75)),
+    make_fif_result(5, 2, 0, normal=(9, 1), gmm=(2, 0.25)),
+    make_fif_result(5, 2, 1, normal=(9, 1), gmm=(2, 0.35)),
+    make_result("ae", {}, 0, {"normal": (140, 150.25), **AE_DISTANCES}, 2.5, mse=0.2),
+    make_result("ae", {}, 1, {"normal": (140, 151.25), **AE_DISTANCES}, 2.5, mse=0.2),
+    make_result("vae", {}, 0, {"normal": (7, 7.5), "gmm": (7, 7.5)}, 1.5),
+    make_result("vae", {}, 1, {"normal": (7, 7.5), "gmm": (7, 7.5)}, 1.5),
 ]
 
 
-def fill(root: Path, results=RESULTS) -> Store:
-    """A store with the records and sheets of runs: every image's grey is 10 times its number."""
+def fill_store(root: Path, results=RESULTS) -> Store:
+    """Fills a store with the records of runs and a sheet of samples for each sampler.
+
+    The grey value of an image on a sheet is three times its number.
+    """
     store = Store(root)
     greys = np.arange(64, dtype=np.uint8).reshape(8, 1, 8, 1) * 3
     sheet = np.broadcast_to(greys, (8, 8, 8, 8)).reshape(64, 64)
     png = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(sheet)).save(png, "PNG")
-    for found in results:
-        folder = store.folder(found.spec)
-        write_json(folder / SPEC_FILE, found.spec.to_dict())
-        write_bytes(folder / "training.json", found.training.to_bytes())
-        write_bytes(folder / "evaluation.json", found.evaluation.to_bytes())
-        for sampler, record in found.scores.items():
+
+    for result in results:
+        folder = store.folder(result.spec)
+        write_json(folder / SPEC_FILE, result.spec.to_dict())
+        write_bytes(folder / "training.json", result.training.to_bytes())
+        write_bytes(folder / "evaluation.json", result.evaluation.to_bytes())
+        for sampler, record in result.scores.items():
             write_bytes(folder / f"scores/{sampler}.json", record.to_bytes())
             write_bytes(folder / f"samples-{sampler}.png", png.getvalue())
     return store

@@ -1,5 +1,8 @@
-"""A real Slurm of one node, made on the fly. Needs Debian's `slurm-wlm` and `munge`; the daemons
-run as the user that starts them, which has to be root, from a folder of their own."""
+"""Starts a real Slurm with one node.
+
+It needs Debian's packages `slurm-wlm` and `munge`. The daemons run as the user that starts them,
+who must be root, with a temporary folder for all their files.
+"""
 
 import contextlib
 import os
@@ -39,42 +42,44 @@ PartitionName=main Nodes=ALL Default=YES
 
 
 def missing() -> str:
-    """Why no Slurm can be started here; empty if it can."""
+    """Returns why Slurm cannot be started here; empty if it can."""
     absent = [name for name in (*DAEMONS, "sbatch", "srun") if _find(name) is None]
     if absent:
         return f"{', '.join(absent)} not installed (apt-get install slurm-wlm munge)"
-    return "" if os.geteuid() == 0 else "Slurm's daemons are started by root"
+    return "" if os.geteuid() == 0 else "only root can start Slurm's daemons"
 
 
 @contextlib.contextmanager
 def slurm_cluster() -> Iterator[dict[str, str]]:
-    """Within the block a Slurm is up; yields the environment in which its commands find it."""
+    """Runs Slurm during the block; yields the environment in which its commands find it."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-    (folder / "state").mkdir()
-    (folder / "spool").mkdir()
-    host, ports = socket.gethostname().partition(".")[0], _free_ports(2)
-    (folder / "slurm.conf").write_text(CONFIG.format(host=host, ports=ports, folder=folder))
-    (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
-    (folder / "munge.key").write_bytes(os.urandom(128))
-    (folder / "munge.key").chmod(0o400)
-    folder.chmod(0o755)
+    host = socket.gethostname().partition(".")[0]
+    _write_configuration(folder, host)
     environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-    munge = {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log",
-             "seed-file": "seed"}  # fmt: skip
-    commands = {
-        "munged": ["--foreground", "--force", *(f"--{k}={folder}/munge.{munge[k]}" for k in munge)],
+    munge_files = {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log",
+                   "seed-file": "seed"}  # fmt: skip
+    munge_flags = [f"--{flag}={folder}/munge.{name}" for flag, name in munge_files.items()]
+    daemon_flags = {
+        "munged": ["--foreground", "--force", *munge_flags],
         "slurmctld": ["-D", "-i"],
         "slurmd": ["-D", "-N", host],
     }
-    processes, quiet = [], subprocess.DEVNULL
+
+    processes = []
     try:
-        for name, words in commands.items():
-            command = [_find(name), *words]
-            processes.append(subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet))
+        for name, flags in daemon_flags.items():
+            process = subprocess.Popen(
+                [_find(name), *flags],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            processes.append(process)
             if name == "munged":
                 until((folder / "munge.socket").exists, 30)
-        until(lambda: _idle(environment), 30)
+        until(lambda: _is_idle(environment), 30)
         yield environment
+
     finally:
         subprocess.run(["scancel", "--me"], env=environment, timeout=30, capture_output=True)
         time.sleep(1)
@@ -85,19 +90,34 @@ def slurm_cluster() -> Iterator[dict[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _write_configuration(folder: Path, host: str) -> None:
+    """Writes the configuration of the daemons, and creates their folders."""
+    (folder / "state").mkdir()
+    (folder / "spool").mkdir()
+    config = CONFIG.format(host=host, ports=_free_ports(2), folder=folder)
+    (folder / "slurm.conf").write_text(config)
+    (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
+    (folder / "munge.key").write_bytes(os.urandom(128))
+    (folder / "munge.key").chmod(0o400)
+    folder.chmod(0o755)
+
+
 def _find(name: str) -> str | None:
+    """Returns the path of a program; daemons may be outside the user's PATH."""
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
 
 def _free_ports(count: int) -> list[int]:
+    """Returns ports that no program uses."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for free_socket in sockets:
+            free_socket.bind(("", 0))
+        return [free_socket.getsockname()[1] for free_socket in sockets]
 
 
-def _idle(environment: dict[str, str]) -> bool:
+def _is_idle(environment: dict[str, str]) -> bool:
+    """Returns whether the node can take jobs."""
     command = ["sinfo", "--noheader", "--format=%t"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    return "idle" in done.stdout.split()
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return "idle" in result.stdout.split()

@@ -1,4 +1,4 @@
-"""Tables of the archive's form, with random rows, and own tables."""
+"""Writes tables of the archive's form, with random rows, and a user's tables."""
 
 import pickle
 
@@ -8,8 +8,8 @@ ROWS = 400
 LATENT = {"power": 3, "gas": 2, "hepmass": 10, "miniboone": 21}
 
 
-class Made:
-    """Pickles as ``function(*args)`` with a state."""
+class PickledCall:
+    """An object that pickles as ``function(*args)`` with a state."""
 
     def __init__(self, function, args=(), state=None):
         self.parts = (function, args, state)
@@ -19,17 +19,21 @@ class Made:
 
 
 def old_frame(columns):
-    """A data frame as pandas 0.19 of Python 2 wrote it, one block of floats, by protocol 2."""
+    """Returns a data frame as pandas 0.19 of Python 2 pickled it: one block of floats."""
     labels = np.array(list(columns), dtype=object)
     values = np.stack(list(columns.values()))
-    axes = [Made(Made, (Made, {"data": labels, "name": None}))]
-    whole = {"axes": axes, "blocks": [{"values": values, "mgr_locs": slice(0, len(labels), 1)}]}
-    manager = Made(Made, state=(axes, [values], axes, {"0.14.1": whole}))
-    return pickle.dumps(Made(Made, state={"_typ": "dataframe", "_data": manager}), protocol=2)
+    index = PickledCall(PickledCall, (PickledCall, {"data": labels, "name": None}))
+    axes = [index]
+    block = {"values": values, "mgr_locs": slice(0, len(labels), 1)}
+    content = {"axes": axes, "blocks": [block]}
+
+    manager = PickledCall(PickledCall, state=(axes, [values], axes, {"0.14.1": content}))
+    frame = PickledCall(PickledCall, state={"_typ": "dataframe", "_data": manager})
+    return pickle.dumps(frame, protocol=2)
 
 
 def gas_columns():
-    """Time, two concentrations and 16 sensors, of which 8 are nearly the same as others."""
+    """Returns time, two concentrations and 16 sensors; 8 sensors nearly repeat the others."""
     rng = np.random.default_rng(0)
     sensors = rng.normal(size=(8, ROWS))
     columns = {name: rng.normal(size=ROWS) for name in ("Time", "Meth", "Eth")}
@@ -40,25 +44,33 @@ def gas_columns():
 
 
 def write_archive(root):
+    """Writes the files of the four published tables, with random rows."""
     rng = np.random.default_rng(0)
     for name in LATENT:
         (root / name).mkdir()
     np.save(root / "power" / "data.npy", rng.normal(size=(ROWS, 8)))
     np.save(root / "miniboone" / "data.npy", rng.normal(5, 3, size=(ROWS, 43)))
     (root / "gas" / "ethylene_CO.pickle").write_bytes(old_frame(gas_columns()))
+
     for part, count in (("train", ROWS), ("test", ROWS // 2)):
         features = rng.normal(size=(count, 27))
         features[:, [3, 8, 12, 16, 20, 24]] = rng.integers(0, 3, size=(count, 6))  # repeated
         label = np.arange(count) % 2
         header = ",".join(["# label", *(f"f{i}" for i in range(27))])
-        header += ",mass" if part == "test" else ""  # as in the archive: a name too many
+        if part == "test":
+            header += ",mass"  # a name too many, as in the archive
         lines = [",".join(map(repr, map(float, row))) for row in np.c_[label, features]]
         (root / "hepmass" / f"1000_{part}.csv").write_text("\n".join([header, *lines]) + "\n")
 
 
 def table(rows=120, columns=3):
+    """Returns random rows of a user's table."""
     return np.random.default_rng(1).normal(3, 2, size=(rows, columns))
 
 
 def write_csv(path, rows, header="a,b,c"):
-    path.write_text("\n".join([header, *(",".join(map(repr, r.tolist())) for r in rows)]) + "\n")
+    """Writes a user's table as a CSV file."""
+    lines = [header]
+    for row in rows:
+        lines.append(",".join(map(repr, row.tolist())))
+    path.write_text("\n".join(lines) + "\n")

@@ -1,5 +1,8 @@
-"""Runs of another kind than the benchmark's, which take no time and go wrong as asked. Stores,
-engines and `verify` are tested with them, which shows that those know of no benchmark."""
+"""Runs that take no time and fail on request.
+
+Stores, engines and `verify` are tested with them, which shows that these do not depend on the
+benchmark.
+"""
 
 import os
 import time
@@ -12,27 +15,27 @@ from pythae_fif.errors import FIFError
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.worker import Run
 
-ONCE = ".once"
-"""Name of a file in a run's folder, whose content is what to do at the next start alone."""
-SEEN = "seen.txt"
-"""Name of the file of the deed `look around`."""
+NEXT_ACTION = ".once"
+"""File in a run's folder with the action of the next start only."""
+RESOURCES = "seen.txt"
+"""File in which the action `report resources` writes what it sees."""
 
 
 class TaskSpec(Spec):
-    """What to do.
+    """The specification of a task.
 
     Attributes:
-        seed: Tells runs apart.
-        deed: A name of `DEEDS`.
-        wanted: Names of the records that are wanted.
+        seed: Distinguishes runs.
+        action: A key of `ACTIONS`.
+        records: Names of the records that the run writes.
     """
 
     kind: ClassVar[str] = "tasks"
-    fields_outside_id: ClassVar[frozenset[str]] = frozenset({"wanted"})
+    fields_outside_id: ClassVar[frozenset[str]] = frozenset({"records"})
 
     seed: int = 0
-    deed: str = "nothing"
-    wanted: list[str] = ["a"]  # noqa: RUF012 - pydantic copies it
+    action: str = "nothing"
+    records: list[str] = ["a"]  # noqa: RUF012 - pydantic copies it
 
     @property
     def folder(self) -> str:
@@ -40,20 +43,23 @@ class TaskSpec(Spec):
 
     @property
     def outputs(self) -> Mapping[str, type]:
-        return {f"{name}.json": int for name in self.wanted}
+        return {f"{name}.json": int for name in self.records}
 
     def run(self, run: Run) -> None:
-        """Does the deed, then writes files and the records that are not there."""
-        once, deed = run.folder / ONCE, self.deed
-        if once.exists():
-            deed = once.read_text()
-            once.unlink()
+        """Takes the action, then writes files and the missing records."""
+        action = self.action
+        next_action = run.folder / NEXT_ACTION
+        if next_action.exists():
+            action = next_action.read_text()
+            next_action.unlink()
+
         run.report("training")
-        DEEDS[deed](run)
-        answer(run, self.wanted)
+        ACTIONS[action](run)
+        write_records(run, self.records)
 
 
-def answer(run: Run, names: list[str]) -> None:
+def write_records(run: Run, names: list[str]) -> None:
+    """Writes a model, and for each missing record a picture and the record."""
     weights = run.write("model/weights", f"weights of {run.spec.run_id}".encode())
     for name in names:
         if run.load(f"{name}.json", int) is None:
@@ -62,34 +68,35 @@ def answer(run: Run, names: list[str]) -> None:
 
 
 def _sleep(run: Run) -> None:
-    """Goes on until it is stopped, as a training does."""
+    """Never ends, but can be stopped like a training."""
     while True:
         run.report("training", 0.5)
         time.sleep(0.01)
 
 
-def _look_around(run: Run) -> None:
-    """Writes which GPUs the run's process sees and how many threads it has."""
-    seen = f"{os.environ['CUDA_VISIBLE_DEVICES']}/{torch.get_num_threads()}"
-    run.write(SEEN, seen.encode())
+def _report_resources(run: Run) -> None:
+    """Writes which GPUs and how many threads the run's process has."""
+    resources = f"{os.environ['CUDA_VISIBLE_DEVICES']}/{torch.get_num_threads()}"
+    run.write(RESOURCES, resources.encode())
 
 
 def _fail(run: Run) -> None:
     raise ValueError(f"broken in {run.folder}/model\nsecond line")
 
 
-def _partly(run: Run) -> None:
-    answer(run, run.spec.wanted[:1])
+def _fail_after_first_record(run: Run) -> None:
+    write_records(run, run.spec.records[:1])
     raise FIFError("half of it is missing")
 
 
-DEEDS = {
+ACTIONS = {
     "nothing": lambda run: None,
     "nap": lambda run: time.sleep(0.2),
     "sleep": _sleep,
-    "look around": _look_around,
+    "report resources": _report_resources,
     "fail": _fail,
-    "partly": _partly,
+    "fail after first record": _fail_after_first_record,
     "exit": lambda run: os._exit(0),
-    "exit by 3": lambda run: os._exit(3),
+    "exit with 3": lambda run: os._exit(3),
 }
+"""Name of an action -> its function."""

@@ -1,4 +1,4 @@
-"""A web server of this machine that stands in for a host that downloads come from."""
+"""A local web server that replaces a host of downloads."""
 
 import contextlib
 import threading
@@ -9,7 +9,12 @@ from types import SimpleNamespace
 
 @contextlib.contextmanager
 def serving() -> Iterator[SimpleNamespace]:
-    """Within the block: its address; path -> content, of which it sends `cut` bytes at most."""
+    """Runs a web server during the block.
+
+    Yields:
+        A namespace with its `address`, its `pages` (path -> content), and `cut` (path -> the number
+        of bytes after which the server stops sending).
+    """
     web = SimpleNamespace(address="", pages={}, cut={})
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Exact Jacobians, volumes and singular values, and the memory that they take."""
+"""Exact Jacobians, volumes and singular values, and the memory that they need."""
 
 import math
 import pickle
@@ -21,15 +21,23 @@ from pythae_fif.volume_change.exact import (
 )
 
 pytestmark = pytest.mark.usefixtures("float64")
-D, d, B = 6, 3, 7
+D = 6
+d = 3
+B = 7
 
 
 def mlp(inputs, outputs):
+    """A network with one hidden layer."""
     return nn.Sequential(nn.Linear(inputs, 16), nn.Tanh(), nn.Linear(16, outputs))
 
 
 def jacobians(function, points):
-    return torch.stack([jacobian(lambda p: function(p[None])[0], point) for point in points])
+    """The Jacobian at each point, by PyTorch."""
+
+    def function_of_one(point):
+        return function(point[None])[0]
+
+    return torch.stack([jacobian(function_of_one, point) for point in points])
 
 
 @given(rows=st.integers(1, 8), columns=st.integers(1, 8), seed=st.integers(0, 99))
@@ -40,33 +48,43 @@ def test_log_volume_is_the_sum_of_log_singular_values(rows, columns, seed):
     assert torch.allclose(log_volume(values), expected, rtol=1e-8, atol=1e-8)
 
 
-def test_log_volume_where_the_gram_matrix_is_singular_in_rounding():
+def test_log_volume_of_a_gram_matrix_that_is_singular_to_rounding():
     """Columns that differ by 1e-10: the determinant of J^T J is below the rounding of its terms."""
     values = torch.zeros(1, 3, 2)
     values[0, 0] = 1.0
     values[0, 1, 1] = 1e-10
     assert log_volume(values).item() == pytest.approx(math.log(1e-10), rel=1e-6)
+
     values[0, 1, 1] = 0.0
     assert log_volume(values).item() == -math.inf
 
 
 @pytest.mark.parametrize("score", [decoder_log_volume, decoder_singular_values])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_of_networks_of_half_precision_in_float32(score, dtype):
-    decode, z = mlp(2, 4).to(dtype), torch.randn(5, 2).to(dtype)
-    found, expected = score(decode, z), score(decode.double(), z.double())
-    assert found.dtype == torch.float32
-    assert torch.allclose(found.double(), expected, rtol=0.1, atol=0.1)
+def test_half_precision_networks_are_scored_in_float32(score, dtype):
+    decode = mlp(2, 4).to(dtype)
+    z = torch.randn(5, 2).to(dtype)
+    actual = score(decode, z)
+    expected = score(decode.double(), z.double())
+    assert actual.dtype == torch.float32
+    assert torch.allclose(actual.double(), expected, rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize("chunk", [1, 2 * D * d, 2**20])
 def test_chunks_do_not_change_results(chunk, monkeypatch):
     monkeypatch.setattr(exact, "CHUNK_NUMEL", chunk)
-    encode, decode, x, z = mlp(D, d), mlp(d, D), torch.randn(B, D), torch.randn(B, d)
-    g, f = jacobians(decode, z), jacobians(encode, x)
-    torch.testing.assert_close(decoder_log_volume(decode, z), log_volume(g))
-    torch.testing.assert_close(decoder_singular_values(decode, z), torch.linalg.svdvals(g))
-    torch.testing.assert_close(encoder_log_volume(encode, x), log_volume(f))
+    encode = mlp(D, d)
+    decode = mlp(d, D)
+    x = torch.randn(B, D)
+    z = torch.randn(B, d)
+    decoder_jacobians = jacobians(decode, z)
+    encoder_jacobians = jacobians(encode, x)
+    torch.testing.assert_close(decoder_log_volume(decode, z), log_volume(decoder_jacobians))
+    torch.testing.assert_close(
+        decoder_singular_values(decode, z), torch.linalg.svdvals(decoder_jacobians)
+    )
+    torch.testing.assert_close(encoder_log_volume(encode, x), log_volume(encoder_jacobians))
+
     for function, score, points in (
         (encode, encoder_log_volume, x),
         (decode, decoder_log_volume, z),
@@ -79,42 +97,56 @@ def test_chunks_do_not_change_results(chunk, monkeypatch):
 
 
 @pytest.mark.parametrize("chunk", [1, 2 * D * d])
-def test_what_is_given_goes_with_its_samples(chunk, monkeypatch):
+def test_chunks_of_conditions_follow_their_samples(chunk, monkeypatch):
     monkeypatch.setattr(exact, "CHUNK_NUMEL", chunk)
-    decode, encode = mlp(d + 2, D), mlp(D + 2, d)
-    z, x, given = torch.randn(B, d), torch.randn(B, D), torch.randn(B, 2)
-    g = jacobians(decode, torch.cat([z, given], 1))[..., :d]
-    f = jacobians(encode, torch.cat([x, given], 1))[..., :D]
+    decode = mlp(d + 2, D)
+    encode = mlp(D + 2, d)
+    z = torch.randn(B, d)
+    x = torch.randn(B, D)
+    condition = torch.randn(B, 2)
+    decoder_jacobians = jacobians(decode, torch.cat([z, condition], 1))[..., :d]
+    encoder_jacobians = jacobians(encode, torch.cat([x, condition], 1))[..., :D]
 
-    def joined(network):
-        return lambda x, c: network(torch.cat([x, c], 1))
+    def conditional(network):
+        return lambda x, condition: network(torch.cat([x, condition], 1))
 
-    torch.testing.assert_close(decoder_log_volume(joined(decode), z, given), log_volume(g))
-    torch.testing.assert_close(encoder_log_volume(joined(encode), x, given), log_volume(f))
+    torch.testing.assert_close(
+        decoder_log_volume(conditional(decode), z, condition), log_volume(decoder_jacobians)
+    )
+    torch.testing.assert_close(
+        encoder_log_volume(conditional(encode), x, condition), log_volume(encoder_jacobians)
+    )
 
 
 @pytest.mark.parametrize("score", [decoder_log_volume, decoder_singular_values])
 def test_chunks_bound_memory(score, monkeypatch):
-    """Of a network whose hidden layer is five times as wide as its output."""
+    """The hidden layer of this network is five times as wide as its output."""
     monkeypatch.setattr(exact, "CHUNK_NUMEL", 4096)
     decode = nn.Sequential(nn.Linear(16, 200), nn.Tanh(), nn.Linear(200, 40))
-    widest = 0
+    largest_numel = 0
 
-    class Watch(TorchDispatchMode):
+    class LargestTensor(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            nonlocal widest
+            nonlocal largest_numel
             out = func(*args, **(kwargs or {}))
-            for item in out if isinstance(out, tuple | list) else (out,):
-                widest = max(widest, item.numel() if isinstance(item, torch.Tensor) else 0)
+            items = out if isinstance(out, tuple | list) else (out,)
+            for item in items:
+                if isinstance(item, torch.Tensor):
+                    largest_numel = max(largest_numel, item.numel())
             return out
 
     z = torch.randn(50, 16)
-    with Watch():
+    with LargestTensor():
         score(decode, z)
-    assert widest <= 5 * 4096 < decode[0](z).numel() * 16
+    assert largest_numel <= 5 * 4096 < decode[0](z).numel() * 16
 
 
-def test_a_network_can_be_saved_with_what_it_kept_of_its_last_pass():
-    kept = []
-    decoder_log_volume(lambda z: kept.append(z) or z.sin(), torch.ones(3, 2))
-    pickle.dumps(kept[-1])
+def test_tensors_that_a_network_keeps_of_its_last_pass_can_be_pickled():
+    inputs = []
+
+    def decode(z):
+        inputs.append(z)
+        return z.sin()
+
+    decoder_log_volume(decode, torch.ones(3, 2))
+    pickle.dumps(inputs[-1])

@@ -1,4 +1,4 @@
-"""Eq. 7: its terms, where training rests, and the same steps."""
+"""The loss of eq. 7: its terms, its derivative at rest, and unchanged training steps."""
 
 import math
 from functools import partial
@@ -13,46 +13,58 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.volume_change import fif_loss, sample_hutchinson, squared_error, volume_surrogate
 
-D, LATENT, B = 5, 2, 9
+D = 5
+LATENT = 2
+B = 9
 
 
-def nets(activation=nn.Tanh):
+def networks(activation=nn.Tanh):
+    """An encoder and a decoder in float64."""
     encode = nn.Sequential(nn.Linear(D, 8), activation(), nn.Linear(8, LATENT))
     decode = nn.Sequential(nn.Linear(LATENT, 8), activation(), nn.Linear(8, D))
     return encode.double(), decode.double()
 
 
 def log_prior(z):
+    """The standard normal log-density of codes (B, d)."""
     return -z.square().sum(-1) / 2 - z.shape[-1] / 2 * math.log(2 * math.pi)
 
 
-def arguments(size):
+def draw_data(size):
+    """Data, and two Hutchinson vectors for each data point."""
     x = torch.randn(size, D, dtype=torch.float64)
     return x, sample_hutchinson(size, LATENT, 2, dtype=torch.float64)
 
 
 def test_terms_and_reductions():
-    maps, (x, eps) = nets(), arguments(B)
-    each = fif_loss(*maps, log_prior, x, eps, 3.0)
-    assert each.loss.shape == each.nll.shape == each.reconstruction.shape == (B,)
-    torch.testing.assert_close(each.volume, volume_surrogate(*maps, x, eps).surrogate)
-    torch.testing.assert_close(each.loss, each.nll + 3.0 * each.reconstruction)
-    torch.testing.assert_close(each.reconstruction, squared_error(maps[1](maps[0](x)), x))
-    mean = fif_loss(*maps, log_prior, x, eps, 3.0, reduce=torch.mean)
-    for whole, samples in zip(mean[:3], each[:3], strict=True):
-        torch.testing.assert_close(whole, samples.mean())
-    part = fif_loss(*maps, log_prior, x, eps[:, :4], 3.0, reduce=torch.mean)
-    expected = mean.loss - each.volume.mean() + each.volume[:4].mean()
-    torch.testing.assert_close(part.loss, expected)
+    encode, decode = networks()
+    x, eps = draw_data(B)
+
+    terms = fif_loss(encode, decode, log_prior, x, eps, 3.0)
+    assert terms.loss.shape == terms.nll.shape == terms.reconstruction.shape == (B,)
+    torch.testing.assert_close(terms.volume, volume_surrogate(encode, decode, x, eps).surrogate)
+    torch.testing.assert_close(terms.loss, terms.nll + 3.0 * terms.reconstruction)
+    torch.testing.assert_close(terms.reconstruction, squared_error(decode(encode(x)), x))
+
+    means = fif_loss(encode, decode, log_prior, x, eps, 3.0, reduce=torch.mean)
+    for mean, samples in zip(means[:3], terms[:3], strict=True):
+        torch.testing.assert_close(mean, samples.mean())
+
+    part_means = fif_loss(encode, decode, log_prior, x, eps[:, :4], 3.0, reduce=torch.mean)
+    expected = means.loss - terms.volume.mean() + terms.volume[:4].mean()
+    torch.testing.assert_close(part_means.loss, expected)
 
 
 @pytest.mark.parametrize("jacobian_at", ["data", "reconstruction"])
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.SiLU])
 @pytest.mark.parametrize("change", ["scale", "matrix"])
-def test_where_training_rests(change, activation, jacobian_at):
-    """The derivative along f to (I + tA) f, g to g((I + tA)^-1 z) is E z^T A z - E tr A f' g'. It
-    is what automatic differentiation gives, with kinks or not; with A = I, E|z|^2 - E tr f' g'."""
-    (encode, decode), (x, _) = nets(activation), arguments(200)
+def test_derivative_that_is_zero_when_training_rests(change, activation, jacobian_at):
+    """Along f to (I + tA) f and g to g((I + tA)^-1 z) it is E z^T A z - E tr A f' g'.
+
+    With A = I that is E|z|^2 - E tr f' g'. Automatic differentiation gives it, with kinks or not.
+    """
+    encode, decode = networks(activation)
+    x, _ = draw_data(200)
     basis = math.sqrt(LATENT) * torch.eye(LATENT, dtype=torch.float64)
     eps = basis[:, None].expand(-1, len(x), -1)  # the estimate is the trace itself
     estimate = partial(volume_surrogate, jacobian_at=jacobian_at)
@@ -60,61 +72,79 @@ def test_where_training_rests(change, activation, jacobian_at):
         encode, decode, log_prior, x, eps, 10.0, reduce=torch.mean, surrogate=estimate
     ).loss
     loss.backward()
+
     a = torch.eye(LATENT).double() if change == "scale" else torch.randn(LATENT, LATENT).double()
-    last, first = encode[-1], decode[0]
-    moves = [(last.weight, a @ last.weight), (last.bias, a @ last.bias)]
-    moves += [(first.weight, -first.weight @ a)]
-    found = sum((parameter.grad * move).sum() for parameter, move in moves)
+    encoder_head = encode[-1]
+    decoder_input = decode[0]
+    directions = [
+        (encoder_head.weight, a @ encoder_head.weight),
+        (encoder_head.bias, a @ encoder_head.bias),
+        (decoder_input.weight, -decoder_input.weight @ a),
+    ]
+    actual = sum((parameter.grad * direction).sum() for parameter, direction in directions)
+
     with torch.no_grad():
         z = encode(x)
-        at = x if jacobian_at == "data" else decode(z)
-        jacobians = vmap(jacrev(encode))(at) @ vmap(jacrev(decode))(z)
-        expected = ((z @ a.T) * z).sum(1).mean() - (jacobians @ a).diagonal(0, 1, 2).sum(1).mean()
+        point = x if jacobian_at == "data" else decode(z)
+        jacobians = vmap(jacrev(encode))(point) @ vmap(jacrev(decode))(z)
+        traces = (jacobians @ a).diagonal(0, 1, 2).sum(1)
+        expected = ((z @ a.T) * z).sum(1).mean() - traces.mean()
     assert abs(expected) > 0.01
-    assert abs(found - expected) < 1e-8
+    assert abs(actual - expected) < 1e-8
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.SiLU])
 def test_gradient_through_the_projection(activation):
-    """With kinks f' is constant around a point: automatic differentiation finds none."""
-    maps, (x, eps) = nets(activation), arguments(B)
-    parameters = [p for net in maps for p in net.parameters()]
+    """With kinks f' is constant around a point: automatic differentiation finds no gradient."""
+    encode, decode = networks(activation)
+    x, eps = draw_data(B)
+    parameters = [*encode.parameters(), *decode.parameters()]
 
     def gradient(jacobian_at):
-        volume = volume_surrogate(*maps, x, eps, jacobian_at=jacobian_at).surrogate.sum()
-        found = torch.autograd.grad(volume, parameters, materialize_grads=True, allow_unused=True)
-        return torch.cat([part.flatten() for part in found])
+        output = volume_surrogate(encode, decode, x, eps, jacobian_at=jacobian_at)
+        gradients = torch.autograd.grad(
+            output.surrogate.sum(), parameters, materialize_grads=True, allow_unused=True
+        )
+        return torch.cat([gradient.flatten() for gradient in gradients])
 
-    whole, detached = gradient("reconstruction"), gradient("detached_reconstruction")
+    full = gradient("reconstruction")
+    detached = gradient("detached_reconstruction")
     assert detached.norm() > 0.1
-    assert torch.equal(whole, detached) == (activation is not nn.SiLU)
+    assert torch.equal(full, detached) == (activation is not nn.SiLU)
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.3])
-def test_training_steps_of_fif_are_to_the_bit_those_of_the_written_out_loss(fraction):
-    """The terms' means are added in this order, which committed results depend on."""
-    data, ends = torch.randn(40, D), []
+def test_training_steps_of_fif_equal_steps_with_the_written_out_loss(fraction):
+    """They are equal to the bit: committed results depend on the order of the loss's terms."""
+    data = torch.randn(40, D)
+    results = []
     for written_out in (False, True):
         torch.manual_seed(0)
         config = FIFConfig(input_dim=(D,), latent_dim=LATENT, surrogate_fraction=fraction)
         model = FIF(config, ResidualEncoder(D, LATENT, 2, 16), ResidualDecoder(D, LATENT, 2, 16))
         optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-2)
+
         for _ in range(4):
             optimizer.zero_grad()
             x = data[torch.randperm(40)[:13]]
-            loss = plain_loss(model, x) if written_out else model(DatasetOutput(data=x)).loss
+            loss = written_out_loss(model, x) if written_out else model(DatasetOutput(data=x)).loss
             loss.backward()
             optimizer.step()
-        ends.append([loss, *model.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+        results.append([loss, *model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def plain_loss(model, x):
+def written_out_loss(model, x):
     config = model.model_config
     x = x + config.noise * torch.randn_like(x)
     eps = sample_hutchinson(math.ceil(config.surrogate_fraction * len(x)), LATENT)
-    maps = lambda x: model.encoder(x).embedding, lambda z: model.decoder(z)["reconstruction"]
-    out = volume_surrogate(*maps, x, eps)
+    out = volume_surrogate(
+        lambda x: model.encoder(x).embedding,
+        lambda z: model.decoder(z)["reconstruction"],
+        x,
+        eps,
+    )
     reconstruction = (out.x_hat - x).square().sum(1).mean()
     prior = torch.distributions.Independent(torch.distributions.Normal(out.z * 0, 1.0), 1)
     nll = out.surrogate.mean() - prior.log_prob(out.z).mean()
@@ -122,17 +152,22 @@ def plain_loss(model, x):
 
 
 @pytest.mark.parametrize("shape", [(5, 8, 8), (5, 1, 1, 8, 8), (5, 64), (1, 1, 8, 8)])
-def test_reconstructions_of_another_shape_than_the_data(shape):
-    message = rf"reconstructions of shape \({shape[0]}, .* \(5, 1, 8, 8\)"
+def test_reconstructions_must_have_the_shape_of_the_data(shape):
+    message = rf"reconstructions have shape \({shape[0]}, .* \(5, 1, 8, 8\)"
     with pytest.raises(ValueError, match=message):
         squared_error(torch.rand(shape), torch.rand(5, 1, 8, 8))
 
 
-def test_terms_that_are_not_one_number_a_data_point_are_told():
-    maps, (x, eps) = nets(), arguments(B)
-    of_each = torch.distributions.Normal(0.0, 1.0).log_prob  # (B, d): added up by nobody
+def test_terms_must_be_one_number_per_data_point():
+    encode, decode = networks()
+    x, eps = draw_data(B)
+    coordinate_log_prob = torch.distributions.Normal(0.0, 1.0).log_prob  # (B, d), without a sum
     for reduce in (None, torch.mean):
-        with pytest.raises(ValueError, match=r"shapes \(9, 2\), \(9,\) and \(9,\): one number"):
-            fif_loss(*maps, of_each, x, eps, 3.0, reduce=reduce)
-    with pytest.raises(ValueError, match=r"\(1,\) and \(9,\): .* volumes of a part need reduce"):
-        fif_loss(*maps, log_prior, x, eps[:, :1], 3.0)
+        with pytest.raises(
+            ValueError, match=r"shapes \(9, 2\), \(9,\) and \(9,\): each must be one number"
+        ):
+            fif_loss(encode, decode, coordinate_log_prob, x, eps, 3.0, reduce=reduce)
+    with pytest.raises(
+        ValueError, match=r"\(1,\) and \(9,\): .* volumes of part of the batch need `reduce`"
+    ):
+        fif_loss(encode, decode, log_prior, x, eps[:, :1], 3.0)

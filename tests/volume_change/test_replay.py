@@ -1,4 +1,4 @@
-"""A pass that is noted, and its derivative; what cannot be noted is found."""
+"""A recorded pass and its derivative; functions that cannot be recorded are refused."""
 
 import weakref
 
@@ -14,7 +14,8 @@ from pythae_fif.volume_change.batch_norm import batch_norm_jvp
 from pythae_fif.volume_change.replay import Tape, check_replay
 
 pytestmark = pytest.mark.usefixtures("float64")
-D, B = 6, 5
+D = 6
+B = 5
 
 
 @pytest.mark.parametrize(
@@ -37,29 +38,27 @@ D, B = 6, 5
         lambda x: x.sin() * x.new_ones(D) + torch.ones(D, dtype=torch.float32).to(x),
     ],
 )
-def test_products_and_their_gradients_are_those_of_pytorch(function):
-    """Of the whole batch and of the first samples, by the point."""
+def test_products_and_their_gradients_equal_pytorchs(function):
+    """For the whole batch and for the first samples, with gradients by the point."""
     x = torch.randn(B, D)
     with torch.no_grad():
         x += 0.2 * x.sign()  # off the kinks
     v = torch.randn(B, D)
+
+    def gradient(product, point):
+        loss = product.square().sum() + 0 * point.sum()
+        return torch.autograd.grad(loss, point, allow_unused=True, materialize_grads=True)[0]
+
     for rows in (B, 2):
         point = x.clone().requires_grad_()
-        products = [
-            Tape(function, point).jvp(v[:rows]),
-            torch.func.jvp(function, (point[:rows],), (v[:rows],))[1],
-        ]
-        torch.testing.assert_close(*products)
-        options = {"allow_unused": True, "materialize_grads": True}
-        found, expected = (
-            torch.autograd.grad(p.square().sum() + 0 * point.sum(), point, **options)[0]
-            for p in products
-        )
-        torch.testing.assert_close(found, expected)
+        product = Tape(function, point).jvp(v[:rows])
+        expected = torch.func.jvp(function, (point[:rows],), (v[:rows],))[1]
+        torch.testing.assert_close(product, expected)
+        torch.testing.assert_close(gradient(product, point), gradient(expected, point))
 
 
 class Skip(nn.Module):
-    """A layer beside a skip connection, which is all that is noted if the layer is hidden."""
+    """A layer with a skip connection. If the layer is hidden, only the connection is recorded."""
 
     def __init__(self, layer):
         super().__init__()
@@ -69,14 +68,15 @@ class Skip(nn.Module):
         return x + self.layer(x)
 
 
-def written(x):
+def assign_columns(x):
+    """The identity in all columns but the first, by assignment."""
     out = torch.zeros_like(x)
     out[:, 1:] = x[:, 1:]
     return out
 
 
 class Swish(torch.autograd.Function):
-    """As memory-efficient ones are: what its forward pass computes has no graph."""
+    """A memory-efficient activation: what its forward pass computes has no graph."""
 
     @staticmethod
     def forward(ctx, x):
@@ -93,69 +93,80 @@ class Swish(torch.autograd.Function):
     "build, message",
     [
         (lambda: Skip(Swish.apply), "hides some of its operations"),
-        (lambda: lambda x: Skip(nn.ReLU(True))(x.sin()), "overwritten in place is used once more"),
+        (lambda: lambda x: Skip(nn.ReLU(True))(x.sin()), "overwritten in place is used again"),
         (lambda: lambda x: F.silu((h := x.sin()).view(-1), inplace=True) * 0 + h, "overwritten"),
         (lambda: lambda x: F.linear(x, torch.ones(D, D), 0 * x[0]), "depends on the input"),
-        (lambda: lambda x: (x.register_hook(abs), x.sin())[1], "register_hook has no rule"),
+        (lambda: lambda x: (x.register_hook(abs), x.sin())[1], "register_hook has no replay rule"),
         (lambda: Skip(lambda x: 0 * Swish.apply(x)), "hides some"),  # a layer that starts at zero
         (lambda: lambda x: Swish.apply(0 * x), "hides some"),
-        (lambda: Skip(lambda x: 0 * torch.fft.ifft(torch.fft.fft(x)).real), "fft has no rule"),
-        (lambda: nn.LayerNorm(D), "operation torch.nn.functional.layer_norm has no rule"),
-        (lambda: nn.Dropout(), "operation torch.nn.functional.dropout has no rule"),
-        (lambda: lambda x: x.exp().mul_(2.0), "operation torch.Tensor.mul_ has no rule"),
-        (lambda: written, "__setitem__ has no rule"),
-        (lambda: lambda x: F.linear(x, x), "weight depends on the input"),
-        (lambda: lambda x: x.softmax(0), "the samples of a batch meet"),
-        (lambda: lambda x: x[torch.arange(len(x))], "the samples of a batch meet"),
+        (
+            lambda: Skip(lambda x: 0 * torch.fft.ifft(torch.fft.fft(x)).real),
+            "fft has no replay rule",
+        ),
+        (lambda: nn.LayerNorm(D), "torch.nn.functional.layer_norm has no replay rule"),
+        (lambda: nn.Dropout(), "torch.nn.functional.dropout has no replay rule"),
+        (lambda: lambda x: x.exp().mul_(2.0), "torch.Tensor.mul_ has no replay rule"),
+        (lambda: assign_columns, "__setitem__ has no replay rule"),
+        (lambda: lambda x: F.linear(x, x), "weight or bias of a layer depends on the input"),
+        (lambda: lambda x: x.softmax(0), "mixes the samples of a batch"),
+        (lambda: lambda x: x[torch.arange(len(x))], "mixes the samples of a batch"),
     ],
 )
-def test_what_cannot_be_replayed_is_found(build, message):
+def test_functions_that_cannot_be_replayed_are_refused(build, message):
     with pytest.raises(UnsupportedOperationError, match=message):
         check_replay(build(), torch.randn(3, D), parts=True)
 
 
-def test_tangents_of_a_layer_end_with_it():
-    """Without gradient no more than two layers' tangents live at a time."""
+def test_tangents_of_a_layer_are_freed_after_it():
+    """Without gradient the tangents of at most two layers are in memory at a time."""
     layers = [layer for _ in range(10) for layer in (nn.Linear(8, 8), nn.Tanh())]
     tape = Tape(nn.Sequential(*layers), torch.randn(4, 8))
-    made, alive = [], 0
+    references = []
+    most_alive = 0
 
-    class Watch(TorchDispatchMode):
+    class CountTangents(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            nonlocal alive
+            nonlocal most_alive
             out = func(*args, **(kwargs or {}))
             if isinstance(out, torch.Tensor) and out.numel() == 4 * 8:
-                made.append(weakref.ref(out))
-            alive = max(alive, len({r().data_ptr() for r in made if r() is not None}))
+                references.append(weakref.ref(out))
+            addresses = {tensor().data_ptr() for tensor in references if tensor() is not None}
+            most_alive = max(most_alive, len(addresses))
             return out
 
     tangent = torch.randn(4, 8)
-    with torch.no_grad(), Watch():
+    with torch.no_grad(), CountTangents():
         tape.jvp(tangent)
-    assert len(made) >= len(layers) and alive <= 5
+    assert len(references) >= len(layers)
+    assert most_alive <= 5
 
 
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float32])
-def test_a_step_under_autocast_is_near(low):
+def test_gradient_under_autocast_is_close(low):
     torch.set_default_dtype(torch.float32)
     encode = nn.Sequential(
         nn.Linear(8, 8), nn.SiLU(), nn.Unflatten(1, (2, 2, 2)), nn.Conv2d(2, 2, 3, padding=1),
         nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3),
     )  # fmt: skip
-    decode, x, eps = nn.Linear(3, 8), torch.randn(B, 8), torch.randn(1, B, 3)
-    found = []
-    for enabled in (False, low == torch.bfloat16):
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+    decode = nn.Linear(3, 8)
+    x = torch.randn(B, 8)
+    eps = torch.randn(1, B, 3)
+
+    def gradient(autocast):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             value = volume_surrogate(encode, decode, x, eps).surrogate.sum()
-        found.append(torch.autograd.grad(value, encode[0].weight)[0])
-    error = (found[1] - found[0]).norm() / found[0].norm()
+        return torch.autograd.grad(value, encode[0].weight)[0]
+
+    expected = gradient(autocast=False)
+    actual = gradient(autocast=low == torch.bfloat16)
+    error = (actual - expected).norm() / expected.norm()
     assert error == 0 if low == torch.float32 else 0 < error < 0.1
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (4, 3, 2), (3, 3, 2, 2)])
 @pytest.mark.parametrize("affine", [True, False])
 def test_batch_norm_tangents(shape, affine):
-    """Against forward mode for the product, finite differences for its gradient."""
+    """The product is compared with forward mode, its gradient with finite differences."""
     x = torch.randn(shape, requires_grad=True)
     weight = torch.tensor([0.5, 0.0, -2.0], requires_grad=True) if affine else None
     tangent = torch.randn(shape, requires_grad=True)
@@ -165,25 +176,33 @@ def test_batch_norm_tangents(shape, affine):
 
     expected = torch.func.jvp(normalise, (x,), (tangent,))[1]
     torch.testing.assert_close(batch_norm_jvp(tangent, x, weight, 1e-3), expected)
+
+    def product(tangent, x, weight=None):
+        return batch_norm_jvp(tangent, x, weight, 1e-3)
+
     inputs = (tangent, x, weight) if affine else (tangent, x)
-    assert torch.autograd.gradcheck(
-        lambda t, x, w=None: batch_norm_jvp(t, x, w, 1e-3), inputs, atol=1e-6
-    )
+    assert torch.autograd.gradcheck(product, inputs, atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_batch_norm_tangents_of_bfloat16_activations(layout):
-    """As in a step under autocast: activations in bfloat16, the weight in float32."""
+    """As in a step under autocast, activations are in bfloat16 and the weight in float32."""
     x = torch.randn(8, 6, 5, 5).bfloat16().to(memory_format=layout)
-    tangent, cotangent = torch.randn(8, 6, 5, 5).bfloat16(), torch.randn(8, 6, 5, 5)
+    tangent = torch.randn(8, 6, 5, 5).bfloat16()
+    cotangent = torch.randn(8, 6, 5, 5)
     weight = torch.rand(6, dtype=torch.float32) + 0.5
 
-    def gradient(dtype):
-        low = x.to(dtype).requires_grad_(), tangent.to(dtype).requires_grad_()
-        scale = weight.to(torch.float32 if dtype == torch.bfloat16 else dtype).requires_grad_()
-        out = batch_norm_jvp(low[1], low[0], scale, 1e-5)
+    def gradients(dtype, weight_dtype):
+        inputs = [
+            x.to(dtype).requires_grad_(),
+            tangent.to(dtype).requires_grad_(),
+            weight.to(weight_dtype).requires_grad_(),
+        ]
+        out = batch_norm_jvp(inputs[1], inputs[0], inputs[2], 1e-5)
         assert out.dtype == dtype
-        return torch.autograd.grad((out.double() * cotangent).sum(), (*low, scale))
+        return torch.autograd.grad((out.double() * cotangent).sum(), inputs)
 
-    for near, exact in zip(gradient(torch.bfloat16), gradient(torch.float64), strict=True):
-        assert 0 < (near - exact).norm() < 0.02 * exact.norm()
+    rounded = gradients(torch.bfloat16, torch.float32)
+    exact = gradients(torch.float64, torch.float64)
+    for actual, expected in zip(rounded, exact, strict=True):
+        assert 0 < (actual - expected).norm() < 0.02 * expected.norm()

@@ -1,4 +1,4 @@
-"""The surrogate's gradient, in float64, against everything it can be compared with."""
+"""The surrogate's gradient in float64, compared with everything that is known about it."""
 
 import math
 
@@ -18,79 +18,106 @@ from pythae_fif.volume_change import (
 )
 
 pytestmark = pytest.mark.usefixtures("float64")
-D, d, B = 6, 3, 5
-WAYS = {"replayed": volume_surrogate, "published": autograd_surrogate}
+D = 6
+d = 3
+B = 5
+SURROGATES = {"replayed": volume_surrogate, "autograd": autograd_surrogate}
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=SURROGATES)
 def surrogate(request):
-    return WAYS[request.param]
+    return SURROGATES[request.param]
 
 
-def mlp(inputs, outputs, act=nn.Tanh, norm=False):
-    middle = [nn.BatchNorm1d(16)] if norm else []
-    return nn.Sequential(nn.Linear(inputs, 16), *middle, act(), nn.Linear(16, outputs))
+def mlp(inputs, outputs, norm=False):
+    """A network with one hidden layer, with BatchNorm if asked for."""
+    norms = [nn.BatchNorm1d(16)] if norm else []
+    return nn.Sequential(nn.Linear(inputs, 16), *norms, nn.Tanh(), nn.Linear(16, outputs))
 
 
 def gradients(loss, *modules):
+    """The gradients by all parameters, in one vector."""
     parameters = [p for module in modules for p in module.parameters()]
     options = {"allow_unused": True, "materialize_grads": True, "retain_graph": True}
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, **options)])
+
+
+def reference_network(file, side):
+    """The 'encoder' or 'decoder' of a file of reference gradients."""
+    activation = getattr(nn, str(file["act"]))
+    layers = []
+    for number in (0, 2, 4):
+        outputs, inputs = file[f"{side}.{number}.weight"].shape
+        layers += [nn.Linear(inputs, outputs), activation()]
+    network = nn.Sequential(*layers[:-1])
+    weights = {name: torch.from_numpy(file[f"{side}.{name}"]) for name in network.state_dict()}
+    network.load_state_dict(weights)
+    return network
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["mlp_silu_k1", "mlp_tanh_k2"])
 def test_reference_gradients_of_the_authors(shared, name, surrogate):
     file = np.load(shared / "reference" / f"{name}.npz")
-    act = getattr(nn, str(file["act"]))
-    nets = {}
-    for net in ("encoder", "decoder"):
-        a, b, c = (nn.Linear(*reversed(file[f"{net}.{i}.weight"].shape)) for i in (0, 2, 4))
-        nets[net] = nn.Sequential(a, act(), b, act(), c)
-        nets[net].load_state_dict(
-            {k: torch.from_numpy(file[f"{net}.{k}"]) for k in nets[net].state_dict()}
-        )
-    x, eps = torch.from_numpy(file["x"]), torch.from_numpy(file["eps"])
-    log_prior = lambda z: -0.5 * ((z**2).sum(1) + z.shape[1] * math.log(2 * math.pi))  # noqa: E731
+    networks = {side: reference_network(file, side) for side in ("encoder", "decoder")}
+    x = torch.from_numpy(file["x"])
+    eps = torch.from_numpy(file["eps"])
     beta = float(file["beta"])
-    loss = fif_loss(*nets.values(), log_prior, x, eps, beta, surrogate=surrogate).loss
+
+    def log_prior(z):
+        return -0.5 * ((z**2).sum(1) + z.shape[1] * math.log(2 * math.pi))
+
+    loss = fif_loss(*networks.values(), log_prior, x, eps, beta, surrogate=surrogate).loss
     assert np.abs(loss.detach().numpy() - file["loss"]).max() < 1e-12
+
     loss.mean().backward()
-    for net, module in nets.items():
-        for key, parameter in module.named_parameters():
-            assert np.abs(parameter.grad.numpy() - file[f"grad.{net}.{key}"]).max() < 1e-12
+    for side, network in networks.items():
+        for key, parameter in network.named_parameters():
+            assert np.abs(parameter.grad.numpy() - file[f"grad.{side}.{key}"]).max() < 1e-12
 
 
 @pytest.mark.parametrize("jacobian_at", ["data", "reconstruction", "detached_reconstruction"])
 def test_the_gradient_is_the_exact_one_at_full_k(surrogate, jacobian_at):
-    """The trace of eqs. 10 and 15 from dense Jacobians that autograd differentiates."""
-    encode, decode, x = mlp(D, d), mlp(d, D), torch.randn(B, D)
+    """The trace in eqs. 10 and 15 comes from dense Jacobians that autograd differentiates."""
+    encode = mlp(D, d)
+    decode = mlp(d, D)
+    x = torch.randn(B, D)
     out = surrogate(encode, decode, x, sample_hutchinson(B, d, d), jacobian_at=jacobian_at)
     z = encode(x)
     torch.testing.assert_close((out.z, out.x_hat), (z, decode(z)))
-    point = {"data": x, "reconstruction": decode(z)}.get(jacobian_at, decode(z).detach())
+
+    points = {"data": x, "reconstruction": decode(z)}.get(jacobian_at, decode(z).detach())
     expected = 0.0
-    for p, c in zip(point, z, strict=True):
-        a = jacobian(lambda v: encode(v[None])[0], p, create_graph=True)
-        b = jacobian(lambda v: decode(v[None])[0], c).detach()
-        expected = expected - torch.trace(a @ b)
-    assert out.surrogate.sum().item() == pytest.approx(expected.item(), rel=1e-10)
-    found, exact = (gradients(v, encode, decode) for v in (out.surrogate.sum(), expected))
-    torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-11)
+    for point, code in zip(points, z, strict=True):
+        f = jacobian(lambda v: encode(v[None])[0], point, create_graph=True)
+        g = jacobian(lambda v: decode(v[None])[0], code).detach()
+        expected = expected - torch.trace(f @ g)
+    actual = out.surrogate.sum()
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-10)
+    torch.testing.assert_close(
+        gradients(actual, encode, decode),
+        gradients(expected, encode, decode),
+        rtol=1e-9,
+        atol=1e-11,
+    )
 
 
 @pytest.mark.parametrize("samples", [1, 2])
 def test_batch_norm_in_training_mode(surrogate, samples):
-    """The derivative is an explicit Jacobian's of the whole batch; statistics move once."""
-    encode, decode = mlp(D, d, norm=True), mlp(d, D, norm=True)
-    x, eps = torch.randn(B, D), sample_hutchinson(B, d, samples)
+    """The Jacobian is the whole batch's, and running statistics are updated once."""
+    encode = mlp(D, d, norm=True)
+    decode = mlp(d, D, norm=True)
+    x = torch.randn(B, D)
+    eps = sample_hutchinson(B, d, samples)
     f = jacobian(encode, x, create_graph=True)  # (B, d, B, D)
     g = jacobian(decode, encode(x)).detach()  # (B, D, B, d)
     expected = -torch.einsum("kbi,bicj,cjel,kel->", eps, f, g, eps) / samples
-    before = [int(net[1].num_batches_tracked) for net in (encode, decode)]
+
+    encoder_updates = int(encode[1].num_batches_tracked)
+    decoder_updates = int(decode[1].num_batches_tracked)
     value = surrogate(encode, decode, x, eps).surrogate.sum()
-    after = [int(net[1].num_batches_tracked) for net in (encode, decode)]
-    assert after == [count + 1 for count in before]
+    assert int(encode[1].num_batches_tracked) == encoder_updates + 1
+    assert int(decode[1].num_batches_tracked) == decoder_updates + 1
     assert value.item() == pytest.approx(expected.item(), rel=1e-9)
     torch.testing.assert_close(
         gradients(value, encode), gradients(expected, encode), rtol=1e-8, atol=1e-10
@@ -107,47 +134,63 @@ def test_batch_norm_in_training_mode(surrogate, samples):
     ],
 )
 def test_gradients_of_the_benchmark_s_networks(arch, shape):
-    """In training mode with BatchNorm: the replayed ones are the published ones, the authors'."""
-    encoder, decoder = (net.train() for net in build_networks(arch, shape, 4))
-    encoder, decoder = encoder.double(), decoder.double()
-    x, eps, grads = torch.rand(2, *shape), sample_hutchinson(2, 4), []
-    for way in WAYS.values():
-        statistics = [b.clone() for b in encoder.buffers()]
-        out = way(lambda x: encoder(x).embedding, lambda z: decoder(z).reconstruction, x, eps)
-        grads.append(gradients(out.surrogate.sum() + out.x_hat.square().sum(), encoder, decoder))
-        for buffer, before in zip(encoder.buffers(), statistics, strict=True):
-            buffer.data.copy_(before)
-    for other in grads[1:]:
-        assert (grads[0] - other).norm() < 1e-12 * other.norm()
+    """In training mode with BatchNorm both surrogates have the same gradients."""
+    encoder, decoder = build_networks(arch, shape, 4)
+    encoder.train().double()
+    decoder.train().double()
+    x = torch.rand(2, *shape)
+    eps = sample_hutchinson(2, 4)
+
+    def gradients_by(surrogate):
+        statistics = [buffer.clone() for buffer in encoder.buffers()]
+        out = surrogate(lambda x: encoder(x).embedding, lambda z: decoder(z).reconstruction, x, eps)
+        loss = out.surrogate.sum() + out.x_hat.square().sum()
+        values = gradients(loss, encoder, decoder)
+        for buffer, saved in zip(encoder.buffers(), statistics, strict=True):
+            buffer.data.copy_(saved)
+        return values
+
+    expected = gradients_by(autograd_surrogate)
+    assert (gradients_by(volume_surrogate) - expected).norm() < 1e-12 * expected.norm()
 
 
-def test_it_is_the_gradient_of_the_log_volume_where_g_is_f_s_inverse():
+def test_it_is_the_gradient_of_the_log_volume_if_g_is_the_inverse_of_f():
     """For a linear decoder and its pseudo-inverse eq. 36 is d(-log vol f')/d(encoder)."""
     weight = torch.randn(d, D, requires_grad=True)
     inverse = torch.linalg.pinv(weight.detach()).T
     out = volume_surrogate(
         lambda x: x @ weight.T, lambda z: z @ inverse, torch.randn(B, D), sample_hutchinson(B, d, d)
     )
-    (found,) = torch.autograd.grad(out.surrogate.mean(), weight)
+    (actual,) = torch.autograd.grad(out.surrogate.mean(), weight)
     (expected,) = torch.autograd.grad(-log_volume(weight[None]).mean(), weight)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_parts_of_the_batch_with_batch_norm_are_unbiased():
-    """Mean over parts = gradient of all samples, statistics fixed for x, not for parameters."""
-    first, norm, last = nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)
-    encode, decode = nn.Sequential(first, norm, nn.Tanh(), last), mlp(2, 5)
-    x, eps = torch.randn(6, 5), torch.randn(1, 6, 2)
-    right = torch.func.vmap(torch.func.jacfwd(decode))(encode(x).detach()) @ eps[0, :, :, None]
-    batch = first(x)
-    var, mean = torch.var_mean(batch, 0, correction=0)
+    """The mean over parts is the gradient for all samples.
 
-    def frozen(point):
-        h = (first(point) - mean) / torch.sqrt(var + norm.eps) * norm.weight + norm.bias
-        return last(torch.tanh(h))
+    Statistics are constants of x, but not of the parameters.
+    """
+    hidden = nn.Linear(5, 4)
+    norm = nn.BatchNorm1d(4)
+    head = nn.Linear(4, 2)
+    encode = nn.Sequential(hidden, norm, nn.Tanh(), head)
+    decode = mlp(2, 5)
+    x = torch.randn(6, 5)
+    eps = torch.randn(1, 6, 2)
+    decoder_jacobians = torch.func.vmap(torch.func.jacfwd(decode))(encode(x).detach())
+    tangents = (decoder_jacobians @ eps[0, :, :, None]).detach()
+    var, mean = torch.var_mean(hidden(x), 0, correction=0)
 
-    jacobians = torch.stack([jacobian(frozen, p, create_graph=True) for p in x])
-    expected = -(eps[0, :, None] @ jacobians @ right.detach()).mean()
+    def encode_with_fixed_statistics(point):
+        h = (hidden(point) - mean) / torch.sqrt(var + norm.eps) * norm.weight + norm.bias
+        return head(torch.tanh(h))
+
+    encoder_jacobians = torch.stack(
+        [jacobian(encode_with_fixed_statistics, point, create_graph=True) for point in x]
+    )
+    expected = -(eps[0, :, None] @ encoder_jacobians @ tangents).mean()
+
     total = 0
     for shift in range(len(x)):
         order = torch.arange(len(x)).roll(shift)
@@ -158,6 +201,8 @@ def test_parts_of_the_batch_with_batch_norm_are_unbiased():
 
 
 @pytest.mark.parametrize("shape", [(2, B, d + 1), (2, B + 1, d), (2, 0, d), (0, B, d), (B, d)])
-def test_wrong_vectors_are_told(surrogate, shape):
-    with pytest.raises(ValueError, match=r"\(K from 1 up, 5 or fewer, 3\) is needed"):
+def test_vectors_of_a_wrong_shape_are_refused(surrogate, shape):
+    with pytest.raises(
+        ValueError, match=r"must have shape \(K, b, 3\) with K at least 1 and b from 1 to 5"
+    ):
         surrogate(mlp(D, d), mlp(d, D), torch.randn(B, D), torch.zeros(shape))
