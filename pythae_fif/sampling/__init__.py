@@ -14,4 +14,21 @@ This package is the only place that works around the peculiarities of Pythae 0.1
 * Forward passes of HVAE, RHVAE and RAE_GP differentiate, and fail under `torch.no_grad`.
 * FactorVAE's forward pass returns codes for only half of a batch, so
   :func:`~pythae_fif.sampling.samplers.embed` calls its encoder.
+
+Importing it makes :class:`FlowSampler` and :class:`FlowMatchingSampler` known to Pythae's
+``GenerationPipeline``.
 """
+
+__all__ = [
+    "FlowMatchingSampler",
+    "FlowMatchingSamplerConfig",
+    "FlowSampler",
+    "FlowSamplerConfig",
+]
+
+from pythae_fif.sampling.flow_sampler import (
+    FlowMatchingSampler,
+    FlowMatchingSamplerConfig,
+    FlowSampler,
+    FlowSamplerConfig,
+)
