@@ -23,6 +23,7 @@ POINTS, COLUMNS = 500, 4_000
 
 PRIORS: dict[str, PriorKind | None] = {
     "normal": None, "own_prior": None, "gaussian": "gaussian", "gmm": "mixture", "flow": "flow",
+    "flow_matching": "flow_matching",
 }  # fmt: skip
 """Sampler -> the fitted prior from which it draws codes, or None."""
 
@@ -34,7 +35,7 @@ def fit_priors(
     labels: np.ndarray | None = None,
     *,
     seed: int,
-    steps: int,
+    steps: int | None,
 ) -> dict[str, Prior]:
     """The priors from which samplers draw codes, by their names.
 
