@@ -109,7 +109,7 @@ def test_priors_refused():
 # ---------------------------------------------------------------- models with them
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "flow_matching"])
 @pytest.mark.parametrize("classes", [0, 3])
 def test_a_model_uses_its_fitted_prior_exactly_and_keeps_it(kind, classes, tmp_path):
     torch.manual_seed(0)
@@ -296,16 +296,17 @@ def test_the_benchmark_scores_a_tube_on_both_splits(classes):
     codes = model.encode(parts["train"], labels.get("train"))
     error = reconstruction_mse(model, parts["val"], labels.get("val"))
     how = {"seed": 0, "steps": 10}
-    names = ["normal", "own_prior", "gmm", "flow", "vamp"]
+    names = ["normal", "own_prior", "gmm", "flow", "flow_matching", "vamp"]
     priors = fit_priors(model, names, codes, labels.get("train"), **how)
     found = marginal_likelihoods(model, priors, splits, labels, error, 0)
-    assert found.keys() == {"normal", "own_prior", "gmm", "flow"}
+    assert found.keys() == {"normal", "own_prior", "gmm", "flow", "flow_matching"}
     if not classes:  # the samplers' own fit is the same
         drawn = [generate("flow", model, codes, num_samples=5, seed=0, fit_steps=10, prior=prior)
                  for prior in (priors["flow"], None)]  # fmt: skip
         assert torch.equal(*drawn)
     scale = model.estimate_noise_std(parts["val"], labels.get("val"))
     kinds = {"own_prior": None, "normal": "normal", "gmm": "mixture", "flow": "flow"}
+    kinds["flow_matching"] = "flow_matching"
     for name, kind in kinds.items():
         if kind == "normal":
             model = FIF(FIFConfig(**shape), model.encoder, model.decoder)
@@ -323,4 +324,4 @@ def test_the_benchmark_scores_a_tube_on_both_splits(classes):
     assert marginal_likelihoods(model, priors, splits, labels, val_mse=0.0, seed=0) == {}
     if classes:  # one of which has a single code
         few = fit_priors(model, names, codes, (np.arange(40) == 7).astype(int), **how)
-        assert few.keys() == {"normal", "own_prior", "flow"}
+        assert few.keys() == {"normal", "own_prior", "flow", "flow_matching"}
