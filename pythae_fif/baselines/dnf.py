@@ -80,11 +80,11 @@ class DNF(FlowModel):
         config = self.model_config
         if self.training:
             beta = config.beta_at(kwargs.get("share_done"))
-            log_prob, z = self._inflated(self._noisy(x))
+            log_prob, z = self._inflated_log_prob(self._noisy(x))
         else:
             beta = config.beta_at(1.0)
             noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-            log_prob, _ = self._inflated(x + config.noise * noise)
+            log_prob, _ = self._inflated_log_prob(x + config.noise * noise)
             z = self._encode(x)
 
         x_hat = self._decode(z)
@@ -93,7 +93,7 @@ class DNF(FlowModel):
         loss = nll_loss + beta * recon_loss
         return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
 
-    def _inflated(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _inflated_log_prob(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the log-density of inflated data, (B,), and their codes z, (B, d)."""
         z, v, log_det = self.flow.split(x)
         code_log_prob = self.latent_distribution(z).log_prob(z)

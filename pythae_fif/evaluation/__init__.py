@@ -1,4 +1,4 @@
-"""Scores of images: feature extractors, distances, inception score, pipeline."""
+"""Scores of images: feature extractors, distances, the inception score, and a pipeline."""
 
 __all__ = [
     "EvaluationPipeline", "Extractor", "Features", "Scores", "frechet_distance",

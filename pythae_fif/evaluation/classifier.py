@@ -1,6 +1,8 @@
-"""Features of a small convolutional network trained on the labels of digits or MNIST."""
+"""Features of a small convolutional network that is trained on the labels of digits or MNIST."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,36 +12,52 @@ from pythae_fif.evaluation.extractors import Extractor
 from pythae_fif.files import digest
 
 ARCHITECTURE = "gap-cnn/1"
-"""Name and version of network, preprocessing and training; a change of any raises the version."""
+"""Name and version of the network, its preprocessing and its training; the version rises with any
+change of them."""
+
 WEIGHTS_FOLDER = Path(__file__).parent / "classifiers"
-"""Trained networks, `<data set>.pt`, which `benchmarks/classifiers.py` makes."""
+"""Folder of the trained networks, `<data set>.pt`, which `benchmarks/classifiers.py` writes."""
 
 FEATURE_DIM = 128
 
 
 class Network(nn.Module):
-    """Four convolutions, global average pooling, one linear layer, for images (C, H, W)."""
+    """A classifier: four convolutions, global average pooling, and one linear layer.
+
+    Args:
+        image_shape: Shape (C, H, W) of the images.
+        num_classes: Number of classes.
+    """
 
     def __init__(self, image_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
         channels, height, width = image_shape
         side = min(height, width)
         layers: list[nn.Module] = []
-        # small images keep their resolution, large ones lose it early
-        for out, smallest in ((32, 16), (64, 8), (64, 8), (FEATURE_DIM, None)):
-            stride = 2 if smallest is not None and side >= smallest else 1
+
+        # Small images keep their resolution; large ones are halved by the first layers.
+        for out_channels, min_side_to_halve in (
+            (32, 16),
+            (64, 8),
+            (64, 8),
+            (FEATURE_DIM, math.inf),
+        ):
+            stride = 2 if side >= min_side_to_halve else 1
             side //= stride
             layers += [
-                nn.Conv2d(channels, out, 3, stride, padding=1, bias=False, dtype=torch.float32),
-                nn.BatchNorm2d(out, dtype=torch.float32),
+                nn.Conv2d(
+                    channels, out_channels, 3, stride, padding=1, bias=False, dtype=torch.float32
+                ),
+                nn.BatchNorm2d(out_channels, dtype=torch.float32),
                 nn.ReLU(),
             ]
-            channels = out
+            channels = out_channels
+
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(FEATURE_DIM, num_classes, dtype=torch.float32)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, 128) and logits (B, classes) of images (B, C, H, W) in [0, 1]."""
+        """Returns features (B, 128) and logits (B, classes) of images (B, C, H, W) in [0, 1]."""
         images = (2 * images - 1).contiguous(memory_format=torch.channels_last)
         features = self.body(images).mean(dim=(2, 3))
         return features, self.head(features)
@@ -48,21 +66,37 @@ class Network(nn.Module):
 def classifier(
     dataset: str, image_shape: tuple[int, ...], device: str | torch.device = "cpu"
 ) -> Extractor:
-    """The shipped classifier of a data set, or of such images, by which scores of all machines
-    compare; a ConfigError says that there is none."""
-    for path in WEIGHTS_FOLDER.glob("*.pt"):
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        if dataset in ("", path.stem) and tuple(held["image_shape"]) == image_shape:
-            break
-    else:
-        raise ConfigError(
-            "extractor 'classifier' is of digits and mnist alone: choose inception, "
-            "efficientnet-lite0, pixels or module:function (--extractor)"
-        )
-    state, classes = held["state"], held["num_classes"]
+    """Returns the shipped classifier of a data set, so that scores of all machines are comparable.
+
+    Args:
+        dataset: Name of the data set, or '' to find the classifier by the shape.
+        image_shape: Shape (C, H, W) of the images.
+        device: Device of the network.
+
+    Raises:
+        ConfigError: There is no classifier for the data set and shape.
+    """
+    content = _read_weights(dataset, image_shape)
+    state = content["state"]
+    num_classes = content["num_classes"]
+
     with torch.random.fork_rng(devices=[]):
-        network = Network(image_shape, classes)
+        network = Network(image_shape, num_classes)
     network.load_state_dict(state)
-    weights = (state[key].numpy().tobytes() for key in sorted(state))
-    key = digest(ARCHITECTURE, image_shape, classes, *weights)
+
+    weights = (state[name].numpy().tobytes() for name in sorted(state))
+    key = digest(ARCHITECTURE, image_shape, num_classes, *weights)
     return Extractor("classifier", "FD-classifier", network, key, device, "classifier score")
+
+
+def _read_weights(dataset: str, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Reads the file of the classifier of a data set, or of any data set if the name is empty."""
+    for path in WEIGHTS_FOLDER.glob("*.pt"):
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if dataset in ("", path.stem) and tuple(content["image_shape"]) == image_shape:
+            return content
+
+    raise ConfigError(
+        "extractor 'classifier' exists only for digits and mnist: choose inception, "
+        "efficientnet-lite0, pixels or module:function (--extractor)"
+    )

@@ -1,4 +1,4 @@
-"""Two sets of features compared: Frechet and kernel distance, scores from nearest neighbours."""
+"""Comparison of two sets of features: Frechet and kernel distances, nearest-neighbour scores."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,23 +12,34 @@ from pythae_fif.device import full_float32
 from pythae_fif.evaluation.extractors import Features
 from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours
 
-ROUNDING = 1e-7  # singular values below this part of the largest count as zero in an error
-SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance
-NEAREST, DENSE = 3, 5  # k of precision and recall, and k of density and coverage
-CHUNK_ELEMENTS = (
-    2**20
-)  # numbers of a matrix of pairs that are looked at together: few for a CPU's cache
+RELATIVE_ROUNDING = 1e-7  # Smaller singular values, relative to the largest, count as zero.
+
+# The kernel distance averages over random subsets.
+SUBSETS = 100
+SUBSET_SIZE = 1000
+
+PRECISION_NEIGHBOUR = 3  # k of precision and recall
+DENSITY_NEIGHBOUR = 5  # k of density and coverage
+
+# Elements of a distance matrix that are computed at once: few enough for a CPU's cache.
+CHUNK_ELEMENTS = 2**20
 CHUNK_ELEMENTS_ON_GPU = 2**27
 
 
 def frechet_distance(a: Features, b: Features) -> float:
-    r"""Squared 2-Wasserstein distance between the Gaussians of two sets of two features at least.
+    r"""Computes the Frechet distance of two sets of features.
+
+    It is the squared 2-Wasserstein distance between Gaussians with the sets' moments:
 
     .. math:: |\mu_a - \mu_b|^2 + \operatorname{tr}(S_a + S_b - 2 (S_a^{1/2} S_b S_a^{1/2})^{1/2})
 
     (Dowson and Landau 1982; Heusel et al. 2017, eq. 6). With :math:`S_a = A A^T` and
-    :math:`S_b = B B^T` the last trace is the sum of the singular values of :math:`A^T B`: no square
-    root of a rounded eigenvalue is taken, whatever the rank.
+    :math:`S_b = B B^T` the last trace is the sum of the singular values of :math:`A^T B`, so that
+    no square root of a rounded eigenvalue is taken, even if a covariance is rank-deficient.
+
+    Args:
+        a: Features of one set, at least two.
+        b: Features of the other set, at least two.
 
     Example:
         >>> a = Features(torch.tensor([[-1.0], [0.0], [1.0]]))
@@ -36,72 +47,102 @@ def frechet_distance(a: Features, b: Features) -> float:
         >>> round(frechet_distance(a, b), 9)  # (3 - 0)^2 + (3 - 1)^2
         13.0
     """
-    values, _ = a.cached(_cross_covariance_svd, b)
-    traces = a.covariance_root.square().sum() + b.covariance_root.square().sum() - 2 * values.sum()
-    return max(float((a.mean - b.mean).square().sum()) + float(traces), 0.0)
+    singular_values, _ = a.cached(_cross_covariance_svd, b)
+    variances = a.covariance_root.square().sum() + b.covariance_root.square().sum()
+    traces = variances - 2 * singular_values.sum()
+    mean_distance = (a.mean - b.mean).square().sum()
+    return max(float(mean_distance) + float(traces), 0.0)
 
 
 def frechet_error(samples: Features, reference: Features) -> float:
-    r"""Standard deviation of a Frechet distance over draws of its samples; the reference is fixed.
+    r"""Estimates the standard deviation of a Frechet distance over draws of its samples.
 
-    It says how far the distance would move with other samples of the same number, and does not hold
-    the bias that falls with it. The distance is linearised in the weights of the samples (Rippl,
-    Munk and Sturm 2016 prove its limit law): a sample x moves it by the N-th part of
+    It says how far the distance would move with other samples of the same number, for the same
+    reference. It does not include the bias, which falls with that number. The distance is
+    linearised in the weights of the samples (Rippl, Munk and Sturm 2016 prove its limit law): a
+    sample x moves it by the N-th part of
 
     .. math:: 2 (x - \mu)^T (\mu - \mu_r) + |x - \mu|^2 - |(x - \mu)^T R (R^T S R)^{-1/4}|^2
 
-    less its mean, where mu and S are of the samples, mu_r and R R^T = S_r of the reference. The
-    result errs towards large: by a third for 16 samples a feature, by half for half a sample.
+    minus its mean, where mu and S are the moments of the samples, and mu_r and R R^T = S_r those of
+    the reference. The result is too large: by a third for 16 samples per feature, by half for half
+    a sample per feature.
+
+    Args:
+        samples: Features of N samples.
+        reference: Features of the reference.
     """
-    values, vectors = samples.cached(_cross_covariance_svd, reference)
-    kept = values > ROUNDING * values.max()
-    scaled = (reference.covariance_root @ (vectors[:, kept] * values[kept].rsqrt())).to(
-        samples.values
-    )
-    centred = samples.values - samples.mean
-    moves = 2 * centred @ (samples.mean - reference.mean)
-    # the features' own precision is enough for a spread, at half the time
-    carried = centred.to(scaled.dtype) @ scaled
-    moves += centred.square().sum(1) - carried.square().sum(1)
-    return float(moves.std()) / math.sqrt(len(samples))
+    singular_values, vectors = samples.cached(_cross_covariance_svd, reference)
+    positive = singular_values > RELATIVE_ROUNDING * singular_values.max()
+    scaled_vectors = vectors[:, positive] * singular_values[positive].rsqrt()
+    projection = (reference.covariance_root @ scaled_vectors).to(samples.values)
+
+    # The features' own precision is enough for a spread, and takes half the time.
+    deviations = samples.values - samples.mean
+    projected = deviations.to(projection.dtype) @ projection
+    influences = 2 * deviations @ (samples.mean - reference.mean)
+    influences += deviations.square().sum(1) - projected.square().sum(1)
+    return float(influences.std()) / math.sqrt(len(samples))
 
 
 def _cross_covariance_svd(samples: Features, reference: Features) -> tuple[Tensor, Tensor]:
-    """Singular values and right singular vectors, as columns, of S^T R, of both sets' roots."""
-    _, values, rows = torch.linalg.svd(
-        samples.covariance_root.T @ reference.covariance_root, full_matrices=False
-    )
-    return values, rows.T
+    """Computes singular values and right singular vectors of S^T R, with both covariances' roots.
+
+    Returns:
+        The singular values (n), and the vectors as columns (columns of R, n).
+    """
+    product = samples.covariance_root.T @ reference.covariance_root
+    _, singular_values, rows = torch.linalg.svd(product, full_matrices=False)
+    return singular_values, rows.T
 
 
 @full_float32()
 def kernel_distance(samples: Features, reference: Features, *, seed: int = 0) -> MeanStd:
-    r"""Kernel inception distance: unbiased squared MMD with the kernel $(x \cdot y / F + 1)^3$.
+    r"""Computes the kernel distance of two sets of features, known as KID.
 
-    The mean over 100 random subsets of 1,000 of both sets, or as many as the smaller has (Binkowski
-    et al. 2018, sec. 4), drawn as torch-fidelity draws them from the same seed. It may be slightly
-    negative for equal sets, and its expectation does not depend on the number of samples.
+    It is the unbiased squared MMD with the kernel $(x \cdot y / F + 1)^3$, as a mean over 100
+    random subsets of 1,000 of both sets, or as many as the smaller set has (Binkowski et al. 2018,
+    sec. 4). They are drawn as torch-fidelity draws them from the same seed. The expectation does
+    not depend on the number of samples. The distance may be slightly negative for equal sets.
+
+    Args:
+        samples: Features of the samples.
+        reference: Features of the reference.
+        seed: Seed of the subsets.
+
+    Returns:
+        Mean and standard deviation over the subsets.
     """
-    counts = len(samples), len(reference)
-    size = min(SUBSET_SIZE, *counts)
-    draws = np.random.RandomState(seed)
-    found = []
-    for _ in range(1 if size == max(counts) else SUBSETS):  # each would be all
-        x, y = (
-            held.values[torch.from_numpy(draws.choice(len(held), size, replace=False))]
-            for held in (samples, reference)
-        )
-        within = sum(
-            _sum_float64(of := _kernel(z, z)) - _sum_float64(of.diagonal()) for z in (x, y)
-        )
-        found.append((within / (size - 1) - 2 * _sum_float64(_kernel(x, y)) / size) / size)
-    values = torch.stack(found)
-    return MeanStd(float(values.mean()), float(values.std(correction=0)))
+    size = min(SUBSET_SIZE, len(samples), len(reference))
+    subset_is_everything = size == max(len(samples), len(reference))
+    rng = np.random.RandomState(seed)
+
+    estimates = []
+    for _ in range(1 if subset_is_everything else SUBSETS):
+        x = _random_subset(samples.values, size, rng)
+        y = _random_subset(reference.values, size, rng)
+        within_sets = _off_diagonal_sum(_kernel(x, x)) + _off_diagonal_sum(_kernel(y, y))
+        across_sets = _sum_float64(_kernel(x, y))
+        estimates.append((within_sets / (size - 1) - 2 * across_sets / size) / size)
+
+    distances = torch.stack(estimates)
+    return MeanStd(float(distances.mean()), float(distances.std(correction=0)))
+
+
+def _random_subset(values: Tensor, size: int, rng: np.random.RandomState) -> Tensor:
+    """Draws so many rows without replacement."""
+    indices = rng.choice(len(values), size, replace=False)
+    return values[torch.from_numpy(indices)]
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    """Evaluates the cubic kernel of all pairs of rows, (n, m)."""
     inner = (x @ y.T).div_(x.shape[1]).add_(1)
     return inner.square().mul_(inner)
+
+
+def _off_diagonal_sum(matrix: Tensor) -> Tensor:
+    return _sum_float64(matrix) - _sum_float64(matrix.diagonal())
 
 
 def _sum_float64(values: Tensor) -> Tensor:
@@ -109,84 +150,115 @@ def _sum_float64(values: Tensor) -> Tensor:
 
 
 def neighbour_scores(samples: Features, reference: Features) -> Neighbours:
-    """Improved precision and recall, density and coverage, of at least six features a set.
+    """Computes improved precision and recall, density and coverage.
 
-    Precision: the fraction of samples that lie within the distance of a reference to its k-th
-    nearest other reference; recall the same with the two exchanged (Kynkaanniemi et al. 2019,
-    k = 3). Density: how many references' neighbourhoods a sample lies in, on average, over k;
-    coverage: the fraction of references with a sample in their neighbourhood (Naeem et al. 2020,
-    k = 5). All need two sets of similar size, and compare at one size alone. Distances are
-    float64.
+    Precision is the fraction of samples within the distance of a reference to its k-th nearest
+    other reference; recall is the same with samples and references exchanged (Kynkaanniemi et al.
+    2019, k = 3). Density is the average number of references with a sample in their neighbourhood,
+    divided by k; coverage is the fraction of references with a sample in their neighbourhood (Naeem
+    et al. 2020, k = 5). All need two sets of similar size, and only scores of the same size are
+    comparable. Distances are float64.
+
+    Args:
+        samples: Features of the samples, at least six.
+        reference: Features of the reference, at least six.
     """
-    of_samples, of_reference = samples.cached(_radii), reference.cached(_radii)
-    recalled, covered = (torch.zeros_like(of_reference[:, 0], dtype=torch.bool) for _ in range(2))
-    precise = dense = 0
-    for rows, squared in _squared_distances(samples.values, reference.values):
-        precise += int((squared <= of_reference[:, 0]).any(dim=1).sum())
-        recalled |= (squared <= of_samples[rows, :1]).any(dim=0)
-        inside = squared < of_reference[:, 1]
-        covered |= inside.any(dim=0)
-        dense += int(inside.sum())
+    sample_radii = samples.cached(_squared_radii)
+    reference_radii = reference.cached(_squared_radii)
+
+    precision_count = 0
+    density_count = 0
+    is_recalled = torch.zeros(len(reference), dtype=torch.bool, device=reference_radii.device)
+    is_covered = is_recalled.clone()
+    for rows, squares in _squared_distances(samples.values, reference.values):
+        precision_count += int((squares <= reference_radii[:, 0]).any(dim=1).sum())
+        is_recalled |= (squares <= sample_radii[rows, :1]).any(dim=0)
+
+        in_neighbourhood = squares < reference_radii[:, 1]
+        density_count += int(in_neighbourhood.sum())
+        is_covered |= in_neighbourhood.any(dim=0)
+
     return Neighbours(
-        precision=precise / len(samples),
-        recall=float(recalled.double().mean()),
-        density=dense / (DENSE * len(samples)),
-        coverage=float(covered.double().mean()),
+        precision=precision_count / len(samples),
+        recall=float(is_recalled.double().mean()),
+        density=density_count / (DENSITY_NEIGHBOUR * len(samples)),
+        coverage=float(is_covered.double().mean()),
     )
 
 
-def _radii(features: Features) -> Tensor:
-    """Squared distance to the `NEAREST`-th and the `DENSE`-th nearest other, (N, 2), float64."""
-    pairs = _squared_distances(features.values, features.values)
-    # of all, each is nearest to itself
-    closest = torch.cat([of.topk(DENSE + 1, dim=1, largest=False).values for _, of in pairs])
-    return torch.stack([closest[:, NEAREST], closest[:, DENSE]], 1)
+def _squared_radii(features: Features) -> Tensor:
+    """Computes the squared distances to the k-th nearest other features, (N, 2), float64.
+
+    The columns are for k = `PRECISION_NEIGHBOUR` and k = `DENSITY_NEIGHBOUR`.
+    """
+    count = DENSITY_NEIGHBOUR + 1  # Each feature is its own nearest one, at distance 0.
+    chunks = _squared_distances(features.values, features.values)
+    nearest = torch.cat([squares.topk(count, dim=1, largest=False).values for _, squares in chunks])
+    return torch.stack([nearest[:, PRECISION_NEIGHBOUR], nearest[:, DENSITY_NEIGHBOUR]], 1)
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Some rows of x at once, and their |x - y|^2 (n, M), float64: of few whole numbers exact."""
+    """Computes |x - y|^2 for all pairs of rows, some rows of x at a time.
+
+    Yields:
+        Rows of x, and their squared distances (n, M), float64: exact for small whole numbers.
+    """
     y = y.double()
-    norms = torch.einsum("nf,nf->n", y, y)  # without all squares at once
-    step = max(1, (CHUNK_ELEMENTS if x.is_cpu else CHUNK_ELEMENTS_ON_GPU) // len(y))
+    y_norms = torch.einsum("nf,nf->n", y, y)  # It does not hold the squares of all elements.
+    chunk_elements = CHUNK_ELEMENTS if x.is_cpu else CHUNK_ELEMENTS_ON_GPU
+    step = max(1, chunk_elements // len(y))
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
-        part = x[rows].double()
-        both = part.square().sum(dim=1)[:, None] + norms
-        yield rows, both.addmm_(part, y.T, alpha=-2)
+        x_part = x[rows].double()
+        norms = x_part.square().sum(dim=1)[:, None] + y_norms
+        yield rows, norms.addmm_(x_part, y.T, alpha=-2)
 
 
 def memorisation(
     samples: Features, training: Features, references: Mapping[str, Features]
 ) -> Memorisation:
-    """How near samples are to the training images, by the Euclidean distance of features.
+    """Measures how near samples are to the training images, by Euclidean distance of features.
 
     `nearer` is the statistic of the data-copying test (Meehan et al. 2020, without its cells): the
-    probability that a sample is nearer to its nearest training image than an image that was not
-    trained on is to its own. It is about 0.5 for samples of the data's distribution, 1 for copies,
-    and less for samples that lie apart. Authenticity is the fraction of samples that are farther
-    from their nearest training image than that is from the nearest other one (Alaa et al. 2022).
+    probability that a sample is nearer to its nearest training image than an image not used for
+    training is to its nearest one. It is about 0.5 for samples of the data's distribution, 1 for
+    copies, and lower for samples apart from the data. Authenticity is the fraction of samples that
+    are farther from their nearest training image than that image is from its nearest other one
+    (Alaa et al. 2022).
 
     Args:
-        samples: Of the samples.
-        training: Of the images that the model was trained on, two at least.
-        references: Split -> those of images that it was not trained on.
+        samples: Features of the samples.
+        training: Features of the training images, at least two.
+        references: Split -> features of images that the model was not trained on.
     """
-    distance, which = _nearest_distances(samples, training)
-    copied, place = which.unique(return_inverse=True)
-    radius, _ = _nearest_distances(Features(training.values[copied]), training, 2)
+    distances, nearest = _nearest_distances(samples, training)
+    distances_to_training = distances.cpu().numpy()
     nearer = {}
-    for split, held in references.items():
-        theirs, _ = held.cached(_nearest_distances, training)
-        pair = (of.cpu().numpy() for of in (theirs, distance))
-        found = mannwhitneyu(*pair, method="asymptotic").statistic
-        nearer[split] = float(found) / (len(theirs) * len(distance))
-    authentic = distance > radius[place]
-    return Memorisation(nearer=nearer, authenticity=float(authentic.double().mean()))
+    for split, reference in references.items():
+        reference_distances, _ = reference.cached(_nearest_distances, training)
+        test = mannwhitneyu(
+            reference_distances.cpu().numpy(), distances_to_training, method="asymptotic"
+        )
+        nearer[split] = float(test.statistic) / (len(reference_distances) * len(distances))
+
+    copied_images, positions = nearest.unique(return_inverse=True)
+    radii, _ = _nearest_distances(Features(training.values[copied_images]), training, 2)
+    is_authentic = distances > radii[positions]
+    return Memorisation(nearer=nearer, authenticity=float(is_authentic.double().mean()))
 
 
-def _nearest_distances(of: Features, among: Features, k: int = 1) -> tuple[Tensor, Tensor]:
-    """Distances (N) to the k-th nearest of other features, 0 to equal ones, and its indices (N)."""
-    x, y = of.values, among.values
-    pairs = _squared_distances(x, y)
-    which = torch.cat([near.topk(k, dim=1, largest=False).indices[:, -1] for _, near in pairs])
-    return torch.linalg.vector_norm(x - y[which], dim=1), which
+def _nearest_distances(
+    features: Features, neighbours: Features, k: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Finds the k-th nearest neighbour of each of N features.
+
+    Returns:
+        Its distance (N), exactly 0 for equal features, and its index (N).
+    """
+    x = features.values
+    y = neighbours.values
+    chunks = _squared_distances(x, y)
+    indices = torch.cat(
+        [squares.topk(k, dim=1, largest=False).indices[:, -1] for _, squares in chunks]
+    )
+    return torch.linalg.vector_norm(x - y[indices], dim=1), indices

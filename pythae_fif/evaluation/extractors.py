@@ -1,4 +1,4 @@
-"""Features: what turns images into them, by its name, and what scores need of a set of them."""
+"""Extractors, which turn images into features, and sets of features with their moments."""
 
 import math
 import sys
@@ -19,48 +19,54 @@ from pythae_fif.files import checksum, digest, safe_name
 from pythae_fif.names import EXTRACTORS, check_extractor_name, import_object
 
 T = TypeVar("T")
-BATCH_SIZE = 256  # images of which features are taken at once
-MAX_PIXELS_SIDE = 16  # of `pixels`: a covariance of all of 64 x 64 x 3 would have 12288^2 entries
-CHUNK = 4  # images of a large network at once for each thread of a CPU, to stay in its cache
-RANGE_TOLERANCE = 1e-3  # of a float pixel outside [0, 1], before it counts as a mistake of scale
+BATCH_SIZE = 256  # images per call of an extractor
+MAX_PIXELS_SIDE = 16  # The covariance of all pixels of 64 x 64 x 3 would have 12288^2 entries.
+CHUNK = 4  # images per CPU thread that a large network takes at once, to stay in the cache
+RANGE_TOLERANCE = 1e-3  # Floats that exceed [0, 1] by more are taken to be in a wrong range.
 
 
 def rounded_images(images: Tensor) -> Tensor:
-    """Floating-point images (N, C, H, W) clamped and rounded to uint8; all else as it is."""
+    """Clamps and rounds floating-point images (N, C, H, W) to uint8; returns others unchanged."""
     if images.ndim != 4 or not images.is_floating_point():
         return images
     return (255 * images.clamp(0, 1)).round().to(torch.uint8)
 
 
 def unit_images(images: Tensor) -> Tensor:
-    """Images (B, C, H, W), uint8 or floating point, as float32 in [0, 1]. A DataError says that
-    they have another shape or range, a NonFiniteError that some are NaN."""
+    """Converts images (B, C, H, W), uint8 or floating point, to float32 in [0, 1].
+
+    Raises:
+        DataError: The images have another shape or range.
+        NonFiniteError: Pixels are NaN or infinite.
+    """
     if images.ndim != 4 or images.numel() == 0:
         raise DataError(f"images must have shape (B, C, H, W), not {tuple(images.shape)}")
+
     if images.dtype == torch.uint8:
         return images.to(torch.float32) / 255
     images = images.to(torch.float32)
     if not images.isfinite().all():
         raise NonFiniteError("images have NaN or infinite pixels")
     if (images - 0.5).abs().max() > 0.5 + RANGE_TOLERANCE:
-        raise DataError("float images must lie in [0, 1]: divide by 255, or clamp samples first")
+        raise DataError("float images must be in [0, 1]: divide by 255, or clamp samples first")
     return images.clamp(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Extractor:
-    """A fixed network from images to features, and to logits where it classifies.
+    """A fixed network from images to features, and to logits if it classifies.
 
-    Args:
-        name: Its name in `EXTRACTORS`, or of a network of the user's own.
-        distance_name, score_name: What the Frechet distance of its features and the inception
-            score of its logits are called; None without logits.
-        network: From images (B, C, H, W), float32 in [0, 1], to features (B, ...), or to features
+    Attributes:
+        name: Name in `EXTRACTORS`, or `module:function` of a user's network.
+        distance_name: Name of the Frechet distance of its features.
+        network: Maps images (B, C, H, W), float32 in [0, 1], to features (B, ...), or to features
             and logits (B, classes). It is moved to the device, in evaluation mode.
         hash: Short hexadecimal identifier of weights and preprocessing.
-        device: Where it runs.
-        chunk: Images at once for each thread of a CPU; None takes them all.
-        takes_images: Whether it takes images; else rows of a table, neither clamped nor rounded.
+        device: Device of the network.
+        score_name: Name of the inception score of its logits; None without logits.
+        chunk: Images per CPU thread that the network takes at once; None for all.
+        takes_images: Whether it takes images. Otherwise it takes rows of a table, which are neither
+            clamped nor rounded.
     """
 
     name: str
@@ -82,27 +88,45 @@ class Extractor:
         return self.takes_images
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features (B, F) and logits (B, classes) or None, where the extractor runs.
+        """Computes features and logits, on the extractor's device.
 
         Args:
-            images: Those that :func:`unit_images` takes, which is applied; of a table, rows (B, D).
+            images: Images (B, C, H, W), uint8 or floating point in [0, 1], or rows (B, D) of a
+                table.
+
+        Returns:
+            Features (B, F), and logits (B, classes) or None.
+
+        Raises:
+            DataError: Images have another shape or range.
+            NonFiniteError: Pixels are NaN or infinite.
+            ConfigError: The user's network fails.
         """
-        images = images.to(self.device)  # of 8 bits, if they can be
+        images = images.to(self.device)  # Images of 8 bits move as such.
         images = unit_images(images) if self.takes_images else images.float()
-        on_cpu = images.device.type == "cpu"
-        step = self.chunk * torch.get_num_threads() if self.chunk and on_cpu else len(images)
+        step = len(images)
+        if self.chunk and images.device.type == "cpu":
+            step = self.chunk * torch.get_num_threads()
+
         try:
             with torch.no_grad(), full_float32():
                 outputs = [self.network(part) for part in images.split(step)]
-            if not isinstance(outputs[0], tuple):
-                return torch.cat(outputs).flatten(1), None
-            features, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
-            return features, logits
-        except Exception as error:  # of the user's own network anything
+            return _concatenate(outputs)
+        except Exception as error:  # A user's network may raise any exception.
             if self.name in EXTRACTORS:
                 raise
-            fails = f"fails on {tuple(images.shape)}: {format_error(error)}"
-            raise ConfigError(f"extractor {self.name!r} {fails}") from error
+            raise ConfigError(
+                f"extractor {self.name!r} fails on {tuple(images.shape)}: {format_error(error)}"
+            ) from error
+
+
+def _concatenate(outputs: list[Any]) -> tuple[Tensor, Tensor | None]:
+    """Joins the outputs of a network, which are features, or pairs of features and logits."""
+    if not isinstance(outputs[0], tuple):
+        return torch.cat(outputs).flatten(1), None
+
+    features, logits = zip(*outputs, strict=True)
+    return torch.cat(features), torch.cat(logits)
 
 
 def load_extractor(
@@ -114,35 +138,33 @@ def load_extractor(
     weights: str | Path | None = None,
     offline: bool = False,
 ) -> Extractor:
-    """The extractor of a name, for one data set.
+    """Loads an extractor by its name, for a data set.
 
     Args:
-        name: A key of `EXTRACTORS`, or `module:function` that takes nothing and returns a network.
-        image_shape: The (C, H, W) of the images, or (D,) of a table's rows.
-        dataset: Its name, for `classifier`; else that of digits or mnist, by the shape.
-        device: Where networks run.
-        weights: File of `inception` or `tf-inception`, and of no other.
-        offline: Whether `inception` may not fetch its weights from the network.
+        name: A key of `EXTRACTORS`, or `module:function`, a function that takes no arguments and
+            returns a network.
+        image_shape: Shape (C, H, W) of the images, or (D,) of a table's rows.
+        dataset: Name of the data set, for `classifier`; '' finds digits or mnist by the shape.
+        device: Device of the network.
+        weights: File of `inception` or `tf-inception`; other extractors do not take one.
+        offline: Whether `inception` may not download its weights.
 
     Raises:
-        ConfigError: Unknown name, missing packages or weights, a network of the user's own that
-            cannot be used, or an extractor that is not for such data.
+        ConfigError: The name is unknown, packages or weights are missing, the user's network
+            cannot be used, or the extractor is not for such data.
     """
     image_shape = tuple(map(int, image_shape))
-    of_rows = name == "columns"
-    if len(image_shape) != (1 if of_rows else 3):
-        kind, right = ("images", "pixels") if of_rows else ("a table", "columns")
-        raise ConfigError(f"extractor {name!r} does not take {kind}: choose {right} (--extractor)")
-    if weights is not None and name not in ("inception", "tf-inception"):
-        raise ConfigError(f"extractor {name!r} has no --extractor-weights: (tf-)inception has")
+    _check_arguments(name, image_shape, weights)
+
     match name:
-        case "columns":  # the distance is then the FID-like score of the paper's table 1
+        case "columns":  # The distance is the FID-like score of the paper's table 1.
             key = digest("columns/1", *image_shape)
             return Extractor(name, "FID-like", nn.Identity(), key, device, takes_images=False)
         case "pixels":
-            height, width = (min(side, MAX_PIXELS_SIDE) for side in image_shape[1:])
-            key = digest("pixels/1", image_shape, (height, width))
-            return Extractor(name, "FD-pixels", nn.AdaptiveAvgPool2d((height, width)), key, device)
+            _, height, width = image_shape
+            size = (min(height, MAX_PIXELS_SIDE), min(width, MAX_PIXELS_SIDE))
+            key = digest("pixels/1", image_shape, size)
+            return Extractor(name, "FD-pixels", nn.AdaptiveAvgPool2d(size), key, device)
         case "classifier":
             from pythae_fif.evaluation.classifier import classifier
 
@@ -160,79 +182,125 @@ def load_extractor(
             from pythae_fif.evaluation.networks import tf_inception
 
             return tf_inception(weights)
+        case _:
+            return _load_user_extractor(name, device)
+
+
+def _check_arguments(name: str, image_shape: tuple[int, ...], weights: str | Path | None) -> None:
+    """Raises a ConfigError if an extractor does not take such data or a file of weights."""
+    if name == "columns" and len(image_shape) != 1:
+        raise ConfigError("extractor 'columns' does not take images: choose pixels (--extractor)")
+    if name != "columns" and len(image_shape) != 3:
+        raise ConfigError(f"extractor {name!r} does not take a table: choose columns (--extractor)")
+    if weights is not None and name not in ("inception", "tf-inception"):
+        raise ConfigError(
+            f"extractor {name!r} does not take --extractor-weights: only inception and "
+            "tf-inception do"
+        )
+
+
+def _load_user_extractor(name: str, device: str | torch.device) -> Extractor:
+    """Loads the network of a user's function, `module:function`."""
     try:
         network = import_object(check_extractor_name(name).replace(":", "."))()
-    except Exception as error:  # the user's own code raises anything
+    except Exception as error:  # The user's code may raise any exception.
         raise ConfigError(f"extractor {name!r} cannot be loaded: {format_error(error)}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
-            f"extractor {name!r} returns a {type(network).__name__}: a torch.nn.Module is needed, "
-            "whose weights tell its features apart"
+            f"extractor {name!r} returns a {type(network).__name__}: it must return a "
+            "torch.nn.Module, because its weights identify its features"
         )
-    path = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+
+    # The hash identifies the code of the user's module and the weights.
+    module_name, _, _ = name.partition(":")
+    path = getattr(sys.modules[module_name], "__file__", None)
     parts = [checksum(Path(path))] if path else []
-    parts += [digest(key, tensor_hash(of)) for key, of in sorted(network.state_dict().items())]
-    key = digest("own/2", name, *parts)
-    return Extractor(name, f"FD-{name}", network, key, device, chunk=CHUNK)
+    for key, weight in sorted(network.state_dict().items()):
+        parts.append(digest(key, tensor_hash(weight)))
+    return Extractor(
+        name, f"FD-{name}", network, digest("own/2", name, *parts), device, chunk=CHUNK
+    )
 
 
 def require_extractor(
     name: str, *, weights: str | Path | None = None, offline: bool = False
 ) -> None:
-    """Looks for what an extractor needs, before any data are known; nothing is downloaded.
+    """Checks that an extractor can be loaded, before the data are known and without a download.
 
-    A ConfigError says that a package or a file is missing, or that a network of the user's own
-    cannot be used.
+    Args:
+        name: See :func:`load_extractor`.
+        weights: See :func:`load_extractor`.
+        offline: See :func:`load_extractor`.
+
+    Raises:
+        ConfigError: A package or a file is missing, or the user's network cannot be used.
     """
-    downloads = name == "inception" and weights is None and not offline
-    if name not in ("classifier", "columns", "pixels") and not downloads:
+    downloads_weights = name == "inception" and weights is None and not offline
+    if name not in ("classifier", "columns", "pixels") and not downloads_weights:
         load_extractor(name, (3, 64, 64), weights=weights, offline=offline)
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Finite features (N, F) of N images, else a NonFiniteError, and the extractor's hash."""
+    """Features of a set of images, with moments that are computed once.
+
+    Attributes:
+        values: Features (N, F) of N images.
+        extractor: Hash of the extractor.
+
+    Raises:
+        NonFiniteError: Features are NaN or infinite.
+    """
 
     values: Tensor
     extractor: str = ""
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if bad := int((~self.values.isfinite()).any(dim=1).sum()):
-            raise NonFiniteError(f"{bad} of {len(self)} feature vectors are NaN or infinite")
+        non_finite_count = int((~self.values.isfinite()).any(dim=1).sum())
+        if non_finite_count:
+            raise NonFiniteError(
+                f"{non_finite_count} of {len(self)} feature vectors are NaN or infinite"
+            )
 
     @classmethod
     def from_images(
-        cls, images: Tensor, extractor: Extractor, named: str | None = None
+        cls, images: Tensor, extractor: Extractor, images_id: str | None = None
     ) -> "Features":
-        """The features of images, from the cache where they are known.
+        """Computes the features of images, or reads them from the cache.
 
         Args:
-            images: Images (N, C, H, W), uint8 or floating point in [0, 1], which are rounded to 8
-                bits, as those of a file are.
-            extractor: Where the features come from.
-            named: What the images are known by, if it is not to be a hash of them.
+            images: Images (N, C, H, W), uint8 or floating point in [0, 1]. The latter are rounded
+                to 8 bits, as in an image file.
+            extractor: Extractor of the features.
+            images_id: Identifier of the images in the cache; by default a hash of them.
         """
 
-        def build() -> dict[str, Tensor]:
-            held = images
+        def compute() -> dict[str, Tensor]:
+            inputs = images
             if extractor.takes_images and images.is_floating_point():
-                held = rounded_images(unit_images(images))  # data out of range are a mistake
-            parts = held.split(BATCH_SIZE)
+                # `unit_images` refuses images that are out of range, which rounding would clamp.
+                inputs = rounded_images(unit_images(images))
+            parts = inputs.split(BATCH_SIZE)
             return {"features": torch.cat([extractor(part)[0] for part in parts])}
 
-        key = digest(named or tensor_hash(images), extractor.hash)
-        held = cached(f"features-{safe_name(extractor.name)}-{key}.pt", build)["features"]
-        return cls(held.to(extractor.device), extractor.hash)
+        key = digest(images_id or tensor_hash(images), extractor.hash)
+        values = cached(f"features-{safe_name(extractor.name)}-{key}.pt", compute)["features"]
+        return cls(values.to(extractor.device), extractor.hash)
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def cached(self, function: Callable[..., T], *others: "Features") -> T:
-        """`function(self, *others)`, computed once."""
-        if (function, others) not in self._cache:
-            self._cache[function, others] = function(self, *others)
-        return self._cache[function, others]
+    def cached(self, function: Callable[..., T], *arguments: "Features") -> T:
+        """Returns `function(self, *arguments)`, which is computed only once.
+
+        Args:
+            function: Function of sets of features.
+            *arguments: Further sets of features.
+        """
+        if (function, arguments) not in self._cache:
+            self._cache[function, arguments] = function(self, *arguments)
+        return self._cache[function, arguments]
 
     @classmethod
     @deprecated("renamed to from_images")
@@ -241,17 +309,17 @@ class Features:
         return cls.from_images(images, extractor, named)
 
     @deprecated("renamed to cached")
-    def once(self, function: Callable[..., T], *others: "Features") -> T:
+    def once(self, function: Callable[..., T], *arguments: "Features") -> T:
         """Deprecated name of :meth:`cached`."""
-        return self.cached(function, *others)
+        return self.cached(function, *arguments)
 
     @cached_property
     def mean(self) -> Tensor:
-        """(F), float64."""
+        """The mean (F), float64."""
         return self.values.mean(dim=0, dtype=torch.float64)
 
     @cached_property
     def covariance_root(self) -> Tensor:
-        """R (F, min(F, N)) of the unbiased covariance R R^T, float64, on the CPU."""
+        """A root R (F, min(F, N)) of the unbiased covariance R R^T, float64, on the CPU."""
         triangle: Tensor = torch.linalg.qr((self.values - self.mean).cpu(), mode="r").R
         return triangle.T / math.sqrt(len(self) - 1)

@@ -1,4 +1,4 @@
-"""The likelihood by which all deterministic autoencoders compare: that of a tube."""
+"""The marginal likelihood, by which all deterministic autoencoders are comparable."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,14 +18,18 @@ from pythae_fif.models.density import as_density, is_density
 from pythae_fif.models.fitted_priors import fit_new_prior
 from pythae_fif.models.priors import Prior, PriorKind, StandardNormal
 
-POINTS, COLUMNS = 500, 4_000
-"""Most data of a split that are scored, and columns of their Jacobians; at least 50 points."""
+MAX_POINTS = 500
+"""Maximum number of data points per split that are scored."""
+MIN_POINTS = 50
+"""Minimum number of data points, if a model's Jacobians have many columns."""
+MAX_JACOBIAN_COLUMNS = 4_000
+"""Columns of all Jacobians of a split that limit the number of points."""
 
 PRIORS: dict[str, PriorKind | None] = {
     "normal": None, "own_prior": None, "gaussian": "gaussian", "gmm": "mixture", "flow": "flow",
     "flow_matching": "flow_matching",
 }  # fmt: skip
-"""Sampler -> the fitted prior from which it draws codes, or None."""
+"""Sampler -> the kind of fitted prior from which it draws codes; None if it is not fitted."""
 
 
 def fit_priors(
@@ -37,26 +41,40 @@ def fit_priors(
     seed: int,
     steps: int | None,
 ) -> dict[str, Prior]:
-    """The priors from which samplers draw codes, by their names.
+    """Fits the priors from which samplers draw codes.
 
     Args:
         model: A trained model of Pythae.
-        samplers: Names; those without a prior of codes in R^d, or whose prior cannot be fitted, are
-            left out, and all if the model is no density of at most D dimensions.
-        codes, labels: Of the training data, (N, d), and of a conditional model their classes.
-        seed, steps: Of the fits.
+        samplers: Names of samplers.
+        codes: Codes (N, d) of the training data.
+        labels: Classes (N) of the training data, for a conditional model.
+        seed: Seed of the fits.
+        steps: Training steps of a flow; None for a number that follows the codes.
+
+    Returns:
+        Sampler -> its prior. Samplers without a prior on R^d, or with one that cannot be fitted,
+        are left out; so are all samplers if the model does not define a density on at most D
+        dimensions.
     """
     if not is_density(model) or model.latent_dim > math.prod(model.model_config.input_dim):
         return {}
-    density, found = as_density(model), {}
-    given, own = density.condition(labels, codes), density.latent_distribution(codes)
-    for name in filter(PRIORS.__contains__, samplers):
-        prior = own if name == "own_prior" else StandardNormal(torch.zeros_like(codes[0]))
-        with suppress(ValueError, LinAlgError):  # too few codes of a class, or not finite
-            if (kind := PRIORS[name]) is not None:
-                prior = fit_new_prior(kind, codes, *given, seed=seed, steps=steps)
-            found[name] = prior
-    return found
+
+    density = as_density(model)
+    condition = density.condition(labels, codes)
+    priors: dict[str, Prior] = {}
+    for name in samplers:
+        if name not in PRIORS:
+            continue
+        kind = PRIORS[name]
+        if name == "own_prior":
+            priors[name] = density.latent_distribution(codes)
+        elif kind is None:
+            priors[name] = StandardNormal(torch.zeros_like(codes[0]))
+        else:
+            # A class may have too few codes, and codes may not be finite.
+            with suppress(ValueError, LinAlgError):
+                priors[name] = fit_new_prior(kind, codes, *condition, seed=seed, steps=steps)
+    return priors
 
 
 def marginal_likelihoods(
@@ -67,43 +85,61 @@ def marginal_likelihoods(
     val_mse: float,
     seed: int,
 ) -> dict[str, dict[str, MarginalLikelihoodScore]]:
-    """Mean log-density of data in the tube around the manifold of a trained model, with priors; see
+    """Computes the marginal likelihood of data under a trained model, with several priors.
+
+    It is the mean log-density of data when noise is added to the model's manifold; see
     :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`.
 
     Args:
-        model, priors: See :func:`fit_priors`, and what it gives.
+        model: See :func:`fit_priors`.
+        priors: Sampler -> prior, from :func:`fit_priors`.
         splits: The data.
-        labels: Split -> classes, of a conditional model; else empty.
-        val_mse: Mean squared error a value of the validation data, which gives the tube's scale.
-        seed: Of the draws.
+        labels: Split -> classes, for a conditional model; otherwise empty.
+        val_mse: Mean squared error per value of the validation data, which gives the noise's scale.
+        seed: Seed of the draws.
 
     Returns:
-        Sampler -> split, 'val' or 'test' -> likelihood, where it is finite; empty if the model is
-        of all D dimensions or reconstructs exactly, or if its Jacobians are not finite.
+        Sampler -> split, 'val' or 'test' -> likelihood, for the samplers with a finite one. Empty
+        if the model has all D dimensions or reconstructs exactly, or if its Jacobians are not
+        finite.
     """
     dims = math.prod(splits.input_dim)
     if not (priors and val_mse) or model.latent_dim == dims:
         return {}
-    density, parts, found = as_density(model), {}, {}
+
+    flow = as_density(model)
+    device = next(model.parameters()).device
     noise_std = math.sqrt(val_mse * dims / (dims - model.latent_dim))
-    points = min(POINTS, max(50, COLUMNS // model.latent_dim))
+    count = min(MAX_POINTS, max(MIN_POINTS, MAX_JACOBIAN_COLUMNS // model.latent_dim))
+    densities = {}
     try:
         for split in ("val", "test"):
-            some = np.unique(np.linspace(0, len(splits[split]) - 1, points).astype(int))
-            x = to_float(splits[split][some]).to(next(model.parameters()).device)
-            classes = labels[split][some] if labels else None
-            parts[split] = density.marginal_likelihood(x, noise_std, classes)
+            indices = np.unique(np.linspace(0, len(splits[split]) - 1, count).astype(int))
+            x = to_float(splits[split][indices]).to(device)
+            classes = labels[split][indices] if labels else None
+            densities[split] = flow.marginal_likelihood(x, noise_std, classes)
     except NonFiniteError:
         return {}
+
+    scores = {}
     for name, prior in priors.items():
-        with fork_rng(), suppress(LinAlgError):  # not finite
+        with fork_rng(), suppress(LinAlgError):  # LinAlgError: a matrix is not finite.
             torch.manual_seed(seed)
-            values = {split: tube.log_prob(prior) for split, tube in parts.items()}
-            if all(of.isfinite().all() for of in values.values()):
-                found[name] = {of: _summary(part, dims, noise_std) for of, part in values.items()}
-    return found
+            nats = {split: density.log_prob(prior) for split, density in densities.items()}
+            if all(values.isfinite().all() for values in nats.values()):
+                scores[name] = {
+                    split: _summarize(values, dims, noise_std) for split, values in nats.items()
+                }
+    return scores
 
 
-def _summary(nats: Tensor, dims: int, noise_std: float) -> MarginalLikelihoodScore:
-    mean, error = nats.mean().item(), nats.std().item() / math.sqrt(len(nats))
-    return MarginalLikelihoodScore(mean, error, -mean / (dims * math.log(2)), noise_std, len(nats))
+def _summarize(nats: Tensor, dims: int, noise_std: float) -> MarginalLikelihoodScore:
+    """Summarizes the log-densities (N) of data points."""
+    mean = nats.mean().item()
+    return MarginalLikelihoodScore(
+        nats=mean,
+        error=nats.std().item() / math.sqrt(len(nats)),
+        bits_per_dim=-mean / (dims * math.log(2)),
+        scale=noise_std,
+        points=len(nats),
+    )

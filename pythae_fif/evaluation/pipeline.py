@@ -1,4 +1,4 @@
-"""Scores of a trained Pythae model and a sampler of it, as a pipeline in Pythae's style."""
+"""A pipeline in Pythae's style that scores a trained model and a sampler."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,17 +23,19 @@ Data = np.ndarray | Tensor
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class EvaluationPipeline:
-    """Scores samples of any Pythae model and sampler against evaluation images.
+    """Scores the samples of a Pythae model and sampler against evaluation images.
 
-    A call seeds all random numbers, and leaves the model in evaluation mode, as Pythae's own do.
+    A call seeds all random numbers, and leaves the model in evaluation mode, as Pythae's pipelines
+    do.
 
     Args:
-        model: A trained model, of images.
-        sampler: A sampler of it or the configuration of one; None samples from a normal.
+        model: A trained model of images.
+        sampler: A sampler of the model, or the configuration of one; None samples codes from the
+            standard normal.
         extractor: An extractor or its name: a key of `EXTRACTORS` or `module:function`.
         num_samples: Number of samples.
-        batch_size: Samples at once.
-        seed: Of fit, sampling, shuffle and subsets.
+        batch_size: Number of samples that are drawn at once.
+        seed: Seed of the sampler's fit, the samples, their shuffle and the subsets of KID.
 
     Example::
 
@@ -55,46 +57,65 @@ class EvaluationPipeline:
             self.sampler = GenerationPipeline(self.model, self.sampler).sampler
 
     def __call__(self, train_data: Data | None, eval_data: Data) -> Scores:
-        """Fits the sampler where it is not fitted yet, samples, and scores.
+        """Fits the sampler unless it is fitted, draws samples, and scores them.
 
         Args:
-            train_data: Training images (N, C, H, W), uint8 or in [0, 1], to which the sampler is
-                fitted, and from which memorisation is told; None leaves that out.
-            eval_data: Images that samples are compared with. The sampler never sees them.
+            train_data: Training images (N, C, H, W), uint8 or in [0, 1]. The sampler is fitted to
+                them, and memorisation is measured against them; None leaves memorisation out.
+            eval_data: Evaluation images, which the sampler does not see.
 
         Returns:
-            The scores, whose one split is called "eval".
+            The scores, with a single split "eval".
 
         Raises:
             ConfigError: The sampler must be fitted and there is no `train_data`.
-            DataError, NonFiniteError: Data or samples that are no such images.
+            DataError: Images have the wrong shape or range.
+            NonFiniteError: Images or samples have NaN or infinite pixels.
         """
         sampler: Any = self.sampler
-        both = {"eval": eval_data, "train": train_data}
-        found = {name: torch.as_tensor(of) for name, of in both.items() if of is not None}
-        sets = {name: of.detach().cpu() for name, of in found.items()}
-        shape = self.model.model_config.input_dim  # None of some models of Pythae
-        for name, of in sets.items():
-            given, needed = tuple(of.shape[1:]), tuple(shape or of.shape[1:])
-            if given != needed:
-                raise DataError(f"{name}_data: samples of {given}, needs {needed}")
+        eval_images = self._as_images("eval_data", eval_data)
+        train_images = None
+        if train_data is not None:
+            train_images = self._as_images("train_data", train_data)
+
         if isinstance(self.extractor, str):
-            needed = tuple(sets["eval"].shape[1:])
-            self.extractor = load_extractor(self.extractor, needed, device=sampler.device)
+            shape = tuple(eval_images.shape[1:])
+            self.extractor = load_extractor(self.extractor, shape, device=sampler.device)
         extractor = self.extractor
+
         set_seed(self.seed)
         if not sampler.is_fitted and type(sampler).fit is not BaseSampler.fit:
-            if train_data is None:
-                raise ConfigError(f"{type(sampler).__name__} must be fitted: pass train_data")
-            images = unit_images(sets["train"])
-            if images.max() != 1:
-                raise DataError("Pythae fits a sampler only to images whose largest value is 1")
-            self.model.eval()
-            with quiet_pythae():
-                sampler.fit(train_data=images)
-        known = {name: Features.from_images(of, extractor) for name, of in sets.items()}
+            self._fit_sampler(train_images)
+        references = {"eval": Features.from_images(eval_images, extractor)}
+        training = None
+        if train_images is not None:
+            training = Features.from_images(train_images, extractor)
+
         set_seed(self.seed)
         samples = torch.cat([*draw_samples(sampler, self.num_samples, self.batch_size)])
         samples = samples[torch.randperm(len(samples))[: self.num_samples]]
-        references, training = {"eval": known["eval"]}, known.get("train")
         return score_samples(samples, extractor, references, seed=self.seed, training=training)
+
+    def _as_images(self, name: str, data: Data) -> Tensor:
+        """Converts data to a tensor on the CPU, and checks its shape."""
+        images = torch.as_tensor(data).detach().cpu()
+        shape = tuple(images.shape[1:])
+        # Some models of Pythae have no `input_dim`.
+        expected_shape = tuple(self.model.model_config.input_dim or shape)
+        if shape != expected_shape:
+            raise DataError(f"{name}: images have shape {shape}, the model's is {expected_shape}")
+
+        return images
+
+    def _fit_sampler(self, train_images: Tensor | None) -> None:
+        """Fits the sampler to the training images."""
+        sampler: Any = self.sampler
+        if train_images is None:
+            raise ConfigError(f"{type(sampler).__name__} must be fitted: pass train_data")
+        images = unit_images(train_images)
+        if images.max() != 1:
+            raise DataError("Pythae fits a sampler only to images with largest value 1")
+
+        self.model.eval()
+        with quiet_pythae():
+            sampler.fit(train_data=images)

@@ -1,4 +1,4 @@
-"""The scores of samples as types: what `score_samples` returns and what records hold."""
+"""Types of scores, which `score_samples` returns and records contain."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,8 +8,12 @@ from pythae_fif.files import write_json
 
 @dataclass(frozen=True)
 class CodeScores:
-    """Kullback-Leibler divergence, in nats, from the Gaussian of the codes' mean and covariance to
-    the standard normal."""
+    """Kullback-Leibler divergence of codes from the prior.
+
+    Attributes:
+        divergence: Divergence of the Gaussian with the codes' mean and covariance from the standard
+            normal distribution, in nats.
+    """
 
     divergence: float
 
@@ -24,7 +28,7 @@ class MeanStd:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Scores from nearest neighbours; see :mod:`pythae_fif.evaluation.distances`."""
+    """Nearest-neighbour scores; see :mod:`pythae_fif.evaluation.distances`."""
 
     precision: float
     recall: float
@@ -34,8 +38,13 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Split -> how often a sample is nearer to the training images than an image of the split is,
-    and the fraction of samples that are no copies; see :mod:`pythae_fif.evaluation.distances`."""
+    """Nearness of samples to the training images; see :mod:`pythae_fif.evaluation.distances`.
+
+    Attributes:
+        nearer: Split -> how often a sample is nearer to the training images than an image of the
+            split is.
+        authenticity: Fraction of samples that are not copies.
+    """
 
     nearer: dict[str, float]
     authenticity: float
@@ -43,9 +52,17 @@ class Memorisation:
 
 @dataclass(frozen=True)
 class MarginalLikelihoodScore:
-    """Of a number of data points the mean log-density in the tube around a model's manifold,
-    in nats with its standard error and in bits a dimension with the other sign, and the tube's
-    scale; see :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`."""
+    """Mean log-density of data when noise is added to a model's manifold.
+
+    See :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`.
+
+    Attributes:
+        nats: Mean log-density, in nats.
+        error: Standard error of the mean, in nats.
+        bits_per_dim: Negative mean log-density, in bits per dimension.
+        scale: Standard deviation of the noise.
+        points: Number of data points.
+    """
 
     nats: float
     error: float
@@ -59,18 +76,23 @@ class Scores:
     """All scores of one set of samples against references, by split.
 
     Attributes:
-        num_samples, seed: Of the samples, and of their shuffle and subsets.
-        extractor, extractor_hash, distance_name, score_name: Those of the extractor.
+        num_samples: Number of samples.
+        extractor: Name of the extractor.
+        extractor_hash: Hash of the extractor's weights and preprocessing.
+        distance_name: Name of the Frechet distance with this extractor.
+        score_name: Name of the inception score with this extractor; None without logits.
         rounded: Whether samples were rounded to multiples of 1/255.
+        seed: Seed of the samples, their shuffle and the subsets.
         score: Inception score over ten splits; None without logits.
-        frechet, frechet_error: Split -> Frechet distance, and its standard deviation over draws of
-            the samples, which early records lack.
-        tube: Split -> likelihood with the prior whose samples these are, of a conditional model
-            another fit of its kind; None for models and samplers without a density, outside the
-            benchmark, and in early records.
+        frechet: Split -> Frechet distance.
         kernel: Split -> kernel distance (KID) over subsets.
         neighbours: Split -> precision, recall, density, coverage.
-        memorisation: Where training images are known; none in early records.
+        memorisation: Nearness to the training images; None without them, and in early records.
+        frechet_error: Split -> standard deviation of the Frechet distance over draws of the
+            samples; None in early records.
+        tube: Split -> marginal likelihood with the prior that generated the samples, or for a
+            conditional model with another fit of the same kind; None for models and samplers
+            without a density, outside the benchmark, and in early records.
     """
 
     num_samples: int
@@ -89,13 +111,13 @@ class Scores:
     tube: dict[str, MarginalLikelihoodScore] | None = None
 
     def save_json(self, folder: str | Path) -> Path:
-        """Writes `evaluation.json` into a folder; returns the file."""
+        """Writes `evaluation.json` into a folder, and returns the file's path."""
         path = Path(folder) / "evaluation.json"
         write_json(path, asdict(self))
         return path
 
     def __str__(self) -> str:
-        """A small table: a row a number."""
+        """Returns a table with one row per number."""
         import pandas as pd
 
         return str(pd.json_normalize(asdict(self)).iloc[0].dropna().to_string())

@@ -1,4 +1,4 @@
-"""From samples to every score."""
+"""Computation of all scores from samples, and of the score of codes."""
 
 import itertools
 import math
@@ -23,8 +23,10 @@ from pythae_fif.evaluation.scores import CodeScores, MeanStd, Scores
 
 T = TypeVar("T")
 SCORE_SPLITS = 10
+"""Parts of the samples over which the inception score is averaged."""
+
 MIN_SAMPLES = 2048
-"""Fewer samples or references than this, the number of Inception features, give a warning."""
+"""Fewer samples or references than this, the number of Inception features, cause a warning."""
 
 
 def score_samples(
@@ -35,48 +37,42 @@ def score_samples(
     seed: int = 0,
     training: Features | None = None,
 ) -> Scores:
-    """Every score of samples against each reference.
+    """Computes every score of samples against each reference.
 
-    Floating-point samples are clamped to [0, 1] and rounded to 1/255, as an image file would.
+    Floating-point samples are clamped to [0, 1] and rounded to 1/255, as in an image file.
 
     Args:
-        samples: Samples (N, C, H, W), uint8 or floating point; rows (N, D) of a table.
-        extractor: Where features and logits come from; the one of the references.
-        references: Name of a split -> the features of its images.
-        seed: Of the shuffle before the score is split, and of the subsets of KID.
-        training: Of the images that the model was trained on, for `Scores.memorisation`.
+        samples: Samples (N, C, H, W), uint8 or floating point, or rows (N, D) of a table.
+        extractor: Extractor of features and logits; the references must have the same.
+        references: Split -> features of its images.
+        seed: Seed of the shuffle before the inception score, and of the subsets of KID.
+        training: Features of the training images, for `Scores.memorisation`.
 
     Raises:
-        DataError: Fewer than ten samples or references, or features of another extractor.
-        NonFiniteError: NaN or infinite pixels; says in how many samples.
+        DataError: There are fewer than ten samples or references, or features are from another
+            extractor.
+        NonFiniteError: Samples have NaN or infinite pixels; the message says how many.
 
     Warns:
-        UserWarning: Fewer than 2,048 samples or references: the bias is large.
+        UserWarning: There are fewer than 2,048 samples or references, so the bias is large.
     """
-    known = [*references.values(), *([] if training is None else [training])]
-    if any(held.extractor != extractor.hash for held in known):
-        raise DataError(f"references have no features of {extractor.name}")
-    fewest = min(map(len, references.values()))
-    if min(len(samples), fewest) < SCORE_SPLITS:
-        raise DataError(
-            f"scores need {SCORE_SPLITS} samples and references, not {len(samples)} and {fewest}"
+    _check_extractor(extractor, references, training)
+    _check_numbers(len(samples), min(map(len, references.values())), extractor)
+    non_finite_count = int((~samples.isfinite()).flatten(1).any(dim=1).sum())
+    if non_finite_count:
+        raise NonFiniteError(
+            f"{non_finite_count} of {len(samples)} samples have NaN or infinite pixels"
         )
-    if min(len(samples), fewest) < MIN_SAMPLES:
-        warnings.warn(
-            f"scores of {len(samples):,} samples and {fewest:,} references, fewer than "
-            f"{MIN_SAMPLES:,}: the bias of {extractor.distance_name} is large; compare at one "
-            "number of samples alone",
-            stacklevel=2,
-        )
-    if bad := int((~samples.isfinite()).flatten(1).any(dim=1).sum()):
-        raise NonFiniteError(f"{bad} of {len(samples)} samples have NaN or infinite pixels")
-    parts = rounded_images(samples).split(BATCH_SIZE)
-    values, logits = zip(*map(extractor, parts), strict=True)
+
+    outputs = [extractor(part) for part in rounded_images(samples).split(BATCH_SIZE)]
+    values, logits = zip(*outputs, strict=True)
     features = Features(torch.cat(values), extractor.hash)
     score = None if logits[0] is None else inception_score(torch.cat(logits), seed=seed)
 
-    def by_split(of: Callable[[Features, Features], T]) -> dict[str, T]:
-        return {split: of(features, held) for split, held in references.items()}
+    def by_split(score_function: Callable[[Features, Features], T]) -> dict[str, T]:
+        return {
+            split: score_function(features, reference) for split, reference in references.items()
+        }
 
     return Scores(
         num_samples=len(features),
@@ -95,42 +91,87 @@ def score_samples(
     )
 
 
+def _check_extractor(
+    extractor: Extractor, references: Mapping[str, Features], training: Features | None
+) -> None:
+    """Raises a DataError if features are from another extractor."""
+    feature_sets = list(references.values())
+    if training is not None:
+        feature_sets.append(training)
+    if any(features.extractor != extractor.hash for features in feature_sets):
+        raise DataError(f"the references' features are not from extractor {extractor.name!r}")
+
+
+def _check_numbers(num_samples: int, num_references: int, extractor: Extractor) -> None:
+    """Raises a DataError if there are too few samples or references; warns if there are few."""
+    smaller_number = min(num_samples, num_references)
+    if smaller_number < SCORE_SPLITS:
+        raise DataError(
+            f"scores need {SCORE_SPLITS} samples and references, not {num_samples} and "
+            f"{num_references}"
+        )
+    if smaller_number < MIN_SAMPLES:
+        warnings.warn(
+            f"scores of {num_samples:,} samples and {num_references:,} references, fewer than "
+            f"{MIN_SAMPLES:,}: the bias of {extractor.distance_name} is large; compare only scores "
+            "of the same number of samples",
+            stacklevel=3,
+        )
+
+
 def inception_score(logits: Tensor, *, seed: int | None = 0) -> MeanStd:
-    r"""Inception score: how sure and how varied a classifier is about samples.
+    r"""Computes the inception score: how sure and how varied a classifier is about samples.
 
     $$ \exp \mathbb{E}_x \, KL(p(y|x) \| p(y)) $$
 
-    over each of ten subsets of the samples, cut as in the authors' code (Salimans et al. 2016,
-    sec. 4). With any network but Inception v3 it compares with nothing but itself. Samples are
-    shuffled first: some samplers return them grouped, and a split of one group would score low.
+    It is computed for each of ten subsets of the samples, split as in the authors' code (Salimans
+    et al. 2016, sec. 4). With any network but Inception v3 it is comparable only with itself.
+    Samples are shuffled first, because some samplers return them grouped, and a subset of one group
+    would score low.
 
     Args:
-        logits: Class logits (N, classes) with N >= 10; Inception's leave the bias out.
-        seed: Seed of the shuffle; None leaves the order.
+        logits: Class logits (N, classes) with N >= 10; Inception's are without the bias.
+        seed: Seed of the shuffle; None keeps the order.
+
+    Returns:
+        Mean and standard deviation over the subsets.
     """
     logits = logits.detach().double()
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
         logits = logits[torch.randperm(len(logits), generator=generator).to(logits.device)]
+
     edges = [i * len(logits) // SCORE_SPLITS for i in range(SCORE_SPLITS + 1)]
     scores = []
     for start, stop in itertools.pairwise(edges):
         log_p = logits[start:stop].log_softmax(dim=1)
         marginal = log_p.logsumexp(dim=0) - math.log(len(log_p))
-        scores.append((log_p.exp() * (log_p - marginal)).sum(dim=1).mean().exp())
-    found = torch.stack(scores)
-    return MeanStd(float(found.mean()), float(found.std(correction=0)))
+        divergences = (log_p.exp() * (log_p - marginal)).sum(dim=1)
+        scores.append(divergences.mean().exp())
+
+    stacked_scores = torch.stack(scores)
+    return MeanStd(float(stacked_scores.mean()), float(stacked_scores.std(correction=0)))
 
 
 def score_codes(codes: Tensor) -> CodeScores | None:
-    """Scores codes (N, d); None for maps of codes, and for codes that do not span their space."""
+    """Computes the divergence of codes (N, d) from the standard normal distribution.
+
+    Returns:
+        The score; None for codes that are feature maps, or that do not span their space.
+    """
     if codes.ndim != 2:
         return None
-    z = codes.detach().double()
-    centred = z - z.mean(0)
-    covariance = centred.mT @ centred / len(z)
-    variances, along_axes = covariance.diagonal(), torch.linalg.eigvalsh(covariance)
-    if not along_axes[0] > along_axes[-1] * len(variances) * torch.finfo(torch.float32).eps ** 2:
+
+    codes = codes.detach().double()
+    mean = codes.mean(0)
+    deviations = codes - mean
+    covariance = deviations.mT @ deviations / len(codes)
+    variances = covariance.diagonal()
+    eigenvalues = torch.linalg.eigvalsh(covariance)
+
+    rounding = eigenvalues[-1] * len(variances) * torch.finfo(torch.float32).eps ** 2
+    if not eigenvalues[0] > rounding:  # also if they are NaN
         return None
-    divergence = (variances - 1 + z.mean(0).square()).sum() - along_axes.log().sum()
+
+    divergence = (variances - 1 + mean.square()).sum() - eigenvalues.log().sum()
     return CodeScores(max(0.0, float(divergence) / 2))

@@ -72,8 +72,8 @@ class MarginalLikelihood(NamedTuple):
     def _proposal(self, prior: Prior) -> tuple[Tensor, Tensor]:
         """Returns the centre and precision of q(z | x), one Gauss-Newton step from f(x).
 
-        The step is that for log p_Z(z) + log N(x; g(z), s^2 I), with a normal distribution of the
-        prior's moments in place of p_Z.
+        The step increases log p_Z(z) + log N(x; g(z), s^2 I), with the normal distribution that has
+        the prior's moments in place of p_Z.
 
         Returns:
             The centre (B, d, 1), and the Cholesky factor of the precision, (B, d, d).

@@ -127,7 +127,7 @@ def study_options(shared_data, tmp_path):
     committed_runs = (REFERENCE / "runs/studies.jsonl").read_bytes()
     (tmp_path / "runs/studies.jsonl").write_bytes(committed_runs)
     location = DataOptions(data_root=str(shared_data), offline=True)
-    return StudyOptions(tmp_path, location, engine=InProcess(done=[]))
+    return StudyOptions(tmp_path, location, engine=InProcess(executed=[]))
 
 
 FREE_FORM = "fif fif_on fif_silu fif_silu_on"
@@ -153,7 +153,7 @@ def test_committed_tables_are_not_trained_again(study_options, dataset, profile,
     options = dataclasses.replace(study_options, dataset=dataset, profile=profile, seeds=range(5))
     protocol = TabularProtocol.load(options)
     trained = train_configurations(protocol, names.split(), lambda _: None)
-    assert options.engine.done == []
+    assert options.engine.executed == []
     assert len(trained) == 5 * len(names.split())
 
 
@@ -172,7 +172,7 @@ def test_every_committed_run_of_a_study_has_its_records(kind, runs, records):
 @pytest.mark.shared
 def test_committed_spectra_are_not_trained_again(study_options):
     paths = run_study("spectrum", study_options, lambda _: None)
-    assert study_options.engine.done == []
+    assert study_options.engine.executed == []
 
     spectra = pandas.read_csv(next(path for path in paths if path.suffix == ".csv"))
     assert list(spectra.above_one) == [0, 1, 2, 4, 10, 11, 11, 11]

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from support.experiments import plan_of, tiny_experiment
+from support.experiments import make_tiny_plan, tiny_experiment
 
 from pythae_fif.benchmark.config import describe_length, load_experiment
 from pythae_fif.benchmark.image_run import training_config
@@ -44,9 +44,11 @@ def test_wrong_durations(tmp_path, text):
 
 
 def test_wall_clock_replaces_epochs(tmp_path):
-    (spec,) = plan_of(tmp_path, {"wall_clock": "90s"})
+    (spec,) = make_tiny_plan(tmp_path, {"wall_clock": "90s"})
     assert (spec.settings.wall_clock, spec.settings.epochs) == (90, None)
-    ids = [plan_of(tmp_path, {"wall_clock": text})[0].run_id for text in ("90s", "1m30s", "91s")]
+    ids = [
+        make_tiny_plan(tmp_path, {"wall_clock": text})[0].run_id for text in ("90s", "1m30s", "91s")
+    ]
     assert ids[0] == spec.run_id == ids[1] != ids[2]
     with pytest.raises(ConfigError, match="tiny: give epochs or steps"):
         tiny_experiment(tmp_path, steps=3)
@@ -74,13 +76,13 @@ def test_a_length_of_the_user_replaces_steps_and_clock(flags):
 
 def test_settings_and_grid_of_one_model(tmp_path):
     fif_settings = {"batch_size": 7, "grid": {"beta": [3]}, "fixed": {"noise": 0.02}}
-    plan = plan_of(tmp_path, {"models": ["ae", "fif"]}, models={"fif": fif_settings})
+    plan = make_tiny_plan(tmp_path, {"models": ["ae", "fif"]}, models={"fif": fif_settings})
     assert [spec.settings.batch_size for spec in plan] == [50, 7]
     assert plan[1].parameters == {"noise": 0.02, "beta": 3}
     assert plan[1].varied == ["beta"]
     for model in ("fif", "beta_vae"):  # Pythae's class would ignore an unknown key
         with pytest.raises(ConfigError, match="unknown key 'betta': did you mean 'beta'"):
-            plan_of(tmp_path, {"models": [model]}, models={model: {"fixed": {"betta": 2.0}}})
+            make_tiny_plan(tmp_path, {"models": [model]}, models={model: {"fixed": {"betta": 2.0}}})
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_a_latent_dimension_of_the_user_replaces_those_of_models(tmp_path):
     for flags, expected in (({}, [64, 512, 192]), ({"latent_dim": 32}, [32, 32, 32])):
         experiment = load_experiment("celeba", flags, TABLE2)
         assert [experiment.latent_dim_for(model) for model in experiment.models] == expected
-    plan = plan_of(tmp_path, {"models": ["ae", "svae"], "latent_dim": 64})
+    plan = make_tiny_plan(tmp_path, {"models": ["ae", "svae"], "latent_dim": 64})
     assert [spec.latent_dim for spec in plan] == [64, 32]
 
 
@@ -214,7 +216,7 @@ def test_the_published_protocol_is_scored_by_inception_by_default(tmp_path):
 @pytest.mark.parametrize("factor", [None, 0.5])
 def test_the_profile_sets_the_optimizers(tmp_path, model, factor):
     profile = {"batch_size": 7, "learning_rate": 3e-3, "weight_decay": 0.1}
-    spec = plan_of(tmp_path, {"models": [model]}, plateau_factor=factor, **profile)[0]
+    spec = make_tiny_plan(tmp_path, {"models": [model]}, plateau_factor=factor, **profile)[0]
     config = training_config(spec)
     assert config.per_device_train_batch_size == 7
     assert config.per_device_eval_batch_size == 7

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.experiments import plan_of
-from support.processes import is_locked, process_of, until
+from support.experiments import make_tiny_plan
+from support.processes import is_locked, start_process, wait_until
 
 import pythae_fif.benchmark.image_run as run_module
 from pythae_fif.benchmark.record import ImageResult
@@ -65,10 +65,10 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHAE_FIF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        specs = plan_of(folder, {"seeds": [0, 1]}, epochs=4, batch_size=20)
+        specs = make_tiny_plan(folder, {"seeds": [0, 1]}, epochs=4, batch_size=20)
         for spec in specs:
             start = time.monotonic()
-            process_of(_execute, spec, folder).join()
+            start_process(_execute, spec, folder).join()
             seconds = time.monotonic() - start
     store = Store(folder)
     return specs, [read_numbers(store, spec) for spec in specs], seconds
@@ -86,7 +86,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(undisturbed, tmp_path, kills):
     finished = False
 
     while killed < kills or not finished:
-        process = process_of(_execute, spec, tmp_path)
+        process = start_process(_execute, spec, tmp_path)
         process.join(rng.uniform(0.05, 1) * seconds if killed < kills else None)
         alive = process.exitcode is None
         process.kill()
@@ -115,16 +115,16 @@ def test_killed_drivers(undisturbed, tmp_path):
     specs, expected, seconds = undisturbed
     rng = random.Random(0)
     store = Store(tmp_path)
-    surviving_driver = process_of(_drive, specs, tmp_path)
+    surviving_driver = start_process(_drive, specs, tmp_path)
     for _ in range(20):
-        driver = process_of(_drive, specs, tmp_path)
+        driver = start_process(_drive, specs, tmp_path)
         driver.join(rng.uniform(0.1, 1) * seconds)
         driver.kill()
         driver.join()
-    process_of(_drive, specs, tmp_path).join()
+    start_process(_drive, specs, tmp_path).join()
     surviving_driver.join()
 
-    until(lambda: not any(is_locked(store.folder(spec)) for spec in specs))
+    wait_until(lambda: not any(is_locked(store.folder(spec)) for spec in specs))
     assert [read_numbers(store, spec) for spec in specs] == expected
     assert verdict_kinds(store) <= {"fine", "dirty tree"}
 
@@ -132,7 +132,7 @@ def test_killed_drivers(undisturbed, tmp_path):
 @pytest.mark.parametrize("renamed", [False, True], ids=["before", "after"])
 def test_killed_around_the_moment_when_the_model_is_renamed(tmp_path, monkeypatch, renamed):
     """A model exists with its record of checksums or not at all, so the next start can trust it."""
-    (spec,) = plan_of(tmp_path, epochs=3)
+    (spec,) = make_tiny_plan(tmp_path, epochs=3)
     store = Store(tmp_path / "results")
     replace = os.replace
 

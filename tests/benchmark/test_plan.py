@@ -10,7 +10,7 @@ import torch
 import yaml
 from pydantic import ValidationError
 from pythae.data.datasets import DatasetOutput
-from support.experiments import fake_splits, load_splits, plan_of, tiny_experiment
+from support.experiments import fake_splits, load_splits, make_tiny_plan, tiny_experiment
 from support.report_store import RESULTS, fill_store, make_result
 
 from pythae_fif.benchmark.config import DataLocation, Settings, load_experiment
@@ -56,7 +56,7 @@ def test_a_run_has_the_same_id_from_a_grid_and_from_flags():
 
 def test_order_overrides_and_seeds(tmp_path):
     flags = {"models": ["ae", "fif"], "beta": [3.0, 1.0, 2.0], "seeds": [4, 5]}
-    plan = plan_of(tmp_path, flags, max_configurations=1)
+    plan = make_tiny_plan(tmp_path, flags, max_configurations=1)
     assert [spec.model for spec in plan] == ["ae"] * 2 + ["fif"] * 12
     assert [spec.seed for spec in plan[:4]] == [4, 5, 4, 5]
     # The profile does not shorten a grid that the user gave.
@@ -125,7 +125,7 @@ def test_the_id_depends_on_a_models_classes_and_not_on_its_label(tmp_path):
     ids = []
     for variant in variants:
         file.write_text(variant)
-        (spec, *_) = plan_of(tmp_path, {"models": [str(file)]})
+        (spec, *_) = make_tiny_plan(tmp_path, {"models": [str(file)]})
         ids.append(spec.run_id)
     assert len(set(ids)) == 3
     assert ids[0] == ids[3]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 from pythae.trainers.trainer_utils import set_seed
-from support.experiments import load_splits, plan_of, tiny_experiment
-from support.folders import contents
+from support.experiments import load_splits, make_tiny_plan, tiny_experiment
+from support.folders import read_folder
 
 import pythae_fif.benchmark.image_run as run_module
 from pythae_fif.benchmark.config import load_experiment
@@ -37,7 +37,7 @@ def verdict_kinds(store) -> set[str]:
 
 
 def test_writes_complete_records_and_all_files(tmp_path, store):
-    (spec,) = plan_of(tmp_path, {"samplers": ["normal", "gmm"]})
+    (spec,) = make_tiny_plan(tmp_path, {"samplers": ["normal", "gmm"]})
     execute_run(spec, store)
 
     folder = store.folder(spec)
@@ -60,7 +60,7 @@ def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
     """Training images train and fit samplers, validation images choose, test images score."""
     experiment = tiny_experiment(tmp_path)
     splits = load_splits(experiment)
-    (spec,) = plan_of(tmp_path)
+    (spec,) = make_tiny_plan(tmp_path)
     extractor = load_extractor("pixels", splits.input_dim)
     generate = run_module.generate
     score_samples = run_module.score_samples
@@ -104,20 +104,20 @@ def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
 def test_a_further_sampler_trains_nothing_and_changes_nothing(tmp_path, store, monkeypatch):
     """A sampler's numbers do not depend on when it is requested."""
     flags = {"models": ["fif"], "beta": [5.0], "hutchinson_samples": [1]}
-    (both_spec,) = plan_of(tmp_path, {**flags, "samplers": ["gmm", "normal"]})
-    (first_spec,) = plan_of(tmp_path, flags)
-    (second_spec,) = plan_of(tmp_path, {**flags, "samplers": ["normal", "gmm"]})
+    (both_spec,) = make_tiny_plan(tmp_path, {**flags, "samplers": ["gmm", "normal"]})
+    (first_spec,) = make_tiny_plan(tmp_path, flags)
+    (second_spec,) = make_tiny_plan(tmp_path, {**flags, "samplers": ["normal", "gmm"]})
     both_store = Store(tmp_path / "together")
     execute_run(both_spec, both_store)
     execute_run(first_spec, store)
-    files_before = contents(store.folder(first_spec))
+    files_before = read_folder(store.folder(first_spec))
 
     monkeypatch.setattr("pythae_fif.training.trainer.Optimizers", None)
     assert first_spec.run_id == second_spec.run_id
     assert not store.is_done(second_spec)
     execute_run(second_spec, store)
 
-    files = contents(store.folder(first_spec))
+    files = read_folder(store.folder(first_spec))
     changed = {name for name in files if files[name] != files_before.get(name)}
     assert changed - {"output.log"} == {"scores/gmm.json", "samples-gmm.png", "status.json"}
     together = ImageResult.read(both_store, first_spec)
@@ -129,9 +129,9 @@ def test_a_further_sampler_trains_nothing_and_changes_nothing(tmp_path, store, m
 
 def test_another_extractor_and_more_samples_train_nothing(tmp_path, store, monkeypatch):
     flags = {"samplers": ["normal"], "models": ["ae"]}
-    (spec,) = plan_of(tmp_path, flags)
-    (rescored,) = plan_of(tmp_path, {**flags, "extractor": "classifier", "num_samples": 30})
-    (retrained,) = plan_of(tmp_path, {**flags, "learning_rate": 2.0e-3})
+    (spec,) = make_tiny_plan(tmp_path, flags)
+    (rescored,) = make_tiny_plan(tmp_path, {**flags, "extractor": "classifier", "num_samples": 30})
+    (retrained,) = make_tiny_plan(tmp_path, {**flags, "learning_rate": 2.0e-3})
     assert rescored.training_id == spec.training_id
     assert rescored.run_id != spec.run_id
     assert retrained.training_id != spec.training_id
@@ -154,7 +154,7 @@ def test_another_extractor_and_more_samples_train_nothing(tmp_path, store, monke
 @pytest.mark.parametrize("damage", ["gone", "changed"])
 def test_a_missing_model_is_trained_again(tmp_path, store, damage):
     """It has the same weights as before, so the scores stay valid."""
-    (spec,) = plan_of(tmp_path)
+    (spec,) = make_tiny_plan(tmp_path)
     execute_run(spec, store)
     first = ImageResult.read(store, spec)
     folder = store.folder(spec)
@@ -164,7 +164,7 @@ def test_a_missing_model_is_trained_again(tmp_path, store, damage):
         weights = folder / "model" / "model.pt"
         weights.write_bytes(weights.read_bytes()[:-1] + b"x")
 
-    (extended,) = plan_of(tmp_path, {"samplers": ["normal", "gmm"]})
+    (extended,) = make_tiny_plan(tmp_path, {"samplers": ["normal", "gmm"]})
     execute_run(extended, store)
     second = ImageResult.read(store, extended)
     assert set(second.scores) == {"normal", "gmm"}
@@ -175,14 +175,14 @@ def test_a_missing_model_is_trained_again(tmp_path, store, damage):
 
 def test_scores_of_other_weights_are_set_aside(tmp_path, store, monkeypatch):
     """As after a training on a GPU, which does not end twice with the same weights."""
-    (spec,) = plan_of(tmp_path)
+    (spec,) = make_tiny_plan(tmp_path)
     execute_run(spec, store)
     first = ImageResult.read(store, spec)
     folder = store.folder(spec)
     shutil.rmtree(folder / "model")
 
     monkeypatch.setattr(run_module, "set_seed", lambda seed: torch.manual_seed(99))
-    (extended,) = plan_of(tmp_path, {"samplers": ["gmm", "normal"]})
+    (extended,) = make_tiny_plan(tmp_path, {"samplers": ["gmm", "normal"]})
     execute_run(extended, store)
     second = ImageResult.read(store, extended)
     assert second.scores["normal"].result != first.scores["normal"].result
@@ -192,7 +192,7 @@ def test_scores_of_other_weights_are_set_aside(tmp_path, store, monkeypatch):
 
 
 def test_a_sampler_that_fails_loses_only_its_own_score(tmp_path, store, monkeypatch):
-    (spec,) = plan_of(tmp_path, {"samplers": ["gmm", "normal"]})
+    (spec,) = make_tiny_plan(tmp_path, {"samplers": ["gmm", "normal"]})
     generate = run_module.generate
 
     def generate_or_fail(sampler, *args, **options):

@@ -43,16 +43,16 @@ def run(tmp_path, capsys, monkeypatch, one_thread):
     The runs are executed in this process. `run.executed` counts them, `run.engine` is the engine
     that the program made.
     """
-    engine = InProcess(done=[])
+    engine = InProcess(executed=[])
 
     def execute(local_engine, *arguments):
         call.engine = local_engine
         return engine.execute(*arguments)
 
     def call(*words):
-        engine.done.clear()
+        engine.executed.clear()
         code = cli.main([*map(str, words), "--results", str(call.results)])
-        call.executed = len(engine.done)
+        call.executed = len(engine.executed)
         return (code, *capsys.readouterr())
 
     monkeypatch.setattr(LocalEngine, "execute", execute)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.experiments import write_tiny
 from support.folders import score_times
-from support.processes import until
+from support.processes import wait_until
 from support.reference import ROOT
 
 import pythae_fif
@@ -277,7 +277,7 @@ def test_an_interrupted_grid_is_resumed_by_the_same_command(tmp_path, capsys):
     assert run_processes
     message = "finished runs are kept and Slurm's jobs continue; the same command resumes"
     assert err.decode() == f"interrupted: {message}\n"
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in run_processes), 10)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in run_processes), 10)
     assert set(states()) == {"finished", "interrupted"}
     finished = score_times(results)
     assert finished

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pythae.models import AE, AEConfig
-from support.experiments import plan_of
+from support.experiments import make_tiny_plan
 from support.networks import Opened
 
 from pythae_fif import FIF, FIFConfig, cli
@@ -92,7 +92,7 @@ def test_own_network_training_images_and_seed(score):
 
 @pytest.mark.parametrize("model", ["fif", "ae"])
 def test_the_model_of_a_run_is_rebuilt_without_pickles(score, tmp_path, model):
-    spec = plan_of(tmp_path, {"models": [model]})[0]
+    spec = make_tiny_plan(tmp_path, {"models": [model]})[0]
     store = Store(tmp_path / "results")
     execute_run(spec, store)
     for file in store.folder(spec).glob("model/*.pkl"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.features import names_in
-from support.folders import flipped
+from support.folders import flip_bit
 from support.image_files import fill_folder, noise
 from support.networks import Opened
 
@@ -80,7 +80,7 @@ def flip_a_bit_of_the_images(path: Path) -> None:
     """Changes one bit of the second image."""
     content = path.read_bytes()
     start = content.index(noise(200, 3, 8, 8)[1:].tobytes()[:99])
-    path.write_bytes(flipped(content, start))
+    path.write_bytes(flip_bit(content, start))
 
 
 def replace_by_other_file(path: Path) -> None:

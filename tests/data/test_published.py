@@ -8,7 +8,7 @@ import pytest
 import torchvision
 from PIL import Image
 from support.image_files import counts, fail_line, fill_celeba, fill_npz_layout, noise, write_mnist
-from support.web import serving
+from support.web import serve
 
 from pythae_fif.data import load_images
 from pythae_fif.data.splits import SPLIT_NAMES
@@ -59,7 +59,7 @@ def test_cifar10_in_torchvision_layout(root, monkeypatch):
 def test_mnist_is_downloaded_completely_or_not_used(tmp_path, root, monkeypatch):
     write_mnist(tmp_path / "made", (120, 30))
     monkeypatch.setenv("NO_PROXY", "*")
-    with serving() as web:
+    with serve() as web:
         for file in (tmp_path / "made/MNIST/raw").iterdir():
             web.pages[f"{file.name}.gz"] = gzip.compress(file.read_bytes())
         checksums = [

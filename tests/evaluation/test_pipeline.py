@@ -19,16 +19,18 @@ SHAPE = (1, 8, 8)
 
 
 def full_range(rows: int, seed: int) -> torch.Tensor:
-    """Images that reach 0 and 1, as samplers of Pythae 0.1.2 want them."""
+    """Draws images that reach 0 and 1, as samplers of Pythae 0.1.2 need."""
     images = noise_images(rows, *SHAPE, seed=seed)
-    images[0], images[1] = 0, 255
+    images[0] = 0
+    images[1] = 255
     return images
 
 
-def build(name: str, **options):
+def build_model(name: str, **options):
     torch.manual_seed(0)
-    joint = "_" if hasattr(models, f"{name}_Config") else ""
-    config = getattr(models, f"{name}{joint}Config")(input_dim=SHAPE, latent_dim=2, **options)
+    separator = "_" if hasattr(models, f"{name}_Config") else ""
+    config_class = getattr(models, f"{name}{separator}Config")
+    config = config_class(input_dim=SHAPE, latent_dim=2, **options)
     return getattr(models, name)(config)
 
 
@@ -42,9 +44,9 @@ def held_out() -> torch.Tensor:
     return full_range(40, seed=2)
 
 
-def pipeline(model, sampler=None, **options):
-    usual = {"extractor": "pixels", "num_samples": 30, "batch_size": 12}
-    return EvaluationPipeline(model, sampler, **(usual | options))
+def build_pipeline(model, sampler=None, **options):
+    defaults = {"extractor": "pixels", "num_samples": 30, "batch_size": 12}
+    return EvaluationPipeline(model, sampler, **(defaults | options))
 
 
 OPTIONS = {"VAMP": {"number_components": 5}, "VQVAE": {"num_embeddings": 4}, "RHVAE": {"n_lf": 1}}
@@ -66,60 +68,83 @@ SAMPLERS = {
 def test_every_sampler(name, train, held_out, tmp_path):
     """A second call has the same scores."""
     model_name, config = SAMPLERS[name]
-    model = build(model_name, **OPTIONS.get(model_name, {}))
+    model = build_model(model_name, **OPTIONS.get(model_name, {}))
     if model_name == "RHVAE":
-        model.M_tens, model.centroids_tens = torch.zeros(4, 2, 2), torch.zeros(4, 2)
-    run = pipeline(model, config)
-    if "training_config" in inspect.signature(run.sampler.fit).parameters:  # a network
+        model.M_tens = torch.zeros(4, 2, 2)
+        model.centroids_tens = torch.zeros(4, 2)
+    pipeline = build_pipeline(model, config)
+    if "training_config" in inspect.signature(pipeline.sampler.fit).parameters:  # a network
         training = BaseTrainerConfig(output_dir=str(tmp_path), num_epochs=1)
-        run.sampler.fit(train / 255, training_config=training)
-    scores = run(train, held_out)
-    assert type(run.sampler).__name__ == name
-    assert scores.num_samples == 30 and run(train, held_out) == scores
+        pipeline.sampler.fit(train / 255, training_config=training)
+
+    scores = pipeline(train, held_out)
+    assert type(pipeline.sampler).__name__ == name
+    assert scores.num_samples == 30
+    assert pipeline(train, held_out) == scores
 
 
-def test_scores_are_those_of_the_samples(train, held_out, pixels):
-    """One batch of the same seed, scored by hand."""
-    model = build("VAE")
-    scores = pipeline(model, batch_size=30, seed=3)(train, held_out)
+def test_scores_are_the_scores_of_the_samples(train, held_out, pixels):
+    """One batch with the same seed, scored without the pipeline."""
+    model = build_model("VAE")
+    scores = build_pipeline(model, batch_size=30, seed=3)(train, held_out)
+    assert scores.rounded
+    assert scores.seed == 3
+
     torch.manual_seed(3)
     with torch.no_grad():
-        drawn = samplers.NormalSampler(model).sample(30, batch_size=30)
-    sets = [Features.from_images(images, pixels) for images in (drawn, held_out)]
-    assert scores.frechet["eval"] == pytest.approx(frechet_distance(*sets), rel=1e-9)
-    assert scores.rounded and scores.seed == 3
+        samples = samplers.NormalSampler(model).sample(30, batch_size=30)
+    sample_features = Features.from_images(samples, pixels)
+    reference = Features.from_images(held_out, pixels)
+    expected = frechet_distance(sample_features, reference)
+    assert scores.frechet["eval"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_scores_depend_only_on_the_seed(train, held_out):
+    model = build_model("VAE")
+    scores = build_pipeline(model, batch_size=30, seed=3)(train, held_out)
     torch.manual_seed(10)
-    assert pipeline(model, batch_size=30, seed=3)(train, held_out) == scores
-    assert pipeline(model, seed=2)(train, held_out).frechet != scores.frechet
+    assert build_pipeline(model, batch_size=30, seed=3)(train, held_out) == scores
+    assert build_pipeline(model, seed=2)(train, held_out).frechet != scores.frechet
 
 
 def test_forms_of_data(held_out):
-    model = build("VAE")
-    expected = pipeline(model)(None, held_out)
-    model.model_config.input_dim = None  # as of networks of one's own
-    for form in (held_out.numpy(), held_out.double() / 255):
-        assert pipeline(model)(None, form).frechet == expected.frechet
+    model = build_model("VAE")
+    expected = build_pipeline(model)(None, held_out)
+    model.model_config.input_dim = None  # as in a model with a user's networks
+    for images in (held_out.numpy(), held_out.double() / 255):
+        assert build_pipeline(model)(None, images).frechet == expected.frechet
 
 
-def test_json_and_memorisation(train, held_out, tmp_path):
-    scores = pipeline(build("VAE"))(train, held_out)
+def test_json(train, held_out, tmp_path):
+    scores = build_pipeline(build_model("VAE"))(train, held_out)
     path = scores.save_json(tmp_path / "new")
-    assert [*path.parent.iterdir()] == [path] and path.name == "evaluation.json"
-    held = json.loads(path.read_text())
-    assert held == asdict(scores) and held["extractor_hash"]
-    assert 0 < held["frechet_error"]["eval"] < held["frechet"]["eval"]
-    assert 0 <= held["memorisation"]["nearer"]["eval"] <= 1
-    left_out = pipeline(build("VAE"))(None, held_out)
-    assert left_out.memorisation is None and left_out.frechet == scores.frechet
+    assert [*path.parent.iterdir()] == [path]
+    assert path.name == "evaluation.json"
+
+    content = json.loads(path.read_text())
+    assert content == asdict(scores)
+    assert content["extractor_hash"]
+    assert 0 < content["frechet_error"]["eval"] < content["frechet"]["eval"]
 
 
-def test_what_does_not_do(held_out):
+def test_memorisation_needs_training_images(train, held_out):
+    scores = build_pipeline(build_model("VAE"))(train, held_out)
+    assert 0 <= scores.memorisation.nearer["eval"] <= 1
+
+    without_training = build_pipeline(build_model("VAE"))(None, held_out)
+    assert without_training.memorisation is None
+    assert without_training.frechet == scores.frechet
+
+
+def test_unsuitable_data_are_refused(held_out):
+    table_model = FIF(FIFConfig(input_dim=(8, 8), latent_dim=2))
     with pytest.raises(ConfigError, match=r"does not take a table"):
-        pipeline(FIF(FIFConfig(input_dim=(8, 8), latent_dim=2)))(None, held_out[:, 0])
-    run = pipeline(build("VAE"), samplers.GaussianMixtureSamplerConfig())
+        build_pipeline(table_model)(None, held_out[:, 0])
+
+    pipeline = build_pipeline(build_model("VAE"), samplers.GaussianMixtureSamplerConfig())
     with pytest.raises(ConfigError, match="GaussianMixtureSampler must be fitted"):
-        run(None, held_out)
-    with pytest.raises(DataError, match="largest value is 1"):
-        run(held_out // 2, held_out)
-    with pytest.raises(DataError, match=r"eval_data: samples of .*8, 5.*, needs .*8, 8"):
-        run(None, held_out[..., :5])
+        pipeline(None, held_out)
+    with pytest.raises(DataError, match="largest value 1"):
+        pipeline(held_out // 2, held_out)
+    with pytest.raises(DataError, match=r"eval_data: images have shape .*8, 5.* model's is .*8, 8"):
+        pipeline(None, held_out[..., :5])

@@ -34,10 +34,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:scores of")
 
 class TestInceptionScore:
     def test_against_torch_fidelity(self):
-        published = pytest.importorskip("torch_fidelity.metric_isc", reason="needs torch-fidelity")
+        metric_isc = pytest.importorskip("torch_fidelity.metric_isc", reason="needs torch-fidelity")
         logits = 3 * normal(503, 20, seed=0)
-        theirs = published.isc_features_to_metric(logits, splits=10, shuffle=False)
-        expected = (theirs["inception_score_mean"], theirs["inception_score_std"])
+        scores = metric_isc.isc_features_to_metric(logits, splits=10, shuffle=False)
+        expected = (scores["inception_score_mean"], scores["inception_score_std"])
         assert astuple(inception_score(logits, seed=None)) == pytest.approx(expected, rel=1e-9)
 
     def test_known_mixtures(self):
@@ -46,6 +46,7 @@ class TestInceptionScore:
         entropy = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
         mean = inception_score(p.log().repeat(20, 1), seed=None).mean
         assert mean == pytest.approx(math.exp(math.log(2) - entropy), rel=1e-12)
+
         constant = inception_score(torch.tensor([[3.0, -1.0, 0.5]]).repeat(50, 1))
         assert astuple(constant) == pytest.approx((1, 0), abs=1e-12)
 
@@ -67,42 +68,42 @@ def references(images, classifier) -> dict[str, Features]:
 
 
 class TestScoreSamples:
-    def test_each_score_is_the_one_of_its_function(self):
-        """Of pixels, and logits of three of them."""
+    def test_each_score_equals_its_function(self):
+        """The features are pixels, and the logits three of them."""
 
-        class Classified(torch.nn.Module):
+        class PixelClassifier(torch.nn.Module):
             def forward(self, images):
-                return images.flatten(1), 20 * images.flatten(1)[:, :3]
+                features = images.flatten(1)
+                return features, 20 * features[:, :3]
 
-        extractor = Extractor("a", "FD-a", Classified(), "0", score_name="s")
-        held, samples = noise_images(90, 1, 4, 4).split([40, 50])
-        reference, trained = (
-            Features.from_images(held, extractor),
-            Features.from_images(samples[:9], extractor),
-        )
-        values, logits = extractor(samples)
-        features = Features(values, extractor.hash)
+        extractor = Extractor("a", "FD-a", PixelClassifier(), "0", score_name="s")
+        reference_images, samples = noise_images(90, 1, 4, 4).split([40, 50])
+        reference = Features.from_images(reference_images, extractor)
+        training = Features.from_images(samples[:9], extractor)
         with pytest.warns(UserWarning, match="of 50 samples and 40 references, fewer"):
             scores = score_samples(
-                samples, extractor, {"test": reference}, seed=3, training=trained
+                samples, extractor, {"test": reference}, seed=3, training=training
             )
+
+        values, logits = extractor(samples)
+        features = Features(values, extractor.hash)
         assert scores.score == inception_score(logits, seed=3)
         assert scores.frechet["test"] == frechet_distance(features, reference)
         assert scores.frechet_error["test"] == frechet_error(features, reference)
         assert scores.kernel["test"] == kernel_distance(features, reference, seed=3)
         assert scores.neighbours["test"] == neighbour_scores(features, reference)
-        assert scores.memorisation == memorisation(features, trained, {"test": reference})
+        assert scores.memorisation == memorisation(features, training, {"test": reference})
 
     def test_floats_are_clamped_and_rounded(self, images, references, classifier):
         expected = score_samples(images, classifier, references)
         nearby = images / 255 + 0.001 * torch.where(images < 128, -1, 1)
         assert score_samples(nearby, classifier, references) == expected
-        wild = 3 * torch.randn(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-        assert score_samples(wild, classifier, references) == score_samples(
-            wild.clamp(0, 1), classifier, references
-        )
 
-    def test_rows_of_a_table_are_not(self):
+        out_of_range = 3 * torch.randn(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        expected = score_samples(out_of_range.clamp(0, 1), classifier, references)
+        assert score_samples(out_of_range, classifier, references) == expected
+
+    def test_rows_of_a_table_are_not_clamped(self):
         extractor = load_extractor("columns", (3,))
         reference = {"test": Features.from_images(normal(20, 3, seed=0), extractor)}
         scores = score_samples(normal(20, 3, seed=0) + 5, extractor, reference)
@@ -117,33 +118,41 @@ class TestScoreSamples:
         with pytest.raises(NonFiniteError, match="3 of 40 samples"):
             score_samples(samples, classifier, references)
 
-    def test_what_is_refused(self, images, references, classifier, pixels):
+    def test_unsuitable_samples_and_references_are_refused(
+        self, images, references, classifier, pixels
+    ):
         with pytest.raises(DataError, match="10 samples and references, not 9 and 20"):
             score_samples(images[:9], classifier, references)
-        with pytest.raises(DataError, match="no features of pixels"):
+        with pytest.raises(DataError, match="are not from extractor 'pixels'"):
             score_samples(images, pixels, references)
-        other = Features.from_images(images, pixels)
-        with pytest.raises(DataError, match="no features of classifier"):
-            score_samples(images, classifier, references, training=other)
+
+        training = Features.from_images(images, pixels)
+        with pytest.raises(DataError, match="are not from extractor 'classifier'"):
+            score_samples(images, classifier, references, training=training)
 
 
-def test_scores_are_written_read_and_shown(images, references, classifier):
+def test_scores_are_printed(images, references, classifier):
     scores = score_samples(images, classifier, references, training=references["val"])
-    read = TypeAdapter(Scores).validate_python
-    assert read(asdict(scores)) == scores
-    shown = str(scores)
+    printed = str(scores)
     for part in ("frechet.val", "FD-classifier", "memorisation.authenticity", "score.mean"):
-        assert part in shown
-    assert "..." not in shown
-    early = asdict(scores)
-    for name in ("frechet_error", "memorisation"):  # a record of before these were known
-        del early[name]
-    with_bias = early | {"score_with_bias": {"mean": 2.0, "std": 0.1}}
-    assert "nearer" not in str(read(with_bias))
+        assert part in printed
+    assert "..." not in printed
+
+
+def test_scores_are_written_and_read(images, references, classifier):
+    scores = score_samples(images, classifier, references, training=references["val"])
+    read_scores = TypeAdapter(Scores).validate_python
+    assert read_scores(asdict(scores)) == scores
+
+    early_record = asdict(scores)
+    for name in ("frechet_error", "memorisation"):  # scores that did not exist then
+        del early_record[name]
+    early_record["score_with_bias"] = {"mean": 2.0, "std": 0.1}
+    assert "nearer" not in str(read_scores(early_record))
 
 
 @given(seed=st.integers(0, 1000), dim=st.integers(1, 6))
-def test_it_is_the_divergence_of_the_fitted_gaussian(seed, dim):
+def test_score_of_codes_is_the_divergence_of_the_fitted_gaussian(seed, dim):
     z = correlated(400, dim, seed=seed)
     covariance = torch.cov(z.T, correction=0).reshape(dim, dim)
     fitted = MultivariateNormal(z.mean(0), covariance)

@@ -4,7 +4,7 @@ from unittest import mock
 
 import pytest
 from support.devices import ON_GPU
-from support.experiments import plan_of
+from support.experiments import make_tiny_plan
 
 from pythae_fif.benchmark import image_run
 from pythae_fif.benchmark.models import list_configs
@@ -26,7 +26,7 @@ def _execute(model, folder):
     """Where a run of a model was done, its samplers, and those that were asked for."""
     sizes = SIZES | ({"train_size": 100} if model == "fif_conditional" else {})  # of each class
     flags = {"models": [model], "samplers": ["all"], "latent_dim": 4}  # IAF costs d passes
-    (spec,) = plan_of(folder, flags, **sizes)
+    (spec,) = make_tiny_plan(folder, flags, **sizes)
     store = Store(folder / "results")
     execute_run(spec, store)
     result = ImageResult.read(store, spec)

@@ -10,7 +10,7 @@ from pythae.models import AutoModel
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
-from support.experiments import plan_of
+from support.experiments import make_tiny_plan
 from support.pretended_gpu import Counts, counting
 from support.trainings import Killed, kill_at
 
@@ -60,7 +60,7 @@ class _AtEachStep(TrainingCallback):
 
 def _second_step(folder, shape, arch, model, options):
     flags = {"models": [model], "arch": arch, "latent_dim": 64 if shape == CELEBA else 16}
-    spec = plan_of(folder, flags, batch_size=2)[0]
+    spec = make_tiny_plan(folder, flags, batch_size=2)[0]
     spec = spec.model_copy(update={"parameters": {**spec.parameters, **options}})
     data = ImageDataset(_images(shape))
     with counting() as counts:

@@ -1,4 +1,4 @@
-"""Free-form means any network: each of these trains, is scored, saved, loaded and resumed."""
+"""A FIF takes any network: each of these is trained, scored, saved, loaded and resumed."""
 
 import copy
 import math
@@ -25,20 +25,23 @@ from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.models.fif import SlowerSurrogateWarning
 from pythae_fif.volume_change import autograd_surrogate, encoder_log_volume
 
-D, N, d = 5, 16, 2  # data, what a block works on, latent space
+D = 5  # data
+N = 16  # inputs and outputs of a block
+d = 2  # codes
 
 
 class Block(nn.Module):
-    """(B, 16) to (B, 16) by a function of the layers and the input."""
+    """Maps (B, 16) to (B, 16) with a function of its layers and the input."""
 
     def __init__(self, name):
         super().__init__()
         self.name = name
-        layers, _ = BLOCKS[name]
-        self.layers = layers() if layers else None
+        build, _ = BLOCKS[name]
+        self.layers = build() if build else None
 
     def forward(self, x):
-        return BLOCKS[self.name][1](self.layers, x)
+        _, apply = BLOCKS[self.name]
+        return apply(self.layers, x)
 
 
 def images(x):
@@ -49,15 +52,15 @@ def tokens(x):
     return x.view(-1, 4, 4)
 
 
-def of_tokens(layer):
-    return layer, lambda layer, x: layer(tokens(x)).flatten(1)
+def on_tokens(build):
+    return build, lambda layer, x: layer(tokens(x)).flatten(1)
 
 
 def function(apply):
     return None, lambda _, x: apply(x)
 
 
-def with_weights(attention, x):
+def attention_and_its_weights(attention, x):
     t = tokens(x).transpose(0, 1)
     out, weights = attention(t, t.sin(), t)
     return out.transpose(0, 1).flatten(1) + weights.flatten(1)
@@ -75,16 +78,14 @@ def in_place(x):
 
 
 def shapes(x):
-    a, b = tokens(x).chunk(2, 1)
-    c, e, *_ = tokens(x).split(1, 2)
-    stacked = torch.stack([a, b.roll(1, 2)], 1).flip(-1)
+    upper, lower = tokens(x).chunk(2, 1)
+    stacked = torch.stack([upper, lower.roll(1, 2)], 1).flip(-1)
+
+    first, second, *_ = tokens(x).split(1, 2)
     index = torch.tensor([[0, 2, 1, 3]]).expand(len(x), -1)
-    picked = c.squeeze(2).gather(1, index) + e.expand(-1, -1, 3)[..., 1]
-    return (
-        stacked.flatten(1)
-        + picked.repeat(1, 4)
-        + tokens(x).transpose(1, 2)[:, :, [3, 1, 0, 2]].flatten(1)
-    )
+    gathered = first.squeeze(2).gather(1, index) + second.expand(-1, -1, 3)[..., 1]
+    transposed = tokens(x).transpose(1, 2)[:, :, [3, 1, 0, 2]]
+    return stacked.flatten(1) + gathered.repeat(1, 4) + transposed.flatten(1)
 
 
 def powers(x):
@@ -94,8 +95,8 @@ def powers(x):
 
 def reductions(x):
     t = tokens(x)
-    whole = t.mean(1) + t.sum(2) + t.var(1) + t.norm(dim=2) + t.max(2).values + t.logsumexp(1)
-    return x.cumsum(1) + whole.repeat(1, 4) + (x.std(1) + x.sum(1))[:, None]
+    sums = t.mean(1) + t.sum(2) + t.var(1) + t.norm(dim=2) + t.max(2).values + t.logsumexp(1)
+    return x.cumsum(1) + sums.repeat(1, 4) + (x.std(1) + x.sum(1))[:, None]
 
 
 def resized(x):
@@ -112,13 +113,13 @@ def recurrent(layer, x):
 
 
 def arithmetic(layer, x):
-    """By the operators and functions that no other block has."""
+    """Uses the operators and functions that no other block has."""
     y = torch.tanh(1.5 - x) @ layer.weight.T - torch.relu(x).mul(torch.linspace(1, 2, 16))
     return torch.add(x, y, alpha=-2) + layer(x).relu().div(2) / 1.5
 
 
 def windows(layer, x):
-    """Places behind the samples on one axis and back again, as in Swin."""
+    """Folds positions into the batch axis and back, as Swin does."""
     t = x.view(-1, 2, 2, 4).permute(0, 2, 1, 3).reshape(-1, 2, 4)
     return layer(t).sin().view(-1, 2, 2, 4).permute(0, 2, 1, 3).reshape(-1, 16).cos()
 
@@ -130,11 +131,11 @@ BLOCKS = {
         lambda: nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
         lambda f, x: f(x.view(-1, 4, 2, 2)).flatten(1),
     ),
-    "rms norm": of_tokens(lambda: nn.RMSNorm(4)),
+    "rms norm": on_tokens(lambda: nn.RMSNorm(4)),
     "rounded": function(lambda x: x + x.round() * x.sign() + x.floor()),
     "softmax": function(lambda x: tokens(x).softmax(-1).flatten(1) + F.log_softmax(x, 1)),
-    "multihead attention": (lambda: nn.MultiheadAttention(4, 2), with_weights),
-    "transformer encoder": of_tokens(
+    "multihead attention": (lambda: nn.MultiheadAttention(4, 2), attention_and_its_weights),
+    "transformer encoder": on_tokens(
         lambda: nn.TransformerEncoderLayer(4, 2, 8, 0.1, "gelu", batch_first=True)
     ),
     "interpolation": function(resized),
@@ -163,7 +164,7 @@ BLOCKS = {
     ),
     "gru": (lambda: nn.GRU(4, 4, batch_first=True), recurrent),
     "lstm": (lambda: nn.LSTM(4, 2, batch_first=True, bidirectional=True), recurrent),
-    "in-place relu": (lambda: nn.ReLU(True), lambda f, x: f(x)),  # what else reads x has the result
+    "in-place relu": (lambda: nn.ReLU(True), lambda f, x: f(x)),  # overwrites x
 }  # fmt: skip
 
 
@@ -173,15 +174,15 @@ REPLAYED = {
 }  # fmt: skip
 """The other networks train by double backward."""
 WITH_STATE = ("instance norm", "dropout", "spectral norm", "lstm")
-"""Have more than weights to save, or draw."""
+"""Networks that have buffers or draw random numbers."""
 
 
-def rebuilt(cls, names):
+def rebuild(cls, names):
     return cls(*names).double()
 
 
 class Network(nn.Module):
-    """Pickled by its names: parametrizations know no pickle."""
+    """Is pickled by its names, because parametrizations cannot be pickled."""
 
     def __init__(self, inputs, names, outputs):
         super().__init__()
@@ -189,7 +190,7 @@ class Network(nn.Module):
         self.layers = nn.Sequential(nn.Linear(inputs, N), *map(Block, names), nn.Linear(N, outputs))
 
     def __reduce__(self):
-        return rebuilt, (type(self), self.names)
+        return rebuild, (type(self), self.names)
 
 
 class Encoder(Network, BaseEncoder):
@@ -219,87 +220,104 @@ def points(count=4):
 
 
 def gradient(model, seed=2):
-    """Of a step with all random numbers the same."""
+    """Returns the gradient of a training step with seeded random numbers."""
     torch.manual_seed(seed)
     model.zero_grad()
     model(DatasetOutput(data=points())).loss.backward()
-    return torch.cat([(0 * p if p.grad is None else p.grad).flatten() for p in model.parameters()])
+    gradients = [0 * p if p.grad is None else p.grad for p in model.parameters()]
+    return torch.cat([tensor.flatten() for tensor in gradients])
 
 
 def gradient_by_double_backward(model):
-    """Of the next step, before which the model is as it was."""
+    """Returns the gradient of the next step, and leaves the model as it was."""
     state = copy.deepcopy(model.state_dict())
     model._surrogate = lambda *_: partial(autograd_surrogate, forward_mode=False)
-    found = gradient(model)
+    expected = gradient(model)
     del model._surrogate
     model.load_state_dict(state)
-    return found
+    return expected
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_gradient_and_density(name):
-    """Against double backward in training mode, and Jacobians of reverse mode alone."""
+def test_gradient(name):
+    """Compares with double backward, in training mode."""
     model = fif(name).train()
     expected = gradient_by_double_backward(model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = gradient(model)
-        torch.testing.assert_close(gradient(model) if name not in WITH_STATE else found, found)
-    told = [w for w in caught if w.category is SlowerSurrogateWarning]
-    assert model.surrogate_mode == ("replay" if name in REPLAYED else "double backward")
-    assert len(told) == (name not in REPLAYED)
-    assert (found - expected).norm() < 1e-10 * expected.norm()
+        first_step = gradient(model)
+        if name not in WITH_STATE:
+            torch.testing.assert_close(gradient(model), first_step)
 
+    slower = [w for w in caught if w.category is SlowerSurrogateWarning]
+    assert model.surrogate_mode == ("replay" if name in REPLAYED else "double backward")
+    assert len(slower) == (name not in REPLAYED)
+    assert (first_step - expected).norm() < 1e-10 * expected.norm()
+
+
+def reverse_mode_jacobians(function, rows):
+    """Returns the Jacobian at each row, (B, outputs, inputs)."""
+    return torch.stack([jacobian(lambda v: function(v[None])[0], row) for row in rows])
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerSurrogateWarning")
+def test_density(name):
+    """Compares with Jacobians of reverse mode, after a training step."""
+    model = fif(name).train()
+    gradient(model)
     model.eval()
     x = points()
     z = model.embed(x)
-    decoder, encoder = (
-        torch.stack([jacobian(lambda v, f=function: f(v[None])[0], row) for row in rows])
-        for function, rows in ((model._decode, z), (model._encode, x))
-    )
+    decoder_jacobian = reverse_mode_jacobians(model._decode, z)
+    encoder_jacobian = reverse_mode_jacobians(model._encode, x)
+
     log_prior = -0.5 * z.square().sum(1) - 0.5 * d * math.log(2 * math.pi)
-    found = model.log_prob(x), model.singular_values(x), encoder_log_volume(model._encode, x)
-    expected = (
-        log_prior - 0.5 * torch.logdet(decoder.mT @ decoder),
-        torch.linalg.svdvals(decoder),
-        0.5 * torch.logdet(encoder @ encoder.mT),
-    )
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-    assert not found[2].requires_grad
+    decoder_volume = 0.5 * torch.logdet(decoder_jacobian.mT @ decoder_jacobian)
+    encoder_volume = 0.5 * torch.logdet(encoder_jacobian @ encoder_jacobian.mT)
+    assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
+    assert_close(model.log_prob(x), log_prior - decoder_volume)
+    assert_close(model.singular_values(x), torch.linalg.svdvals(decoder_jacobian))
+    computed_volume = encoder_log_volume(model._encode, x)
+    assert_close(computed_volume, encoder_volume)
+    assert not computed_volume.requires_grad
 
 
-JOINED = {
-    "after": lambda a, b, x: b(a(x)),
-    "beside": lambda a, b, x: a(x) + b(x),
-    "times": lambda a, b, x: a(x).sin() * b(x),
-    "twice": lambda a, b, x: a(b(a(x).sin()).sin()),
+COMBINATIONS = {
+    "composition": lambda a, b, x: b(a(x)),
+    "sum": lambda a, b, x: a(x) + b(x),
+    "product": lambda a, b, x: a(x).sin() * b(x),
+    "composition with a repeated": lambda a, b, x: a(b(a(x).sin()).sin()),
 }
 
 
 class Pair(nn.Module):
-    """Two networks in which the one works on what the other reads or has made."""
+    """Two networks, where one reads the input or the output of the other."""
 
-    def __init__(self, how, a, b):
+    def __init__(self, combination, a, b):
         super().__init__()
-        self.how, self.a, self.b = how, a, b
+        self.combination = combination
+        self.a = a
+        self.b = b
 
     def forward(self, x):
-        return JOINED[self.how](self.a, self.b, x)
+        return COMBINATIONS[self.combination](self.a, self.b, x)
 
 
 def test_a_network_may_overwrite_its_input():
-    found = []
-    for inplace in (False, True):
-        model, x = fif("rounded").train(), points()
+    def evaluate(inplace):
+        model = fif("rounded").train()
+        x = points()
         for network in (model.encoder, model.decoder):
             network.layers.insert(0, nn.SiLU(inplace))
-        found.append((gradient(model), model.eval().log_prob(x), x))
-    torch.testing.assert_close(*found)
+        return gradient(model), model.eval().log_prob(x), x
+
+    torch.testing.assert_close(evaluate(inplace=False), evaluate(inplace=True))
 
 
 NETWORKS = st.recursive(
     st.builds(Block, st.sampled_from([*sorted(REPLAYED) * 3, *BLOCKS])),
-    lambda some: st.builds(Pair, st.sampled_from(list(JOINED)), some, some),
+    lambda networks: st.builds(Pair, st.sampled_from(list(COMBINATIONS)), networks, networks),
     max_leaves=4,
 )
 
@@ -308,12 +326,13 @@ NETWORKS = st.recursive(
 @given(NETWORKS, NETWORKS, st.integers(1, 2))
 @pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerSurrogateWarning")
 def test_the_gradient_of_any_combination(encoder, decoder, count):
-    """A network is replayed rightly, or not at all."""
+    """A network is either replayed correctly or not at all."""
     model = fif("rounded", hutchinson_samples=count).train()
-    model.encoder.layers[1], model.decoder.layers[1] = encoder.double(), decoder.double()
+    model.encoder.layers[1] = encoder.double()
+    model.decoder.layers[1] = decoder.double()
     try:
         expected = gradient_by_double_backward(model)
-    except RuntimeError as error:  # which ordinary training has, too
+    except RuntimeError as error:  # ordinary training fails, too
         assume("inplace" not in str(error))
         raise
     assume(expected.isfinite().all())
@@ -322,20 +341,26 @@ def test_the_gradient_of_any_combination(encoder, decoder, count):
 
 @pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerSurrogateWarning")
-def test_a_part_of_the_batch_is_that_part_by_itself(name):
-    model, x = fif(name, surrogate_fraction=0.5).train(), points()
-    model({"data": x})  # chooses
+def test_the_surrogate_of_a_part_of_the_batch_depends_only_on_that_part(name):
+    model = fif(name, surrogate_fraction=0.5).train()
+    x = points()
+    model({"data": x})  # chooses the surrogate
     model.eval()
     eps = torch.randn(1, len(x), d, dtype=torch.float64)
     weights = [*model.encoder.parameters()]
-    values = [
-        model._surrogate(rest)(model._encode, model._decode, rest, eps[:, :2]).surrogate
-        for rest in (x, x[:2])
-    ]
-    torch.testing.assert_close(*values, rtol=1e-10, atol=1e-10)
-    options = {"allow_unused": True, "materialize_grads": True}
-    found = [torch.autograd.grad(value.sum(), weights, **options) for value in values]
-    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-10)
+
+    def surrogate_and_gradients(batch):
+        surrogate = model._surrogate(batch)
+        value = surrogate(model._encode, model._decode, batch, eps[:, :2]).surrogate
+        gradients = torch.autograd.grad(
+            value.sum(), weights, allow_unused=True, materialize_grads=True
+        )
+        return value, gradients
+
+    value, gradients = surrogate_and_gradients(x)
+    part_value, part_gradients = surrogate_and_gradients(x[:2])
+    torch.testing.assert_close(value, part_value, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradients, part_gradients, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["layer norm", "instance norm", "convolutions and batch norm"])
@@ -346,19 +371,19 @@ def test_a_rectangular_flow_refuses_norms_through_which_a_volume_has_no_gradient
 
 
 @pytest.mark.parametrize(
-    ("share", "operation", "message"),
+    ("fraction", "operation", "message"),
     [
         (1.0, lambda x: F.rrelu(x, training=True), ".*rrelu has no replay rule"),
         (0.5, lambda x: x * torch.rand(len(x), 1).round(), "mixes the samples of a batch"),
     ],
 )
-def test_an_operation_of_training_mode_alone(share, operation, message):
-    class Drawing(nn.Module):
+def test_an_operation_that_only_training_mode_has(fraction, operation, message):
+    class TrainingOnly(nn.Module):
         def forward(self, x):
             return operation(x) if self.training else x
 
-    model = fif("rounded", surrogate_fraction=share).train()
-    model.encoder.layers.insert(1, Drawing())
+    model = fif("rounded", surrogate_fraction=fraction).train()
+    model.encoder.layers.insert(1, TrainingOnly())
     with pytest.warns(SlowerSurrogateWarning, match=message):
         model({"data": points()}).loss.backward()
     assert model.surrogate_mode == "double backward"
@@ -378,8 +403,9 @@ def test_a_new_network_is_replayed_if_it_can_be():
 @pytest.mark.parametrize("name", ["own function", "layer norm", "arithmetic"])
 @pytest.mark.parametrize("options", [{}, {"hutchinson_samples": 2, "surrogate_fraction": 0.5}])
 def test_each_step_runs_each_network_once(name, options):
-    """Whatever the first step, which chooses, has tried: BatchNorm moves once a step."""
-    model, counts = fif(name, "convolutions and batch norm", **options).train(), []
+    """BatchNorm's statistics move once in each step, also in the first, which tries a replay."""
+    model = fif(name, "convolutions and batch norm", **options).train()
+    counts = []
     for _ in range(3):
         model({"data": points()})
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -393,14 +419,15 @@ def test_killed_resumed_saved_and_loaded(name, tmp_path):
     def train(folder, on_epoch=None):
         data = BaseDataset(points(), torch.ones(4))
         config = FIFTrainerConfig(num_epochs=2, per_device_train_batch_size=4, no_cuda=True)
-        model, options = fif(name), {"checkpoint_every_seconds": 0, "on_epoch": on_epoch}
+        model = fif(name)
+        options = {"checkpoint_every_seconds": 0, "on_epoch": on_epoch}
         FIFTrainer(model, data, None, config, run_dir=tmp_path / folder, **options).train()
         return model
 
     with pytest.raises(Killed):
-        train("cut", kill_at(1))
-    model = train("cut")
-    assert_same_weights(model, train("whole"))
+        train("interrupted", kill_at(1))
+    model = train("interrupted")
+    assert_same_weights(model, train("uninterrupted"))
     model.save(str(tmp_path / "model"))
     loaded = FIF.load_from_folder(str(tmp_path / "model"), trust=True).eval()
     assert torch.equal(loaded.log_prob(points()), model.eval().log_prob(points()))

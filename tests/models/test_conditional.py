@@ -1,4 +1,4 @@
-"""Conditional FIF: the model of a label is the unconditional model of that label's data."""
+"""Conditional FIF: for one label it is an unconditional model of that label's data."""
 
 import copy
 
@@ -15,7 +15,8 @@ from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import build_networks
 
-CLASSES, SHAPE = 3, (1, 8, 8)
+CLASSES = 3
+SHAPE = (1, 8, 8)
 
 
 def model(arch="convnet", shape=SHAPE, latent_dim=4, condition_dim=CLASSES, **options):
@@ -33,7 +34,7 @@ def batch(count=12, shape=SHAPE, dtype=torch.float64):
 
 
 def gradient(fif, data, labels):
-    """Of one training step's loss, all parameters in one vector; BatchNorm stays as it was."""
+    """Returns the gradient of one training step as a vector; BatchNorm's statistics stay."""
     fif = copy.deepcopy(fif).train()
     torch.manual_seed(5)
     fif(DatasetOutput(data=data, labels=labels)).loss.backward()
@@ -41,79 +42,97 @@ def gradient(fif, data, labels):
 
 
 @pytest.mark.parametrize(("arch", "shape"), [("convnet", SHAPE), ("tabular", (6,))])
-def test_gradient_is_that_of_the_unconditional_models_of_the_classes(arch, shape):
-    """K = d, so that the draw of Hutchinson vectors does not matter."""
+def test_gradient_is_the_mean_over_the_unconditional_models_of_the_classes(arch, shape):
+    """Takes K = d, so that the draw of Hutchinson vectors does not matter."""
     fif = model(arch, shape, hutchinson_samples=4).double()
     data, labels = batch(shape=shape)
-    whole = gradient(fif, data, labels)
-    parts = []
+    class_gradients = []
     for label in range(CLASSES):
-        given = fif.conditioned_on(label)
-        assert [p.data_ptr() for p in given.parameters()] == [
-            p.data_ptr() for p in fif.parameters()
-        ]
-        parts.append(gradient(given, data[labels == label], None))
-    assert torch.allclose(whole, torch.stack(parts).mean(0))
+        class_model = fif.conditioned_on(label)
+        addresses = [p.data_ptr() for p in class_model.parameters()]
+        assert addresses == [p.data_ptr() for p in fif.parameters()]
+        class_gradients.append(gradient(class_model, data[labels == label], None))
+    expected = torch.stack(class_gradients).mean(0)
+    assert torch.allclose(gradient(fif, data, labels), expected)
 
 
 @pytest.mark.parametrize("vectors", [False, True])
 def test_density_given_a_condition_is_the_closed_form(vectors):
-    """Of z -> W z + V c and its pseudo-inverse: a Gaussian of mean V c for every condition."""
+    """The decoder W z + V c and its pseudo-inverse: a Gaussian of mean V c for condition c."""
     torch.manual_seed(0)
-    w, v = torch.randn(5, 2).double(), torch.randn(5, CLASSES).double()
+    w = torch.randn(5, 2).double()
+    v = torch.randn(5, CLASSES).double()
     inverse = torch.linalg.pinv(w)
     encoder = linear_encoder(torch.cat([inverse, -inverse @ v], 1))
-    config = FIFConfig(input_dim=(5,), latent_dim=2, condition_dim=CLASSES)
-    fif = FIF(config, encoder, linear_decoder(torch.cat([w, v], 1)))
+    decoder = linear_decoder(torch.cat([w, v], 1))
+    fif = FIF(FIFConfig(input_dim=(5,), latent_dim=2, condition_dim=CLASSES), encoder, decoder)
+
     labels = torch.tensor([0, 2, 2, 1])
     condition = nn.functional.one_hot(labels, CLASSES).double()
     if vectors:
         labels = condition = torch.randn(4, CLASSES).double()
     z = torch.randn(4, 2).double()
     x = z @ w.T + condition @ v.T
+
     volume = 0.5 * torch.logdet(w.T @ w)
-    prior = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
+    log_prior = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
     assert torch.allclose(fif.embed(x, labels), z)
-    assert torch.allclose(fif.log_prob(x, labels), prior - volume)
+    assert torch.allclose(fif.log_prob(x, labels), log_prior - volume)
     assert torch.allclose(fif.log_volume(x, labels), volume.expand(4))
     assert torch.allclose(fif.singular_values(x, labels)[1], torch.linalg.svdvals(w))
     assert torch.allclose(fif.reconstruct(x, labels), x)
     loss = fif.eval()(DatasetOutput(data=x, labels=labels)).loss
-    assert torch.allclose(loss, (volume - prior).mean())
+    assert torch.allclose(loss, (volume - log_prior).mean())
 
 
-def test_what_a_label_gives_is_what_the_model_of_that_label_gives():
-    fif, (data, labels) = model(arch="resnet").double().eval(), batch()
-    given = fif.conditioned_on(2)
-    assert given.model_config.condition_dim == 0 and not given.training
-    mine = data[labels == 2]
-    for name in ("embed", "reconstruct", "log_prob", "log_volume", "singular_values"):
-        of_all = getattr(fif, name)(data, labels)
-        assert torch.allclose(of_all[labels == 2], getattr(given, name)(mine)), name
-        assert not torch.allclose(of_all, getattr(fif, name)(data, (labels + 1) % CLASSES)), name
+METHODS = ("embed", "reconstruct", "log_prob", "log_volume", "singular_values")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_with_a_label_give_what_the_model_of_that_label_gives(name):
+    fif = model(arch="resnet").double().eval()
+    class_model = fif.conditioned_on(2)
+    assert class_model.model_config.condition_dim == 0
+    assert not class_model.training
+
+    data, labels = batch()
+    in_class = labels == 2
+    result = getattr(fif, name)(data, labels)
+    class_result = getattr(class_model, name)(data[in_class])
+    assert torch.allclose(result[in_class], class_result)
+    assert not torch.allclose(result, getattr(fif, name)(data, (labels + 1) % CLASSES))
+
+
+def test_samples_with_a_label_are_samples_of_the_model_of_that_label():
+    fif = model(arch="resnet").double().eval()
     torch.manual_seed(3)
     samples = fif.sample(6, labels=[0, 1, 2, 0, 1, 2])
     torch.manual_seed(3)
-    assert torch.allclose(samples[2::3], given.sample(6)[2::3])
+    assert torch.allclose(samples[2::3], fif.conditioned_on(2).sample(6)[2::3])
+
+    data, labels = batch()
     assert torch.equal(fif.predict(data, labels).embedding, fif.embed(data, labels))
 
 
 def test_the_model_of_a_label_is_saved_and_loaded(tmp_path):
-    fif, (data, _) = model().eval(), batch(dtype=torch.float32)
+    fif = model().eval()
+    data, _ = batch(dtype=torch.float32)
     fif.conditioned_on(1).save(str(tmp_path))
-    one = AutoModel.load_from_folder(str(tmp_path), trust=True).eval()
-    assert torch.equal(one.embed(data), fif.embed(data, labels=1))
+    loaded = AutoModel.load_from_folder(str(tmp_path), trust=True).eval()
+    assert torch.equal(loaded.embed(data), fif.embed(data, labels=1))
 
 
 def test_pythaes_samplers_take_the_model_of_a_label(tmp_path):
-    fif, (data, labels) = model(), batch(dtype=torch.float32)
-    data[0, 0, 0, 0] = 1.0
+    fif = model()
+    data, labels = batch(dtype=torch.float32)
+    data[0, 0, 0, 0] = 1.0  # Pythae's fit asks for a maximum of 1
     sampler = GaussianMixtureSampler(
         fif.conditioned_on(0), GaussianMixtureSamplerConfig(n_components=1)
     )
     sampler.fit(data[labels == 0])
     for samples in (sampler.sample(5), NormalSampler(fif.conditioned_on(0)).sample(5)):
-        assert samples.shape == (5, *SHAPE) and samples.isfinite().all()
+        assert samples.shape == (5, *SHAPE)
+        assert samples.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -128,8 +147,9 @@ def test_pythaes_samplers_take_the_model_of_a_label(tmp_path):
         ([0, 1, 10**9, 0], DataError, "label 1e\\+09 is not one of"),
     ],
 )
-def test_labels_that_do_not_fit_are_told(labels, error, message):
-    fif, (data, _) = model(), batch(4, dtype=torch.float32)
+def test_labels_that_do_not_fit_are_refused(labels, error, message):
+    fif = model()
+    data, _ = batch(4, dtype=torch.float32)
     with pytest.raises(error, match=message):
         fif.log_prob(data, labels)
     with pytest.raises(error, match=message):
@@ -139,7 +159,9 @@ def test_labels_that_do_not_fit_are_told(labels, error, message):
 def test_unconditional_models_take_no_labels():
     fif = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2))
     data, labels = batch(4, dtype=torch.float32)
-    assert fif(DatasetOutput(data=data, labels=labels)).loss.isfinite()  # Pythae's are ones
+    assert fif(
+        DatasetOutput(data=data, labels=labels)
+    ).loss.isfinite()  # Pythae's data sets have labels, all 1
     with pytest.raises(ConfigError, match="takes no labels"):
         fif.sample(4, labels=labels)
     with pytest.raises(ConfigError, match="takes no labels"):

@@ -1,4 +1,4 @@
-"""Configurations of all models: what is wrong is one line, from Python, dictionaries and files."""
+"""Configurations of all models: an error is one line, from Python, dictionaries and files."""
 
 import json
 import math
@@ -44,14 +44,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize(
-    "config, options, said",
+    "config, options, message",
     [
-        pytest.param(config, options, said, id=f"{config.__name__}-{options}")
-        for configs, options, said in WRONG
+        pytest.param(config, options, message, id=f"{config.__name__}-{options}")
+        for configs, options, message in WRONG
         for config in configs
     ],
 )
-def test_what_is_wrong_is_one_line(config, options, said, tmp_path):
+def test_an_error_is_one_line(config, options, message, tmp_path):
     values = {"input_dim": [4, 2, 2], "latent_dim": 3, **options}
     path = tmp_path / "model_config.json"
     path.write_text(json.dumps({"name": config.__name__, **values}))
@@ -63,13 +63,14 @@ def test_what_is_wrong_is_one_line(config, options, said, tmp_path):
         with pytest.raises(ConfigError) as caught:
             read()
         line = str(caught.value)
-        assert line.startswith(f"{config.__name__}: ") and said in line
+        assert line.startswith(f"{config.__name__}: ")
+        assert message in line
 
 
 def test_beta_schedule():
     fixed = FIFConfig(input_dim=(8,), latent_dim=3, beta=7)
     assert [fixed.beta_at(share) for share in (None, 0.3)] == [7, 7]
-    whole = FIFConfig(input_dim=(8,), latent_dim=3, beta=20, beta_final=40)
-    assert [whole.beta_at(share) for share in (0.0, 0.25, 1.0)] == [20, 25, 40]
+    scheduled = FIFConfig(input_dim=(8,), latent_dim=3, beta=20, beta_final=40)
+    assert [scheduled.beta_at(share) for share in (0.0, 0.25, 1.0)] == [20, 25, 40]
     with pytest.raises(ConfigError, match="use FIFTrainer"):
-        whole.beta_at()
+        scheduled.beta_at()

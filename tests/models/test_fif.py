@@ -30,8 +30,8 @@ def model(**options):
     return FIF(FIFConfig(input_dim=SHAPE, latent_dim=3, **options))
 
 
-def images(n=40):
-    x = torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(1))
+def images(count=40):
+    x = torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(1))
     x[0, 0, 0, 0] = 1.0
     return x
 
@@ -55,13 +55,14 @@ def test_batch_norm_in_an_encoder_that_runs_twice_is_refused():
     model.train()({"data": torch.rand(5, 1, 8, 8)}).loss.backward()
 
 
-@pytest.mark.parametrize("way", ["replay", "published"])
-def test_a_decoder_is_trained_beside_a_frozen_encoder(way):
+@pytest.mark.parametrize("mode", ["replay", "published"])
+def test_a_decoder_is_trained_with_a_frozen_encoder(mode):
     encoder = linear_encoder(torch.randn(2, 5)).requires_grad_(False)
     fif = FIF(FIFConfig(input_dim=(5,), latent_dim=2), encoder, linear_decoder(torch.randn(5, 2)))
-    fif.surrogate_mode = way
+    fif.surrogate_mode = mode
     config = RectangularFlowConfig(input_dim=(5,), latent_dim=2)
-    for model in (fif, RectangularFlow(config, encoder, linear_decoder(torch.randn(5, 2)))):
+    rectangular = RectangularFlow(config, encoder, linear_decoder(torch.randn(5, 2)))
+    for model in (fif, rectangular):
         model.train()({"data": torch.rand(6, 5)}).loss.backward()
         assert model.decoder.weight.grad is not None
 
@@ -74,32 +75,37 @@ def test_the_output_in_training():
 
 @pytest.mark.parametrize("fraction", [0.25, 0.3, 1.0])
 def test_gradient_of_a_fraction_is_unbiased_over_the_order_of_the_batch(fraction):
-    """Mean over all cyclic orders of the batch, with the Hutchinson vectors of every one."""
-    x, total = images(8).double(), {}
-    for part in (fraction, 1.0):
-        fif = model(surrogate_fraction=part, hutchinson_samples=3, noise=0.0).double().train()
+    """Averages over all cyclic orders of the batch, each with its own Hutchinson vectors."""
+    x = images(8).double()
+    gradients = {}
+    for share in (fraction, 1.0):
+        fif = model(surrogate_fraction=share, hutchinson_samples=3, noise=0.0).double().train()
         for shift in range(8):  # K = d: orthogonal vectors give the trace exactly
             (fif({"data": x.roll(shift, 0)}).loss / 8).backward()
-        total[part] = torch.cat([p.grad.flatten() for p in fif.parameters()])
-    torch.testing.assert_close(total[fraction], total[1.0])
+        gradients[share] = torch.cat([p.grad.flatten() for p in fif.parameters()])
+    torch.testing.assert_close(gradients[fraction], gradients[1.0])
 
 
-@pytest.mark.parametrize("way", ["replay", "published"])
+@pytest.mark.parametrize("mode", ["replay", "published"])
 @pytest.mark.parametrize("arch, samples", [("fif_convnet", 1), ("fif_convnet", 2), ("resnet", 1)])
-def test_a_whole_step_in_bfloat16(arch, samples, way):
+def test_a_whole_step_in_bfloat16(arch, samples, mode):
     options = {"surrogate_fraction": 0.5, "hutchinson_samples": samples}
     config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, noise=0.0, **options)
-    fif, losses = FIF(config, *build_networks(arch, (1, 28, 28), 3)).train(), []
-    fif.surrogate_mode = way
+    fif = FIF(config, *build_networks(arch, (1, 28, 28), 3)).train()
+    fif.surrogate_mode = mode
     x = {"data": torch.rand(4, 1, 28, 28)}
-    for low in (True, False):
+
+    def loss(bfloat16):
         torch.manual_seed(1)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
-            losses.append(fif(x).loss)
-    losses[0].backward()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            return fif(x).loss
+
+    coarse = loss(bfloat16=True)
+    fine = loss(bfloat16=False)
+    coarse.backward()
     assert all(p.grad.isfinite().all() for p in fif.parameters())
-    assert losses[0].dtype == torch.float32
-    assert losses[0].item() == pytest.approx(losses[1].item(), rel=0.02)
+    assert coarse.dtype == torch.float32
+    assert coarse.item() == pytest.approx(fine.item(), rel=0.02)
 
 
 # ---------------------------------------------------------------- an evaluation
@@ -122,66 +128,97 @@ def exact_loss(fif, x):
 def test_evaluation_loss_is_exact_lazy_and_deterministic(grad, jacobian_at):
     fif = model(beta=7.0, jacobian_at=jacobian_at).eval()
     with torch.set_grad_enabled(grad):
-        out = fif({"data": images()})
-        assert "loss" not in out  # nothing computed for a sampler that reads z
-        assert out.loss.item() == pytest.approx(exact_loss(fif, images()).item(), rel=1e-5)
-        assert out["loss"] is out.loss and out["nll_loss"] is out.nll_loss
-        again = fif({"data": images()}, epoch=3, dataset_size=40)
-        assert again.loss.item() == out.loss.item()
-        late = fif({"data": images()})
-        assert late.recon_loss.requires_grad == grad and not out.loss.requires_grad
+        output = fif({"data": images()})
+        assert "loss" not in output  # a sampler that reads z waits for no loss
+        assert output.loss.item() == pytest.approx(exact_loss(fif, images()).item(), rel=1e-5)
+        assert output["loss"] is output.loss
+        assert output["nll_loss"] is output.nll_loss
+        assert not output.loss.requires_grad
+
+        in_a_pass = fif({"data": images()}, epoch=3, dataset_size=40)
+        assert in_a_pass.loss.item() == output.loss.item()
+        late_output = fif({"data": images()})
+        assert late_output.recon_loss.requires_grad == grad
+
     fif.train()
-    assert late.loss.item() == out.loss.item() and all(m.training for m in fif.modules())
+    assert late_output.loss.item() == output.loss.item()
+    assert all(module.training for module in fif.modules())
     with pytest.raises(AttributeError):
-        _ = out.nothing
+        _ = output.nothing
 
 
-@pytest.mark.parametrize("size, batch", [(50, 20), (100, 7), (200, 25), (200, 1)])
-def test_evaluation_nll_is_that_of_points_spread_over_the_set(size, batch, monkeypatch):
-    """The same in every pass; a batch with none costs nothing."""
-    fif, counted = model().eval(), []
-    original = fif._exact_nll
-    monkeypatch.setattr(
-        fif, "_exact_nll", lambda *args: counted.append(original(*args)) or counted[-1]
-    )
+@pytest.mark.parametrize("size, batch_size", [(50, 20), (100, 7), (200, 25), (200, 1)])
+def test_evaluation_nll_is_computed_at_points_spread_over_the_set(size, batch_size, monkeypatch):
+    """The points are the same in every pass, and a batch without any costs nothing."""
+    fif = model().eval()
+    exact_nll = fif._exact_nll
+    computed = []
+
+    def record(*inputs):
+        computed.append(exact_nll(*inputs))
+        return computed[-1]
+
+    monkeypatch.setattr(fif, "_exact_nll", record)
     passes = []
     for _ in range(2):
-        counted.clear()
-        outs = [fif({"data": x}, dataset_size=size) for x in images(size).split(batch)]
-        sums = sum(out.nll_loss * len(out.z) for out in outs) / size
-        assert torch.allclose(sums, torch.cat(counted).mean(), rtol=1e-4)
-        passes.append(torch.cat(counted))
-        _ = fif({"data": images(7)}).z  # as a sampler does, whose data are no set
-    assert len(passes[0]) == min(EVALUATED_POINTS, size) and torch.equal(*passes)
+        computed.clear()
+        batches = images(size).split(batch_size)
+        outputs = [fif({"data": batch}, dataset_size=size) for batch in batches]
+        mean = sum(output.nll_loss * len(output.z) for output in outputs) / size
+        assert torch.allclose(mean, torch.cat(computed).mean(), rtol=1e-4)
+        passes.append(torch.cat(computed))
+        _ = fif({"data": images(7)}).z  # as a sampler does, outside of a pass over the set
+
+    assert len(passes[0]) == min(EVALUATED_POINTS, size)
+    assert torch.equal(*passes)
 
 
 # ---------------------------------------------------------------- densities and samples
 
 
-@pytest.mark.parametrize("latent", LATENTS)
-@pytest.mark.parametrize(
-    ("cls", "config"), [(FIF, FIFConfig), (RectangularFlow, RectangularFlowConfig)]
-)
-def test_log_prob_of_a_linear_model_is_the_closed_form(cls, config, latent):
+def linear_model(cls, config_class, latent):
+    """A linear model z -> W z with its pseudo-inverse, and W (5, 2)."""
     weight = torch.randn(5, 2, dtype=torch.float64)
-    config = config(input_dim=(5,), latent_dim=2, latent_distribution=latent, student_t_df=3)
-    fif = cls(config, linear_encoder(torch.linalg.pinv(weight)), linear_decoder(weight))
+    config = config_class(input_dim=(5,), latent_dim=2, latent_distribution=latent, student_t_df=3)
+    networks = linear_encoder(torch.linalg.pinv(weight)), linear_decoder(weight)
+    return cls(config, *networks), weight
+
+
+MODEL_CLASSES = [(FIF, FIFConfig), (RectangularFlow, RectangularFlowConfig)]
+
+
+@pytest.mark.parametrize("latent", LATENTS)
+@pytest.mark.parametrize(("cls", "config_class"), MODEL_CLASSES)
+def test_log_prob_of_a_linear_model_is_the_closed_form(cls, config_class, latent):
+    model, weight = linear_model(cls, config_class, latent)
     z = torch.randn(7, 2, dtype=torch.float64)
+    x = z @ weight.T
     prior = {
         "normal": scipy.stats.multivariate_normal(np.zeros(2)).logpdf,
         "student_t": lambda z: scipy.stats.t(3).logpdf(z).sum(1),
         "multivariate_student_t": scipy.stats.multivariate_t(np.zeros(2), df=3).logpdf,
     }[latent]
     expected = torch.from_numpy(prior(z.numpy())) - 0.5 * torch.logdet(weight.T @ weight)
-    x = z @ weight.T
-    odd = x.numpy().astype(">f8")[::-1].copy()[::-1]  # of other bytes, and strides below 0
-    for data in (x, x.numpy(), odd, pandas.DataFrame(x.numpy(), columns=list("abcde"))):
-        assert torch.allclose(fif.log_prob(data), expected)
-    assert torch.allclose(fif.singular_values(x)[0], torch.linalg.svdvals(weight))
-    assert torch.allclose(fif.log_volume(x), torch.linalg.svdvals(weight).log().sum())
-    samples, density = fif.sample_and_log_prob((2, 3))
-    assert samples.shape == (2, 3, 5) and density.shape == (2, 3)
-    assert torch.allclose(density.flatten(), fif.log_prob(samples.flatten(0, 1)))
+
+    big_endian_reversed = x.numpy().astype(">f8")[::-1].copy()[::-1]  # with negative strides
+    frame = pandas.DataFrame(x.numpy(), columns=list("abcde"))
+    for data in (x, x.numpy(), big_endian_reversed, frame):
+        assert torch.allclose(model.log_prob(data), expected)
+
+
+@pytest.mark.parametrize("latent", LATENTS)
+@pytest.mark.parametrize(("cls", "config_class"), MODEL_CLASSES)
+def test_volume_and_samples_of_a_linear_model(cls, config_class, latent):
+    model, weight = linear_model(cls, config_class, latent)
+    x = torch.randn(7, 2, dtype=torch.float64) @ weight.T
+    singular_values = torch.linalg.svdvals(weight)
+    assert torch.allclose(model.singular_values(x)[0], singular_values)
+    assert torch.allclose(model.log_volume(x), singular_values.log().sum())
+
+    samples, density = model.sample_and_log_prob((2, 3))
+    assert samples.shape == (2, 3, 5)
+    assert density.shape == (2, 3)
+    assert torch.allclose(density.flatten(), model.log_prob(samples.flatten(0, 1)))
 
 
 @pytest.mark.parametrize("latent", LATENTS)
@@ -192,46 +229,62 @@ def test_samples_come_from_the_latent_distribution(latent):
     samples = fif.sample(100_000)
     variance = 1.0 if latent == "normal" else 5 / 3
     assert torch.allclose(samples.var(0), torch.full((2,), variance), rtol=0.05)
-    lengths = samples.square().sum(1).detach().numpy()
     if latent == "multivariate_student_t":  # |z|^2 / d is F-distributed
+        lengths = samples.square().sum(1).detach().numpy()
         assert scipy.stats.kstest(lengths / 2, scipy.stats.f(2, 5).cdf).pvalue > 0.01
-    draws = [fif.sample(3, generator=torch.Generator().manual_seed(4)) for _ in range(2)]
-    assert torch.equal(*draws) and not torch.equal(draws[0], fif.sample(3))
-    assert fif.training and fif.sample((4, 3)).shape == (4, 3, 2)
-    # d = D: a full-dimensional flow, whose density is that of the data space
+
+    seeded = fif.sample(3, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(seeded, fif.sample(3, generator=torch.Generator().manual_seed(4)))
+    assert not torch.equal(seeded, fif.sample(3))
+    assert fif.sample((4, 3)).shape == (4, 3, 2)
+    assert fif.training
+
+    # d = D: a full-dimensional flow, with a density in data space.
     x = torch.randn(5, 2)
     assert torch.allclose(fif.log_prob(x), fif.latent_distribution(x).log_prob(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [-1, 0, 2.5, "3", (2, 0), (), None])
 def test_a_bad_number_of_samples_is_one_line(size):
-    with pytest.raises(
-        ConfigError, match=r"FIF: num_samples=.*: use a positive integer, or a shape"
-    ):
+    message = r"FIF: num_samples=.*: use a positive integer, or a shape"
+    with pytest.raises(ConfigError, match=message):
         model().sample(size)
 
 
-def test_codes_and_points_have_gradients_where_they_are_asked_for():
-    fif, x = model().train(), images(5).requires_grad_()
+def test_codes_and_points_have_gradients_on_request():
+    fif = model().train()
+    x = images(5).requires_grad_()
     z = fif.encode(x)
-    for found in (z, fif.decode(z), fif.reconstruct(x)):
-        assert not found.requires_grad
+    for result in (z, fif.decode(z), fif.reconstruct(x)):
+        assert not result.requires_grad
+
     z = fif.encode(x, gradients=True)
-    assert z.requires_grad and fif.decode(z, gradients=True).requires_grad
-    assert fif.embed(x).requires_grad and fif.predict(x).recon_x.requires_grad
+    assert z.requires_grad
+    assert fif.decode(z, gradients=True).requires_grad
+    assert fif.embed(x).requires_grad
+    assert fif.predict(x).recon_x.requires_grad
     torch.autograd.grad(fif.reconstruct(x, gradients=True).sum(), [x, *fif.parameters()])
-    assert fif.training and fif.decode(z.view(5, 1, 3).numpy(force=True)).shape == (5, 1, *SHAPE)
+    assert fif.training
+
+
+def test_shapes_of_codes():
+    fif = model()
+    assert fif.decode(np.zeros((5, 1, 3))).shape == (5, 1, *SHAPE)
     with pytest.raises(DataError, match=r"codes of shape \(5, 4\): \(B, 3\) is needed"):
         fif.decode(torch.zeros(5, 4))
 
 
-def test_what_runs_without_gradients_may_differentiate_inside():
+def test_a_call_without_gradients_may_differentiate_internally():
     x = torch.ones(3, requires_grad=True)
     assert not without_gradients(torch.exp, x).requires_grad
-    (found,) = without_gradients(lambda: torch.autograd.grad(x.exp().sum(), x))
-    torch.testing.assert_close(found, x.exp())
+    (gradient,) = without_gradients(lambda: torch.autograd.grad(x.exp().sum(), x))
+    torch.testing.assert_close(gradient, x.exp())
+
+    def fail():
+        raise RuntimeError("out of memory")
+
     with pytest.raises(RuntimeError, match="out of memory"):
-        without_gradients(lambda: (_ for _ in ()).throw(RuntimeError("out of memory")).__next__())
+        without_gradients(fail)
 
 
 # ---------------------------------------------------------------- Pythae's interface
@@ -246,13 +299,15 @@ def test_what_runs_without_gradients_may_differentiate_inside():
     ids=str,
 )
 def test_training_pipeline(tmp_path, options):
-    fif, x = model(**options), images(60)
-    before = fif.eval()({"data": x}).loss
+    fif = model(**options)
+    x = images(60)
+    untrained_loss = fif.eval()({"data": x}).loss
     config = trainer_config(tmp_path, num_epochs=20, learning_rate=1e-3)
     pipeline = TrainingPipeline(model=fif, training_config=config)
     pipeline(train_data=x, eval_data=x)
     loaded = AutoModel.load_from_folder(f"{pipeline.trainer.training_dir}/final_model").eval()
-    assert isinstance(loaded, FIF) and loaded(DatasetOutput(data=x)).loss < before
+    assert isinstance(loaded, FIF)
+    assert loaded(DatasetOutput(data=x)).loss < untrained_loss
     for call in (loaded.log_prob, loaded.encode):
         with pytest.warns(UserWarning, match=r"codes are about \d+ times as large as the prior's"):
             call(255 * x)
@@ -264,13 +319,15 @@ def test_training_pipeline(tmp_path, options):
     ids=lambda config: config.name,
 )
 def test_generation_pipeline(tmp_path, sampler):
-    generated = GenerationPipeline(model=model().eval(), sampler_config=sampler)(
+    pipeline = GenerationPipeline(model=model().eval(), sampler_config=sampler)
+    samples = pipeline(
         num_samples=5,
         train_data=images(),
         eval_data=images(),
         training_config=trainer_config(tmp_path),
     )
-    assert generated.shape == (5, *SHAPE) and torch.isfinite(generated).all()
+    assert samples.shape == (5, *SHAPE)
+    assert samples.isfinite().all()
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")
@@ -278,7 +335,8 @@ def test_a_compiled_model_trains_and_leaves_nothing_behind():
     compiled = torch.compile(model(), backend="eager")
     for _ in range(2):
         compiled({"data": torch.rand(4, *SHAPE)}).loss.backward()
-    assert compiled.surrogate_mode == "replay" and not torch.overrides._len_torch_function_stack()
+    assert compiled.surrogate_mode == "replay"
+    assert not torch.overrides._len_torch_function_stack()
 
 
 # ---------------------------------------------------------------- what does not fit
@@ -292,7 +350,7 @@ def test_a_compiled_model_trains_and_leaves_nothing_behind():
         (ModelOutput(embedding=torch.zeros(5, 3)), r"embedding of shape \(5, 3\): \(B, 2\)"),
     ],
 )
-def test_an_encoder_of_another_kind(output, remedy):
+def test_an_encoder_with_another_output_is_refused(output, remedy):
     encoder = Map("embedding", None)
     encoder.forward = lambda _: output
     fif = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2), encoder)

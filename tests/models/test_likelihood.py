@@ -1,4 +1,4 @@
-"""Fitted priors, other autoencoders as densities, the likelihood of a tube, and the beta of it."""
+"""Fitted priors, densities of autoencoders, the marginal likelihood, and beta='auto'."""
 
 import math
 
@@ -21,17 +21,24 @@ from pythae_fif.sampling.samplers import generate, reconstruction_mse
 KINDS = ["gaussian", "mixture", "flow"]
 
 
-def codes_of_two_bows(n=600):
-    """Codes (n, 2), float64, that no Gaussian fits."""
+def two_bows(count=600):
+    """Codes (n, 2), float64, that no Gaussian fits, and whether each is on the second bow."""
     generator = torch.Generator().manual_seed(0)
-    angle = math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
-    side = torch.arange(n) % 2 * 2.0 - 1
+    angle = math.pi * torch.rand(count, generator=generator, dtype=torch.float64)
+    side = torch.arange(count) % 2 * 2.0 - 1
     bows = torch.stack([angle.cos() + 0.5 * side, side * angle.sin()], 1)
-    return bows + 0.1 * torch.randn(n, 2, generator=generator, dtype=torch.float64), side > 0
+    noise = torch.randn(count, 2, generator=generator, dtype=torch.float64)
+    return bows + 0.1 * noise, side > 0
 
 
-def one_hot(second):
-    return torch.stack([~second, second], 1).double()
+def one_hot(is_second):
+    return torch.stack([~is_second, is_second], 1).double()
+
+
+def grid_of_plane(reach, points):
+    """A grid (points**2, 2) over the square from -reach to reach, and the area of a cell."""
+    side = torch.linspace(-reach, reach, points, dtype=torch.float64)
+    return torch.cartesian_prod(side, side), float(side[1] - side[0]) ** 2
 
 
 # ---------------------------------------------------------------- priors
@@ -39,27 +46,31 @@ def one_hot(second):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("conditional", [False, True])
-def test_a_fitted_prior_is_a_density_near_its_codes_and_draws_from_it(kind, conditional):
-    codes, second = codes_of_two_bows()
-    given = [one_hot(second)] if conditional else []
-    prior = fit_new_prior(kind, codes, *given, steps=60)
-    side = torch.linspace(-6, 6, 201, dtype=torch.float64)
-    grid = torch.cartesian_prod(side, side)
-    upper = [torch.tensor([0.0, 1.0]).double().expand(len(grid), -1)] if conditional else []
-    density = prior.log_prob(grid, *upper).exp()
-    assert float(density.sum() * (side[1] - side[0]) ** 2) == pytest.approx(1, abs=2e-3)
+def test_a_fitted_prior_is_a_density_near_its_codes_and_samples_from_it(kind, conditional):
+    codes, is_second = two_bows()
+    condition = [one_hot(is_second)] if conditional else []
+    prior = fit_new_prior(kind, codes, *condition, steps=60)
+
+    grid, cell = grid_of_plane(6, 201)
+    second = torch.tensor([[0.0, 1.0]]).double()
+    grid_condition = [second.expand(len(grid), -1)] if conditional else []
+    density = prior.log_prob(grid, *grid_condition).exp()
+    assert float(density.sum()) * cell == pytest.approx(1, abs=2e-3)
+
     normal = torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov())
-    assert prior.log_prob(codes, *given).mean() > normal.log_prob(codes).mean() - 1e-4
-    generator = torch.Generator().manual_seed(1)
-    drawn = prior.sample(len(grid), generator, *upper)
+    assert prior.log_prob(codes, *condition).mean() > normal.log_prob(codes).mean() - 1e-4
+
     weights = (density / density.sum())[:, None]
     mean = (weights * grid).sum(0)
-    assert torch.allclose(drawn.mean(0), mean, atol=0.02)
     covariance = (weights * (grid - mean)).T @ (grid - mean)
-    assert torch.allclose(drawn.T.cov(), covariance, atol=0.03)
-    found = prior.moments(upper[0][:1] if upper else None)
-    for of, expected in zip(found, (mean, covariance), strict=True):
-        assert torch.allclose(of, expected, atol=0.15 if kind == "flow" else 2e-3)
+    samples = prior.sample(len(grid), torch.Generator().manual_seed(1), *grid_condition)
+    assert torch.allclose(samples.mean(0), mean, atol=0.02)
+    assert torch.allclose(samples.T.cov(), covariance, atol=0.03)
+
+    prior_mean, prior_covariance = prior.moments(second if conditional else None)
+    tolerance = 0.15 if kind == "flow" else 2e-3
+    assert torch.allclose(prior_mean, mean, atol=tolerance)
+    assert torch.allclose(prior_covariance, covariance, atol=tolerance)
 
 
 def test_a_flow_of_one_dimension():
@@ -68,19 +79,37 @@ def test_a_flow_of_one_dimension():
     assert fit_new_prior("flow", codes).log_prob(codes).mean() > expected - 0.02
 
 
-def test_a_mixture_is_scikit_learn_s_and_of_a_class_that_of_its_codes():
-    codes, second = codes_of_two_bows()
+def test_a_mixture_is_scikit_learn_s_and_each_class_has_the_mixture_of_its_codes():
+    codes, is_second = two_bows()
     expected = fit_mixture(codes, 10, 3).score_samples(codes.numpy())
     mixture = fit_new_prior("mixture", codes, seed=3)
     assert mixture.log_prob(codes).numpy() == pytest.approx(expected, abs=1e-9)
-    by_class = fit_new_prior("mixture", codes, one_hot(second), seed=3)
-    alone = fit_new_prior("mixture", codes[second], seed=3)
-    found = by_class.log_prob(codes[second], one_hot(second)[second])
-    assert torch.allclose(found, alone.log_prob(codes[second]), atol=1e-12)
+
+    classes = one_hot(is_second)
+    class_codes = codes[is_second]
+    by_class = fit_new_prior("mixture", codes, classes, seed=3)
+    second_only = fit_new_prior("mixture", class_codes, seed=3)
+    density = by_class.log_prob(class_codes, classes[is_second])
+    assert torch.allclose(density, second_only.log_prob(class_codes), atol=1e-12)
+
+
+def test_a_mixture_loads_files_that_name_its_cholesky_factors_triangles():
+    codes, is_second = two_bows()
+    model = FIF(FIFConfig(input_dim=(5,), latent_dim=2, condition_dim=2)).double()
+    model.prior = fit_new_prior("mixture", codes, one_hot(is_second))
+    weights = model.state_dict()
+    old_weights = {name.replace("scale_trils", "triangles"): w for name, w in weights.items()}
+    assert "prior.triangles" in old_weights
+
+    loaded = FIF(FIFConfig(input_dim=(5,), latent_dim=2, condition_dim=2, fitted_prior="mixture"))
+    loaded.load_state_dict(old_weights, assign=True)
+    assert torch.equal(loaded.prior.scale_trils, model.prior.scale_trils)
+    assert loaded.state_dict().keys() == weights.keys()
+    assert "prior.triangles" in old_weights  # the caller's dictionary is not changed
 
 
 def test_a_flow_changes_variables():
-    codes = codes_of_two_bows()[0][:20]
+    codes = two_bows()[0][:20]
     prior = fit_new_prior("flow", codes, steps=5)
 
     def latent(z):
@@ -89,76 +118,92 @@ def test_a_flow_changes_variables():
     for z in codes[:5]:
         jacobian = torch.autograd.functional.jacobian(latent, z)
         normal = -latent(z).square().sum() / 2 - math.log(2 * math.pi)
-        assert float(prior.log_prob(z)) == pytest.approx(
-            float(normal + torch.linalg.slogdet(jacobian).logabsdet), abs=1e-9
-        )
+        expected = float(normal + torch.linalg.slogdet(jacobian).logabsdet)
+        assert float(prior.log_prob(z)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_priors_refused():
-    codes, second = codes_of_two_bows()
+def test_priors_refuse_unknown_kinds_and_codes_and_conditions_that_do_not_fit():
+    codes, is_second = two_bows()
     with pytest.raises(ConfigError, match=r"prior 'mixtur'.*mixture"):
         fit_new_prior("mixtur", codes)
     with pytest.raises(ConfigError, match=r"'gaussian' is fitted class by class.*use 'flow'"):
-        fit_new_prior("gaussian", codes, one_hot(second) / 2)
+        fit_new_prior("gaussian", codes, one_hot(is_second) / 2)
     with pytest.raises(ConfigError, match="conditions must be one-hot"):
         fit_new_prior("mixture", codes, torch.ones(len(codes), 2).double())
+    with pytest.raises(ConfigError, match="class 0 has 1 codes: give at least two"):
+        fit_new_prior("gaussian", codes[:1])
     with pytest.raises(NonFiniteError, match="1 of 600 codes"):
         fit_new_prior("flow", torch.cat([codes[1:], codes[:1] * math.nan]))
 
 
-# ---------------------------------------------------------------- models with them
+# ---------------------------------------------------------------- models with fitted priors
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "flow_matching"])
 @pytest.mark.parametrize("classes", [0, 3])
-def test_a_model_uses_its_fitted_prior_exactly_and_keeps_it(kind, classes, tmp_path):
+def test_a_model_uses_its_fitted_prior_exactly_and_saves_it(kind, classes, tmp_path):
     torch.manual_seed(0)
     options = {"condition_dim": classes, "latent_distribution": "student_t"}
     model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3, **options)).double().eval()
     x = torch.rand(60, 1, 4, 4, dtype=torch.float64)
     labels = torch.arange(60) % 3 if classes else None
-    z, given = model.encode(x, labels), model.condition(labels, x)
-    before = model.log_prob(x, labels) - model.latent_distribution(z).log_prob(z)
+    z = model.encode(x, labels)
+    condition = model.condition(labels, x)
+
+    volume_term = model.log_prob(x, labels) - model.latent_distribution(z).log_prob(z)
     model.fit_prior(x, kind, labels, steps=20)
-    expected = before + model.prior.log_prob(z, *given)
+    expected = volume_term + model.prior.log_prob(z, *condition)
     assert torch.allclose(model.log_prob(x, labels), expected, atol=1e-9)
-    some = None if labels is None else labels[:5]
-    samples, density = model.sample_and_log_prob(5, labels=some)
-    assert samples.shape == (5, 1, 4, 4) and density.isfinite().all()
-    model.save(str(tmp_path))
-    loaded = AutoModel.load_from_folder(str(tmp_path)).eval()
-    assert torch.equal(loaded.log_prob(x, labels), model.log_prob(x, labels))
-    loaded.prior = None  # taken away
-    loaded.save(str(tmp_path))
-    assert AutoModel.load_from_folder(str(tmp_path)).prior is None
+
+    samples, density = model.sample_and_log_prob(5, labels=labels[:5] if classes else None)
+    assert samples.shape == (5, 1, 4, 4)
+    assert density.isfinite().all()
     if classes:
         assert model.conditioned_on(1).sample(4).shape == (4, 1, 4, 4)
         assert isinstance(model.conditioned_on(1).latent_distribution(z), StudentT)
+
+    model.save(str(tmp_path))
+    loaded = AutoModel.load_from_folder(str(tmp_path)).eval()
+    assert torch.equal(loaded.log_prob(x, labels), model.log_prob(x, labels))
+
+
+def test_a_fitted_prior_can_be_removed(tmp_path):
+    model = FIF(FIFConfig(input_dim=(5,), latent_dim=2))
+    model.fit_prior(torch.rand(20, 5), "gaussian")
+    model.prior = None
+    model.save(str(tmp_path))
+    assert AutoModel.load_from_folder(str(tmp_path)).prior is None
 
 
 def test_pythae_s_autoencoders_are_densities(tmp_path):
     networks = build_networks("convnet", (1, 8, 8), 4)
     model = as_density(AE(AEConfig((1, 8, 8), 4), *networks))
     x = torch.rand(30, 1, 8, 8)
-    assert model.encoder is networks[0] and as_density(model) is model
+    assert model.encoder is networks[0]
+    assert as_density(model) is model
     assert torch.equal(model({"data": x}).z, model.encode(x))
+
     model.fit_prior(x, "gaussian")
     model.save(str(tmp_path))
     loaded = AutoModel.load_from_folder(str(tmp_path))
     assert torch.equal(loaded.log_prob(x), model.log_prob(x))
-    for other in (VAE(VAEConfig((1, 8, 8), 4)), VQVAE(VQVAEConfig((1, 8, 8), 4))):
-        with pytest.raises(ConfigError, match=f"{type(other).__name__} is not a deterministic"):
-            as_density(other)
+
+
+def test_models_that_are_not_densities_are_refused():
+    for model in (VAE(VAEConfig((1, 8, 8), 4)), VQVAE(VQVAEConfig((1, 8, 8), 4))):
+        with pytest.raises(ConfigError, match=f"{type(model).__name__} is not a deterministic"):
+            as_density(model)
     with pytest.raises(ConfigError, match="InjectiveFlow has no default networks"):
         InjectiveFlow(InjectiveFlowConfig((2,), 1))
 
 
-# ---------------------------------------------------------------- the tube
+# ---------------------------------------------------------------- the marginal likelihood
 
 
-def flow_of(encode, decode, input_dim, latent_dim):
-    networks = Map("embedding", encode), Map("reconstruction", decode)
-    return InjectiveFlow(InjectiveFlowConfig((input_dim,), latent_dim), *networks).double()
+def injective_flow(encode, decode, input_dim, latent_dim):
+    encoder = Map("embedding", encode)
+    decoder = Map("reconstruction", decode)
+    return InjectiveFlow(InjectiveFlowConfig((input_dim,), latent_dim), encoder, decoder).double()
 
 
 def on_circle(z):
@@ -171,157 +216,219 @@ def angle(x):
 
 @pytest.fixture
 def circle():
-    model = flow_of(angle, on_circle, 2, 1)
+    model = injective_flow(angle, on_circle, 2, 1)
     generator = torch.Generator().manual_seed(0)
     angles = 0.7 * torch.randn(2000, 1, generator=generator, dtype=torch.float64)
     model.fit_prior(model.decode(angles), "gaussian")
     return model
 
 
-@pytest.mark.parametrize("scale", [0.05, 0.3, 3.0])
-def test_a_tube_has_mass_one_however_thick(circle, scale):
+@pytest.mark.parametrize("noise_std", [0.05, 0.3, 3.0])
+def test_the_marginal_likelihood_has_mass_one_for_any_noise(circle, noise_std):
     torch.manual_seed(0)
-    reach = 12 if scale > 1 else 4
-    side = torch.linspace(-reach, reach, 401, dtype=torch.float64)
-    plane = torch.cartesian_prod(side, side)
-    density = circle.marginal_log_prob(plane, scale, samples=10).exp()
-    assert float(density.sum() * (side[1] - side[0]) ** 2) == pytest.approx(1, abs=5e-3)
+    plane, cell = grid_of_plane(12 if noise_std > 1 else 4, 401)
+    density = circle.marginal_log_prob(plane, noise_std, samples=10).exp()
+    assert float(density.sum()) * cell == pytest.approx(1, abs=5e-3)
 
 
-def test_a_tube_is_the_integral_over_codes_even_of_an_encoder_that_does_not_project(circle):
+def test_the_marginal_likelihood_is_the_integral_over_codes_for_any_encoder(circle):
     torch.manual_seed(0)
     x = circle.sample(200) + 0.2 * torch.randn(200, 2, dtype=torch.float64)
     z = torch.linspace(-5, 5, 4001, dtype=torch.float64)[:, None]
     error = (circle.decode(z)[:, None] - x).square().sum(-1)
-    weights = circle.prior.log_prob(z)[:, None] - error / (2 * 0.04) - math.log(2 * math.pi * 0.04)
-    expected = weights.logsumexp(0) + math.log(10 / 4000)
-    other = flow_of(lambda x: angle(x) + 0.1, on_circle, 2, 1)
-    other.prior = circle.prior
-    for model in (circle, other):
-        found = model.marginal_log_prob(x, 0.2, samples=200)
-        assert torch.allclose(found, expected, atol=0.1)
-        assert float((found - expected).mean()) == pytest.approx(0, abs=0.005)
+    log_normal = -error / (2 * 0.04) - math.log(2 * math.pi * 0.04)
+    log_joint = circle.prior.log_prob(z)[:, None] + log_normal
+    expected = log_joint.logsumexp(0) + math.log(10 / 4000)
+
+    not_projecting = injective_flow(lambda x: angle(x) + 0.1, on_circle, 2, 1)
+    not_projecting.prior = circle.prior
+    for model in (circle, not_projecting):
+        density = model.marginal_log_prob(x, 0.2, samples=200)
+        assert torch.allclose(density, expected, atol=0.1)
+        assert float((density - expected).mean()) == pytest.approx(0, abs=0.005)
 
 
-def test_a_linear_tube_is_a_normal_whatever_the_encoder():
+@pytest.fixture
+def linear_model():
+    """A linear model with noise of 0.3, an encoder that does not project, and data (400, 5)."""
     torch.manual_seed(0)
-    weight, noise = torch.randn(5, 2).double(), 0.3 * torch.randn(400, 5).double()
-    model = flow_of(lambda x: 3 * x[:, :2] + 1, lambda z: z @ weight.T, 5, 2)
+    weight = torch.randn(5, 2).double()
+    noise = 0.3 * torch.randn(400, 5).double()
+    model = injective_flow(lambda x: 3 * x[:, :2] + 1, lambda z: z @ weight.T, 5, 2)
     x = torch.randn(400, 2).double() @ weight.T + noise
     model.fit_prior(x, "gaussian")
-    covariance = model.prior.scale_trils[0, 0] @ model.prior.scale_trils[0, 0].T
+    return model, weight, x
+
+
+def test_the_marginal_likelihood_of_a_linear_model_is_normal_for_any_encoder(linear_model):
+    model, weight, x = linear_model
+    scale_tril = model.prior.scale_trils[0, 0]
     normal = torch.distributions.MultivariateNormal(
         model.prior.means[0, 0] @ weight.T,
-        weight @ covariance @ weight.T + 0.09 * torch.eye(5).double(),
+        weight @ scale_tril @ scale_tril.T @ weight.T + 0.09 * torch.eye(5).double(),
     )
     assert torch.allclose(model.marginal_log_prob(x, 0.3), normal.log_prob(x), atol=1e-6)
-    tube = model.marginal_likelihood(
-        torch.cat([x, x + 99 * weight[:, 0]]), 30.0
-    )  # two classes far apart
+
+
+def test_the_marginal_likelihood_with_a_prior_for_each_class(linear_model):
+    model, weight, x = linear_model
+    two_classes = torch.cat([x, x + 99 * weight[:, 0]])  # far apart
+    likelihood = model.marginal_likelihood(two_classes, 30.0)
     classes = one_hot(torch.arange(800) >= 400)
-    prior = fit_new_prior("gaussian", tube.z, classes)
-    found = tube._replace(condition=(classes,)).log_prob(prior)[:400]
-    assert torch.allclose(found, model.marginal_log_prob(x, 30.0), atol=1e-6)
+    prior = fit_new_prior("gaussian", likelihood.z, classes)
+    first_class = likelihood._replace(condition=(classes,)).log_prob(prior)[:400]
+    assert torch.allclose(first_class, model.marginal_log_prob(x, 30.0), atol=1e-6)
 
 
-def test_its_scale_is_that_of_the_noise():
+def test_the_noise_is_estimated_from_the_reconstruction_error():
     torch.manual_seed(0)
-    model = flow_of(lambda x: x[:, :2], lambda z: torch.cat([z, 0 * z, 0 * z], 1), 6, 2)
+    model = injective_flow(lambda x: x[:, :2], lambda z: torch.cat([z, 0 * z, 0 * z], 1), 6, 2)
     assert model.estimate_noise_std(0.1 * torch.randn(4000, 6)) == pytest.approx(0.1, rel=0.03)
     with pytest.raises(ConfigError, match="noise around the manifold needs a latent_dim below 2"):
         FIF(FIFConfig(input_dim=(2,), latent_dim=2)).estimate_noise_std(torch.rand(5, 2))
 
 
-def test_its_negative_is_the_loss_of_fif_with_the_exact_volume_where_it_is_thin():
+def test_for_little_noise_the_marginal_likelihood_is_the_exact_loss_of_fif():
     torch.manual_seed(0)
-    weight, beta = torch.randn(7, 2).double(), 1e6
-    networks = linear_encoder(torch.linalg.pinv(weight)), linear_decoder(weight)
+    weight = torch.randn(7, 2).double()
+    beta = 1e6
     config = FIFConfig(input_dim=(7,), latent_dim=2, beta=beta, jacobian_at="reconstruction")
-    model, x = FIF(config, *networks).double().eval(), torch.rand(50, 7).double()
+    networks = linear_encoder(torch.linalg.pinv(weight)), linear_decoder(weight)
+    model = FIF(config, *networks).double().eval()
+    x = torch.rand(50, 7).double()
     loss = float(model({"data": x}).loss)
-    tube = -model.marginal_log_prob(x, math.sqrt(1 / (2 * beta))).mean()
-    assert float(tube) == pytest.approx(loss + 2.5 * math.log(math.pi / beta), abs=1e-4)
+    nll = -model.marginal_log_prob(x, math.sqrt(1 / (2 * beta))).mean()
+    assert float(nll) == pytest.approx(loss + 2.5 * math.log(math.pi / beta), abs=1e-4)
 
 
 # ---------------------------------------------------------------- beta='auto'
 
 
-def test_beta_follows_the_error_of_the_epoch_before():
+def test_beta_follows_the_error_of_the_previous_epoch():
     torch.manual_seed(0)
     config = FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta="auto", noise=0.0)
-    model, other = FIF(config), FIF(config)
+    model = FIF(config)
+    resumed = FIF(config)
     x = torch.rand(10, 1, 4, 4)
-    batches = x[:7], x[7:]
-    losses = [model({"data": batch}, epoch=1) for batch in batches]
+    output7 = model({"data": x[:7]}, epoch=1)
+    output3 = model({"data": x[7:]}, epoch=1)
     assert float(model.beta) == 10
-    other.load_state_dict(model.state_dict())  # a training that goes on from a checkpoint
-    for trained in (model, other):
+
+    resumed.load_state_dict(model.state_dict())  # as from a checkpoint
+    mean_error = (7 * output7.recon_loss.item() + 3 * output3.recon_loss.item()) / 10
+    for trained in (model, resumed):
         trained({"data": x}, epoch=2)
-        errors = [float(of.recon_loss.detach()) for of in losses]
-        mean = (7 * errors[0] + 3 * errors[1]) / 10
-        assert float(trained.beta) == pytest.approx(13 / (2 * mean), rel=1e-6)
+        assert float(trained.beta) == pytest.approx(13 / (2 * mean_error), rel=1e-6)
+
+
+def test_the_evaluation_loss_with_beta_auto_has_the_constant_of_the_normal_likelihood():
+    torch.manual_seed(0)
+    x = torch.rand(10, 1, 4, 4)
+    model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta="auto", noise=0.0))
+    for epoch in (1, 2):
+        model({"data": x}, epoch=epoch)
     beta = float(model.beta)
+    assert beta != 10
+
     fixed = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta=beta))
     fixed.load_state_dict(model.state_dict(), strict=False)
-    found, expected = (float(m.eval()({"data": x}).loss) for m in (model, fixed))
-    assert found == pytest.approx(expected - 6.5 * math.log(beta / math.pi), rel=1e-5)
+    loss = float(model.eval()({"data": x}).loss)
+    fixed_loss = float(fixed.eval()({"data": x}).loss)
+    assert loss == pytest.approx(fixed_loss - 6.5 * math.log(beta / math.pi), rel=1e-5)
 
 
-def test_beta_auto_refused():
+def test_configurations_that_beta_auto_refuses():
     with pytest.raises(ConfigError, match=r"beta='auto'.*without beta_final"):
         FIFConfig(input_dim=(4,), latent_dim=2, beta="auto", beta_final=3.0)
     with pytest.raises(ConfigError, match=r"beta='auto' needs a latent_dim below 4"):
         FIFConfig(input_dim=(4,), latent_dim=4, beta="auto")
-    model, x = FIF(FIFConfig(input_dim=(4,), latent_dim=2, beta="auto")), torch.rand(5, 4)
-    model({"data": x})  # as Pythae's trainers try a batch, which does not count
+
+
+def test_beta_auto_needs_the_epoch():
+    model = FIF(FIFConfig(input_dim=(4,), latent_dim=2, beta="auto"))
+    x = torch.rand(5, 4)
+    model({"data": x})  # Pythae's trainers try one batch, which does not count
     model({"data": x}, epoch=1)
-    assert float(model.beta) == 10 and float(model.errors[1]) == 5
-    other = FIF(model.model_config)
-    other({"data": x})
-    with pytest.raises(ConfigError, match="needs `epoch` with each batch"):  # as in an own loop
-        other({"data": x})
+    assert float(model.beta) == 10
+    assert float(model.errors[1]) == 5
+
+    in_own_loop = FIF(model.model_config)
+    in_own_loop({"data": x})
+    with pytest.raises(ConfigError, match="needs `epoch` with each batch"):
+        in_own_loop({"data": x})
 
 
 # ---------------------------------------------------------------- in the benchmark
 
+SAMPLERS = ["normal", "own_prior", "gmm", "flow", "flow_matching", "vamp"]
+FIT = {"seed": 0, "steps": 10}
+
+
+class Rows:
+    """Three splits of random rows, a model of them, its training codes and validation error."""
+
+    def __init__(self, classes):
+        torch.manual_seed(0)
+        self.shape = {"input_dim": (6,), "latent_dim": 2, "condition_dim": classes}
+        self.model = FIF(FIFConfig(**self.shape, latent_distribution="student_t"))
+        self.parts = {split: torch.randn(40, 6).numpy() for split in ("train", "val", "test")}
+        self.labels = {split: np.arange(40) % 2 for split in self.parts} if classes else {}
+        self.splits = Splits(
+            "rows", **self.parts, labels=self.labels or None, source="", partial=False
+        )
+        self.train_labels = self.labels.get("train")
+        self.codes = self.model.encode(self.parts["train"], self.train_labels)
+        self.val_mse = reconstruction_mse(self.model, self.parts["val"], self.labels.get("val"))
+
 
 @pytest.mark.parametrize("classes", [0, 2])
-def test_the_benchmark_scores_a_tube_on_both_splits(classes):
-    torch.manual_seed(0)
-    shape = {"input_dim": (6,), "latent_dim": 2, "condition_dim": classes}
-    model = FIF(FIFConfig(**shape, latent_distribution="student_t"))
-    parts = {of: torch.randn(40, 6).numpy() for of in ("train", "val", "test")}
-    labels = {of: np.arange(40) % 2 for of in parts} if classes else {}
-    splits = Splits("rows", **parts, labels=labels or None, source="", partial=False)
-    codes = model.encode(parts["train"], labels.get("train"))
-    error = reconstruction_mse(model, parts["val"], labels.get("val"))
-    how = {"seed": 0, "steps": 10}
-    names = ["normal", "own_prior", "gmm", "flow", "flow_matching", "vamp"]
-    priors = fit_priors(model, names, codes, labels.get("train"), **how)
-    found = marginal_likelihoods(model, priors, splits, labels, error, 0)
-    assert found.keys() == {"normal", "own_prior", "gmm", "flow", "flow_matching"}
-    if not classes:  # the samplers' own fit is the same
-        drawn = [generate("flow", model, codes, num_samples=5, seed=0, fit_steps=10, prior=prior)
-                 for prior in (priors["flow"], None)]  # fmt: skip
-        assert torch.equal(*drawn)
-    scale = model.estimate_noise_std(parts["val"], labels.get("val"))
+def test_the_benchmark_scores_both_splits_with_every_prior(classes):
+    rows = Rows(classes)
+    model = rows.model
+    priors = fit_priors(model, SAMPLERS, rows.codes, rows.train_labels, **FIT)
+    scores = marginal_likelihoods(model, priors, rows.splits, rows.labels, rows.val_mse, 0)
     kinds = {"own_prior": None, "normal": "normal", "gmm": "mixture", "flow": "flow"}
     kinds["flow_matching"] = "flow_matching"
+    assert scores.keys() == kinds.keys()
+
+    noise_std = model.estimate_noise_std(rows.parts["val"], rows.labels.get("val"))
     for name, kind in kinds.items():
         if kind == "normal":
-            model = FIF(FIFConfig(**shape), model.encoder, model.decoder)
+            model = FIF(FIFConfig(**rows.shape), model.encoder, model.decoder)
         elif kind:
-            model.fit_prior(parts["train"], kind, labels.get("train"), **how)
+            model.fit_prior(rows.parts["train"], kind, rows.train_labels, **FIT)
         torch.manual_seed(0)
         for split in ("val", "test"):
-            nats = model.marginal_log_prob(parts[split], scale, labels.get(split)).mean()
-            held = found[name][split]
-            assert held.nats == pytest.approx(float(nats), abs=1e-3)
-            assert held.bits_per_dim == pytest.approx(-held.nats / 6 / math.log(2))
-    for no_density in (VAE(VAEConfig((6,), 2)), AE(AEConfig((6,), 7))):
-        assert fit_priors(no_density, names, codes, **how) == {}
-    assert marginal_likelihoods(VAE(VAEConfig((6,), 2)), {}, splits, {}, error, 0) == {}
-    assert marginal_likelihoods(model, priors, splits, labels, val_mse=0.0, seed=0) == {}
-    if classes:  # one of which has a single code
-        few = fit_priors(model, names, codes, (np.arange(40) == 7).astype(int), **how)
-        assert few.keys() == {"normal", "own_prior", "flow", "flow_matching"}
+            labels = rows.labels.get(split)
+            nats = model.marginal_log_prob(rows.parts[split], noise_std, labels).mean()
+            score = scores[name][split]
+            assert score.nats == pytest.approx(float(nats), abs=1e-3)
+            assert score.bits_per_dim == pytest.approx(-score.nats / 6 / math.log(2))
+
+
+def test_the_flow_sampler_and_the_likelihood_fit_the_same_prior():
+    rows = Rows(0)
+    prior = fit_priors(rows.model, ["flow"], rows.codes, None, **FIT)["flow"]
+    options = {"num_samples": 5, "seed": 0, "fit_steps": 10}
+    with_prior = generate("flow", rows.model, rows.codes, prior=prior, **options)
+    assert torch.equal(with_prior, generate("flow", rows.model, rows.codes, **options))
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+def test_the_benchmark_leaves_out_what_has_no_marginal_likelihood(classes):
+    rows = Rows(classes)
+    vae = VAE(VAEConfig((6,), 2))
+    for no_density in (vae, AE(AEConfig((6,), 7))):
+        assert fit_priors(no_density, SAMPLERS, rows.codes, **FIT) == {}
+    assert marginal_likelihoods(vae, {}, rows.splits, {}, rows.val_mse, 0) == {}
+
+    priors = fit_priors(rows.model, SAMPLERS, rows.codes, rows.train_labels, **FIT)
+    scores = marginal_likelihoods(rows.model, priors, rows.splits, rows.labels, val_mse=0.0, seed=0)
+    assert scores == {}
+
+
+def test_a_class_of_one_code_has_no_mixture():
+    rows = Rows(2)
+    labels = (np.arange(40) == 7).astype(int)
+    priors = fit_priors(rows.model, SAMPLERS, rows.codes, labels, **FIT)
+    assert priors.keys() == {"normal", "own_prior", "flow", "flow_matching"}

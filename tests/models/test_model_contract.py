@@ -1,4 +1,4 @@
-"""What all models of this package do: density, samples, files, AutoModel, the fresh process."""
+"""What all models of this package share: density, samples, files, AutoModel, a fresh process."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ import pytest
 import torch
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AE, AEConfig, AutoModel, BaseAEConfig
-from support.networks import Opened, of_nobody
+from support.networks import Opened, hand_built_networks
 from torch import nn
 
 from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
@@ -36,7 +36,7 @@ def rectangular(*nets):
 MODELS = {
     "fif": fif,
     "fif-on-manifold": lambda: fif(jacobian_at="reconstruction"),
-    "fif-other-nets": lambda: fif(*of_nobody(), latent_distribution="student_t"),
+    "fif-other-nets": lambda: fif(*hand_built_networks(), latent_distribution="student_t"),
     "rectangular": rectangular,
     "rectangular-other-nets": lambda: rectangular(
         *build_coupling((5,), 3, data_blocks=2, data_hidden=[8], latent_hidden=[8])
@@ -57,73 +57,104 @@ def x(model):
     return torch.rand(6, *model.model_config.input_dim)
 
 
-def test_density_samples_and_pythae_s_methods(model, x):
-    shape = x.shape[1:]
-    assert model.sample(5).shape == (5, *shape)
-    assert model.embed(x).shape == (6, 3)
-    assert torch.equal(model.predict(x).embedding, model.embed(x))
-    assert torch.equal(model.predict(x).recon_x, model.reconstruct(x))
-    values = model.singular_values(x)
-    torch.testing.assert_close(values.log().sum(1), model.log_volume(x), rtol=1e-3, atol=1e-3)
+def test_codes_and_reconstructions(model, x):
     z = model.embed(x)
-    assert torch.equal(model.decode(z.detach().flip(0).numpy()[::-1]), model.decode(z))
-    prior = model.latent_distribution(z).log_prob(z)
-    torch.testing.assert_close(model.log_prob(x), prior - model.log_volume(x))
-    lines = model.interpolate(x[:2], x[2:4], granularity=5)
-    assert lines.shape == (2, 5, *shape)
-    for point, ends in ((0, x[:2]), (-1, x[2:4])):
-        torch.testing.assert_close(lines[:, point], model.reconstruct(ends), atol=1e-4, rtol=1e-4)
-    assert torch.equal(copy.deepcopy(model).embed(x), model.embed(x))
+    assert z.shape == (6, 3)
+    assert torch.equal(model.predict(x).embedding, z)
+    assert torch.equal(model.predict(x).recon_x, model.reconstruct(x))
+    reversed_codes = z.detach().flip(0).numpy()[::-1]  # with negative strides
+    assert torch.equal(model.decode(reversed_codes), model.decode(z))
+    assert torch.equal(copy.deepcopy(model).embed(x), z)
+
+
+def test_density_and_samples(model, x):
+    assert model.sample(5).shape == (5, *x.shape[1:])
+    volume = model.log_volume(x)
+    log_values = model.singular_values(x).log()
+    torch.testing.assert_close(log_values.sum(1), volume, rtol=1e-3, atol=1e-3)
+    z = model.embed(x)
+    log_prior = model.latent_distribution(z).log_prob(z)
+    torch.testing.assert_close(model.log_prob(x), log_prior - volume)
+
+
+def test_interpolation_goes_from_one_reconstruction_to_another(model, x):
+    start = x[:2]
+    end = x[2:4]
+    lines = model.interpolate(start, end, granularity=5)
+    assert lines.shape == (2, 5, *x.shape[1:])
+    torch.testing.assert_close(lines[:, 0], model.reconstruct(start), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(lines[:, -1], model.reconstruct(end), atol=1e-4, rtol=1e-4)
 
 
 def test_losses_of_both_modes(model, x):
-    evaluated = [model(DatasetOutput(data=x), dataset_size=6) for _ in range(2)]
-    assert evaluated[0].loss.item() == evaluated[1].loss.item()
-    torch.testing.assert_close(evaluated[0].recon_x, model.reconstruct(x))
-    assert torch.equal(evaluated[0].z, model.embed(x))
+    output = model(DatasetOutput(data=x), dataset_size=6)
+    second_output = model(DatasetOutput(data=x), dataset_size=6)
+    assert output.loss.item() == second_output.loss.item()
+    torch.testing.assert_close(output.recon_x, model.reconstruct(x))
+    assert torch.equal(output.z, model.embed(x))
+
     model.train()(DatasetOutput(data=x), epoch=1, share_done=0.0).loss.backward()
-    grads = [p.grad for p in model.parameters() if p.grad is not None]
-    assert grads and all(grad.isfinite().all() for grad in grads)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-def test_what_is_exact_is_so_under_autocast(model, x):
+def test_exact_numbers_stay_exact_under_autocast(model, x):
     methods = (model.log_prob, model.log_volume, model.singular_values)
-    exact = [method(x) for method in methods]
-    loss = model(DatasetOutput(data=x), dataset_size=6).loss
+    expected_values = [method(x) for method in methods]
+    expected_loss = model(DatasetOutput(data=x), dataset_size=6).loss
+
     with torch.autocast("cpu", torch.bfloat16):
-        again = [method(x) for method in methods]
-        coarse = model(DatasetOutput(data=x), dataset_size=6).loss
-    for value, expected in zip(again, exact, strict=True):
-        assert value.dtype == torch.float32 and torch.equal(value, expected)
-    torch.testing.assert_close(coarse.float(), loss, rtol=0.1, atol=0.1)
+        values = [method(x) for method in methods]
+        loss = model(DatasetOutput(data=x), dataset_size=6).loss
+    for value, expected in zip(values, expected_values, strict=True):
+        assert value.dtype == torch.float32
+        assert torch.equal(value, expected)
+    torch.testing.assert_close(loss.float(), expected_loss, rtol=0.1, atol=0.1)
 
 
 def test_training_mode_of_every_layer_is_kept(model, x):
-    between = model.interpolate(x[:2], x[2:4])
+    lines = model.interpolate(x[:2], x[2:4])
     model.train()
     next(model.decoder.children()).eval()
-    before = [module.training for module in model.modules()]
-    model.log_prob(x), model.log_volume(x), model.sample(2)
-    assert torch.equal(model.interpolate(x[:2].numpy(), x[2:4].numpy(), 10), between)
+    modes = [module.training for module in model.modules()]
+
+    model.log_prob(x)
+    model.log_volume(x)
+    model.sample(2)
+    assert torch.equal(model.interpolate(x[:2].numpy(), x[2:4].numpy(), 10), lines)
     model(DatasetOutput(data=x), epoch=1, share_done=0.0)
-    assert [module.training for module in model.modules()] == before
+    assert [module.training for module in model.modules()] == modes
 
 
 def test_saved_and_loaded(model, x, tmp_path):
     model.save(str(tmp_path))
-    pickled, state = isinstance(model.encoder, HeadedEncoder), torch.get_rng_state()
+    is_pickled = isinstance(model.encoder, HeadedEncoder)
+    random_state = torch.get_rng_state()
     for loader in (type(model), AutoModel):
-        if pickled:
-            with pytest.raises(ConfigError, match=r"encoder.pkl can run any code .*trust=True"):
-                loader.load_from_folder(str(tmp_path))
-        loaded = loader.load_from_folder(str(tmp_path), trust=pickled).eval()
-        assert type(loaded) is type(model) and loaded.model_config == model.model_config
+        loaded = loader.load_from_folder(str(tmp_path), trust=is_pickled).eval()
+        assert type(loaded) is type(model)
+        assert loaded.model_config == model.model_config
         assert torch.equal(loaded.embed(x), model.embed(x))
         assert torch.equal(loaded.reconstruct(x), model.reconstruct(x))
-        assert hasattr(loaded.encoder, "flow") == hasattr(loaded.decoder, "flow")
-        if hasattr(loaded.encoder, "flow"):
-            assert loaded.encoder.flow is loaded.decoder.flow
-        assert torch.equal(torch.get_rng_state(), state)
+        assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_a_pickled_network_is_not_opened_unless_it_is_trusted(tmp_path):
+    MODELS["fif-other-nets"]().save(str(tmp_path))
+    for loader in (FIF, AutoModel):
+        with pytest.raises(ConfigError, match=r"encoder.pkl can run any code .*trust=True"):
+            loader.load_from_folder(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["rectangular", "rectangular-other-nets", "dnf", "trumpet"])
+def test_two_directions_of_a_flow_are_still_one_flow_when_loaded(name, tmp_path):
+    model = MODELS[name]()
+    model.save(str(tmp_path))
+    loaded = type(model).load_from_folder(str(tmp_path))
+    assert hasattr(loaded.encoder, "flow") == hasattr(loaded.decoder, "flow")
+    if hasattr(loaded.encoder, "flow"):
+        assert loaded.encoder.flow is loaded.decoder.flow
 
 
 def test_transposed_weights_and_types_are_loaded_as_they_were(tmp_path):
@@ -133,21 +164,21 @@ def test_transposed_weights_and_types_are_loaded_as_they_were(tmp_path):
     encoder.register_buffer("mean", torch.ones(3, dtype=torch.float64))
     FIF(FIFConfig(input_dim=(3,), latent_dim=2), encoder, decoder).save(str(tmp_path))
     loaded = FIF.load_from_folder(str(tmp_path), trust=True)
-    assert [of.dtype for of in loaded.encoder.buffers()] == [torch.float64]
+    assert [buffer.dtype for buffer in loaded.encoder.buffers()] == [torch.float64]
     assert torch.equal(loaded.encoder.features.weight, encoder.features.weight)
     assert torch.equal(loaded.decoder.layers[1].weight, decoder.layers[1].weight)
 
 
-def cut(path):
+def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.mark.parametrize("name", ["model_config.json", "environment.json", "model.pt"])
-@pytest.mark.parametrize("damage", [cut, Path.unlink])
+@pytest.mark.parametrize("damage", [truncate, Path.unlink])
 def test_a_damaged_folder_is_one_line(name, damage, tmp_path):
     fif().save(str(tmp_path))
     damage(tmp_path / name)
-    if name == "environment.json":  # Pythae notes its version there
+    if name == "environment.json":  # it records versions, and is not needed
         assert FIF.load_from_folder(str(tmp_path)).latent_dim == 3
         return
     with pytest.raises(DataError, match="cannot load a model from") as raised:
@@ -156,21 +187,23 @@ def test_a_damaged_folder_is_one_line(name, damage, tmp_path):
 
 
 @pytest.mark.parametrize("config", [{}, BaseAEConfig((1, 4, 4), 3), DNFConfig((1, 4, 4), 3)])
-def test_a_configuration_of_something_else_is_refused(config):
+def test_a_configuration_of_another_model_is_refused(config):
     with pytest.raises(ConfigError, match=f"^FIF needs a FIFConfig, not {type(config).__name__}$"):
         FIF(config)
 
 
-def test_two_models_of_one_configuration(tmp_path):
+def test_two_models_with_one_configuration(tmp_path):
     config = FIFConfig(input_dim=(1, 4, 4), latent_dim=3)
-    first = FIF(config).eval()
-    for side, network in zip(("encoder", "decoder"), of_nobody(), strict=True):
-        getattr(first, f"set_{side}")(network)  # in place of the default ones
-    FIF(config)
-    first.save(str(tmp_path))
+    model = FIF(config).eval()
+    encoder, decoder = hand_built_networks()
+    model.set_encoder(encoder)
+    model.set_decoder(decoder)
+    FIF(config)  # with default networks
+
+    model.save(str(tmp_path))
     loaded = FIF.load_from_folder(str(tmp_path), trust=True).eval()
     x = torch.rand(2, 1, 4, 4)
-    assert torch.equal(loaded.embed(x), first.embed(x))
+    assert torch.equal(loaded.embed(x), model.embed(x))
 
 
 BUILDERS = {
@@ -182,23 +215,26 @@ BUILDERS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype"), [*((name, torch.float32) for name in BUILDERS), ("convnet", torch.float64)]
-)
+REBUILT = [(name, torch.float32) for name in BUILDERS] + [("convnet", torch.float64)]
+
+
+@pytest.mark.parametrize(("name", "dtype"), REBUILT)
 def test_networks_of_this_package_are_rebuilt_without_their_pickles(name, dtype, tmp_path):
-    networks = BUILDERS[name]()
     shape = (1, 8, 8) if name == "convnet" else (1, 28, 28)
     classes = 2 if name == "conditional" else 0
     config = FIFConfig(input_dim=shape, latent_dim=3, condition_dim=classes)
-    model = FIF(config, *networks).to(dtype).train()
-    x, labels = torch.rand(4, *shape, dtype=dtype), [0, 1, 0, 1] if classes else None
+    model = FIF(config, *BUILDERS[name]()).to(dtype).train()
+    x = torch.rand(4, *shape, dtype=dtype)
+    labels = [0, 1, 0, 1] if classes else None
     model.embed(x, labels)  # moves BatchNorm's running statistics
+
     model.eval().save(str(tmp_path))
     for side in ("encoder", "decoder"):
         (tmp_path / f"{side}.pkl").write_bytes(pickle.dumps(Opened()))
-    twice = tmp_path / "twice"
-    AutoModel.load_from_folder(str(tmp_path)).save(str(twice))
-    for folder in (tmp_path, twice):
+    saved_again = tmp_path / "saved-again"
+    AutoModel.load_from_folder(str(tmp_path)).save(str(saved_again))
+
+    for folder in (tmp_path, saved_again):
         loaded = AutoModel.load_from_folder(str(folder)).eval()
         assert str(loaded) == str(model)
         assert torch.equal(loaded.reconstruct(x, labels), model.reconstruct(x, labels))
@@ -206,17 +242,20 @@ def test_networks_of_this_package_are_rebuilt_without_their_pickles(name, dtype,
 
 def test_a_network_that_was_changed_is_not_rebuilt(tmp_path):
     encoder, decoder = BUILDERS["conditional"]()
-    name = next(name for name, layer in encoder.named_modules() if isinstance(layer, torch.nn.ReLU))
-    parent, _, child = name.rpartition(".")
-    setattr(encoder.get_submodule(parent), child, torch.nn.SiLU())
+    relus = [name for name, layer in encoder.named_modules() if isinstance(layer, nn.ReLU)]
+    parent, _, child = relus[0].rpartition(".")
+    setattr(encoder.get_submodule(parent), child, nn.SiLU())
     encoder.__class__ = type("Own", (type(encoder),), {"__module__": "of_another_process"})
     config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, condition_dim=2)
     model = FIF(config, encoder, decoder).eval()
+
     model.save(str(tmp_path))
     recipes = json.loads((tmp_path / "networks.json").read_text())
-    assert recipes["encoder"] is None and recipes["decoder"]["args"] == ["resnet", [1, 28, 28], 3]
+    assert recipes["encoder"] is None
+    assert recipes["decoder"]["args"] == ["resnet", [1, 28, 28], 3]
     with pytest.raises(ConfigError, match=r"encoder.pkl can run any code"):
         FIF.load_from_folder(str(tmp_path))
+
     x = torch.rand(4, 1, 28, 28)
     loaded = FIF.load_from_folder(str(tmp_path), trust=True).eval()
     assert torch.equal(loaded.reconstruct(x, 1), model.reconstruct(x, 1))
@@ -232,7 +271,7 @@ def test_a_network_that_was_changed_is_not_rebuilt(tmp_path):
         [1],
     ],
 )  # fmt: skip
-def test_a_recipe_of_something_else_is_one_line(recipe, tmp_path):
+def test_an_unknown_recipe_is_one_line(recipe, tmp_path):
     model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=3), *BUILDERS["convnet"]())
     model.save(str(tmp_path))
     (tmp_path / "networks.json").write_text(json.dumps({"encoder": recipe, "decoder": recipe}))
@@ -240,28 +279,30 @@ def test_a_recipe_of_something_else_is_one_line(recipe, tmp_path):
         FIF.load_from_folder(str(tmp_path))
 
 
-LIGHT = "print(*(name in sys.modules for name in ('torch', 'pythae', 'torch._dynamo')))"
-LOAD = "print(type(AutoModel.load_from_folder(sys.argv[1])).__name__)"
+PRINT_IMPORTED = "print(*(name in sys.modules for name in ('torch', 'pythae', 'torch._dynamo')))"
+PRINT_LOADED = "print(type(AutoModel.load_from_folder(sys.argv[1])).__name__)"
 
 
 @pytest.mark.parametrize("pythae_first", [True, False])
 def test_a_fresh_process_loads_by_automodel(pythae_first, tmp_path):
-    """And imports neither torch nor Pythae before it needs them, and not dynamo for a model."""
+    """It imports torch and Pythae only when they are needed, and dynamo not for a model."""
     torch.manual_seed(0)
-    saved = rectangular(*build_coupling((5,), 3, data_blocks=2, data_hidden=[8], latent_hidden=[8]))
-    saved.save(str(tmp_path))
-    imports = ["import pythae_fif", LIGHT, "from pythae.models import AutoModel"]
+    model = rectangular(*build_coupling((5,), 3, data_blocks=2, data_hidden=[8], latent_hidden=[8]))
+    model.save(str(tmp_path))
+    imports = ["import pythae_fif", PRINT_IMPORTED, "from pythae.models import AutoModel"]
     if pythae_first:
         imports.reverse()
-    code = "\n".join(["import sys", *imports, "from pythae_fif import FIF", LIGHT, LOAD])
-    heavy = ["True", "True", "False"]
-    first = heavy if pythae_first else ["False"] * 3
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout.split() == [*first, *heavy, "RectangularFlow"], done.stderr
+    lines = ["import sys", *imports, "from pythae_fif import FIF", PRINT_IMPORTED, PRINT_LOADED]
+
+    command = [sys.executable, "-c", "\n".join(lines), str(tmp_path)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    with_torch_and_pythae = ["True", "True", "False"]
+    first_printed = with_torch_and_pythae if pythae_first else ["False"] * 3
+    expected = [*first_printed, *with_torch_and_pythae, "RectangularFlow"]
+    assert process.stdout.split() == expected, process.stderr
 
 
-def test_automodel_still_knows_pythae_s_own_and_refuses_others(tmp_path):
+def test_automodel_still_loads_pythae_s_models_and_refuses_unknown_ones(tmp_path):
     AE(AEConfig(input_dim=(1, 4, 4), latent_dim=2)).save(str(tmp_path))
     assert isinstance(AutoModel.load_from_folder(str(tmp_path)), AE)
     (tmp_path / "model_config.json").write_text('{"name": "NoSuchConfig"}')
@@ -269,7 +310,7 @@ def test_automodel_still_knows_pythae_s_own_and_refuses_others(tmp_path):
         AutoModel.load_from_folder(str(tmp_path))
 
 
-def test_pythae_s_own_models_open_no_pickle_unless_it_is_trusted(tmp_path):
+def test_no_pickle_of_pythae_s_models_is_opened_unless_it_is_trusted(tmp_path):
     AE(AEConfig(input_dim=(1, 28, 28), latent_dim=3), *BUILDERS["pythae's"]()).save(str(tmp_path))
     (tmp_path / "encoder.pkl").write_bytes(pickle.dumps(Opened()))
     with pytest.raises(ConfigError, match=r"pkl can run any code when it is opened: .*trust=True"):

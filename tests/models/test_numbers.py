@@ -1,4 +1,4 @@
-"""Densities of models whose numbers are out of the usual: a right number, or one clear line."""
+"""Densities and losses of unusual data and models: a right number, or an error of one line."""
 
 import math
 
@@ -16,7 +16,7 @@ X = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
 def linear(matrix: torch.Tensor) -> FIF:
-    """Codes are the first pixels."""
+    """Builds a linear model with the first pixels as codes."""
     networks = linear_encoder(torch.eye(3, 16)), linear_decoder(matrix, (1, 4, 4))
     return FIF(CONFIG, *networks).to(matrix.dtype).eval()
 
@@ -30,29 +30,31 @@ def model() -> FIF:
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("shape", [(2, 4, 4), (3, 4, 4), (4, 4, 1), (4, 1, 4), (16,)])
 def test_data_of_another_shape_are_refused(model, score, shape):
-    """A multiple of the size, too, of which an MLP would make more rows, and channels last."""
+    """Also a multiple of the size, which an MLP would take for more rows, and channels last."""
     with pytest.raises(DataError, match="for input_dim="):
         getattr(model, score)(torch.rand(2, *shape))
 
 
 @pytest.mark.parametrize("score", SCORES)
 def test_data_take_the_type_of_the_weights(model, score):
-    expected = getattr(model, score)(X)
-    assert torch.equal(getattr(model, score)(X.double()), expected)
-    assert torch.equal(getattr(model, score)(X.numpy()), expected)
+    compute = getattr(model, score)
+    expected = compute(X)
+    assert torch.equal(compute(X.double()), expected)
+    assert torch.equal(compute(X.numpy()), expected)
+    assert compute(X[:0]).shape == (0, *expected.shape[1:])
+
     pixels = (255 * X).to(torch.uint8)
     for wrong in (pixels, pixels.numpy(), X.numpy().astype(object)):
         with pytest.raises(DataError, match="floating-point numbers as in training, not"):
-            getattr(model, score)(wrong)
-    assert getattr(model, score)(X[:0]).shape == (0, *expected.shape[1:])
+            compute(wrong)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_singular_jacobian_is_named(dtype):
     with pytest.warns(RuntimeWarning, match=r"5 of 5 samples \(samples 0, 1, 2, 3, 4\)"):
-        found = linear(torch.eye(16, 3, dtype=dtype) * torch.tensor([1, 1, 0])).log_prob(X)
-    assert found.dtype == dtype
-    assert (found == math.inf).all()
+        density = linear(torch.eye(16, 3, dtype=dtype) * torch.tensor([1, 1, 0])).log_prob(X)
+    assert density.dtype == dtype
+    assert (density == math.inf).all()
 
 
 @pytest.mark.parametrize("shape", [(16,), (1, 1, 4, 4), (1,)], ids=str)
@@ -77,9 +79,10 @@ LOSSES = {
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses_of_other_types(name, training):
+def test_losses_of_data_of_other_types(name, training):
     build, x = LOSSES[name]
-    model, losses = build().train(training), []
+    model = build().train(training)
+    losses = []
     for data in (x, x.double()):
         torch.manual_seed(0)
         losses.append(model({"data": data}, epoch=1).loss)

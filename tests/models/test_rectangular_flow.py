@@ -1,4 +1,4 @@
-"""The rectangular flow's model, and the coupling flow that it is made of."""
+"""The rectangular flow, and its default networks, a coupling flow."""
 
 import pytest
 import torch
@@ -25,8 +25,9 @@ def test_training_raises_the_likelihood(jacobian_at):
     model = RectangularFlow(config, *coupling()).double()
     mixing = torch.randn(3, 5, dtype=torch.float64)
     x = torch.randn(256, 3, dtype=torch.float64) @ mixing
+    untrained_loss = model.eval()(DatasetOutput(data=x)).loss
+
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    before = model.eval()(DatasetOutput(data=x)).loss
     model.train()
     for _ in range(25):
         optimizer.zero_grad()
@@ -34,25 +35,33 @@ def test_training_raises_the_likelihood(jacobian_at):
         output.loss.backward()
         optimizer.step()
     assert 1 <= model.cg_iterations.max() <= 3
-    assert model.eval()(DatasetOutput(data=x)).loss < before - 10
+    assert model.eval()(DatasetOutput(data=x)).loss < untrained_loss - 10
 
 
 def test_two_flows_become_one(tmp_path):
     config = RectangularFlowConfig(input_dim=(5,), latent_dim=3)
-    model = RectangularFlow(config, coupling()[0], coupling()[1])
+    encoder, _ = coupling()
+    _, decoder = coupling()
+    model = RectangularFlow(config, encoder, decoder)
     model.save(str(tmp_path))
-    for held in (model, RectangularFlow.load_from_folder(str(tmp_path))):
-        assert held.encoder.flow is held.decoder.flow
-    free = FIF(FIFConfig(input_dim=(5,), latent_dim=3), *coupling())
-    free({"data": torch.randn(6, 5)}).loss.backward()
-    assert all(p.grad.isfinite().all() for p in free.parameters())
-    free.save(str(tmp_path / "free"))
-    loaded = FIF.load_from_folder(str(tmp_path / "free"))
-    assert len([*loaded.parameters()]) == len([*free.parameters()])
+    loaded = RectangularFlow.load_from_folder(str(tmp_path))
+    assert model.encoder.flow is model.decoder.flow
+    assert loaded.encoder.flow is loaded.decoder.flow
 
 
-def test_nets_that_do_not_fit_are_refused():
+def test_a_fif_of_a_coupling_flow_shares_its_weights(tmp_path):
+    fif = FIF(FIFConfig(input_dim=(5,), latent_dim=3), *coupling())
+    fif({"data": torch.randn(6, 5)}).loss.backward()
+    assert all(p.grad.isfinite().all() for p in fif.parameters())
+
+    fif.save(str(tmp_path))
+    loaded = FIF.load_from_folder(str(tmp_path))
+    assert len([*loaded.parameters()]) == len([*fif.parameters()])
+
+
+def test_missing_networks_are_refused():
+    encoder, _ = coupling()
     with pytest.raises(ConfigError, match="or neither"):
-        RectangularFlow(RectangularFlowConfig(input_dim=(5,), latent_dim=3), coupling()[0])
+        RectangularFlow(RectangularFlowConfig(input_dim=(5,), latent_dim=3), encoder)
     with pytest.raises(ConfigError, match=r"or neither for rows"):
         RectangularFlow(RectangularFlowConfig(input_dim=(1, 8, 8), latent_dim=3))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support.processes import is_locked, process_of, until
+from support.processes import is_locked, start_process, wait_until
 from support.tasks import NEXT_ACTION, RESOURCES, TaskSpec
 
 from pythae_fif.runs.launch import run_all
@@ -173,8 +173,8 @@ def test_runs_of_a_killed_driver_end_and_another_driver_resumes_them(store):
     endless = store.folder(specs[1])
     endless.mkdir(parents=True)
     (endless / NEXT_ACTION).write_text("sleep")
-    driver = process_of(run_all, specs, store, ONE_AT_ONCE)
-    until(lambda: Status.read(endless).state == "running")
+    driver = start_process(run_all, specs, store, ONE_AT_ONCE)
+    wait_until(lambda: Status.read(endless).state == "running")
 
     assert run_all(specs, store, ONE_AT_ONCE, lambda _: driver.kill()) == {specs[1]: ""}
     assert all(map(store.is_done, specs))

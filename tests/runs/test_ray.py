@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from support.experiments import plan_of
-from support.processes import is_locked, until
+from support.experiments import make_tiny_plan
+from support.processes import is_locked, wait_until
 from support.tasks import TaskSpec
 
 from pythae_fif.benchmark.record import ImageResult
@@ -72,7 +72,7 @@ def workers() -> list[int]:
 
 
 def test_runs_survive_a_killed_worker_and_a_lost_node(cluster, engine, tmp_path):
-    plan = plan_of(tmp_path, {"seeds": [0, 1, 2]}, epochs=400)
+    plan = make_tiny_plan(tmp_path, {"seeds": [0, 1, 2]}, epochs=400)
     store = Store(tmp_path / "ray")
     killed: list[str] = []
 
@@ -106,11 +106,11 @@ def test_runs_of_a_killed_driver_end_and_another_driver_resumes_them(cluster, tm
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     driver = subprocess.Popen(words, env=environment)
     store = Store(tmp_path)
-    plan = plan_of(tmp_path, {"seeds": [0, 1]}, epochs=500)
-    until(lambda: list(tmp_path.rglob("train_log.jsonl")), 120)
+    plan = make_tiny_plan(tmp_path, {"seeds": [0, 1]}, epochs=500)
+    wait_until(lambda: list(tmp_path.rglob("train_log.jsonl")), 120)
     driver.kill()
     driver.wait()
-    until(lambda: not workers())  # Ray ends the tasks of a dead driver
+    wait_until(lambda: not workers())  # Ray ends the tasks of a dead driver
     assert not any(map(store.is_done, plan))
 
     assert subprocess.run(words, env=environment, check=False).returncode == 0
@@ -127,7 +127,7 @@ def test_an_interrupt_ends_the_runs(engine, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run_all(specs, store, engine, interrupt)
-    until(lambda: not any(is_locked(store.folder(spec)) for spec in specs))
+    wait_until(lambda: not any(is_locked(store.folder(spec)) for spec in specs))
     states = sorted(Status.read(store.folder(spec)).state for spec in specs)
     assert states == ["", "interrupted", "interrupted"]
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from support import slurm_cluster
-from support.experiments import plan_of
+from support.experiments import make_tiny_plan
 from support.tasks import TaskSpec
 
 from pythae_fif.errors import ConfigError
@@ -65,7 +65,7 @@ def log_lines(folder) -> list[str]:
 def test_requeued_runs_resume_and_finish(slurm, tmp_path):
     """First by scontrol once there is a checkpoint, then by the signal of the time limit."""
     store = Store(tmp_path / "results")
-    (spec,) = plan_of(tmp_path, epochs=6000)
+    (spec,) = make_tiny_plan(tmp_path, epochs=6000)
     folder = store.folder(spec)
     first_epochs = []
     requeue_commands = [("scontrol", "requeue"), ("scancel", "--signal=USR2")]
@@ -95,7 +95,7 @@ def test_requeued_runs_resume_and_finish(slurm, tmp_path):
 @needs_slurm
 def test_an_interrupt_leaves_the_jobs_and_the_same_call_collects_them(slurm, tmp_path):
     store = Store(tmp_path)
-    plan = plan_of(tmp_path, {"seeds": [0, 1]}, epochs=300)
+    plan = make_tiny_plan(tmp_path, {"seeds": [0, 1]}, epochs=300)
 
     def interrupt(progress):
         raise KeyboardInterrupt

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from support.folders import contents, flipped
+from support.folders import read_folder, flip_bit
 from support.tasks import TaskSpec
 
 from pythae_fif.errors import StoreError
@@ -53,7 +53,7 @@ def edit(name: str, old: bytes, new: bytes):
 
 
 def flip_bit(name: str):
-    return lambda folder: (folder / name).write_bytes(flipped((folder / name).read_bytes()))
+    return lambda folder: (folder / name).write_bytes(flip_bit((folder / name).read_bytes()))
 
 
 def remove(*names: str):
@@ -110,7 +110,7 @@ CASES = {
 @pytest.mark.parametrize(("change", "kind", "detail"), CASES.values(), ids=CASES)
 def test_verdict_on_a_changed_run(store, folder, change, kind, detail):
     change(folder)
-    files = contents(store.root)
+    files = read_folder(store.root)
     verdicts = verify(store.root)
     kinds = [verdict.kind for verdict in verdicts]
     assert kinds.count(kind) == 1
@@ -118,7 +118,7 @@ def test_verdict_on_a_changed_run(store, folder, change, kind, detail):
     assert detail in verdict.detail
     assert verdict.run.startswith("tasks/")
     assert kinds.count("corrupt") == (kind == "corrupt")
-    assert contents(store.root) == files
+    assert read_folder(store.root) == files
 
 
 def test_a_record_of_another_run(store, folder):

@@ -3,8 +3,8 @@
 import shutil
 
 import pytest
-from support.folders import contents
-from support.processes import is_locked, process_of, until
+from support.folders import read_folder
+from support.processes import is_locked, start_process, wait_until
 from support.tasks import NEXT_ACTION, TaskSpec
 
 from pythae_fif.errors import FIFError
@@ -15,14 +15,14 @@ def test_a_finished_run_is_not_executed_again(store):
     spec = TaskSpec(seed=3)
     folder = store.folder(spec)
     execute_run(spec, store, command="a command")
-    files = contents(folder)
+    files = read_folder(folder)
     assert store.record(spec, "a.json", int).provenance.command == "a command"
 
     (folder / NEXT_ACTION).write_text("fail")
     execute_run(spec, store)
     assert (folder / NEXT_ACTION).exists()
     (folder / NEXT_ACTION).unlink()
-    assert contents(folder) == files
+    assert read_folder(folder) == files
     assert Status.read(folder) == Status(state="finished", share=1.0, attempt=1)
 
 
@@ -70,8 +70,8 @@ def test_a_damaged_or_foreign_record_is_set_aside(store, damage, caplog):
 def test_one_process_executes_a_run_and_the_others_wait(store):
     """The others have nothing to do when the first process is done."""
     spec = TaskSpec(action="nap")
-    processes = [process_of(execute_run, spec, store) for _ in range(3)]
-    until(lambda: is_locked(store.folder(spec)))
+    processes = [start_process(execute_run, spec, store) for _ in range(3)]
+    wait_until(lambda: is_locked(store.folder(spec)))
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]

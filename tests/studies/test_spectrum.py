@@ -86,7 +86,7 @@ def small_study(tmp_path_factory):
         dataset="digits",
         latent_dim=4,
         seeds=[0],
-        engine=InProcess(done=[]),
+        engine=InProcess(executed=[]),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spectrum, "SIZES", {"quick": size})
@@ -112,9 +112,9 @@ def test_figures_are_drawn_from_the_records_only(small_study):
         assert len(store.record(spec, "result.json", Spectrum).result.singular_values) == 4
 
     contents = {path: path.read_bytes() for path in paths}
-    options.engine.done.clear()
+    options.engine.executed.clear()
     run_study("spectrum", options, lambda _: None)
-    assert options.engine.done == []
+    assert options.engine.executed == []
     assert contents == {path: path.read_bytes() for path in paths}
 
     assert {verdict.kind for verdict in verify(root)} <= {"fine", "dirty tree"}

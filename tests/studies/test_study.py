@@ -115,7 +115,7 @@ def finished_study(request, tmp_path_factory):
     """Runs a small study; its sizes stay patched during the tests."""
     study = SMALL_STUDIES[request.param]
     folder = tmp_path_factory.mktemp(request.param)
-    options = StudyOptions(folder, engine=InProcess(done=[]), **study.options)
+    options = StudyOptions(folder, engine=InProcess(executed=[]), **study.options)
     shares = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study.module, study.constant, {"quick": study.size})
@@ -124,8 +124,8 @@ def finished_study(request, tmp_path_factory):
         assert shares == sorted(shares)
         assert shares[-1] == 1
 
-        specs = list(options.engine.done)
-        options.engine.done.clear()
+        specs = list(options.engine.executed)
+        options.engine.executed.clear()
         yield FinishedStudy(request.param, options, paths, specs)
 
 
@@ -153,7 +153,7 @@ def test_a_second_start_trains_nothing_and_writes_the_same_files(finished_study)
     name, options, paths, _ = finished_study
     contents = {path: path.read_bytes() for path in paths if path.suffix != ".png"}
     assert set(run_study(name, options, lambda _: None)) == set(paths)
-    assert options.engine.done == []
+    assert options.engine.executed == []
     assert {path: path.read_bytes() for path in contents} == contents
     assert {verdict.kind for verdict in verify(options.results)} <= {"fine", "dirty tree"}
 

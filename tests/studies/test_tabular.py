@@ -58,7 +58,7 @@ def options(tmp_path, monkeypatch):
         location=DataOptions(data=str(tmp_path / "t.csv")),
         latent_dim=2,
         seeds=[0, 1],
-        engine=InProcess(done=[]),
+        engine=InProcess(executed=[]),
     )
 
 
@@ -124,9 +124,9 @@ def test_the_learning_rate_is_the_best_of_the_first_seed(options):
         assert list(group.wasserstein) == pytest.approx(expected, 1e-5)
 
     assert {verdict.kind for verdict in verify(options.results)} <= {"fine", "dirty tree"}
-    options.engine.done.clear()
+    options.engine.executed.clear()
     run("tabular", options)
-    assert options.engine.done == []
+    assert options.engine.executed == []
 
 
 def test_tables_six_and_seven(options, monkeypatch):

@@ -1,4 +1,4 @@
-"""The devices that a test runs on: the CPU always, and CUDA where it is there."""
+"""The devices that a test runs on: always the CPU, and CUDA if it is available."""
 
 import pytest
 import torch

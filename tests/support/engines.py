@@ -9,14 +9,14 @@ class InProcess(Engine):
     """Executes runs one after another in this process, where a monkeypatch has an effect.
 
     Attributes:
-        done: The specifications that were passed to the engine.
+        executed: The specifications that were passed to the engine.
     """
 
-    done: list = []  # noqa: RUF012 - pydantic copies it
+    executed: list = []  # noqa: RUF012 - pydantic copies it
 
     def execute(self, specs, store, command):
         for spec in specs:
-            self.done.append(spec)
+            self.executed.append(spec)
             try:
                 execute_run(spec, store, command)
                 yield spec, ""

@@ -47,7 +47,7 @@ def load_splits(experiment: Experiment) -> Splits:
     return load_images("digits").subset(profile.train_size, profile.val_size, profile.test_size)
 
 
-def plan_of(tmp_path: Path, flags: dict | None = None, **profile) -> list[ImageSpec]:
+def make_tiny_plan(tmp_path: Path, flags: dict | None = None, **profile) -> list[ImageSpec]:
     """Lists the runs of a tiny experiment."""
     experiment = tiny_experiment(tmp_path, flags, **profile)
     return expand(experiment, load_splits(experiment))

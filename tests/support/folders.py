@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def read_folder(folder: Path) -> dict[str, bytes]:
     """Returns name -> content of all files below a folder."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
@@ -14,7 +14,7 @@ def score_times(results: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in results.rglob("scores/*.json")}
 
 
-def flipped(content: bytes, position: int | None = None) -> bytes:
+def flip_bit(content: bytes, position: int | None = None) -> bytes:
     """Returns the content with one bit flipped.
 
     Args:

@@ -15,14 +15,14 @@ CONTEXT.set_forkserver_preload(
 )
 
 
-def process_of(target: Callable[..., Any], *arguments: Any) -> BaseProcess:
+def start_process(target: Callable[..., Any], *arguments: Any) -> BaseProcess:
     """Starts a process that calls a function, and returns it."""
     process = CONTEXT.Process(target=target, args=arguments)
     process.start()
     return process
 
 
-def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
     """Waits until a condition holds, and fails after so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():

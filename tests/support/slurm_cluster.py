@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.processes import until
+from support.processes import wait_until
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CONFIG = """
@@ -76,8 +76,8 @@ def slurm_cluster() -> Iterator[dict[str, str]]:
             )
             processes.append(process)
             if name == "munged":
-                until((folder / "munge.socket").exists, 30)
-        until(lambda: _is_idle(environment), 30)
+                wait_until((folder / "munge.socket").exists, 30)
+        wait_until(lambda: _is_idle(environment), 30)
         yield environment
 
     finally:

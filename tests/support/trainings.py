@@ -1,66 +1,87 @@
-"""Small trainings: every kind of model, the trainer that Pythae has for it, and tiny data."""
+"""Small trainings: every kind of model, Pythae's trainer for it, and tiny data."""
 
 import json
 from typing import NamedTuple
 
 import torch
-from pythae import models as m
-from pythae import trainers
+from pythae import models, trainers
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import ImageDataset
 from pythae_fif.nn import build_networks
 from pythae_fif.training import FIFTrainer
 
-SHAPE, LATENT = (1, 4, 4), 2
+SHAPE = (1, 4, 4)
+LATENT_DIM = 2
+WEIGHT_DECAY = 1e-2
 
 
-class Kind(NamedTuple):
+class TrainerKind(NamedTuple):
+    """One of Pythae's trainers, its configuration, and the prefixes of its optimizers."""
+
     trainer: type
     config: type
     prefixes: tuple[str, ...]
 
 
-def _kind(trainer, *prefixes):
-    return Kind(getattr(trainers, trainer), getattr(trainers, f"{trainer}Config"), prefixes)
+def _trainer_kind(trainer, *prefixes):
+    return TrainerKind(getattr(trainers, trainer), getattr(trainers, f"{trainer}Config"), prefixes)
 
 
-ONE = _kind("BaseTrainer", "")
-COUPLED = _kind("CoupledOptimizerTrainer", "encoder_", "decoder_")
-ADVERSARIAL = _kind("AdversarialTrainer", "autoencoder_", "discriminator_")
-BOTH = _kind("CoupledOptimizerAdversarialTrainer", "encoder_", "decoder_", "discriminator_")
+BASE = _trainer_kind("BaseTrainer", "")
+COUPLED = _trainer_kind("CoupledOptimizerTrainer", "encoder_", "decoder_")
+ADVERSARIAL = _trainer_kind("AdversarialTrainer", "autoencoder_", "discriminator_")
+COUPLED_ADVERSARIAL = _trainer_kind(
+    "CoupledOptimizerAdversarialTrainer", "encoder_", "decoder_", "discriminator_"
+)
 
 
-class Model(NamedTuple):
+class ModelEntry(NamedTuple):
+    """A model's class, the class and arguments of its configuration, and its trainer.
+
+    Attributes:
+        variational: Whether its ConvNet encoder is variational; None if it keeps its own MLPs.
+    """
+
     model: type
     config: type
     arguments: dict
-    kind: Kind
-    variational: bool | None = None  # of its ConvNets; None for the model's own MLPs
+    kind: TrainerKind
+    variational: bool | None = None
 
 
-DECAY = 1e-2
 MODELS = {
-    "AE": Model(m.AE, m.AEConfig, {}, ONE, False),
-    "VAE": Model(m.VAE, m.VAEConfig, {}, ONE, True),
-    "BetaVAE": Model(m.BetaVAE, m.BetaVAEConfig, {"beta": 0.1}, ONE, True),
-    "WAE_MMD": Model(m.WAE_MMD, m.WAE_MMD_Config, {"reg_weight": 1e-2}, ONE, False),
-    "RAE_GP": Model(m.RAE_GP, m.RAE_GP_Config, {}, ONE, False),
-    "VQVAE": Model(m.VQVAE, m.VQVAEConfig, {"num_embeddings": 8}, ONE),
-    "FIF": Model(FIF, FIFConfig, {"noise": 0.05}, ONE, False),
-    "RAE_L2": Model(m.RAE_L2, m.RAE_L2_Config, {"reg_weight": DECAY}, COUPLED, False),
-    "PIWAE": Model(m.PIWAE, m.PIWAEConfig, {"number_gradient_estimates": 2}, COUPLED, True),
-    "Adversarial_AE": Model(m.Adversarial_AE, m.Adversarial_AE_Config, {}, ADVERSARIAL, True),
-    "FactorVAE": Model(m.FactorVAE, m.FactorVAEConfig, {}, ADVERSARIAL, True),
-    # Margins at which it leaves out steps of its decoder and of its discriminator.
-    "VAEGAN": Model(m.VAEGAN, m.VAEGANConfig, {"margin": 0.02, "equilibrium": 0.66}, BOTH),
+    "AE": ModelEntry(models.AE, models.AEConfig, {}, BASE, False),
+    "VAE": ModelEntry(models.VAE, models.VAEConfig, {}, BASE, True),
+    "BetaVAE": ModelEntry(models.BetaVAE, models.BetaVAEConfig, {"beta": 0.1}, BASE, True),
+    "WAE_MMD": ModelEntry(models.WAE_MMD, models.WAE_MMD_Config, {"reg_weight": 1e-2}, BASE, False),
+    "RAE_GP": ModelEntry(models.RAE_GP, models.RAE_GP_Config, {}, BASE, False),
+    "VQVAE": ModelEntry(models.VQVAE, models.VQVAEConfig, {"num_embeddings": 8}, BASE),
+    "FIF": ModelEntry(FIF, FIFConfig, {"noise": 0.05}, BASE, False),
+    "RAE_L2": ModelEntry(
+        models.RAE_L2, models.RAE_L2_Config, {"reg_weight": WEIGHT_DECAY}, COUPLED, False
+    ),
+    "PIWAE": ModelEntry(
+        models.PIWAE, models.PIWAEConfig, {"number_gradient_estimates": 2}, COUPLED, True
+    ),
+    "Adversarial_AE": ModelEntry(
+        models.Adversarial_AE, models.Adversarial_AE_Config, {}, ADVERSARIAL, True
+    ),
+    "FactorVAE": ModelEntry(models.FactorVAE, models.FactorVAEConfig, {}, ADVERSARIAL, True),
+    # With these margins it skips steps of its decoder and of its discriminator.
+    "VAEGAN": ModelEntry(
+        models.VAEGAN,
+        models.VAEGANConfig,
+        {"margin": 0.02, "equilibrium": 0.66},
+        COUPLED_ADVERSARIAL,
+    ),
 }
 ONE_OF_A_KIND = ["FIF", *{MODELS[name].kind: name for name in reversed(MODELS)}.values()]
 """A model for each rule by which weights are updated."""
 
 
 class Images(ImageDataset):
-    """Images of one shade each."""
+    """Images that have one shade each."""
 
     def __init__(self, count=40, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -68,63 +89,77 @@ class Images(ImageDataset):
         super().__init__(shades.expand(count, *SHAPE).to(torch.uint8))
 
 
-def model_of(name, *, networks="convnet", latent_dim=LATENT):
-    """A new model, alike each time: of ConvNets with batch statistics, or of Pythae's own MLPs."""
+def build_model(name, *, networks="convnet", latent_dim=LATENT_DIM):
+    """Builds a model with the same weights each time.
+
+    Its networks are ConvNets with batch statistics, or Pythae's MLPs if `networks` is 'mlp'.
+    """
     torch.manual_seed(1)
     entry = MODELS[name]
     config = entry.config(input_dim=SHAPE, latent_dim=latent_dim, **entry.arguments)
     if entry.variational is None or networks == "mlp":
         return entry.model(config)
-    nets = build_networks(networks, SHAPE, latent_dim, variational=entry.variational)
-    return entry.model(config, *nets)
+
+    encoder_and_decoder = build_networks(networks, SHAPE, latent_dim, variational=entry.variational)
+    return entry.model(config, *encoder_and_decoder)
 
 
-def config_of(name, *, epochs=6, lr=2e-3, plateau=None, **arguments):
-    """Pythae's configuration, with the same learning rate and schedule for each optimizer."""
+def build_config(name, *, epochs=6, lr=2e-3, plateau=None, **arguments):
+    """Builds Pythae's configuration, with the same rate and schedule for each optimizer."""
     kind = MODELS[name].kind
     for prefix in kind.prefixes:
         arguments[f"{prefix}learning_rate"] = lr
         if plateau is not None:
             arguments[f"{prefix}scheduler_cls"] = "ReduceLROnPlateau"
             arguments[f"{prefix}scheduler_params"] = plateau
-    sizes = {"per_device_train_batch_size": 16, "per_device_eval_batch_size": 16}
-    return kind.config(**{"num_epochs": epochs, "no_cuda": True, **sizes, **arguments})
+
+    defaults = {
+        "num_epochs": epochs,
+        "no_cuda": True,
+        "per_device_train_batch_size": 16,
+        "per_device_eval_batch_size": 16,
+    }
+    return kind.config(**{**defaults, **arguments})
 
 
-OF_TRAINER = (
+TRAINER_OPTIONS = (
     "on_epoch", "wall_clock", "keep_last", "callbacks", "checkpoint_every_seconds", "precision",
     "run_id",
 )  # fmt: skip
 
 
-def trainer_of(name, run_dir, *, train=None, evaluation="default", model=None, **options):
-    """A trainer of a model, whose other options are of the trainer or of the configuration."""
-    own = {key: options.pop(key) for key in OF_TRAINER if key in options}
+def build_trainer(name, run_dir, *, train=None, evaluation="default", model=None, **options):
+    """Builds a trainer of a model; `options` go to the trainer or to its configuration."""
+    trainer_options = {key: options.pop(key) for key in TRAINER_OPTIONS if key in options}
     return FIFTrainer(
-        model or model_of(name),
+        model or build_model(name),
         train or Images(),
         Images(seed=1) if evaluation == "default" else evaluation,
-        config_of(name, **options),
+        build_config(name, **options),
         run_dir=run_dir,
-        **{"checkpoint_every_seconds": 0, **own},
+        **{"checkpoint_every_seconds": 0, **trainer_options},
     )
 
 
 def read_log(run_dir):
-    return [json.loads(line) for line in (run_dir / "train_log.jsonl").read_text().splitlines()]
+    lines = (run_dir / "train_log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
 
 
-def assert_same_weights(left, right):
-    left, right = left.state_dict(), right.state_dict()
-    assert left.keys() == right.keys()
-    assert [k for k in left if not torch.equal(left[k], right[k])] == []
+def assert_same_weights(first_model, second_model):
+    first = first_model.state_dict()
+    second = second_model.state_dict()
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
 class Killed(Exception):
-    pass
+    """Raised in place of a signal that ends the process."""
 
 
 def kill_at(epoch):
+    """Returns an `on_epoch` that raises `Killed` after an epoch."""
+
     def on_epoch(row):
         if row.epoch == epoch:
             raise Killed

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[SimpleNamespace]:
+def serve() -> Iterator[SimpleNamespace]:
     """Runs a web server during the block.
 
     Yields:

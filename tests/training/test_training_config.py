@@ -1,10 +1,10 @@
-"""What cannot be trained is one line, before anything is written."""
+"""A training that cannot work is refused in one line, before anything is written."""
 
 import pytest
 import torch
 from pythae.models import RHVAE, RHVAEConfig
 from pythae.trainers import AdversarialTrainerConfig, BaseTrainerConfig
-from support.trainings import SHAPE, Images, config_of, model_of
+from support.trainings import SHAPE, Images, build_config, build_model
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset
@@ -36,16 +36,16 @@ def test_fif_trainer_config_rejects(options, message):
             RHVAE(RHVAEConfig(input_dim=SHAPE, latent_dim=2)),
             Images(),
             FIFTrainerConfig,
-            "RHVAE saves no metric: use pythae_fif.baselines.RHVAE",
+            "RHVAE does not save its metric: use pythae_fif.baselines.RHVAE",
         ),
         (
             FIF(FIFConfig(input_dim=SHAPE, latent_dim=2)),
             Images(),
             AdversarialTrainerConfig,
-            "FIF has one optimizer: give a FIFTrainerConfig",
+            "FIF has one optimizer: use a FIFTrainerConfig",
         ),
         ("AE", Images(), lambda: BaseTrainerConfig(num_epochs=0), "num_epochs and batch sizes"),
-        ("AE", Images(), lambda: FIFTrainerConfig(world_size=2), "torchrun give a BaseTrainerConf"),
+        ("AE", Images(), lambda: FIFTrainerConfig(world_size=2), "torchrun use BaseTrainerConf"),
         ("AE", Images(0), FIFTrainerConfig, "the (training|evaluation) set is empty"),
         (
             FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=3)),
@@ -55,24 +55,28 @@ def test_fif_trainer_config_rejects(options, message):
         ),
     ],
 )
-def test_rejects_what_cannot_be_trained(model, data, config, error, tmp_path):
+def test_an_impossible_training_is_refused(model, data, config, error, tmp_path):
     if isinstance(model, str):
-        model = model_of(model)
+        model = build_model(model)
     for train, evaluation in ((data, None), (Images(), data)):
         with pytest.raises((ConfigError, DataError), match=error):
             FIFTrainer(model, train, evaluation, config(), run_dir=tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
-def test_options_of_the_optimizer_come_before_ours():
-    optimizers = Optimizers(model_of("AE"), config_of("AE", optimizer_params={"foreach": True}))
+def test_the_callers_optimizer_options_come_first():
+    config = build_config("AE", optimizer_params={"foreach": True})
+    optimizers = Optimizers(build_model("AE"), config)
     (group,) = optimizers.state()["optimizers"][""]["param_groups"]
     assert group["foreach"] and not group["fused"]
 
 
-def test_a_weight_that_is_a_slice_is_not_fused():  # what lies beside it would move too
-    model, whole = model_of("AE"), torch.zeros(7, 9)
-    for weight, fused in ((whole[:, :4], False), (whole.t(), True)):
-        model.more = torch.nn.Parameter(weight)
-        (group,) = Optimizers(model, config_of("AE")).state()["optimizers"][""]["param_groups"]
+def test_a_weight_that_is_a_slice_is_not_fused():
+    """The fused optimizer would also change the values between those of the slice."""
+    model = build_model("AE")
+    matrix = torch.zeros(7, 9)
+    for weight, fused in ((matrix[:, :4], False), (matrix.t(), True)):
+        model.extra_weight = torch.nn.Parameter(weight)
+        optimizers = Optimizers(model, build_config("AE"))
+        (group,) = optimizers.state()["optimizers"][""]["param_groups"]
         assert group["fused"] == fused
