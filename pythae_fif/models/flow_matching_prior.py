@@ -20,7 +20,7 @@ VALIDATION_PATHS = 20
 """Random paths to every code of a batch, in training and in evaluation mode: more of them lower the
 variance of the loss."""
 
-ODE_STEPS = 20
+ODE_STEPS = 12
 """Runge-Kutta steps from noise to codes."""
 
 CHUNK_SIZE = 1_000

@@ -62,7 +62,8 @@ class FlowSampler(BaseSampler):
 
     Example:
         >>> from pythae.models import AE, AEConfig
-        >>> sampler = FlowSampler(AE(AEConfig(input_dim=(1, 8, 8), latent_dim=2)))
+        >>> model = AE(AEConfig(input_dim=(1, 8, 8), latent_dim=2))
+        >>> sampler = FlowSampler(model, FlowSamplerConfig(steps=10))
         >>> sampler.fit(torch.rand(50, 1, 8, 8)).sample(3).shape
         torch.Size([3, 1, 8, 8])
     """
