@@ -43,12 +43,11 @@ def fork_rng() -> AbstractContextManager[None]:
 def random_state() -> dict[str, Any]:
     """Returns the states of the global generators of Python, NumPy and torch, as plain values."""
     name, keys, *position_and_gauss = np.random.get_state(legacy=True)
-    uses_gpu = torch.cuda.is_initialized()
     return {
         "python": random.getstate(),
         "numpy": (name, np.asarray(keys).tolist(), *position_and_gauss),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if uses_gpu else [],
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
     }
 
 

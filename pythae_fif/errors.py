@@ -79,8 +79,9 @@ def requires_extra(extra: str, feature: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        install = f"pip install 'pythae-fif[{extra}]'"
-        raise ConfigError(f"{feature} needs the package {package}: {install}") from error
+        raise ConfigError(
+            f"{feature} needs the package {package}: pip install 'pythae-fif[{extra}]'"
+        ) from error
 
 
 def format_error(error: BaseException) -> str:
@@ -90,9 +91,7 @@ def format_error(error: BaseException) -> str:
     after 200 characters.
     """
     message = " ".join(str(error).split())
-    if isinstance(error, FIFError):
-        return message
-    return f"{type(error).__name__}: {message}"[:200]
+    return message if isinstance(error, FIFError) else f"{type(error).__name__}: {message}"[:200]
 
 
 def pluralized(number: int, thing: str) -> str:
@@ -102,8 +101,7 @@ def pluralized(number: int, thing: str) -> str:
         number: The number of things.
         thing: The noun in the singular.
     """
-    plural_ending = "" if number == 1 else "s"
-    return f"{number:,} {thing}{plural_ending}"
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def strip_control_characters(text: object) -> str:

@@ -48,23 +48,35 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         StoreError: The file cannot be written, for example because the disk is full.
     """
-    temporary = _temporary_path(path)
+    with _replacement(path) as temporary, open(temporary, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _replacement(path: Path) -> Iterator[Path]:
+    """Yields an unused path in the same folder, and renames it to `path` after the block.
+
+    If the block fails, nothing is left of the file or folder: on a full disk it would waste space.
+    """
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
     try:
         with os_errors_as_store_error(f"write {path}"):
-            with open(temporary, "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
+            yield temporary
             os.replace(temporary, path)
-    finally:  # on a full disk a partial file would waste space
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder if it exists and can be removed."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _temporary_path(path: Path) -> Path:
-    """Returns an unused path in the same folder, so that a rename to `path` is atomic."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+            path.unlink()
 
 
 @contextlib.contextmanager
@@ -76,15 +88,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: The folder cannot be written, or `path` is taken.
     """
-    temporary = _temporary_path(path)
-
-    try:
-        with os_errors_as_store_error(f"write {path}"):
-            temporary.mkdir(parents=True)
-            yield temporary
-            os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _replacement(path) as temporary:
+        temporary.mkdir(parents=True)
+        yield temporary
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -101,7 +101,7 @@ def cache_home() -> Path:
 
 
 def data_home(data_root: str | Path | None = None) -> Path:
-    """Returns the folder in which data sets are searched and to which they are downloaded.
+    """Returns the folder of the data sets. Downloads are written there, too.
 
     It is the first of `data_root`, ``PYTHAE_FIF_DATA`` and ``~/.cache/pythae-fif/data`` that is
     set. The last one is the default and need not exist.

@@ -167,18 +167,12 @@ def as_config_error(
     if isinstance(cause, ConfigError) and not path:
         return cause  # a check of several keys, with a complete message
 
-    value = error["input"]
-    requirement = _describe_requirement(error)
-    if path and path[-1] in flags:
-        place = flag_name(path[-1])
-        value_text = f" {value!r}"
-    else:
-        place = ": ".join([source, *path])
-        value_text = f"={value!r}"
+    is_flag = bool(path) and path[-1] in flags
+    place = flag_name(path[-1]) if is_flag else ": ".join([source, *path])
     # The value of several keys would make the line too long.
-    if not path or isinstance(value, Mapping | BaseModel):
-        value_text = ""
-    return ConfigError(f"{place}{value_text}: {requirement}")
+    if path and not isinstance(error["input"], Mapping | BaseModel):
+        place += f" {error['input']!r}" if is_flag else f"={error['input']!r}"
+    return ConfigError(f"{place}: {_describe_requirement(error)}")
 
 
 def _unknown_key_error(error: Mapping[str, Any], source: str, cls: Any) -> ConfigError:
@@ -198,7 +192,7 @@ def _readable_path(location: tuple[int | str, ...]) -> list[str]:
 
 
 def _without_union_members(location: tuple[int | str, ...]) -> list[int | str]:
-    """Drops the parts by which pydantic names the members of `float | Literal[...]`."""
+    """Drops the parts that name the members of a union, such as `float | Literal[...]`."""
     return [part for part in location if "constrained-float" not in str(part)]
 
 
@@ -206,8 +200,7 @@ def _describe_requirement(error: Mapping[str, Any]) -> str:
     """Returns what a value should be, as a clause."""
     context = error.get("ctx", {})
     if error["type"] == "literal_error":
-        choices = re.findall("'([^']*)'", context["expected"])
-        return did_you_mean(str(error["input"]), choices)
+        return did_you_mean(str(error["input"]), re.findall("'([^']*)'", context["expected"]))
     if "error" in context:
         return str(context["error"])
     message = error["msg"].removeprefix("Input ")
@@ -215,7 +208,7 @@ def _describe_requirement(error: Mapping[str, Any]) -> str:
 
 
 def _keys_at(cls: Any, parents: Iterable[int | str]) -> list[str]:
-    """Returns the valid keys of the class to which a path of keys leads."""
+    """Returns the valid keys of the class that is found at the end of a path of keys."""
     for part in parents:
         field = getattr(cls, "model_fields", {}).get(part)
         annotations = [field.annotation] if field else []

@@ -90,8 +90,13 @@ class DNF(FlowModel):
         x_hat = self._decode(z)
         nll_loss = -log_prob.mean()
         recon_loss = squared_error(x_hat, x).mean()
-        loss = nll_loss + beta * recon_loss
-        return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
+        return ModelOutput(
+            loss=nll_loss + beta * recon_loss,
+            recon_loss=recon_loss,
+            nll_loss=nll_loss,
+            recon_x=x_hat,
+            z=z,
+        )
 
     def _inflated_log_prob(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the log-density of inflated data, (B,), and their codes z, (B, d)."""

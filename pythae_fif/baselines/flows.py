@@ -33,8 +33,9 @@ class LatentFlow(nn.Module):
     def __init__(self, config: "FlowConfig") -> None:
         super().__init__()
         self.norm = ActNorm(config.latent_dim)
-        hidden = [config.latent_hidden_dim] * 2
-        self.couplings = affine_couplings(config.latent_dim, config.latent_blocks, hidden)
+        self.couplings = affine_couplings(
+            config.latent_dim, config.latent_blocks, hidden=[config.latent_hidden_dim] * 2
+        )
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Maps codes of the manifold, (B, d), to z (B, d) and the log-determinant (B,)."""
@@ -117,11 +118,10 @@ class TrumpetFlow(Chain):
         super().__init__(layers)
 
         self.shape = (channels, *sizes[-1])
+        self.dense = Chain([])
         map_numel = math.prod(self.shape)
-        dense_layers: list[nn.Module] = []
         if map_numel > latent_dim:
-            dense_layers = [InjectiveConv(map_numel, latent_dim), *steps(latent_dim, kernel=1)]
-        self.dense = Chain(dense_layers)
+            self.dense = Chain([InjectiveConv(map_numel, latent_dim), *steps(latent_dim, kernel=1)])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Maps data to latents (B, d) by each layer's left inverse.

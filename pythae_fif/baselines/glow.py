@@ -173,7 +173,7 @@ class Chain(nn.Module):
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers: Any = nn.ModuleList(layers)  # nn.Module has no `inverse`
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Maps data to latents and the sum of the layers' log-determinants, (B,)."""
@@ -185,8 +185,7 @@ class Chain(nn.Module):
 
     def inverse(self, z: Tensor) -> Tensor:
         """Maps latents to data."""
-        layers: Any = reversed(self.layers)  # nn.Module has no `inverse`
-        for layer in layers:
+        for layer in reversed(self.layers):
             z = layer.inverse(z)
         return z
 

@@ -77,8 +77,7 @@ class RHVAE(PythaesRHVAE):
 
         inverse_metric = matrix_sum + self.lbd * torch.eye(d).to(z)
         difference = centroid_sum - matrix_sum @ z[..., None]
-        force: Tensor = torch.linalg.solve_ex(inverse_metric, difference).result
-        return force / self.temperature**2
+        return torch.linalg.solve_ex(inverse_metric, difference).result / self.temperature**2
 
     def get_extra_state(self) -> Tensor:
         """Returns matrices and centroids side by side, (N, d, d + 1)."""

@@ -220,8 +220,9 @@ class Experiment(DataLocation):
     @property
     def profile_summary(self) -> str:
         """The name of the active profile, with the values that the user changed."""
-        profile = self.active_profile
-        changes = ", ".join(f"{key} {getattr(profile, key)}" for key in self.overridden_keys)
+        changes = ", ".join(
+            f"{key} {getattr(self.active_profile, key)}" for key in self.overridden_keys
+        )
         return f"`{self.profile}`" + (f" with {changes}" if changes else "")
 
     def settings_for(self, model: str, num_train: int = 1) -> Settings:
@@ -260,8 +261,7 @@ class Experiment(DataLocation):
 
         changes: dict[str, Any] = {"fixed": {**entry.fixed, **model_settings.fixed}}
         if model_settings.grid is not None:
-            changes["grid"] = model_settings.grid
-            changes["configurations"] = []
+            changes |= {"grid": model_settings.grid, "configurations": []}
         return entry.model_copy(update=changes)
 
     def latent_dim_for(self, model: str) -> int:
@@ -313,8 +313,7 @@ def load_experiment(
     _check_keys(user_values, source)
 
     defaults = {**DEFAULTS, **read_yaml(configs_dir() / f"{dataset}.yaml")}
-    values = _deep_merge(defaults, user_values)
-    values["dataset"] = dataset
+    values = _deep_merge(defaults, {**user_values, "dataset": dataset})
     _check_types(values, source)
 
     if "latent_dim" in flag_values:
@@ -349,10 +348,8 @@ def _deep_merge(base: Any, override: Any) -> Any:
     if not (isinstance(base, dict) and isinstance(override, dict)):
         return override
 
-    merged = dict(base)
-    if override.keys() & BUDGETS:
-        for budget in BUDGETS:
-            merged.pop(budget, None)
+    replaced_keys = BUDGETS if override.keys() & BUDGETS else set()
+    merged = {key: value for key, value in base.items() if key not in replaced_keys}
     for key, value in override.items():
         merged[key] = _deep_merge(merged.get(key, value), value)
     return merged
@@ -375,19 +372,16 @@ def _check_types(values: Mapping[str, Any], source: str) -> None:
 
 
 def _resolve_models(values: dict[str, Any]) -> None:
-    """Reads the entries of the models, and replaces files and 'all' by names."""
-    values["entries"] = _read_entries(values)
-    # A name given twice stays: `UniqueList` refuses it.
-    names = [Path(str(word)).stem for word in values["models"]]
-    values["models"] = list(values["entries"]) if names == ["all"] else names
+    """Reads the entries of the models, and replaces 'all' and files by names.
 
-
-def _read_entries(values: Mapping[str, Any]) -> dict[str, ModelEntry]:
-    """Reads the entry of each model; a file of the user's is named by its stem."""
+    The name of a user's file is its stem.
+    """
     known_models = list_configs("models")
     if values["models"] == ["all"]:
         all_entries = {name: read_entry(name) for name in known_models}
-        return {name: entry for name, entry in all_entries.items() if _in_all(entry, values)}
+        entries = {name: entry for name, entry in all_entries.items() if _in_all(entry, values)}
+        values |= {"models": list(entries), "entries": entries}
+        return
 
     words = [str(word) for word in values["models"]]
     for word in words:
@@ -395,7 +389,10 @@ def _read_entries(values: Mapping[str, Any]) -> dict[str, ModelEntry]:
             raise ConfigError(
                 f"--models {word}: the benchmark has a model of this name: rename the file"
             )
-    return {Path(word).stem: read_entry(word) for word in words}
+    values |= {
+        "models": [Path(word).stem for word in words],  # `UniqueList` refuses a name given twice
+        "entries": {Path(word).stem: read_entry(word) for word in words},
+    }
 
 
 def _in_all(entry: ModelEntry, values: Mapping[str, Any]) -> bool:
@@ -410,8 +407,9 @@ def _check_grid_flags(user_values: Mapping[str, Any], entries: Mapping[str, Mode
     """Refuses values of FIF's grid if no model is a FIF."""
     has_fif = any(entry.model == FIF for entry in entries.values())
     if user_values.keys() & set(GRID_FLAGS) and not has_fif:
-        flag_names = " and ".join(map(flag_name, GRID_FLAGS))
-        raise ConfigError(f"{flag_names} are for model fif, which is not in models")
+        raise ConfigError(
+            f"{' and '.join(map(flag_name, GRID_FLAGS))} are for model fif, which is not in models"
+        )
 
 
 def _active_profile_values(values: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -159,8 +159,7 @@ class ImageSpec(Spec):
                 condition_dim=self.parameters.get("condition_dim", 0),
             )
         elif self.classes.networks != "own":
-            build = import_object(self.classes.networks)
-            networks = build(self.arch, input_dim, self.latent_dim)
+            networks = import_object(self.classes.networks)(self.arch, input_dim, self.latent_dim)
         if self.classes.discriminator is not None:
             networks = (*networks, import_object(self.classes.discriminator)(input_dim))
 
@@ -203,15 +202,17 @@ class ImageSpec(Spec):
         priors = fit_priors(
             model, unscored, codes, train_labels, seed=self.seed, steps=self.settings.fit_steps
         )
-        val_mse = evaluation.reconstruction_mse["val"]
-        likelihoods = marginal_likelihoods(model, priors, splits, labels, val_mse, self.seed)
+        likelihoods = marginal_likelihoods(
+            model, priors, splits, labels, evaluation.reconstruction_mse["val"], self.seed
+        )
 
         failures = []
         for number, sampler in enumerate(unscored):
             run.report(f"sampler {sampler}", 0.9 + 0.1 * number / len(unscored))
-            prior = priors.get(sampler)
             try:
-                samples, classes = self._sample(sampler, model, codes, train_labels, prior)
+                samples, classes = self._sample(
+                    sampler, model, codes, train_labels, priors.get(sampler)
+                )
                 scores = score_samples(
                     samples, extractor, references, seed=self.seed, training=train_features
                 )
@@ -220,8 +221,8 @@ class ImageSpec(Spec):
             except Exception as error:  # other samplers may still work; it is raised below
                 traceback.print_exc()
                 failures.append(f"sampler {sampler}: {format_error(error)}")
-                continue
-            _save_scores(run, sampler, scores, samples, classes)
+            else:
+                _save_scores(run, sampler, scores, samples, classes)
         if failures:
             raise FIFError("; ".join(failures))
 
@@ -252,18 +253,17 @@ class ImageSpec(Spec):
         Runs that differ only in how samples are drawn and scored train the same model.
         """
         model_folder = run.folder / "model"
-        record_name = "training.json"
-        if model_folder.exists() or (run.folder / record_name).exists():
+        if model_folder.exists() or (run.folder / "training.json").exists():
             return
 
         for spec in run.store.specs(ImageSpec, self.folder):
             source = run.store.folder(spec) / "model"
-            record = run.store.record(spec, record_name, Training)
+            record = run.store.record(spec, "training.json", Training)
             if spec.training_id == self.training_id and record and source.exists():
                 with atomic_folder(model_folder) as folder:
                     shutil.copytree(source, folder, dirs_exist_ok=True)
                 own_record = record.model_copy(update={"run_id": self.run_id})
-                run.write(record_name, own_record.to_bytes())
+                run.write("training.json", own_record.to_bytes())
                 return
 
     def _train(self, run: Run, splits: Splits, labels: Labels) -> BaseAE:
@@ -294,8 +294,8 @@ class ImageSpec(Spec):
             for path in [*run.folder.glob("evaluation.json"), *run.folder.glob("scores/*.json")]:
                 quarantine(path, "it was made with other weights")
         if previous is None or previous.files != files:
-            surrogate = getattr(model, "surrogate_mode", None)
-            run.save("training.json", Training(**result, surrogate=surrogate), files)
+            training = Training(**result, surrogate=getattr(model, "surrogate_mode", None))
+            run.save("training.json", training, files)
 
     def _evaluate(
         self, run: Run, model: BaseAE, splits: Splits, labels: Labels, codes: torch.Tensor
@@ -310,12 +310,15 @@ class ImageSpec(Spec):
             set_seed(self.seed)
             errors[split] = reconstruction_mse(model, splits[split], labels.get(split))
 
-        sizes = {split: len(splits[split]) for split in SPLIT_NAMES}
         evaluation = Evaluation(
             reconstruction_mse=errors,
             codes=score_codes(codes),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
-            data=DataUsed(source=splits.source, partial=splits.partial, sizes=sizes),
+            data=DataUsed(
+                source=splits.source,
+                partial=splits.partial,
+                sizes={split: len(splits[split]) for split in SPLIT_NAMES},
+            ),
         )
         run.save("evaluation.json", evaluation)
         return evaluation
@@ -403,14 +406,19 @@ def training_config(spec: ImageSpec) -> Any:
     if settings.weight_decay is not None:
         options["optimizer_params"] = {"weight_decay": settings.weight_decay}
     if settings.plateau_factor is not None:  # appendix E.4
-        options["scheduler_cls"] = "ReduceLROnPlateau"
-        options["scheduler_params"] = {"factor": settings.plateau_factor, "patience": 10}
+        options |= {
+            "scheduler_cls": "ReduceLROnPlateau",
+            "scheduler_params": {"factor": settings.plateau_factor, "patience": 10},
+        }
 
-    prefixes = network_prefixes(config_class)
     return config_class(
         num_epochs=settings.epochs or 10**9,  # only the wall clock limits the training
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         seed=spec.seed,
-        **{f"{prefix}{key}": value for prefix in prefixes for key, value in options.items()},
+        **{
+            f"{prefix}{key}": value
+            for prefix in network_prefixes(config_class)
+            for key, value in options.items()
+        },
     )

@@ -46,6 +46,6 @@ def picture_sheet(images: Tensor, rows: int, columns: int) -> np.ndarray:
     padding_after = rows * columns - len(pixels)
     pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, padding_after))
 
-    grid = pixels.unflatten(0, (rows, columns))  # (rows, columns, C, H, W)
-    grid = grid.permute(0, 3, 1, 4, 2)  # (rows, H, columns, W, C)
+    # (rows * columns, C, H, W) becomes (rows, H, columns, W, C).
+    grid = pixels.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)
     return grid.flatten(0, 1).flatten(1, 2).numpy()

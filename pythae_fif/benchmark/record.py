@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, FiniteFloat
 
 from pythae_fif.evaluation.scores import CodeScores, Scores
 from pythae_fif.runs.record import Record
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pythae_fif.benchmark.image_run import ImageSpec
 
 
-class Training(BaseModel):
+class Training(BaseModel, frozen=True, extra="allow"):
     """The content of `training.json`: how the model of a run was trained.
 
     The checksums of the model's files are in the same record.
@@ -29,15 +29,13 @@ class Training(BaseModel):
         Others: See :class:`~pythae_fif.training.TrainingResult`; early records lack some.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
-
     seconds: FiniteFloat
     log: list[EpochRow]
     images: int | None = None
     surrogate: str | None = None
 
 
-class DataUsed(BaseModel):
+class DataUsed(BaseModel, frozen=True):
     """The data of a run.
 
     Attributes:
@@ -46,14 +44,12 @@ class DataUsed(BaseModel):
         sizes: Split -> number of images.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     source: str
     partial: bool
     sizes: dict[str, int]
 
 
-class Evaluation(BaseModel):
+class Evaluation(BaseModel, frozen=True):
     """The content of `evaluation.json`: measurements of the trained model that need no samples.
 
     Attributes:
@@ -63,8 +59,6 @@ class Evaluation(BaseModel):
         parameters: Number of the model's weights.
         data: What the model was trained and scored on.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     reconstruction_mse: dict[str, FiniteFloat]
     codes: CodeScores | None = None
@@ -101,12 +95,9 @@ class ImageResult:
         """
         training = store.record(spec, "training.json", Training)
         evaluation = store.record(spec, "evaluation.json", Evaluation)
-        scores = {}
-        for name in store.names(spec, "scores"):
-            record = store.record(spec, name, Scores)
-            if record is not None:
-                scores[Path(name).stem] = record
-
+        names = store.names(spec, "scores")
+        records = {Path(name).stem: store.record(spec, name, Scores) for name in names}
+        scores = {sampler: record for sampler, record in records.items() if record is not None}
         if training is None or evaluation is None or not scores:
             return None
         return cls(spec, training, evaluation, scores)

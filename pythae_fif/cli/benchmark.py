@@ -88,16 +88,13 @@ def _requested_runs(experiment: Experiment, plan: list[ImageSpec], store: Store)
 
 def _load_data(experiment: Experiment, console: Terminal, offline: bool) -> Splits:
     """Loads the data, and logs notes on what was left out or looks unusual."""
-    options = experiment.model_copy(update={"offline": offline})
-    subset = experiment.settings_for(experiment.models[0]).data_subset
-
     with console.stage(f"loading {experiment.dataset}") as progress:
         splits = load(
             experiment.dataset,
-            options,
+            experiment.model_copy(update={"offline": offline}),
             image_size=experiment.image_size,
             progress=progress,
-            **subset,
+            **experiment.settings_for(experiment.models[0]).data_subset,
         )
 
     for note in splits.notes:

@@ -6,7 +6,6 @@ import math
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 
 import torch
@@ -79,7 +78,10 @@ def print_estimate(
     total = 0.0
 
     torch.set_num_threads(local.slots()[0].threads)
-    with console.stage("timing"), quiet_pythae(), _silence():
+    # A real run writes warnings and standard error to its `output.log`.
+    quiet_stderr = contextlib.redirect_stderr(io.StringIO())
+    with console.stage("timing"), quiet_pythae(), warnings.catch_warnings(), quiet_stderr:
+        warnings.simplefilter("ignore")
         for model, run_count in run_counts.items():
             spec = next(spec for spec in plan if spec.model == model)
             try:
@@ -89,8 +91,9 @@ def print_estimate(
                 continue
             all_runs = run_count * (training + scoring)
             total += all_runs
-            times = map(_format_seconds, (training, scoring, all_runs))
-            table.add_row(model, str(run_count), *times)
+            table.add_row(
+                model, str(run_count), *map(_format_seconds, (training, scoring, all_runs))
+            )
     console.print(table)
 
     run_bytes = RUN_BYTES
@@ -117,43 +120,13 @@ def _subset_for_timing(splits: Splits) -> Splits:
     return splits.subset(train=train_size, val=val_size, test=min(IMAGES, len(splits.test)))
 
 
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Hides warnings and standard error, which a real run writes to its `output.log`."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _format_seconds(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
 def _estimate_run(spec: ImageSpec, splits: Splits, subset: Splits) -> tuple[float, float]:
     """Returns the seconds of training and of scoring in a run, from a short run on a subset."""
-    epoch, scoring = _time_short_run(spec, subset)
-    epochs = spec.settings.epochs or math.inf
-    wall_clock = spec.settings.wall_clock or math.inf
-    training = min(epoch * len(splits.train) / len(subset.train) * epochs, wall_clock)
-    return training, scoring * len(spec.samplers)
-
-
-def _time_short_run(spec: ImageSpec, subset: Splits) -> tuple[float, float]:
-    """Returns the seconds of an epoch on the subset, and of drawing and scoring all samples."""
-    num_samples = min(IMAGES, spec.settings.num_samples)
-    split_sizes = {f"{split}_size": len(subset[split]) for split in SPLIT_NAMES}
-    short_settings = spec.settings.model_copy(
-        update={"epochs": 2, "wall_clock": None, "num_samples": num_samples, **split_sizes}
-    )
-    short_spec = spec.model_copy(
-        update={
-            "settings": short_settings,
-            "samplers": spec.samplers[:1],
-            "data_hash": subset.content_hash,
-            "labels_hash": spec.labels_hash and subset.labels_hash,
-        }
-    )
-
+    short_spec = _shorten(spec, subset)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         execute_run(short_spec, store)
@@ -161,8 +134,29 @@ def _time_short_run(spec: ImageSpec, subset: Splits) -> tuple[float, float]:
     assert result is not None
 
     epoch = result.training.result.log[-1].seconds  # the first epoch is a warm-up
-    (scores,) = result.scores.values()
+    epochs = spec.settings.epochs or math.inf
+    wall_clock = spec.settings.wall_clock or math.inf
+    training = min(epoch * len(splits.train) / len(subset.train) * epochs, wall_clock)
+
     # Records count their seconds from the start of the run.
-    training_end = result.training.provenance.seconds or 0.0
-    scoring = (scores.provenance.seconds or 0.0) - training_end
-    return epoch, scoring * spec.settings.num_samples / num_samples
+    (scores,) = result.scores.values()
+    scoring = (scores.provenance.seconds or 0.0) - (result.training.provenance.seconds or 0.0)
+    sample_ratio = spec.settings.num_samples / short_spec.settings.num_samples
+    return training, scoring * sample_ratio * len(spec.samplers)
+
+
+def _shorten(spec: ImageSpec, subset: Splits) -> ImageSpec:
+    """Returns the specification of a short run: two epochs on the subset, and one sampler."""
+    num_samples = min(IMAGES, spec.settings.num_samples)
+    split_sizes = {f"{split}_size": len(subset[split]) for split in SPLIT_NAMES}
+    short_settings = spec.settings.model_copy(
+        update={"epochs": 2, "wall_clock": None, "num_samples": num_samples, **split_sizes}
+    )
+    return spec.model_copy(
+        update={
+            "settings": short_settings,
+            "samplers": spec.samplers[:1],
+            "data_hash": subset.content_hash,
+            "labels_hash": spec.labels_hash and subset.labels_hash,
+        }
+    )

@@ -86,10 +86,9 @@ class Parser(argparse.ArgumentParser):
         help_flags: Container[str] | None = None,
         positionals: str = "",
     ) -> None:
-        usage = " ".join(f"pythae-fif {command} {positionals} [flags]".split())
         super().__init__(
             prog=f"pythae-fif {command}",
-            usage=usage,
+            usage=" ".join(f"pythae-fif {command} {positionals} [flags]".split()),
             description=description,
             epilog=EXIT_CODES,
             argument_default=argparse.SUPPRESS,
@@ -112,19 +111,20 @@ class Parser(argparse.ArgumentParser):
         """
         for cls in classes:
             for name, flag in flag_fields(cls).items():
-                if names is None or name in names:
+                is_new = flag_name(name) not in self._option_string_actions
+                if is_new and (names is None or name in names):
                     self._add_flag(name, flag, cls.model_fields[name].annotation)
 
     def _add_flag(self, name: str, flag: Flag, annotation: Any) -> None:
-        option = flag_name(name)
-        if option in self._option_string_actions:
-            return
         is_shown = self._help_flags is None or name in self._help_flags
         help_text = flag.help if is_shown else argparse.SUPPRESS
-        self.add_argument(option, help=help_text, **_argument_options(annotation, flag))
+        self.add_argument(flag_name(name), help=help_text, **_argument_options(annotation, flag))
 
-    def parsed_values(self) -> dict[str, Any]:
+    def parsed_values(self, names: Container[str] | None = None) -> dict[str, Any]:
         """Returns the values of the flags in the command line, by field.
+
+        Args:
+            names: Names of the fields to return; None for all.
 
         Raises:
             ConfigError: A flag is unknown, or its value is missing or malformed.
@@ -134,7 +134,8 @@ class Parser(argparse.ArgumentParser):
             flag = unknown[0].partition("=")[0]
             hint = did_you_mean(flag, self._option_string_actions).partition("valid: ")[0].strip()
             raise ConfigError(f"{self._command} does not take {flag!r}: {hint or 'see its --help'}")
-        return vars(namespace)
+        values = vars(namespace)
+        return {name: values[name] for name in values if names is None or name in names}
 
     def read(self, cls: type[M]) -> M:
         """Builds a configuration from the flags of its fields.
@@ -142,9 +143,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ConfigError: A flag is unknown, or a value is not valid.
         """
-        values = {
-            name: value for name, value in self.parsed_values().items() if name in cls.model_fields
-        }
+        values = self.parsed_values(cls.model_fields)
         return read_checked(cls, values, self._command, flags=values)
 
     def engine(self) -> Engine:
@@ -153,9 +152,8 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ConfigError: A flag belongs to another engine, or a value is not valid.
         """
-        values = self.parsed_values()
         name = self.read(CommonFlags).engine
-        options = {option: values[option] for option in ENGINE_FLAGS & values.keys()}
+        options = self.parsed_values(ENGINE_FLAGS)
         return read_checked(ENGINES[name], options, f"engine {name}", ENGINE_FLAGS)
 
     def error(self, message: str) -> NoReturn:
@@ -188,10 +186,7 @@ def read_request(words: list[str]) -> tuple[RunFlags, Experiment, Engine]:
     parser.add_flags(RunFlags, Experiment, Profile, *ENGINES.values())
     flags = parser.read(RunFlags)
 
-    experiment_keys = flag_fields(Experiment).keys() | flag_fields(Profile).keys()
-    values = {
-        name: value for name, value in parser.parsed_values().items() if name in experiment_keys
-    }
+    values = parser.parsed_values(flag_fields(Experiment).keys() | flag_fields(Profile).keys())
 
     file: Any = flags.config
     if flags.experiment is not None:

@@ -23,9 +23,6 @@ MISSING_RUNS = 1
 WRONG_INPUT = 2
 INTERRUPTED = 130
 
-COMMANDS = {"study": study_command, "list": list_command, "verify": verify_command}
-"""Commands that parse their words before they import torch. `run` and `score` are the others."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program.
@@ -39,14 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.WARNING, handlers=[_TerminalHandler()])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    command, words = _split_command(list(sys.argv[1:] if arguments is None else arguments))
 
     try:
+        command, words = _split_command(list(sys.argv[1:] if arguments is None else arguments))
         with warnings.catch_warnings():
             # Python's own function would add the file and the line of source code.
             warnings.showwarning = lambda message, *_, **__: _print_line("warning", message)
-            is_complete = _run_command(command, words)
-        return 0 if is_complete else MISSING_RUNS
+            return 0 if COMMANDS[command](words) else MISSING_RUNS
     except (FIFError, OSError) as error:
         lines = error.args if isinstance(error, FIFError) else [error]
         for line in lines:
@@ -62,10 +58,15 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
     """Returns the command and its words.
 
     The command is `run` if none is named. `run` with the data set of a study is that study.
+
+    Raises:
+        ConfigError: The command is unknown.
     """
     if not words or words[0].startswith("-"):
         words = ["run", *words]
     command, *words = words
+    if command not in COMMANDS:
+        raise ConfigError(f"unknown command {command!r}: {did_you_mean(command, COMMANDS)}")
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--dataset", nargs="?")
@@ -75,22 +76,30 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
     return command, words
 
 
-def _run_command(command: str, words: list[str]) -> bool:
-    """Runs a command; returns whether all its records are there."""
-    if command == "run":
-        request = read_request(words)
-        # Imported here, because it imports torch, and `--help` would wait for that.
-        from pythae_fif.cli.benchmark import run_benchmark
+def _run_command(words: list[str]) -> bool:
+    """Executes `run`; returns whether all its records are there."""
+    request = read_request(words)
+    # Imported here, because it imports torch, and `--help` would wait for that.
+    from pythae_fif.cli.benchmark import run_benchmark
 
-        return run_benchmark(*request)
-    if command == "score":
-        from pythae_fif.cli.score import score_command  # it imports torch, too
+    return run_benchmark(*request)
 
-        return score_command(words)
-    if command not in COMMANDS:
-        valid = ("run", *COMMANDS, "score")
-        raise ConfigError(f"unknown command {command!r}: {did_you_mean(command, valid)}")
-    return COMMANDS[command](words)
+
+def _score_command(words: list[str]) -> bool:
+    """Executes `score`; returns True."""
+    from pythae_fif.cli.score import score_command  # it imports torch, too
+
+    return score_command(words)
+
+
+COMMANDS = {
+    "run": _run_command,
+    "study": study_command,
+    "list": list_command,
+    "verify": verify_command,
+    "score": _score_command,
+}
+"""Name of a command -> the function that executes it and returns whether all records are there."""
 
 
 class _TerminalHandler(logging.Handler):
@@ -102,5 +111,4 @@ class _TerminalHandler(logging.Handler):
 
 def _print_line(kind: str, text: object) -> None:
     """Prints one line on standard error."""
-    line = " ".join(strip_control_characters(text).split())
-    print(f"{kind}:", line, file=sys.stderr)
+    print(f"{kind}:", *strip_control_characters(text).split(), file=sys.stderr)

@@ -93,8 +93,12 @@ def score_command(words: list[str]) -> bool:
 
 def _read_flags(words: list[str]) -> ScoreFlags:
     """Parses the words of `score`."""
-    description = "Scores samples against reference images. Images are in a folder or an .npz file."
-    parser = Parser("score", words, description, positionals="SAMPLES REFERENCE")
+    parser = Parser(
+        "score",
+        words,
+        "Scores samples against reference images. Images are in a folder or an .npz file.",
+        positionals="SAMPLES REFERENCE",
+    )
     parser.add_argument(
         "samples", metavar="SAMPLES", help="images, or the folder of a model or run"
     )

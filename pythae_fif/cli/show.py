@@ -19,8 +19,11 @@ def list_command(words: list[str]) -> bool:
     Returns:
         True.
     """
-    description = "Lists the data sets, studies, architectures, models, samplers and extractors."
-    Parser("list", words, description).parsed_values()
+    Parser(
+        "list",
+        words,
+        "Lists the data sets, studies, architectures, models, samplers and extractors.",
+    ).parsed_values()
     console = Terminal()
     for heading, descriptions in _choices().items():
         console.print(f"[bold]{heading}[/]")
@@ -33,10 +36,7 @@ def list_command(words: list[str]) -> bool:
 
 def _choices() -> dict[str, dict[str, str]]:
     """Returns a heading for each kind of choice -> name of a choice -> a one-line description."""
-    models = {}
-    for name in list_configs("models"):
-        entry = read_entry(name)
-        models[name] = f"{entry.label}; {entry.source.partition(';')[0]}"
+    entries = {name: read_entry(name) for name in list_configs("models")}
 
     return {
         "data sets (--dataset)": {
@@ -46,7 +46,10 @@ def _choices() -> dict[str, dict[str, str]]:
             name: study.description for name, study in studies.STUDIES.items()
         },
         "architectures (--arch)": ARCHITECTURES,
-        "models (--models; --dry-run shows their configurations)": models,
+        "models (--models; --dry-run shows their configurations)": {
+            name: f"{entry.label}; {entry.source.partition(';')[0]}"
+            for name, entry in entries.items()
+        },
         "samplers (--samplers)": {name: sampler.description for name, sampler in SAMPLERS.items()},
         "extractors (--extractor)": EXTRACTORS,
     }
@@ -58,8 +61,12 @@ def verify_command(words: list[str]) -> bool:
     Returns:
         True if no run is corrupt.
     """
-    description = "Checks the records in a results folder, and changes nothing."
-    parser = Parser("verify", words, description, positionals="RESULTS")
+    parser = Parser(
+        "verify",
+        words,
+        "Checks the records in a results folder, and changes nothing.",
+        positionals="RESULTS",
+    )
     parser.add_argument("results", metavar="RESULTS", help="folder that was passed to --results")
     root = Path(parser.parsed_values()["results"]).expanduser()
 

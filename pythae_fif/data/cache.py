@@ -68,10 +68,8 @@ def cached(name: str, build: Callable[[], dict[str, Any]], trusted: bool = False
 
 def _content_digest(name: str, values: Mapping[str, Any]) -> str:
     """Computes the digest of a file's name and values."""
-    pairs = []
-    for key, value in sorted(values.items()):
-        pairs.append((key, tensor_hash(value) if isinstance(value, Tensor) else value))
-    return digest(name, *pairs)
+    hashes = {key: tensor_hash(value) for key, value in values.items() if isinstance(value, Tensor)}
+    return digest(name, *sorted({**values, **hashes}.items()))
 
 
 def _read(path: Path, trusted: bool = False) -> dict[str, Any]:

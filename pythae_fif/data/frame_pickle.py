@@ -86,8 +86,7 @@ def _read_array(record: Any) -> np.ndarray:
     if not is_number or not isinstance(content, bytes):
         raise TypeError("the array does not hold numbers")
 
-    byte_order = dtype_record.state[1]
-    dtype: np.dtype[Any] = np.dtype(code).newbyteorder(byte_order)
+    dtype: np.dtype[Any] = np.dtype(code).newbyteorder(dtype_record.state[1])
     if min(shape) < 0 or dtype.itemsize * math.prod(shape) != len(content):
         raise ValueError("the array has another size than its shape says")
 

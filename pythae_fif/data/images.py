@@ -22,13 +22,10 @@ def find_images(folder: Path) -> list[str]:
     Subfolders are searched. Hidden files and folders are left out, and links to folders are not
     followed.
     """
-    names = []
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        is_hidden = "/." in f"/{name}"
-        if path.suffix.lower() in SUFFIXES and not is_hidden and not path.is_dir():
-            names.append(name)
-    return sorted(names)
+    paths = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    visible = {name: path for name, path in names.items() if "/." not in f"/{name}"}
+    return sorted(name for name, path in visible.items() if not path.is_dir())
 
 
 def decode_files(
@@ -134,10 +131,9 @@ def to_uint8(array: np.ndarray, place: str) -> np.ndarray:
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
 
-    low = high = np.nan
-    if images.dtype.kind in "biuf":
-        low = images.min()
-        high = images.max()
+    is_numeric = images.dtype.kind in "biuf"
+    low = images.min() if is_numeric else np.nan
+    high = images.max() if is_numeric else np.nan
     if images.dtype.kind != "f" or not (low >= 0 and high <= 1):
         raise DataError(
             f"{place}: {images.dtype} from {low} to {high}, needs uint8, or floats in [0, 1]"
@@ -186,14 +182,21 @@ def npz_file(request: DataRequest) -> Source:
     def read() -> Splits:
         images, array_labels = read_labelled_npz(request.path)
         arrays = split_train_val_test(images)
+
         labels = None
         notes: tuple[str, ...] = ()
         if len(array_labels) == len(images):
             labels = split_train_val_test(array_labels)
         elif array_labels:
             notes = (f"no labels: only {', '.join(array_labels)} has some",)
-        source = f"npz {request.path.name}, {sizes(arrays)}"
-        return Splits("npz", **arrays, labels=labels, source=source, notes=notes)
+
+        return Splits(
+            "npz",
+            **arrays,
+            labels=labels,
+            source=f"npz {request.path.name}, {sizes(arrays)}",
+            notes=notes,
+        )
 
     return [request.path], read
 
@@ -240,8 +243,14 @@ def folder_of_images(request: DataRequest) -> Source:
         ]
         if split_folders and unread:
             notes.append(f"not read: {', '.join(unread)}")
-        source = f"folder {path.name}, {request.side}x{request.side}, {sizes(arrays)}"
-        return Splits("folder", **arrays, labels=labels, source=source, notes=tuple(notes))
+
+        return Splits(
+            "folder",
+            **arrays,
+            labels=labels,
+            source=f"folder {path.name}, {request.side}x{request.side}, {sizes(arrays)}",
+            notes=tuple(notes),
+        )
 
     return [path / name for name in names], read
 

@@ -71,8 +71,12 @@ def load_images(
         "data": None if data is None else str(data),
         **options,
     }
-    data_options = read_checked(DataOptions, values, "load_images")
-    return load(name, data_options, image_size=image_size, crop=crop)
+    return load(
+        name,
+        read_checked(DataOptions, values, "load_images"),
+        image_size=image_size,
+        crop=crop,
+    )
 
 
 def load(
@@ -112,9 +116,8 @@ def load(
         splits = _with_warnings(read())
     else:
         stamps = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-        cache_name = f"{name}-{digest(_VERSION, name, image_size, crop, *stamps)}.pt"
         packed = cached(
-            cache_name,
+            f"{name}-{digest(_VERSION, name, image_size, crop, *stamps)}.pt",
             lambda: _pack(_with_warnings(read())),
             trusted=planned is not None,  # the command has checked the file
         )
@@ -162,12 +165,11 @@ def _with_warnings(splits: Splits) -> Splits:
 
 def _pack(splits: Splits) -> dict[str, Any]:
     """Returns the fields of splits as tensors and plain values for the cache."""
-    packed = {key: getattr(splits, key) for key in (*_PLAIN, "content_hash")}
-    for split in SPLIT_NAMES:
-        packed[split] = torch.from_numpy(np.ascontiguousarray(splits[split]))
-        if splits.labels is not None:
-            packed[f"{split}_labels"] = torch.from_numpy(splits.labels[split])
-    return packed
+    plain = {key: getattr(splits, key) for key in (*_PLAIN, "content_hash")}
+    arrays = {split: splits[split] for split in SPLIT_NAMES}
+    arrays |= {f"{split}_labels": labels for split, labels in (splits.labels or {}).items()}
+    tensors = {key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in arrays.items()}
+    return plain | tensors
 
 
 def _unpack(packed: dict[str, Any]) -> Splits:
@@ -192,20 +194,24 @@ def _read_digits() -> Splits:
     order = np.random.RandomState(0).permutation(len(images))
     index = dict(zip(SPLIT_NAMES, np.split(order, [1197, 1497]), strict=True))
     arrays: Any = {split: images[rows] for split, rows in index.items()}
-    labels = {split: digits.target[rows].astype(np.int64) for split, rows in index.items()}
-    source = "digits of scikit-learn, 8x8, 1197/300/300"
-    return Splits("digits", **arrays, labels=labels, source=source)
+    return Splits(
+        "digits",
+        **arrays,
+        labels={split: digits.target[rows].astype(np.int64) for split, rows in index.items()},
+        source="digits of scikit-learn, 8x8, 1197/300/300",
+    )
 
 
 def _table_file(request: DataRequest) -> Source:
     """Returns a user's table and its reader."""
-    path = request.path
     options = request.options
 
     def read() -> Splits:
-        return load_table(path, columns=options.columns, drop=options.drop, label=options.label)
+        return load_table(
+            request.path, columns=options.columns, drop=options.drop, label=options.label
+        )
 
-    return [path], read
+    return [request.path], read
 
 
 READERS: dict[str, Callable[[DataRequest], Source]] = {

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from pythae_fif.data.images import decode_files, read_labelled_npz, to_uint8
-from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, sizes, split_train_val_test
+from pythae_fif.data.splits import Source, Splits, sizes, split_train_val_test
 from pythae_fif.errors import DataError, format_error
 from pythae_fif.names import DATA_VARIABLE, DataRequest
 
@@ -114,13 +114,11 @@ def _celeba(request: DataRequest) -> Source:
     if not (folder.is_dir() and partition.is_file()):
         _by_torchvision(request)
 
-    names: dict[str, list[str]] = {split: [] for split in SPLIT_NAMES}
-    split_codes = {"0": "train", "1": "val", "2": "test"}
-    for line in partition.read_text("utf-8").splitlines():
-        fields = line.split()
-        if len(fields) == 2 and fields[1] in split_codes:
-            names[split_codes[fields[1]]].append(fields[0])
-    names = {split: sorted(split_names) for split, split_names in names.items()}
+    lines = [line.split() for line in partition.read_text("utf-8").splitlines()]
+    entries = [fields for fields in lines if len(fields) == 2]
+    names = {}
+    for split, code in {"train": "0", "val": "1", "test": "2"}.items():
+        names[split] = sorted(name for name, split_code in entries if split_code == code)
 
     def read() -> Splits:
         arrays = {

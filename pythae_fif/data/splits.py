@@ -201,8 +201,13 @@ class Splits:
         labels = self.labels
         if labels is not None:
             labels = {split: labels[split][: len(images)] for split, images in arrays.items()}
-        source = f"{self.source}; cut to the first {sizes(arrays)}"
-        return replace(self, **arrays, labels=labels, source=source, partial=True)
+        return replace(
+            self,
+            **arrays,
+            labels=labels,
+            source=f"{self.source}; cut to the first {sizes(arrays)}",
+            partial=True,
+        )
 
 
 Source = tuple[Sequence[Path], Callable[[], Splits]]
@@ -283,6 +288,7 @@ class ImageDataset(Dataset[DatasetOutput]):
             indices: Indices of the images, (B,).
             device: Device of the batch. Images are moved as uint8, which is faster.
         """
-        images = self.images[indices].to(device)
-        labels = self.labels[indices].to(device)
-        return DatasetOutput(data=to_float(images), labels=labels)
+        return DatasetOutput(
+            data=to_float(self.images[indices].to(device)),
+            labels=self.labels[indices].to(device),
+        )

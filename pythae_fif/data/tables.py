@@ -50,14 +50,12 @@ def load_table(
         ConfigError: An unknown column.
         DataError: The table cannot be read, or has too few rows or columns that can be modelled.
     """
+    place = "DataFrame"
+    notes: list[str] = []
     if isinstance(table, str | Path):
         place = Path(table).name
-        frame, notes = _read_table(Path(table))
-    else:
-        place = "DataFrame"
-        frame = table
-        notes = []
-    frame = frame.reset_index(drop=True).rename(columns=lambda name: str(name).strip())
+        table, notes = _read_table(Path(table))
+    frame = table.reset_index(drop=True).rename(columns=lambda name: str(name).strip())
     names = _choose_columns(list(frame.columns), columns, drop, label, place)
 
     rows, left_out = _numeric_columns(frame[names], judge=columns is None)
@@ -176,9 +174,7 @@ def _describe_left_out(
     At least two columns must be left, and all of them if the user has `requested` columns.
     """
     descriptions = [f"{name} ({reason})" for name, reason in left_out.items()]
-    summary = ", ".join(descriptions[:12])
-    if len(descriptions) > 12:
-        summary += ", ..."
+    summary = ", ".join(descriptions[:12]) + (", ..." if len(descriptions) > 12 else "")
     if rows.shape[1] < 2 or (requested and left_out):
         raise DataError(
             f"{place}: {rows.shape[1]} columns can be modelled, not these: "
@@ -195,7 +191,9 @@ def _read_table(path: Path) -> "tuple[DataFrame, list[str]]":
     path = path.expanduser()
     try:
         with open_text(path, "rt", newline="", encoding="utf-8-sig", errors="replace") as file:
-            separator, has_header, decimal = _sniff_dialect([*itertools.islice(file, 100)])
+            separator, rows = _sniff_separator([*itertools.islice(file, 100)])
+            has_header = _is_header(rows[0])
+            decimal = _sniff_decimal_sign(rows, separator)
             file.seek(0)
             frame = pd.read_csv(
                 file,
@@ -220,12 +218,6 @@ def _read_table(path: Path) -> "tuple[DataFrame, list[str]]":
     elif "0" in frame:
         notes.append("the first line is read as names")
     return frame, notes
-
-
-def _sniff_dialect(lines: Sequence[str]) -> tuple[str, bool, str]:
-    """Detects a text table's separator, whether its first line has names, and its decimal sign."""
-    separator, rows = _sniff_separator(lines)
-    return separator, _is_header(rows[0]), _sniff_decimal_sign(rows, separator)
 
 
 def _sniff_separator(lines: Sequence[str]) -> tuple[str, list[list[str]]]:
@@ -288,9 +280,8 @@ def _split_80_10_10_in_order(rows: np.ndarray) -> CleanedTable:
     train_and_val, test = np.split(rows, [len(rows) - int(0.1 * len(rows))])
     cut = len(train_and_val) - int(0.1 * len(train_and_val))
     train, val = np.split(train_and_val, [cut])
-    mean = train_and_val.mean(axis=0)
-    std = train_and_val.std(axis=0)
-    return {"train": train, "val": val, "test": test}, mean, std
+    parts = {"train": train, "val": val, "test": test}
+    return parts, train_and_val.mean(axis=0), train_and_val.std(axis=0)
 
 
 def _load_power(path: Path) -> CleanedTable:
@@ -313,8 +304,9 @@ def _load_gas(path: Path) -> CleanedTable:
     Mean and (unbiased) standard deviation are computed from all rows, as in the original.
     """
     columns = read_frame_pickle(path)
-    sensors = [columns[name] for name in columns if name not in ("Meth", "Eth", "Time")]
-    rows = np.stack(sensors, axis=1)
+    rows = np.stack(
+        [columns[name] for name in columns if name not in ("Meth", "Eth", "Time")], axis=1
+    )
     while True:
         related_counts = (np.corrcoef(rows, rowvar=False) > 0.98).sum(axis=1)
         is_redundant = related_counts > 1  # every column is related to itself
@@ -386,8 +378,9 @@ def load_tabular(
     """
     is_valid = name in ARCHIVED if data is None else name == "csv"
     if not is_valid:
-        names = ", ".join(ARCHIVED)
-        raise ConfigError(f"table {name!r} with --data {data}: needs {names}, or csv and a path")
+        raise ConfigError(
+            f"table {name!r} with --data {data}: needs {', '.join(ARCHIVED)}, or csv and a path"
+        )
     if data is not None:  # the hash of a study's data leaves out the columns
         return replace(load_table(data), columns=None)
 
@@ -402,6 +395,10 @@ def load_tabular(
         ) from error
 
     arrays = _standardize(parts, mean, std, f"{name} data")
-    source = f"{name.upper()}, {len(mean)} columns, {sizes(arrays)} of {row_count:,} rows"
-    partial = sum(map(len, arrays.values())) < row_count
-    return Splits(name, **arrays, labels=None, source=source, partial=partial)
+    return Splits(
+        name,
+        **arrays,
+        labels=None,
+        source=f"{name.upper()}, {len(mean)} columns, {sizes(arrays)} of {row_count:,} rows",
+        partial=sum(map(len, arrays.values())) < row_count,
+    )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.evaluation.extractors import Extractor
+from pythae_fif.evaluation.extractors import Extractor, state_bytes
 from pythae_fif.files import digest
 
 ARCHITECTURE = "gap-cnn/1"
@@ -77,16 +77,20 @@ def classifier(
         ConfigError: There is no classifier for the data set and shape.
     """
     content = _read_weights(dataset, image_shape)
-    state = content["state"]
     num_classes = content["num_classes"]
 
     with torch.random.fork_rng(devices=[]):
         network = Network(image_shape, num_classes)
-    network.load_state_dict(state)
+    network.load_state_dict(content["state"])
 
-    weights = (state[name].numpy().tobytes() for name in sorted(state))
-    key = digest(ARCHITECTURE, image_shape, num_classes, *weights)
-    return Extractor("classifier", "FD-classifier", network, key, device, "classifier score")
+    return Extractor(
+        name="classifier",
+        distance_name="FD-classifier",
+        network=network,
+        hash=digest(ARCHITECTURE, image_shape, num_classes, *state_bytes(content["state"])),
+        device=device,
+        score_name="classifier score",
+    )
 
 
 def _read_weights(dataset: str, image_shape: tuple[int, ...]) -> dict[str, Any]:

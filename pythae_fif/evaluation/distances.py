@@ -49,9 +49,8 @@ def frechet_distance(a: Features, b: Features) -> float:
     """
     singular_values, _ = a.cached(_cross_covariance_svd, b)
     variances = a.covariance_root.square().sum() + b.covariance_root.square().sum()
-    traces = variances - 2 * singular_values.sum()
     mean_distance = (a.mean - b.mean).square().sum()
-    return max(float(mean_distance) + float(traces), 0.0)
+    return max(float(mean_distance) + float(variances - 2 * singular_values.sum()), 0.0)
 
 
 def frechet_error(samples: Features, reference: Features) -> float:
@@ -91,8 +90,9 @@ def _cross_covariance_svd(samples: Features, reference: Features) -> tuple[Tenso
     Returns:
         The singular values (n), and the vectors as columns (columns of R, n).
     """
-    product = samples.covariance_root.T @ reference.covariance_root
-    _, singular_values, rows = torch.linalg.svd(product, full_matrices=False)
+    _, singular_values, rows = torch.linalg.svd(
+        samples.covariance_root.T @ reference.covariance_root, full_matrices=False
+    )
     return singular_values, rows.T
 
 
@@ -119,20 +119,14 @@ def kernel_distance(samples: Features, reference: Features, *, seed: int = 0) ->
 
     estimates = []
     for _ in range(1 if subset_is_everything else SUBSETS):
-        x = _random_subset(samples.values, size, rng)
-        y = _random_subset(reference.values, size, rng)
+        x = samples.values[torch.from_numpy(rng.choice(len(samples), size, replace=False))]
+        y = reference.values[torch.from_numpy(rng.choice(len(reference), size, replace=False))]
         within_sets = _off_diagonal_sum(_kernel(x, x)) + _off_diagonal_sum(_kernel(y, y))
-        across_sets = _sum_float64(_kernel(x, y))
+        across_sets = _kernel(x, y).sum(dtype=torch.float64)
         estimates.append((within_sets / (size - 1) - 2 * across_sets / size) / size)
 
     distances = torch.stack(estimates)
     return MeanStd(float(distances.mean()), float(distances.std(correction=0)))
-
-
-def _random_subset(values: Tensor, size: int, rng: np.random.RandomState) -> Tensor:
-    """Draws so many rows without replacement."""
-    indices = rng.choice(len(values), size, replace=False)
-    return values[torch.from_numpy(indices)]
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -142,11 +136,7 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _off_diagonal_sum(matrix: Tensor) -> Tensor:
-    return _sum_float64(matrix) - _sum_float64(matrix.diagonal())
-
-
-def _sum_float64(values: Tensor) -> Tensor:
-    return values.sum(dtype=torch.float64)
+    return matrix.sum(dtype=torch.float64) - matrix.diagonal().sum(dtype=torch.float64)
 
 
 def neighbour_scores(samples: Features, reference: Features) -> Neighbours:
@@ -192,9 +182,13 @@ def _squared_radii(features: Features) -> Tensor:
     The columns are for k = `PRECISION_NEIGHBOUR` and k = `DENSITY_NEIGHBOUR`.
     """
     count = DENSITY_NEIGHBOUR + 1  # Each feature is its own nearest one, at distance 0.
-    chunks = _squared_distances(features.values, features.values)
-    nearest = torch.cat([squares.topk(count, dim=1, largest=False).values for _, squares in chunks])
-    return torch.stack([nearest[:, PRECISION_NEIGHBOUR], nearest[:, DENSITY_NEIGHBOUR]], 1)
+    nearest = torch.cat(
+        [
+            squares.topk(count, dim=1, largest=False).values
+            for _, squares in _squared_distances(features.values, features.values)
+        ]
+    )
+    return nearest[:, [PRECISION_NEIGHBOUR, DENSITY_NEIGHBOUR]]
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -243,8 +237,9 @@ def memorisation(
 
     copied_images, positions = nearest.unique(return_inverse=True)
     radii, _ = _nearest_distances(Features(training.values[copied_images]), training, 2)
-    is_authentic = distances > radii[positions]
-    return Memorisation(nearer=nearer, authenticity=float(is_authentic.double().mean()))
+    return Memorisation(
+        nearer=nearer, authenticity=float((distances > radii[positions]).double().mean())
+    )
 
 
 def _nearest_distances(
@@ -257,8 +252,10 @@ def _nearest_distances(
     """
     x = features.values
     y = neighbours.values
-    chunks = _squared_distances(x, y)
     indices = torch.cat(
-        [squares.topk(k, dim=1, largest=False).indices[:, -1] for _, squares in chunks]
+        [
+            squares.topk(k, dim=1, largest=False).indices[:, -1]
+            for _, squares in _squared_distances(x, y)
+        ]
     )
     return torch.linalg.vector_norm(x - y[indices], dim=1), indices

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -104,14 +104,16 @@ class Extractor:
         """
         images = images.to(self.device)  # Images of 8 bits move as such.
         images = unit_images(images) if self.takes_images else images.float()
-        step = len(images)
-        if self.chunk and images.device.type == "cpu":
-            step = self.chunk * torch.get_num_threads()
+        step = self.chunk * torch.get_num_threads() if self.chunk and images.is_cpu else len(images)
 
         try:
             with torch.no_grad(), full_float32():
                 outputs = [self.network(part) for part in images.split(step)]
-            return _concatenate(outputs)
+            if not isinstance(outputs[0], tuple):
+                return torch.cat(outputs).flatten(1), None
+
+            features, logits = zip(*outputs, strict=True)
+            return torch.cat(features), torch.cat(logits)
         except Exception as error:  # A user's network may raise any exception.
             if self.name in EXTRACTORS:
                 raise
@@ -120,13 +122,9 @@ class Extractor:
             ) from error
 
 
-def _concatenate(outputs: list[Any]) -> tuple[Tensor, Tensor | None]:
-    """Joins the outputs of a network, which are features, or pairs of features and logits."""
-    if not isinstance(outputs[0], tuple):
-        return torch.cat(outputs).flatten(1), None
-
-    features, logits = zip(*outputs, strict=True)
-    return torch.cat(features), torch.cat(logits)
+def state_bytes(state: Mapping[str, Tensor]) -> list[bytes]:
+    """Returns the bytes of a network's weights in the order of their names, for a digest."""
+    return [state[name].cpu().numpy().tobytes() for name in sorted(state)]
 
 
 def load_extractor(
@@ -158,13 +156,24 @@ def load_extractor(
 
     match name:
         case "columns":  # The distance is the FID-like score of the paper's table 1.
-            key = digest("columns/1", *image_shape)
-            return Extractor(name, "FID-like", nn.Identity(), key, device, takes_images=False)
+            return Extractor(
+                name,
+                distance_name="FID-like",
+                network=nn.Identity(),
+                hash=digest("columns/1", *image_shape),
+                device=device,
+                takes_images=False,
+            )
         case "pixels":
             _, height, width = image_shape
             size = (min(height, MAX_PIXELS_SIDE), min(width, MAX_PIXELS_SIDE))
-            key = digest("pixels/1", image_shape, size)
-            return Extractor(name, "FD-pixels", nn.AdaptiveAvgPool2d(size), key, device)
+            return Extractor(
+                name,
+                distance_name="FD-pixels",
+                network=nn.AdaptiveAvgPool2d(size),
+                hash=digest("pixels/1", image_shape, size),
+                device=device,
+            )
         case "classifier":
             from pythae_fif.evaluation.classifier import classifier
 
@@ -215,8 +224,9 @@ def _load_user_extractor(name: str, device: str | torch.device) -> Extractor:
     module_name, _, _ = name.partition(":")
     path = getattr(sys.modules[module_name], "__file__", None)
     parts = [checksum(Path(path))] if path else []
-    for key, weight in sorted(network.state_dict().items()):
-        parts.append(digest(key, tensor_hash(weight)))
+    parts += [
+        digest(key, tensor_hash(weight)) for key, weight in sorted(network.state_dict().items())
+    ]
     return Extractor(
         name, f"FD-{name}", network, digest("own/2", name, *parts), device, chunk=CHUNK
     )
@@ -277,10 +287,9 @@ class Features:
         """
 
         def compute() -> dict[str, Tensor]:
-            inputs = images
-            if extractor.takes_images and images.is_floating_point():
-                # `unit_images` refuses images that are out of range, which rounding would clamp.
-                inputs = rounded_images(unit_images(images))
+            # `unit_images` refuses images that are out of range, which rounding would clamp.
+            must_round = extractor.takes_images and images.is_floating_point()
+            inputs = rounded_images(unit_images(images)) if must_round else images
             parts = inputs.split(BATCH_SIZE)
             return {"features": torch.cat([extractor(part)[0] for part in parts])}
 

@@ -62,9 +62,8 @@ def fit_priors(
     density = as_density(model)
     condition = density.condition(labels, codes)
     priors: dict[str, Prior] = {}
-    for name in samplers:
-        if name not in PRIORS:
-            continue
+    supported_samplers = [name for name in samplers if name in PRIORS]
+    for name in supported_samplers:
         kind = PRIORS[name]
         if name == "own_prior":
             priors[name] = density.latent_distribution(codes)

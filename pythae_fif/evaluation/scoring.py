@@ -56,8 +56,7 @@ def score_samples(
     Warns:
         UserWarning: There are fewer than 2,048 samples or references, so the bias is large.
     """
-    _check_extractor(extractor, references, training)
-    _check_numbers(len(samples), min(map(len, references.values())), extractor)
+    _check_arguments(len(samples), extractor, references, training)
     non_finite_count = int((~samples.isfinite()).flatten(1).any(dim=1).sum())
     if non_finite_count:
         raise NonFiniteError(
@@ -67,7 +66,6 @@ def score_samples(
     outputs = [extractor(part) for part in rounded_images(samples).split(BATCH_SIZE)]
     values, logits = zip(*outputs, strict=True)
     features = Features(torch.cat(values), extractor.hash)
-    score = None if logits[0] is None else inception_score(torch.cat(logits), seed=seed)
 
     def by_split(score_function: Callable[[Features, Features], T]) -> dict[str, T]:
         return {
@@ -82,7 +80,7 @@ def score_samples(
         score_name=extractor.score_name,
         rounded=extractor.takes_images,
         seed=seed,
-        score=score,
+        score=None if logits[0] is None else inception_score(torch.cat(logits), seed=seed),
         frechet=by_split(frechet_distance),
         frechet_error=by_split(frechet_error),
         kernel=by_split(partial(kernel_distance, seed=seed)),
@@ -91,19 +89,22 @@ def score_samples(
     )
 
 
-def _check_extractor(
-    extractor: Extractor, references: Mapping[str, Features], training: Features | None
+def _check_arguments(
+    num_samples: int,
+    extractor: Extractor,
+    references: Mapping[str, Features],
+    training: Features | None,
 ) -> None:
-    """Raises a DataError if features are from another extractor."""
-    feature_sets = list(references.values())
-    if training is not None:
-        feature_sets.append(training)
-    if any(features.extractor != extractor.hash for features in feature_sets):
+    """Raises a DataError if features are from another extractor, or samples or references too few.
+
+    Warns if there are few samples or references.
+    """
+    feature_sets = (*references.values(), training)
+    hashes = {features.extractor for features in feature_sets if features is not None}
+    if hashes - {extractor.hash}:
         raise DataError(f"the references' features are not from extractor {extractor.name!r}")
 
-
-def _check_numbers(num_samples: int, num_references: int, extractor: Extractor) -> None:
-    """Raises a DataError if there are too few samples or references; warns if there are few."""
+    num_references = min(map(len, references.values()))
     smaller_number = min(num_samples, num_references)
     if smaller_number < SCORE_SPLITS:
         raise DataError(

@@ -44,9 +44,7 @@ class InjectiveFlowConfig(BaseAEConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.input_dim:
-            return
-        data_dim = math.prod(self.input_dim)
+        data_dim = math.prod(self.input_dim) if self.input_dim else math.inf
         if self.latent_dim > data_dim:
             raise ConfigError(
                 f"{self.name}: latent_dim={self.latent_dim}: at most {data_dim}, the dimension of "

@@ -39,5 +39,8 @@ def as_density(model: BaseAE) -> InjectiveFlow:
         raise ConfigError(
             f"{type(model).__name__} is not a deterministic autoencoder (AE, RAE, WAE)"
         )
-    config = InjectiveFlowConfig(model.model_config.input_dim, model.latent_dim)
-    return InjectiveFlow(config, model.encoder, model.decoder)
+    return InjectiveFlow(
+        InjectiveFlowConfig(model.model_config.input_dim, model.latent_dim),
+        model.encoder,
+        model.decoder,
+    )

@@ -172,9 +172,9 @@ def get_output(output: Any, key: str, model: Any) -> Tensor:
     tensor: Tensor = output[key]
     shape = (model.latent_dim,) if key == "embedding" else model.model_config.input_dim
     if shape and tuple(tensor.shape[1:]) != tuple(shape):
-        sizes = ", ".join(str(size) for size in shape)
         raise ConfigError(
-            f"a network returns {key} of shape {tuple(tensor.shape)}: (B, {sizes}) is needed"
+            f"a network returns {key} of shape {tuple(tensor.shape)}: "
+            f"(B, {', '.join(map(str, shape))}) is needed"
         )
     return tensor
 

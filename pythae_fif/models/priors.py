@@ -112,17 +112,14 @@ class StudentT(Prior):
         dim = z.shape[-1] if self.joint else 1
         constant = math.lgamma((df + dim) / 2) - math.lgamma(df / 2)
         constant -= dim / 2 * math.log(df * math.pi)
-        square = z.square()
-        if self.joint:
-            square = square.sum(-1, keepdim=True)
+        square = z.square().sum(-1, keepdim=True) if self.joint else z.square()
         return (constant - (df + dim) / 2 * (square / df).log1p()).sum(-1)
 
     def sample(self, size: int, generator: Generator = None, condition: Condition = None) -> Tensor:
         zeros = self._zeros.expand(size, -1)
         normal = torch.normal(zeros, 1.0, generator=generator)
         like = zeros[..., :1] if self.joint else zeros
-        concentration = torch.full_like(like, self.df / 2)
-        gamma = torch._standard_gamma(concentration, generator=generator)
+        gamma = torch._standard_gamma(torch.full_like(like, self.df / 2), generator=generator)
         chi_squared = 2 * gamma.clamp_min(torch.finfo(gamma.dtype).tiny)
         return normal * (self.df / chi_squared).sqrt()
 

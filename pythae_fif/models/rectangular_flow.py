@@ -92,9 +92,8 @@ class RectangularFlow(FIF):
                 "they are two directions of one flow"
             )
 
-        unsupported_norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm)
         for module in (*encoder.modules(), *decoder.modules()):
-            if isinstance(module, unsupported_norms):
+            if isinstance(module, nn.modules.batchnorm._NormBase | nn.LayerNorm):
                 raise ConfigError(
                     "RectangularFlow: the gradient of a volume is wrong through "
                     f"{type(module).__name__}: use GroupNorm or RMSNorm"
@@ -106,7 +105,6 @@ class RectangularFlow(FIF):
 
     def _surrogate(self, x: Tensor, *condition: Tensor) -> Surrogate:
         """Returns the surrogate of the log-volume, which records the conjugate gradient steps."""
-        config = self.model_config
 
         def surrogate(encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
             output, self.cg_iterations = rectangular_surrogate(
@@ -114,8 +112,8 @@ class RectangularFlow(FIF):
                 decode,
                 x,
                 eps,
-                jacobian_at=config.jacobian_at,
-                tolerance=config.cg_tolerance,
+                jacobian_at=self.model_config.jacobian_at,
+                tolerance=self.model_config.cg_tolerance,
             )
             return output
 

@@ -14,11 +14,10 @@ from pythae.models.base.base_config import EnvironmentConfig
 from torch import Tensor, nn
 from typing_extensions import Self
 
-import pythae_fif.nn.build
-import pythae_fif.nn.coupling  # noqa: F401 - its builders record recipes
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, DataError, FIFError, format_error, requires_extra
 from pythae_fif.files import read_json, write_json
+from pythae_fif.nn import build, coupling  # noqa: F401 - their builders record recipes
 from pythae_fif.nn.recipe import get_recipe, rebuild
 
 NETWORKS_FILE = "networks.json"
@@ -77,8 +76,7 @@ class SavedModel(BaseAE):
             config = cls.config_class.from_json_file(f"{dir_path}/model_config.json")
             path = Path(dir_path, "model.pt")
             weights = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
-            networks = cls._load_networks(config, dir_path, trust)
-            model = cls(config, **networks)
+            model = cls(config, **cls._load_networks(config, dir_path, trust))
             model.load_state_dict(weights, assign=True)  # so that each tensor keeps its saved type
             _tie_shared_parameters(model, weights)
             return model
@@ -95,8 +93,8 @@ class SavedModel(BaseAE):
             if recipes.get(side) is not None:
                 networks[side] = rebuild(recipes[side], side)
             elif trust:
-                load_pickle = getattr(cls, f"_load_custom_{side}_from_folder")  # Pythae's
-                networks[side] = load_pickle(dir_path)
+                # The method is Pythae's.
+                networks[side] = getattr(cls, f"_load_custom_{side}_from_folder")(dir_path)
             else:
                 raise ConfigError(
                     f"{Path(dir_path, side)}.pkl can run any code when it is opened: if you trust "
@@ -125,10 +123,8 @@ class SavedModel(BaseAE):
         """
         with requires_extra("hub", "the hub"):
             from huggingface_hub import snapshot_download
-        patterns = ["*.json", "model.pt"]
-        if allow_pickle:
-            patterns.append("*.pkl")
-        folder = snapshot_download(hf_hub_path, allow_patterns=patterns)
+        pickles = ["*.pkl"] if allow_pickle else []
+        folder = snapshot_download(hf_hub_path, allow_patterns=["*.json", "model.pt", *pickles])
         return cls.load_from_folder(folder, trust=allow_pickle)
 
 

@@ -71,8 +71,10 @@ def build_networks(
     if arch == "tabular":
         if len(shape) != 1:
             raise ConfigError(f"arch 'tabular' takes rows (D,), not {shape}")
-        row_encoder = TabularEncoder(encoder_shape, latent_dim, variational=variational)
-        return row_encoder, TabularDecoder(shape, code_dim)
+        return (
+            TabularEncoder(encoder_shape, latent_dim, variational=variational),
+            TabularDecoder(shape, code_dim),
+        )
 
     if len(shape) != 3 or shape[0] < 1 or min(shape[1:]) < 4:
         raise ConfigError(
@@ -80,16 +82,13 @@ def build_networks(
             f"not input_dim {shape}"
         )
 
-    encoder: BaseEncoder
-    decoder: BaseDecoder
     if arch == "fif_convnet":
-        encoder = FIFConvEncoder(
+        encoder: BaseEncoder = FIFConvEncoder(
             shape, latent_dim, variational=variational, condition_dim=condition_dim
         )
-        decoder = FIFConvDecoder(shape, latent_dim, condition_dim=condition_dim)
+        decoder: BaseDecoder = FIFConvDecoder(shape, latent_dim, condition_dim=condition_dim)
     elif shape in PYTHAE_NETS:
-        kind = "VAE" if variational else "AE"
-        encoder = pythae_net("Encoder", arch, kind, shape, latent_dim)
+        encoder = pythae_net("Encoder", arch, "VAE" if variational else "AE", shape, latent_dim)
         if condition_dim:
             _add_input_channels(encoder, condition_dim)
         decoder = pythae_net("Decoder", arch, "AE", shape, code_dim)
@@ -111,8 +110,7 @@ def _add_input_channels(encoder: BaseEncoder, count: int) -> None:
         (name, module) for name, module in encoder.named_modules() if isinstance(module, nn.Conv2d)
     )
     sizes: Any = (convolution.kernel_size, convolution.stride, convolution.padding)
-    in_channels = convolution.in_channels + count
-    wider_convolution = nn.Conv2d(in_channels, convolution.out_channels, *sizes)
+    wider_convolution = nn.Conv2d(convolution.in_channels + count, convolution.out_channels, *sizes)
     parent_name, _, attribute = name.rpartition(".")
     setattr(encoder.get_submodule(parent_name), attribute, wider_convolution)
 

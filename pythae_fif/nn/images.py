@@ -63,15 +63,11 @@ def upsampling(channels: list[int], sizes: list[tuple[int, int]]) -> nn.Sequenti
     return nn.Sequential(*layers[:-1], nn.Sigmoid())
 
 
-def _residual_convolutions() -> list[nn.Module]:
-    """Two pre-activated residual blocks on 64 channels: 3 x 3 convolution to 32, 1 x 1 back."""
-    blocks: list[nn.Module] = []
-    for _ in range(2):
-        reduce_channels = nn.Conv2d(64, 32, 3, padding=1)
-        restore_channels = nn.Conv2d(32, 64, 1)
-        layers = nn.Sequential(nn.SiLU(), reduce_channels, nn.SiLU(), restore_channels)
-        blocks.append(ResidualBlock(layers))
-    return blocks
+def _convolution_block() -> ResidualBlock:
+    """A pre-activated residual block on 64 channels: 3 x 3 convolution to 32, 1 x 1 back."""
+    reduce_channels = nn.Conv2d(64, 32, 3, padding=1)
+    restore_channels = nn.Conv2d(32, 64, 1)
+    return ResidualBlock(nn.Sequential(nn.SiLU(), reduce_channels, nn.SiLU(), restore_channels))
 
 
 def _map_channels(input_dim: tuple[int, ...], last: int = 128) -> list[int]:
@@ -98,7 +94,7 @@ class SmallEncoder(HeadedEncoder):
 
         layers: list[nn.Module] = [downsampling(channels)]
         if residual:
-            layers += [*_residual_convolutions(), nn.Flatten()]
+            layers += [_convolution_block(), _convolution_block(), nn.Flatten()]
         else:
             layers += [nn.Flatten(), nn.Linear(size, 128), nn.SiLU()]
             size = 128
@@ -122,13 +118,22 @@ class SmallDecoder(LayeredDecoder):
         shape = (channels[0], *sizes[-1])
         size = math.prod(shape)
 
-        to_maps: nn.Module = nn.Unflatten(1, shape)
         if residual:
-            first_layer = nn.Linear(latent_dim, size)
-            layers = [first_layer, to_maps, *_residual_convolutions(), nn.SiLU()]
+            layers: list[nn.Module] = [
+                nn.Linear(latent_dim, size),
+                nn.Unflatten(1, shape),
+                _convolution_block(),
+                _convolution_block(),
+                nn.SiLU(),
+            ]
         else:
-            hidden_layer = [nn.Linear(latent_dim, 128), nn.SiLU()]
-            layers = [*hidden_layer, nn.Linear(128, size), nn.SiLU(), to_maps]
+            layers = [
+                nn.Linear(latent_dim, 128),
+                nn.SiLU(),
+                nn.Linear(128, size),
+                nn.SiLU(),
+                nn.Unflatten(1, shape),
+            ]
         super().__init__(*layers, upsampling(channels, sizes[-2::-1]))
 
 
@@ -143,9 +148,9 @@ class ConvDiscriminator(BaseDiscriminator):
         super().__init__()
         channels = _map_channels(input_dim)
         height, width = map_sizes(input_dim)[-1]
-        linear = nn.Linear(channels[-1] * height * width, 1)
+        size = channels[-1] * height * width
+        head = nn.Sequential(nn.Flatten(), nn.Linear(size, 1), nn.Sigmoid())
         convolutions = [downsampling(list(pair)) for pair in pairwise(channels)]
-        head = nn.Sequential(nn.Flatten(), linear, nn.Sigmoid())
         self.layers = nn.ModuleList([*convolutions, head])
         self.depth = len(self.layers)
 
@@ -213,8 +218,10 @@ class FIFConvEncoder(HeadedEncoder):
         widths = [128, 256, 512, 1024] if tuple(input_dim) == CELEBA else [32, 64, 128, 256]
         height, width = input_dim[1:]
         count = min(4, min(height, width).bit_length() - 1)  # each halves, rounding down
-        channels = [input_dim[0] + condition_dim]
-        channels += [int(channel_multiplier * channel_count) for channel_count in widths[:count]]
+        channels = [
+            input_dim[0] + condition_dim,
+            *(int(channel_multiplier * channel_count) for channel_count in widths[:count]),
+        ]
 
         convolutions = [
             _with_batch_norm(nn.Conv2d(in_channels, out_channels, 4, 2, 1), out_channels)

@@ -79,8 +79,10 @@ def spatial_networks(
         raise ConfigError(f"arch {arch!r} has no maps of codes: use convnet or resnet")
 
     if arch == "resnet" and input_dim in PYTHAE_NETS:
-        encoder = pythae_net("Encoder", arch, "VQVAE", input_dim, latent_dim)
-        return encoder, pythae_net("Decoder", arch, "VQVAE", input_dim, latent_dim)
+        return (
+            pythae_net("Encoder", arch, "VQVAE", input_dim, latent_dim),
+            pythae_net("Decoder", arch, "VQVAE", input_dim, latent_dim),
+        )
 
     channels = input_dim[0]
     sizes = map_sizes(input_dim)[1::-1]

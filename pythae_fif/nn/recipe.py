@@ -29,8 +29,12 @@ def records_recipe(build: B) -> B:
         args, kwargs = json.loads(json.dumps([args, kwargs], default=lambda value: value.tolist()))
         networks = build(*args, **kwargs)
         for network in networks:
-            recipe = {"builder": build.__name__, "args": args, "kwargs": kwargs}
-            network.recipe = {**recipe, "structure": _structure(network)}
+            network.recipe = {
+                "builder": build.__name__,
+                "args": args,
+                "kwargs": kwargs,
+                "structure": _structure(network),
+            }
         return networks
 
     _BUILDERS[build.__name__] = build_and_record
@@ -48,8 +52,7 @@ def get_recipe(network: Any) -> dict[str, Any] | None:
     It is None if the network was not built by a recorded function, or was changed since.
     """
     recipe: dict[str, Any] | None = getattr(network, "recipe", None)
-    is_unchanged = recipe and recipe["structure"] == _structure(network)
-    return recipe if is_unchanged else None
+    return recipe if recipe and recipe["structure"] == _structure(network) else None
 
 
 def rebuild(recipe: Any, side: str) -> Any:

@@ -79,16 +79,16 @@ class ResidualEncoder(HeadedEncoder):
     """
 
     def __init__(self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256) -> None:
-        features = nn.Sequential(*residual_blocks(blocks, dim, width, 1))
-        super().__init__(features, nn.Linear(dim, latent_dim))
+        super().__init__(
+            nn.Sequential(*residual_blocks(blocks, dim, width, 1)), nn.Linear(dim, latent_dim)
+        )
 
 
 class ResidualDecoder(LayeredDecoder):
     """The mirror image of :class:`ResidualEncoder`, with the same arguments."""
 
     def __init__(self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256) -> None:
-        unembedding = nn.Linear(latent_dim, dim)
-        super().__init__(unembedding, *residual_blocks(blocks, dim, width, 1))
+        super().__init__(nn.Linear(latent_dim, dim), *residual_blocks(blocks, dim, width, 1))
 
 
 def wide_networks(
@@ -115,5 +115,7 @@ def wide_networks(
             nn.Linear(width, out_features),
         ]
 
-    encoder = HeadedEncoder(nn.Sequential(*layers(dim, latent_dim)), nn.Identity())
-    return encoder, LayeredDecoder(*layers(latent_dim, dim))
+    return (
+        HeadedEncoder(nn.Sequential(*layers(dim, latent_dim)), nn.Identity()),
+        LayeredDecoder(*layers(latent_dim, dim)),
+    )

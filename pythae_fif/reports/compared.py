@@ -32,8 +32,12 @@ def read_published_table(number: int) -> pandas.DataFrame:
     empty if the table has none; and `text`, as printed. Table 3 has fewer columns: it names the
     models of table 8 in each of its rows.
     """
-    path = configs_dir() / "published" / f"table{number}.csv"
-    return pandas.read_csv(path, dtype=str, keep_default_na=False, comment="#")
+    return pandas.read_csv(
+        configs_dir() / "published" / f"table{number}.csv",
+        dtype=str,
+        keep_default_na=False,
+        comment="#",
+    )
 
 
 def comparison_tables(
@@ -90,9 +94,9 @@ def _merge_with_published(
         candidates = frame.merge(models_of_rows).sort_values(distance, kind="stable")
         return candidates.drop_duplicates(keys).drop(columns="model")
 
-    best_measured = best_of_each_row(measured, "frechet_test")
-    best_printed = best_of_each_row(printed, "value")
-    rows = best_measured.merge(best_printed, how="outer", on=keys)
+    rows = best_of_each_row(measured, "frechet_test").merge(
+        best_of_each_row(printed, "value"), how="outer", on=keys
+    )
 
     order = {"sampler": list(SAMPLERS), "row": list(models_of_rows["row"].unique())}
     return rows.sort_values(
@@ -111,16 +115,16 @@ def _comparison_table(
     scores = first_scores(results)
     count = f"{scores.num_samples:,} samples"
     distance_heading = f"{scores.distance_name}, {count} ↓"
-    score_heading = f"{scores.score_name or 'score'}, {count} ↑"
     samplers = rows["sampler"].map(lambda name: SAMPLERS[name].label)
-    daggers = rows["learned"].map({False: " †"}).fillna("")
     cells = {
-        "Model": rows["row"] + daggers,
+        "Model": rows["row"] + rows["learned"].map({False: " †"}).fillna(""),
         "Sampler": samplers,
         **(sizes or {}),
         distance_heading: list(map(number, rows["frechet_test"], rows["spread"])),
         "FID published ↓": rows["FID"],
-        score_heading: list(map(number, rows["score"], rows["score_spread"])),
+        f"{scores.score_name or 'score'}, {count} ↑": list(
+            map(number, rows["score"], rows["score_spread"])
+        ),
         "IS published ↑": rows["IS"],
     }
     frame = pandas.DataFrame(cells).dropna(axis="columns", how="all").fillna(DASH)
@@ -137,6 +141,5 @@ def _comparison_table(
         "of that is as in the paper, only the order of the models of a sampler can be compared.",
     ]
     marks = {distance_heading: ranks(rows["frechet_test"], rows["noise"], samplers)}
-    length = describe_length(experiment.active_profile)
-    subject = length if table_number == 2 else experiment.arch
+    subject = experiment.arch if table_number != 2 else describe_length(experiment.active_profile)
     return Table(f"Table {table_number}: {experiment.dataset}, {subject}", frame, marks, notes)

@@ -1,6 +1,5 @@
 """Records as data frames: first one row per run and sampler, then one per model and sampler."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -118,7 +117,7 @@ def select(frame: pandas.DataFrame) -> pandas.DataFrame:
 def chosen_frame(
     frame: pandas.DataFrame,
     reference: pandas.DataFrame | None = None,
-    constant_mse: float = math.inf,
+    constant_mse: float = np.inf,
 ) -> pandas.DataFrame:
     """Averages the selected configuration of each model and sampler over its seeds.
 
@@ -140,18 +139,23 @@ def chosen_frame(
     """
     selected = select(frame)
     selected["reference"] = (
-        math.nan if reference is None else _largest_differences(selected, reference)
+        np.nan if reference is None else _largest_differences(selected, reference)
     )
 
     groups = selected.groupby(["model", "sampler"], sort=False)
     means = groups[AVERAGED_COLUMNS].agg(lambda values: values.mean(skipna=False))
-    table = groups[RUN_COLUMNS].first().join(means)
-    table["seeds"] = groups.size()
-    table["run_ids"] = groups["run_id"].agg(" ".join)
-    table["score_spread"] = groups["score"].std()
-
-    # A single seed that did not learn is enough to spoil the mean.
-    table["learned"] = groups["reconstruction_mse"].max() < MAX_ERROR_RATIO * constant_mse
+    table = (
+        groups[RUN_COLUMNS]
+        .first()
+        .join(means)
+        .assign(
+            seeds=groups.size(),
+            run_ids=groups["run_id"].agg(" ".join),
+            score_spread=groups["score"].std(),
+            # A single seed that did not learn is enough to spoil the mean.
+            learned=groups["reconstruction_mse"].max() < MAX_ERROR_RATIO * constant_mse,
+        )
+    )
     table.loc[~table["learned"], "label"] += " †"
 
     table["spread"] = groups["frechet_test"].std().fillna(table["frechet_error"])
@@ -181,8 +185,7 @@ def _noise(table: pandas.DataFrame) -> "pandas.Series[float]":
     distances = table[["frechet_test", "frechet_val"]].clip(lower=1e-9)
     log_ratio = np.log(distances["frechet_test"]) - np.log(distances["frechet_val"])
     deviation = (log_ratio - log_ratio.groupby("sampler").transform("median")).abs()
-    median_deviation = deviation.groupby("sampler").transform("median")
-    relative_split_error = 1.5 * median_deviation / math.sqrt(2)
+    relative_split_error = 1.5 * deviation.groupby("sampler").transform("median") / np.sqrt(2)
 
     return 2 * np.hypot(relative_split_error * table["frechet_test"], sampling_error)
 
@@ -204,7 +207,7 @@ def _largest_differences(
 
     reference_hash = matched["extractor_hash"]
     other_weights = reference_hash.notna() & (reference_hash != frame["extractor_hash"])
-    return differences.mask(other_weights, math.inf)
+    return differences.mask(other_weights, np.inf)
 
 
 def ranks(

@@ -90,16 +90,22 @@ class Report:
     def terminal(self) -> RenderableType:
         """Returns the sentence, the overview and the warnings; the numbers fit into 80 columns."""
         overview = self.tables["overview"]
-        title = escape(f"{self.title}: {overview.title}")
-        rich_table = RichTable(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        rich_table = RichTable(
+            title=escape(f"{self.title}: {overview.title}"),
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
         cells = overview.mark_ranks(escape, "[bold]{}[/]", "[underline]{}[/]")
         for heading, numeric in zip(cells, overview.numeric_columns, strict=True):
             rich_table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
         for row in cells.itertuples(index=False):
             rich_table.add_row(*row)
 
-        warnings = [Text(f"· {warning}") for warning in self.warnings]
-        return Group(Text(self.sentence, "bold"), rich_table, *warnings)
+        return Group(
+            Text(self.sentence, "bold"),
+            rich_table,
+            *(Text(f"· {warning}") for warning in self.warnings),
+        )
 
     def write(self, store: Store) -> list[Path]:
         """Writes `tables/`, `figures/` and the page of the experiment into the store's folder.
@@ -144,14 +150,16 @@ class Report:
 
     def _html_page(self, figures: Mapping[str, Figure], store: Store) -> str:
         """Returns the page, which needs no network: it holds the figures, and links to the runs."""
-        loader = jinja2.PackageLoader("pythae_fif.reports", "")
-        environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("pythae_fif.reports", ""),
+            autoescape=True,
+            trim_blocks=True,
+        )
         environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
-        specs = [result.spec for result in self.results]
         return environment.get_template("page.html").render(
             report=self,
             figures=list(figures.values()),
-            runs=[spec for spec in specs if store.folder(spec).is_dir()],
+            runs=[result.spec for result in self.results if store.folder(result.spec).is_dir()],
             to_html=to_html,
         )
 
@@ -183,9 +191,8 @@ def summary_sentence(table: pandas.DataFrame) -> str:
     clauses = [f"{start}, {_describe_best(rows)}" for start, rows in parts.items() if len(rows)]
     min_seeds = table["seeds"].min()
     max_seeds = table["seeds"].max()
-    seeds = pluralized(max_seeds, "seed")
-    if min_seeds < max_seeds:
-        seeds = f"{min_seeds} to {max_seeds} seeds"
+    is_range = min_seeds < max_seeds
+    seeds = f"{min_seeds} to {max_seeds} seeds" if is_range else pluralized(max_seeds, "seed")
     return f"Sampled {'; '.join(clauses)} ({seeds})."
 
 

@@ -65,9 +65,12 @@ class Table:
     def to_latex(self) -> str:
         r"""Returns the table as LaTeX with booktabs, for `\input`."""
         cells = self.mark_ranks(_escape_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
-        alignment = "".join("r" if numeric else "l" for numeric in self.numeric_columns)
         notes = [rf"{_escape_latex(note)}\par" for note in self.notes]
-        table = cells.to_latex(index=False, column_format=alignment, escape=False)
+        table = cells.to_latex(
+            index=False,
+            column_format="".join("r" if numeric else "l" for numeric in self.numeric_columns),
+            escape=False,
+        )
         return "\n".join([table, r"\par\medskip{\footnotesize", *notes, "}"]) + "\n"
 
 
@@ -159,8 +162,10 @@ def overview_table(table: pandas.DataFrame, distance: str, requested: Sequence[s
         distances = wide["frechet_test", name]
         cells[heading] = list(map(number, distances, wide["spread", name]))
         marks[heading] = ranks(distances, wide["noise", name])
-    cells["MSE ↓"] = format_column(models["reconstruction_mse"], ".4f")
-    cells["train s"] = format_column(models["training_seconds"], ".0f")
+    cells |= {
+        "MSE ↓": format_column(models["reconstruction_mse"], ".4f"),
+        "train s": format_column(models["training_seconds"], ".0f"),
+    }
     if "reference" in table:
         differences = format_column(wide["reference"].max(axis=1), ".1%")
         words = {"0.0%": "same", "inf%": "other extractor"}

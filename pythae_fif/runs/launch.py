@@ -88,10 +88,9 @@ def run_all(
             same call resumes them.
         StoreError: The store cannot be written, or a record in it cannot be read.
     """
-    pending = [spec for spec in specs if not store.is_done(spec)]
-    earlier = {spec: Status.read(store.folder(spec)) for spec in pending}
+    earlier = {spec: Status.read(store.folder(spec)) for spec in specs if not store.is_done(spec)}
     progress = Progress(total=len(specs), done=len(specs) - len(earlier))
-    if not pending:
+    if not earlier:
         return {}
 
     with os_errors_as_store_error(f"write {store.root}"):
@@ -118,9 +117,8 @@ def _error_line(spec: Spec, store: Store, cause: str, earlier: Status) -> str:
     if store.is_done(spec):
         return ""
     status = Status.read(store.folder(spec))
-    if status != earlier and status.error:
-        return status.error
-    return f"{cause} at {status.stage or 'its start'}; see output.log"
+    new_error = "" if status == earlier else status.error
+    return new_error or f"{cause} at {status.stage or 'its start'}; see output.log"
 
 
 def _running(earlier: dict[Spec, Status], store: Store) -> dict[Spec, Status]:

@@ -53,10 +53,9 @@ class LocalEngine(Engine):
             )
             # The GPUs alternate, so that the first runs are spread over all of them.
             devices = gpus * runs_per_gpu
-        elif self.cpus_per_run:
-            devices = ["cpu"] * max(1, core_count // self.cpus_per_run)
         else:
-            devices = ["cpu"] * max(1, min(MAX_RUNS, core_count))
+            run_count = core_count // self.cpus_per_run if self.cpus_per_run else MAX_RUNS
+            devices = ["cpu"] * max(1, min(run_count, core_count))
 
         threads = self.cpus_per_run or max(1, core_count // len(devices))
         return [Slot(device, threads) for device in devices]
@@ -75,14 +74,15 @@ class LocalEngine(Engine):
         if devices == {"cpu"}:
             return f"CPU, {run_count} at once, {thread_count} each"
 
-        reason = "--runs-per-gpu"
-        if not self.runs_per_gpu:
-            reason = (
-                f"as cores and {run_bytes / 2**30:.1f} GB per run allow, at most {MAX_RUNS} per "
-                f"GPU; {reason} changes it"
-            )
-        gpu_count = pluralized(len(devices), "GPU")
-        return f"{gpu_count}, {run_count} at once ({reason}), {thread_count} each"
+        default = (
+            f"as cores and {run_bytes / 2**30:.1f} GB per run allow, at most {MAX_RUNS} per GPU; "
+            "--runs-per-gpu changes it"
+        )
+        reason = "--runs-per-gpu" if self.runs_per_gpu else default
+        return (
+            f"{pluralized(len(devices), 'GPU')}, {run_count} at once ({reason}), "
+            f"{thread_count} each"
+        )
 
     def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
         context = _fork_server(specs)
@@ -132,8 +132,8 @@ def _default_runs_per_gpu(run_bytes: int, cores_per_gpu: int) -> int:
     """Returns how many runs fit on a GPU at once."""
     import torch
 
-    memory = torch.cuda.get_device_properties(0).total_memory
-    return max(1, min(MAX_RUNS, memory // run_bytes, cores_per_gpu))
+    runs_in_memory = torch.cuda.get_device_properties(0).total_memory // run_bytes
+    return max(1, min(MAX_RUNS, runs_in_memory, cores_per_gpu))
 
 
 def _fork_server(specs: Sequence[Spec]) -> Any:

@@ -1,4 +1,4 @@
-"""The software and hardware with which records are made, without names of machines or folders."""
+"""The software and hardware that made a record, without names of machines or folders."""
 
 import contextlib
 import functools
@@ -23,8 +23,7 @@ CODE = ("pythae_fif", "benchmark_configs")
 
 def command_line() -> str:
     """Returns the command that started this process, with absolute paths cut to their last part."""
-    words = [re.sub("^(-[^=/]*=)?/(.*/)?(?=.)", r"\1", word) for word in sys.argv]
-    return shlex.join(words)
+    return shlex.join(re.sub("^(-[^=/]*=)?/(.*/)?(?=.)", r"\1", word) for word in sys.argv)
 
 
 @functools.cache
@@ -58,7 +57,9 @@ def git_state() -> tuple[str | None, bool | None]:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        is_dirty = bool(git("status", "--porcelain", "--untracked-files=all", "--", *CODE))
-        return git("rev-parse", "--short=7", "HEAD"), is_dirty
+        return (
+            git("rev-parse", "--short=7", "HEAD"),
+            bool(git("status", "--porcelain", "--untracked-files=all", "--", *CODE)),
+        )
     except (OSError, subprocess.SubprocessError):
         return None, None

@@ -25,7 +25,7 @@ GRACE_SECONDS = 20
 
 
 class RayEngine(Engine):
-    """Executes runs on a Ray cluster, all nodes of which have the results folder at the same path.
+    """Executes runs on a Ray cluster. All its nodes need the results folder at the same path.
 
     A run has one core or `cpus_per_run`, and a GPU if the cluster has any. If its worker or node
     dies, Ray tries the run again, at most `MAX_CRASHES` times, and it resumes from its folder.
@@ -49,8 +49,7 @@ class RayEngine(Engine):
         cpus = self.cpus_per_run or 1
         gpus = int("GPU" in ray.cluster_resources())
         slot = Slot("gpu" if gpus else "cpu", cpus)
-        options = {"max_calls": 1, "max_retries": MAX_CRASHES, "num_cpus": cpus, "num_gpus": gpus}
-        task = ray.remote(**options)(_task)
+        task = ray.remote(max_calls=1, max_retries=MAX_CRASHES, num_cpus=cpus, num_gpus=gpus)(_task)
         tasks = {task.remote(os.getcwd(), spec, store, command, slot): spec for spec in specs}
 
         try:
@@ -69,8 +68,7 @@ class RayEngine(Engine):
     def _connect(self, ray: ModuleType) -> None:
         """Connects to the cluster, or starts one; raises a ConfigError if none answers."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        address = (self.ray_address or "").rpartition("://")[2]
-        host, colon, port = address.rpartition(":")
+        host, colon, port = (self.ray_address or "").rpartition("://")[2].rpartition(":")
         try:
             if colon:  # a quick check, because Ray itself would try for minutes
                 socket.create_connection((host, int(port)), timeout=10).close()

@@ -46,8 +46,9 @@ class Record(BaseModel, Generic[ResultT]):
     def to_bytes(self) -> bytes:
         """Returns the content of the record's file: JSON with a checksum of all other keys."""
         content = self.model_dump(mode="json")
-        content_with_checksum = {**content, CHECKSUM_KEY: _checksum(content)}
-        text = json.dumps(content_with_checksum, indent=1, ensure_ascii=False)
+        text = json.dumps(
+            {**content, CHECKSUM_KEY: _checksum(content)}, indent=1, ensure_ascii=False
+        )
         return (text + "\n").encode()
 
     @classmethod

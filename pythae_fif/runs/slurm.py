@@ -91,7 +91,6 @@ class SlurmEngine(Engine):
             def __call__(self, *arguments: Any) -> None:
                 execute_run(*arguments)
 
-        job_class: Any = Job
         cpus = self.cpus_per_run or 1
         options = {"gres": "gpu:1", "requeue": True, "cpus_per_task": cpus}
         options |= dict(option.split("=", 1) for option in self.sbatch)
@@ -102,11 +101,11 @@ class SlurmEngine(Engine):
         executor.update_parameters(
             job_name="pythae-fif", time=self.time, additional_parameters=options
         )
-        submitted = {}
         try:
             with executor.batch():
-                for spec in specs:
-                    submitted[spec] = executor.submit(job_class(), spec, store, command, slot)
+                submitted = {
+                    spec: executor.submit(Job(), spec, store, command, slot) for spec in specs
+                }
         except submitit.core.utils.FailedJobError as error:
             raise ConfigError(f"sbatch: {format_error(error)}") from error
 

@@ -69,10 +69,13 @@ class Spec(StrictModel):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `spec.json`, without defaults: so a new field changes no id."""
-        values = self.model_dump(
-            mode="json", exclude=set(self.fields_outside_id), exclude_defaults=True
-        )
-        return {"kind": self.kind, "schema": self.schema_version, "spec": values}
+        return {
+            "kind": self.kind,
+            "schema": self.schema_version,
+            "spec": self.model_dump(
+                mode="json", exclude=set(self.fields_outside_id), exclude_defaults=True
+            ),
+        }
 
 
 SpecT = TypeVar("SpecT", bound=Spec)

@@ -51,8 +51,7 @@ class Store:
         self.runs = self.root / "runs"
         self.packed: dict[str, PackedRun] = {}
         for path in sorted(self.runs.glob("*.jsonl")):
-            for packed_run in _read_packed_file(path):
-                self.packed[packed_run.run] = packed_run
+            self.packed |= {packed_run.run: packed_run for packed_run in _read_packed_file(path)}
 
     def __reduce__(self) -> Any:  # another process may have another working directory
         return Store, (self.root.absolute(),)
@@ -63,8 +62,7 @@ class Store:
 
     def packed_run(self, spec: Spec) -> PackedRun | None:
         """Returns a run's line of a packed file; None if it has none or has a folder."""
-        has_folder = (self.folder(spec) / SPEC_FILE).exists()
-        return None if has_folder else self.packed.get(spec.path)
+        return None if (self.folder(spec) / SPEC_FILE).exists() else self.packed.get(spec.path)
 
     def read(self, spec: Spec, name: str) -> bytes | None:
         """Reads a file of a run, such as a picture.
@@ -74,7 +72,7 @@ class Store:
             name: The file's name below the run's folder.
 
         Returns:
-            The content, or None if there is no such file.
+            The content, or None if the file does not exist.
 
         Raises:
             StoreError: The file cannot be read.
@@ -91,7 +89,7 @@ class Store:
 
         Args:
             spec: The run.
-            subfolder: The folder below the run's folder in which the files are.
+            subfolder: The files' folder, below the run's folder.
 
         Returns:
             Sorted names below the run's folder.
@@ -99,8 +97,9 @@ class Store:
         packed_run = self.packed_run(spec)
         if packed_run is None:
             folder = self.folder(spec)
-            paths = folder.glob(f"{subfolder}/*.json")
-            return sorted(path.relative_to(folder).as_posix() for path in paths)
+            return sorted(
+                path.relative_to(folder).as_posix() for path in folder.glob(f"{subfolder}/*.json")
+            )
         return sorted(n for n in packed_run.files if PurePath(n).parent == PurePath(subfolder))
 
     def record(self, spec: Spec, name: str, result: type[ResultT]) -> Record[ResultT] | None:
@@ -117,9 +116,7 @@ class Store:
         Raises:
             StoreError: The file cannot be read.
         """
-        content = self.read(spec, name)
-        if content is None:
-            return None
+        content = self.read(spec, name) or b""
         record_class: Any = Record[result]  # type: ignore[valid-type] # known only at run time
         try:
             return record_class.parse(content, spec.run_id)
@@ -132,8 +129,7 @@ class Store:
             self.spec(spec.path)
         except StoreError:  # the next start writes it again
             return False
-        outputs = spec.outputs.items()
-        return all(self.record(spec, name, result) is not None for name, result in outputs)
+        return all(self.record(spec, name, result) for name, result in spec.outputs.items())
 
     def spec(self, run: str) -> Spec:
         """Reads the specification of a run.
@@ -176,8 +172,7 @@ class Store:
 
 def _read_packed_file(path: Path) -> Iterator[PackedRun]:
     """Yields the runs of a packed file; a StoreError names a line that is damaged."""
-    lines = (read_file(path) or b"").splitlines()
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate((read_file(path) or b"").splitlines(), start=1):
         try:
             yield PackedRun.model_validate_json(line)
         except ValidationError as error:

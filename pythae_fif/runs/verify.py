@@ -50,7 +50,7 @@ def verify(root: Path) -> list[Verdict]:
         For every run one verdict of the kinds `fine` to `unfinished`, and notes of the other kinds.
 
     Raises:
-        StoreError: There are no runs, or there are folders that cannot be read.
+        StoreError: The folder has no runs, or a folder in it cannot be read.
     """
     store = Store(root)
     runs = {*store.packed}

@@ -5,7 +5,6 @@ import hashlib
 import multiprocessing
 import os
 import platform
-import shutil
 import signal
 import threading
 import time
@@ -22,6 +21,7 @@ from pythae_fif.files import (
     file_lock,
     os_errors_as_store_error,
     quarantine,
+    remove,
     write_bytes,
     write_json,
 )
@@ -113,8 +113,9 @@ class Run:
         clock = time.monotonic()
         is_new = (stage, state) != (self._status.stage, self._status.state)
         if is_new or clock - self._last_report > REPORT_SECONDS:
-            values = {"stage": stage, "share": share, "state": state, "error": error}
-            self._status = self._status.model_copy(update=values)
+            self._status = self._status.model_copy(
+                update={"stage": stage, "share": share, "state": state, "error": error}
+            )
             self._last_report = clock
             self.write(STATUS_FILE, self._status.model_dump_json().encode())
 
@@ -126,7 +127,7 @@ class Run:
             content: Its content.
 
         Returns:
-            The name and the SHA-256 of the content, for the record to which the file belongs.
+            The name and the SHA-256 of the content, for the record that lists the file.
         """
         write_bytes(self.folder / name, content)
         return {name: hashlib.sha256(content).hexdigest()}
@@ -151,24 +152,24 @@ class Run:
         """Returns the provenance of a record that is written now."""
         import torch  # imported here, because `--help` does not need it
 
-        uses_gpu = self.device.startswith("cuda")
-        hardware = torch.cuda.get_device_name() if uses_gpu else processor()
+        hardware = torch.cuda.get_device_name() if self.device.startswith("cuda") else processor()
         revision, is_dirty = git_state()
-        values = {
-            "versions": versions(),
-            "python": platform.python_version(),
-            "platform": platform.system(),
-            "command": self._command,
-            "git_revision": revision,
-            "git_dirty": is_dirty,
-            "device": f"{self.device} ({hardware})",
-            "threads": torch.get_num_threads(),
-            "cores": os.cpu_count(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._start_time)),
-            "seconds": round(time.monotonic() - self._start_clock, 2),
-            "attempts": self._status.attempt,
-        }
-        return Provenance.model_validate(values)
+        return Provenance.model_validate(
+            {
+                "versions": versions(),
+                "python": platform.python_version(),
+                "platform": platform.system(),
+                "command": self._command,
+                "git_revision": revision,
+                "git_dirty": is_dirty,
+                "device": f"{self.device} ({hardware})",
+                "threads": torch.get_num_threads(),
+                "cores": os.cpu_count(),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._start_time)),
+                "seconds": round(time.monotonic() - self._start_clock, 2),
+                "attempts": self._status.attempt,
+            }
+        )
 
     def load(self, name: str, result: type[ResultT]) -> Record[ResultT] | None:
         """Reads a record of an earlier attempt. A damaged or foreign file is set aside.
@@ -178,7 +179,7 @@ class Run:
             result: The type of its result.
 
         Returns:
-            The record, or None if there is no valid one.
+            The record, or None if it is missing or not valid.
         """
         record = self.store.record(self.spec, name, result)
         if record is None and (self.folder / name).exists():
@@ -195,8 +196,8 @@ def execute_run(
         spec: The specification of the run.
         store: The store with its folder.
         command: The user's command line, for the records.
-        slot: The resources of the run, if this process executes nothing else. Its output then goes
-            to `output.log`.
+        slot: The resources of the run, if this process executes only this run. Its output then
+            goes to `output.log`.
 
     Raises:
         FIFError: The run failed. `status.json` has the same message.
@@ -209,7 +210,9 @@ def execute_run(
         folder.mkdir(parents=True, exist_ok=True)
 
     with file_lock(folder / "run"):
-        _remove_temporary_files(folder)
+        # A process that was killed leaves partial files and folders.
+        for path in folder.rglob(f"*{TEMPORARY_SUFFIX}"):
+            remove(path)
         if store.is_done(spec):
             return
 
@@ -243,15 +246,6 @@ def _check_device(slot: Slot | None) -> None:
 
     if slot is not None and slot.device != "cpu" and not torch.cuda.is_available():
         raise ConfigError("the run was planned for a GPU, but torch sees none here")
-
-
-def _remove_temporary_files(folder: Path) -> None:
-    """Removes the partial files and folders of a process that was killed."""
-    for path in folder.rglob(f"*{TEMPORARY_SUFFIX}"):
-        if path.is_file():
-            path.unlink()
-        else:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _configure_process(slot: Slot, log: Path) -> None:

@@ -12,7 +12,6 @@ from pythae import models, samplers
 from pythae.data.datasets import DatasetOutput
 from pythae.models import BaseAE
 from pythae.models.base.base_utils import ModelOutput
-from pythae.samplers import BaseSampler
 from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor, nn
 
@@ -116,9 +115,9 @@ def map_batches(
     """
     model.eval()
     device = next(model.parameters()).device
-    batch_size = ENCODE_BATCH_SIZE
-    if len(images) % ENCODE_BATCH_SIZE == 1:
-        batch_size += 1  # no batch may have a single image: some of Pythae's losses need two
+    # No batch may have a single image: some of Pythae's losses need two.
+    leaves_single_image = len(images) % ENCODE_BATCH_SIZE == 1
+    batch_size = ENCODE_BATCH_SIZE + 1 if leaves_single_image else ENCODE_BATCH_SIZE
 
     arrays = (images,) if labels is None else (images, labels)
     batches = zip(*(torch.as_tensor(array).split(batch_size) for array in arrays), strict=True)
@@ -126,15 +125,14 @@ def map_batches(
     for batch in batches:
         pixels = batch[0].to(device)
         batch_labels = [tensor.to(device) for tensor in batch[1:]]
-        x = pixels.to(torch.float32, copy=True)  # the model may overwrite its input
-        if not pixels.is_floating_point():
-            x = x.div_(255)
+        floats = pixels.to(torch.float32, copy=True)  # the model may overwrite its input
+        x = floats if pixels.is_floating_point() else floats.div_(255)
         results.append(without_gradients(function, model, x, *batch_labels).detach())
     return torch.cat(results)
 
 
 def draw_samples(
-    sampler: BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE
+    sampler: samplers.BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE
 ) -> Iterator[Tensor]:
     """Draws samples from a fitted sampler, batch by batch, without gradients.
 
@@ -172,21 +170,21 @@ def draw_samples(
         remaining -= count
 
 
-def _with_callable_code_vectors(sampler: BaseSampler) -> BaseSampler:
+def _with_callable_code_vectors(sampler: samplers.BaseSampler) -> samplers.BaseSampler:
     """Returns a sampler that works with code vectors in a buffer, where moving averages are kept.
 
     Pythae's PixelCNN sampler calls the code vectors like an ``nn.Embedding``. The given sampler is
     not changed.
     """
     model = sampler.model
-    is_pixelcnn = isinstance(sampler, samplers.PixelCNNSampler)
-    if not is_pixelcnn or callable(model.quantizer.embeddings):
+    if not isinstance(sampler, samplers.PixelCNNSampler) or callable(model.quantizer.embeddings):
         return sampler
 
     code_vectors = nn.Embedding.from_pretrained(model.quantizer.embeddings)
-    quantizer = SimpleNamespace(embeddings=code_vectors)
     sampler = copy.copy(sampler)
-    sampler.model = SimpleNamespace(quantizer=quantizer, decoder=model.decoder)
+    sampler.model = SimpleNamespace(
+        quantizer=SimpleNamespace(embeddings=code_vectors), decoder=model.decoder
+    )
     return sampler
 
 
@@ -241,8 +239,7 @@ def generate(
             batches.append(transform(batch))
 
     samples = torch.cat(batches)
-    order = torch.randperm(len(samples))
-    return samples[order[:num_samples]]
+    return samples[torch.randperm(len(samples))[:num_samples]]
 
 
 def generate_by_class(
@@ -285,14 +282,18 @@ def generate_by_class(
         if size > 0:
             class_model = model.conditioned_on(int(label))
             class_codes = codes[torch.from_numpy(labels == label)]
-            options |= {"num_samples": size, "seed": (seed + 1_000_003 * index) % 2**32}
-            samples.append(generate(name, class_model, class_codes, **options))
+            class_seed = (seed + 1_000_003 * index) % 2**32
+            samples.append(
+                generate(
+                    name, class_model, class_codes, num_samples=size, seed=class_seed, **options
+                )
+            )
 
     order = np.random.default_rng(seed).permutation(num_samples)
     return torch.cat(samples)[torch.from_numpy(order)], classes.repeat(class_sizes)[order]
 
 
-class _PriorSampler(BaseSampler):
+class _PriorSampler(samplers.BaseSampler):
     """A sampler that draws codes from a prior of this package."""
 
     prior: Prior
@@ -302,7 +303,7 @@ class _PriorSampler(BaseSampler):
         return self.model.decoder(self.prior.sample(num_samples)).reconstruction
 
 
-_CLASSES: dict[str, tuple[type[BaseSampler], type[BaseAE]]] = {
+_CLASSES: dict[str, tuple[type[samplers.BaseSampler], type[BaseAE]]] = {
     "normal": (samplers.NormalSampler, BaseAE),
     "own_prior": (_PriorSampler, InjectiveFlow),
     "gaussian": (samplers.GaussianMixtureSampler, BaseAE),
@@ -328,7 +329,7 @@ _CONFIGS = {
 
 def _fit_sampler(
     name: str, model: BaseAE, codes: Tensor, seed: int, fit_steps: int | None, prior: Prior | None
-) -> BaseSampler:
+) -> samplers.BaseSampler:
     """Builds a sampler and fits it to codes, if it needs a fit."""
     sampler_class, _ = _CLASSES[name]
     sampler = sampler_class(model, _CONFIGS.get(name))
@@ -364,7 +365,7 @@ def _fit_sampler(
 class _UnstandardizingFlow(nn.Module):
     """A flow of Pythae, fitted to standardised codes, that draws codes of the original scale."""
 
-    def __init__(self, sampler: BaseSampler, codes: Tensor, steps: int) -> None:
+    def __init__(self, sampler: samplers.BaseSampler, codes: Tensor, steps: int) -> None:
         super().__init__()
         deviation, self.mean = torch.std_mean(codes, dim=0)
         self.scale = torch.where(deviation > 0, deviation, 1.0)
@@ -378,9 +379,8 @@ class _UnstandardizingFlow(nn.Module):
 
 def _nearest_code_vectors(model: BaseAE, codes: Tensor) -> Tensor:
     """Returns the indices of the code vectors nearest to a VQVAE's codes, as maps (N, 1, h, w)."""
-    vectors = model.quantizer.embeddings
-    if isinstance(vectors, nn.Embedding):
-        vectors = vectors.weight.detach()
+    embeddings = model.quantizer.embeddings
+    vectors = embeddings.weight.detach() if isinstance(embeddings, nn.Embedding) else embeddings
 
     # Pythae quantises each coordinate of flat codes: they become a map of one row.
     points = codes[:, None, :, None] if codes.ndim == 2 else codes.movedim(1, -1)

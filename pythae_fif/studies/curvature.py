@@ -14,7 +14,6 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
-from pythae_fif.runs.launch import OnChange
 from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
 from pythae_fif.studies.study import StudyOptions
 from pythae_fif.volume_change.loss import JacobianAt
@@ -157,11 +156,12 @@ class CurvatureSpec(StudySpec):
             if is_drawn:
                 result.curves.append(curves[0].tolist())
 
-            step = epoch * STEPS_PER_EPOCH
             curvatures = curve_curvature(curves).median(1).values.tolist()
             errors = ensemble.reconstruction_error(data).mean(1).tolist()
             for seed, curvature, error in zip(self.seeds, curvatures, errors, strict=True):
-                result.looks.append(CurvatureMeasurement(step, seed, curvature, error))
+                result.looks.append(
+                    CurvatureMeasurement(epoch * STEPS_PER_EPOCH, seed, curvature, error)
+                )
 
         measure(0)
         ensemble.train(
@@ -200,12 +200,8 @@ def circle_losses() -> pd.DataFrame:
     return rows.assign(**losses)
 
 
-def run_curvature(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
+def run_curvature(options: StudyOptions) -> list[StudyReport]:
     """Trains both variants and computes the losses of circles.
-
-    Args:
-        options: The study's options.
-        on_change: Called when a run changes.
 
     Returns:
         Two reports: the trainings, and the losses of circles.
@@ -216,7 +212,7 @@ def run_curvature(options: StudyOptions, on_change: OnChange) -> list[StudyRepor
         )
         for jacobian_at in VARIANTS
     ]
-    results = collect_results(specs, options, on_change)
+    results = collect_results(specs, options)
     by_variant = dict(zip(VARIANTS.values(), results, strict=True))
     return [_training_report(by_variant, options), _circle_report()]
 
@@ -272,8 +268,14 @@ def _circle_report() -> StudyReport:
     frame = circle_losses()
     figure = new_figure(6, 4)
     losses = [f"loss_{beta:g}" for beta in BETAS]
-    axis = frame.plot("radius", losses, ax=figure.subplots(), logx=True)
-    axis.set(xlabel="radius R", ylabel="lowest on-manifold loss (nats)")
+    frame.plot(
+        "radius",
+        losses,
+        ax=figure.subplots(),
+        logx=True,
+        xlabel="radius R",
+        ylabel="lowest on-manifold loss (nats)",
+    )
 
     return StudyReport(
         "curvature-radius",

@@ -13,7 +13,6 @@ from pythae_fif.data import ImageDataset, Splits, to_float
 from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.device import default_device
 from pythae_fif.pictures import new_figure
-from pythae_fif.runs.launch import OnChange
 from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
 from pythae_fif.studies.spectrum import build_model, plan_models
 from pythae_fif.studies.study import StudyOptions
@@ -96,7 +95,7 @@ class TraceNoise(StudySpec):
             self.latent_dim,
             self.channel_multiplier,
         )
-        model = model.to(device).train()
+        model.to(device).train()
 
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
         for step in range(self.steps):
@@ -199,34 +198,31 @@ def _gradient(model: FIF, x: Tensor, labels: Tensor, eps: Tensor, space: str) ->
     return torch.stack(gradients).sum(0)
 
 
-def run_estimator(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
-    """Trains one model for each seed and measures the distances of its gradients.
-
-    Args:
-        options: The study's options.
-        on_change: Called when a run changes.
-    """
+def run_estimator(options: StudyOptions) -> list[StudyReport]:
+    """Trains one model for each seed and measures the distances of its gradients."""
     size = SIZES[options.profile]
     plan = plan_models(options)
     specs = [TraceNoise(**plan, seed=seed, **size) for seed in options.seeds]
-    results = collect_results(specs, options, on_change)
+    results = collect_results(specs, options)
     rows = pd.DataFrame([distance for distances in results for distance in distances])
 
     latent_dim = plan["latent_dim"]
     rows_in_table = rows[rows.samples.isin([1, max(1, latent_dim // 2), latent_dim])]
     table = rows_in_table.pivot_table("distance", ["space", "batch_size"], "samples")
-    report = StudyReport(
-        f"estimator-{options.dataset}-{options.profile}",
-        "Figure 6: the noise of the trace estimator",
-        "Relative distance of the surrogate's gradient from the exact one (eq. 96) against the "
-        "number K of Hutchinson vectors, with one standard deviation over draws. The trace is taken"
-        f" in data space (left) and in latent space (right), after {size['steps']:,} steps of batch"
-        f" {BATCH_SIZE}. The paper's model is trained to convergence.",
-        table.add_prefix("K = ").reset_index(),
-        rows,
-        _draw_distances(rows),
-    )
-    return [report]
+    return [
+        StudyReport(
+            f"estimator-{options.dataset}-{options.profile}",
+            "Figure 6: the noise of the trace estimator",
+            "Relative distance of the surrogate's gradient from the exact one (eq. 96) against "
+            "the number K of Hutchinson vectors, with one standard deviation over draws. The "
+            "trace is taken in data space (left) and in latent space (right), after "
+            f"{size['steps']:,} steps of batch {BATCH_SIZE}. The paper's model is trained to "
+            "convergence.",
+            table.add_prefix("K = ").reset_index(),
+            rows,
+            _draw_distances(rows),
+        )
+    ]
 
 
 def _draw_distances(rows: pd.DataFrame) -> Any:
@@ -235,10 +231,13 @@ def _draw_distances(rows: pd.DataFrame) -> Any:
     axes: Any = figure.subplots(1, 2)
     for axis, (space, group) in zip(axes, rows.groupby("space"), strict=True):
         lines = group.pivot_table("distance", "samples", "batch_size")
-        bars = group.pivot_table("std", "samples", "batch_size")
-        lines.plot(ax=axis, yerr=bars, capsize=2, title=f"trace in {space} space")
+        lines.plot(
+            ax=axis,
+            yerr=group.pivot_table("std", "samples", "batch_size"),
+            capsize=2,
+            title=f"trace in {space} space",
+        )
         axis.set_yscale("symlog", linthresh=0.1 if space == "data" else 0.01)
-        axis.set_ylim(bottom=0)
-        axis.set(xlabel="Hutchinson samples K")
+        axis.set(xlabel="Hutchinson samples K", ylim=(0, None))
     axes[0].set(ylabel="relative gradient distance", xscale="log")
     return figure

@@ -1,6 +1,5 @@
 """Appendix C: the directions that a linear free-form injective flow picks, against theorem C.4."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,7 +8,6 @@ import torch
 from torch import Tensor
 
 from pythae_fif.pictures import new_figure
-from pythae_fif.runs.launch import OnChange
 from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
 from pythae_fif.studies.study import StudyOptions
 from pythae_fif.volume_change import fif_loss, sample_hutchinson
@@ -102,8 +100,10 @@ class LinearModels(StudySpec):
         therefore lean towards either end of the spectrum: they are random matrices times powers
         of the covariance from -1 to 1.
         """
-        generator = torch.Generator().manual_seed(self.seed)
-        options: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
+        options: dict[str, Any] = {
+            "generator": torch.Generator().manual_seed(self.seed),
+            "dtype": torch.float64,
+        }
         spectra = _draw_spectra(options)
         betas = _regime_betas(spectra).flatten()
         bases = torch.linalg.qr(torch.randn(SPECTRA, DIM, DIM, **options)).Q
@@ -120,13 +120,15 @@ class LinearModels(StudySpec):
         encoders = self._train_encoders(data_scale, betas, start, options, report_progress)
         losses = linear_loss(encoders, covariance, betas)
 
-        # From here on one row for each of the CELLS best restarts.
-        best = self._best_restarts(losses)
+        # From here on one row for each of the CELLS best restarts, those of lowest finite loss.
+        finite_losses = losses.where(losses.isfinite(), torch.inf).view(CELLS, self.restarts)
+        best = finite_losses.argmin(1) + torch.arange(CELLS) * self.restarts
         encoders = encoders[best]
         betas = betas[best]
         spectra = spectra[best]
         bases = bases[best]
-        eigenvectors = _theorem_choice(spectra, betas)
+        criterion = spectra.log() - 2 * betas[:, None] * spectra  # eq. 83, as in theorem C.4
+        eigenvectors = criterion.argsort(1)[:, :LATENT].sort(1).values
         directions = bases.gather(2, eigenvectors[:, None].expand(-1, DIM, -1))
         optimum = (directions / spectra.gather(1, eigenvectors).sqrt()[:, None]).mT  # lemma C.3
         loss_above_theorem = losses[best] - linear_loss(optimum, covariance[best], betas)
@@ -159,15 +161,14 @@ class LinearModels(StudySpec):
         encoders = start.clone().requires_grad_()
 
         def member_loss(a: Tensor, decoder: Tensor, x: Tensor, eps: Tensor, beta: Tensor) -> Tensor:
-            terms = fif_loss(
+            return fif_loss(
                 lambda x: x @ a.mT,
                 lambda z: z @ decoder.mT,
                 lambda z: -z.square().sum(1) / 2,
                 x,
                 eps,
                 beta,
-            )
-            return terms.loss.mean()
+            ).loss.mean()
 
         losses = torch.vmap(member_loss, (0, 0, 0, 1, 0))
         optimizer = torch.optim.Adam([encoders], lr=0.03)
@@ -184,11 +185,6 @@ class LinearModels(StudySpec):
             schedule.step()
 
         return encoders.detach()
-
-    def _best_restarts(self, losses: Tensor) -> Tensor:
-        """Returns the indices among M models of every cell's lowest finite loss, (CELLS,)."""
-        finite = losses.where(losses.isfinite(), math.inf).view(CELLS, -1)
-        return finite.argmin(1) + torch.arange(CELLS) * self.restarts
 
 
 def _draw_spectra(options: dict[str, Any]) -> Tensor:
@@ -208,22 +204,11 @@ def _regime_betas(spectra: Tensor) -> Tensor:
     return betas[:, [0, 1, 2, 3, DIM]]
 
 
-def _theorem_choice(spectra: Tensor, betas: Tensor) -> Tensor:
-    """Returns the ascending indices of the eigenvectors that theorem C.4 takes, (CELLS, d)."""
-    criterion = spectra.log() - 2 * betas[:, None] * spectra  # eq. 83
-    return criterion.argsort(1)[:, :LATENT].sort(1).values
-
-
-def run_linear(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
-    """Trains all models and counts how many agree with the theorem and with PCA.
-
-    Args:
-        options: The study's options.
-        on_change: Called when a run changes.
-    """
+def run_linear(options: StudyOptions) -> list[StudyReport]:
+    """Trains all models and counts how many agree with the theorem and with PCA."""
     size = SIZES[options.profile]
     specs = [LinearModels(seed=seed, **size) for seed in options.seeds]
-    results = collect_results(specs, options, on_change)
+    results = collect_results(specs, options)
     rows = pd.concat([pd.DataFrame(vars(result)) for result in results])
 
     def count_agreeing(overlaps: "pd.Series[float]") -> int:
@@ -240,18 +225,23 @@ def run_linear(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
     )
 
     figure = new_figure(9, 4.2)
-    overlaps = table[["overlap_theorem", "overlap_pca"]]
-    axis = overlaps.plot.bar(ax=figure.subplots(), rot=0, ylim=(0, 1.3), ylabel="mean overlap")
-    axis.set_xlabel("$\\beta$ among $1/2\\lambda$ of the eigenvalues of the data")
-
-    report = StudyReport(
-        f"linear-{options.profile}",
-        "Appendix C: which directions a linear model picks",
-        f"Overlaps of the learnt subspace, the best (eq. 53) of {size['restarts']} restarts, with "
-        "the subspace that theorem C.4 chooses and with PCA's. A model agrees if the overlap is "
-        f"above {AGREEMENT:g}.",
-        table.reset_index(),
-        rows,
-        figure,
+    table[["overlap_theorem", "overlap_pca"]].plot.bar(
+        ax=figure.subplots(),
+        rot=0,
+        ylim=(0, 1.3),
+        xlabel="$\\beta$ among $1/2\\lambda$ of the eigenvalues of the data",
+        ylabel="mean overlap",
     )
-    return [report]
+
+    return [
+        StudyReport(
+            f"linear-{options.profile}",
+            "Appendix C: which directions a linear model picks",
+            f"Overlaps of the learnt subspace, the best (eq. 53) of {size['restarts']} restarts, "
+            "with the subspace that theorem C.4 chooses and with PCA's. A model agrees if the "
+            f"overlap is above {AGREEMENT:g}.",
+            table.reset_index(),
+            rows,
+            figure,
+        )
+    ]

@@ -13,7 +13,7 @@ from pythae_fif.files import write_bytes
 from pythae_fif.names import DataOptions
 from pythae_fif.pictures import figure_bytes
 from pythae_fif.reports.tables import Table
-from pythae_fif.runs.launch import OnChange, run_all
+from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
@@ -64,15 +64,12 @@ class StudySpec(Spec):
         run.save(RESULT_FILE, self.compute(lambda share: run.report("training", share)))
 
 
-def collect_results(
-    specs: Sequence[StudySpec], options: StudyOptions, on_change: OnChange
-) -> list[Any]:
+def collect_results(specs: Sequence[StudySpec], options: StudyOptions) -> list[Any]:
     """Executes the runs that are missing in the store and reads the results of all runs.
 
     Args:
         specs: The runs.
-        options: The study's options: the store's folder and the engine.
-        on_change: Called when a run changes.
+        options: The study's options: the store's folder, the engine and the callback.
 
     Returns:
         The result of every output of every run, in their order.
@@ -82,7 +79,7 @@ def collect_results(
     """
     store = Store(options.results)
     engine = options.engine or LocalEngine(cpus_per_run=cores() if len(specs) == 1 else None)
-    errors = run_all(specs, store, engine, on_change)
+    errors = run_all(specs, store, engine, options.on_change)
 
     unfinished = [spec for spec in specs if not store.is_done(spec)]
     if unfinished:
@@ -127,18 +124,18 @@ class StudyReport:
         Raises:
             StoreError: The results folder cannot be written.
         """
-        page_path = results / f"tables/{self.name}.md"
-        csv_path = results / f"tables/{self.name}.csv"
-        paths = [page_path, csv_path]
         cells = self.table.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
         page = Table(self.title, cells, notes=[self.caption, *self.notes]).to_markdown()
-
+        pictures = {}
         if self.figure is not None:
-            figure_path = results / f"figures/{self.name}.png"
-            paths.append(figure_path)
-            write_bytes(figure_path, figure_bytes(self.figure))
+            pictures[f"figures/{self.name}.png"] = figure_bytes(self.figure)
             page += f"\n![{self.title}](../figures/{self.name}.png)\n"
 
-        write_bytes(page_path, page.encode())
-        write_bytes(csv_path, self.rows.to_csv(index=False, float_format="%.6g").encode())
-        return paths
+        files = {
+            f"tables/{self.name}.md": page.encode(),
+            f"tables/{self.name}.csv": self.rows.to_csv(index=False, float_format="%.6g").encode(),
+            **pictures,
+        }
+        for name, content in files.items():
+            write_bytes(results / name, content)
+        return [results / name for name in files]

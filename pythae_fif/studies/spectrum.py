@@ -21,7 +21,6 @@ from pythae_fif.files import read_json
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.images import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
 from pythae_fif.pictures import new_figure, pixel_bytes
-from pythae_fif.runs.launch import OnChange
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Run
 from pythae_fif.studies.spec import RESULT_FILE, StudyReport, StudySpec, collect_results
@@ -99,9 +98,12 @@ class SpectrumModel(StudySpec):
     def run(self, run: Run) -> None:
         """Trains the model, from the checkpoint if there is one, and measures its spectrum."""
         run.report("loading data")
-        size = self.size
-        hashes = ExpectedHashes(self.data_hash, self.labels_hash)
-        splits = load(self.dataset, self.location, planned=hashes, train_size=size.images)
+        splits = load(
+            self.dataset,
+            self.location,
+            planned=ExpectedHashes(self.data_hash, self.labels_hash),
+            train_size=self.size.images,
+        )
         trainer = self._build_trainer(splits, run)
 
         run.report("training")
@@ -109,9 +111,8 @@ class SpectrumModel(StudySpec):
         model: Any = trainer.model.eval()
 
         run.device = str(next(model.parameters()).device)
-        samples, spectrum = measure_spectrum(model, size.samples, self.seed)
-        classes, columns = samples.shape[:2]
-        sheet = picture_sheet(samples.flatten(0, 1), classes, columns)
+        samples, spectrum = measure_spectrum(model, self.size.samples, self.seed)
+        sheet = picture_sheet(samples.flatten(0, 1), *samples.shape[:2])
         sheet_checksum = run.write(SAMPLES_FILE, pixel_bytes(sheet))
         model_files = read_json(run.folder / "model" / RESULT_NAME)["files"]
         model_checksums = {f"model/{name}": checksum for name, checksum in model_files.items()}
@@ -120,7 +121,6 @@ class SpectrumModel(StudySpec):
     def _build_trainer(self, splits: Splits, run: Run) -> FIFTrainer:
         """Builds a fresh model and its trainer, which writes into the run's folder."""
         size = self.size
-        labels = splits.labels or {}
         classes = int(splits.classes or 0)
         torch.manual_seed(self.seed)
         model = build_model(
@@ -132,7 +132,7 @@ class SpectrumModel(StudySpec):
             # There are no validation images: at low weights their exact loss is infinite after
             # some epochs. The last weights are kept, as the training loss says nothing about the
             # fit.
-            ImageDataset(splits.train, labels["train"]),
+            ImageDataset(splits.train, (splits.labels or {})["train"]),
             training_config=FIFTrainerConfig(
                 num_epochs=size.epochs,
                 per_device_train_batch_size=size.batch_size,
@@ -163,9 +163,11 @@ def build_model(
         return FIF(config, *build_networks("convnet", shape, latent_dim, condition_dim=classes))
 
     options: Any = {"condition_dim": classes, "channel_multiplier": channel_multiplier}
-    encoder = FIFConvEncoder(shape, latent_dim, **options)
-    decoder = FIFConvDecoder(shape, latent_dim, **options)
-    return FIF(config, encoder, decoder)
+    return FIF(
+        config,
+        FIFConvEncoder(shape, latent_dim, **options),
+        FIFConvDecoder(shape, latent_dim, **options),
+    )
 
 
 def measure_spectrum(model: FIF, samples: int, seed: int) -> tuple[Tensor, Spectrum]:
@@ -221,13 +223,8 @@ def plan_models(options: StudyOptions, train_size: int | None = None) -> dict[st
     }
 
 
-def run_spectrum(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
-    """Trains and measures one model for each weight and seed.
-
-    Args:
-        options: The study's options.
-        on_change: Called when a run changes.
-    """
+def run_spectrum(options: StudyOptions) -> list[StudyReport]:
+    """Trains and measures one model for each weight and seed."""
     size = SIZES[options.profile]
     plan = plan_models(options, size.images)
     specs = [
@@ -235,7 +232,7 @@ def run_spectrum(options: StudyOptions, on_change: OnChange) -> list[StudyReport
         for beta in BETAS
         for seed in options.seeds
     ]
-    results = pd.DataFrame(collect_results(specs, options, on_change))
+    results = pd.DataFrame(collect_results(specs, options))
 
     values = pd.DataFrame(results.pop("singular_values").tolist())
     models = pd.DataFrame([(spec.beta, spec.seed) for spec in specs], columns=["beta", "seed"])
@@ -250,20 +247,21 @@ def run_spectrum(options: StudyOptions, on_change: OnChange) -> list[StudyReport
     _draw_spectra(panels[0], rows, values, spanned)
     _draw_samples(panels[1], Store(options.results), specs[:: len(options.seeds)])
 
-    report = StudyReport(
-        f"spectrum-{options.dataset}-{options.profile}",
-        "Figures 8 and 9: the dimensions that the decoder spans, by reconstruction weight",
-        f"Singular values of a conditional model's decoder, d = {plan['latent_dim']}: means over "
-        f"classes and samples, with one standard deviation over {len(options.seeds)} models. The "
-        "number of singular values of at least one is the number of dimensions that the model "
-        f"spans; in the paper it grows with beta. Trained for {size.epochs} epochs of "
-        f"{size.images or 'all'} images. Below: samples of every class (rows) of one model for each"
-        " weight, if they are kept.",
-        table.reset_index(),
-        rows,
-        figure,
-    )
-    return [report]
+    return [
+        StudyReport(
+            f"spectrum-{options.dataset}-{options.profile}",
+            "Figures 8 and 9: the dimensions that the decoder spans, by reconstruction weight",
+            f"Singular values of a conditional model's decoder, d = {plan['latent_dim']}: means "
+            f"over classes and samples, with one standard deviation over {len(options.seeds)} "
+            "models. The number of singular values of at least one is the number of dimensions "
+            f"that the model spans; in the paper it grows with beta. Trained for {size.epochs} "
+            f"epochs of {size.images or 'all'} images. Below: samples of every class (rows) of "
+            "one model for each weight, if they are kept.",
+            table.reset_index(),
+            rows,
+            figure,
+        )
+    ]
 
 
 def _draw_spectra(
@@ -272,10 +270,15 @@ def _draw_spectra(
     """Draws the singular values of every beta, and how many are at least one."""
     left_axis, right_axis = panel.subplots(1, 2, width_ratios=[1.3, 1])
     groups = values.groupby(rows.beta)
-    deviations = groups.std().fillna(0).T
-    groups.mean().T.plot(ax=left_axis, yerr=deviations, logy=True, capsize=2)
+    groups.mean().T.plot(
+        ax=left_axis,
+        yerr=groups.std().fillna(0).T,
+        logy=True,
+        capsize=2,
+        xlabel="index",
+        ylabel="singular value of the decoder",
+    )
     left_axis.axhline(1, color="k", ls=":", lw=1)
-    left_axis.set(xlabel="index", ylabel="singular value of the decoder")
     rows.plot.scatter("beta", "above_one", ax=right_axis)
     spanned.plot(ax=right_axis, logx=True, legend=False, ylabel="singular values of at least one")
 

@@ -5,9 +5,8 @@ A study `name` is a function `run_name` in a module of this package. It takes
 module imports neither torch nor pandas, so that the command line can list the studies at once.
 """
 
-import dataclasses
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -44,14 +43,12 @@ class Study:
     @property
     def extra_options(self) -> set[str]:
         """The fields of :class:`StudyOptions` that this study takes and not every study does."""
-        if not self.datasets:
-            return set()
-
-        options_by_datasets = {
-            IMAGE_DATASETS: {"latent_dim"},
-            TABULAR_DATASETS: {"latent_dim", "data", "models"},
+        options_by_datasets: dict[tuple[str, ...], set[str]] = {
+            (): set(),
+            IMAGE_DATASETS: {"dataset", "latent_dim"},
+            TABULAR_DATASETS: {"dataset", "latent_dim", "data", "models"},
         }
-        return {"dataset"} | options_by_datasets.get(self.datasets, set())
+        return options_by_datasets.get(self.datasets, {"dataset"})
 
 
 STUDIES = {
@@ -95,6 +92,7 @@ class StudyOptions:
             tables have more.
         latent_dim: Latent dimension; None for the study's default.
         engine: Executes the study's runs; None for this machine.
+        on_change: Called when a run changes; :func:`run_study` sets it.
     """
 
     results: Path
@@ -105,6 +103,7 @@ class StudyOptions:
     profile: str = "quick"
     latent_dim: int | None = None
     engine: Engine | None = None
+    on_change: OnChange = lambda progress: None
 
 
 def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Path]:
@@ -129,10 +128,9 @@ def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Pat
     _check_choice(name, "data set", dataset, study.datasets)
 
     seeds = options.seeds or range(study.profiles.get(options.profile, 5))
-    options = dataclasses.replace(options, dataset=dataset, seeds=seeds)
+    options = replace(options, dataset=dataset, seeds=seeds, on_change=on_change)
     run = getattr(_import_study(name), f"run_{name}")
-    reports = run(options, on_change)
-    return [path for report in reports for path in report.write(options.results)]
+    return [path for report in run(options) for path in report.write(options.results)]
 
 
 def _check_choice(study: str, option: str, value: str, choices: Collection[str]) -> None:

@@ -1,6 +1,5 @@
 """Tables 1, 5, 6 and 7: FIF and rectangular flows on tabular data."""
 
-import math
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Annotated, Any
@@ -15,7 +14,6 @@ from pythae_fif.data.tables import load_tabular
 from pythae_fif.errors import ConfigError, did_you_mean, pluralized
 from pythae_fif.reports.compared import read_published_table
 from pythae_fif.reports.tables import DASH, number
-from pythae_fif.runs.launch import OnChange
 from pythae_fif.runs.store import Store
 from pythae_fif.studies.spec import StudyReport, collect_results
 from pythae_fif.studies.study import StudyOptions
@@ -95,8 +93,10 @@ class TabularProtocol:
         file = read_yaml(path)
         profiles = file["profiles"]
         if options.profile not in profiles:
-            hint = did_you_mean(options.profile, profiles)
-            raise ConfigError(f"profile {options.profile!r} of {dataset}: {hint}")
+            raise ConfigError(
+                f"profile {options.profile!r} of {dataset}: "
+                f"{did_you_mean(options.profile, profiles)}"
+            )
 
         latent_dim = options.latent_dim or file["latent_dim"]
         if latent_dim is None:
@@ -130,35 +130,33 @@ class TabularProtocol:
     def _plan_run(self, name: str, models: list[ModelPlan]) -> TabularModels:
         """Returns the run of models of one configuration."""
         profile = self.profile.for_configuration(name)
-        budget = {key: getattr(profile, key) for key in TabularBudget.model_fields}
         return TabularModels(
             dataset=self.splits.name,
             configuration=CONFIGURATIONS[name],
             data_hash=self.splits.content_hash,
             latent_dim=self.latent_dim,
-            budget=TabularBudget(**budget),
+            budget=TabularBudget(
+                **{key: getattr(profile, key) for key in TabularBudget.model_fields}
+            ),
             learning_rates=[rate for _, rate, _ in models],
             seeds=[seed for _, _, seed in models],
             location=self.options.location,
         )
 
 
-def train_configurations(
-    table: TabularProtocol, names: list[str], on_change: OnChange
-) -> pd.DataFrame:
+def train_configurations(table: TabularProtocol, names: list[str]) -> pd.DataFrame:
     """Trains all seeds of configurations, each at the best of its learning rates.
 
     Args:
         table: The data set and its protocol.
         names: Keys of `CONFIGURATIONS`.
-        on_change: Called when a run changes.
 
     Returns:
         One row for each model: `configuration`, `learning_rate`, `seed`, and its scores.
     """
 
     def score(models: list[ModelPlan]) -> pd.DataFrame:
-        results = collect_results(table.runs(models), table.options, on_change)
+        results = collect_results(table.runs(models), table.options)
         rows = pd.DataFrame(models, columns=["configuration", "learning_rate", "seed"])
         return rows.join(pd.DataFrame(results))
 
@@ -179,29 +177,19 @@ def train_configurations(
     return score([(name, best_rates[name], seed) for name in names for seed in seeds])
 
 
-def run_tabular(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
-    """Trains the models of tables 1 and 5: FIF against rectangular flows by default.
-
-    Args:
-        options: The study's options.
-        on_change: Called when a run changes.
-    """
+def run_tabular(options: StudyOptions) -> list[StudyReport]:
+    """Trains the models of tables 1 and 5: FIF against rectangular flows by default."""
     caption = (
         "All models train on the same rows and equally long, unless a row says otherwise. The "
         "speedup is the CPU ms a step of the rectangular flow divided by those of the model."
     )
-    default = ["fif", "rectangular_flow"]
-    return [_compare_with_published("tabular", default, caption, options, on_change)]
+    return [_compare_with_published("tabular", ["fif", "rectangular_flow"], caption, options)]
 
 
-def run_ablation(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
+def run_ablation(options: StudyOptions) -> list[StudyReport]:
     """Trains the models of tables 6 and 7: all configurations by default.
 
     They differ in the estimator, in the network, and in training on or off the manifold.
-
-    Args:
-        options: The study's options.
-        on_change: Called when a run changes.
     """
     caption = (
         "FIF estimates with the encoder's Jacobian (eqs. 10 and 15), RF by conjugate gradients "
@@ -211,8 +199,8 @@ def run_ablation(options: StudyOptions, on_change: OnChange) -> list[StudyReport
     autoencoders = [
         name for name, configuration in CONFIGURATIONS.items() if configuration.jacobian_at
     ]
-    table6 = _compare_with_published("ablation", autoencoders, caption, options, on_change)
-    table7 = _reconstruction_table(table6.rows, str(options.dataset), bool(options.location.data))
+    table6 = _compare_with_published("ablation", autoencoders, caption, options)
+    table7 = _reconstruction_table(table6.rows, str(options.dataset))
     if table7.empty:
         return [table6]
 
@@ -228,7 +216,7 @@ def run_ablation(options: StudyOptions, on_change: OnChange) -> list[StudyReport
     return [table6, reconstruction]
 
 
-def _reconstruction_table(scores: pd.DataFrame, dataset: str, is_own_data: bool) -> pd.DataFrame:
+def _reconstruction_table(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """Returns the rows of table 7: the errors of free-form FIFs, with and without outliers."""
     rows = []
     for name, errors in scores.groupby("configuration", sort=False).reconstruction:
@@ -244,41 +232,39 @@ def _reconstruction_table(scores: pd.DataFrame, dataset: str, is_own_data: bool)
             trainings[f"{place} (outliers removed)"] = errors.drop(largest)
 
         for training, selected_errors in trainings.items():
-            published = DASH
-            if net == "free-form" and not is_own_data:
-                published = _published_value(7, dataset=dataset, row=training)
+            published = _published_value(7, dataset=dataset, row=training)
             rows.append(
                 {
                     "Training": training + net.removeprefix("free-form"),
                     "reconstruction loss ↓": spread(selected_errors),
-                    "published": published,
+                    "published": published if net == "free-form" else DASH,
                 }
             )
     return pd.DataFrame(rows)
 
 
 def _compare_with_published(
-    study: str, default: list[str], caption: str, options: StudyOptions, on_change: OnChange
+    study: str, default: list[str], caption: str, options: StudyOptions
 ) -> StudyReport:
     """Trains the options' configurations and compares their scores with the published ones."""
     table = TabularProtocol.load(options)
     names = [*(options.models or default)]
     for name in names:
         if name not in CONFIGURATIONS:
-            hint = did_you_mean(name, CONFIGURATIONS)
-            raise ConfigError(f"model {name!r} has no tabular study: {hint}")
+            raise ConfigError(
+                f"model {name!r} has no tabular study: {did_you_mean(name, CONFIGURATIONS)}"
+            )
 
     splits = table.splits
-    scores = train_configurations(table, names, on_change)
+    scores = train_configurations(table, names)
     train_size = len(splits.train[: table.profile.train_size])
     step_times = _milliseconds_per_step(table, scores, train_size)
 
-    rows = []
-    for name, group in scores.groupby("configuration", sort=False):
-        row = _score_row(str(name), group, step_times)
-        if not options.location.data:
-            row |= _read_published(str(name), splits.name)
-        rows.append(row)
+    groups = scores.groupby("configuration", sort=False)
+    rows = pd.DataFrame([_score_row(str(name), group, step_times) for name, group in groups])
+    if not options.location.data:
+        published = [_read_published(str(name), splits.name) for name, _ in groups]
+        rows = rows.join(pd.DataFrame(published))
 
     data_note = (
         f"Data: {splits.source} ({splits.content_hash}); trained on {train_size:,} rows, d = "
@@ -289,7 +275,7 @@ def _compare_with_published(
         f"{study}-{splits.name}-{options.profile}",
         f"{splits.name}, profile {options.profile}",
         caption,
-        pd.DataFrame(rows),
+        rows,
         scores,
         notes=[data_note, *splits.notes, *NOTES],
     )
@@ -318,7 +304,7 @@ def _score_row(name: str, scores: pd.DataFrame, step_times: "pd.Series[float]") 
         "recon. ↓": spread(scores.reconstruction) if is_autoencoder else DASH,
         "log-likelihood ↑": spread(scores.log_likelihood) if is_autoencoder else DASH,
         "CPU ms a step": number(step_times[name]),
-        "speedup ↑": number(step_times.get("rectangular_flow", math.nan) / step_times[name]),
+        "speedup ↑": number(step_times.get("rectangular_flow", np.nan) / step_times[name]),
         "CG steps": number(pd.to_numeric(scores.cg_iterations).mean()),
         "learning rate": f"{scores.learning_rate.iloc[0]:g}",
     }

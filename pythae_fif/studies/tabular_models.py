@@ -1,10 +1,9 @@
 """Models of tabular data: the configurations of tables 1, 5, 6 and 7, their training and scores."""
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -63,8 +62,9 @@ class FlowMatching(nn.Module):
 
     def sample(self, num_samples: int) -> Tensor:
         """Draws rows, (num_samples, D)."""
-        noise = torch.randn(num_samples, self.dim)
-        return self.solver.sample(noise, step_size=1 / FLOW_STEPS, method="midpoint")
+        return self.solver.sample(
+            torch.randn(num_samples, self.dim), step_size=1 / FLOW_STEPS, method="midpoint"
+        )
 
     def _velocity(self, x: Tensor, t: Tensor) -> Tensor:
         times = t.expand(len(x))[:, None]
@@ -185,16 +185,18 @@ class Configuration(StrictModel):
             nets: Sizes of the networks.
         """
         if self.model == "flow_matching":  # one net with as many parameters as FIF's two
-            return FlowMatching(input_dim, round(math.sqrt(2) * nets.hidden_dim))
+            return FlowMatching(input_dim, round(np.sqrt(2) * nets.hidden_dim))
 
         shape: dict[str, Any] = {"input_dim": input_dim, "latent_dim": latent_dim}
         config: Any = self.settings.model_dump(include={"beta", "noise", "hutchinson_kind"})
         config |= {"jacobian_at": self.jacobian_at, **shape}
         if self.net in FREE_FORM:
             options: Any = {"hidden_dim": nets.hidden_dim, "activation": FREE_FORM[self.net]}
-            encoder = TabularEncoder(**shape, **options)
-            decoder = TabularDecoder(**shape, **options)
-            return FIF(FIFConfig(**config), encoder, decoder)
+            return FIF(
+                FIFConfig(**config),
+                TabularEncoder(**shape, **options),
+                TabularDecoder(**shape, **options),
+            )
 
         flow = build_coupling(
             **shape,
@@ -218,36 +220,31 @@ def _scale_widths(hidden: tuple[int, ...], nets: NetSizes) -> list[int]:
     return [width * nets.block_dim // paper_width for width in hidden or (160, 160)]
 
 
-_ROWS: tuple[tuple[str, str, str], ...] = (
-    ("fif", "free-form", "data"),
-    ("fif_on", "free-form", "reconstruction"),
-    ("fif_on_detached", "free-form", "detached_reconstruction"),
-    ("fif_silu", "free-form, SiLU", "data"),
-    ("fif_silu_on", "free-form, SiLU", "reconstruction"),
-    ("fif_silu_on_detached", "free-form, SiLU", "detached_reconstruction"),
-    ("fif_coupling", "coupling", "data"),
-    ("rectangular_flow_off", "coupling", "data"),
-    ("fif_coupling_on", "coupling", "reconstruction"),
-    ("rectangular_flow", "coupling", "reconstruction"),
-    ("rectangular_flow_published", "coupling, tanh", "reconstruction"),
-    ("flow_matching", "free-form, SiLU", ""),
+_ROWS: tuple[tuple[str, ModelName, str, str], ...] = (
+    ("fif", "fif", "free-form", "data"),
+    ("fif_on", "fif", "free-form", "reconstruction"),
+    ("fif_on_detached", "fif", "free-form", "detached_reconstruction"),
+    ("fif_silu", "fif", "free-form, SiLU", "data"),
+    ("fif_silu_on", "fif", "free-form, SiLU", "reconstruction"),
+    ("fif_silu_on_detached", "fif", "free-form, SiLU", "detached_reconstruction"),
+    ("fif_coupling", "fif", "coupling", "data"),
+    ("rectangular_flow_off", "rectangular_flow", "coupling", "data"),
+    ("fif_coupling_on", "fif", "coupling", "reconstruction"),
+    ("rectangular_flow", "rectangular_flow", "coupling", "reconstruction"),
+    ("rectangular_flow_published", "rectangular_flow", "coupling, tanh", "reconstruction"),
+    ("flow_matching", "flow_matching", "free-form, SiLU", ""),
 )
-
-
-def _model_name(configuration: str) -> ModelName:
-    """Returns the model with which a configuration's name begins."""
-    return next(model for model in get_args(ModelName) if configuration.startswith(model))
-
+"""Name, model, net and point of the Jacobian of every configuration."""
 
 CONFIGURATIONS = {
     name: Configuration(
         name=name,
-        model=_model_name(name),
+        model=model,
         net=net,
         jacobian_at=jacobian_at,
         settings=RF_CODE if name == "rectangular_flow_published" else TabularSettings(),
     )
-    for name, net, jacobian_at in _ROWS
+    for name, model, net, jacobian_at in _ROWS
 }
 """In the order of table 6, and flow matching."""
 
@@ -344,7 +341,7 @@ def score_model(
         try:
             return float(score())
         except NonFiniteError:
-            return math.nan
+            return np.nan
 
     def distance(rows: Tensor) -> float:
         samples = model.sample(len(rows))
@@ -352,9 +349,8 @@ def score_model(
 
     torch.manual_seed(seed)
     test = torch.from_numpy(splits.test)
-    val = torch.from_numpy(splits.val)
-    log_likelihood = math.nan
-    error = math.nan
+    log_likelihood = np.nan
+    error = np.nan
     if not isinstance(model, FlowMatching):
         log_likelihood = finite_or_nan(lambda: model.log_prob(test[:LIKELIHOOD_ROWS]).mean())
         error = float(squared_error(model.reconstruct(test), test).mean())
@@ -362,7 +358,7 @@ def score_model(
     return TabularScores(
         wasserstein=distance(test),
         reconstruction=error,
-        validation_wasserstein=distance(val),
+        validation_wasserstein=distance(torch.from_numpy(splits.val)),
         log_likelihood=log_likelihood,
         seconds=seconds,
         cg_iterations=steps,
@@ -396,8 +392,10 @@ class TabularModels(StudySpec):
 
     @property
     def outputs(self) -> Mapping[str, type]:
-        models = zip(self.seeds, self.learning_rates, strict=True)
-        return {f"scores/seed{seed}-{rate:g}.json": TabularScores for seed, rate in models}
+        return {
+            f"scores/seed{seed}-{rate:g}.json": TabularScores
+            for seed, rate in zip(self.seeds, self.learning_rates, strict=True)
+        }
 
     def run(self, run: Run) -> None:
         """Trains and scores the models.
@@ -411,7 +409,6 @@ class TabularModels(StudySpec):
             raise DataError(f"the table {self.dataset} changed since the plan: start again")
 
         rows = torch.from_numpy(splits.train[: self.budget.train_size])
-        settings = self.configuration.settings
         for name, seed, rate in zip(self.outputs, self.seeds, self.learning_rates, strict=True):
             torch.manual_seed(seed)
             model = self.configuration.build(splits.input_dim, self.latent_dim, self.budget.nets)
@@ -421,7 +418,7 @@ class TabularModels(StudySpec):
                 model,
                 rows,
                 self.budget,
-                settings,
+                self.configuration.settings,
                 rate,
                 lambda share: run.report("training", share),
             )

@@ -15,7 +15,6 @@ from pythae_fif.data.toy import TOY_DATA, ToySample
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.nn.tabular import ResidualDecoder, ResidualEncoder, wide_networks
 from pythae_fif.pictures import new_figure
-from pythae_fif.runs.launch import OnChange
 from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
 from pythae_fif.studies.study import StudyOptions
 
@@ -124,42 +123,41 @@ class ToyModels(StudySpec):
         errors = ensemble.reconstruction_error(x).mean(1)
         nll = -ensemble.log_prob(x).mean(1)
 
-        losses = (
-            torch.tensor([beta for beta, _ in members]) * errors + nll
-        )  # eq. 7 with the exact volume change
+        betas = torch.tensor([beta for beta, _ in members])
+        losses = betas * errors + nll  # eq. 7 with the exact volume change
         best = int(losses.where(losses.isfinite(), torch.inf).argmin())
-        generator = torch.Generator().manual_seed(2)
-        z = torch.randn(TEST_POINTS, manifold.latent_dim, generator=generator)
+        z = torch.randn(
+            TEST_POINTS, manifold.latent_dim, generator=torch.Generator().manual_seed(2)
+        )
         samples = ensemble.decode(z)[best]
-        density = ensemble.log_prob(samples)[best].exp()
         return ToyResult(
             reconstruction=errors.tolist(),
             nll=nll.tolist(),
             along=correlations,
             codes=codes[:: len(self.seeds)].tolist(),
             samples=samples.tolist(),
-            density=density.tolist(),
+            density=ensemble.log_prob(samples)[best].exp().tolist(),
         )
 
     def _build_model(self, beta: float, seed: int) -> FIF:
         """Builds a fresh model."""
-        dim = TOY_DATA[self.dataset].dim
-        latent_dim = TOY_DATA[self.dataset].latent_dim
+        manifold = TOY_DATA[self.dataset]
+        config = FIFConfig(
+            input_dim=(manifold.dim,),
+            latent_dim=manifold.latent_dim,
+            beta=beta,
+            noise=self.noise,
+        )
+        sizes = (manifold.dim, manifold.latent_dim, self.blocks, self.width)
+
         torch.manual_seed(seed)
-        config = FIFConfig(input_dim=(dim,), latent_dim=latent_dim, beta=beta, noise=self.noise)
-        sizes = (dim, latent_dim, self.blocks, self.width)
         if self.residual:
             return FIF(config, ResidualEncoder(*sizes), ResidualDecoder(*sizes))
         return FIF(config, *wide_networks(*sizes))
 
 
-def run_toy(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
-    """Trains on one toy data set and compares the best model's density with the true one.
-
-    Args:
-        options: The study's options.
-        on_change: Called when a run changes.
-    """
+def run_toy(options: StudyOptions) -> list[StudyReport]:
+    """Trains on one toy data set and compares the best model's density with the true one."""
     name = str(options.dataset)
     seeds = tuple(options.seeds)
     size = SIZES[options.profile]
@@ -177,22 +175,29 @@ def run_toy(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
         residual=False,
         **size,
     )
-    (result,) = collect_results([spec], options, on_change)
+    (result,) = collect_results([spec], options)
     _, test = noisy_test_points(name, 0.0)
-    scores = {"seed": seeds, "nll": result.nll, "reconstruction": result.reconstruction}
-    rows = pd.DataFrame(scores).assign(entropy_of_data=-float(test.log_density.mean()))
-    report = StudyReport(
-        f"toy-{name}-{options.profile}",
-        f"The density on {name.replace('_', ' ')}: {TOY_DATA[name].description}",
-        f"The true density, and density and samples of the best of {len(seeds)} models, the one "
-        "with the lowest loss. The learnt manifold has the topology of the plane or the line: it "
-        f"cuts closed manifolds open and joins pieces. Beta {BETA:g}, noise {NOISE:g}. Measured on "
-        f"{TEST_POINTS:,} held-out points without noise.",
-        rows,
-        rows,
-        _draw_densities(result, test),
+    rows = pd.DataFrame(
+        {
+            "seed": seeds,
+            "nll": result.nll,
+            "reconstruction": result.reconstruction,
+            "entropy_of_data": -float(test.log_density.mean()),
+        }
     )
-    return [report]
+    return [
+        StudyReport(
+            f"toy-{name}-{options.profile}",
+            f"The density on {name.replace('_', ' ')}: {TOY_DATA[name].description}",
+            f"The true density, and density and samples of the best of {len(seeds)} models, the "
+            "one with the lowest loss. The learnt manifold has the topology of the plane or the "
+            f"line: it cuts closed manifolds open and joins pieces. Beta {BETA:g}, noise "
+            f"{NOISE:g}. Measured on {TEST_POINTS:,} held-out points without noise.",
+            rows,
+            rows,
+            _draw_densities(result, test),
+        )
+    ]
 
 
 def _draw_densities(result: ToyResult, test: ToySample) -> Any:
@@ -206,12 +211,11 @@ def _draw_densities(result: ToyResult, test: ToySample) -> Any:
     is_above = samples > points.min(0) - margin
     is_below = samples < points.max(0) + margin
     is_near = np.all(is_above & is_below, axis=1)
-    colour_limit = 1.5 * float(np.quantile(true_density, 0.99))
 
     figure: Any = new_figure(9, 4.2)
     projection = "3d" if points.shape[1] == 3 else None
     axes = figure.subplots(1, 2, sharex=True, sharey=True, subplot_kw={"projection": projection})
-    colours: Any = {"s": 4, "vmin": 0, "vmax": colour_limit}
+    colours: Any = {"s": 4, "vmin": 0, "vmax": 1.5 * float(np.quantile(true_density, 0.99))}
     axes[0].scatter(*points.T, c=true_density, **colours)
     dots = axes[1].scatter(*samples[is_near].T, c=learnt_density[is_near], **colours)
     for axis, title in zip(axes, ("true", "learnt"), strict=True):
@@ -220,13 +224,8 @@ def _draw_densities(result: ToyResult, test: ToySample) -> Any:
     return figure
 
 
-def run_sinusoid(options: StudyOptions, on_change: OnChange) -> list[StudyReport]:
-    """Trains models of a sinusoid at three noise levels and every beta.
-
-    Args:
-        options: The study's options.
-        on_change: Called when a run changes.
-    """
+def run_sinusoid(options: StudyOptions) -> list[StudyReport]:
+    """Trains models of a sinusoid at three noise levels and every beta."""
     seeds = tuple(options.seeds)
     specs = [
         ToyModels(
@@ -242,7 +241,7 @@ def run_sinusoid(options: StudyOptions, on_change: OnChange) -> list[StudyReport
         )
         for noise in SINUSOID_NOISES
     ]
-    results = collect_results(specs, options, on_change)
+    results = collect_results(specs, options)
 
     models = pd.MultiIndex.from_product(
         [SINUSOID_NOISES, BETAS, seeds], names=["noise", "beta", "seed"]
@@ -253,25 +252,27 @@ def run_sinusoid(options: StudyOptions, on_change: OnChange) -> list[StudyReport
         for score_name in score_names
     }
     rows = pd.DataFrame(scores, models).reset_index()
-    spanning = rows.assign(share_that_spans=rows.along >= MIN_RANK_CORRELATION)
-    groups = spanning.groupby(["noise", "beta"])
+    groups = rows.assign(share_that_spans=rows.along >= MIN_RANK_CORRELATION).groupby(
+        ["noise", "beta"]
+    )
     quartiles = [groups[score_names].quantile(share) for share in (0.25, 0.5, 0.75)]
     medians = quartiles[1]
 
-    report = StudyReport(
-        f"sinusoid-{options.profile}",
-        "Figures 3 and 7: the noise or the sinusoid, by reconstruction weight",
-        f"Above: codes of noisy points, for the first of {len(seeds)} seeds, at noise "
-        f"{SINUSOID_NOISES[0]:g} and the smallest and largest betas. Below: squared error and exact"
-        " negative log-likelihood (nll), medians and quartiles over models. A model spans the "
-        "sinusoid if the rank correlation of code and position is at least "
-        f"{MIN_RANK_CORRELATION:g}. In the paper, the beta from which half of the models do so "
-        "falls as the noise grows.",
-        medians.add_prefix("median_").join(groups.share_that_spans.mean()).reset_index(),
-        rows,
-        _draw_sinusoid(results[0], quartiles),
-    )
-    return [report]
+    return [
+        StudyReport(
+            f"sinusoid-{options.profile}",
+            "Figures 3 and 7: the noise or the sinusoid, by reconstruction weight",
+            f"Above: codes of noisy points, for the first of {len(seeds)} seeds, at noise "
+            f"{SINUSOID_NOISES[0]:g} and the smallest and largest betas. Below: squared error and "
+            "exact negative log-likelihood (nll), medians and quartiles over models. A model "
+            "spans the sinusoid if the rank correlation of code and position is at least "
+            f"{MIN_RANK_CORRELATION:g}. In the paper, the beta from which half of the models do "
+            "so falls as the noise grows.",
+            medians.add_prefix("median_").join(groups.share_that_spans.mean()).reset_index(),
+            rows,
+            _draw_sinusoid(results[0], quartiles),
+        )
+    ]
 
 
 def _draw_sinusoid(lowest_noise: ToyResult, quartiles: Sequence[pd.DataFrame]) -> Any:

@@ -70,8 +70,9 @@ class RunFiles:
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replaces the checkpoint by a state, which may hold only tensors and plain values."""
-        content = {"run_id": self.run_id, **state}
-        write_atomically(self.checkpoint, lambda file: torch.save(content, file))
+        write_atomically(
+            self.checkpoint, lambda file: torch.save({"run_id": self.run_id, **state}, file)
+        )
 
     def read_checkpoint(
         self, restore: Callable[[dict[str, Any]], TrainingResult]
@@ -113,8 +114,10 @@ class RunFiles:
         with atomic_folder(self.model) as folder:
             save(folder)
             checksums = {file.name: checksum(file) for file in sorted(folder.iterdir())}
-            content = {"run_id": self.run_id, "result": asdict(result), "files": checksums}
-            write_json(folder / RESULT_NAME, content)
+            write_json(
+                folder / RESULT_NAME,
+                {"run_id": self.run_id, "result": asdict(result), "files": checksums},
+            )
 
         self.checkpoint.unlink(missing_ok=True)
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
-from pythae.models import RHVAE as PythaesRHVAE
-from pythae.models import BaseAE
+from pythae.models import RHVAE, BaseAE
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 from torch import Tensor
@@ -83,13 +82,13 @@ def _check_config(model: BaseAE, config: BaseTrainerConfig) -> None:
         raise ConfigError("FIFTrainer trains in one process: under torchrun use BaseTrainerConfig")
 
     # Pythae's own configurations accept any number.
-    train_batch_size = config.per_device_train_batch_size
-    if min(config.num_epochs, train_batch_size, config.per_device_eval_batch_size) < 1:
+    batch_sizes = (config.per_device_train_batch_size, config.per_device_eval_batch_size)
+    if min(config.num_epochs, *batch_sizes) < 1:
         raise ConfigError("num_epochs and batch sizes must be at least 1")
 
     if isinstance(model, InjectiveFlow) and network_prefixes(config) != [""]:
         raise ConfigError(f"{model.model_name} has one optimizer: use a FIFTrainerConfig")
-    if isinstance(model, PythaesRHVAE) and "_extra_state" not in model.state_dict():
+    if isinstance(model, RHVAE) and "_extra_state" not in model.state_dict():
         raise ConfigError("Pythae's RHVAE does not save its metric: use pythae_fif.baselines.RHVAE")
 
 

@@ -73,12 +73,16 @@ def make_loader(dataset: Any, split: str, config: BaseTrainerConfig, device: str
     """
     batch_size = getattr(config, f"per_device_{split}_batch_size")
     if not isinstance(dataset, ImageDataset):
-        workers = getattr(config, f"{split}_dataloader_num_workers")
-        options: dict[str, Any] = {"num_workers": workers, "collate_fn": collate_dataset_output}
-        return DataLoader(dataset, batch_size, shuffle=True, **options)
+        return DataLoader(
+            dataset,
+            batch_size,
+            shuffle=True,
+            num_workers=getattr(config, f"{split}_dataloader_num_workers"),
+            collate_fn=collate_dataset_output,
+        )
 
     if device != "cpu":
-        free_memory = torch.cuda.mem_get_info()[0]
+        free_memory, _ = torch.cuda.mem_get_info()
         if dataset.images.nbytes <= MAX_SHARE_OF_GPU_MEMORY * free_memory:
             dataset = dataset.to(device)
     return BatchLoader(dataset, batch_size, shuffle=split == "train", device=device)

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -52,12 +51,10 @@ def networks_in_bfloat16(
             if next(part.parameters(), None) is not None:
                 stack.enter_context(part.register_forward_hook(_outputs_to_float32))
             else:
-                switch_off = part.register_forward_pre_hook(lambda *_: set_autocast(False))
-                switch_on = part.register_forward_hook(
-                    lambda *_: set_autocast(True), always_call=True
+                stack.enter_context(part.register_forward_pre_hook(lambda *_: set_autocast(False)))
+                stack.enter_context(
+                    part.register_forward_hook(lambda *_: set_autocast(True), always_call=True)
                 )
-                stack.enter_context(switch_off)
-                stack.enter_context(switch_on)
         yield
 
 
@@ -79,7 +76,7 @@ class _SeparateBias(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.conv_transpose2d and len(args) > 2 and args[2] is not None:
+        if func is nn.functional.conv_transpose2d and len(args) > 2 and args[2] is not None:
             x, weight, bias, *options = args
             output = func(x, weight, None, *options)
             return output + bias.to(output.dtype).view(-1, 1, 1)

@@ -202,10 +202,8 @@ class Budget:
         """
         images = progress.images
         seconds = progress.train_seconds
-        share_at_start = self.share_done(progress)
         clock_start = time.perf_counter() - seconds
-        tenths = math.floor(10 * seconds / self._wall_clock)
-        next_tenth = self._wall_clock * (tenths + 1) / 10
+        next_tenth = self._wall_clock * (math.floor(10 * seconds / self._wall_clock) + 1) / 10
 
         while True:
             passes = images / self._size
@@ -219,7 +217,7 @@ class Budget:
                 if share_done == 1 or seconds >= next_tenth:
                     return
 
-            if self._wall_clock == math.inf or share_done >= share_at_start + 0.01:
+            if self._wall_clock == math.inf or share_done >= self.share_done(progress) + 0.01:
                 return
 
 
@@ -233,9 +231,14 @@ def progress_bar(share_done: float) -> Iterator[Callable[[float], None]]:
     Yields:
         A function that shows another share.
     """
-    columns = (TextColumn("training"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+    with Progress(
+        TextColumn("training"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    ) as bar:
         task = bar.add_task("", total=1.0, completed=share_done)  # type: ignore[arg-type] # any number will do
         yield lambda share: bar.update(task, completed=share)
 

@@ -136,18 +136,14 @@ class FIFTrainer:
         self._loads_finished_model = run_id is not None
         run_id = run_id or self._default_run_id(model, precision)
         if run_dir is None:
-            time_stamp = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-            folder = Path(
-                config.output_dir or "output", f"{model.model_name}_training_{time_stamp}"
-            )
-            self._files = RunFiles(folder, run_id, "final_model")
+            name = f"{model.model_name}_training_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+            self._files = RunFiles(Path(config.output_dir or "output", name), run_id, "final_model")
         else:
             self._files = RunFiles(Path(run_dir), run_id)
         self.training_dir = str(self._files.path)
 
         # Convolutions in bfloat16 are up to a quarter faster with channels last, on a CPU.
-        only_images = all(weight.dim() < 5 for weight in model.parameters())
-        channels_last = self._use_bfloat16 and only_images
+        channels_last = self._use_bfloat16 and all(w.dim() < 5 for w in model.parameters())
         self._layout = torch.channels_last if channels_last else torch.preserve_format
         self.device = "cpu" if config.no_cuda else default_device()
         self.model = model.to(self.device, memory_format=self._layout)
@@ -162,8 +158,11 @@ class FIFTrainer:
 
     def _default_run_id(self, model: BaseAE, precision: str | None) -> str:
         """Returns a digest of what defines the result of the training."""
-        values = self.training_config.to_dict()
-        settings = {key: values[key] for key in values if key not in MUTABLE_SETTINGS}
+        settings = {
+            key: value
+            for key, value in self.training_config.to_dict().items()
+            if key not in MUTABLE_SETTINGS
+        }
         datasets = (self.train_dataset, self.eval_dataset)
         sizes = [None if dataset is None else len(dataset) for dataset in datasets]
         return digest(model.model_config.to_dict(), settings, model, precision, sizes)
@@ -229,9 +228,8 @@ class FIFTrainer:
 
     def _start_or_resume(self) -> TrainingResult:
         """Restores the progress and state of the checkpoint, or starts a new training."""
-        config = self.training_config
         # Callbacks come before the random state is set, so that their draws do not change anything.
-        self._callbacks.on_train_begin(config, model_config=self.model.model_config)
+        self._callbacks.on_train_begin(self.training_config, model_config=self.model.model_config)
         self._next_checkpoint = time.monotonic() + self.checkpoint_every_seconds
         initial_weights = copy.deepcopy(self.model.state_dict())
 
@@ -239,9 +237,9 @@ class FIFTrainer:
         if progress is None:
             # A checkpoint that does not fit may have replaced some of the weights.
             self.model.load_state_dict(initial_weights)
-            self._optimizers = Optimizers(self.model, config)
+            self._optimizers = Optimizers(self.model, self.training_config)
             progress = TrainingResult()
-            set_seed(config.seed)
+            set_seed(self.training_config.seed)
 
         self._files.write_log(progress.log, "w")
         return progress
@@ -269,7 +267,7 @@ class FIFTrainer:
             self.model.load_state_dict(self._best_weights)
             self._optimizers = Optimizers(self.model, self.training_config)
             progress = replace(progress, best_eval_loss=math.inf)
-        self.model.stage = stage  # The loaded weights may have set the stage before it.
+        self.model.stage = stage  # The loaded weights may have set it to the earlier stage.
         return replace(progress, stage=stage)
 
     def _run_epoch(
@@ -284,9 +282,8 @@ class FIFTrainer:
         Returns:
             The progress after the epoch.
         """
-        config = self.training_config
         epoch = progress.epochs + 1
-        self._callbacks.on_epoch_begin(config, epoch=epoch)
+        self._callbacks.on_epoch_begin(self.training_config, epoch=epoch)
 
         start = time.perf_counter()
         meter, pass_number = self._train_epoch(progress, epoch, show_share)
@@ -297,13 +294,13 @@ class FIFTrainer:
 
         learning_rates = self._optimizers.learning_rates()
         self._optimizers.step_schedulers(eval_losses or train_losses)
-        losses = train_losses if config.keep_best_on_train else eval_losses
+        losses = train_losses if self.training_config.keep_best_on_train else eval_losses
         progress = self._keep_if_best(progress, epoch, losses["loss"])
 
         progress = progress.with_epoch(meter.images, train_seconds, seconds)
         share_done = self._budget.share_done(progress)
         show_share(share_done)
-        self._callbacks.on_epoch_end(config)
+        self._callbacks.on_epoch_end(self.training_config)
         row = EpochRow(
             epoch, train_losses, eval_losses, learning_rates, seconds, share_done, progress.stage
         )
@@ -323,13 +320,17 @@ class FIFTrainer:
             The meter of the losses, and the number of the last pass over the data.
         """
         meter = LossMeter(f"epoch {epoch}, train loss", self.device)
-        size = len(self.train_dataset)
         self.model.train()
         for inputs, pass_number, share_done in self._budget.batches(progress):
             show_share(share_done)
-            schedule = {"epoch": pass_number, "dataset_size": size, "share_done": share_done}
             with networks_in_bfloat16(self.model, self.device, self._use_bfloat16):
-                output = self.model(self._to_device(inputs), uses_ddp=False, **schedule)
+                output = self.model(
+                    self._to_device(inputs),
+                    uses_ddp=False,
+                    epoch=pass_number,
+                    dataset_size=len(self.train_dataset),
+                    share_done=share_done,
+                )
             meter.add(self._optimizers.losses(output), len(inputs["data"]))
             self._optimizers.step(output)
             self._callbacks.on_train_step_end(self.training_config)
@@ -348,10 +349,14 @@ class FIFTrainer:
             return {}
 
         meter = LossMeter(f"epoch {epoch}, eval loss", self.device, infinite=True)
-        schedule = {"epoch": pass_number, "dataset_size": len(self.eval_dataset)}
 
         def losses(inputs: Any) -> dict[str, Tensor]:
-            output = self.model(self._to_device(inputs), uses_ddp=False, **schedule)
+            output = self.model(
+                self._to_device(inputs),
+                uses_ddp=False,
+                epoch=pass_number,
+                dataset_size=len(self.eval_dataset),
+            )
             return self._optimizers.losses(output)
 
         self.model.eval()
@@ -384,8 +389,11 @@ class FIFTrainer:
         If any of these fails or is interrupted, a checkpoint of the epoch is written.
         """
         row = progress.log[-1]
-        means = {"train": row.train, "eval": row.eval}
-        losses = {f"{split}_epoch_loss": mean["loss"] for split, mean in means.items() if mean}
+        losses = {
+            f"{split}_epoch_loss": means["loss"]
+            for split, means in (("train", row.train), ("eval", row.eval))
+            if means
+        }
         random = random_state()
 
         try:
@@ -405,14 +413,15 @@ class FIFTrainer:
 
     def _write_checkpoint(self, progress: TrainingResult, random: dict[str, Any]) -> None:
         """Writes a checkpoint with the progress and the states of random numbers after an epoch."""
-        state = {
-            "progress": asdict(progress),
-            "best": self._best_weights,
-            "random": random,
-            "model": self.model.state_dict(),
-            **self._optimizers.state(),
-        }
-        self._files.write_checkpoint(state)
+        self._files.write_checkpoint(
+            {
+                "progress": asdict(progress),
+                "best": self._best_weights,
+                "random": random,
+                "model": self.model.state_dict(),
+                **self._optimizers.state(),
+            }
+        )
 
     def _finish(self, progress: TrainingResult) -> None:
         """Loads the best weights into the model, and saves it."""
@@ -429,9 +438,10 @@ class FIFTrainer:
 
     def _to_device(self, inputs: Any) -> dict[str, Any]:
         """Moves the tensors of a batch to the training's device and memory layout."""
-        batch = {}
-        for key, value in inputs.items():
-            batch[key] = value.to(self.device) if isinstance(value, Tensor) else value
+        batch = {
+            key: value.to(self.device) if isinstance(value, Tensor) else value
+            for key, value in inputs.items()
+        }
         if batch["data"].dim() == 4:
             batch["data"] = batch["data"].to(memory_format=self._layout)
         return batch

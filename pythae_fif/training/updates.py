@@ -8,8 +8,7 @@ from pythae.models import BaseAE
 from pythae.models.base.base_utils import ModelOutput
 from pythae.trainers import BaseTrainerConfig
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim import Optimizer, lr_scheduler
 
 NETWORK_NAMES = {
     "encoder_": ["encoder"],
@@ -23,8 +22,7 @@ NETWORK_NAMES = {
 
 def network_prefixes(config: type[BaseTrainerConfig] | BaseTrainerConfig) -> list[str]:
     """Returns the prefixes of a configuration or its class: [''] for a single optimizer."""
-    prefixes = [name for name in NETWORK_NAMES if hasattr(config, f"{name}learning_rate")]
-    return prefixes or [""]
+    return [name for name in NETWORK_NAMES if hasattr(config, f"{name}learning_rate")] or [""]
 
 
 class Optimizers:
@@ -42,15 +40,14 @@ class Optimizers:
     """
 
     def __init__(self, model: BaseAE, config: BaseTrainerConfig) -> None:
-        self._optimizers: dict[str, Optimizer] = {}
-        self._schedulers: dict[str, LRScheduler] = {}
-        for prefix in network_prefixes(config):
-            optimizer = _build_optimizer(model, config, prefix)
-            self._optimizers[prefix] = optimizer
-
+        self._optimizers = {
+            prefix: _build_optimizer(model, config, prefix) for prefix in network_prefixes(config)
+        }
+        self._schedulers: dict[str, lr_scheduler.LRScheduler] = {}
+        for prefix, optimizer in self._optimizers.items():
             scheduler_name = getattr(config, f"{prefix}scheduler_cls")
             if scheduler_name is not None:
-                scheduler = getattr(torch.optim.lr_scheduler, scheduler_name)
+                scheduler = getattr(lr_scheduler, scheduler_name)
                 options = getattr(config, f"{prefix}scheduler_params") or {}
                 self._schedulers[prefix] = scheduler(optimizer, **options)
 
@@ -88,17 +85,15 @@ class Optimizers:
             self._optimizers[prefix].zero_grad()
         torch.autograd.backward(loss)
 
-        earlier_optimizers = reversed(active[:-1])
-        for passes, prefix in enumerate(earlier_optimizers, start=2):
-            groups = self._optimizers[prefix].param_groups
-            weights = [weight for group in groups for weight in group["params"]]
+        for passes, prefix in enumerate(reversed(active[:-1]), start=2):
+            weights = self._optimizers[prefix].param_groups[0]["params"]
             gradients = [weight.grad for weight in weights if weight.grad is not None]
             torch._foreach_mul_(gradients, passes)
 
     def step_schedulers(self, losses: Mapping[str, float]) -> None:
         """Steps the schedulers at the end of an epoch, given the losses that may show a plateau."""
         for prefix, scheduler in self._schedulers.items():
-            if isinstance(scheduler, ReduceLROnPlateau):
+            if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
                 scheduler.step(losses[f"{prefix}loss"])
             else:
                 scheduler.step()
@@ -131,8 +126,7 @@ class Optimizers:
 
 def _build_optimizer(model: BaseAE, config: BaseTrainerConfig, prefix: str) -> Optimizer:
     """Builds the optimizer of a prefix, of the networks that it trains."""
-    names = NETWORK_NAMES.get(prefix)
-    networks = [getattr(model, name) for name in names] if names else [model]
+    networks = [getattr(model, name) for name in NETWORK_NAMES[prefix]] if prefix else [model]
     weights = [weight for network in networks for weight in network.parameters()]
 
     optimizer_name = getattr(config, f"{prefix}optimizer_cls")
@@ -142,8 +136,7 @@ def _build_optimizer(model: BaseAE, config: BaseTrainerConfig, prefix: str) -> O
         dense = all(w.stride() == torch.empty_like(w).stride() for w in weights)
         options.setdefault("fused", dense)
 
-    learning_rate = getattr(config, f"{prefix}learning_rate")
     optimizer: Optimizer = getattr(torch.optim, optimizer_name)(
-        weights, lr=learning_rate, **options
+        weights, lr=getattr(config, f"{prefix}learning_rate"), **options
     )
     return optimizer

@@ -38,8 +38,7 @@ def batch_norm_jvp(tangent: Tensor, x: Tensor, weight: Tensor | None, eps: float
     with torch.no_grad():
         _, mean, inverse_std = torch.native_batch_norm(x, weight, None, None, None, True, 0.0, eps)
     apply_jacobian: Any = _BatchNormJvp.apply
-    product: Tensor = apply_jacobian(tangent.to(x.dtype), x, weight, mean, inverse_std)
-    return product.to(tangent.dtype)
+    return apply_jacobian(tangent.to(x.dtype), x, weight, mean, inverse_std).to(tangent.dtype)
 
 
 class _BatchNormJvp(torch.autograd.Function):
@@ -63,17 +62,19 @@ class _BatchNormJvp(torch.autograd.Function):
         <G, u> / w.
         """
         product, x, weight, mean, inverse_std, overlap = ctx.saved_tensors
-        is_nhwc = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        only_nhwc = is_nhwc and not x.is_contiguous()
+        only_nhwc = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
         layout = torch.channels_last if only_nhwc else torch.contiguous_format
         grad = grad.contiguous(memory_format=layout)
         grad_tangent, grad_overlap = _apply_backward_kernel(grad, x, weight, mean, inverse_std)
 
         # <G, u> of each channel is the kernel's gradient for the weight, with u in place of h.
-        zero_mean = torch.zeros_like(mean)
-        unit_std = torch.ones_like(inverse_std)
         _, inner_product = _apply_backward_kernel(
-            grad, product, weight, zero_mean, unit_std, needs_product=False
+            grad,
+            product,
+            weight,
+            mean=torch.zeros_like(mean),
+            inverse_std=torch.ones_like(inverse_std),
+            needs_product=False,
         )
 
         grad_x = None

@@ -70,11 +70,9 @@ def encoder_jacobian(encode: ConditionalMap, x: Tensor, *condition: Tensor) -> T
             point = x.detach().requires_grad_()
             with torch.enable_grad():
                 z = encode(point, *condition)
-
-            def pull_back_once(u: Tensor) -> Tensor:
-                return torch.autograd.grad(z, point, u, retain_graph=True)[0]
-
-            return _jacobian_columns(pull_back_once, z, vectorize=False).movedim(0, 1)
+            return _jacobian_columns(
+                lambda u: torch.autograd.grad(z, point, u, retain_graph=True)[0], z, vectorize=False
+            ).movedim(0, 1)
 
 
 def log_volume(jacobian: Tensor) -> Tensor:
@@ -213,10 +211,8 @@ def _map_chunks(
     *inputs: Tensor,
 ) -> Tensor:
     """Computes score(compute_jacobian(function, *inputs)), a few samples at a time."""
-    points = inputs[0]
     first_sample = [tensor[:1] for tensor in inputs]
-    output = function(*first_sample)
-    jacobian_numel = output.numel() * points[:1].numel()
+    jacobian_numel = function(*first_sample).numel() * first_sample[0].numel()
     chunk_size = max(1, CHUNK_NUMEL // max(1, jacobian_numel))
 
     scores: list[Tensor] = []

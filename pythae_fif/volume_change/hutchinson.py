@@ -50,8 +50,9 @@ def sample_hutchinson(
         True
     """
     if kind not in get_args(HutchinsonKind):
-        valid = ", ".join(get_args(HutchinsonKind))
-        raise ValueError(f"unknown Hutchinson kind {kind!r}; valid: {valid}")
+        raise ValueError(
+            f"unknown Hutchinson kind {kind!r}; valid: {', '.join(get_args(HutchinsonKind))}"
+        )
     if not 1 <= samples <= latent_dim:
         raise ValueError(
             f"cannot draw {samples} Hutchinson vectors in {latent_dim} dimensions: "
@@ -76,16 +77,15 @@ def hutchinson_from_gaussian(eps: Tensor, kind: HutchinsonKind) -> Tensor:
     Returns:
         Vectors of that kind, (K, ..., d).
     """
-    samples = eps.shape[0]
-    latent_dim = eps.shape[-1]
+    length = math.sqrt(eps.shape[-1])
     if kind == "gaussian":
         return eps
-    if kind == "orthogonal" and samples > 1:
-        return _orthonormal(eps.movedim(0, -1)).movedim(-1, 0) * math.sqrt(latent_dim)
+    if kind == "orthogonal" and len(eps) > 1:
+        return _orthonormal(eps.movedim(0, -1)).movedim(-1, 0) * length
 
     # In one dimension a draw is zero now and then: once in ten million in float32.
     norm: Tensor = torch.linalg.vector_norm(eps, dim=-1, keepdim=True)
-    return eps * (math.sqrt(latent_dim) / norm.clamp_min(torch.finfo(eps.dtype).tiny))
+    return eps * (length / norm.clamp_min(torch.finfo(eps.dtype).tiny))
 
 
 @full_float32()

@@ -123,8 +123,7 @@ def volume_surrogate(
             vector * jacobian_tape.jvp(tangent)
             for vector, tangent in zip(eps, tangents, strict=True)
         ]
-        surrogate = -torch.stack(products).sum(-1).mean(0)
-    return SurrogateOutput(surrogate, z, x_hat)
+        return SurrogateOutput(-torch.stack(products).sum(-1).mean(0), z, x_hat)
 
 
 def fif_loss(
@@ -247,20 +246,17 @@ def autograd_surrogate(
         z = encode(point)
         _check_vectors(eps, z)
         rows = eps.shape[1]
-        if rows < len(z):
-            eps = F.pad(eps, (0, 0, 0, len(z) - rows))
+        eps = F.pad(eps, (0, 0, 0, len(z) - rows))
 
         if forward_mode:
-            x_hat, tangent = _decode_with_tangent(decode, z, eps[0])
-            tangents = [tangent]
+            x_hat, *tangents = _decode_with_tangent(decode, z, eps[0])
         else:
             x_hat = decode(z)
             tangents = [*map(make_jvp(x_hat, z), eps)]
 
         codes = z  # computed from `point`: the pass that f' is taken from
         if jacobian_at != "data":
-            is_detached = jacobian_at == "detached_reconstruction"
-            point = x_hat.detach().requires_grad_() if is_detached else x_hat
+            point = x_hat if jacobian_at == "reconstruction" else x_hat.detach().requires_grad_()
             codes = encode(point)
 
         products = [
@@ -275,9 +271,8 @@ def _decode_with_tangent(decode: Map, z: Tensor, vector: Tensor) -> tuple[Tensor
     """Returns g(z), and g'(z) times the vector without a graph, by one pass in forward mode."""
     with forward_ad.dual_level():
         x_hat, tangent = forward_ad.unpack_dual(decode(forward_ad.make_dual(z, vector)))
-    if tangent is None:  # x_hat does not depend on z
-        return x_hat, torch.zeros_like(x_hat)
-    return x_hat, tangent.detach()
+    is_constant = tangent is None  # x_hat does not depend on z
+    return x_hat, torch.zeros_like(x_hat) if is_constant else tangent.detach()
 
 
 @deprecated("renamed to autograd_surrogate")

@@ -21,11 +21,9 @@ from pythae_fif.device import full_float32
 from pythae_fif.errors import UnsupportedOperationError
 from pythae_fif.volume_change.rules import CONSTANT, RULES, Step
 
-OVERWRITTEN = "a tensor that was overwritten in place is used again"
 HIDDEN = (
     "a module hides some of its operations, as compiled modules and autograd.Function classes do"
 )
-MIXED = "a network mixes the samples of a batch"
 
 
 class Tape(TorchFunctionMode):
@@ -103,9 +101,8 @@ class Tape(TorchFunctionMode):
         has_derivative = changes_argument or any(
             output.is_floating_point() or output.is_complex() for output in outputs
         )
-        if is_constant or func in CONSTANT or not has_derivative:
-            return out
-        if argument_ids.isdisjoint(self._has_tangent):
+        has_tangent = not argument_ids.isdisjoint(self._has_tangent)
+        if is_constant or func in CONSTANT or not has_derivative or not has_tangent:
             return out
 
         if func not in RULES:
@@ -131,7 +128,9 @@ class Tape(TorchFunctionMode):
                     raise UnsupportedOperationError(HIDDEN)
 
             if self._overwritten and id(_base_tensor(argument)) in self._overwritten:
-                raise UnsupportedOperationError(OVERWRITTEN)
+                raise UnsupportedOperationError(
+                    "a tensor that was overwritten in place is used again"
+                )
 
     def _replace_inplace(self, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Returns the keyword arguments without `inplace`, and marks the input as overwritten."""
@@ -262,4 +261,4 @@ def check_parts(tape: Tape, tangent: Tensor, product: Tensor | None = None) -> N
         is_complete = len(part) == len(tangent) - 1
         if is_complete and (part - expected).norm() <= 1e-3 * expected.norm():
             return
-    raise UnsupportedOperationError(MIXED)
+    raise UnsupportedOperationError("a network mixes the samples of a batch")

@@ -97,10 +97,11 @@ def _forward_mode_rule(step: Step, get_tangent: GetTangent) -> Any:
         tangent.to(point.dtype) for tangent, point in zip(tangents.values(), points, strict=True)
     )
 
-    def operation(*values: Tensor) -> Any:
-        return _apply_with(step, dict(zip(tangents, values, strict=True)))
-
-    return torch.func.jvp(operation, points, directions)[1]
+    return torch.func.jvp(
+        lambda *values: _apply_with(step, dict(zip(tangents, values, strict=True))),
+        points,
+        directions,
+    )[1]
 
 
 def _affine_rule(step: Step, get_tangent: GetTangent) -> Tensor:
@@ -125,17 +126,15 @@ def _reshape_rule(step: Step, get_tangent: GetTangent) -> Tensor:
 
 def _sum_rule(step: Step, get_tangent: GetTangent) -> Tensor:
     """Rule for sums and differences: the tangents are added, and broadcast as the values were."""
-    first_tangent = get_tangent(step.argument(0, "input"))
+    first_tangent: Any = get_tangent(step.argument(0, "input"))
     second_tangent = get_tangent(step.argument(1, "other"))
     if second_tangent is None:
-        assert first_tangent is not None
         return first_tangent.expand_as(step.out)
 
     if first_tangent is None:
         first_tangent = torch.zeros_like(second_tangent)
     options = {name: value for name, value in step.kwargs.items() if name == "alpha"}
-    total: Tensor = step.operation(first_tangent, second_tangent, **options)
-    return total.expand_as(step.out)
+    return step.operation(first_tangent, second_tangent, **options).expand_as(step.out)
 
 
 def _concat_rule(step: Step, get_tangent: GetTangent) -> Any:

@@ -152,7 +152,7 @@ def test_committed_tables_are_not_trained_again(study_options, dataset, profile,
     """Neither their models nor the models that chose their learning rates."""
     options = dataclasses.replace(study_options, dataset=dataset, profile=profile, seeds=range(5))
     protocol = TabularProtocol.load(options)
-    trained = train_configurations(protocol, names.split(), lambda _: None)
+    trained = train_configurations(protocol, names.split())
     assert options.engine.executed == []
     assert len(trained) == 5 * len(names.split())
 

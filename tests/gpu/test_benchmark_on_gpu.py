@@ -23,29 +23,34 @@ MODELS = [
 
 
 def _execute(model, folder):
-    """Where a run of a model was done, its samplers, and those that were asked for."""
-    sizes = SIZES | ({"train_size": 100} if model == "fif_conditional" else {})  # of each class
-    flags = {"models": [model], "samplers": ["all"], "latent_dim": 4}  # IAF costs d passes
+    """Runs a model, and returns its device, its samplers with scores, and all samplers."""
+    sizes = dict(SIZES)
+    if model == "fif_conditional":
+        sizes["train_size"] = 100  # so that it has images of each class
+    flags = {"models": [model], "samplers": ["all"], "latent_dim": 4}  # IAF needs d passes.
     (spec,) = make_tiny_plan(folder, flags, **sizes)
+
     store = Store(folder / "results")
     execute_run(spec, store)
     result = ImageResult.read(store, spec)
     return result.evaluation.provenance.device, set(result.scores), set(spec.samplers)
 
 
-def _without_likelihoods(*run):
+def _execute_without_likelihoods(*arguments):
     """The pretended device cannot hold the tensors of a Jacobian by forward mode."""
     with mock.patch.object(image_run, "marginal_likelihoods", return_value={}):
-        return _execute(*run)
+        return _execute(*arguments)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_run_of_a_model(gpu, model, tmp_path):
-    device, samplers, asked = gpu(_without_likelihoods, model, tmp_path)
-    assert device.startswith("pretended:0") and samplers == asked
+    device, scored_samplers, all_samplers = gpu(_execute_without_likelihoods, model, tmp_path)
+    assert device.startswith("pretended:0")
+    assert scored_samplers == all_samplers
 
 
 @pytest.mark.parametrize("model", [pytest.param(m, marks=ON_GPU) for m in list_configs("models")])
 def test_run_of_a_model_on_a_real_gpu(model, tmp_path):
-    device, samplers, asked = _execute(model, tmp_path)
-    assert device.startswith("cuda:0") and samplers == asked
+    device, scored_samplers, all_samplers = _execute(model, tmp_path)
+    assert device.startswith("cuda:0")
+    assert scored_samplers == all_samplers

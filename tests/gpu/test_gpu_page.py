@@ -11,6 +11,10 @@ def test_page_of_all_measurements(tmp_path, monkeypatch):
 
     file = tmp_path / "page.md"
     gpu.main(["--device", "cpu", "--tiny", "--output", str(file)])
-    tables = [part.strip().splitlines()[2:] for part in file.read_text().split("## ")[1:]]
-    assert len(tables) == 3 and all(len(lines) >= 3 for lines in tables)
-    assert all(float(line.split("|")[3]) > 0 for line in tables[2][2:])
+    sections = file.read_text().split("## ")[1:]
+    tables = [section.strip().splitlines()[2:] for section in sections]
+    assert len(tables) == 3
+    assert all(len(lines) >= 3 for lines in tables)
+
+    values = [float(line.split("|")[3]) for line in tables[2][2:]]
+    assert all(value > 0 for value in values)

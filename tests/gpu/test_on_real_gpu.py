@@ -1,4 +1,4 @@
-"""What a pretended GPU says nothing of. On the CPU these tests show that they run."""
+"""Tests of what a pretended GPU does not show. On the CPU they only show that they run."""
 
 import numpy as np
 import pytest
@@ -11,64 +11,73 @@ from pythae_fif.data import ImageDataset, to_float
 from pythae_fif.nn import build_networks
 from pythae_fif.volume_change import autograd_surrogate, sample_hutchinson, volume_surrogate
 
-SHAPE, LATENT = (1, 8, 8), 4
+SHAPE = (1, 8, 8)
+LATENT_DIM = 4
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, *SHAPE), dtype=np.uint8)
 
 on_devices = pytest.mark.parametrize("device", DEVICES)
 
 
-def _model(arch="convnet", **options):
+def _build_fif(arch="convnet", **options):
     torch.manual_seed(0)
-    config = FIFConfig(input_dim=SHAPE, latent_dim=LATENT, **options)
-    return FIF(config, *build_networks(arch, SHAPE, LATENT))
+    config = FIFConfig(input_dim=SHAPE, latent_dim=LATENT_DIM, **options)
+    return FIF(config, *build_networks(arch, SHAPE, LATENT_DIM))
 
 
 def _gradient(device, arch, samples, surrogate=volume_surrogate):
-    """Of the surrogate and the reconstruction in training mode, at draws that are always the same.
-    The networks have convolutions, transposed ones, and BatchNorm."""
-    model = _model(arch).to(device, torch.float64).train()
+    """Computes the gradient of surrogate and reconstruction, in training mode, with fixed draws.
+
+    The networks have convolutions, transposed convolutions, and BatchNorm.
+    """
+    model = _build_fif(arch).to(device, torch.float64).train()
     x = to_float(IMAGES).to(device, torch.float64)
-    eps = sample_hutchinson(len(x), LATENT, samples, generator=torch.Generator().manual_seed(1))
-    out = surrogate(
+    generator = torch.Generator().manual_seed(1)
+    eps = sample_hutchinson(len(x), LATENT_DIM, samples, generator=generator)
+
+    output = surrogate(
         lambda x: model.encoder(x)["embedding"],
         lambda z: model.decoder(z)["reconstruction"],
         x,
         eps.to(device, torch.float64),
     )
-    (out.surrogate.sum() + (out.x_hat - x).square().sum()).backward()
-    return torch.cat([p.grad.flatten().double().cpu() for p in model.parameters()])
+    loss = output.surrogate.sum() + (output.x_hat - x).square().sum()
+    loss.backward()
+    gradients = [weight.grad.flatten() for weight in model.parameters()]
+    return torch.cat(gradients).double().cpu()
 
 
 @on_devices
 @pytest.mark.parametrize("samples", [1, 2])
 @pytest.mark.parametrize("arch", ["convnet", "resnet"])
-def test_gradient_is_that_of_double_backward_on_the_cpu(device, arch, samples):
+def test_gradient_equals_double_backward_on_the_cpu(device, arch, samples):
     expected = _gradient("cpu", arch, samples, autograd_surrogate)
     torch.testing.assert_close(_gradient(device, arch, samples), expected, rtol=1e-7, atol=1e-9)
 
 
-def _trained(device, folder, model=None, callbacks=None, **options):
+def _train(device, folder, model=None, callbacks=None, **options):
+    """Trains a model, and returns its trainer and the result."""
     sizes = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4}
     config = FIFTrainerConfig(num_epochs=2, no_cuda=device == "cpu", **sizes, **options)
     data = ImageDataset(IMAGES)
-    trainer = FIFTrainer(model or _model(), data, data, config, callbacks, run_dir=folder)
+    trainer = FIFTrainer(model or _build_fif(), data, data, config, callbacks, run_dir=folder)
     return trainer, trainer.train()
 
 
 @on_devices
-def test_training_in_bfloat16_ends_near_that_in_float32(device, tmp_path):
-    _, full = _trained(device, tmp_path / "full")
-    trainer, low = _trained(device, tmp_path / "low", precision="bfloat16")
-    assert {p.device.type for p in trainer.model.parameters()} == {device}
+def test_training_in_bfloat16_ends_near_float32(device, tmp_path):
+    _, float32_result = _train(device, tmp_path / "float32")
+    trainer, result = _train(device, tmp_path / "bfloat16", precision="bfloat16")
+    assert {weight.device.type for weight in trainer.model.parameters()} == {device}
     assert trainer.train_loader.dataset.images.device.type == device
-    assert low.best_eval_loss == pytest.approx(full.best_eval_loss, rel=0.05)
+    assert result.best_eval_loss == pytest.approx(float32_result.best_eval_loss, rel=0.05)
 
 
-class _NoWaits(TrainingCallback):
-    """From the end of the first step to that of the last CUDA raises where the host waits."""
+class _ForbidWaits(TrainingCallback):
+    """Lets CUDA raise if the host waits between the end of an epoch's first step and its last."""
 
     def __init__(self, device):
-        self.on_gpu, self.steps = device == "cuda", 0
+        self.on_gpu = device == "cuda"
+        self.steps = 0
 
     def on_train_step_end(self, *_, **__):
         self.steps += 1
@@ -79,33 +88,36 @@ class _NoWaits(TrainingCallback):
 @on_devices
 @pytest.mark.parametrize("samples", [1, 2])
 def test_steps_do_not_wait(device, samples, tmp_path):
-    callback = _NoWaits(device)
-    model = _model(hutchinson_samples=samples)
+    callback = _ForbidWaits(device)
+    model = _build_fif(hutchinson_samples=samples)
     try:
-        _trained(device, tmp_path, model, [callback])
+        _train(device, tmp_path, model, [callback])
     finally:
-        torch.cuda.set_sync_debug_mode("default") if device == "cuda" else None
+        if device == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
     assert callback.steps == 6
 
 
 @pytest.fixture
 def tf32():
-    """Products and convolutions by TF32, as a user may want."""
-    settings = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [setting.allow_tf32 for setting in settings]
-    for setting in settings:
-        setting.allow_tf32 = True
+    """Allows TF32 in products and convolutions, as a user may do."""
+    backends = [torch.backends.cuda.matmul, torch.backends.cudnn]
+    original_values = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = True
     yield
-    for setting, value in zip(settings, before, strict=True):
-        setting.allow_tf32 = value
+    for backend, value in zip(backends, original_values, strict=True):
+        backend.allow_tf32 = value
 
 
 @on_devices
 @pytest.mark.parametrize("arch", ["convnet", "resnet"])
 @pytest.mark.usefixtures("tf32")
 def test_exact_numbers_do_not_depend_on_tf32_which_is_restored(device, arch):
-    model, x = _model(arch).eval(), to_float(IMAGES)
+    model = _build_fif(arch).eval()
+    x = to_float(IMAGES)
     expected = model.double().log_prob(x.double())
-    found = model.float().to(device).log_prob(x.to(device))
-    assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
-    torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-5, atol=1e-3)
+    log_prob = model.float().to(device).log_prob(x.to(device))
+    assert torch.backends.cudnn.allow_tf32
+    assert torch.backends.cuda.matmul.allow_tf32
+    torch.testing.assert_close(log_prob.cpu().double(), expected, rtol=1e-5, atol=1e-3)

@@ -30,12 +30,12 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 DRIVER = """
 import sys
 from pathlib import Path
-from support.experiments import plan_of
+from support.experiments import make_tiny_plan
 from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.store import Store
 folder, address = sys.argv[1:]
-plan = plan_of(Path(folder), {"seeds": [0, 1]}, epochs=500)
+plan = make_tiny_plan(Path(folder), {"seeds": [0, 1]}, epochs=500)
 engine = RayEngine(ray_address=address, cpus_per_run=1)
 sys.exit(any(run_all(plan, Store(folder), engine).values()))
 """

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from support.folders import read_folder, flip_bit
+from support.folders import flip_bit, read_folder
 from support.tasks import TaskSpec
 
 from pythae_fif.errors import StoreError
@@ -52,7 +52,7 @@ def edit(name: str, old: bytes, new: bytes):
     return change
 
 
-def flip_bit(name: str):
+def flip_bit_in(name: str):
     return lambda folder: (folder / name).write_bytes(flip_bit((folder / name).read_bytes()))
 
 
@@ -89,10 +89,10 @@ CASES = {
     "a file behind a link": (replace_by_link("a.png"), "fine", ""),
     "damaged record": (overwrite("a.json", "{"), "corrupt", "a.json: the record is incomplete"),
     "edited record": (edit("b.json", b'"result": 0', b'"result": 1'), "corrupt", "was changed"),
-    "damaged picture": (flip_bit("a.png"), "corrupt", "a.png was changed"),
+    "damaged picture": (flip_bit_in("a.png"), "corrupt", "a.png was changed"),
     "no picture": (remove("a.png"), "corrupt", "a.png is missing"),
     "a picture that is a pipe": (replace_by_pipe("a.png"), "corrupt", "a.png is missing"),
-    "changed model": (flip_bit("model/weights"), "corrupt", "model/weights was changed"),
+    "changed model": (flip_bit_in("model/weights"), "corrupt", "model/weights was changed"),
     "no specification": (remove(SPEC_FILE), "corrupt", SPEC_FILE),
     "bad specification": (overwrite(SPEC_FILE, "{"), "corrupt", SPEC_FILE),
     "other schema": (edit(SPEC_FILE, b'"schema": 3', b'"schema": 1'), "corrupt", "needs 3"),

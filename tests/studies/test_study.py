@@ -167,7 +167,7 @@ class FailingEngine(InProcess):
 
 def test_failed_runs_are_named_and_the_others_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(linear, "SIZES", {"quick": SMALL_STUDIES["linear"].size})
-    options = StudyOptions(tmp_path, seeds=[0, 1], engine=FailingEngine(done=[]))
+    options = StudyOptions(tmp_path, seeds=[0, 1], engine=FailingEngine(executed=[]))
     message = r"1 of 2 runs failed: studies/linear/\w{12}: no record"
     with pytest.raises(RunsLeftError, match=message):
         run_study("linear", options, lambda _: None)

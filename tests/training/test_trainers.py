@@ -55,17 +55,21 @@ def test_trains_logs_and_saves(name, tmp_path):
     assert [{**asdict(row), "run_id": "1f"} for row in epoch_rows] == rows
     assert [row.share_done for row in epoch_rows] == [epoch / 8 for epoch in range(1, 9)]
     assert_losses_are_logged_and_fall(rows, MODELS[name].kind.prefixes)
-
-    best = min(rows, key=lambda row: row["eval"]["loss"])
-    assert (result.best_epoch, result.best_eval_loss) == (best["epoch"], best["eval"]["loss"])
-    assert (result.epochs, result.images) == (8, 8 * 40)
-    assert result.seconds == pytest.approx(sum(row["seconds"] for row in rows))
-    assert result.images_per_second > 8 * 40 / result.seconds
+    assert_result_agrees_with_log(result, rows)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "train_log.jsonl"]
     saved_config = json.loads((tmp_path / "model" / "training_config.json").read_text())
     assert saved_config["num_epochs"] == 8
     assert_same_weights(AutoModel.load_from_folder(f"{tmp_path}/model", trust=True), trainer.model)
+
+
+def assert_result_agrees_with_log(result, rows):
+    best = min(rows, key=lambda row: row["eval"]["loss"])
+    assert result.best_epoch == best["epoch"]
+    assert result.best_eval_loss == best["eval"]["loss"]
+    assert (result.epochs, result.images) == (8, 8 * 40)
+    assert result.seconds == pytest.approx(sum(row["seconds"] for row in rows))
+    assert result.images_per_second > 8 * 40 / result.seconds
 
 
 def assert_losses_are_logged_and_fall(rows, prefixes):
