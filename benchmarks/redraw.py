@@ -4,7 +4,7 @@
 
 It trains nothing and replaces the pages in `tables/`. The data are needed, because they identify
 the runs of an experiment. A page keeps its links to pictures, and the pictures stay as they are.
-So does the table of FIF's configurations, which reports had in earlier versions.
+It also keeps the table of FIF's configurations, which only earlier reports had.
 """
 
 import argparse
@@ -44,9 +44,7 @@ COMMANDS = {
     "tables/mnist-fif_convnet-table2-quick": f"{TABLE_2} --dataset mnist --train-size 20000",
     "tables/mnist-resnet-medium": MNIST,
     "tables/mnist-resnet-medium-float32": MNIST_FLOAT32,
-    "tables/mnist-resnet-paper": (
-        f"{MNIST_PAPER} --extractor classifier --max-configurations 1"
-    ),
+    "tables/mnist-resnet-paper": f"{MNIST_PAPER} --extractor classifier --max-configurations 1",
     "tables/mnist-resnet-paper-efficientnet": (
         f"{MNIST_PAPER} --extractor efficientnet-lite0 --max-configurations 1"
     ),
@@ -76,7 +74,7 @@ def make_report(store: Store, flags: list[str]) -> Report:
         flags: The flags of the command.
 
     Returns:
-        The report. Planned runs that the store does not know are not counted as missing.
+        The report. A run counts as missing if the store has the run without its result.
     """
     _, experiment, _ = read_request(flags)
     subset = experiment.settings_for(experiment.models[0]).data_subset
@@ -100,6 +98,7 @@ def markdown_page(report: Report, previous_page: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         report.write(Store(folder))
         new_page = Path(folder, f"tables/{report.name}.md").read_text(encoding="utf-8")
+
     lines = [line for line in new_page.splitlines() if not line.startswith("![")]
     tables, notes = "\n".join(lines).split("## Notes")
 

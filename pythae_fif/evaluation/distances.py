@@ -188,7 +188,8 @@ def _squared_radii(features: Features) -> Tensor:
             for _, squares in _squared_distances(features.values, features.values)
         ]
     )
-    return nearest[:, [PRECISION_NEIGHBOUR, DENSITY_NEIGHBOUR]]
+    # Not indexed by a list, which would be copied to a GPU.
+    return torch.stack([nearest[:, PRECISION_NEIGHBOUR], nearest[:, DENSITY_NEIGHBOUR]], 1)
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:

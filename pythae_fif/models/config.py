@@ -61,7 +61,8 @@ class BetaConfig(InjectiveFlowConfig):
     Args:
         beta (float): Weight of the squared reconstruction error. FIF and RectangularFlow also take
             'auto': 10 in the first epoch, then (D - d) / 2 divided by the mean error of the
-            previous epoch. Default: 10.
+            previous epoch. From one epoch to the next it falls by at most 10 % and at most
+            doubles, and it is at most 1e6. Default: 10.
         beta_final (float): If set, beta changes linearly from ``beta`` to ``beta_final`` during
             training (appendix E.3). It needs ``FIFTrainer``: Pythae's trainers do not report the
             length of the training. Default: None.

@@ -39,6 +39,18 @@ from pythae_fif.volume_change.replay import Tape, check_parts, check_replay
 EVALUATED_POINTS = 64
 """Points of an evaluation set that get the exact volume change in the evaluation loss."""
 
+# beta='auto' moves towards (D - d) / (2 E), for the mean squared error E of an epoch, which is the
+# fixed point of probabilistic PCA. It falls slowly: a large beta does no harm, because the model
+# then trains as an autoencoder first, but with a small one it may never learn to reconstruct, and
+# its error then keeps beta small. The errors of the first epochs are those of an untrained model.
+AUTO_BETA_START = 10.0
+AUTO_BETA_FALL = 0.9
+"""Smallest factor of beta='auto' from one epoch to the next."""
+AUTO_BETA_RISE = 2.0
+"""Largest factor of beta='auto' from one epoch to the next."""
+AUTO_BETA_MAX = 1e6
+"""Largest value of beta='auto'. Without noise, an exact reconstruction asks for infinity."""
+
 SurrogateMode = Literal["replay", "published", "double backward"]
 SURROGATES: dict[SurrogateMode, Callable[..., SurrogateOutput]] = {
     "replay": volume_surrogate,
@@ -110,7 +122,7 @@ class FIF(InjectiveFlow):
     ) -> None:
         super().__init__(model_config, encoder, decoder)
         if model_config.beta == "auto":
-            self.register_buffer("beta", torch.tensor(10.0))
+            self.register_buffer("beta", torch.tensor(AUTO_BETA_START))
             # In this epoch: the sum of squared errors over D - d, and the number of data points.
             self.register_buffer("errors", torch.zeros(2))
 
@@ -189,8 +201,7 @@ class FIF(InjectiveFlow):
         )
 
         if self.model_config.beta == "auto":
-            error = loss.reconstruction.detach() / (x[0].numel() - self.latent_dim)
-            self.errors += len(x) * torch.stack([error, torch.ones_like(error)])
+            self._record_error(loss.reconstruction.detach(), x)
         return ModelOutput(
             loss=loss.loss,
             recon_loss=loss.reconstruction,
@@ -250,10 +261,23 @@ class FIF(InjectiveFlow):
         if epoch != self._epoch:
             error_sum, count = self.errors
             if self._epoch != -1 and count > 0:
-                self.beta.copy_(count / (2 * error_sum))
+                target = count / (2 * error_sum)  # infinite for an exact reconstruction
+                target = target.clamp(AUTO_BETA_FALL * self.beta, AUTO_BETA_RISE * self.beta)
+                self.beta.copy_(target.clamp(max=AUTO_BETA_MAX))
             self.errors.zero_()
         self._epoch = epoch
         return self.beta
+
+    def _record_error(self, error: Tensor, x: Tensor) -> None:
+        """Adds the mean squared error of a batch x to the errors of the epoch."""
+        data_dim = x[0].numel()
+        if data_dim == self.latent_dim:
+            raise ConfigError(
+                f"{self.model_name}: beta='auto' needs a latent_dim below {data_dim}, the "
+                "dimension of the data"
+            )
+        error = error / (data_dim - self.latent_dim)
+        self.errors += len(x) * torch.stack([error, torch.ones_like(error)])
 
     def _surrogate(self, x: Tensor, *condition: Tensor) -> Surrogate:
         """Returns the volume term of the loss; the first batch decides how it is computed."""

@@ -61,14 +61,12 @@ class FIFTrainer:
     chooses its best weights separately.
 
     Args:
-        model: The model to train, in place. It moves to the GPU, if there is one, unless `no_cuda`
-            is set.
+        model: The model, trained in place; on the GPU, if there is one, unless `no_cuda` is set.
         train_dataset: An `ImageDataset`, or any data set that Pythae's trainers accept.
         eval_dataset: The same, or None to keep the weights of the lowest training loss.
         training_config: A `FIFTrainerConfig`, or Pythae's configuration if the model has several
             optimizers. It is copied.
-        callbacks: Pythae's callbacks, for wandb, mlflow or comet. They are not called for saves,
-            evaluations and the beginning of steps.
+        callbacks: Pythae's callbacks. Saves, evaluations and beginnings of steps call none.
         run_dir: Folder of the log, the checkpoint and the final `model`. Give the same folder to
             resume. By default it is a new folder in the configuration's `output_dir`, named by the
             model and the time, and the model in it is called `final_model`.

@@ -309,7 +309,7 @@ def test_beta_follows_the_error_of_the_previous_epoch():
     config = FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta="auto", noise=0.0)
     model = FIF(config)
     resumed = FIF(config)
-    x = torch.rand(10, 1, 4, 4)
+    x = 0.2 + 0.6 * torch.rand(10, 1, 4, 4)  # with an error that needs no damping
     output7 = model({"data": x[:7]}, epoch=1)
     output3 = model({"data": x[7:]}, epoch=1)
     assert float(model.beta) == 10

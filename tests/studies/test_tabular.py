@@ -97,7 +97,7 @@ def test_table_one_has_a_row_for_each_model_and_its_speedup(options):
 
     assert table_one.path.name == "tabular-csv-quick.md"
     page = table_one.path.read_text()
-    for text in ("±", "96/12/12", "smaller nets and few steps"):
+    for text in ("±", "96/12/12", "smaller networks and few steps"):
         assert text in page
 
 
