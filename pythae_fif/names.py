@@ -72,6 +72,7 @@ SAMPLERS = {
     "maf": Sampler("MAF", "masked autoregressive flow, fitted to the training codes"),
     "iaf": Sampler("IAF", "inverse autoregressive flow, fitted to the training codes"),
     "flow": Sampler("NSF", "neural spline flow (from zuko), fitted to the training codes"),
+    "flow_matching": Sampler("FM", "flow trained by flow matching on the training codes"),
     "two_stage": Sampler("2-stage", "a second VAE, fitted to the codes, for VAEs"),
     "vamp": Sampler("VAMP", "VAMP's own prior: the posteriors of its pseudo-inputs"),
     "hypersphere": Sampler("sphere", "uniform codes on the sphere, for SVAE"),

@@ -81,7 +81,7 @@ class Settings(StrictModel):
         plateau_factor: Factor applied to the learning rate when the evaluation loss has not
             fallen for ten epochs (appendix E.4); None for a constant learning rate.
         fit_steps: Adam steps, on 100 codes each, that fit a sampler's flow, second VAE or PixelCNN;
-            None for :data:`~pythae_fif.models.fitted_priors.FIT_STEPS`.
+            None for the defaults of :func:`~pythae_fif.sampling.samplers.generate`.
         train_size: Number of training images, the first ones; all if None.
         val_size: Number of validation images, the first ones; all if None.
         test_size: Number of test images, the first ones; all if None.

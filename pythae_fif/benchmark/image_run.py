@@ -27,7 +27,6 @@ from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.evaluation.likelihood import fit_priors, marginal_likelihoods
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import atomic_folder, quarantine, read_json
-from pythae_fif.models.fitted_priors import FIT_STEPS
 from pythae_fif.models.priors import Prior
 from pythae_fif.names import import_object
 from pythae_fif.nn import build_networks
@@ -201,7 +200,7 @@ class ImageSpec(Spec):
         ]
         run.report("likelihood", 0.9)
         priors = fit_priors(
-            model, unscored, codes, train_labels, seed=self.seed, steps=self._fit_steps
+            model, unscored, codes, train_labels, seed=self.seed, steps=self.settings.fit_steps
         )
         likelihoods = marginal_likelihoods(
             model, priors, splits, labels, evaluation.reconstruction_mse["val"], self.seed
@@ -226,11 +225,6 @@ class ImageSpec(Spec):
                 _save_scores(run, sampler, scores, samples, classes)
         if failures:
             raise FIFError("; ".join(failures))
-
-    @property
-    def _fit_steps(self) -> int:
-        """Steps that fit a sampler's density."""
-        return self.settings.fit_steps or FIT_STEPS
 
     def _load_splits(self) -> Splits:
         """Loads the data, and checks that they have not changed since the run was planned."""
@@ -341,7 +335,7 @@ class ImageSpec(Spec):
         options: Any = {
             "num_samples": self.settings.num_samples,
             "seed": self.seed,
-            "fit_steps": self._fit_steps,
+            "fit_steps": self.settings.fit_steps,
             "transform": rounded_images,
         }
         if train_labels is not None:

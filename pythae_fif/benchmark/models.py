@@ -72,7 +72,7 @@ class ModelEntry(ModelClasses):
     label: str
     source: str
     samplers: UniqueList[SamplerName] = Field(
-        default_factory=lambda: ["normal", "gaussian", "gmm", "maf", "iaf", "flow"]
+        default_factory=lambda: ["normal", "gaussian", "gmm", "maf", "iaf", "flow", "flow_matching"]
     )
     grid: Grid = Field(default_factory=dict)
     configurations: list[dict[str, Any]] = Field(default_factory=list)

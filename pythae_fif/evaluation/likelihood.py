@@ -27,6 +27,7 @@ MAX_JACOBIAN_COLUMNS = 4_000
 
 PRIORS: dict[str, PriorKind | None] = {
     "normal": None, "own_prior": None, "gaussian": "gaussian", "gmm": "mixture", "flow": "flow",
+    "flow_matching": "flow_matching",
 }  # fmt: skip
 """Sampler -> the kind of fitted prior from which it draws codes; None if it is not fitted."""
 
@@ -38,7 +39,7 @@ def fit_priors(
     labels: np.ndarray | None = None,
     *,
     seed: int,
-    steps: int,
+    steps: int | None,
 ) -> dict[str, Prior]:
     """Fits the priors from which samplers draw codes.
 
@@ -48,7 +49,7 @@ def fit_priors(
         codes: Codes (N, d) of the training data.
         labels: Classes (N) of the training data, for a conditional model.
         seed: Seed of the fits.
-        steps: Training steps of a flow.
+        steps: Training steps of a flow; None for a number that follows the codes.
 
     Returns:
         Sampler -> its prior. Samplers without a prior on R^d, or with one that cannot be fitted,

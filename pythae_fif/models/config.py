@@ -28,8 +28,8 @@ class InjectiveFlowConfig(BaseAEConfig):
         latent_distribution (str): 'normal', 'student_t' (independent coordinates) or
             'multivariate_student_t' (a density that depends only on `|z|`). Default: 'normal'.
         student_t_df (float): Degrees of freedom of a Student-t distribution. Default: 5.
-        fitted_prior (str): 'gaussian', 'mixture' or 'flow' after the model's `fit_prior`; the
-            fitted prior replaces ``latent_distribution``. Default: None.
+        fitted_prior (str): 'gaussian', 'mixture', 'flow' or 'flow_matching' after the model's
+            `fit_prior`; the fitted prior replaces ``latent_distribution``. Default: None.
 
     Raises:
         ConfigError: A key is unknown (the message names the nearest valid one), or a value is out

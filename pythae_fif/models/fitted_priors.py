@@ -1,7 +1,6 @@
 """Priors that are fitted to codes: a Gaussian, a mixture of Gaussians, a flow."""
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -12,19 +11,21 @@ from zuko.flows import NSF
 
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
-from pythae_fif.models.priors import Condition, Generator, Prior, PriorKind
+from pythae_fif.models.density_training import train_density
+from pythae_fif.models.flow_matching_prior import FlowMatchingPrior
+from pythae_fif.models.priors import (
+    ANY_CONDITION_KINDS,
+    Condition,
+    Generator,
+    Prior,
+    PriorKind,
+)
 
 COMPONENTS = 10
 """Components of a mixture."""
 
 MIXTURE_STEPS = 500
 """Maximum number of EM steps of a mixture's fit."""
-
-FIT_BATCH = 100
-"""Codes in a gradient step of :func:`train_density`."""
-
-FIT_STEPS = 600
-"""Default number of these steps."""
 
 
 class MixturePrior(nn.Module, Prior):
@@ -63,7 +64,7 @@ class MixturePrior(nn.Module, Prior):
             state_dict[f"{prefix}scale_trils"] = state_dict.pop(old_key)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int) -> None:
+    def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int | None) -> None:
         """Fits the mixture of each class with scikit-learn.
 
         Args:
@@ -149,7 +150,7 @@ class FlowPrior(nn.Module, Prior):
         self.register_buffer("scale", torch.ones(latent_dim))
         self.requires_grad_(False)
 
-    def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int) -> None:
+    def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int | None) -> None:
         """Fits the flow with Adam.
 
         Args:
@@ -157,7 +158,8 @@ class FlowPrior(nn.Module, Prior):
             condition: Condition vectors (N, c), or None.
             seed: Ignored, as torch's global random state is seeded; :meth:`MixturePrior.fit`
                 needs it.
-            steps: Number of gradient steps.
+            steps: Number of gradient steps; None for an automatic number, see
+                :func:`~pythae_fif.models.density_training.train_density`.
         """
         deviation, mean = torch.std_mean(codes, dim=0)
         self.mean.copy_(mean)
@@ -177,11 +179,14 @@ class FlowPrior(nn.Module, Prior):
         return self.mean + self.scale * self.flow(condition).transform.inv(u)
 
 
-def new_prior(kind: PriorKind, latent_dim: int, condition_dim: int) -> FlowPrior | MixturePrior:
+FittedPrior = MixturePrior | FlowPrior | FlowMatchingPrior
+
+
+def new_prior(kind: PriorKind, latent_dim: int, condition_dim: int) -> FittedPrior:
     """Builds a prior with initial weights.
 
     Args:
-        kind: 'gaussian', 'mixture' or 'flow'.
+        kind: 'gaussian', 'mixture', 'flow' or 'flow_matching'.
         latent_dim: d.
         condition_dim: Length c of its conditions; 0 for none.
 
@@ -192,6 +197,8 @@ def new_prior(kind: PriorKind, latent_dim: int, condition_dim: int) -> FlowPrior
         raise ConfigError(f"prior {kind!r}: {did_you_mean(kind, get_args(PriorKind))}")
     if kind == "flow":
         return FlowPrior(latent_dim, condition_dim)
+    if kind == "flow_matching":
+        return FlowMatchingPrior(latent_dim, condition_dim)
     return MixturePrior(latent_dim, COMPONENTS if kind == "mixture" else 1, condition_dim)
 
 
@@ -201,19 +208,20 @@ def fit_new_prior(
     condition: Condition = None,
     *,
     seed: int = 0,
-    steps: int = FIT_STEPS,
-) -> FlowPrior | MixturePrior:
+    steps: int | None = None,
+) -> FittedPrior:
     """Fits a prior to codes.
 
     Args:
         kind: 'gaussian' (mean and full covariance), 'mixture' (ten Gaussians, see
-            :func:`fit_mixture`) or 'flow' (zuko's neural spline flow). The first two are fitted
-            class by class.
+            :func:`fit_mixture`), 'flow' (zuko's neural spline flow) or 'flow_matching' (a
+            continuous flow on straight paths). The first two are fitted class by class.
         codes: Codes (N, d).
         condition: Condition vectors (N, c) of a conditional model. They must be one-hot unless the
-            kind is 'flow'.
+            kind is 'flow' or 'flow_matching'.
         seed: Random seed of the fit.
-        steps: Steps of Adam that train a flow, with 100 codes each.
+        steps: Steps of Adam that train a flow, with 100 codes each. With None, the training ends
+            when a held-out tenth of the codes stops improving.
 
     Returns:
         The fitted prior, on the device and with the type of the codes.
@@ -223,7 +231,7 @@ def fit_new_prior(
             codes.
         NonFiniteError: A code is NaN or infinite.
     """
-    if condition is not None and kind != "flow":
+    if condition is not None and kind not in ANY_CONDITION_KINDS:
         one_hot = condition.amax(1) * condition.square().sum(1) == 1
         if not one_hot.all():
             raise ConfigError(
@@ -273,28 +281,3 @@ def fit_mixture(codes: Tensor, components: int, seed: int) -> Any:
     mixture.precisions_ = np.linalg.inv(covariances)
     mixture.precisions_cholesky_ = np.linalg.inv(np.linalg.cholesky(covariances)).swapaxes(1, 2)
     return mixture
-
-
-def train_density(
-    module: nn.Module, loss: Callable[..., Tensor], data: Sequence[Tensor], steps: int
-) -> None:
-    """Trains a density with Adam; the learning rate falls from 1e-3 to 0 by a cosine.
-
-    Args:
-        module: The density.
-        loss: From a batch of each tensor of ``data`` to a number.
-        data: Tensors (N, ...), such as codes and conditions.
-        steps: Number of gradient steps, with :data:`FIT_BATCH` codes each.
-    """
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    batch_size = min(FIT_BATCH, len(data[0]))
-    module.train()
-    with torch.enable_grad():
-        for _ in range(steps):
-            rows = torch.randint(len(data[0]), (batch_size,), device=data[0].device)
-            batch = [tensor[rows] for tensor in data]
-            optimizer.zero_grad()
-            loss(*batch).backward()
-            optimizer.step()
-            schedule.step()

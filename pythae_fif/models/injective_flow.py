@@ -18,7 +18,7 @@ from typing_extensions import deprecated
 from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.config import InjectiveFlowConfig
-from pythae_fif.models.fitted_priors import FIT_STEPS, fit_new_prior, new_prior
+from pythae_fif.models.fitted_priors import fit_new_prior, new_prior
 from pythae_fif.models.marginal_likelihood import MARGINAL_SAMPLES, MarginalLikelihood
 from pythae_fif.models.outputs import Labels, as_codes, as_condition, as_data, as_shape, get_output
 from pythae_fif.models.priors import Prior, PriorKind, standard_prior
@@ -113,7 +113,7 @@ class InjectiveFlow(SavedModel):
         labels: Labels = None,
         *,
         seed: int = 0,
-        steps: int = FIT_STEPS,
+        steps: int | None = None,
     ) -> None:
         """Fits p_Z, or p(z | c) of a conditional model, to the codes of training data.
 
@@ -121,11 +121,11 @@ class InjectiveFlow(SavedModel):
 
         Args:
             data: Training data (N, ...).
-            kind: 'gaussian', 'mixture' or 'flow', see
+            kind: 'gaussian', 'mixture', 'flow' or 'flow_matching', see
                 :func:`~pythae_fif.models.fitted_priors.fit_new_prior`.
             labels: The data's labels, for a conditional model.
             seed: Random seed of the fit.
-            steps: Training steps of a flow.
+            steps: Training steps of a flow; None for a number that follows the codes.
 
         Raises:
             ConfigError: The kind is unknown, or does not fit the labels.

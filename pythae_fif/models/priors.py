@@ -7,8 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-PriorKind = Literal["gaussian", "mixture", "flow"]
+PriorKind = Literal["gaussian", "mixture", "flow", "flow_matching"]
 LatentDistribution = Literal["normal", "student_t", "multivariate_student_t"]
+
+ANY_CONDITION_KINDS = ("flow", "flow_matching")
+"""Kinds of fitted priors whose conditions need not be one-hot."""
 
 MOMENT_CODES = 1_000
 """Codes that are drawn to estimate a prior's mean and covariance if there is no formula."""

@@ -15,3 +15,19 @@ This package is the only place that works around the peculiarities of Pythae 0.1
 * FactorVAE's forward pass returns codes for only half of a batch, so
   :func:`~pythae_fif.sampling.samplers.embed` calls its encoder.
 """
+
+__all__ = [
+    "FlowGenerationPipeline",
+    "FlowMatchingSampler",
+    "FlowMatchingSamplerConfig",
+    "FlowSampler",
+    "FlowSamplerConfig",
+]
+
+from pythae_fif.sampling.flow_sampler import (
+    FlowGenerationPipeline,
+    FlowMatchingSampler,
+    FlowMatchingSamplerConfig,
+    FlowSampler,
+    FlowSamplerConfig,
+)

@@ -16,13 +16,8 @@ from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
-from pythae_fif.models.fitted_priors import (
-    COMPONENTS,
-    FIT_STEPS,
-    fit_mixture,
-    fit_new_prior,
-    train_density,
-)
+from pythae_fif.models.density_training import train_density
+from pythae_fif.models.fitted_priors import COMPONENTS, fit_mixture, fit_new_prior
 from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.integers import ceil_div
 from pythae_fif.models.outputs import without_gradients
@@ -35,6 +30,9 @@ BATCH_SIZE = 500
 
 ENCODE_BATCH_SIZE = 200
 """Images encoded at once."""
+
+FIT_STEPS = 600
+"""Steps that fit one of Pythae's density models, unless another number is given."""
 
 Array = np.ndarray | Tensor
 
@@ -197,7 +195,7 @@ def generate(
     *,
     num_samples: int,
     seed: int,
-    fit_steps: int = FIT_STEPS,
+    fit_steps: int | None = None,
     transform: Callable[[Tensor], Tensor] = lambda samples: samples,
     prior: Prior | None = None,
 ) -> Tensor:
@@ -210,8 +208,10 @@ def generate(
         num_samples: Number of samples n.
         seed: Random seed of fit and samples.
         fit_steps: Steps of Adam, with 100 codes each, that fit a flow, a second VAE or a PixelCNN.
+            With None, `flow` and `flow_matching` take a number that follows the codes, and the
+            others take :data:`FIT_STEPS`.
         transform: Applied to each batch of samples, such as rounding to 8 bits.
-        prior: The prior of the sampler `flow`, if it is fitted already.
+        prior: The prior of the sampler `flow` or `flow_matching`, if it is fitted already.
 
     Returns:
         Samples (n, C, H, W), shuffled, on the model's device.
@@ -311,6 +311,7 @@ _CLASSES: dict[str, tuple[type[samplers.BaseSampler], type[BaseAE]]] = {
     "maf": (samplers.MAFSampler, BaseAE),
     "iaf": (samplers.IAFSampler, BaseAE),
     "flow": (_PriorSampler, BaseAE),
+    "flow_matching": (_PriorSampler, BaseAE),
     "two_stage": (samplers.TwoStageVAESampler, models.VAE),
     "vamp": (samplers.VAMPSampler, models.VAMP),
     "hypersphere": (samplers.HypersphereUniformSampler, models.SVAE),
@@ -327,11 +328,12 @@ _CONFIGS = {
 
 
 def _fit_sampler(
-    name: str, model: BaseAE, codes: Tensor, seed: int, steps: int, prior: Prior | None
+    name: str, model: BaseAE, codes: Tensor, seed: int, fit_steps: int | None, prior: Prior | None
 ) -> samplers.BaseSampler:
     """Builds a sampler and fits it to codes, if it needs a fit."""
     sampler_class, _ = _CLASSES[name]
     sampler = sampler_class(model, _CONFIGS.get(name))
+    steps = fit_steps or FIT_STEPS
 
     if name in ("gaussian", "gmm"):
         sampler.gmm = fit_mixture(codes, 1 if name == "gaussian" else COMPONENTS, seed)
@@ -346,7 +348,9 @@ def _fit_sampler(
     elif name == "own_prior":
         sampler.prior = model.latent_distribution(codes)
     elif name == "flow":
-        sampler.prior = prior or fit_new_prior("flow", codes, seed=seed, steps=steps)
+        sampler.prior = prior or fit_new_prior("flow", codes, seed=seed, steps=fit_steps)
+    elif name == "flow_matching":
+        sampler.prior = prior or fit_new_prior("flow_matching", codes, seed=seed, steps=fit_steps)
     elif name == "two_stage":
         _fit(sampler.second_vae, codes, steps)
     elif name == "pixelcnn":

@@ -139,7 +139,7 @@ def test_priors_refuse_unknown_kinds_and_codes_and_conditions_that_do_not_fit():
 # ---------------------------------------------------------------- models with fitted priors
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "flow_matching"])
 @pytest.mark.parametrize("classes", [0, 3])
 def test_a_model_uses_its_fitted_prior_exactly_and_saves_it(kind, classes, tmp_path):
     torch.manual_seed(0)
@@ -360,7 +360,7 @@ def test_beta_auto_needs_the_epoch():
 
 # ---------------------------------------------------------------- in the benchmark
 
-SAMPLERS = ["normal", "own_prior", "gmm", "flow", "vamp"]
+SAMPLERS = ["normal", "own_prior", "gmm", "flow", "flow_matching", "vamp"]
 FIT = {"seed": 0, "steps": 10}
 
 
@@ -388,6 +388,7 @@ def test_the_benchmark_scores_both_splits_with_every_prior(classes):
     priors = fit_priors(model, SAMPLERS, rows.codes, rows.train_labels, **FIT)
     scores = marginal_likelihoods(model, priors, rows.splits, rows.labels, rows.val_mse, 0)
     kinds = {"own_prior": None, "normal": "normal", "gmm": "mixture", "flow": "flow"}
+    kinds["flow_matching"] = "flow_matching"
     assert scores.keys() == kinds.keys()
 
     noise_std = model.estimate_noise_std(rows.parts["val"], rows.labels.get("val"))
@@ -430,4 +431,4 @@ def test_a_class_of_one_code_has_no_mixture():
     rows = Rows(2)
     labels = (np.arange(40) == 7).astype(int)
     priors = fit_priors(rows.model, SAMPLERS, rows.codes, labels, **FIT)
-    assert priors.keys() == {"normal", "own_prior", "flow"}
+    assert priors.keys() == {"normal", "own_prior", "flow", "flow_matching"}

@@ -66,6 +66,7 @@ def draw_codes(sampler, codes, number, **options):
 
 CASES = (
     ("AE", "normal"), ("AE", "gaussian"), ("AE", "gmm"), ("AE", "maf"), ("AE", "iaf"),
+    ("AE", "flow"), ("AE", "flow_matching"), ("VAE", "flow_matching"),
     ("VAE", "two_stage"), ("VAMP", "vamp"), ("SVAE", "hypersphere"), ("PoincareVAE", "poincare"),
     ("maps", "pixelcnn"), ("VQVAE", "pixelcnn"), ("RHVAE", "rhvae"), ("FIF", "own_prior"),
 )  # fmt: skip
