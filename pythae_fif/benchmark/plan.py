@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pythae_fif.benchmark.config import DataLocation, Experiment
 from pythae_fif.benchmark.image_run import PER_MODEL_SETTINGS, ImageSpec, training_config
 from pythae_fif.benchmark.models import ModelEntry, list_configs
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, format_error
 from pythae_fif.runs.store import Store

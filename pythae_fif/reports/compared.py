@@ -9,7 +9,7 @@ import pandas
 
 from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.names import SAMPLERS
 from pythae_fif.reports.frame import first_scores, ranks
 from pythae_fif.reports.tables import DASH, Table, format_column, number

@@ -9,7 +9,7 @@ import pandas
 from PIL import Image
 
 from pythae_fif.benchmark.pictures import SAMPLES_PER_CLASS
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.files import os_errors_as_store_error
 from pythae_fif.names import SAMPLERS

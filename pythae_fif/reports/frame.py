@@ -7,7 +7,7 @@ import numpy as np
 import pandas
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.names import SAMPLERS
 
