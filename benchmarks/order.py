@@ -16,8 +16,8 @@ import pandas as pd
 from matplotlib.ticker import LogLocator
 from scipy.stats import spearmanr, ttest_ind_from_stats
 
-from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import list_configs
 from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.files import write_bytes

@@ -1,21 +1,16 @@
-"""Names that users choose from: data sets, architectures and samplers.
+"""Names that users choose from, such as architectures and samplers, and options of data.
 
 The module does not import torch, so that the command line shows its `--help` at once.
 """
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pythae_fif.errors import ConfigError, DataError, format_error
 from pythae_fif.validation import AbsolutePath, Flag, StrictModel, UniqueList
-
-DATASETS = ("digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv")
-"""Data sets of the benchmark. Each is described by a file in `benchmark_configs/`."""
 
 TOY_DATASETS = (
     "sinusoid", "two_moons", "circle", "von_mises_circle", "spiral", "swiss_roll", "torus",
@@ -119,6 +114,8 @@ class DataOptions(StrictModel):
         columns: Columns of a table to model; see :func:`~pythae_fif.data.load_table`.
         drop: Columns of a table to leave out.
         label: Column of a table with the class.
+        reader: `module:object` of a user's :class:`~pythae_fif.data.Dataset`; None for a built-in
+            data set.
     """
 
     data_root: Annotated[
@@ -134,30 +131,7 @@ class DataOptions(StrictModel):
         None
     )
     label: Annotated[str | None, Flag("column of a table with the class", "COLUMN")] = None
-
-
-@dataclass(frozen=True)
-class DataRequest:
-    """A request to load a data set.
-
-    Attributes:
-        name: Name of the data set.
-        options: Where the data are and how they are read.
-        side: Side of resized images, in pixels.
-        crop: Side of CelebA's centre crop, in pixels.
-        progress: Callback ``progress(done, total)``, called while images are decoded.
-    """
-
-    name: str
-    options: DataOptions
-    side: int
-    crop: int
-    progress: Callable[[int, int], None] | None
-
-    @property
-    def path(self) -> Path:
-        """The user's folder or file, or the folder of the data sets."""
-        return Path(self.options.data) if self.options.data else data_home(self.options.data_root)
+    reader: str | None = None
 
 
 def import_object(path: str) -> Any:

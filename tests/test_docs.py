@@ -23,7 +23,6 @@ from pythae_fif.benchmark.models import (
 )
 from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.cli import main
-from pythae_fif.names import DATASETS
 from pythae_fif.runs.store import Store
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -242,7 +241,7 @@ def test_page_of_models_agrees_with_their_files():
 def configured_profiles() -> dict[tuple[str, str], tuple]:
     """(Data set, profile) -> the cells of its row in docs/benchmark.md, by the YAML files."""
     profiles = {}
-    for dataset in DATASETS:
+    for dataset in list_configs():
         content = read_yaml(configs_dir() / f"{dataset}.yaml")
         for profile, values in content["profiles"].items():
             profiles[dataset, profile] = (

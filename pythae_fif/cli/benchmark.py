@@ -4,8 +4,9 @@ import logging
 import webbrowser
 from typing import Any
 
-from pythae_fif.benchmark.config import DEFAULTS, Experiment
+from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.load import DEFAULTS
 from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.estimate import print_estimate, print_plan

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_ori
 from pydantic import BaseModel
 
 from pythae_fif import __version__
-from pythae_fif.benchmark.config import Experiment, Profile, load_experiment
+from pythae_fif.benchmark.config import Experiment, Profile
+from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.runs.engines import ENGINES

@@ -10,7 +10,7 @@ from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
 from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.catalog import EXTRACTORS
-from pythae_fif.names import ARCHITECTURES, DATASETS, SAMPLERS
+from pythae_fif.names import ARCHITECTURES, SAMPLERS
 from pythae_fif.studies import study as studies
 
 
@@ -41,7 +41,8 @@ def _choices() -> dict[str, dict[str, str]]:
 
     return {
         "data sets (--dataset)": {
-            name: read_yaml(configs_dir() / f"{name}.yaml")["description"] for name in DATASETS
+            name: read_yaml(configs_dir() / f"{name}.yaml")["description"]
+            for name in list_configs()
         },
         "studies (study NAME)": {
             name: study.description for name, study in studies.STUDIES.items()

@@ -13,8 +13,9 @@ from pythae.data.datasets import DatasetOutput
 from support.experiments import fake_splits, load_splits, make_tiny_plan, tiny_experiment
 from support.report_store import RESULTS, fill_store, make_result
 
-from pythae_fif.benchmark.config import DataLocation, Settings, load_experiment
+from pythae_fif.benchmark.config import DataLocation, Settings
 from pythae_fif.benchmark.image_run import ImageSpec, training_config
+from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import ModelClasses, configs_dir, list_configs, read_entry
 from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.errors import ConfigError
