@@ -7,7 +7,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pythae_fif.errors import ConfigError, DataError, format_error
 from pythae_fif.validation import AbsolutePath, Flag, StrictModel, UniqueList
@@ -33,40 +33,6 @@ ARCHITECTURES: dict[str, str] = {
 }
 """Name of an architecture -> a one-line description."""
 
-
-class Sampler(NamedTuple):
-    """A sampler, as tables and `list` show it.
-
-    Attributes:
-        label: Its name in tables, such as N for the standard normal.
-        description: A one-line description.
-    """
-
-    label: str
-    description: str
-
-
-SAMPLERS = {
-    "normal": Sampler("N", "standard normal codes"),
-    "own_prior": Sampler("own prior", "the prior with which an injective flow was trained"),
-    "gaussian": Sampler(
-        "Gaussian", "one Gaussian with full covariance, fitted to the training codes"
-    ),
-    "gmm": Sampler("GMM", "Gaussian mixture with ten components, fitted to the training codes"),
-    "maf": Sampler("MAF", "masked autoregressive flow, fitted to the training codes"),
-    "iaf": Sampler("IAF", "inverse autoregressive flow, fitted to the training codes"),
-    "flow": Sampler("NSF", "neural spline flow (from zuko), fitted to the training codes"),
-    "flow_matching": Sampler("FM", "flow trained by flow matching on the training codes"),
-    "two_stage": Sampler("2-stage", "a second VAE, fitted to the codes, for VAEs"),
-    "vamp": Sampler("VAMP", "VAMP's own prior: the posteriors of its pseudo-inputs"),
-    "hypersphere": Sampler("sphere", "uniform codes on the sphere, for SVAE"),
-    "poincare": Sampler("Poincaré", "wrapped normal codes in the Poincaré ball, for PoincareVAE"),
-    "rhvae": Sampler(
-        "RHVAE", "RHVAE's own prior, the volume of its metric, by Hamiltonian Monte Carlo"
-    ),
-    "pixelcnn": Sampler("PixelCNN", "PixelCNN, fitted to the codebook indices, for VQVAE"),
-}
-"""Name of a sampler in configurations and records -> the sampler."""
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -17,7 +17,7 @@ from pythae_fif.benchmark.models import (
 from pythae_fif.data.dataset import find_dataset
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.files import safe_name
-from pythae_fif.names import SAMPLERS
+from pythae_fif.sampling.catalog import SAMPLERS
 from pythae_fif.validation import flag_fields, flag_name, read_checked
 
 DEFAULTS = {

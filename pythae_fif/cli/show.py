@@ -10,7 +10,8 @@ from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
 from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.catalog import EXTRACTORS
-from pythae_fif.names import ARCHITECTURES, SAMPLERS
+from pythae_fif.names import ARCHITECTURES
+from pythae_fif.sampling.catalog import SAMPLERS
 from pythae_fif.studies import study as studies
 
 

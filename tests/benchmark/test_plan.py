@@ -78,7 +78,7 @@ def test_a_flag_overrides_what_the_profile_fixes_for_fif():
     [
         ({"models": ["fif"], "samplers": ["two_stage"]}, "model fif has none of them; it has nor"),
         ({"models": ["vqvae_spatial"], "arch": "fif_convnet"}, "vqvae_spatial: arch 'fif_convnet'"),
-        ({"samplers": ["maf"], "latent_dim": 1}, "ae: maf and iaf need at least two latent dim"),
+        ({"samplers": ["maf"], "latent_dim": 1}, "ae: sampler maf needs 2 latent dim"),
         ({"models": ["fif_conditional"]}, "needs class labels, and digits has none"),
     ],
 )

@@ -24,10 +24,11 @@ from pythae_fif.cli.flags import read_request
 from pythae_fif.errors import strip_control_characters
 from pythae_fif.evaluation.catalog import EXTRACTORS
 from pythae_fif.files import read_json
-from pythae_fif.names import SAMPLERS, DataOptions
+from pythae_fif.names import DataOptions
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
+from pythae_fif.sampling.catalog import SAMPLERS
 from pythae_fif.studies.study import STUDIES, StudyOptions
 
 
