@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from pythae.data.datasets import BaseDataset
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from pythae_fif.data.splits import ImageDataset
 from pythae_fif.errors import DataError
@@ -23,8 +23,9 @@ def as_dataset(data: Any, name: str) -> Any:
 
     Args:
         data: A tensor or an array: uint8 images (N, C, H, W), which are scaled to [0, 1], or
-            floats of any shape (N, ...). A `TensorDataset` of such data, with or without labels. A
-            data set whose items are dictionaries with the key "data". None for none.
+            floats of any shape (N, ...). A `TensorDataset` of such data, or a `Subset` of it, with
+            or without labels. A data set whose items are dictionaries with the key "data". None for
+            none.
         name: 'training' or 'evaluation', for errors.
 
     Returns:
@@ -41,6 +42,8 @@ def as_dataset(data: Any, name: str) -> Any:
         )
     if isinstance(data, np.ndarray | Tensor):
         return _tensors_as_dataset(place, data)
+    if isinstance(data, Subset) and isinstance(data.dataset, TensorDataset):
+        data = TensorDataset(*data.dataset[data.indices])  # as of `random_split`
     if isinstance(data, TensorDataset):
         if len(data.tensors) > 2:
             raise DataError(

@@ -7,7 +7,7 @@ import torch
 from pythae.data.datasets import BaseDataset
 from pythae.pipelines import TrainingPipeline
 from support.trainings import Images, build_model
-from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset
@@ -46,6 +46,13 @@ def test_tensors_become_a_data_set(data, expected):
         assert torch.equal(item.labels, expected[index].labels)
 
 
+def test_a_part_of_a_tensor_data_set_is_its_rows():
+    indices = [5, 3, 8]
+    dataset = as_dataset(Subset(TensorDataset(ROWS, LABELS), indices), "training")
+    assert torch.equal(dataset.images, ROWS[indices])
+    assert torch.equal(dataset.labels, LABELS[indices].float())
+
+
 @pytest.mark.parametrize("dataset", [Images(), BaseDataset(FLOATS, LABELS), Subset(Images(), [1])])
 def test_data_sets_stay_as_they_are(dataset):
     assert as_dataset(dataset, "training") is dataset
@@ -69,7 +76,7 @@ class Stream(IterableDataset):
         (torch.full((9, 1, 4, 4), torch.nan), "some values are NaN or infinite"),
         (np.array(["a"]), "is an array of <U1: use uint8 or floats"),
         (TensorDataset(FLOATS, LABELS, LABELS), "has 3 tensors: use TensorDataset"),
-        (Subset(TensorDataset(FLOATS), [0]), "is a Subset with items of type tuple: pass a tensor"),
+        (ConcatDataset([TensorDataset(FLOATS)]), "is a ConcatDataset with items of type tuple: pa"),
         ([FLOATS[0]], "is a list with items of type Tensor: pass a tensor"),
         (pd.DataFrame(ROWS.numpy(), columns=[*"abcdefghijklmnop"]), "is a DataFrame: pass a tens"),
         ({"data": FLOATS}, "is a dict: pass a tensor"),
