@@ -56,7 +56,7 @@ def _rows_of_run(spec: ImageSpec, result: ImageResult) -> list[dict[str, Any]]:
     rows = []
     for sampler, record in result.scores.items():
         scores = record.result
-        if scores.tube is None:
+        if not scores.tube:  # none, or an early record
             continue
         rows.append({
             "data": source_name if spec.dataset == "csv" else spec.dataset,

@@ -15,6 +15,7 @@ from pythae_fif.benchmark.models import (
 )
 from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.catalog import check_extractor_name
+from pythae_fif.evaluation.score_columns import check_score_name
 from pythae_fif.names import ARCHITECTURES, DataOptions, Precision
 from pythae_fif.validation import (
     AtLeastOne,
@@ -36,6 +37,10 @@ Seconds = Annotated[
 ]
 """A number of seconds, or a text that :func:`parse_duration` reads, such as `10min`."""
 ExtractorName = Annotated[str, AfterValidator(check_extractor_name)]
+OwnScores = Annotated[
+    UniqueList[Annotated[str, AfterValidator(check_score_name)]],
+    Flag("your own scores, as module:function", "SCORE"),
+]
 Weight = Annotated[
     float,
     Field(ge=0, strict=False),
@@ -189,6 +194,7 @@ class Experiment(DataLocation):
     extractor: Annotated[
         ExtractorName, Flag("feature extractor (see `pythae-fif list`), or module:function")
     ]
+    scores: OwnScores = Field(default_factory=list)
     profiles: dict[str, Profile]
     profile: Annotated[
         str, Flag("training length: quick (minutes), medium (overnight), paper (published) or full")

@@ -20,20 +20,18 @@ from pythae_fif.benchmark.pythae_patches import patch_slow_ops
 from pythae_fif.benchmark.record import DataUsed, Evaluation, Training
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.load import ExpectedHashes, load
-from pythae_fif.data.splits import SPLIT_NAMES, as_tensor
+from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean, format_error
 from pythae_fif.evaluation import Extractor, Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.extractors import rounded_images
-from pythae_fif.evaluation.likelihood import (
-    SplitLikelihood,
-    fit_priors,
-    marginal_likelihoods,
-)
+from pythae_fif.evaluation.likelihood import SplitLikelihood, fit_priors, marginal_likelihoods
+from pythae_fif.evaluation.score_columns import find_columns
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import atomic_folder, quarantine, read_json
 from pythae_fif.models.priors import Prior
 from pythae_fif.names import import_object
 from pythae_fif.nn import build_networks
+from pythae_fif.runs.record import Record
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.worker import Run
 from pythae_fif.sampling.samplers import embed, generate, generate_by_class, reconstruction_mse
@@ -70,11 +68,15 @@ class ImageSpec(Spec):
         data_hash: Hash of the images in use, after the profile's selection.
         labels_hash: Hash of their labels if the model takes labels, None otherwise.
         samplers: Samplers to score; not part of the id.
+        scores: The user's own scores, as `module:function`; not part of the id.
+        rescore: Whether scores that existing records lack are computed; not part of the id.
         location: Where the data and the extractor are; not part of the id.
     """
 
     kind: ClassVar[str] = "images"
-    fields_outside_id: ClassVar[frozenset[str]] = frozenset({"samplers", "location"})
+    fields_outside_id: ClassVar[frozenset[str]] = frozenset(
+        {"samplers", "scores", "rescore", "location"}
+    )
 
     dataset: Name
     arch: Name
@@ -91,6 +93,8 @@ class ImageSpec(Spec):
     data_hash: str
     labels_hash: str | None = None
     samplers: list[str] = Field(default_factory=list)
+    scores: list[str] = Field(default_factory=list)
+    rescore: bool = False
     location: DataLocation = Field(default_factory=DataLocation)
 
     @property
@@ -127,6 +131,13 @@ class ImageSpec(Spec):
         """Files of the run's records: training, evaluation, and scores of each sampler."""
         scores = {f"scores/{sampler}.json": Scores for sampler in self.samplers}
         return {"training.json": Training, "evaluation.json": Evaluation, **scores}
+
+    def is_complete(self, record: Record[Any] | None) -> bool:
+        """Returns whether a record exists and, for `rescore`, has every score."""
+        if record is None or not (self.rescore and isinstance(record.result, Scores)):
+            return record is not None
+        columns = find_columns(self.scores)
+        return not record.result.missing(column.name for column in columns if column.function)
 
     def configure(self, input_dim: tuple[int, ...]) -> Any:
         """Returns the model's configuration for samples of a shape.
@@ -174,7 +185,8 @@ class ImageSpec(Spec):
     def run(self, run: Run) -> None:
         """Trains and scores the model.
 
-        An interrupted training is resumed, and records that exist are not computed again.
+        An interrupted training is resumed, and records that exist are not computed again, except
+        those that lack a score if `rescore` is set.
 
         Raises:
             FIFError: A sampler failed. The records of the other samplers are written first.
@@ -194,14 +206,11 @@ class ImageSpec(Spec):
         train_labels = labels.get("train")
         codes = embed(model, splits.train, labels=train_labels, seed=self.seed)
         evaluation = self._evaluate(run, model, splits, labels, codes)
-        references = _split_features(splits, extractor)
+        references = Features.from_splits(splits, extractor)
         train_features = references.pop("train")
 
-        unscored = [
-            sampler
-            for sampler in self.samplers
-            if run.load(f"scores/{sampler}.json", Scores) is None
-        ]
+        records = {name: run.load(f"scores/{name}.json", Scores) for name in self.samplers}
+        unscored = [sampler for sampler in records if not self.is_complete(records[sampler])]
         run.report("likelihood", 0.9)
         priors = fit_priors(
             model, unscored, codes, train_labels, seed=self.seed, steps=self.settings.fit_steps
@@ -224,13 +233,26 @@ class ImageSpec(Spec):
                     sampler, model, codes, train_labels, priors.get(sampler)
                 )
                 scores = score_samples(
-                    samples, extractor, references, seed=self.seed, training=train_features
+                    samples,
+                    extractor,
+                    references,
+                    seed=self.seed,
+                    training=train_features,
+                    scores=self.scores,
                 )
+                likelihood = likelihoods.get(sampler, {})
+                # The record's field for the marginal likelihood is called `tube`.
+                tube = {split: values.score for split, values in likelihood.items()}
+                scores = dataclasses.replace(scores, tube=tube)
+                record = records[sampler]
+                if record is not None:
+                    scores = record.result.complete(scores)
             except Exception as error:  # other samplers may still work; it is raised below
                 traceback.print_exc()
                 failures.append(f"sampler {sampler}: {format_error(error)}")
             else:
-                _save_scores(run, sampler, scores, likelihoods.get(sampler), samples, classes)
+                files = _save_files(run, sampler, likelihood, samples, classes)
+                run.save(f"scores/{sampler}.json", scores, files, record)
         if failures:
             raise FIFError("; ".join(failures))
 
@@ -351,35 +373,20 @@ class ImageSpec(Spec):
         return generate(sampler, model, codes, prior=prior, **options), None
 
 
-def _split_features(splits: Splits, extractor: Extractor) -> dict[str, Features]:
-    """Extracts the features of each split, or reads them from the cache."""
-    return {
-        split: Features.from_images(
-            as_tensor(splits[split]), extractor, f"{split} of {splits.content_hash}"
-        )
-        for split in SPLIT_NAMES
-    }
-
-
-def _save_scores(
+def _save_files(
     run: Run,
     sampler: str,
-    scores: Scores,
-    likelihood: Mapping[str, SplitLikelihood] | None,
+    likelihood: Mapping[str, SplitLikelihood],
     samples: torch.Tensor,
     classes: np.ndarray | None,
-) -> None:
-    """Saves a sampler's record, a picture of images, and the likelihoods of the test points."""
+) -> dict[str, str]:
+    """Saves a picture of images, and the likelihoods of the test points; returns checksums."""
     files: dict[str, str] = {}
     if samples.ndim == 4:
         files |= run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
-
-    if likelihood is not None:
+    if likelihood:
         files |= run.write(f"likelihood-{sampler}.csv", likelihood["test"].to_csv().encode())
-        # The record's field for the marginal likelihood is called `tube`.
-        summaries = {split: values.score for split, values in likelihood.items()}
-        scores = dataclasses.replace(scores, tube=summaries)
-    run.save(f"scores/{sampler}.json", scores, files)
+    return files
 
 
 def _format_value(value: Any) -> str:

@@ -69,6 +69,7 @@ def _first_seed(
         data_hash=splits.content_hash,
         labels_hash=splits.labels_hash if entry.conditional else None,
         samplers=entry.compatible_samplers(experiment.samplers),
+        scores=experiment.scores,
         location=DataLocation(**experiment.model_dump(include={*DataLocation.model_fields})),
     )
 

@@ -5,7 +5,7 @@ import webbrowser
 from typing import Any
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.image_run import WEIGHTS, ImageSpec
 from pythae_fif.benchmark.load import DEFAULTS
 from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.cli.display import Terminal
@@ -15,6 +15,7 @@ from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
 from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.load import load_extractor, require_extractor
+from pythae_fif.evaluation.score_columns import load_score
 from pythae_fif.runs.launch import Engine, run_all
 from pythae_fif.runs.store import Store
 
@@ -34,6 +35,8 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     """
     console = Terminal()
     store = Store(flags.results)
+    for name in experiment.scores:
+        load_score(name)  # a mistake is reported before anything is computed
     offline = experiment.offline or flags.dry_run
     extractor_options: dict[str, Any] = {
         "weights": experiment.extractor_weights,
@@ -46,6 +49,8 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
 
     splits = _load_data(experiment, console, offline)
     plan = expand(experiment, splits)
+    if flags.rescore:
+        plan = _plan_rescoring(plan, store)
     requested = _requested_runs(experiment, plan, store)
     todo = [spec for spec in requested if not store.is_done(spec)]
     if todo:
@@ -73,6 +78,24 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
             f"{pluralized(len(missing), 'run')} without a record; the same command tries again"
         )
     return not missing
+
+
+def _plan_rescoring(plan: list[ImageSpec], store: Store) -> list[ImageSpec]:
+    """Requests the missing scores of all runs, except of finished ones that have no model."""
+    requests = []
+    for spec in plan:
+        request = spec.model_copy(update={"rescore": True})
+        has_model = (store.folder(spec) / WEIGHTS).exists()
+        is_stuck = store.is_done(spec) and not has_model and not store.is_done(request)
+        requests.append(spec if is_stuck else request)
+
+    stuck_count = sum(not request.rescore for request in requests)
+    if stuck_count:
+        logger.warning(
+            "--rescore adds no scores to %s: the store has no model",
+            pluralized(stuck_count, "finished run"),
+        )
+    return requests
 
 
 def _requested_runs(experiment: Experiment, plan: list[ImageSpec], store: Store) -> list[ImageSpec]:

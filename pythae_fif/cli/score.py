@@ -8,11 +8,12 @@ from typing import Annotated
 
 import torch
 from PIL import Image
+from pydantic import Field
 from pythae.models import AutoModel, BaseAE
 from pythae.samplers import NormalSampler
 from torch import Tensor
 
-from pythae_fif.benchmark.config import AtLeastTen, ExtractorName, Seed
+from pythae_fif.benchmark.config import AtLeastTen, ExtractorName, OwnScores, Seed
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
@@ -46,6 +47,7 @@ class ScoreFlags(StrictModel):
     extractor_weights: Annotated[str | None, Flag("file of the extractor's weights", "FILE")] = None
     offline: Annotated[bool, Flag("never download anything")] = False
     trust: Annotated[bool, Flag("open the pickles of a model, which can run any code")] = False
+    scores: OwnScores = Field(default_factory=list)
     to_json: Annotated[str | None, Flag("also write the scores to this file", "FILE")] = None
 
 
@@ -84,6 +86,7 @@ def score_command(words: list[str]) -> bool:
         training=None if training is None else Features.from_images(training, extractor),
         references={"reference": Features.from_images(reference, extractor)},
         seed=flags.seed,
+        scores=flags.scores,
     )
     Terminal().say(str(scores))
     if flags.to_json is not None:

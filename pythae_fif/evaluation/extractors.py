@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import deprecated
 
 from pythae_fif.data.cache import cached, tensor_hash
+from pythae_fif.data.splits import SPLIT_NAMES, Splits, as_tensor
 from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, format_error
 from pythae_fif.files import digest, safe_name
@@ -169,6 +170,21 @@ class Features:
         key = digest(images_id or tensor_hash(images), extractor.hash)
         values = cached(f"features-{safe_name(extractor.name)}-{key}.pt", compute)["features"]
         return cls(values.to(extractor.device), extractor.hash)
+
+    @classmethod
+    def from_splits(cls, splits: Splits, extractor: Extractor) -> "dict[str, Features]":
+        """Computes the features of each split, or reads them from the cache.
+
+        Args:
+            splits: The data.
+            extractor: Extractor of the features.
+        """
+        return {
+            split: cls.from_images(
+                as_tensor(splits[split]), extractor, f"{split} of {splits.content_hash}"
+            )
+            for split in SPLIT_NAMES
+        }
 
     def __len__(self) -> int:
         return len(self.values)

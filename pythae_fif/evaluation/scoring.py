@@ -3,11 +3,12 @@
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 import torch
+from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor
 
 from pythae_fif.errors import DataError, NonFiniteError
@@ -19,6 +20,7 @@ from pythae_fif.evaluation.distances import (
     neighbour_scores,
 )
 from pythae_fif.evaluation.extractors import BATCH_SIZE, Extractor, Features, rounded_images
+from pythae_fif.evaluation.score_columns import find_columns
 from pythae_fif.evaluation.scores import CodeScores, MeanStd, Scores
 
 T = TypeVar("T")
@@ -36,6 +38,7 @@ def score_samples(
     *,
     seed: int = 0,
     training: Features | None = None,
+    scores: Sequence[str] = (),
 ) -> Scores:
     """Computes every score of samples against each reference.
 
@@ -47,10 +50,13 @@ def score_samples(
         references: Split -> features of its images.
         seed: Seed of the shuffle before the inception score, and of the subsets of KID.
         training: Features of the training images, for `Scores.memorisation`.
+        scores: Your own scores as `module:function`, a function of the features of samples (N, F)
+            and of reference images (M, F). Random states are seeded before it is called.
 
     Raises:
         DataError: There are fewer than ten samples or references, or features are from another
             extractor.
+        ConfigError: One of your own scores cannot be imported, or fails.
         NonFiniteError: Samples have NaN or infinite pixels; the message says how many.
 
     Warns:
@@ -72,6 +78,12 @@ def score_samples(
             split: score_function(features, reference) for split, reference in references.items()
         }
 
+    extra = {}
+    for column in find_columns(scores):
+        if column.function is not None:
+            set_seed(seed)
+            extra[column.name] = by_split(column.compute)
+
     return Scores(
         num_samples=len(features),
         extractor=extractor.name,
@@ -86,6 +98,7 @@ def score_samples(
         kernel=by_split(partial(kernel_distance, seed=seed)),
         neighbours=by_split(neighbour_scores),
         memorisation=None if training is None else memorisation(features, training, references),
+        extra=extra,
     )
 
 

@@ -8,6 +8,7 @@ import pandas
 
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.evaluation.score_columns import SCORE_COLUMNS, ScoreColumn, find_columns
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.sampling.catalog import sampler_position
 
@@ -16,12 +17,7 @@ TIED_RANK = 3
 MAX_ERROR_RATIO = 0.98
 """A model did not learn if its squared error exceeds this fraction of the mean image's error."""
 RUN_COLUMNS = ["label", "usual_sampler", "configuration", "latent_dim", "parameters", "candidates"]
-SCORE_COLUMNS = [
-    "frechet_val", "frechet_test", "frechet_error", "score", "kernel", "precision", "recall",
-    "density", "coverage", "nearer", "authenticity", "reconstruction_mse",
-    "log_likelihood", "bits_per_dim",
-]  # fmt: skip
-AVERAGED_COLUMNS = [*SCORE_COLUMNS, "divergence", "training_seconds", "images"]
+COST_COLUMNS = ["training_seconds", "images"]
 
 
 def first_scores(results: Sequence[ImageResult]) -> Scores:
@@ -39,15 +35,21 @@ def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> panda
     Returns:
         One row per run and sampler, with NaN where a record lacks a number.
     """
+    columns = find_columns(experiment.scores)
     rows = [
-        _score_row(experiment, result, sampler) for result in results for sampler in result.scores
+        _score_row(experiment, result, sampler, columns)
+        for result in results
+        for sampler in result.scores
     ]
-    frame = pandas.DataFrame(rows).astype(dict.fromkeys(AVERAGED_COLUMNS, float))
+    averaged_columns = [*(column.name for column in columns), *COST_COLUMNS]
+    frame = pandas.DataFrame(rows).astype(dict.fromkeys(averaged_columns, float))
     frame["beta"] = pandas.to_numeric(frame["beta"], errors="coerce")  # NaN for 'auto'
     return frame
 
 
-def _score_row(experiment: Experiment, result: ImageResult, sampler: str) -> dict[str, Any]:
+def _score_row(
+    experiment: Experiment, result: ImageResult, sampler: str, columns: Sequence[ScoreColumn]
+) -> dict[str, Any]:
     """Returns the numbers of a run and sampler."""
     spec = result.spec
     entry = experiment.entry_for(spec.model)
@@ -55,7 +57,7 @@ def _score_row(experiment: Experiment, result: ImageResult, sampler: str) -> dic
     provenance = result.training.provenance
     evaluation = result.evaluation.result
     scores = result.scores[sampler].result
-    likelihood = scores.tube
+    records = {"scores": scores, "evaluation": evaluation}
 
     return {
         "model": spec.model,
@@ -69,24 +71,13 @@ def _score_row(experiment: Experiment, result: ImageResult, sampler: str) -> dic
         "run_id": spec.run_id,
         "latent_dim": spec.latent_dim,
         "parameters": evaluation.parameters,
-        "reconstruction_mse": evaluation.reconstruction_mse["test"],
-        "divergence": evaluation.codes and evaluation.codes.divergence,
         "machine": f"{provenance.device} with {provenance.cores} cores",
         "training_seconds": training.seconds,
         "images": training.images,
         "steps": training.images and training.images / spec.settings.batch_size,
         "sampler": sampler,
         "extractor_hash": scores.extractor_hash,
-        "frechet_val": scores.frechet["val"],
-        "frechet_test": scores.frechet["test"],
-        "frechet_error": scores.frechet_error and scores.frechet_error["test"],
-        "score": scores.score and scores.score.mean,
-        "kernel": scores.kernel["test"].mean,
-        **vars(scores.neighbours["test"]),
-        "nearer": scores.memorisation and scores.memorisation.nearer["test"],
-        "authenticity": scores.memorisation and scores.memorisation.authenticity,
-        "log_likelihood": likelihood and likelihood["test"].nats,
-        "bits_per_dim": likelihood and likelihood["test"].bits_per_dim,
+        **{column.name: column.read(records) for column in columns},
     }
 
 
@@ -118,6 +109,7 @@ def chosen_frame(
     frame: pandas.DataFrame,
     reference: pandas.DataFrame | None = None,
     constant_mse: float = np.inf,
+    columns: Sequence[ScoreColumn] = SCORE_COLUMNS,
 ) -> pandas.DataFrame:
     """Averages the selected configuration of each model and sampler over its seeds.
 
@@ -125,29 +117,35 @@ def chosen_frame(
         frame: One row per run and sampler, from :func:`score_frame`.
         reference: The same of reference runs, which the runs are compared with.
         constant_mse: Squared error of the mean image. A model that is hardly better did not learn.
+        columns: The scores of the frame.
 
     Returns:
-        One row per model and sampler, in the order of samplers and test distance, with these
-        columns in addition to the means:
+        One row per model and sampler, in the order of samplers and test distance. A mean is over
+        the seeds that have the score. There are these columns in addition to the means:
 
         * `learned`: whether the model learned with every seed; if not, its label has a dagger;
         * `spread`: standard deviation of the test distance over the seeds or, for a single seed,
           over draws of samples;
         * `noise`: twice the standard error of the test distance;
         * `reference`: the largest relative difference of a score from the reference runs;
-        * `rank`: see :func:`ranks`.
+        * `rank`: see :func:`ranks`;
+        * `<score>_seeds`: number of seeds that have the score, if only some of them have it.
     """
+    names = [column.name for column in columns]
     selected = select(frame)
     selected["reference"] = (
-        np.nan if reference is None else _largest_differences(selected, reference)
+        np.nan if reference is None else _largest_differences(selected, reference, names)
     )
 
     groups = selected.groupby(["model", "sampler"], sort=False)
-    means = groups[AVERAGED_COLUMNS].agg(lambda values: values.mean(skipna=False))
+    counts = groups[names].count().add_suffix("_seeds")
+    is_partial = counts.gt(0) & counts.lt(groups.size(), axis="index")
     table = (
         groups[RUN_COLUMNS]
         .first()
-        .join(means)
+        .join(groups[names].mean())
+        .join(groups[COST_COLUMNS].agg(lambda values: values.mean(skipna=False)))
+        .join(counts.loc[:, is_partial.any()])
         .assign(
             seeds=groups.size(),
             run_ids=groups["run_id"].agg(" ".join),
@@ -192,7 +190,7 @@ def _noise(table: pandas.DataFrame) -> "pandas.Series[float]":
 
 
 def _largest_differences(
-    frame: pandas.DataFrame, reference: pandas.DataFrame
+    frame: pandas.DataFrame, reference: pandas.DataFrame, names: list[str]
 ) -> "pandas.Series[float]":
     """Returns the largest relative difference of each row's scores from the same reference run.
 
@@ -201,8 +199,8 @@ def _largest_differences(
     """
     keys = ["run_id", "sampler"]
     matched = frame[keys].merge(reference, "left", keys)
-    scores = frame[SCORE_COLUMNS]
-    reference_scores = matched[SCORE_COLUMNS]
+    scores = frame[names]
+    reference_scores = matched[names]
     larger = np.maximum(scores.abs(), reference_scores.abs())
     differences = ((scores - reference_scores).abs() / larger).max(axis=1)
 

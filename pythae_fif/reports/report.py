@@ -17,6 +17,7 @@ from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.errors import pluralized
+from pythae_fif.evaluation.score_columns import ScoreColumn, find_columns
 from pythae_fif.evaluation.scoring import MIN_SAMPLES
 from pythae_fif.files import write_bytes
 from pythae_fif.reports.compared import comparison_tables
@@ -66,16 +67,17 @@ class Report:
             f"{experiment.dataset}{file_name}, {experiment.arch}, profile {experiment.profile}"
         )
 
+        columns = find_columns(experiment.scores)
         self.frame = score_frame(experiment, results)
         reference_frame = _reference_frame(experiment, results, reference)
-        self.table = chosen_frame(self.frame, reference_frame, constant_error(splits))
+        self.table = chosen_frame(self.frame, reference_frame, constant_error(splits), columns)
 
         scores = first_scores(results)
         distance = scores.distance_name
         self.sentence = summary_sentence(self.table)
         self.tables = {
             "overview": overview_table(self.table, distance, experiment.samplers),
-            "scores": score_table(self.table, distance, scores.score_name),
+            "scores": score_table(self.table, distance, scores.score_name, columns),
             **comparison_tables(experiment, results, self.table),
         }
 
@@ -85,6 +87,7 @@ class Report:
                 f"{pluralized(missing, 'run')} without a result for every sampler."
             )
         self.warnings += score_warnings(results, self.frame, self.table)
+        self.warnings += _missing_scores(self.frame, columns)
         self.notes = score_notes(experiment, results, self.frame, self.table)
 
     def terminal(self) -> RenderableType:
@@ -275,6 +278,21 @@ def score_warnings(
     if steps < FEW_STEPS:
         warnings.append(f"Short training: {steps:,.0f} steps, fewer than {FEW_STEPS:,}.")
     return warnings
+
+
+def _missing_scores(frame: pandas.DataFrame, columns: Sequence[ScoreColumn]) -> list[str]:
+    """Lists the scores with a function that some records lack."""
+    counts = {
+        column.heading: int(frame[column.name].isna().sum())
+        for column in columns
+        if column.function is not None
+    }
+    return [
+        f"{heading} is missing for {count} of {len(frame)} pairs of run and sampler; `--rescore` "
+        "computes it where the model was kept."
+        for heading, count in counts.items()
+        if count
+    ]
 
 
 def score_notes(

@@ -5,10 +5,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import pandas
 
 from pythae_fif.errors import strip_control_characters
+from pythae_fif.evaluation.score_columns import SCORE_COLUMNS, ScoreColumn
 from pythae_fif.reports.frame import TIED_RANK, ranks
 from pythae_fif.sampling.catalog import find_sampler, sampler_position
 
@@ -129,16 +131,6 @@ def format_column(values: "pandas.Series[float]", form: str) -> list[str]:
     return [DASH if pandas.isna(value) else format(value, form) for value in values]
 
 
-def _format_pairs(table: pandas.DataFrame, first: str, second: str) -> list[str]:
-    """Formats two columns as one, such as `0.50 / 0.75`."""
-    pairs = zip(
-        format_column(table[first], ".2f"),
-        format_column(table[second], ".2f"),
-        strict=True,
-    )
-    return [DASH if DASH in pair else " / ".join(pair) for pair in pairs]
-
-
 def overview_table(table: pandas.DataFrame, distance: str, requested: Sequence[str]) -> Table:
     """Makes a table of one row per model, with its distance for up to three samplers.
 
@@ -196,36 +188,74 @@ def _column_label(name: str, usual_samplers: "pandas.Series[str]") -> str:
     return "N(0, I)" if (usual_samplers == "normal").all() else "model prior"
 
 
-def score_table(table: pandas.DataFrame, distance: str, score: str | None) -> Table:
+def score_table(
+    table: pandas.DataFrame,
+    distance: str,
+    score: str | None,
+    columns: Sequence[ScoreColumn] = SCORE_COLUMNS,
+) -> Table:
     """Makes a table of all scores, one row per model and sampler.
 
     Args:
         table: One row per model and sampler, from :func:`~pythae_fif.reports.frame.chosen_frame`.
         distance: Name of the distance.
         score: Name of the score; None if the extractor has none.
+        columns: The scores of the table.
     """
-    distance_heading = f"{distance} test ↓"
-    candidates = table["candidates"].map(lambda count: f" (of {count})" if count > 1 else "")
     cells = {
-        "Model": table["label"],
+        "Model": list(table["label"]),
         "Sampler": [find_sampler(name).label for name in table["sampler"]],
-        distance_heading: list(map(number, table["frechet_test"], table["spread"])),
-        "validation ↓": list(map(number, table["frechet_val"])),
-        f"{score or 'score'} ↑": list(map(number, table["score"], table["score_spread"])),
-        "KD × 10³ ↓": format_column(1000 * table["kernel"], ".2f"),
-        "prec. / recall ↑": _format_pairs(table, "precision", "recall"),
-        "dens. / cov. ↑": _format_pairs(table, "density", "coverage"),
-        "mem. / auth.": _format_pairs(table, "nearer", "authenticity"),
-        "MSE ↓": format_column(table["reconstruction_mse"], ".4f"),
-        "log-likelihood, nats ↑ / bits per dim.": _format_pairs(
-            table, "log_likelihood", "bits_per_dim"
-        ),
-        "KL, nats ↓": list(map(number, table["divergence"])),
+    }
+    marks = {}
+    for group in _cell_groups(columns):
+        if group[0].is_optional and table[group[0].name].isna().all():
+            continue
+        heading = _cell_heading(group).format(distance=distance, score=score or "score")
+        cells[heading] = _format_scores(table, group)
+        if group[0].name == "frechet_test":
+            marks[heading] = table["rank"]
+
+    candidates = table["candidates"].map(lambda count: f" (of {count})" if count > 1 else "")
+    cells |= {
         "parameters": format_column(table["parameters"], ",.0f"),
         "train s": format_column(table["training_seconds"], ".0f"),
         "chosen configuration": list(table["configuration"] + candidates),
     }
+    return Table("All scores", pandas.DataFrame(cells), marks)
 
-    if table["log_likelihood"].isna().all():  # as in early records
-        del cells["log-likelihood, nats ↑ / bits per dim."]
-    return Table("All scores", pandas.DataFrame(cells), {distance_heading: table["rank"]})
+
+def _cell_groups(columns: Sequence[ScoreColumn]) -> list[list[ScoreColumn]]:
+    """Groups the scores that are shown by the cells that they share."""
+    groups: list[list[ScoreColumn]] = []
+    for column in columns:
+        if column.shares_cell:
+            groups[-1].append(column)
+        elif column.heading:
+            groups.append([column])
+    return groups
+
+
+def _cell_heading(group: Sequence[ScoreColumn]) -> str:
+    """Returns the heading of a cell, with one arrow if it is the same for all of its scores."""
+    arrows = {column.better for column in group}
+    if len(arrows) == 1:
+        return f"{' / '.join(column.heading for column in group)} {arrows.pop()}".rstrip()
+    return " / ".join(f"{column.heading} {column.better}".rstrip() for column in group)
+
+
+def _format_scores(table: pandas.DataFrame, group: Sequence[ScoreColumn]) -> list[str]:
+    """Formats scores that share a cell, such as `0.50 / 0.75 (1 of 2 seeds)`."""
+    texts = []
+    for column in group:
+        values = column.scale * table[column.name]
+        if column.format:
+            texts.append(format_column(values, column.format))
+        else:
+            texts.append(list(map(number, values, table.get(column.spread, repeat(math.nan)))))
+
+    counts = table.get(f"{group[0].name}_seeds", table["seeds"])
+    cells = []
+    for count, seeds, *parts in zip(counts, table["seeds"], *texts, strict=True):
+        mark = f" ({count} of {seeds} seeds)" if count < seeds else ""
+        cells.append(DASH if DASH in parts else f"{' / '.join(parts)}{mark}")
+    return cells

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 from pythae_fif.errors import StoreError
+from pythae_fif.runs.record import Record
 from pythae_fif.validation import StrictModel
 
 SPEC_FILE = "spec.json"
@@ -56,6 +57,10 @@ class Spec(StrictModel):
     def outputs(self) -> Mapping[str, type]:
         """Name of a record's file -> type of its result. A run is done when all are there."""
         raise NotImplementedError
+
+    def is_complete(self, record: Record[Any] | None) -> bool:
+        """Returns whether the record of an output has all that was requested."""
+        return record is not None
 
     def run(self, run: Any) -> None:
         """Computes the missing outputs and saves them.

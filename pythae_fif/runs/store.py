@@ -124,12 +124,15 @@ class Store:
             return None
 
     def is_done(self, spec: Spec) -> bool:
-        """Returns whether a run has its specification and a valid record of each of its outputs."""
+        """Returns whether a run has its specification and a complete record of each output."""
         try:
             self.spec(spec.path)
         except StoreError:  # the next start writes it again
             return False
-        return all(self.record(spec, name, result) for name, result in spec.outputs.items())
+        return all(
+            spec.is_complete(self.record(spec, name, result))
+            for name, result in spec.outputs.items()
+        )
 
     def spec(self, run: str) -> Spec:
         """Reads the specification of a run.
