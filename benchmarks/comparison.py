@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from paired import PRIORS, Arm, Records, Task, has_failed, read_folder, run_all, unpack_nats
+from paired import PRIORS, Arm, Records, Task, has_failed, read_folder, run_all
 from scipy.stats import t as student_t
 from scipy.stats import ttest_1samp
 
@@ -72,7 +72,7 @@ def compare(
         failed = [has_failed(record) for record in pair]
         failures += failed
         if not any(failed):
-            values = [unpack_nats(record["point_nats"][prior]) for record in pair]
+            values = [record["point_nats"][prior] for record in pair]
             differences.append(values[0] - values[1])
     if not differences:
         return None

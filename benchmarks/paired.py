@@ -2,7 +2,8 @@
 
 A run is a task (a data set and the settings of a training), an arm (what is compared) and a seed.
 It is one line of `<task>.jsonl` in a folder of records, with the log-density of every test point,
-rounded to 0.1 nats. Runs that are there are not repeated.
+rounded to 0.1 nats. To keep the file small, these are differences to the first run's with the
+mixture. Runs that have a record are not repeated.
 """
 
 import base64
@@ -155,8 +156,7 @@ def _run_seed(task: Task, arms: Mapping[str, Arm], seed: int, folder: Path, data
 
         record = {"task": task.name, "arm": name, "seed": seed}
         record |= execute_run(task, arm, seed, load_data(task.dataset, data_root))
-        lines = [json.dumps(content) + "\n" for content in [*records, record]]
-        write_bytes(path, "".join(lines).encode())
+        write_records(path, [*records, record])
         print(time.strftime("%H:%M:%S"), _summary(record), flush=True)
 
 
@@ -237,8 +237,9 @@ def score(model: BaseAE, task: Task, splits: Splits, seed: int) -> dict[str, Any
 
     Returns:
         `mse`, the squared error of a point; `variance`, the error of the mean training point;
-        `trace`, the mean of tr f'g' / d; `noise_std`; and for each prior the marginal likelihood
-        `nats` with the values of all points, and the Frechet `distance` of samples to test data.
+        `trace`, the mean of tr f'g' / d; `noise_std`; and for each prior the mean marginal
+        likelihood `nats`, its values `point_nats` (N), and the Frechet `distance` of samples to
+        test data.
 
     Raises:
         NonFiniteError: A score is not finite.
@@ -270,7 +271,7 @@ def score(model: BaseAE, task: Task, splits: Splits, seed: int) -> dict[str, Any
         if not nats.isfinite().all():
             raise NonFiniteError(f"the likelihood with {prior} is not finite")
         scores["nats"][prior] = nats.mean().item()
-        scores["point_nats"][prior] = pack_nats(nats.numpy())
+        scores["point_nats"][prior] = nats.numpy()
         scores["distance"][prior] = _distance(density, task, splits, seed)
     return scores
 
@@ -305,24 +306,62 @@ def _distance(density: InjectiveFlow, task: Task, splits: Splits, seed: int) -> 
 # -------------------------------------------------------------------------------- records
 
 
-def pack_nats(nats: np.ndarray) -> str:
-    """Packs log-densities (N), rounded to `NATS_UNIT`, as text: bytes by significance, zlib."""
-    units = np.rint(nats / NATS_UNIT).astype("<i4")
-    planes = units.view(np.uint8).reshape(-1, 4).T
+def pack_integers(values: np.ndarray) -> str:
+    """Packs small integers (N) as text: without signs, bytes by significance, zlib, base 85."""
+    unsigned = np.where(values < 0, -2 * values - 1, 2 * values).astype("<u8")
+    planes = unsigned.view(np.uint8).reshape(-1, 8).T
     return base64.b85encode(zlib.compress(planes.tobytes(), 9)).decode()
 
 
-def unpack_nats(text: str) -> np.ndarray:
-    """Returns the log-densities (N) that :func:`pack_nats` packed."""
-    planes = np.frombuffer(zlib.decompress(base64.b85decode(text)), np.uint8).reshape(4, -1)
-    return np.ascontiguousarray(planes.T).view("<i4")[:, 0] * NATS_UNIT
+def unpack_integers(text: str) -> np.ndarray:
+    """Returns the integers (N) that :func:`pack_integers` packed."""
+    planes = np.frombuffer(zlib.decompress(base64.b85decode(text)), np.uint8).reshape(8, -1)
+    unsigned = np.ascontiguousarray(planes.T).view("<u8")[:, 0].astype(np.int64)
+    return np.where(unsigned % 2, -(unsigned + 1) // 2, unsigned // 2)
+
+
+def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Writes the records of a task atomically.
+
+    Args:
+        path: The file.
+        records: Records with log-densities (N) as `point_nats`, if they have scores.
+    """
+    reference = None
+    lines = []
+    for record in records:
+        if "point_nats" in record:
+            units = {
+                prior: np.rint(nats / NATS_UNIT).astype(np.int64)
+                for prior, nats in record["point_nats"].items()
+            }
+            offset = 0 if reference is None else reference
+            packed = {prior: pack_integers(values - offset) for prior, values in units.items()}
+            record = record | {"point_nats": packed}
+            reference = units["mixture"] if reference is None else reference
+        lines.append(json.dumps(record) + "\n")
+    write_bytes(path, "".join(lines).encode())
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Reads the records of a task; none if the file is missing."""
+    """Reads the records of a task as :func:`write_records` takes them; none without the file."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+    reference = None
+    records = []
+    for line in path.read_text("utf-8").splitlines():
+        record = json.loads(line)
+        if "point_nats" in record:
+            offset = 0 if reference is None else reference
+            units = {
+                prior: unpack_integers(text) + offset
+                for prior, text in record["point_nats"].items()
+            }
+            record["point_nats"] = {prior: NATS_UNIT * values for prior, values in units.items()}
+            reference = units["mixture"] if reference is None else reference
+        records.append(record)
+    return records
 
 
 def read_folder(folder: Path) -> Records:

@@ -22,23 +22,33 @@ def scripts(monkeypatch):
     }
 
 
-def record(scripts, nats, mse=1.0):
-    packed = scripts["paired"].pack_nats(np.asarray(nats))
-    return {"point_nats": {"mixture": packed}, "mse": mse, "variance": 2.0}
+def record(nats, mse=1.0):
+    return {"point_nats": {"mixture": np.asarray(nats)}, "mse": mse, "variance": 2.0}
 
 
-def test_nats_return_to_a_tenth(scripts):
+def test_records_return_with_nats_to_a_tenth(scripts, tmp_path):
     nats = np.array([-1e5, -2.34, 0.0, 813.26])
-    unpacked = scripts["paired"].unpack_nats(scripts["paired"].pack_nats(nats))
-    np.testing.assert_allclose(unpacked, nats, atol=0.051)
+    runs = [{"failure": "NaN"}]
+    runs += [{"point_nats": {"normal": nats - shift, "mixture": nats}} for shift in (1, -9.94)]
+    path = tmp_path / "task.jsonl"
+    scripts["paired"].write_records(path, runs)
+    content = path.read_bytes()
+
+    records = scripts["paired"].read_records(path)
+    assert records[0] == runs[0]
+    for run, copy in zip(runs[1:], records[1:], strict=True):
+        for prior, values in run["point_nats"].items():
+            np.testing.assert_allclose(copy["point_nats"][prior], values, atol=0.051)
+    scripts["paired"].write_records(path, records)
+    assert path.read_bytes() == content
 
 
 def test_difference_is_paired_by_seed_and_point(scripts):
     rng = np.random.default_rng(0)
     base = 100 * rng.standard_normal((3, 50)).round(1)
     gain = 2 + rng.standard_normal((3, 50)).round(1)
-    first = {seed: record(scripts, base[seed] + gain[seed]) for seed in range(3)}
-    second = {seed: record(scripts, base[seed]) for seed in range(3)}
+    first = {seed: record(base[seed] + gain[seed]) for seed in range(3)}
+    second = {seed: record(base[seed]) for seed in range(3)}
     difference = scripts["comparison"].compare(first, second, "mixture")
 
     assert difference.mean == pytest.approx(gain.mean())
@@ -50,11 +60,11 @@ def test_difference_is_paired_by_seed_and_point(scripts):
 
 def test_pairs_with_a_failed_run_are_left_out(scripts):
     first = {
-        0: record(scripts, [1.0, 1.0]),
-        1: record(scripts, [9.0, 9.0], mse=3.0),
+        0: record([1.0, 1.0]),
+        1: record([9.0, 9.0], mse=3.0),
         2: {"failure": "NaN"},
     }
-    second = {seed: record(scripts, [0.0, 0.0]) for seed in range(4)}
+    second = {seed: record([0.0, 0.0]) for seed in range(4)}
     difference = scripts["comparison"].compare(first, second, "mixture")
     assert (difference.mean, difference.seeds, difference.failures) == (1.0, 1, (2, 0))
 
@@ -65,7 +75,7 @@ def test_holm_adjusts_and_keeps_the_order(scripts):
 
 
 def test_unfinished_criteria_are_undecided(scripts):
-    runs = {seed: record(scripts, [1.0]) for seed in range(2)}
+    runs = {seed: record([1.0]) for seed in range(2)}
     missing = scripts["comparison"].missing_seeds(
         {"power": {"fif": runs}}, ["fif"], {"power": range(10)}
     )
