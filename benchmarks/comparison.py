@@ -120,7 +120,24 @@ def level_table(records: Records, tasks: Mapping[str, Task], labels: Mapping[str
                     line | {"seeds (failed)": f"{len(runs)} ({len(runs) - len(finished)})"}
                 )
     note = "± is the standard deviation over seeds. Failed runs are left out."
-    return Table("All arms", pd.DataFrame(lines), notes=[note])
+    return Table("All arms", pd.DataFrame(lines), notes=[note, *_describe_runs(records)])
+
+
+def _describe_runs(records: Records) -> list[str]:
+    """Describes the data of all runs, and what made them."""
+    runs = [
+        record
+        for arms in records.values()
+        for by_seed in arms.values()
+        for record in by_seed.values()
+    ]
+    data = sorted({record["data"] for record in runs})
+    revisions = sorted({str(record["revision"]) for record in runs})
+    processors = sorted({record["processor"] for record in runs})
+    return [
+        f"Data: {'; '.join(data)}.",
+        f"Runs of revision {', '.join(revisions)} on {', '.join(processors)}, one thread.",
+    ]
 
 
 def _level_cells(records: list[dict[str, Any]]) -> dict[str, str]:
@@ -155,7 +172,7 @@ def difference_cells(difference: Difference | None) -> dict[str, str]:
 
     low = difference.mean - difference.margin
     high = difference.mean + difference.margin
-    return {
+    cells = {
         "nats": f"{difference.mean:.3f}",
         "± seeds": f"{difference.seed_error:.3f}",
         "± points": f"{difference.point_error:.3f}",
@@ -164,6 +181,7 @@ def difference_cells(difference: Difference | None) -> dict[str, str]:
         "pairs": str(difference.seeds),
         "failed": "{} + {}".format(*difference.failures),
     }
+    return {heading: DASH if "nan" in text else text for heading, text in cells.items()}
 
 
 def missing_seeds(
