@@ -101,7 +101,7 @@ class DataOptions(StrictModel):
 
 
 def import_object(path: str) -> Any:
-    """Imports an object by its dotted path.
+    """Imports an object by its dotted path, or by `module:object`.
 
     Besides installed packages, modules in the working directory can be imported.
 
@@ -111,7 +111,7 @@ def import_object(path: str) -> Any:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 
-    module_name, _, object_name = path.rpartition(".")
+    module_name, _, object_name = path.replace(":", ".").rpartition(".")
     try:
         return getattr(import_module(module_name), object_name)
     except Exception as error:  # the user's own module may raise any exception

@@ -8,10 +8,14 @@ from unittest.mock import create_autospec
 import pytest
 import torch
 from hypothesis import settings
+from support.engines import InProcess
+from support.experiments import write_tiny
 from support.hub import Hub
 from support.tabular_files import write_archive
 
+from pythae_fif import cli
 from pythae_fif.errors import FIFError
+from pythae_fif.runs.local import LocalEngine, Slot
 from pythae_fif.runs.store import Store
 
 settings.register_profile("suite", max_examples=25, deadline=None)
@@ -114,3 +118,35 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
         replacement = create_autospec(getattr(owner, name), side_effect=getattr(hub, name))
         monkeypatch.setattr(owner, name, replacement)
     return hub
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Writes settings of a fast benchmark: tiny(key=value, ...) -> the path of their file."""
+    return lambda *profile, **values: str(write_tiny(tmp_path, *profile, **values))
+
+
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch, one_thread):
+    """Runs the program: run(*words) -> exit code, standard output, standard error.
+
+    The runs are executed in this process. `run.executed` counts them, `run.engine` is the engine
+    that the program made.
+    """
+    engine = InProcess(executed=[])
+
+    def execute(local_engine, *arguments):
+        call.engine = local_engine
+        return engine.execute(*arguments)
+
+    def call(*words):
+        engine.executed.clear()
+        code = cli.main([*map(str, words), "--results", str(call.results)])
+        call.executed = len(engine.executed)
+        return (code, *capsys.readouterr())
+
+    monkeypatch.setattr(LocalEngine, "execute", execute)
+    monkeypatch.setattr(LocalEngine, "slots", lambda *_: [Slot("cpu", 1)])
+    monkeypatch.setenv("COLUMNS", "100")
+    call.results = tmp_path / "results"
+    return call

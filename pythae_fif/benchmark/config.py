@@ -15,7 +15,6 @@ from pythae_fif.benchmark.models import (
 )
 from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.catalog import check_extractor_name
-from pythae_fif.evaluation.score_columns import check_score_name
 from pythae_fif.names import ARCHITECTURES, DataOptions, Precision
 from pythae_fif.validation import (
     AtLeastOne,
@@ -38,7 +37,7 @@ Seconds = Annotated[
 """A number of seconds, or a text that :func:`parse_duration` reads, such as `10min`."""
 ExtractorName = Annotated[str, AfterValidator(check_extractor_name)]
 OwnScores = Annotated[
-    UniqueList[Annotated[str, AfterValidator(check_score_name)]],
+    UniqueList[Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]],
     Flag("your own scores, as module:function", "SCORE"),
 ]
 Weight = Annotated[

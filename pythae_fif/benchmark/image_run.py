@@ -14,7 +14,7 @@ from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
 from pythae_fif.benchmark.config import DataLocation, Settings
-from pythae_fif.benchmark.models import ModelClasses
+from pythae_fif.benchmark.models import ModelClasses, format_value
 from pythae_fif.benchmark.pictures import samples_picture
 from pythae_fif.benchmark.pythae_patches import patch_slow_ops
 from pythae_fif.benchmark.record import DataUsed, Evaluation, Training
@@ -105,7 +105,7 @@ class ImageSpec(Spec):
     @property
     def configuration(self) -> str:
         """The varied hyper-parameters as `name=value`, or a dash if nothing varies."""
-        return ", ".join(f"{n}={_format_value(self.parameters[n])}" for n in self.varied) or "–"
+        return ", ".join(f"{n}={format_value(self.parameters[n])}" for n in self.varied) or "–"
 
     @property
     def title(self) -> str:
@@ -136,8 +136,10 @@ class ImageSpec(Spec):
         """Returns whether a record exists and, for `rescore`, has every score."""
         if record is None or not (self.rescore and isinstance(record.result, Scores)):
             return record is not None
-        columns = find_columns(self.scores)
-        return not record.result.missing(column.name for column in columns if column.function)
+        scores = record.result
+        names = {column.name for column in find_columns(self.scores) if column.function}
+        early_fields = (scores.memorisation, scores.frechet_error, scores.tube)
+        return names <= scores.extra.keys() and None not in early_fields
 
     def configure(self, input_dim: tuple[int, ...]) -> Any:
         """Returns the model's configuration for samples of a shape.
@@ -185,8 +187,7 @@ class ImageSpec(Spec):
     def run(self, run: Run) -> None:
         """Trains and scores the model.
 
-        An interrupted training is resumed, and records that exist are not computed again, except
-        those that lack a score if `rescore` is set.
+        An interrupted training is resumed, and complete records are not computed again.
 
         Raises:
             FIFError: A sampler failed. The records of the other samplers are written first.
@@ -207,7 +208,7 @@ class ImageSpec(Spec):
         codes = embed(model, splits.train, labels=train_labels, seed=self.seed)
         evaluation = self._evaluate(run, model, splits, labels, codes)
         references = Features.from_splits(splits, extractor)
-        train_features = references.pop("train")
+        training = references.pop("train")
 
         records = {name: run.load(f"scores/{name}.json", Scores) for name in self.samplers}
         unscored = [sampler for sampler in records if not self.is_complete(records[sampler])]
@@ -237,22 +238,15 @@ class ImageSpec(Spec):
                     extractor,
                     references,
                     seed=self.seed,
-                    training=train_features,
+                    training=training,
                     scores=self.scores,
                 )
-                likelihood = likelihoods.get(sampler, {})
-                # The record's field for the marginal likelihood is called `tube`.
-                tube = {split: values.score for split, values in likelihood.items()}
-                scores = dataclasses.replace(scores, tube=tube)
-                record = records[sampler]
-                if record is not None:
-                    scores = record.result.complete(scores)
             except Exception as error:  # other samplers may still work; it is raised below
                 traceback.print_exc()
                 failures.append(f"sampler {sampler}: {format_error(error)}")
             else:
-                files = _save_files(run, sampler, likelihood, samples, classes)
-                run.save(f"scores/{sampler}.json", scores, files, record)
+                likelihood = likelihoods.get(sampler, {})
+                _save_scores(run, sampler, scores, likelihood, samples, classes, records[sampler])
         if failures:
             raise FIFError("; ".join(failures))
 
@@ -373,27 +367,30 @@ class ImageSpec(Spec):
         return generate(sampler, model, codes, prior=prior, **options), None
 
 
-def _save_files(
+def _save_scores(
     run: Run,
     sampler: str,
+    scores: Scores,
     likelihood: Mapping[str, SplitLikelihood],
     samples: torch.Tensor,
     classes: np.ndarray | None,
-) -> dict[str, str]:
-    """Saves a picture of images, and the likelihoods of the test points; returns checksums."""
+    previous: Record[Scores] | None,
+) -> None:
+    """Saves a sampler's record, a picture of images, and the likelihoods of the test points.
+
+    Scores of the user that only the previous record has are kept.
+    """
     files: dict[str, str] = {}
     if samples.ndim == 4:
         files |= run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
     if likelihood:
         files |= run.write(f"likelihood-{sampler}.csv", likelihood["test"].to_csv().encode())
-    return files
 
-
-def _format_value(value: Any) -> str:
-    """Formats a hyper-parameter for people: 0.5 for 0.50, Planar+Radial for a list."""
-    if isinstance(value, list):
-        return "+".join(map(_format_value, value))
-    return f"{value:g}" if type(value) in (int, float) else str(value)
+    # The record's field for the marginal likelihood is called `tube`.
+    summaries = {split: values.score for split, values in likelihood.items()}
+    extra = {**(previous.result.extra if previous else {}), **scores.extra}
+    scores = dataclasses.replace(scores, tube=summaries, extra=extra)
+    run.save(f"scores/{sampler}.json", scores, files)
 
 
 def build_trainer(

@@ -159,3 +159,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a mapping of keys to values is needed")
     return content
+
+
+def format_value(value: Any) -> str:
+    """Formats a hyper-parameter for people: 0.5 for 0.50, Planar+Radial for a list."""
+    if isinstance(value, list):
+        return "+".join(map(format_value, value))
+    return f"{value:g}" if type(value) in (int, float) else str(value)

@@ -15,7 +15,7 @@ from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
 from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.load import load_extractor, require_extractor
-from pythae_fif.evaluation.score_columns import load_score
+from pythae_fif.names import import_object
 from pythae_fif.runs.launch import Engine, run_all
 from pythae_fif.runs.store import Store
 
@@ -36,7 +36,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     console = Terminal()
     store = Store(flags.results)
     for name in experiment.scores:
-        load_score(name)  # a mistake is reported before anything is computed
+        import_object(name)  # a mistake is reported before anything is computed
     offline = experiment.offline or flags.dry_run
     extractor_options: dict[str, Any] = {
         "weights": experiment.extractor_weights,
@@ -82,20 +82,15 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
 
 def _plan_rescoring(plan: list[ImageSpec], store: Store) -> list[ImageSpec]:
     """Requests the missing scores of all runs, except of finished ones that have no model."""
-    requests = []
-    for spec in plan:
-        request = spec.model_copy(update={"rescore": True})
-        has_model = (store.folder(spec) / WEIGHTS).exists()
-        is_stuck = store.is_done(spec) and not has_model and not store.is_done(request)
-        requests.append(spec if is_stuck else request)
-
-    stuck_count = sum(not request.rescore for request in requests)
-    if stuck_count:
+    stuck = [
+        spec for spec in plan if store.is_done(spec) and not (store.folder(spec) / WEIGHTS).exists()
+    ]
+    if stuck:
         logger.warning(
             "--rescore adds no scores to %s: the store has no model",
-            pluralized(stuck_count, "finished run"),
+            pluralized(len(stuck), "finished run"),
         )
-    return requests
+    return [spec.model_copy(update={"rescore": spec not in stuck}) for spec in plan]
 
 
 def _requested_runs(experiment: Experiment, plan: list[ImageSpec], store: Store) -> list[ImageSpec]:

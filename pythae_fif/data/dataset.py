@@ -77,7 +77,7 @@ def find_dataset(name: str) -> Dataset:
     if name in BUILT_IN:
         dataset = import_module(f"pythae_fif.data.sets.{name}").DATASET
     elif ":" in name:
-        dataset = import_object(name.replace(":", "."))
+        dataset = import_object(name)
     else:
         raise ConfigError(
             f"unknown data set {name!r}: {did_you_mean(name, BUILT_IN)}, or module:object"

@@ -88,7 +88,7 @@ def _check_weights(name: str, record: ExtractorRecord | None, weights: str | Pat
 def _load_user_extractor(name: str, device: str | torch.device) -> Extractor:
     """Loads the network of a user's function, `module:function`."""
     try:
-        network = import_object(check_extractor_name(name).replace(":", "."))()
+        network = import_object(check_extractor_name(name))()
     except Exception as error:  # The user's code may raise any exception.
         raise ConfigError(f"extractor {name!r} cannot be loaded: {format_error(error)}") from error
     if not isinstance(network, nn.Module):

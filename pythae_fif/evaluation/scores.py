@@ -1,15 +1,9 @@
 """Types of scores, which `score_samples` returns and records contain."""
 
-import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pythae_fif.errors import DataError
 from pythae_fif.files import write_json
-
-SAME_SAMPLES = 0.01
-"""Relative difference of Frechet distances up to which samples count as drawn again."""
 
 
 @dataclass(frozen=True)
@@ -118,36 +112,6 @@ class Scores:
     frechet_error: dict[str, float] | None = None
     tube: dict[str, MarginalLikelihoodScore] | None = None
     extra: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    def missing(self, names: Iterable[str] = ()) -> list[str]:
-        """Lists the scores that these scores lack.
-
-        Args:
-            names: Names of scores that should be in `extra`.
-        """
-        optional_fields = [item.name for item in fields(self) if item.default is None]
-        return [
-            *(name for name in optional_fields if getattr(self, name) is None),
-            *(name for name in names if name not in self.extra),
-        ]
-
-    def complete(self, scores: "Scores") -> "Scores":
-        """Returns these scores, with the ones that they lack.
-
-        Args:
-            scores: Scores of the same samples, drawn again.
-
-        Raises:
-            DataError: The samples are not the same, by their Frechet distances.
-        """
-        for split, distance in self.frechet.items():
-            if not math.isclose(distance, scores.frechet[split], rel_tol=SAME_SAMPLES):
-                raise DataError(
-                    f"samples drawn again have a distance of {scores.frechet[split]:.4g} to "
-                    f"{split} data, not {distance:.4g} as recorded: their scores are not added"
-                )
-        additions = {name: getattr(scores, name) for name in self.missing()}
-        return replace(self, **additions, extra={**scores.extra, **self.extra})
 
     def save_json(self, folder: str | Path) -> Path:
         """Writes `evaluation.json` into a folder, and returns the file's path."""

@@ -42,7 +42,8 @@ def score_samples(
 ) -> Scores:
     """Computes every score of samples against each reference.
 
-    Floating-point samples are clamped to [0, 1] and rounded to 1/255, as in an image file.
+    Floating-point samples are clamped to [0, 1] and rounded to 1/255, as in an image file. The
+    global random states are seeded, since your own scores may draw random numbers.
 
     Args:
         samples: Samples (N, C, H, W), uint8 or floating point, or rows (N, D) of a table.
@@ -51,7 +52,7 @@ def score_samples(
         seed: Seed of the shuffle before the inception score, and of the subsets of KID.
         training: Features of the training images, for `Scores.memorisation`.
         scores: Your own scores as `module:function`, a function of the features of samples (N, F)
-            and of reference images (M, F). Random states are seeded before it is called.
+            and of reference images (M, F).
 
     Raises:
         DataError: There are fewer than ten samples or references, or features are from another
@@ -74,15 +75,10 @@ def score_samples(
     features = Features(torch.cat(values), extractor.hash)
 
     def by_split(score_function: Callable[[Features, Features], T]) -> dict[str, T]:
+        set_seed(seed)
         return {
             split: score_function(features, reference) for split, reference in references.items()
         }
-
-    extra = {}
-    for column in find_columns(scores):
-        if column.function is not None:
-            set_seed(seed)
-            extra[column.name] = by_split(column.compute)
 
     return Scores(
         num_samples=len(features),
@@ -98,7 +94,11 @@ def score_samples(
         kernel=by_split(partial(kernel_distance, seed=seed)),
         neighbours=by_split(neighbour_scores),
         memorisation=None if training is None else memorisation(features, training, references),
-        extra=extra,
+        extra={
+            column.name: by_split(column.function)
+            for column in find_columns(scores)
+            if column.function is not None
+        },
     )
 
 

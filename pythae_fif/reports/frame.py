@@ -57,7 +57,6 @@ def _score_row(
     provenance = result.training.provenance
     evaluation = result.evaluation.result
     scores = result.scores[sampler].result
-    records = {"scores": scores, "evaluation": evaluation}
 
     return {
         "model": spec.model,
@@ -77,7 +76,12 @@ def _score_row(
         "steps": training.images and training.images / spec.settings.batch_size,
         "sampler": sampler,
         "extractor_hash": scores.extractor_hash,
-        **{column.name: column.read(records) for column in columns},
+        **{
+            column.name: column.read(scores, evaluation)
+            if column.read
+            else scores.extra.get(column.name, {}).get("test")
+            for column in columns
+        },
     }
 
 
@@ -143,7 +147,7 @@ def chosen_frame(
     table = (
         groups[RUN_COLUMNS]
         .first()
-        .join(groups[names].mean())
+        .join(groups[names].agg(lambda values: values.mean()))
         .join(groups[COST_COLUMNS].agg(lambda values: values.mean(skipna=False)))
         .join(counts.loc[:, is_partial.any()])
         .assign(

@@ -17,7 +17,7 @@ from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.errors import pluralized
-from pythae_fif.evaluation.score_columns import ScoreColumn, find_columns
+from pythae_fif.evaluation.score_columns import find_columns
 from pythae_fif.evaluation.scoring import MIN_SAMPLES
 from pythae_fif.files import write_bytes
 from pythae_fif.reports.compared import comparison_tables
@@ -87,7 +87,13 @@ class Report:
                 f"{pluralized(missing, 'run')} without a result for every sampler."
             )
         self.warnings += score_warnings(results, self.frame, self.table)
-        self.warnings += _missing_scores(self.frame, columns)
+        self.warnings += [
+            f"{column.heading} is missing for {self.frame[column.name].isna().sum()} of "
+            f"{len(self.frame)} pairs of run and sampler: `--rescore` computes it where the model "
+            "was kept."
+            for column in columns
+            if column.function is not None and self.frame[column.name].isna().any()
+        ]
         self.notes = score_notes(experiment, results, self.frame, self.table)
 
     def terminal(self) -> RenderableType:
@@ -278,21 +284,6 @@ def score_warnings(
     if steps < FEW_STEPS:
         warnings.append(f"Short training: {steps:,.0f} steps, fewer than {FEW_STEPS:,}.")
     return warnings
-
-
-def _missing_scores(frame: pandas.DataFrame, columns: Sequence[ScoreColumn]) -> list[str]:
-    """Lists the scores with a function that some records lack."""
-    counts = {
-        column.heading: int(frame[column.name].isna().sum())
-        for column in columns
-        if column.function is not None
-    }
-    return [
-        f"{heading} is missing for {count} of {len(frame)} pairs of run and sampler; `--rescore` "
-        "computes it where the model was kept."
-        for heading, count in counts.items()
-        if count
-    ]
 
 
 def score_notes(

@@ -202,60 +202,37 @@ def score_table(
         score: Name of the score; None if the extractor has none.
         columns: The scores of the table.
     """
-    cells = {
-        "Model": list(table["label"]),
-        "Sampler": [find_sampler(name).label for name in table["sampler"]],
-    }
-    marks = {}
-    for group in _cell_groups(columns):
-        if group[0].is_optional and table[group[0].name].isna().all():
-            continue
-        heading = _cell_heading(group).format(distance=distance, score=score or "score")
-        cells[heading] = _format_scores(table, group)
-        if group[0].name == "frechet_test":
-            marks[heading] = table["rank"]
+    groups: dict[str, list[ScoreColumn]] = {}
+    for column in columns:
+        if column.heading and not (column.is_optional and table[column.name].isna().all()):
+            heading = f"{column.heading} {column.better}".rstrip()
+            heading = heading.format(distance=distance, score=score or "score")
+            groups.setdefault(heading, []).append(column)
 
     candidates = table["candidates"].map(lambda count: f" (of {count})" if count > 1 else "")
-    cells |= {
+    cells = {
+        "Model": table["label"],
+        "Sampler": [find_sampler(name).label for name in table["sampler"]],
+        **{heading: _format_scores(table, group) for heading, group in groups.items()},
         "parameters": format_column(table["parameters"], ",.0f"),
         "train s": format_column(table["training_seconds"], ".0f"),
         "chosen configuration": list(table["configuration"] + candidates),
     }
-    return Table("All scores", pandas.DataFrame(cells), marks)
-
-
-def _cell_groups(columns: Sequence[ScoreColumn]) -> list[list[ScoreColumn]]:
-    """Groups the scores that are shown by the cells that they share."""
-    groups: list[list[ScoreColumn]] = []
-    for column in columns:
-        if column.shares_cell:
-            groups[-1].append(column)
-        elif column.heading:
-            groups.append([column])
-    return groups
-
-
-def _cell_heading(group: Sequence[ScoreColumn]) -> str:
-    """Returns the heading of a cell, with one arrow if it is the same for all of its scores."""
-    arrows = {column.better for column in group}
-    if len(arrows) == 1:
-        return f"{' / '.join(column.heading for column in group)} {arrows.pop()}".rstrip()
-    return " / ".join(f"{column.heading} {column.better}".rstrip() for column in group)
+    return Table("All scores", pandas.DataFrame(cells), {f"{distance} test ↓": table["rank"]})
 
 
 def _format_scores(table: pandas.DataFrame, group: Sequence[ScoreColumn]) -> list[str]:
     """Formats scores that share a cell, such as `0.50 / 0.75 (1 of 2 seeds)`."""
-    texts = []
-    for column in group:
-        values = column.scale * table[column.name]
-        if column.format:
-            texts.append(format_column(values, column.format))
-        else:
-            texts.append(list(map(number, values, table.get(column.spread, repeat(math.nan)))))
-
+    parts = [
+        format_column(column.scale * table[column.name], column.format)
+        if column.format
+        else map(number, table[column.name], table.get(column.spread, repeat(math.nan)))
+        for column in group
+    ]
     counts = table.get(f"{group[0].name}_seeds", table["seeds"])
+
     cells = []
-    for count, seeds, *parts in zip(counts, table["seeds"], *texts, strict=True):
+    for count, seeds, *texts in zip(counts, table["seeds"], *parts, strict=True):
         mark = f" ({count} of {seeds} seeds)" if count < seeds else ""
-        cells.append(DASH if DASH in parts else f"{' / '.join(parts)}{mark}")
+        cells.append(DASH if DASH in texts else " / ".join(texts) + mark)
     return cells

@@ -132,32 +132,18 @@ class Run:
         write_bytes(self.folder / name, content)
         return {name: hashlib.sha256(content).hexdigest()}
 
-    def save(
-        self,
-        name: str,
-        result: Any,
-        files: Mapping[str, str] | None = None,
-        previous: Record[Any] | None = None,
-    ) -> None:
+    def save(self, name: str, result: Any, files: Mapping[str, str] | None = None) -> None:
         """Writes a result as a record.
 
         Args:
             name: The record's file, a key of the specification's outputs.
             result: The result.
             files: Name -> SHA-256 of the files that belong to it, computed when they were written.
-            previous: The record that the result completes. Its provenance is kept, with the new one
-                as `rescored`.
         """
-        provenance = self._provenance()
-        if previous is not None:
-            is_dirty = previous.provenance.git_dirty or provenance.git_dirty
-            provenance = previous.provenance.model_copy(
-                update={"rescored": provenance.model_dump(), "git_dirty": is_dirty}
-            )
         record = Record[Any](
             run_id=self.spec.run_id,
             result=result,
-            provenance=provenance,
+            provenance=self._provenance(),
             files=dict(files or {}),
         )
         self.write(name, record.to_bytes())

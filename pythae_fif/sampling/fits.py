@@ -180,7 +180,7 @@ def fit_user_sampler(request: FitRequest) -> samplers.BaseSampler:
     Raises:
         ConfigError: The class cannot be imported or fitted.
     """
-    sampler_class = import_object(request.sampler.replace(":", "."))
+    sampler_class = import_object(request.sampler)
     try:
         source = sampler_class()
         source.fit(request.codes)

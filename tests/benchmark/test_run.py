@@ -86,9 +86,9 @@ def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
         assert torch.equal(codes, embed(model, splits.train, seed=spec.seed))
         return generate(sampler, model, codes, **options)
 
-    def score_samples_checked(samples, extractor, split_features, *, seed, training):
-        references.update(split_features, train=training)
-        return score_samples(samples, extractor, split_features, seed=seed, training=training)
+    def score_samples_checked(samples, extractor, split_features, **options):
+        references.update(split_features, train=options["training"])
+        return score_samples(samples, extractor, split_features, **options)
 
     monkeypatch.setattr(run_module, "build_trainer", build_trainer_checked)
     monkeypatch.setattr(run_module, "generate", generate_checked)

@@ -11,8 +11,7 @@ import webbrowser
 import pytest
 import torch
 import yaml
-from support.engines import InProcess
-from support.experiments import PROFILE, write_tiny
+from support.experiments import PROFILE
 from support.folders import score_times
 from support.image_files import fill_celeba
 from support.reference import ROOT
@@ -24,42 +23,10 @@ from pythae_fif.cli.display import Terminal
 from pythae_fif.evaluation import Extractor, networks
 from pythae_fif.files import read_json
 from pythae_fif.runs.launch import Progress
-from pythae_fif.runs.local import LocalEngine, Slot, cores
+from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.worker import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    """Writes settings of a fast benchmark: tiny(key=value, ...) -> the path of their file."""
-    return lambda *profile, **values: str(write_tiny(tmp_path, *profile, **values))
-
-
-@pytest.fixture
-def run(tmp_path, capsys, monkeypatch, one_thread):
-    """Runs the program: run(*words) -> exit code, standard output, standard error.
-
-    The runs are executed in this process. `run.executed` counts them, `run.engine` is the engine
-    that the program made.
-    """
-    engine = InProcess(executed=[])
-
-    def execute(local_engine, *arguments):
-        call.engine = local_engine
-        return engine.execute(*arguments)
-
-    def call(*words):
-        engine.executed.clear()
-        code = cli.main([*map(str, words), "--results", str(call.results)])
-        call.executed = len(engine.executed)
-        return (code, *capsys.readouterr())
-
-    monkeypatch.setattr(LocalEngine, "execute", execute)
-    monkeypatch.setattr(LocalEngine, "slots", lambda *_: [Slot("cpu", 1)])
-    monkeypatch.setenv("COLUMNS", "100")
-    call.results = tmp_path / "results"
-    return call
 
 
 class TestRun:
@@ -167,21 +134,6 @@ class TestRun:
         assert "failed: sick_ae – seed 0: KeyError: 'loss'" in out
         assert "AE" in out
         sys.modules.pop("sick")
-
-    def test_a_users_model_as_the_documentation_shows_it(self, run, tiny, tmp_path, monkeypatch):
-        page = (ROOT / "docs/extend.md").read_text()
-        blocks = re.findall(r"^```\w+\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-        for file, part in (("my_model.py", "class SmallCodes"), ("small_codes.yaml", "my_model.")):
-            (tmp_path / file).write_text(next(block for block in blocks if part in block))
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "path", list(sys.path))
-
-        words = "run_benchmark.py --models fif small_codes.yaml"
-        assert f"{words}\n" in page
-        code, out, err = run("--config", tiny(), *words.split()[1:])
-        assert (code, run.executed, err) == (0, 4, "")
-        assert "small codes" in out
-        sys.modules.pop("my_model")
 
     def test_a_users_table(self, run, tmp_path):
         rows = [f"{100 + i % 7},{0.01 * (i % 11)},{i * 37 % 50}" for i in range(120)]

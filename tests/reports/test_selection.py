@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from support.report_store import make_experiment, make_result
 
 from pythae_fif.reports.frame import chosen_frame, score_frame, select
+from pythae_fif.reports.tables import score_table
 
 SAMPLERS = ("normal", "gmm")
+LIKELIHOOD = "log-likelihood, nats ↑ / bits per dim."
+NO_LIKELIHOOD = {"log_likelihood": np.nan, "bits_per_dim": np.nan}
 
 
 def make_results(distances: np.ndarray) -> list:
@@ -59,13 +62,24 @@ def test_runs_with_different_labels_are_different_configurations():
     assert choose([result, labelled]) == dict.fromkeys(SAMPLERS, ({0}, 2))
 
 
-def test_means_are_over_all_seeds():
+def test_means_are_over_the_seeds_that_have_a_score_and_their_number_is_shown():
     frame = score_frame(make_experiment(), make_results(np.full((1, 2, 2, 2), 5.0)))
     frame["log_likelihood"] = np.where(frame["seed"] == 0, 1.0, np.nan)
-    assert chosen_frame(frame)["log_likelihood"].isna().all()
+    frame["bits_per_dim"] = frame["log_likelihood"]
+    frame["images"] = frame["log_likelihood"]
+    partial = chosen_frame(frame)
+    assert (partial["log_likelihood"] == 1).all()
+    assert (partial["log_likelihood_seeds"] == 1).all()
+    assert partial["images"].isna().all(), "a mean without a mark is over all seeds"
+    cells = score_table(partial, "FD", None).cells
+    assert set(cells[LIKELIHOOD]) == {"1.00 / 1.00 (1 of 2 seeds)"}
 
-    complete = frame.fillna({"log_likelihood": 3.0})
+    complete = frame.fillna({"log_likelihood": 3.0, "bits_per_dim": 3.0})
     assert (chosen_frame(complete)["log_likelihood"] == 2).all()
+    assert set(score_table(chosen_frame(complete), "FD", None).cells[LIKELIHOOD]) == {"2.00 / 2.00"}
+    assert (
+        LIKELIHOOD not in score_table(chosen_frame(frame.assign(**NO_LIKELIHOOD)), "FD", None).cells
+    )
     assert (chosen_frame(frame.assign(images=100 * frame["seed"]))["images"] == 50).all()
 
 

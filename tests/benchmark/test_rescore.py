@@ -1,0 +1,186 @@
+"""Own and new scores of finished runs: computed from the kept model, and shown in the tables."""
+
+import dataclasses
+import shutil
+import sys
+
+import pandas
+import pytest
+
+from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.evaluation import score_columns
+from pythae_fif.evaluation.distances import frechet_distance
+from pythae_fif.evaluation.score_columns import ScoreColumn
+from pythae_fif.runs.store import Store
+
+pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
+NAME = "own_scores:noisy_mean"
+SCORES = """
+import torch
+
+def noisy_mean(samples, reference):
+    return (samples.mean() - reference.mean()) + 1e-6 * torch.rand(())
+
+def other(samples, reference):
+    return len(samples) / len(reference)
+
+def broken(samples, reference):
+    raise ValueError("on purpose")
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_scores(tmp_path, monkeypatch):
+    """The user's module in the working directory."""
+    (tmp_path / "own_scores.py").write_text(SCORES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    sys.modules.pop("own_scores", None)
+
+
+def read_scores(run) -> dict:
+    """Returns (seed, sampler) -> scores of all runs in the store."""
+    store = Store(run.results)
+    return {
+        (spec.seed, sampler): record.result
+        for spec in store.specs(ImageSpec)
+        for sampler, record in ImageResult.read(store, spec).scores.items()
+    }
+
+
+def read_table(run) -> pandas.DataFrame:
+    return pandas.read_csv(run.results / "tables/digits-convnet-tiny.csv")
+
+
+def without(scores, **fields):
+    """Returns scores by key with some fields changed."""
+    return {key: dataclasses.replace(value, **fields) for key, value in scores.items()}
+
+
+def make_early(run, seed: int) -> None:
+    """Changes the records of a seed to early ones, which lack scores."""
+    store = Store(run.results)
+    (spec,) = [spec for spec in store.specs(ImageSpec) if spec.seed == seed]
+    for sampler, record in ImageResult.read(store, spec).scores.items():
+        scores = dataclasses.replace(
+            record.result, memorisation=None, frechet_error=None, tube=None, extra={}
+        )
+        early_record = record.model_copy(update={"result": scores})
+        (store.folder(spec) / f"scores/{sampler}.json").write_bytes(early_record.to_bytes())
+
+
+def test_own_scores_of_finished_runs(run, tiny):
+    words = ("--config", tiny(samplers=["normal", "gmm"]))
+    assert run(*words)[0] == 0
+    before = read_scores(run)
+    models = {path: path.stat().st_mtime_ns for path in run.results.rglob("model.pt")}
+
+    code, out, _ = run(*words, "--scores", NAME)
+    assert (code, run.executed) == (0, 0)
+    assert "noisy_mean is missing for 2 of 2 pairs of run and sampler: `--rescore`" in out
+    assert read_table(run)[NAME].isna().all()
+    page = run.results / "tables/digits-convnet-tiny.md"
+    assert "| noisy_mean |" not in page.read_text()
+
+    code, out, _ = run(*words, "--scores", NAME, "--rescore")
+    assert (code, run.executed) == (0, 1)
+    assert "missing" not in out
+    scores = read_scores(run)
+    assert without(scores, extra={}) == before
+    assert {path: path.stat().st_mtime_ns for path in run.results.rglob("model.pt")} == models
+    assert "| noisy_mean |" in page.read_text()
+    values = read_table(run).set_index("sampler")[NAME]
+    assert values["gmm"] == scores[0, "gmm"].extra[NAME]["test"]
+
+    assert run(*words, "--scores", NAME, "--rescore")[0] == 0
+    assert run.executed == 0
+
+
+def test_a_score_does_not_depend_on_when_it_is_computed(run, tiny, tmp_path):
+    """Another score of the user in the same record is kept."""
+    words = ("--config", tiny(samplers=["gmm"]))
+    run(*words, "--scores", NAME)
+    run(*words, "--scores", "own_scores:other", "--rescore")
+    one_by_one = read_scores(run)
+    run.results = tmp_path / "at_once"
+    run(*words, "--scores", "own_scores:other", NAME)
+    assert read_scores(run) == one_by_one
+
+
+def test_early_records_get_what_they_lack(run, tiny):
+    words = ("--config", tiny(seeds=[0, 1], samplers=["gmm"]))
+    run(*words)
+    complete = read_scores(run)
+    make_early(run, seed=1)
+
+    assert run(*words)[0] == 0
+    assert run.executed == 0
+    table = read_table(run).set_index("sampler")
+    assert table["nearer"]["gmm"] == complete[0, "gmm"].memorisation.nearer["test"]
+    assert (table["nearer_seeds"] == 1).all()
+    page = run.results / "tables/digits-convnet-tiny.md"
+    assert " (1 of 2 seeds) |" in page.read_text()
+
+    assert run(*words, "--rescore")[0] == 0
+    assert run.executed == 1
+    assert read_scores(run) == complete
+    assert "seeds)" not in page.read_text().partition("## Notes")[0].partition("## ")[2]
+    assert run(*words, "--rescore")[0] == 0
+    assert run.executed == 0
+
+
+def test_a_model_without_a_density_is_not_scored_for_ever(run, tiny):
+    words = ("--config", tiny(models=["vae"]))
+    run(*words)
+    assert read_scores(run)[0, "normal"].tube == {}
+    assert run(*words, "--rescore")[0] == 0
+    assert run.executed == 0
+
+
+def test_runs_without_a_model_are_left_alone(run, tiny, caplog):
+    words = ("--config", tiny(seeds=[0, 1]), "--scores", NAME, "--rescore")
+    run(*words[:2])
+    before = read_scores(run)
+    store = Store(run.results)
+    (spec,) = [spec for spec in store.specs(ImageSpec) if spec.seed == 1]
+    shutil.rmtree(store.folder(spec) / "model")
+
+    code, out, _ = run(*words)
+    assert (code, run.executed) == (0, 1)
+    assert "--rescore adds no scores to 1 finished run: the store has no model" in caplog.text
+    assert "noisy_mean is missing for 1 of 2 pairs" in out
+    assert read_scores(run)[1, "normal"] == before[1, "normal"]
+    text = (run.results / "tables/digits-convnet-tiny.md").read_text()
+    assert " (1 of 2 seeds) |" in text
+
+
+def test_a_further_built_in_score_needs_one_record(run, tiny, monkeypatch):
+    run("--config", tiny())
+    column = ScoreColumn("new", "new, units", "↓", is_optional=True, function=frechet_distance)
+    columns = [*score_columns.SCORE_COLUMNS, column]
+    monkeypatch.setattr(score_columns, "SCORE_COLUMNS", columns)
+
+    assert run("--config", tiny())[0] == 0
+    page = run.results / "tables/digits-convnet-tiny.md"
+    assert "| new, units ↓ |" not in page.read_text()
+    assert run("--config", tiny(), "--rescore")[0] == 0
+    (scores,) = read_scores(run).values()
+    assert scores.extra == {"new": scores.frechet}
+    assert "| new, units ↓ |" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("own_scores", 2, "error: --scores 'own_scores': string should match pattern"),
+        ("own_scores:gone", 2, "error: cannot import 'own_scores:gone'"),
+        ("own_scores:broken", 1, "score 'own_scores:broken' fails: ValueError: on purpose"),
+    ],
+)
+def test_mistakes_are_one_line(run, tiny, name, code, message):
+    result = run("--config", tiny(), "--scores", name)
+    assert result[0] == code
+    assert message in "".join(result[1:])
+    assert run.results.exists() == (code == 1)

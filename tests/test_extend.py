@@ -1,0 +1,89 @@
+"""The recipes of docs/extend.md, followed literally in an empty working directory."""
+
+import re
+import shlex
+import sys
+
+import numpy as np
+import pandas
+import pytest
+from support.image_files import noise
+from support.reference import ROOT
+
+from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.models import configs_dir
+from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.runs.store import Store
+
+pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
+
+PAGE = (ROOT / "docs/extend.md").read_text()
+FILES = dict(
+    re.findall(r"`(\w+\.\w+)`[^`]*?:\n\n```\w+\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+)
+"""Name of a file of the page -> its content."""
+COMMANDS = re.findall(r"^python run_benchmark\.py (.*)$", PAGE, re.MULTILINE)
+MODULES = {name.removesuffix(".py") for name in FILES if name.endswith(".py")}
+
+
+@pytest.fixture
+def page_files(tmp_path, monkeypatch):
+    """The files of the page are in the working directory, with data for its data set."""
+    for name, content in FILES.items():
+        (tmp_path / name).write_text(content)
+    general = (configs_dir() / "npz.yaml").read_text()
+    (tmp_path / "my_shapes.yaml").write_text(f"{general}\nreader: shapes:SHAPES\n")
+
+    sizes = {"train": 60, "val": 20, "test": 20}
+    images = {split: noise(size, 1, 8, 8) for split, size in sizes.items()}
+    np.savez(tmp_path / "shapes.npz", **images)
+
+    monkeypatch.setenv("PYTHAE_FIF_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+EXPECTED = {
+    "--models vae weak_vae.yaml": {"model": {"vae", "weak_vae"}},
+    "--models fif small_codes.yaml": {"model": {"fif", "small_codes"}},
+    "--dataset shapes:SHAPES --models fif ae": {"model": {"fif", "ae"}},
+    "--dataset my_shapes.yaml": {"model": {"ae"}},
+    "--extractor my_features:network": {"model": {"ae"}},
+    "--samplers normal my_sampler:Bootstrap": {"sampler": {"normal", "my_sampler:Bootstrap"}},
+    "--scores my_scores:spread_ratio --rescore": {"model": {"ae"}},
+}
+"""Command of the page -> what a column of the runs' table has."""
+
+
+def test_the_page_has_these_recipes():
+    assert set(COMMANDS) == set(EXPECTED)
+    assert {"my_model", "shapes", "my_features", "my_sampler", "my_scores"} == MODULES
+
+
+@pytest.mark.usefixtures("page_files")
+@pytest.mark.parametrize("command", EXPECTED)
+def test_a_recipe_works_as_the_page_shows_it(run, tiny, command):
+    code, _, err = run("--config", tiny(seeds=[0]), *shlex.split(command))
+    assert (code, err) == (0, "")
+    (file,) = run.results.glob("tables/*-runs.csv")
+    table = pandas.read_csv(file)
+    for column, values in EXPECTED[command].items():
+        assert set(table[column]) == values
+
+    store = Store(run.results)
+    specs = list(store.specs(ImageSpec))
+    scores = [r.result for spec in specs for r in ImageResult.read(store, spec).scores.values()]
+    datasets = {"shapes:SHAPES": "SHAPES", "my_shapes.yaml": "my_shapes"}
+    expected = next((name for word, name in datasets.items() if word in command), "digits")
+    assert {spec.dataset for spec in specs} == {expected}
+    if "--extractor" in command:
+        assert {score.distance_name for score in scores} == {"FD-my_features:network"}
+    if "--scores" in command:
+        assert table["my_scores:spread_ratio"].between(0, 10).all()
+        assert [score.extra["my_scores:spread_ratio"].keys() for score in scores] == [
+            {"val", "test"}
+        ]
+        assert "| spread_ratio |" in next(run.results.glob("tables/*.md")).read_text()
