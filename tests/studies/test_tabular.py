@@ -221,6 +221,33 @@ def test_a_table_that_changed_since_the_plan_is_refused(options):
         execute_run(changed, Store(options.results))
 
 
+def test_finished_runs_of_version_two_are_shown_with_a_dash_for_new_scores(options, monkeypatch):
+    def score_as_in_version_two(*arguments):
+        scores = dataclasses.asdict(score_model(*arguments))
+        return TabularScores(**dict([*scores.items()][:6]))
+
+    store = Store(options.results)
+    (new_run,) = TabularProtocol.load(options).runs([("fif", 1e-3, 0)])
+    with monkeypatch.context() as patch:
+        patch.setattr(tabular_models, "score_model", score_as_in_version_two)
+        for rates, seeds in (([1e-3, 1e-2], [0, 0]), ([1e-3] * 2, [0, 1]), ([1e-2] * 2, [0, 1])):
+            changes = {"learning_rates": rates, "seeds": seeds, "scored_rows": 1000}
+            execute_run(new_run.model_copy(update=changes), store)
+
+    energy_column = "1,000 × energy distance ↓"
+    (mixed,) = run("tabular", options, models=["fif", "ppca"])
+    assert {spec.configuration.name for spec in options.engine.executed} == {"ppca"}
+    fif, ppca = mixed.rows
+    assert fif[energy_column] == "–" != ppca[energy_column]
+    assert "(" not in fif["FID-like ↓"]
+    assert "records before version 0.3.0" in mixed.path.read_text()
+
+    (old,) = run("tabular", options, models=["fif"])
+    assert energy_column not in old.rows[0]
+    (new,) = run("tabular", options, models=["ppca"])
+    assert "records before version 0.3.0" not in new.path.read_text()
+
+
 def test_published_values_have_separate_columns(options, archive):
     (table_one,) = run(
         "tabular",
