@@ -322,7 +322,7 @@ def _compare_with_published(
         f"{splits.name}, profile {options.profile}",
         caption,
         rows,
-        _flatten_errors(scores),
+        scores.drop(columns="errors"),
         notes=[data_note, *splits.notes, _describe_real_rows(splits), *NOTES, *old_notes],
     )
 
@@ -338,12 +338,6 @@ def _describe_real_rows(splits: Splits) -> str:
         f"{number(distance)} ({number(distance_error)}) and 1,000 times their energy distance is "
         f"{number(1e3 * energy)} ({number(1e3 * energy_error)})."
     )
-
-
-def _flatten_errors(scores: pd.DataFrame) -> pd.DataFrame:
-    """Returns scores with a column `<score>_error` for each standard error."""
-    errors = pd.DataFrame(list(scores.errors), index=scores.index)
-    return scores.drop(columns="errors").join(errors.add_suffix("_error"))
 
 
 def _milliseconds_per_step(

@@ -90,5 +90,5 @@ class LinearGaussian:
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Projects rows (B, D) to the span of the directions."""
-        codes = self.pca.transform(x.double().numpy())
-        return torch.from_numpy(self.pca.inverse_transform(codes)).float()
+        projection = self.pca.inverse_transform(self.pca.transform(x.double().numpy()))
+        return torch.from_numpy(projection).float()

@@ -99,13 +99,10 @@ def fid_like(samples: Tensor, rows: Tensor) -> Estimate:
     Returns:
         The distance; and its standard error over draws of the rows.
     """
-
-    def compare() -> Estimate:
-        x = Features(samples)
-        y = Features(rows)
-        return frechet_distance(x, y), frechet_error(y, x)  # the error by the draw of the rows
-
-    return _finite_or_nan(compare)
+    x = Features(samples)
+    y = Features(rows)
+    # The roles are swapped for the error, which is by the draw of the rows.
+    return _finite_or_nan(lambda: (frechet_distance(x, y), frechet_error(y, x)))
 
 
 @torch.no_grad()
@@ -141,13 +138,15 @@ def score_model(
 
     noise_std = math.nan
     if isinstance(model, FIF | RectangularFlow):
-        estimates["log_likelihood"] = _mean_or_nan(lambda: model.log_prob(scored_test))
+        estimates["log_likelihood"] = _finite_or_nan(lambda: _mean(model.log_prob(scored_test)))
         if model.latent_dim < test.shape[1]:
             noise_std = model.estimate_noise_std(val)
         if noise_std > 0:
             estimates |= _score_with_noise(model, noise_std, test, scored_rows)
     else:
-        estimates["data_log_likelihood"] = _mean_or_nan(lambda: model.log_prob(scored_test))
+        estimates["data_log_likelihood"] = _finite_or_nan(
+            lambda: _mean(model.log_prob(scored_test))
+        )
 
     error = math.nan
     if not isinstance(model, FlowMatching):
@@ -174,20 +173,16 @@ def _score_with_noise(
     return {
         "noisy_wasserstein": fid_like(samples, test),
         "noisy_energy": energy_distance(samples[:scored_rows], scored_test),
-        "data_log_likelihood": _mean_or_nan(
-            lambda: model.marginal_log_prob(scored_test, noise_std)
+        "data_log_likelihood": _finite_or_nan(
+            lambda: _mean(model.marginal_log_prob(scored_test, noise_std))
         ),
     }
 
 
-def _mean_or_nan(log_prob: Callable[[], Tensor]) -> Estimate:
-    """Returns the mean of log-likelihoods (B,) and its standard error."""
-
-    def compute_mean() -> Estimate:
-        values = log_prob().double()
-        return float(values.mean()), float(values.std()) / math.sqrt(len(values))
-
-    return _finite_or_nan(compute_mean)
+def _mean(values: Tensor) -> Estimate:
+    """Returns the mean of values (B,) and its standard error."""
+    std, mean = torch.std_mean(values.double())
+    return float(mean), float(std) / math.sqrt(len(values))
 
 
 def _finite_or_nan(score: Callable[[], Estimate]) -> Estimate:
