@@ -1,8 +1,8 @@
 """The training loop, with a log, checkpoints that resume exactly, budgets and a progress bar."""
 
 __all__ = [
-    "EpochRow", "FIFTrainer", "FIFTrainerConfig", "OnEpoch", "TrainingResult",
-    "keep_freed_memory", "quiet_pythae",
+    "EpochRow", "FIFTrainer", "FIFTrainerConfig", "OnEpoch", "TrainerOptions",
+    "TrainingResult", "keep_freed_memory", "quiet_pythae",
 ]  # fmt: skip
 
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from pythae.trainers import BaseTrainer
 
 from pythae_fif.training.config import FIFTrainerConfig
+from pythae_fif.training.options import TrainerOptions
 from pythae_fif.training.precision import keep_freed_memory
 from pythae_fif.training.progress import EpochRow, OnEpoch, TrainingResult, quiet_pythae
 from pythae_fif.training.trainer import FIFTrainer
