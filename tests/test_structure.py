@@ -37,7 +37,7 @@ LAYERS = (
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-MAX_STATEMENTS = 9000
+MAX_STATEMENTS = 9300
 MAX_MODULE_LINES = 450
 PAGES = [
     ROOT / "README.md",
