@@ -21,6 +21,9 @@ from pythae_fif.validation import config_dataclass
 class FIFTrainerConfig(BaseTrainerConfig):
     """Configuration of :class:`FIFTrainer`: Pythae's `BaseTrainerConfig` and a precision.
 
+    Pythae's own pipeline and trainers take it for a `BaseTrainerConfig`: they train by Pythae's
+    loop, in float32. :class:`~pythae_fif.training.FIFTrainingPipeline` trains by `FIFTrainer`.
+
     Args:
         num_epochs (int): Number of epochs. Default: 100.
         per_device_train_batch_size (int): Batch size in training. Default: 64.
