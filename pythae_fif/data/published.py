@@ -6,7 +6,7 @@ import numpy as np
 
 from pythae_fif.data.images import decode_files, read_labelled_npz, to_uint8
 from pythae_fif.data.splits import Source, Splits, sizes, split_train_val_test
-from pythae_fif.errors import DataError, format_error
+from pythae_fif.errors import DataError, format_error, requires_extra
 from pythae_fif.names import DATA_VARIABLE, DataRequest
 
 _SETS = {
@@ -73,7 +73,8 @@ def _torchvision_set(request: DataRequest) -> Source:
 
 def _by_torchvision(request: DataRequest) -> list[Any]:
     """Returns torchvision's training and test part, or all of CelebA; downloads missing files."""
-    from torchvision import datasets  # takes seconds to import
+    with requires_extra("benchmark", f"data set {request.name!r}"):
+        from torchvision import datasets  # takes seconds to import
 
     name = request.name
     offline = request.options.offline

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_fid import inception as published
 from torch import Tensor, nn
-from torchvision.models import inception_v3
 
 from pythae_fif.errors import ConfigError, format_error, requires_extra
 from pythae_fif.evaluation.extractors import CHUNK, Extractor, state_bytes
 from pythae_fif.files import checksum, digest
+
+with requires_extra("benchmark", "an extractor with a published network"):
+    from pytorch_fid import inception as published
+    from torchvision.models import inception_v3
 
 WEIGHTS_URL: str = published.FID_WEIGHTS_URL
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -72,15 +74,19 @@ def _build_inception() -> Any:
     `published.fid_inception_v3` builds the same network, but downloads weights and unpickles them.
     """
     network = inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
-    network.Mixed_5b = published.FIDInceptionA(192, pool_features=32)
-    network.Mixed_5c = published.FIDInceptionA(256, pool_features=64)
-    network.Mixed_5d = published.FIDInceptionA(288, pool_features=64)
-    network.Mixed_6b = published.FIDInceptionC(768, channels_7x7=128)
-    network.Mixed_6c = published.FIDInceptionC(768, channels_7x7=160)
-    network.Mixed_6d = published.FIDInceptionC(768, channels_7x7=160)
-    network.Mixed_6e = published.FIDInceptionC(768, channels_7x7=192)
-    network.Mixed_7b = published.FIDInceptionE_1(1280)
-    network.Mixed_7c = published.FIDInceptionE_2(2048)
+    blocks = {
+        "Mixed_5b": published.FIDInceptionA(192, pool_features=32),
+        "Mixed_5c": published.FIDInceptionA(256, pool_features=64),
+        "Mixed_5d": published.FIDInceptionA(288, pool_features=64),
+        "Mixed_6b": published.FIDInceptionC(768, channels_7x7=128),
+        "Mixed_6c": published.FIDInceptionC(768, channels_7x7=160),
+        "Mixed_6d": published.FIDInceptionC(768, channels_7x7=160),
+        "Mixed_6e": published.FIDInceptionC(768, channels_7x7=192),
+        "Mixed_7b": published.FIDInceptionE_1(1280),
+        "Mixed_7c": published.FIDInceptionE_2(2048),
+    }
+    for name, block in blocks.items():
+        setattr(network, name, block)
     return network
 
 

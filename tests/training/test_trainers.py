@@ -1,5 +1,6 @@
 """The contract of the training loop: it learns, keeps its budget, reports progress, is silent."""
 
+import functools
 import json
 import math
 import sys
@@ -39,7 +40,7 @@ from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.models.saved import load_model
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.base import HeadedEncoder
-from pythae_fif.training import quiet_pythae
+from pythae_fif.training import progress, quiet_pythae
 from pythae_fif.training.loader import BatchLoader
 from pythae_fif.training.precision import networks_in_bfloat16
 from pythae_fif.training.progress import LossMeter
@@ -499,6 +500,8 @@ def test_nothing_is_printed(tmp_path, capfd):
 
 def test_a_bar_on_a_terminal(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    every_step = functools.partial(progress.tqdm, mininterval=0)
+    monkeypatch.setattr(progress, "tqdm", every_step)
     with pytest.raises(Killed):
         build_trainer("AE", tmp_path, epochs=2, on_epoch=kill_at(1)).train()
     build_trainer("AE", tmp_path, epochs=2).train()
