@@ -24,7 +24,11 @@ from pythae_fif.data.splits import SPLIT_NAMES, as_tensor
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean, format_error
 from pythae_fif.evaluation import Extractor, Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.extractors import rounded_images
-from pythae_fif.evaluation.likelihood import fit_priors, marginal_likelihoods
+from pythae_fif.evaluation.likelihood import (
+    SplitLikelihood,
+    fit_priors,
+    marginal_likelihoods,
+)
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import atomic_folder, quarantine, read_json
 from pythae_fif.models.priors import Prior
@@ -203,7 +207,13 @@ class ImageSpec(Spec):
             model, unscored, codes, train_labels, seed=self.seed, steps=self.settings.fit_steps
         )
         likelihoods = marginal_likelihoods(
-            model, priors, splits, labels, evaluation.reconstruction_mse["val"], self.seed
+            model,
+            priors,
+            splits,
+            labels,
+            val_mse=evaluation.reconstruction_mse["val"],
+            num_samples=self.settings.num_samples,
+            seed=self.seed,
         )
 
         failures = []
@@ -216,13 +226,11 @@ class ImageSpec(Spec):
                 scores = score_samples(
                     samples, extractor, references, seed=self.seed, training=train_features
                 )
-                # The record's field for the marginal likelihood is called `tube`.
-                scores = dataclasses.replace(scores, tube=likelihoods.get(sampler))
             except Exception as error:  # other samplers may still work; it is raised below
                 traceback.print_exc()
                 failures.append(f"sampler {sampler}: {format_error(error)}")
             else:
-                _save_scores(run, sampler, scores, samples, classes)
+                _save_scores(run, sampler, scores, likelihoods.get(sampler), samples, classes)
         if failures:
             raise FIFError("; ".join(failures))
 
@@ -354,12 +362,23 @@ def _split_features(splits: Splits, extractor: Extractor) -> dict[str, Features]
 
 
 def _save_scores(
-    run: Run, sampler: str, scores: Scores, samples: torch.Tensor, classes: np.ndarray | None
+    run: Run,
+    sampler: str,
+    scores: Scores,
+    likelihood: Mapping[str, SplitLikelihood] | None,
+    samples: torch.Tensor,
+    classes: np.ndarray | None,
 ) -> None:
-    """Saves a sampler's record and, for images, a picture of its first samples."""
+    """Saves a sampler's record, a picture of images, and the likelihoods of the test points."""
     files: dict[str, str] = {}
     if samples.ndim == 4:
-        files = run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
+        files |= run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
+
+    if likelihood is not None:
+        files |= run.write(f"likelihood-{sampler}.csv", likelihood["test"].to_csv().encode())
+        # The record's field for the marginal likelihood is called `tube`.
+        summaries = {split: values.score for split, values in likelihood.items()}
+        scores = dataclasses.replace(scores, tube=summaries)
     run.save(f"scores/{sampler}.json", scores, files)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +19,14 @@ from pythae_fif.models.density import as_density, is_density
 from pythae_fif.models.fitted_priors import fit_new_prior
 from pythae_fif.models.priors import Prior, PriorKind, StandardNormal
 
-MAX_POINTS = 500
-"""Maximum number of data points per split that are scored."""
+MAX_POINTS = {"val": 500, "test": 2_000}
+"""Split -> maximum number of data points that are scored; validation data only choose."""
 MIN_POINTS = 50
-"""Minimum number of data points, if a model's Jacobians have many columns."""
-MAX_JACOBIAN_COLUMNS = 4_000
+"""Minimum number of data points, if there are as many."""
+SAMPLES_PER_POINT = 5
+"""A profile that scores so many samples scores one data point: likelihoods of short profiles must
+not take longer than their training."""
+MAX_JACOBIAN_COLUMNS = 32_000
 """Columns of all Jacobians of a split that limit the number of points."""
 
 PRIORS: dict[str, PriorKind | None] = {
@@ -30,6 +34,25 @@ PRIORS: dict[str, PriorKind | None] = {
     "flow_matching": "flow_matching",
 }  # fmt: skip
 """Sampler -> the kind of fitted prior from which it draws codes; None if it is not fitted."""
+
+
+class SplitLikelihood(NamedTuple):
+    """The marginal likelihoods of the points of a split that were scored.
+
+    Attributes:
+        rows: Indices (N,) of the points in the split, ascending; equal for all models of a table.
+        nats: Log-densities (N,), in nats.
+        score: Their summary.
+    """
+
+    rows: np.ndarray
+    nats: np.ndarray
+    score: MarginalLikelihoodScore
+
+    def to_csv(self) -> str:
+        """Returns a table with one row for each point: its index in the split, and its nats."""
+        lines = [f"{row},{nats:.4f}\n" for row, nats in zip(self.rows, self.nats, strict=True)]
+        return "".join(["row,nats\n", *lines])
 
 
 def fit_priors(
@@ -81,9 +104,11 @@ def marginal_likelihoods(
     priors: Mapping[str, Prior],
     splits: Splits,
     labels: Mapping[str, np.ndarray],
+    *,
     val_mse: float,
+    num_samples: int,
     seed: int,
-) -> dict[str, dict[str, MarginalLikelihoodScore]]:
+) -> dict[str, dict[str, SplitLikelihood]]:
     """Computes the marginal likelihood of data under a trained model, with several priors.
 
     It is the mean log-density of data when noise is added to the model's manifold; see
@@ -95,10 +120,12 @@ def marginal_likelihoods(
         splits: The data.
         labels: Split -> classes, for a conditional model; otherwise empty.
         val_mse: Mean squared error per value of the validation data, which gives the noise's scale.
+        num_samples: Number of samples that the run scores. It limits the number of data points, see
+            :data:`SAMPLES_PER_POINT`.
         seed: Seed of the draws.
 
     Returns:
-        Sampler -> split, 'val' or 'test' -> likelihood, for the samplers with a finite one. Empty
+        Sampler -> split, 'val' or 'test' -> likelihoods, for the samplers with a finite one. Empty
         if the model has all D dimensions or reconstructs exactly, or if its Jacobians are not
         finite.
     """
@@ -109,13 +136,15 @@ def marginal_likelihoods(
     flow = as_density(model)
     device = next(model.parameters()).device
     noise_std = math.sqrt(val_mse * dims / (dims - model.latent_dim))
-    count = min(MAX_POINTS, max(MIN_POINTS, MAX_JACOBIAN_COLUMNS // model.latent_dim))
+    rows = {
+        split: _choose_rows(split, len(splits[split]), model.latent_dim, num_samples)
+        for split in MAX_POINTS
+    }
     densities = {}
     try:
-        for split in ("val", "test"):
-            indices = np.unique(np.linspace(0, len(splits[split]) - 1, count).astype(int))
-            x = to_float(splits[split][indices]).to(device)
-            classes = labels[split][indices] if labels else None
+        for split in rows:
+            x = to_float(splits[split][rows[split]]).to(device)
+            classes = labels[split][rows[split]] if labels else None
             densities[split] = flow.marginal_likelihood(x, noise_std, classes)
     except NonFiniteError:
         return {}
@@ -127,9 +156,20 @@ def marginal_likelihoods(
             nats = {split: density.log_prob(prior) for split, density in densities.items()}
             if all(values.isfinite().all() for values in nats.values()):
                 scores[name] = {
-                    split: _summarize(values, dims, noise_std) for split, values in nats.items()
+                    split: SplitLikelihood(
+                        rows[split], values.cpu().numpy(), _summarize(values, dims, noise_std)
+                    )
+                    for split, values in nats.items()
                 }
     return scores
+
+
+def _choose_rows(split: str, size: int, latent_dim: int, num_samples: int) -> np.ndarray:
+    """Chooses the points of a split that are scored, at equal distances."""
+    count = min(
+        MAX_POINTS[split], num_samples // SAMPLES_PER_POINT, MAX_JACOBIAN_COLUMNS // latent_dim
+    )
+    return np.unique(np.linspace(0, size - 1, max(MIN_POINTS, count)).astype(int))
 
 
 def _summarize(nats: Tensor, dims: int, noise_std: float) -> MarginalLikelihoodScore:

@@ -3,6 +3,7 @@
 import shutil
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -49,7 +50,11 @@ def test_writes_complete_records_and_all_files(tmp_path, store):
     assert [row.epoch for row in result.training.result.log] == [1]
     assert result.evaluation.result.data.sizes == {"train": 60, "val": 20, "test": 20}
     assert set(result.scores) == {"normal", "gmm"}
-    assert set(result.scores["gmm"].files) == {"samples-gmm.png"}
+    assert set(result.scores["gmm"].files) == {"samples-gmm.png", "likelihood-gmm.csv"}
+    likelihoods = np.genfromtxt(folder / "likelihood-gmm.csv", delimiter=",", names=True)
+    assert likelihoods["nats"].mean() == pytest.approx(
+        result.scores["gmm"].result.tube["test"].nats, rel=1e-5
+    )
     for record in result.scores.values():
         assert record.result.num_samples == 20
         assert record.result.frechet["val"] > 0
@@ -119,7 +124,8 @@ def test_a_further_sampler_trains_nothing_and_changes_nothing(tmp_path, store, m
 
     files = read_folder(store.folder(first_spec))
     changed = {name for name in files if files[name] != files_before.get(name)}
-    assert changed - {"output.log"} == {"scores/gmm.json", "samples-gmm.png", "status.json"}
+    files = {"scores/gmm.json", "samples-gmm.png", "likelihood-gmm.csv", "status.json"}
+    assert changed - {"output.log"} == files
     together = ImageResult.read(both_store, first_spec)
     one_by_one = ImageResult.read(store, first_spec)
     assert together.evaluation.result == one_by_one.evaluation.result

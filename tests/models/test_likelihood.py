@@ -10,6 +10,7 @@ from support.networks import Map, linear_decoder, linear_encoder
 
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, NonFiniteError
+from pythae_fif.evaluation import likelihood as likelihood_module
 from pythae_fif.evaluation.likelihood import fit_priors, marginal_likelihoods
 from pythae_fif.models import FIF, FIFConfig, InjectiveFlow, as_density
 from pythae_fif.models.config import InjectiveFlowConfig
@@ -378,7 +379,8 @@ class Rows:
         )
         self.train_labels = self.labels.get("train")
         self.codes = self.model.encode(self.parts["train"], self.train_labels)
-        self.val_mse = reconstruction_mse(self.model, self.parts["val"], self.labels.get("val"))
+        val_mse = reconstruction_mse(self.model, self.parts["val"], self.labels.get("val"))
+        self.options = {"val_mse": val_mse, "num_samples": 2000, "seed": 0}
 
 
 @pytest.mark.parametrize("classes", [0, 2])
@@ -386,7 +388,7 @@ def test_the_benchmark_scores_both_splits_with_every_prior(classes):
     rows = Rows(classes)
     model = rows.model
     priors = fit_priors(model, SAMPLERS, rows.codes, rows.train_labels, **FIT)
-    scores = marginal_likelihoods(model, priors, rows.splits, rows.labels, rows.val_mse, 0)
+    scores = marginal_likelihoods(model, priors, rows.splits, rows.labels, **rows.options)
     kinds = {"own_prior": None, "normal": "normal", "gmm": "mixture", "flow": "flow"}
     kinds["flow_matching"] = "flow_matching"
     assert scores.keys() == kinds.keys()
@@ -400,10 +402,44 @@ def test_the_benchmark_scores_both_splits_with_every_prior(classes):
         torch.manual_seed(0)
         for split in ("val", "test"):
             labels = rows.labels.get(split)
-            nats = model.marginal_log_prob(rows.parts[split], noise_std, labels).mean()
-            score = scores[name][split]
-            assert score.nats == pytest.approx(float(nats), abs=1e-3)
+            nats = model.marginal_log_prob(rows.parts[split], noise_std, labels).numpy()
+            likelihood = scores[name][split]
+            assert likelihood.nats == pytest.approx(nats, abs=1e-3)
+            assert [*likelihood.rows] == [*range(40)]
+
+            score = likelihood.score
+            assert score.nats == pytest.approx(nats.mean(), abs=1e-3)
             assert score.bits_per_dim == pytest.approx(-score.nats / 6 / math.log(2))
+            assert score.points == 40
+
+
+@pytest.mark.parametrize(
+    ("split", "latent_dim", "num_samples", "count"),
+    [
+        ("test", 16, 10_000, 2_000),
+        ("val", 16, 10_000, 500),
+        ("test", 64, 10_000, 500),  # many columns of Jacobians
+        ("test", 16, 2_000, 400),  # a short profile
+        ("test", 1_000, 10, 50),
+    ],
+)
+def test_the_number_of_scored_points(split, latent_dim, num_samples, count):
+    rows = likelihood_module._choose_rows(split, 10_000, latent_dim, num_samples)
+    assert len(rows) == count
+    assert (rows[0], rows[-1]) == (0, 9_999)
+
+
+def test_likelihoods_are_written_point_by_point(tmp_path):
+    rows = Rows(0)
+    priors = fit_priors(rows.model, ["normal"], rows.codes, None, **FIT)
+    scores = marginal_likelihoods(rows.model, priors, rows.splits, {}, **rows.options)
+    test_scores = scores["normal"]["test"]
+
+    path = tmp_path / "likelihood.csv"
+    path.write_text(test_scores.to_csv())
+    table = np.genfromtxt(path, delimiter=",", names=True)
+    assert [*table["row"]] == [*range(40)]
+    assert table["nats"] == pytest.approx(test_scores.nats, abs=1e-4)
 
 
 def test_the_flow_sampler_and_the_likelihood_fit_the_same_prior():
@@ -420,10 +456,11 @@ def test_the_benchmark_leaves_out_what_has_no_marginal_likelihood(classes):
     vae = VAE(VAEConfig((6,), 2))
     for no_density in (vae, AE(AEConfig((6,), 7))):
         assert fit_priors(no_density, SAMPLERS, rows.codes, **FIT) == {}
-    assert marginal_likelihoods(vae, {}, rows.splits, {}, rows.val_mse, 0) == {}
+    assert marginal_likelihoods(vae, {}, rows.splits, {}, **rows.options) == {}
 
     priors = fit_priors(rows.model, SAMPLERS, rows.codes, rows.train_labels, **FIT)
-    scores = marginal_likelihoods(rows.model, priors, rows.splits, rows.labels, val_mse=0.0, seed=0)
+    options = {**rows.options, "val_mse": 0.0}
+    scores = marginal_likelihoods(rows.model, priors, rows.splits, rows.labels, **options)
     assert scores == {}
 
 
