@@ -12,10 +12,15 @@ Nothing else of Pythae changes by an import. Some calls set attributes for a tim
 
 * ``training.quiet_pythae``, within its block: the levels of Pythae's loggers, and the function
   ``tqdm`` of ``training_callbacks``. Pythae has no option to be silent.
-* ``FIFTrainer`` sets ``device`` of its model, as Pythae's trainers do, and ``stage``, which only
-  models of this package have.
-* ``sampling.samplers.generate``, on a sampler that it makes: ``gmm``, ``maf_model``, ``iaf_model``,
-  ``prior``, ``grad_func`` and ``is_fitted``. Pythae's ``fit`` takes no seed and no codes.
+* ``FIFTrainer``, on its model: ``device``, as Pythae's trainers do, and ``stage``, which only
+  models of this package have. In bfloat16, hooks within a step keep losses in float32.
+* ``sampling.samplers.generate``, on a sampler that it makes: ``gmm``, ``maf_model``,
+  ``iaf_model``, ``prior``, ``grad_func`` and ``is_fitted``. Pythae's ``fit`` takes no seed and no
+  codes.
+* ``sampling.samplers.draw_samples``, on a copy of a ``PixelCNNSampler``: ``model``, with code
+  vectors that can be called. Pythae calls them even where they are a buffer.
+* ``nn.build_networks``, on an encoder of Pythae that it makes: the first convolution, which gets
+  input channels for the condition.
 * ``benchmark.pythae_patches``, on a model that a run makes: ``imq_kernel`` of WAE_MMD and
   INFOVAE_MMD, and ``_permute_dims`` of FactorVAE, by faster functions with the same result.
 * ``baselines.RHVAE``, a subclass, sets its ``G`` and ``G_inv``, which Pythae assigns as attributes.
