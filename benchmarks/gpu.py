@@ -29,8 +29,9 @@ import torch
 from machine import command, markdown, peak_memory_mb, seconds
 from step import NETS, VARIANTS, stepper
 
-from pythae_fif.benchmark.config import Experiment, load_experiment
+from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.image_run import ImageSpec, build_trainer
+from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.data import Splits
 from pythae_fif.errors import format_error

@@ -17,12 +17,12 @@ from matplotlib.ticker import LogLocator
 from scipy.stats import ttest_ind_from_stats
 
 from pythae_fif.benchmark.image_run import ImageSpec
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.data.tables import load_tabular
-from pythae_fif.names import SAMPLERS
 from pythae_fif.pictures import figure_bytes, new_figure
 from pythae_fif.reports.tables import Table, number
 from pythae_fif.runs.store import Store
+from pythae_fif.sampling.catalog import find_sampler
 
 RIVALS = {"ae": "AE", "rae_l2": "RAE-L2", "wae_imq": "WAE-IMQ"}
 RIVAL_MARKERS = {"ae": "s", "rae_l2": "D", "wae_imq": "^"}
@@ -144,7 +144,7 @@ def _line_of_priors(label: str, rows: pd.DataFrame) -> dict[str, str]:
             if len(rows_of_prior):
                 best = choose_best(rows_of_prior, measure)
                 cell = number(best["mean"], best["std"])
-            cells[f"{SAMPLERS[prior].label}: {heading}"] = cell
+            cells[f"{find_sampler(prior).label}: {heading}"] = cell
     return cells
 
 
@@ -188,7 +188,7 @@ def _verdict(fif: pd.Series, rival: pd.Series, measure: str) -> dict[str, str]:
 
 def _describe(choice: pd.Series) -> str:
     label = {"fif": "FIF", **RIVALS}[choice["model"]]
-    return f"{label} ({choice['configuration']}), {SAMPLERS[choice['prior']].label}"
+    return f"{label} ({choice['configuration']}), {find_sampler(choice['prior']).label}"
 
 
 def draw_figure(frame: pd.DataFrame) -> bytes:
@@ -220,7 +220,7 @@ def draw_figure(frame: pd.DataFrame) -> bytes:
 def _draw_fif(axis: Axes, means: pd.DataFrame, prior: str, color: str) -> None:
     fixed = means[means["beta"] != "auto"]
     curve = fixed.sort_values("beta", key=lambda beta: beta.astype(float))
-    label = SAMPLERS[prior].label
+    label = find_sampler(prior).label
     axis.plot(
         curve["tube_test"], curve["distance_test"], "o-", markersize=4, color=color, label=label
     )

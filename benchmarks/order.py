@@ -16,17 +16,17 @@ import pandas as pd
 from matplotlib.ticker import LogLocator
 from scipy.stats import spearmanr, ttest_ind_from_stats
 
-from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import list_configs
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.files import write_bytes
-from pythae_fif.names import SAMPLERS
 from pythae_fif.pictures import figure_bytes, new_figure
 from pythae_fif.reports.compared import read_published_table
 from pythae_fif.reports.frame import chosen_frame, score_frame
 from pythae_fif.reports.tables import DASH, Table, number
 from pythae_fif.runs.store import Store
+from pythae_fif.sampling.catalog import find_sampler, sampler_position
 
 STORES = ["", "beta", "best_of_ten/seeds"]
 """Folders of packed runs; the first is the main store."""
@@ -158,7 +158,7 @@ def welch_tests(table: pd.DataFrame) -> Iterator[dict[str, str]]:
         for _, rival in rivals[rivals["sampler"] == fif["sampler"]].iterrows():
             test = ttest_ind_from_stats(*fif[columns], *rival[columns], equal_var=False)
             yield {
-                "codes": SAMPLERS[fif["sampler"]].label,
+                "codes": find_sampler(fif["sampler"]).label,
                 "FIF (seeds)": _distance_and_seeds(fif),
                 "model": rival["label"],
                 "its distance (seeds)": _distance_and_seeds(rival),
@@ -180,7 +180,7 @@ def distances_by_steps(frame: pd.DataFrame) -> pd.DataFrame:
     means = frame.groupby(keys)["frechet_test"].mean().unstack("steps")
     has_several_lengths = means.notna().sum(axis=1) > 1
     means = means[has_several_lengths].dropna(axis=1, how="all")
-    sampler_order = list(SAMPLERS).index
+    sampler_order = sampler_position
     return means.sort_index(
         level="sampler", key=lambda names: names.map(sampler_order), sort_remaining=False
     )
@@ -190,7 +190,7 @@ def steps_table(key: LengthFreeSetting, means: pd.DataFrame) -> Table:
     """Formats the distances of :func:`distances_by_steps`."""
     cells = means.map(lambda value: DASH if pd.isna(value) else number(value))
     cells.columns = [f"{steps:,.0f} steps" for steps in cells]
-    cells = cells.rename(lambda name: SAMPLERS[name].label, level="sampler")
+    cells = cells.rename(lambda name: find_sampler(name).label, level="sampler")
     cells = cells.reset_index().rename(columns={"sampler": "codes", "label": "model"})
     setting = f"{key.dataset} {key.arch}, {key.precision}, {key.extractor}"
     return Table(
@@ -208,7 +208,7 @@ def draw_steps(means: pd.DataFrame) -> bytes:
         for (label, configuration), line in means.loc[sampler].iterrows():
             name = f"{label}, {configuration}" if label == "FIF" else label
             axis.loglog(line.dropna(), "o-", markersize=4, label=name)
-        axis.set(title=SAMPLERS[sampler].label, xlabel="steps", xticks=means.columns)
+        axis.set(title=find_sampler(sampler).label, xlabel="steps", xticks=means.columns)
         axis.xaxis.set(major_formatter="{x:,.0f}", minor_formatter="")
 
         low, high = axis.get_ylim()

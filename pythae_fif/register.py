@@ -15,8 +15,7 @@ Nothing else of Pythae changes by an import. Some calls set attributes for a tim
 * ``FIFTrainer``, on its model: ``device``, as Pythae's trainers do, and ``stage``, which only
   models of this package have. In bfloat16, hooks within a step keep losses in float32.
 * ``sampling.samplers.generate``, on a sampler that it makes: ``gmm``, ``maf_model``,
-  ``iaf_model``, ``prior``, ``grad_func`` and ``is_fitted``. Pythae's ``fit`` takes no seed and no
-  codes.
+  ``iaf_model``, ``grad_func`` and ``is_fitted``. Pythae's ``fit`` takes no seed and no codes.
 * ``sampling.samplers.draw_samples``, on a copy of a ``PixelCNNSampler``: ``model``, with code
   vectors that can be called. Pythae calls them even where they are a buffer.
 * ``nn.build_networks``, on an encoder of Pythae that it makes: the first convolution, which gets

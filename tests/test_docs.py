@@ -23,9 +23,8 @@ from pythae_fif.benchmark.models import (
     read_entry,
     read_yaml,
 )
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.cli import main
-from pythae_fif.names import DATASETS
 from pythae_fif.runs.store import Store
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -138,6 +137,13 @@ def check_plain_loop(names: dict[str, Any]) -> None:
     assert float(names["log_p"][0]) == pytest.approx(expected, abs=1e-3)
 
 
+def check_free_form_flow(names: dict[str, Any]) -> None:
+    """The flow of likelihood.md is nearly invertible, and its likelihood is near the entropy."""
+    assert names["inverse_error"] < 0.2
+    assert float(names["nll"]) == pytest.approx(names["entropy"], abs=0.2)
+    assert names["samples"].shape == (1000, 2)
+
+
 @pytest.mark.parametrize("page", code_blocks("python"))
 def test_python_blocks_of_a_page_run_in_their_order(page, capsys, request):
     names: dict[str, Any] = {"__name__": "__main__"}  # as in a script, for pickled classes
@@ -155,6 +161,8 @@ def test_python_blocks_of_a_page_run_in_their_order(page, capsys, request):
             check_custom_networks(names)
         if "decoder_log_volume" in code:
             check_plain_loop(names)
+        if "inverse_error" in code:
+            check_free_form_flow(names)
 
 
 def test_the_example_of_exporting_samples_writes_images(tmp_path):
@@ -263,7 +271,7 @@ def test_page_of_models_agrees_with_their_files():
 def configured_profiles() -> dict[tuple[str, str], tuple]:
     """(Data set, profile) -> the cells of its row in docs/benchmark.md, by the YAML files."""
     profiles = {}
-    for dataset in DATASETS:
+    for dataset in list_configs():
         content = read_yaml(configs_dir() / f"{dataset}.yaml")
         for profile, values in content["profiles"].items():
             profiles[dataset, profile] = (

@@ -6,6 +6,7 @@ of `support.readability`.
 
 import ast
 import configparser
+import graphlib
 import re
 import sys
 from importlib.metadata import packages_distributions
@@ -83,6 +84,30 @@ def test_imports_point_downwards():
             if LEVEL[imported] >= LEVEL[package]:
                 backwards.append((path, imported))
     assert backwards == []
+
+
+def imported_modules(path: Path, names: set[str]) -> set[str]:
+    """The modules of ours that a module imports, also inside functions and for type checkers."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                modules.add(submodule if submodule in names else str(node.module))
+    return modules & names
+
+
+def test_imports_have_no_circles():
+    paths = {}
+    for path in MODULES:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts).removesuffix(".__init__")
+        paths[name] = path
+
+    graph = {name: imported_modules(path, {*paths}) - {name} for name, path in paths.items()}
+    # Raises an error that names the modules of a circle.
+    order = [*graphlib.TopologicalSorter(graph).static_order()]
+    assert {*order} == {*paths}
 
 
 def requirements(lines: str) -> set[str]:

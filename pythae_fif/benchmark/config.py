@@ -1,8 +1,6 @@
-"""The configuration of an experiment: YAML files overlaid by flags, and validated once."""
+"""The configuration of an experiment, with its profiles."""
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -13,34 +11,20 @@ from pythae_fif.benchmark.models import (
     Grid,
     ModelEntry,
     SamplerName,
-    configs_dir,
-    list_configs,
     read_entry,
-    read_yaml,
 )
-from pythae_fif.errors import ConfigError, did_you_mean, pluralized
-from pythae_fif.files import safe_name
-from pythae_fif.names import ARCHITECTURES, SAMPLERS, DataOptions, Precision, check_extractor_name
+from pythae_fif.errors import pluralized
+from pythae_fif.evaluation.catalog import check_extractor_name
+from pythae_fif.names import ARCHITECTURES, DataOptions, Precision
 from pythae_fif.validation import (
     AtLeastOne,
     Flag,
     Integer,
     StrictModel,
     UniqueList,
-    flag_fields,
-    flag_name,
     one_of,
     parse_duration,
-    read_checked,
 )
-
-DEFAULTS = {
-    "models": ["fif", "ae", "vae", "beta_vae", "wae_imq", "rae_l2"],
-    "samplers": ["normal", "gaussian", "gmm"],
-}
-"""Models and samplers of every data set, unless its file or the user names others."""
-BUDGETS = {"epochs", "wall_clock", "steps"}
-"""Keys that limit the length of a training."""
 
 LearningRate = Annotated[float, Field(gt=0, lt=10)]
 WeightDecay = Annotated[float, Field(ge=0)]
@@ -281,161 +265,6 @@ class Experiment(DataLocation):
         if flag_values and entry.model == FIF:
             return entry.choices(flag_values)
         return entry.choices()[: self.active_profile.max_configurations]
-
-
-def load_experiment(
-    dataset: str | None, flags: Mapping[str, Any], file: str | Path | None = None
-) -> Experiment:
-    """Reads the data set's YAML file, overlaid by the user's YAML file, overlaid by the flags.
-
-    Args:
-        dataset: Name of a YAML file in `benchmark_configs/`. None for the data set that `file`
-            names, or digits.
-        flags: Keys of :class:`Experiment` and of the active profile; None means not given.
-        file: A YAML file of the user's with the same keys.
-
-    Returns:
-        The validated experiment.
-
-    Raises:
-        ConfigError: Unknown name, key or value; the message says which, where, and what is valid.
-    """
-    file_values = {} if file is None else read_yaml(Path(file))
-    dataset = str(dataset or file_values.get("dataset", "digits"))
-    if dataset not in list_configs():
-        raise ConfigError(
-            f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, list_configs())}"
-        )
-
-    source = str(file or f"{dataset}.yaml")
-    flag_values = {key: value for key, value in flags.items() if value is not None}
-    user_values = _deep_merge(file_values, flag_values)
-    _check_keys(user_values, source)
-
-    defaults = {**DEFAULTS, **read_yaml(configs_dir() / f"{dataset}.yaml")}
-    values = _deep_merge(defaults, {**user_values, "dataset": dataset})
-    _check_types(values, source)
-
-    if "latent_dim" in flag_values:
-        values["latent_dims"] = {}
-    elif "latent_dim" in file_values:
-        values["latent_dims"] = file_values.get("latent_dims", {})
-    if values["samplers"] == ["all"]:
-        values["samplers"] = list(SAMPLERS)
-    _resolve_models(values)
-    _check_grid_flags(user_values, values["entries"])
-
-    profile = _active_profile_values(values, source)
-    if dataset not in ("celeba", file_values.get("dataset", dataset)):
-        # The file was written for another data set: its crop is for CelebA.
-        profile.pop("crop", None)
-    if "extractor" not in user_values:
-        values["extractor"] = profile.get("extractor") or values["extractor"]
-    _override_profile(values)
-
-    default_name = f"{dataset}-{values['arch']}-{values['profile']}"
-    values["name"] = safe_name(str(values.get("name", default_name)))
-    experiment = read_checked(Experiment, values, source, flags=flag_values)
-    _check_model_names(experiment, source)
-    return experiment
-
-
-def _deep_merge(base: Any, override: Any) -> Any:
-    """Overlays a mapping by another, key by key and inside of both.
-
-    A training length in `override` replaces all training lengths of `base`.
-    """
-    if not (isinstance(base, dict) and isinstance(override, dict)):
-        return override
-
-    replaced_keys = BUDGETS if override.keys() & BUDGETS else set()
-    merged = {key: value for key, value in base.items() if key not in replaced_keys}
-    for key, value in override.items():
-        merged[key] = _deep_merge(merged.get(key, value), value)
-    return merged
-
-
-def _check_keys(user_values: Mapping[Any, Any], source: str) -> None:
-    """Refuses keys that are neither of the experiment nor of the active profile."""
-    valid = {*Experiment.model_fields, *flag_fields(Profile)} - {"entries", "overridden_keys"}
-    for key in sorted(map(str, user_values.keys() - valid)):
-        raise ConfigError(f"{source}: unknown key {key!r}: {did_you_mean(key, sorted(valid))}")
-
-
-def _check_types(values: Mapping[str, Any], source: str) -> None:
-    """Refuses values of the wrong type that are needed before pydantic checks all values."""
-    for key, required_type in {"profiles": dict, "models": list, "samplers": list}.items():
-        if not isinstance(values[key], required_type):
-            raise ConfigError(
-                f"{source}: {key}={values[key]!r}: a {required_type.__name__} is needed"
-            )
-
-
-def _resolve_models(values: dict[str, Any]) -> None:
-    """Reads the entries of the models, and replaces 'all' and files by names.
-
-    The name of a user's file is its stem.
-    """
-    known_models = list_configs("models")
-    if values["models"] == ["all"]:
-        all_entries = {name: read_entry(name) for name in known_models}
-        entries = {name: entry for name, entry in all_entries.items() if _in_all(entry, values)}
-        values |= {"models": list(entries), "entries": entries}
-        return
-
-    words = [str(word) for word in values["models"]]
-    for word in words:
-        if word.endswith(".yaml") and Path(word).stem in known_models:
-            raise ConfigError(
-                f"--models {word}: the benchmark has a model of this name: rename the file"
-            )
-    values |= {
-        "models": [Path(word).stem for word in words],  # `UniqueList` refuses a name given twice
-        "entries": {Path(word).stem: read_entry(word) for word in words},
-    }
-
-
-def _in_all(entry: ModelEntry, values: Mapping[str, Any]) -> bool:
-    """Whether `all` includes a model, given the data set, architecture and samplers."""
-    takes_data = values["dataset"] != "csv" or not entry.images_only
-    takes_arch = entry.architectures is None or values["arch"] in entry.architectures
-    has_sampler = bool(entry.compatible_samplers(values["samplers"]))
-    return entry.include_in_all and has_sampler and takes_data and takes_arch
-
-
-def _check_grid_flags(user_values: Mapping[str, Any], entries: Mapping[str, ModelEntry]) -> None:
-    """Refuses values of FIF's grid if no model is a FIF."""
-    has_fif = any(entry.model == FIF for entry in entries.values())
-    if user_values.keys() & set(GRID_FLAGS) and not has_fif:
-        raise ConfigError(
-            f"{' and '.join(map(flag_name, GRID_FLAGS))} are for model fif, which is not in models"
-        )
-
-
-def _active_profile_values(values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Returns the values of the active profile; refuses one that the data set does not have."""
-    name = str(values["profile"])
-    profile = values["profiles"].get(name)
-    if not isinstance(profile, dict):
-        raise ConfigError(f"{source}: profile {name!r}: {did_you_mean(name, values['profiles'])}")
-    return profile
-
-
-def _override_profile(values: dict[str, Any]) -> None:
-    """Moves the profile's keys that are given for the experiment into the active profile."""
-    overrides = {key: values.pop(key) for key in flag_fields(Profile) if key in values}
-    values["profiles"] = _deep_merge(values["profiles"], {str(values["profile"]): overrides})
-    values["overridden_keys"] = sorted(overrides)
-
-
-def _check_model_names(experiment: Experiment, source: str) -> None:
-    """Refuses settings or latent dimensions for a model that does not exist."""
-    known_models = list_configs("models")
-    used_names = {*experiment.latent_dims, *experiment.active_profile.models}
-    for name in used_names - {*known_models, *experiment.entries}:
-        raise ConfigError(
-            f"{source}: model {name!r} is unknown: {did_you_mean(name, known_models)}"
-        )
 
 
 def describe_length(profile: Profile) -> str:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 import pythae_fif
 from pythae_fif.errors import ConfigError, did_you_mean, format_error
-from pythae_fif.names import SAMPLERS
-from pythae_fif.validation import AtLeastOne, StrictModel, UniqueList, one_of, read_checked
+from pythae_fif.sampling.catalog import check_sampler_name, is_user_sampler
+from pythae_fif.validation import AtLeastOne, StrictModel, UniqueList, read_checked
 
-SamplerName = Annotated[str, one_of(lambda: SAMPLERS)]
+SamplerName = Annotated[str, AfterValidator(check_sampler_name)]
 Grid = dict[str, UniqueList[Any]]
 """Hyper-parameter -> its values."""
 
@@ -103,13 +103,15 @@ class ModelEntry(ModelClasses):
         return [dict(zip(grid, combination, strict=True)) for combination in combinations]
 
     def compatible_samplers(self, requested: list[str]) -> list[str]:
-        """Returns the requested samplers that the model has; the list may be empty.
+        """Returns the requested samplers that the model has, and a user's own; may be empty.
 
         If the model has another prior than the standard normal, its usual sampler replaces
         `normal`.
         """
         names = [self.samplers[0] if name == "normal" else name for name in requested]
-        return [name for name in dict.fromkeys(names) if name in self.samplers]
+        return [
+            name for name in dict.fromkeys(names) if name in self.samplers or is_user_sampler(name)
+        ]
 
 
 def read_entry(name: str) -> ModelEntry:

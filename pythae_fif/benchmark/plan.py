@@ -9,10 +9,11 @@ from pydantic import ValidationError
 from pythae_fif.benchmark.config import DataLocation, Experiment
 from pythae_fif.benchmark.image_run import PER_MODEL_SETTINGS, ImageSpec, training_config
 from pythae_fif.benchmark.models import ModelEntry, list_configs
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, format_error
 from pythae_fif.runs.store import Store
+from pythae_fif.sampling.catalog import find_sampler
 from pythae_fif.validation import as_config_error
 
 
@@ -91,10 +92,14 @@ def _check_entry(experiment: Experiment, name: str, splits: Splits) -> None:
             f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it has "
             f"{', '.join(entry.samplers)}"
         )
-    if experiment.latent_dim_for(name) == 1 and {"maf", "iaf"} & {*samplers}:
-        raise ConfigError(
-            f"model {name}: maf and iaf need at least two latent dimensions, and it has one"
-        )
+    latent_dim = experiment.latent_dim_for(name)
+    for sampler in samplers:
+        min_latent_dim = find_sampler(sampler).min_latent_dim
+        if latent_dim < min_latent_dim:
+            raise ConfigError(
+                f"model {name}: sampler {sampler} needs {min_latent_dim} latent dimensions or "
+                f"more, and it has {latent_dim}"
+            )
     if entry.conditional:
         _check_labels(name, dataset, splits)
 

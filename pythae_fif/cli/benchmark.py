@@ -4,10 +4,9 @@ import logging
 import webbrowser
 from typing import Any
 
-import torch
-
-from pythae_fif.benchmark.config import DEFAULTS, Experiment
+from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.load import DEFAULTS
 from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.estimate import print_estimate, print_plan
@@ -15,9 +14,8 @@ from pythae_fif.cli.flags import RunFlags
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
 from pythae_fif.errors import pluralized
-from pythae_fif.evaluation.extractors import load_extractor, require_extractor
+from pythae_fif.evaluation.load import load_extractor, require_extractor
 from pythae_fif.runs.launch import Engine, run_all
-from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.store import Store
 
 logger = logging.getLogger(__name__)
@@ -53,9 +51,10 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     if todo:
         image_bytes = _prepare_extractor(experiment, console, splits, extractor_options)
 
-    engine = _engine_for(experiment, engine)
-    if isinstance(engine, LocalEngine):
-        console.say(f"device: {engine.machine()}")
+    if experiment.active_profile.wall_clock is not None:
+        engine = engine.without_sharing()
+    if todo:
+        console.say(f"device: {engine.describe()}")
     if flags.dry_run:
         print_plan(console, experiment, plan, todo)
         if todo:
@@ -110,16 +109,6 @@ def _prepare_extractor(
         extractor = load_extractor(experiment.extractor, splits.input_dim, splits.name, **options)
         features, _ = extractor(to_float(splits.test, limit=2))
     return features.nbytes // len(features)
-
-
-def _engine_for(experiment: Experiment, engine: Engine) -> Engine:
-    """Returns the engine; runs on a wall clock share no device unless a flag allows it."""
-    if experiment.active_profile.wall_clock is None or not isinstance(engine, LocalEngine):
-        return engine
-    options = {"runs_per_gpu": 1}
-    if not torch.cuda.is_available():
-        options["cpus_per_run"] = cores()
-    return LocalEngine(**{**options, **engine.model_dump(exclude_none=True)})
 
 
 def _report(

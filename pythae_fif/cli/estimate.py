@@ -13,13 +13,12 @@ from rich.table import Table
 
 from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.image_run import ImageSpec
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.cli.display import Terminal
 from pythae_fif.data import Splits
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import RunsLeftError, format_error, pluralized
-from pythae_fif.runs.launch import Engine
-from pythae_fif.runs.local import RUN_BYTES, LocalEngine
+from pythae_fif.runs.launch import RUN_BYTES, Engine
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import execute_run
 from pythae_fif.training import quiet_pythae
@@ -70,14 +69,14 @@ def print_estimate(
         RunsLeftError: The short runs of some models failed. Each has an error line, and the
             estimate does not include them.
     """
-    local = engine if isinstance(engine, LocalEngine) else LocalEngine()
     subset = _subset_for_timing(splits)
     run_counts = Counter(spec.model for spec in plan)
     table = Table("model", "runs", "training", "samplers, scores", "all its runs", box=None)
     problems: list[str] = []
     total = 0.0
+    longest = 0.0
 
-    torch.set_num_threads(local.slots()[0].threads)
+    torch.set_num_threads(engine.threads_per_run)
     # A real run writes warnings and standard error to its `output.log`.
     quiet_stderr = contextlib.redirect_stderr(io.StringIO())
     with console.stage("timing"), quiet_pythae(), warnings.catch_warnings(), quiet_stderr:
@@ -91,6 +90,7 @@ def print_estimate(
                 continue
             all_runs = run_count * (training + scoring)
             total += all_runs
+            longest = max(longest, training + scoring)
             table.add_row(
                 model, str(run_count), *map(_format_seconds, (training, scoring, all_runs))
             )
@@ -101,13 +101,17 @@ def print_estimate(
     if peak_bytes:
         # Memorisation scores hold the features and a copy of them in float64.
         run_bytes = CONTEXT_BYTES + max(peak_bytes + feature_bytes, 3 * feature_bytes)
-        console.say(f"by the memory that short runs used: {local.machine(run_bytes)}")
-    at_once = min(len(local.slots(run_bytes)), len(plan))
+        console.say(f"by the memory that short runs used: {engine.describe(run_bytes)}")
+    parallel_runs = engine.parallel_runs(run_bytes)
+    if parallel_runs is None:
+        parallel = f"{_format_seconds(longest)} for the longest run"
+    else:
+        at_once = max(1, min(parallel_runs, len(plan)))
+        parallel = f"{_format_seconds(total / at_once)} with {pluralized(at_once, 'run')} at once"
     console.say(
-        f"estimate: {_format_seconds(total)} one after the other, "
-        f"{_format_seconds(total / at_once)} with {pluralized(at_once, 'run')} at once (from a "
-        f"short run of each model on {len(subset.train):,} images with one sampler; fitting other "
-        "samplers takes additional time)"
+        f"estimate: {_format_seconds(total)} one after the other, {parallel} (from a short run of "
+        f"each model on this machine, on {len(subset.train):,} images with one sampler; fitting "
+        "other samplers takes additional time)"
     )
     if problems:
         raise RunsLeftError(*problems)

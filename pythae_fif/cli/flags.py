@@ -7,18 +7,23 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_ori
 from pydantic import BaseModel
 
 from pythae_fif import __version__
-from pythae_fif.benchmark.config import Experiment, Profile, load_experiment
+from pythae_fif.benchmark.config import Experiment, Profile
+from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.runs.engines import ENGINES
 from pythae_fif.runs.launch import Engine
-from pythae_fif.runs.local import LocalEngine
-from pythae_fif.runs.ray import RayEngine
-from pythae_fif.runs.slurm import SlurmEngine
-from pythae_fif.validation import Flag, StrictModel, flag_fields, flag_name, read_checked
+from pythae_fif.validation import (
+    Flag,
+    StrictModel,
+    flag_fields,
+    flag_name,
+    one_of,
+    read_checked,
+)
 
 M = TypeVar("M", bound=BaseModel)
 
-ENGINES: dict[str, type[Engine]] = {"local": LocalEngine, "ray": RayEngine, "slurm": SlurmEngine}
 ENGINE_FLAGS = {name for cls in ENGINES.values() for name in flag_fields(cls)}
 USUAL_FLAGS = {
     "dataset", "data", "arch", "models", "samplers", "seeds", "beta", "hutchinson_samples",
@@ -47,8 +52,9 @@ class CommonFlags(StrictModel):
 
     results: Annotated[str, Flag("results folder (default: results)", "DIR")] = "results"
     engine: Annotated[
-        Literal["local", "ray", "slurm"],
-        Flag("where runs are executed: local (default), ray or slurm", "NAME"),
+        str,
+        one_of(lambda: ENGINES),
+        Flag(f"where runs are executed: {', '.join(ENGINES)} (default: local)", "NAME"),
     ] = "local"
 
 

@@ -9,7 +9,9 @@ from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry, r
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
 from pythae_fif.errors import pluralized
-from pythae_fif.names import ARCHITECTURES, DATASETS, EXTRACTORS, SAMPLERS
+from pythae_fif.evaluation.catalog import EXTRACTORS
+from pythae_fif.names import ARCHITECTURES
+from pythae_fif.sampling.catalog import SAMPLERS
 from pythae_fif.studies import study as studies
 
 
@@ -40,7 +42,8 @@ def _choices() -> dict[str, dict[str, str]]:
 
     return {
         "data sets (--dataset)": {
-            name: read_yaml(configs_dir() / f"{name}.yaml")["description"] for name in DATASETS
+            name: read_yaml(configs_dir() / f"{name}.yaml")["description"]
+            for name in list_configs()
         },
         "studies (study NAME)": {
             name: study.description for name, study in studies.STUDIES.items()
@@ -51,7 +54,9 @@ def _choices() -> dict[str, dict[str, str]]:
             for name, entry in entries.items()
         },
         "samplers (--samplers)": {name: sampler.description for name, sampler in SAMPLERS.items()},
-        "extractors (--extractor)": EXTRACTORS,
+        "extractors (--extractor)": {
+            name: record.description for name, record in EXTRACTORS.items()
+        },
     }
 
 

@@ -5,9 +5,10 @@ from typing import Annotated
 
 from pythae_fif.benchmark.config import Seed
 from pythae_fif.cli.display import Terminal
-from pythae_fif.cli.flags import ENGINE_FLAGS, ENGINES, USUAL_FLAGS, CommonFlags, Parser
+from pythae_fif.cli.flags import ENGINE_FLAGS, USUAL_FLAGS, CommonFlags, Parser
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.names import DataOptions
+from pythae_fif.runs.engines import ENGINES
 from pythae_fif.studies.study import STUDIES, Study, StudyOptions, run_study
 from pythae_fif.validation import AtLeastOne, Flag, UniqueList
 

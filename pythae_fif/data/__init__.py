@@ -1,10 +1,39 @@
-"""Loads data sets as training, validation and test images or rows; see ``load_images``."""
+"""Loads data sets as training, validation and test images or rows; see ``load_images``.
+
+The names below are imported when they are first used, because the command line needs only the
+torch-free :mod:`~pythae_fif.data.dataset` at its start.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pythae_fif.data.dataset import DataRequest, Dataset
+    from pythae_fif.data.load import load_images
+    from pythae_fif.data.splits import Columns, ImageDataset, Splits, to_float
+    from pythae_fif.data.tables import load_table
+    from pythae_fif.names import DataOptions
 
 __all__ = [
-    "Columns", "DataOptions", "ImageDataset", "Splits", "load_images", "load_table", "to_float",
+    "Columns", "DataOptions", "DataRequest", "Dataset", "ImageDataset", "Splits", "load_images",
+    "load_table", "to_float",
 ]  # fmt: skip
 
-from pythae_fif.data.load import load_images
-from pythae_fif.data.splits import Columns, ImageDataset, Splits, to_float
-from pythae_fif.data.tables import load_table
-from pythae_fif.names import DataOptions
+_MODULES = {
+    "Columns": "pythae_fif.data.splits",
+    "DataOptions": "pythae_fif.names",
+    "DataRequest": "pythae_fif.data.dataset",
+    "Dataset": "pythae_fif.data.dataset",
+    "ImageDataset": "pythae_fif.data.splits",
+    "Splits": "pythae_fif.data.splits",
+    "load_images": "pythae_fif.data.load",
+    "load_table": "pythae_fif.data.tables",
+    "to_float": "pythae_fif.data.splits",
+}
+"""Public name -> the module that defines it."""
+
+
+def __getattr__(name: str) -> Any:  # PEP 562
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

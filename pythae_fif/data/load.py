@@ -10,14 +10,16 @@ import numpy as np
 import torch
 
 from pythae_fif.data.cache import cached
-from pythae_fif.data.images import folder_of_images, npz_file
-from pythae_fif.data.published import load_standard_dataset
-from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits
-from pythae_fif.data.tables import load_table
-from pythae_fif.errors import ConfigError, DataError, did_you_mean
+from pythae_fif.data.dataset import BUILT_IN, DataRequest, Dataset, find_dataset
+from pythae_fif.data.splits import SPLIT_NAMES, Splits
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.files import digest
-from pythae_fif.names import DataOptions, DataRequest
+from pythae_fif.names import DataOptions
 from pythae_fif.validation import read_checked
+
+DEFAULT_SIDE = 64
+DEFAULT_CROP = 148
+"""Sides in pixels of resized images, and of CelebA's centre crop."""
 
 _PLAIN = ("name", "source", "partial", "notes")
 
@@ -54,7 +56,8 @@ def load_images(
     downloaded if neither is there. Images of files are cached.
 
     Args:
-        name: One of ``DATASETS``.
+        name: A built-in data set, or ``module:object`` for your own
+            :class:`~pythae_fif.data.Dataset`.
         data_root: See :class:`~pythae_fif.names.DataOptions`.
         data: See :class:`~pythae_fif.names.DataOptions`.
         options: Further fields of ``DataOptions``.
@@ -105,14 +108,16 @@ def load(
         ConfigError: An unknown name, or an argument that the data set does not take.
         DataError: The data are missing, unreadable, or not those that were planned.
     """
-    _check_arguments(name, options, image_size, crop)
-    files, read = READERS[name](DataRequest(name, options, image_size or 64, crop or 148, progress))
+    dataset = find_dataset(options.reader or name)
+    _check_arguments(name, dataset, options, image_size, crop)
+    request = DataRequest(name, options, image_size or DEFAULT_SIDE, crop or DEFAULT_CROP, progress)
+    files, read = dataset.find(request)
     try:
         stats = [(path, os.stat(path)) for path in files]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
-    if name in ("digits", "csv"):
+    if not dataset.is_cached:
         splits = _with_warnings(read())
     else:
         stamps = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
@@ -132,23 +137,25 @@ def load(
 
 
 def _check_arguments(
-    name: str, options: DataOptions, image_size: int | None, crop: int | None
+    name: str, dataset: Dataset, options: DataOptions, image_size: int | None, crop: int | None
 ) -> None:
-    """Raises a ConfigError for an unknown data set or an argument that it does not take."""
-    if name not in READERS:
-        raise ConfigError(f"unknown data set {name!r}: {did_you_mean(name, READERS)}")
-    if (name in ("folder", "npz", "csv")) != (options.data is not None):
-        raise ConfigError(
-            f"data set {name!r}: folder, npz and csv need --data, the others do not take it"
-        )
-    if image_size is not None and name not in ("folder", "celeba"):
-        raise ConfigError(
-            f"image_size={image_size}: applies to folder and celeba only, {name} has a fixed size"
-        )
-    if name != "csv" and (options.label or options.columns or options.drop):
-        raise ConfigError(f"data set {name!r}: label, columns and drop apply to csv only")
-    if crop is not None and name != "celeba":
-        raise ConfigError(f"crop={crop}: applies to celeba only")
+    """Raises a ConfigError for an argument that a data set needs or does not take."""
+    if dataset.needs_path and options.data is None:
+        raise ConfigError(f"data set {name!r} needs your folder or file: give --data PATH")
+
+    has_columns = bool(options.label or options.columns or options.drop)
+    checks = [
+        ("--data", options.data is not None, "needs_path"),
+        (f"image_size={image_size}", image_size is not None, "takes_image_size"),
+        (f"crop={crop}", crop is not None, "takes_crop"),
+        ("label, columns and drop", has_columns, "is_table"),
+    ]
+    for argument, is_given, property_name in checks:
+        if is_given and not getattr(dataset, property_name):
+            others = [key for key in BUILT_IN if getattr(find_dataset(key), property_name)]
+            raise ConfigError(
+                f"data set {name!r} does not take {argument}: it applies to {', '.join(others)}"
+            )
 
 
 def _with_warnings(splits: Splits) -> Splits:
@@ -183,44 +190,3 @@ def _unpack(packed: dict[str, Any]) -> Splits:
     splits = Splits(**plain, **arrays, labels=labels)
     vars(splits)["content_hash"] = packed["content_hash"]
     return splits
-
-
-def _read_digits() -> Splits:
-    """Returns scikit-learn's digits, scaled from 0..16 to 0..255, with fixed test images."""
-    from sklearn.datasets import load_digits  # takes a second to import
-
-    digits = load_digits()
-    images = np.rint(digits.images[:, None] * (255 / 16)).astype(np.uint8)
-    order = np.random.RandomState(0).permutation(len(images))
-    index = dict(zip(SPLIT_NAMES, np.split(order, [1197, 1497]), strict=True))
-    arrays: Any = {split: images[rows] for split, rows in index.items()}
-    return Splits(
-        "digits",
-        **arrays,
-        labels={split: digits.target[rows].astype(np.int64) for split, rows in index.items()},
-        source="digits of scikit-learn, 8x8, 1197/300/300",
-    )
-
-
-def _table_file(request: DataRequest) -> Source:
-    """Returns a user's table and its reader."""
-    options = request.options
-
-    def read() -> Splits:
-        return load_table(
-            request.path, columns=options.columns, drop=options.drop, label=options.label
-        )
-
-    return [request.path], read
-
-
-READERS: dict[str, Callable[[DataRequest], Source]] = {
-    "digits": lambda request: ([], _read_digits),
-    "mnist": load_standard_dataset,
-    "cifar10": load_standard_dataset,
-    "celeba": load_standard_dataset,
-    "folder": folder_of_images,
-    "npz": npz_file,
-    "csv": _table_file,
-}
-"""Name of a data set -> function that finds or downloads its files and returns their reader."""

@@ -1,140 +1,131 @@
-"""Loads MNIST, CIFAR-10 and CelebA in Pythae's or torchvision's layout, or downloads them."""
+"""Published data sets of images, in Pythae's or torchvision's layout, or downloaded."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pythae_fif.data.images import decode_files, read_labelled_npz, to_uint8
+from pythae_fif.data.dataset import DataRequest
+from pythae_fif.data.images import read_labelled_npz, to_uint8
 from pythae_fif.data.splits import Source, Splits, sizes, split_train_val_test
 from pythae_fif.errors import DataError, format_error, requires_extra
-from pythae_fif.names import DATA_VARIABLE, DataRequest
-
-_SETS = {
-    "mnist": (
-        "MNIST", "50000/10000/10000", "MNIST/raw", "https://ossci-datasets.s3.amazonaws.com/mnist/"
-    ),
-    "cifar10": (
-        "CIFAR-10", "40000/10000/10000", "cifar-10-batches-py",
-        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-    ),
-    "celeba": (
-        "CelebA", "162770/19867/19962", "celeba/img_align_celeba",
-        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-    ),
-}  # fmt: skip
-"""Name -> title, published sizes, torchvision's folder, and address for a download by hand."""
+from pythae_fif.names import DATA_VARIABLE
 
 
-def load_standard_dataset(request: DataRequest) -> Source:
-    """Finds or downloads MNIST, CIFAR-10 or CelebA; returns the files and their reader.
+class PublishedSet(NamedTuple):
+    """A published data set of images.
 
-    Raises:
-        DataError: The data set is missing or incomplete and cannot be downloaded.
+    Attributes:
+        name: Its name in the benchmark.
+        title: Its usual name. Without hyphens it is the name of torchvision's class.
+        sizes: The published numbers of images in the three splits.
+        folder: torchvision's folder of its files, below the data root.
+        address: Address for a download by hand.
+        fixed_side: Whether all images of Pythae's layout have one side, which the user cannot
+            choose.
     """
-    paths = [request.path / request.name / f"{part}_data.npz" for part in ("train", "eval")]
-    if not any(path.exists() for path in paths):
-        return _celeba(request) if request.name == "celeba" else _torchvision_set(request)
 
-    def read() -> Splits:
-        train_images, train_labels = read_labelled_npz(paths[0], [("data",)])
-        test_images, test_labels = read_labelled_npz(paths[1], [("data",)])
-        arrays = _split_off_validation(train_images["data"], test_images["data"])
-        side = arrays["train"].shape[-1]
-        if request.name == "celeba" and side != request.side:
-            raise DataError(f"{paths[0]}: images of side {side}: --image-size {side} is needed")
+    name: str
+    title: str
+    sizes: str
+    folder: str
+    address: str
+    fixed_side: bool = True
 
-        labels = None
-        if train_labels and test_labels:
-            labels = _split_off_validation(train_labels["data"], test_labels["data"])
-        return _make_splits(request.name, "Pythae npz layout", arrays, labels)
+    def find(self, request: DataRequest) -> Source:
+        """Finds or downloads the files; returns them and their reader.
 
-    return paths, read
+        Raises:
+            DataError: The data set is missing or incomplete and cannot be downloaded.
+        """
+        return self.find_pythae_layout(request) or self._find_torchvision_layout(request)
 
+    def find_pythae_layout(self, request: DataRequest) -> Source | None:
+        """Returns the files and the reader of Pythae's layout; None if there are no such files."""
+        paths = [request.path / self.name / f"{part}_data.npz" for part in ("train", "eval")]
+        if not any(path.exists() for path in paths):
+            return None
 
-def _torchvision_set(request: DataRequest) -> Source:
-    """Finds or downloads MNIST or CIFAR-10 in torchvision's layout."""
-    folder = request.path / _SETS[request.name][2]
+        def read() -> Splits:
+            train_images, train_labels = read_labelled_npz(paths[0], [("data",)])
+            test_images, test_labels = read_labelled_npz(paths[1], [("data",)])
+            arrays = _split_off_validation(train_images["data"], test_images["data"])
+            side = arrays["train"].shape[-1]
+            if not self.fixed_side and side != request.side:
+                raise DataError(f"{paths[0]}: images of side {side}: --image-size {side} is needed")
 
-    def read() -> Splits:
-        train, test = _by_torchvision(request)
-        arrays = _split_off_validation(
-            to_uint8(np.asarray(train.data), str(folder)),
-            to_uint8(np.asarray(test.data), str(folder)),
-        )
-        labels = _split_off_validation(
-            np.asarray(train.targets, np.int64), np.asarray(test.targets, np.int64)
-        )
-        return _make_splits(request.name, "torchvision layout", arrays, labels)
+            labels = None
+            if train_labels and test_labels:
+                labels = _split_off_validation(train_labels["data"], test_labels["data"])
+            return self.make_splits("Pythae npz layout", arrays, labels)
 
-    if not any(folder.glob("*")):  # a failed download leaves an empty folder
-        _by_torchvision(request)
-    return sorted(folder.glob("*")), read
+        return paths, read
 
+    def _find_torchvision_layout(self, request: DataRequest) -> Source:
+        """Finds or downloads the files of a data set with a training and a test part."""
+        folder = request.path / self.folder
+        parts = [{"train": True}, {"train": False}]
 
-def _by_torchvision(request: DataRequest) -> list[Any]:
-    """Returns torchvision's training and test part, or all of CelebA; downloads missing files."""
-    with requires_extra("benchmark", f"data set {request.name!r}"):
-        from torchvision import datasets  # takes seconds to import
+        def read() -> Splits:
+            train, test = self.load_by_torchvision(request, parts)
+            arrays = _split_off_validation(
+                to_uint8(np.asarray(train.data), str(folder)),
+                to_uint8(np.asarray(test.data), str(folder)),
+            )
+            labels = _split_off_validation(
+                np.asarray(train.targets, np.int64), np.asarray(test.targets, np.int64)
+            )
+            return self.make_splits("torchvision layout", arrays, labels)
 
-    name = request.name
-    offline = request.options.offline
-    title, _, folder, address = _SETS[name]
-    dataset_class = getattr(datasets, title.replace("-", ""))
-    parts: list[Any] = [{}] if name == "celeba" else [{"train": True}, {"train": False}]
-    try:  # torchvision does not download existing files again
-        return [dataset_class(str(request.path), download=not offline, **part) for part in parts]
-    except Exception as error:  # torchvision and gdown raise many unrelated types
-        reason = "--offline forbids the download" if offline else format_error(error)
-        raise DataError(
-            f"{name}: {request.path / folder} is missing or incomplete ({reason}): unpack {address}"
-            f" there, or give a folder with the data as --data-root or {DATA_VARIABLE}"
-        ) from error
+        if not any(folder.glob("*")):  # a failed download leaves an empty folder
+            self.load_by_torchvision(request, parts)
+        return sorted(folder.glob("*")), read
+
+    def load_by_torchvision(
+        self, request: DataRequest, parts: Sequence[Mapping[str, Any]]
+    ) -> list[Any]:
+        """Loads parts of the data set by torchvision's class; downloads missing files.
+
+        Args:
+            request: The request.
+            parts: Keywords of torchvision's class for each part.
+
+        Raises:
+            DataError: The data set is missing or incomplete and cannot be downloaded.
+        """
+        with requires_extra("benchmark", f"data set {self.name!r}"):
+            from torchvision import datasets  # takes seconds to import
+
+        offline = request.options.offline
+        dataset_class = getattr(datasets, self.title.replace("-", ""))
+        root = str(request.path)
+        try:  # torchvision does not download existing files again
+            return [dataset_class(root, download=not offline, **part) for part in parts]
+        except Exception as error:  # torchvision and gdown raise many unrelated types
+            reason = "--offline forbids the download" if offline else format_error(error)
+            raise DataError(
+                f"{self.name}: {request.path / self.folder} is missing or incomplete ({reason}): "
+                f"unpack {self.address} there, or give a folder with the data as --data-root or "
+                f"{DATA_VARIABLE}"
+            ) from error
+
+    def make_splits(
+        self, layout: str, arrays: dict[str, Any], labels: dict[str, np.ndarray] | None = None
+    ) -> Splits:
+        """Returns the splits, marked as partial if images are missing.
+
+        Args:
+            layout: Where the images are from, for the description of the source.
+            arrays: Split -> images.
+            labels: Split -> classes, if there are any.
+        """
+        partial = sizes(arrays) != self.sizes
+        source = f"{self.title}, {layout}, {sizes(arrays)}"
+        if partial:
+            source += f"; partial (published: {self.sizes})"
+        return Splits(self.name, **arrays, labels=labels, source=source, partial=partial)
 
 
 def _split_off_validation(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the three splits; validation has the last training rows."""
     return split_train_val_test({"train": train, "test": test}, shuffle=False)
-
-
-def _make_splits(
-    name: str, layout: str, arrays: dict[str, Any], labels: dict[str, np.ndarray] | None = None
-) -> Splits:
-    """Returns the splits of a published data set, marked as partial if images are missing."""
-    title, published_sizes, *_ = _SETS[name]
-    partial = sizes(arrays) != published_sizes
-    source = f"{title}, {layout}, {sizes(arrays)}"
-    if partial:
-        source += f"; partial (published: {published_sizes})"
-    return Splits(name, **arrays, labels=labels, source=source, partial=partial)
-
-
-def _celeba(request: DataRequest) -> Source:
-    """Finds or downloads CelebA's images and its partition; no other file of it is needed."""
-    folder = request.path / _SETS["celeba"][2]
-    partition = folder.with_name("list_eval_partition.txt")
-    if not (folder.is_dir() and partition.is_file()):
-        _by_torchvision(request)
-
-    lines = [line.split() for line in partition.read_text("utf-8").splitlines()]
-    entries = [fields for fields in lines if len(fields) == 2]
-    names = {}
-    for split, code in {"train": "0", "val": "1", "test": "2"}.items():
-        names[split] = sorted(name for name, split_code in entries if split_code == code)
-
-    def read() -> Splits:
-        arrays = {
-            split: decode_files(
-                folder, split_names, request.side, request.progress, crop=request.crop / 178
-            )
-            for split, split_names in names.items()
-        }
-        layout = (
-            f"{request.side}x{request.side} of the central {request.crop}x{request.crop}, "
-            "image folder"
-        )
-        return _make_splits("celeba", layout, arrays)
-
-    files = [partition]
-    for split_names in names.values():
-        files += [folder / name for name in split_names]
-    return files, read

@@ -1,11 +1,9 @@
 """Extractors, which turn images into features, and sets of features with their moments."""
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -15,12 +13,10 @@ from typing_extensions import deprecated
 from pythae_fif.data.cache import cached, tensor_hash
 from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, format_error
-from pythae_fif.files import checksum, digest, safe_name
-from pythae_fif.names import EXTRACTORS, check_extractor_name, import_object
+from pythae_fif.files import digest, safe_name
 
 T = TypeVar("T")
 BATCH_SIZE = 256  # images per call of an extractor
-MAX_PIXELS_SIDE = 16  # The covariance of all pixels of 64 x 64 x 3 would have 12288^2 entries.
 CHUNK = 4  # images per CPU thread that a large network takes at once, to stay in the cache
 RANGE_TOLERANCE = 1e-3  # Floats that exceed [0, 1] by more are taken to be in a wrong range.
 
@@ -57,7 +53,7 @@ class Extractor:
     """A fixed network from images to features, and to logits if it classifies.
 
     Attributes:
-        name: Name in `EXTRACTORS`, or `module:function` of a user's network.
+        name: Name of a built-in extractor, or `module:function` of a user's network.
         distance_name: Name of the Frechet distance of its features.
         network: Maps images (B, C, H, W), float32 in [0, 1], to features (B, ...), or to features
             and logits (B, classes). It is moved to the device, in evaluation mode.
@@ -115,7 +111,7 @@ class Extractor:
             features, logits = zip(*outputs, strict=True)
             return torch.cat(features), torch.cat(logits)
         except Exception as error:  # A user's network may raise any exception.
-            if self.name in EXTRACTORS:
+            if ":" not in self.name:
                 raise
             raise ConfigError(
                 f"extractor {self.name!r} fails on {tuple(images.shape)}: {format_error(error)}"
@@ -125,129 +121,6 @@ class Extractor:
 def state_bytes(state: Mapping[str, Tensor]) -> list[bytes]:
     """Returns the bytes of a network's weights in the order of their names, for a digest."""
     return [state[name].cpu().numpy().tobytes() for name in sorted(state)]
-
-
-def load_extractor(
-    name: str,
-    image_shape: tuple[int, ...],
-    dataset: str = "",
-    *,
-    device: str | torch.device = "cpu",
-    weights: str | Path | None = None,
-    offline: bool = False,
-) -> Extractor:
-    """Loads an extractor by its name, for a data set.
-
-    Args:
-        name: A key of `EXTRACTORS`, or `module:function`, a function that takes no arguments and
-            returns a network.
-        image_shape: Shape (C, H, W) of the images, or (D,) of a table's rows.
-        dataset: Name of the data set, for `classifier`; '' finds digits or mnist by the shape.
-        device: Device of the network.
-        weights: File of `inception` or `tf-inception`; other extractors do not take one.
-        offline: Whether `inception` may not download its weights.
-
-    Raises:
-        ConfigError: The name is unknown, packages or weights are missing, the user's network
-            cannot be used, or the extractor is not for such data.
-    """
-    image_shape = tuple(map(int, image_shape))
-    _check_arguments(name, image_shape, weights)
-
-    match name:
-        case "columns":  # The distance is the FID-like score of the paper's table 1.
-            return Extractor(
-                name,
-                distance_name="FID-like",
-                network=nn.Identity(),
-                hash=digest("columns/1", *image_shape),
-                device=device,
-                takes_images=False,
-            )
-        case "pixels":
-            _, height, width = image_shape
-            size = (min(height, MAX_PIXELS_SIDE), min(width, MAX_PIXELS_SIDE))
-            return Extractor(
-                name,
-                distance_name="FD-pixels",
-                network=nn.AdaptiveAvgPool2d(size),
-                hash=digest("pixels/1", image_shape, size),
-                device=device,
-            )
-        case "classifier":
-            from pythae_fif.evaluation.classifier import classifier
-
-            return classifier(dataset, image_shape, device)
-        case "efficientnet-lite0":
-            from pythae_fif.evaluation.networks import efficientnet_lite0
-
-            return efficientnet_lite0(device)
-        case "inception":
-            from pythae_fif.evaluation.networks import inception, weights_file
-
-            file = weights_file(weights, offline=offline)
-            return inception(torch.load(str(file), "cpu", weights_only=True), device)
-        case "tf-inception":
-            from pythae_fif.evaluation.networks import tf_inception
-
-            return tf_inception(weights)
-        case _:
-            return _load_user_extractor(name, device)
-
-
-def _check_arguments(name: str, image_shape: tuple[int, ...], weights: str | Path | None) -> None:
-    """Raises a ConfigError if an extractor does not take such data or a file of weights."""
-    if name == "columns" and len(image_shape) != 1:
-        raise ConfigError("extractor 'columns' does not take images: choose pixels (--extractor)")
-    if name != "columns" and len(image_shape) != 3:
-        raise ConfigError(f"extractor {name!r} does not take a table: choose columns (--extractor)")
-    if weights is not None and name not in ("inception", "tf-inception"):
-        raise ConfigError(
-            f"extractor {name!r} does not take --extractor-weights: only inception and "
-            "tf-inception do"
-        )
-
-
-def _load_user_extractor(name: str, device: str | torch.device) -> Extractor:
-    """Loads the network of a user's function, `module:function`."""
-    try:
-        network = import_object(check_extractor_name(name).replace(":", "."))()
-    except Exception as error:  # The user's code may raise any exception.
-        raise ConfigError(f"extractor {name!r} cannot be loaded: {format_error(error)}") from error
-    if not isinstance(network, nn.Module):
-        raise ConfigError(
-            f"extractor {name!r} returns a {type(network).__name__}: it must return a "
-            "torch.nn.Module, because its weights identify its features"
-        )
-
-    # The hash identifies the code of the user's module and the weights.
-    module_name, _, _ = name.partition(":")
-    path = getattr(sys.modules[module_name], "__file__", None)
-    parts = [checksum(Path(path))] if path else []
-    parts += [
-        digest(key, tensor_hash(weight)) for key, weight in sorted(network.state_dict().items())
-    ]
-    return Extractor(
-        name, f"FD-{name}", network, digest("own/2", name, *parts), device, chunk=CHUNK
-    )
-
-
-def require_extractor(
-    name: str, *, weights: str | Path | None = None, offline: bool = False
-) -> None:
-    """Checks that an extractor can be loaded, before the data are known and without a download.
-
-    Args:
-        name: See :func:`load_extractor`.
-        weights: See :func:`load_extractor`.
-        offline: See :func:`load_extractor`.
-
-    Raises:
-        ConfigError: A package or a file is missing, or the user's network cannot be used.
-    """
-    downloads_weights = name == "inception" and weights is None and not offline
-    if name not in ("classifier", "columns", "pixels") and not downloads_weights:
-        load_extractor(name, (3, 64, 64), weights=weights, offline=offline)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,8 @@ from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.scores import MarginalLikelihoodScore
 from pythae_fif.models.density import as_density, is_density
 from pythae_fif.models.fitted_priors import fit_new_prior
-from pythae_fif.models.priors import Prior, PriorKind, StandardNormal
+from pythae_fif.models.priors import Prior, StandardNormal
+from pythae_fif.sampling.catalog import find_sampler
 
 MAX_POINTS = {"val": 500, "test": 2_000}
 """Split -> maximum number of data points that are scored; validation data only choose."""
@@ -28,12 +29,6 @@ SAMPLES_PER_POINT = 5
 not take longer than their training."""
 MAX_JACOBIAN_COLUMNS = 32_000
 """Columns of all Jacobians of a split that limit the number of points."""
-
-PRIORS: dict[str, PriorKind | None] = {
-    "normal": None, "own_prior": None, "gaussian": "gaussian", "gmm": "mixture", "flow": "flow",
-    "flow_matching": "flow_matching",
-}  # fmt: skip
-"""Sampler -> the kind of fitted prior from which it draws codes; None if it is not fitted."""
 
 
 class SplitLikelihood(NamedTuple):
@@ -85,9 +80,9 @@ def fit_priors(
     density = as_density(model)
     condition = density.condition(labels, codes)
     priors: dict[str, Prior] = {}
-    supported_samplers = [name for name in samplers if name in PRIORS]
+    supported_samplers = [name for name in samplers if find_sampler(name).has_density]
     for name in supported_samplers:
-        kind = PRIORS[name]
+        kind = find_sampler(name).prior_kind
         if name == "own_prior":
             priors[name] = density.latent_distribution(codes)
         elif kind is None:

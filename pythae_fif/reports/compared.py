@@ -9,10 +9,10 @@ import pandas
 
 from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.benchmark.record import ImageResult
-from pythae_fif.names import SAMPLERS
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.reports.frame import first_scores, ranks
 from pythae_fif.reports.tables import DASH, Table, format_column, number
+from pythae_fif.sampling.catalog import find_sampler, sampler_position
 
 PUBLISHED_SOURCES = {
     8: "table 8; all rows except FIF's come from Chadebec et al. 2022; VAEGAN is outside the "
@@ -98,9 +98,9 @@ def _merge_with_published(
         best_of_each_row(printed, "value"), how="outer", on=keys
     )
 
-    order = {"sampler": list(SAMPLERS), "row": list(models_of_rows["row"].unique())}
+    order = {"sampler": sampler_position, "row": list(models_of_rows["row"].unique()).index}
     return rows.sort_values(
-        keys, key=lambda column: column.map(order[column.name].index), ignore_index=True
+        keys, key=lambda column: column.map(order[column.name]), ignore_index=True
     )
 
 
@@ -115,7 +115,7 @@ def _comparison_table(
     scores = first_scores(results)
     count = f"{scores.num_samples:,} samples"
     distance_heading = f"{scores.distance_name}, {count} ↓"
-    samplers = rows["sampler"].map(lambda name: SAMPLERS[name].label)
+    samplers = rows["sampler"].map(lambda name: find_sampler(name).label)
     cells = {
         "Model": rows["row"] + rows["learned"].map({False: " †"}).fillna(""),
         "Sampler": samplers,

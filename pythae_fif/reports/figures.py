@@ -9,13 +9,13 @@ import pandas
 from PIL import Image
 
 from pythae_fif.benchmark.pictures import SAMPLES_PER_CLASS
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.files import os_errors_as_store_error
-from pythae_fif.names import SAMPLERS
 from pythae_fif.pictures import DPI, figure_bytes, new_figure
 from pythae_fif.reports.frame import first_scores
 from pythae_fif.runs.store import Store
+from pythae_fif.sampling.catalog import find_sampler
 
 MAX_IMAGES = 16  # images in a row; packed runs keep as many of a sheet
 MAX_MODELS = 4  # models in the first figure
@@ -117,7 +117,7 @@ def _sample_rows(
         ):
             sheet = np.asarray(image.convert("RGB"))
         images = _cut_sheet(sheet, size, by_class=spec.labels_hash is not None)
-        label = f"{row.label}, {SAMPLERS[row.sampler].label}"
+        label = f"{row.label}, {find_sampler(row.sampler).label}"
         yield row.model, label, _image_row(images)
 
 
@@ -196,7 +196,7 @@ def _draw_beta(frame: pandas.DataFrame, distance: str) -> bytes | None:
             line_styles.get(vectors, "o:"),
             markersize=4,
             color=f"C{samplers.index(sampler)}",
-            label=f"{SAMPLERS[sampler].label}, K = {vectors}",
+            label=f"{find_sampler(sampler).label}, K = {vectors}",
         )
     axis.set(yscale="log", xticks=means.columns)
     axis.yaxis.set_major_formatter("{x:.3g}")

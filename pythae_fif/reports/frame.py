@@ -7,9 +7,9 @@ import numpy as np
 import pandas
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.evaluation.scores import Scores
-from pythae_fif.names import SAMPLERS
+from pythae_fif.sampling.catalog import sampler_position
 
 TIED_RANK = 3
 """Rank of a value that is tied with the lowest one: the difference is within the noise."""
@@ -165,9 +165,10 @@ def chosen_frame(
 
     table = table.reset_index()
     table["rank"] = ranks(table["frechet_test"], table["noise"], table["sampler"])
-    sampler_order = table["sampler"].map(list(SAMPLERS).index)
-    order = np.lexsort([table["frechet_test"], sampler_order])
-    return table.iloc[order].reset_index(drop=True)
+    table["position"] = table["sampler"].map(sampler_position)
+    return table.sort_values(["position", "frechet_test"], kind="stable", ignore_index=True).drop(
+        columns="position"
+    )
 
 
 def _noise(table: pandas.DataFrame) -> "pandas.Series[float]":

@@ -14,17 +14,17 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from pythae_fif.benchmark.config import Experiment, describe_length
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.scoring import MIN_SAMPLES
 from pythae_fif.files import write_bytes
-from pythae_fif.names import SAMPLERS
 from pythae_fif.reports.compared import comparison_tables
 from pythae_fif.reports.figures import Figure, draw_figures
 from pythae_fif.reports.frame import TIED_RANK, chosen_frame, first_scores, ranks, score_frame
 from pythae_fif.reports.tables import number, overview_table, score_table, to_html
 from pythae_fif.runs.store import Store
+from pythae_fif.sampling.catalog import find_sampler
 
 FEW_STEPS = 1000  # a shorter training shows little
 MAX_NAMES = 4  # models that the summary sentence names
@@ -186,7 +186,7 @@ def summary_sentence(table: pandas.DataFrame) -> str:
     parts = {"from the prior": from_prior, "from the Gaussian mixture": from_mixture}
     if from_prior.empty and from_mixture.empty:
         sampler = table["sampler"].iloc[0]
-        parts = {f"with {SAMPLERS[sampler].label}": table[table["sampler"] == sampler]}
+        parts = {f"with {find_sampler(sampler).label}": table[table["sampler"] == sampler]}
 
     clauses = [f"{start}, {_describe_best(rows)}" for start, rows in parts.items() if len(rows)]
     min_seeds = table["seeds"].min()

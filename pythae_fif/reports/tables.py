@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import pandas
 
 from pythae_fif.errors import strip_control_characters
-from pythae_fif.names import SAMPLERS
 from pythae_fif.reports.frame import TIED_RANK, ranks
+from pythae_fif.sampling.catalog import find_sampler, sampler_position
 
 DASH = "–"
 USUAL = "usual"  # the column of each model's usual sampler
@@ -175,7 +175,7 @@ def overview_table(table: pandas.DataFrame, distance: str, requested: Sequence[s
 
 def _overview_columns(available: set[str], requested: set[str]) -> list[str]:
     """Returns three columns, requested ones first, in the order of the samplers."""
-    ordered = sorted(available, key=[USUAL, *SAMPLERS].index)
+    ordered = sorted(available, key=lambda name: (name != USUAL, sampler_position(name)))
     preferred = sorted(ordered, key=lambda name: name not in requested)[:3]
     return [name for name in ordered if name in preferred]
 
@@ -192,7 +192,7 @@ def _model_rows(table: pandas.DataFrame, is_usual: "pandas.Series[bool]") -> pan
 def _column_label(name: str, usual_samplers: "pandas.Series[str]") -> str:
     """Returns the heading of a sampler's column in the overview."""
     if name != USUAL:
-        return SAMPLERS[name].label
+        return find_sampler(name).label
     return "N(0, I)" if (usual_samplers == "normal").all() else "model prior"
 
 
@@ -208,7 +208,7 @@ def score_table(table: pandas.DataFrame, distance: str, score: str | None) -> Ta
     candidates = table["candidates"].map(lambda count: f" (of {count})" if count > 1 else "")
     cells = {
         "Model": table["label"],
-        "Sampler": [SAMPLERS[name].label for name in table["sampler"]],
+        "Sampler": [find_sampler(name).label for name in table["sampler"]],
         distance_heading: list(map(number, table["frechet_test"], table["spread"])),
         "validation ↓": list(map(number, table["frechet_val"])),
         f"{score or 'score'} ↑": list(map(number, table["score"], table["score_spread"])),

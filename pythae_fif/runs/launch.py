@@ -36,6 +36,9 @@ class Progress:
         return (self.done + len(self.outcomes) + under_way) / max(1, self.total)
 
 
+RUN_BYTES = 6 * 2**30
+"""GPU memory of a run if its need is not known."""
+
 OnChange = Callable[[Progress], None]
 """A callback that shows the progress."""
 
@@ -52,6 +55,37 @@ class Engine(StrictModel):
     """
 
     cpus_per_run: Annotated[AtLeastOne | None, Flag("CPU cores and threads per run", "N")] = None
+
+    @property
+    def threads_per_run(self) -> int:
+        """Number of CPU threads of a run."""
+        return self.cpus_per_run or 1
+
+    def parallel_runs(self, run_bytes: int = RUN_BYTES) -> int | None:
+        """Returns how many runs the engine executes at once; None if a scheduler decides.
+
+        Args:
+            run_bytes: GPU memory that a run needs.
+
+        Raises:
+            ConfigError: Something that the engine needs is missing.
+        """
+        raise NotImplementedError
+
+    def describe(self, run_bytes: int = RUN_BYTES) -> str:
+        """Describes in one line where runs are executed, and how many at once.
+
+        Args:
+            run_bytes: GPU memory that a run needs.
+
+        Raises:
+            ConfigError: Something that the engine needs is missing.
+        """
+        raise NotImplementedError
+
+    def without_sharing(self) -> "Engine":
+        """Returns an engine for trainings on a wall clock: by default no run shares its device."""
+        return self
 
     def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
         """Executes each run in its own process, by :func:`~pythae_fif.runs.worker.execute_run`.

@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from typing import Annotated, Any
 
 from pythae_fif.errors import pluralized
-from pythae_fif.runs.launch import Engine, FinishedRuns
+from pythae_fif.runs.launch import RUN_BYTES, Engine, FinishedRuns
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Slot, execute_run
@@ -20,8 +20,6 @@ from pythae_fif.validation import AtLeastOne, Flag
 POLL_SECONDS = 0.3
 GRACE_SECONDS = 20
 """Time that a terminated run has to end, before it is killed."""
-RUN_BYTES = 6 * 2**30
-"""GPU memory reserved for a run if its need is not known."""
 MAX_RUNS = 4
 """Default limit of the runs at once, on a GPU or on the CPU."""
 EXIT_CODES = "1: its folder could not be written; -9: killed, for example when out of memory"
@@ -60,12 +58,21 @@ class LocalEngine(Engine):
         threads = self.cpus_per_run or max(1, core_count // len(devices))
         return [Slot(device, threads) for device in devices]
 
-    def machine(self, run_bytes: int = RUN_BYTES) -> str:
-        """Describes in one line where runs are executed, and how many at once.
+    @property
+    def threads_per_run(self) -> int:
+        return self.slots()[0].threads
 
-        Args:
-            run_bytes: GPU memory that a run needs.
-        """
+    def parallel_runs(self, run_bytes: int = RUN_BYTES) -> int:
+        return len(self.slots(run_bytes))
+
+    def without_sharing(self) -> "LocalEngine":
+        """Returns an engine that executes one run on each device, unless a flag allows more."""
+        defaults = {"runs_per_gpu": 1}
+        if not _visible_gpus():
+            defaults["cpus_per_run"] = cores()
+        return LocalEngine(**{**defaults, **self.model_dump(exclude_none=True)})
+
+    def describe(self, run_bytes: int = RUN_BYTES) -> str:
         slots = self.slots(run_bytes)
         devices = {slot.device for slot in slots}
         run_count = pluralized(len(slots), "run")

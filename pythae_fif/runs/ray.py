@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Annotated, Any
 
-from pythae_fif.errors import ConfigError, format_error, requires_extra
-from pythae_fif.runs.launch import Engine, FinishedRuns
+from pythae_fif.errors import ConfigError, format_error, pluralized, requires_extra
+from pythae_fif.runs.launch import RUN_BYTES, Engine, FinishedRuns
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Slot, execute_run
@@ -40,13 +40,22 @@ class RayEngine(Engine):
         str | None, Flag("Ray cluster: auto, local or ray://HOST:PORT", "ADDRESS")
     ] = None
 
-    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
-        with requires_extra("ray", "--engine ray"):
-            import ray
-        self._connect(ray)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init replaced the handler
+    def parallel_runs(self, run_bytes: int = RUN_BYTES) -> int:
+        """See :class:`~pythae_fif.runs.launch.Engine`. Connects to the cluster, if it must."""
+        ray = self._connect()
+        resources = ray.cluster_resources()
+        run_count = int(resources.get("CPU", 0) // self.threads_per_run)
+        if "GPU" in resources:
+            run_count = min(run_count, int(resources["GPU"]))
+        return run_count
 
-        cpus = self.cpus_per_run or 1
+    def describe(self, run_bytes: int = RUN_BYTES) -> str:
+        run_count = pluralized(self.parallel_runs(), "run")
+        return f"Ray, {run_count} at once, {pluralized(self.threads_per_run, 'thread')} each"
+
+    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
+        ray = self._connect()
+        cpus = self.threads_per_run
         gpus = int("GPU" in ray.cluster_resources())
         slot = Slot("gpu" if gpus else "cpu", cpus)
         task = ray.remote(max_calls=1, max_retries=MAX_CRASHES, num_cpus=cpus, num_gpus=gpus)(_task)
@@ -65,8 +74,19 @@ class RayEngine(Engine):
                 ray.wait(list(tasks), num_returns=len(tasks), timeout=GRACE_SECONDS)
             ray.shutdown()
 
-    def _connect(self, ray: ModuleType) -> None:
-        """Connects to the cluster, or starts one; raises a ConfigError if none answers."""
+    def _connect(self) -> ModuleType:
+        """Connects to the cluster, or starts one, unless this process is connected.
+
+        Returns:
+            The module `ray`.
+
+        Raises:
+            ConfigError: Ray is not installed, or no cluster answers.
+        """
+        with requires_extra("ray", "--engine ray"):
+            import ray
+        if ray.is_initialized():
+            return ray
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         host, colon, port = (self.ray_address or "").rpartition("://")[2].rpartition(":")
         try:
@@ -78,6 +98,9 @@ class RayEngine(Engine):
                 f"--ray-address {self.ray_address}: no Ray cluster answers "
                 f"({format_error(error)}); start one by 'ray start --head', or use local"
             ) from error
+
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init replaced the handler
+        return ray
 
 
 def _cause_of_failure(ray: ModuleType, reference: Any) -> str:

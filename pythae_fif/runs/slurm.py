@@ -4,14 +4,15 @@ import math
 import subprocess
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from pythae_fif.errors import ConfigError, format_error, requires_extra
+from pythae_fif.errors import ConfigError, format_error, pluralized, requires_extra
 from pythae_fif.files import write_bytes
-from pythae_fif.runs.launch import Engine, FinishedRuns
+from pythae_fif.runs.launch import RUN_BYTES, Engine, FinishedRuns
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store, read_file
 from pythae_fif.runs.worker import Slot, execute_run
@@ -49,6 +50,15 @@ class SlurmEngine(Engine):
     sbatch: Annotated[list[Option], Flag("sbatch options, such as gres=gpu:1", "KEY=VALUE")] = (
         Field([])
     )
+
+    def parallel_runs(self, run_bytes: int = RUN_BYTES) -> None:
+        """See :class:`~pythae_fif.runs.launch.Engine`. Slurm decides."""
+
+    def describe(self, run_bytes: int = RUN_BYTES) -> str:
+        return (
+            f"Slurm, one job per run with a limit of {timedelta(minutes=self.time)}, "
+            f"{pluralized(self.threads_per_run, 'thread')} each"
+        )
 
     def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
         """See :class:`~pythae_fif.runs.launch.Engine`. Closing the generator leaves the jobs alive.
@@ -91,7 +101,7 @@ class SlurmEngine(Engine):
             def __call__(self, *arguments: Any) -> None:
                 execute_run(*arguments)
 
-        cpus = self.cpus_per_run or 1
+        cpus = self.threads_per_run
         options = {"gres": "gpu:1", "requeue": True, "cpus_per_task": cpus}
         options |= dict(option.split("=", 1) for option in self.sbatch)
         uses_gpu = options["gres"] != "none" or any(key.startswith("gpus") for key in options)

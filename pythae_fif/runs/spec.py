@@ -3,13 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pythae_fif.errors import StoreError
 from pythae_fif.validation import StrictModel
-
-if TYPE_CHECKING:
-    from pythae_fif.runs.worker import Run
 
 SPEC_FILE = "spec.json"
 SPECS: dict[str, "type[Spec]"] = {}
@@ -60,8 +57,13 @@ class Spec(StrictModel):
         """Name of a record's file -> type of its result. A run is done when all are there."""
         raise NotImplementedError
 
-    def run(self, run: "Run") -> None:
-        """Computes the missing outputs and saves them by :meth:`Run.save`."""
+    def run(self, run: Any) -> None:
+        """Computes the missing outputs and saves them.
+
+        Args:
+            run: The :class:`~pythae_fif.runs.worker.Run` that executes the specification. Its
+                method `save` saves an output.
+        """
         raise NotImplementedError
 
     def __hash__(self) -> int:

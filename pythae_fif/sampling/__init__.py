@@ -14,7 +14,22 @@ This package is the only place that works around the peculiarities of Pythae 0.1
 * Forward passes of HVAE, RHVAE and RAE_GP differentiate, and fail under `torch.no_grad`.
 * FactorVAE's forward pass returns codes for only half of a batch, so
   :func:`~pythae_fif.sampling.samplers.embed` calls its encoder.
+
+The names below are imported when they are first used, because the command line needs only the
+torch-free :mod:`~pythae_fif.sampling.catalog` at its start.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pythae_fif.sampling.flow_sampler import (
+        FlowGenerationPipeline,
+        FlowMatchingSampler,
+        FlowMatchingSamplerConfig,
+        FlowSampler,
+        FlowSamplerConfig,
+    )
 
 __all__ = [
     "FlowGenerationPipeline",
@@ -24,10 +39,8 @@ __all__ = [
     "FlowSamplerConfig",
 ]
 
-from pythae_fif.sampling.flow_sampler import (
-    FlowGenerationPipeline,
-    FlowMatchingSampler,
-    FlowMatchingSamplerConfig,
-    FlowSampler,
-    FlowSamplerConfig,
-)
+
+def __getattr__(name: str) -> Any:  # PEP 562
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("pythae_fif.sampling.flow_sampler"), name)

@@ -11,18 +11,15 @@ import torch
 from pythae import models, samplers
 from pythae.data.datasets import DatasetOutput
 from pythae.models import BaseAE
-from pythae.models.base.base_utils import ModelOutput
 from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor, nn
 
-from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
-from pythae_fif.models.density_training import train_density
-from pythae_fif.models.fitted_priors import COMPONENTS, fit_mixture, fit_new_prior
-from pythae_fif.models.injective_flow import InjectiveFlow
+from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.models.integers import ceil_div
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.models.priors import Prior
-from pythae_fif.names import SAMPLERS
+from pythae_fif.sampling.catalog import find_sampler
+from pythae_fif.sampling.fits import FitRequest
 from pythae_fif.training import quiet_pythae
 
 BATCH_SIZE = 500
@@ -30,9 +27,6 @@ BATCH_SIZE = 500
 
 ENCODE_BATCH_SIZE = 200
 """Images encoded at once."""
-
-FIT_STEPS = 600
-"""Steps that fit one of Pythae's density models, unless another number is given."""
 
 Array = np.ndarray | Tensor
 
@@ -202,14 +196,15 @@ def generate(
     """Fits one of the samplers to a model's codes, if it needs a fit, and draws samples.
 
     Args:
-        name: A key of :data:`~pythae_fif.names.SAMPLERS`; the sampler must suit the model.
+        name: A key of :data:`~pythae_fif.sampling.catalog.SAMPLERS`, or `module:Class`; the
+            sampler must suit the model.
         model: A trained model.
         codes: Its training codes, from :func:`embed`.
         num_samples: Number of samples n.
         seed: Random seed of fit and samples.
         fit_steps: Steps of Adam, with 100 codes each, that fit a flow, a second VAE or a PixelCNN.
             With None, `flow` and `flow_matching` take a number that follows the codes, and the
-            others take :data:`FIT_STEPS`.
+            others take :data:`~pythae_fif.sampling.fits.FIT_STEPS`.
         transform: Applied to each batch of samples, such as rounding to 8 bits.
         prior: The prior of the sampler `flow` or `flow_matching`, if it is fitted already.
 
@@ -220,18 +215,11 @@ def generate(
         ConfigError: The sampler is unknown, or does not suit the model.
         NonFiniteError: A sample is NaN or infinite, for example after a fit that diverged.
     """
-    if name not in SAMPLERS:
-        raise ConfigError(f"sampler {name!r} is unknown: {did_you_mean(name, SAMPLERS)}")
-    _, model_class = _CLASSES[name]
-    if not isinstance(model, model_class):
-        raise ConfigError(
-            f"sampler {name!r} cannot sample from {type(model).__name__}: "
-            f"{SAMPLERS[name].description}"
-        )
-
+    fit = find_sampler(name).load_fit()
     set_seed(seed)
     with quiet_pythae():
-        sampler = _fit_sampler(name, model, codes, seed, fit_steps, prior)
+        sampler = fit(FitRequest(name, model, codes, seed, fit_steps, prior))
+        sampler.is_fitted = True
         batches = []
         for batch in draw_samples(sampler, num_samples):
             if not batch.isfinite().all():
@@ -291,104 +279,3 @@ def generate_by_class(
 
     order = np.random.default_rng(seed).permutation(num_samples)
     return torch.cat(samples)[torch.from_numpy(order)], classes.repeat(class_sizes)[order]
-
-
-class _PriorSampler(samplers.BaseSampler):
-    """A sampler that draws codes from a prior of this package."""
-
-    prior: Prior
-
-    def sample(self, num_samples: int, **_: int) -> Tensor:
-        """Draws samples (n, ...), on the model's device."""
-        return self.model.decoder(self.prior.sample(num_samples)).reconstruction
-
-
-_CLASSES: dict[str, tuple[type[samplers.BaseSampler], type[BaseAE]]] = {
-    "normal": (samplers.NormalSampler, BaseAE),
-    "own_prior": (_PriorSampler, InjectiveFlow),
-    "gaussian": (samplers.GaussianMixtureSampler, BaseAE),
-    "gmm": (samplers.GaussianMixtureSampler, BaseAE),
-    "maf": (samplers.MAFSampler, BaseAE),
-    "iaf": (samplers.IAFSampler, BaseAE),
-    "flow": (_PriorSampler, BaseAE),
-    "flow_matching": (_PriorSampler, BaseAE),
-    "two_stage": (samplers.TwoStageVAESampler, models.VAE),
-    "vamp": (samplers.VAMPSampler, models.VAMP),
-    "hypersphere": (samplers.HypersphereUniformSampler, models.SVAE),
-    "poincare": (samplers.PoincareDiskSampler, models.PoincareVAE),
-    "rhvae": (samplers.RHVAESampler, models.RHVAE),
-    "pixelcnn": (samplers.PixelCNNSampler, models.VQVAE),
-}
-"""The class of each sampler, and the class of the models that it suits."""
-
-_CONFIGS = {
-    "two_stage": samplers.TwoStageVAESamplerConfig(second_layers_dim=256),
-    "pixelcnn": samplers.PixelCNNSamplerConfig(n_layers=4),
-}
-
-
-def _fit_sampler(
-    name: str, model: BaseAE, codes: Tensor, seed: int, fit_steps: int | None, prior: Prior | None
-) -> samplers.BaseSampler:
-    """Builds a sampler and fits it to codes, if it needs a fit."""
-    sampler_class, _ = _CLASSES[name]
-    sampler = sampler_class(model, _CONFIGS.get(name))
-    steps = fit_steps or FIT_STEPS
-
-    if name in ("gaussian", "gmm"):
-        sampler.gmm = fit_mixture(codes, 1 if name == "gaussian" else COMPONENTS, seed)
-        # With an integer, every batch would have the same samples.
-        sampler.gmm.random_state = np.random.RandomState(seed)
-    elif name == "maf":
-        sampler.maf_model = _UnstandardizingFlow(sampler, codes, steps)
-    elif name == "iaf":
-        # The density of an IAF takes d passes, so it is trained for fewer steps.
-        iaf_steps = min(steps, max(50, 4 * steps // codes.shape[1]))
-        sampler.iaf_model = _UnstandardizingFlow(sampler, codes, iaf_steps)
-    elif name == "own_prior":
-        sampler.prior = model.latent_distribution(codes)
-    elif name == "flow":
-        sampler.prior = prior or fit_new_prior("flow", codes, seed=seed, steps=fit_steps)
-    elif name == "flow_matching":
-        sampler.prior = prior or fit_new_prior("flow_matching", codes, seed=seed, steps=fit_steps)
-    elif name == "two_stage":
-        _fit(sampler.second_vae, codes, steps)
-    elif name == "pixelcnn":
-        _fit(sampler.pixelcnn_model, _nearest_code_vectors(model, codes), steps)
-    elif name == "rhvae" and hasattr(model, "sampler_force"):
-        sampler.grad_func = lambda z, model: model.sampler_force(z)
-
-    sampler.is_fitted = True
-    return sampler
-
-
-class _UnstandardizingFlow(nn.Module):
-    """A flow of Pythae, fitted to standardised codes, that draws codes of the original scale."""
-
-    def __init__(self, sampler: samplers.BaseSampler, codes: Tensor, steps: int) -> None:
-        super().__init__()
-        deviation, self.mean = torch.std_mean(codes, dim=0)
-        self.scale = torch.where(deviation > 0, deviation, 1.0)
-        _fit(sampler.flow_contained_model, (codes - self.mean) / self.scale, steps)
-        self.flow = sampler.flow_contained_model.flow
-
-    def inverse(self, u: Tensor) -> ModelOutput:
-        """Maps samples of the flow's prior, (B, d), to codes, (B, d)."""
-        return ModelOutput(out=self.mean + self.scale * self.flow.inverse(u).out)
-
-
-def _nearest_code_vectors(model: BaseAE, codes: Tensor) -> Tensor:
-    """Returns the indices of the code vectors nearest to a VQVAE's codes, as maps (N, 1, h, w)."""
-    embeddings = model.quantizer.embeddings
-    vectors = embeddings.weight.detach() if isinstance(embeddings, nn.Embedding) else embeddings
-
-    # Pythae quantises each coordinate of flat codes: they become a map of one row.
-    points = codes[:, None, :, None] if codes.ndim == 2 else codes.movedim(1, -1)
-    chunks = points.flatten(0, 2).split(50_000)
-    indices = torch.cat([torch.cdist(chunk, vectors).argmin(-1) for chunk in chunks])
-    return indices.reshape(len(codes), 1, *points.shape[1:3]).float()
-
-
-def _fit(module: nn.Module, data: Tensor, steps: int) -> None:
-    """Trains one of Pythae's density models on codes."""
-    train_density(module, lambda batch: module({"data": batch}).loss / len(batch), [data], steps)

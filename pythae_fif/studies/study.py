@@ -11,12 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from pythae_fif.benchmark.models import list_configs
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.names import DATASETS as BENCHMARK_DATASETS
 from pythae_fif.names import TOY_DATASETS, DataOptions
 from pythae_fif.runs.launch import Engine, OnChange
 
-IMAGE_DATASETS = ("mnist", "digits", "cifar10")  # those with classes
+IMAGE_DATASETS = tuple(sorted(list_configs(), key=lambda name: name != "mnist"))  # default first
 TABULAR_DATASETS = ("miniboone", "power", "gas", "hepmass", "csv")
 
 
@@ -45,7 +45,7 @@ class Study:
         """The fields of :class:`StudyOptions` that this study takes and not every study does."""
         options_by_datasets: dict[tuple[str, ...], set[str]] = {
             (): set(),
-            IMAGE_DATASETS: {"dataset", "latent_dim"},
+            IMAGE_DATASETS: {"dataset", "latent_dim", "data"},
             TABULAR_DATASETS: {"dataset", "latent_dim", "data", "models"},
         }
         return options_by_datasets.get(self.datasets, {"dataset"})
@@ -70,7 +70,7 @@ DATASETS: dict[str, str] = {
     dataset: name
     for name, study in reversed(STUDIES.items())
     for dataset in study.datasets
-    if dataset not in BENCHMARK_DATASETS
+    if dataset not in list_configs()
 }
 """Data set that the benchmark does not have -> the first study that has it.
 

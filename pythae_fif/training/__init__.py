@@ -2,10 +2,11 @@
 
 __all__ = [
     "EpochRow", "FIFTrainer", "FIFTrainerConfig", "FIFTrainingPipeline", "OnEpoch",
-    "TrainingResult", "keep_freed_memory", "quiet_pythae",
+    "TrainerOptions", "TrainingResult", "keep_freed_memory", "quiet_pythae",
 ]  # fmt: skip
 
 from pythae_fif.training.config import FIFTrainerConfig
+from pythae_fif.training.options import TrainerOptions
 from pythae_fif.training.pipeline import FIFTrainingPipeline
 from pythae_fif.training.precision import keep_freed_memory
 from pythae_fif.training.progress import EpochRow, OnEpoch, TrainingResult, quiet_pythae

@@ -1,13 +1,18 @@
 """The files of a training: log, checkpoint and model, each with the id of its run."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import torch
+from pythae.models import BaseAE
+from pythae.trainers import BaseTrainerConfig
 
+from pythae_fif.errors import ConfigError, format_error
 from pythae_fif.files import (
     atomic_folder,
     checksum,
@@ -144,3 +149,23 @@ class RunFiles:
         except (OSError, ValueError, KeyError, TypeError) as error:
             quarantine(self.model, error)
             return None
+
+
+def check_can_be_saved(model: BaseAE, config: BaseTrainerConfig) -> None:
+    """Checks that a model can be saved after its training, before it is trained in vain.
+
+    Args:
+        model: The model.
+        config: The training's configuration, which is saved with it.
+
+    Raises:
+        ConfigError: One of them cannot be saved.
+    """
+    try:
+        config.to_json_string()
+        with open(os.devnull, "wb") as sink:
+            cloudpickle.dump([*model.children()], sink)
+    except Exception as error:
+        raise ConfigError(
+            f"the model could not be saved after training: {format_error(error)}"
+        ) from error

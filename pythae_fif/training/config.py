@@ -3,35 +3,38 @@
 import copy
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 from pythae.models import RHVAE, BaseAE
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
-from torch import Tensor
 
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.injective_flow import InjectiveFlow
-from pythae_fif.names import Precision
+from pythae_fif.training.options import TrainerOptions
+from pythae_fif.training.schedules import missing_length
 from pythae_fif.training.updates import network_prefixes
 from pythae_fif.validation import config_dataclass
 
 
 @config_dataclass
-class FIFTrainerConfig(BaseTrainerConfig):
-    """Configuration of :class:`FIFTrainer`: Pythae's `BaseTrainerConfig` and a precision.
+class FIFTrainerConfig(TrainerOptions, BaseTrainerConfig):
+    """Configuration of :class:`FIFTrainer`: Pythae's `BaseTrainerConfig` and further options.
+
+    See :class:`~pythae_fif.training.TrainerOptions` for the options `precision`,
+    `early_stopping_patience`, `gradient_clip_norm` and `scheduler_interval`.
 
     Pythae's own pipeline and trainers take it for a `BaseTrainerConfig`: they train by Pythae's
-    loop, in float32. :class:`~pythae_fif.training.FIFTrainingPipeline` trains by `FIFTrainer`.
+    loop, where these options have no effect. :class:`~pythae_fif.training.FIFTrainingPipeline`
+    trains by `FIFTrainer`.
 
     Args:
-        num_epochs (int): Number of epochs. Default: 100.
+        num_epochs (int): Maximum number of epochs. Default: 100.
         per_device_train_batch_size (int): Batch size in training. Default: 64.
         per_device_eval_batch_size (int): Batch size in evaluation. Default: 64.
-        precision (str): 'float32', or 'bfloat16' for forward and backward passes of the networks
-            in training (autocast; weights, losses, optimizer and evaluation stay float32, see
-            :func:`~pythae_fif.training.precision.networks_in_bfloat16`). It is faster on
-            processors with bfloat16 instructions. Default: 'float32'.
+        scheduler_cls (str): Name of a scheduler in `torch.optim.lr_scheduler`. Default: None.
+        scheduler_params (dict): Its parameters. For `OneCycleLR` and `CosineAnnealingLR` the
+            length (`total_steps`, `T_max`) may be left out, and is then that of the training.
+            Default: None.
 
     Raises:
         ConfigError: A key is unknown, or a value has the wrong type or is out of range.
@@ -40,7 +43,17 @@ class FIFTrainerConfig(BaseTrainerConfig):
     num_epochs: int = Field(100, ge=1)
     per_device_train_batch_size: int = Field(64, ge=1)
     per_device_eval_batch_size: int = Field(64, ge=1)
-    precision: Precision = "float32"
+    scheduler_cls: str | None = None
+    scheduler_params: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the scheduler as Pythae does, with any length if it has none yet."""
+        parameters = self.scheduler_params
+        length_name = missing_length(self.scheduler_cls, parameters or {})
+        if length_name is not None:
+            self.scheduler_params = {**(parameters or {}), length_name: self.num_epochs}
+        super().__post_init__()
+        self.scheduler_params = parameters
 
 
 def config_for(
@@ -59,7 +72,7 @@ def config_for(
 
     Raises:
         ConfigError: The configuration does not fit the trainer, the model or the data.
-        DataError: A data set is empty or is a plain array.
+        DataError: A data set is empty.
     """
     config = copy.deepcopy(config) if config is not None else FIFTrainerConfig()
 
@@ -97,8 +110,6 @@ def _check_config(model: BaseAE, config: BaseTrainerConfig) -> None:
 
 def _check_data(model: BaseAE, name: str, data: Any) -> None:
     """Raises a DataError or ConfigError if a data set cannot be used with the model."""
-    if isinstance(data, np.ndarray | Tensor):
-        raise DataError(f"the {name} set is a {type(data).__name__}: wrap it in an ImageDataset")
     if data is not None and not len(data):
         raise DataError(f"the {name} set is empty")
     if getattr(model, "condition_dim", 0) and not getattr(data, "labelled", True):

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import numpy as np
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers.training_callbacks import TrainingCallback
-from torch import Tensor
 
 from pythae_fif.training.progress import TrainingResult
 from pythae_fif.training.trainer import FIFTrainer
@@ -45,7 +43,7 @@ class FIFTrainingPipeline(TrainingPipeline):
         """Trains the model.
 
         Args:
-            train_data: Training data: an array or tensor (N, ...), or a data set.
+            train_data: Training data, an array, tensor or data set, as for :class:`FIFTrainer`.
             eval_data: The same, or None to keep the weights of the lowest training loss.
             callbacks: Pythae's callbacks.
 
@@ -56,17 +54,8 @@ class FIFTrainingPipeline(TrainingPipeline):
             ConfigError: See :class:`FIFTrainer`.
             DataError: See :class:`FIFTrainer`.
             NonFiniteError: See :meth:`FIFTrainer.train`.
-            ValueError: An array has NaN in it.
         """
-        train_dataset = self._as_dataset(train_data)
-        eval_dataset = self._as_dataset(eval_data)
         self.trainer = FIFTrainer(
-            self.model, train_dataset, eval_dataset, self.training_config, callbacks
+            self.model, train_data, eval_data, self.training_config, callbacks
         )
         return self.trainer.train()
-
-    def _as_dataset(self, data: Any) -> Any:
-        """Wraps an array in a data set, as Pythae does."""
-        if not isinstance(data, np.ndarray | Tensor):
-            return data
-        return self.data_processor.to_dataset(self.data_processor.process_data(data))

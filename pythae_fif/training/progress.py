@@ -5,10 +5,10 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pythae.trainers import training_callbacks
@@ -90,7 +90,8 @@ class EpochRow:
         train: Mean losses of the training batches: `loss`, the loss of each optimizer if there are
             several (`loss` is their sum), and other logged losses.
         eval: Mean losses of the evaluation batches; empty without evaluation data.
-        learning_rates: Learning rates of the epoch: `learning_rate`, or `<network>_learning_rate`.
+        learning_rates: Learning rates of the epoch's last step: `learning_rate`, or
+            `<network>_learning_rate`.
         seconds: Time in training and evaluation steps.
         share_done: Share of the training that is done after the epoch, in [0, 1].
         stage: The model's stage, if it is trained in stages.
@@ -108,6 +109,15 @@ class EpochRow:
 OnEpoch = Callable[[EpochRow], None]
 """A function that is called after each epoch with its row of the log."""
 
+Limit = Literal["num_epochs", "wall_clock", "early_stopping_patience"]
+"""The limit that ends a training."""
+
+
+def epochs_since_best(log: Sequence[EpochRow]) -> int:
+    """Returns the number of epochs after the lowest evaluation loss in the last stage of a log."""
+    losses = [row.eval["loss"] for row in log if row.stage == log[-1].stage]
+    return len(losses) - 1 - losses.index(min(losses))
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -124,6 +134,8 @@ class TrainingResult:
         images_per_second: Training images per second of training steps.
         log: The row of each epoch.
         stage: The model's last stage, if it is trained in stages.
+        ended_by: The limit that ended the training: 'num_epochs', 'wall_clock' or
+            'early_stopping_patience'. None before the end, and in results of version 0.2.
     """
 
     best_epoch: int = 0
@@ -135,6 +147,7 @@ class TrainingResult:
     images_per_second: float = 0.0
     log: list[EpochRow] = field(default_factory=list)
     stage: str | None = None
+    ended_by: Limit | None = None
 
     def with_epoch(self, images: int, train_seconds: float, seconds: float) -> "TrainingResult":
         """Returns the result with the counts of another epoch added.
@@ -184,6 +197,12 @@ class Budget:
     def _share(self, passes: float, seconds: float) -> float:
         """Returns the share that so many passes, or seconds of training steps, are."""
         return min(1.0, max(passes / self._epochs, seconds / self._wall_clock))
+
+    def limit_reached(self, progress: TrainingResult) -> Limit | None:
+        """Returns the limit that ends the training after the last epoch; None if it goes on."""
+        if self.share_done(progress) < 1:
+            return None
+        return "num_epochs" if progress.images >= self._epochs * self._size else "wall_clock"
 
     def batches(self, progress: TrainingResult) -> Iterator[tuple[Any, int, float]]:
         """Yields the batches of an epoch.

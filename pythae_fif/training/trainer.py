@@ -3,14 +3,12 @@
 import copy
 import datetime
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import cloudpickle
 import torch
 from pythae.models import BaseAE
 from pythae.trainers import BaseTrainerConfig
@@ -19,31 +17,29 @@ from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 from torch import Tensor
 
 from pythae_fif.device import default_device, random_state, set_random_state
-from pythae_fif.errors import ConfigError, NonFiniteError, StoreError, format_error
-from pythae_fif.files import digest
+from pythae_fif.errors import ConfigError, NonFiniteError, StoreError
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.names import Precision
-from pythae_fif.training.checkpoint import RunFiles
+from pythae_fif.training.checkpoint import RunFiles, check_can_be_saved
 from pythae_fif.training.config import config_for
+from pythae_fif.training.datasets import as_dataset
+from pythae_fif.training.forward import ForwardPass
 from pythae_fif.training.loader import make_loader
-from pythae_fif.training.precision import networks_in_bfloat16
+from pythae_fif.training.options import SchedulerInterval, TrainerOptions
 from pythae_fif.training.progress import (
     Budget,
     EpochRow,
+    Limit,
     LossMeter,
     OnEpoch,
     TrainingResult,
+    epochs_since_best,
     progress_bar,
     quiet_pythae,
 )
+from pythae_fif.training.run_id import default_run_id
+from pythae_fif.training.schedules import set_lengths
 from pythae_fif.training.updates import Optimizers
-
-MUTABLE_SETTINGS = {
-    "output_dir", "num_epochs", "no_cuda", "train_dataloader_num_workers",
-    "eval_dataloader_num_workers", "world_size", "rank", "local_rank", "dist_backend",
-    "master_addr", "master_port",
-}  # fmt: skip
-"""Keys of the configuration that may differ when a training resumes."""
 
 
 class FIFTrainer:
@@ -53,7 +49,7 @@ class FIFTrainer:
     batches come by one indexing operation from images that are kept as uint8, on the GPU if there
     is one; Adam is PyTorch's fused one; and the host waits for the device only every 50 steps. An
     interrupted training resumes from the checkpoint in its folder; on a CPU it ends with exactly
-    the weights of an uninterrupted one. `FIFTrainingPipeline` uses this class, and takes arrays.
+    the weights of an uninterrupted one. `FIFTrainingPipeline` trains by this class.
 
     If a model has a method `stage_at(passes, share_done)`, it gives the model's `stage` before each
     epoch. A stage starts from the best weights of the stage before it, with a new optimizer, and
@@ -61,7 +57,9 @@ class FIFTrainer:
 
     Args:
         model: The model, trained in place; on the GPU, if there is one, unless `no_cuda` is set.
-        train_dataset: An `ImageDataset`, or any data set that Pythae's trainers accept.
+        train_dataset: Images or rows, as an `ImageDataset`, a tensor or array (see
+            :func:`~pythae_fif.training.datasets.as_dataset`), a `TensorDataset` of these and,
+            optionally, labels, or any data set that Pythae's trainers accept.
         eval_dataset: The same, or None to keep the weights of the lowest training loss.
         training_config: A `FIFTrainerConfig`, or Pythae's configuration if the model has several
             optimizers. It is copied.
@@ -77,7 +75,11 @@ class FIFTrainer:
         checkpoint_every_seconds: Minimum time between two checkpoints; 0 for one per epoch.
         wall_clock: Seconds of training steps, over all attempts, after which the training ends.
         keep_last: Whether to keep the last weights, regardless of their loss.
-        precision: See `FIFTrainerConfig`; works with any kind of configuration.
+        precision: See :class:`~pythae_fif.training.TrainerOptions`. This and the next three
+            arguments come before the configuration's values, for configurations of any kind.
+        early_stopping_patience: See there. It needs an evaluation set.
+        gradient_clip_norm: See there.
+        scheduler_interval: See there.
 
     Attributes:
         model: The model; after `train` it holds the best weights.
@@ -85,17 +87,16 @@ class FIFTrainer:
 
     Raises:
         ConfigError: The configuration does not fit the model or the data.
-        DataError: A data set is empty or is a plain array.
+        DataError: A data set is empty, or is nothing that can be trained on.
         StoreError: The folder cannot be created.
 
     Example:
         >>> import tempfile
         >>> from pythae_fif import FIF, FIFConfig, FIFTrainerConfig
-        >>> from pythae_fif.data import ImageDataset
         >>> images = torch.randint(256, (64, 1, 8, 8), dtype=torch.uint8)
         >>> model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2))
         >>> config = FIFTrainerConfig(output_dir=tempfile.mkdtemp(), num_epochs=2)
-        >>> FIFTrainer(model, ImageDataset(images), training_config=config).train().epochs
+        >>> FIFTrainer(model, images, training_config=config).train().epochs
         2
     """
 
@@ -114,13 +115,24 @@ class FIFTrainer:
         wall_clock: float | None = None,
         keep_last: bool = False,
         precision: Precision | None = None,
+        early_stopping_patience: int | None = None,
+        gradient_clip_norm: float | None = None,
+        scheduler_interval: SchedulerInterval | None = None,
     ) -> None:
+        train_dataset = as_dataset(train_dataset, "training")
+        eval_dataset = as_dataset(eval_dataset, "evaluation")
         config = config_for(model, train_dataset, eval_dataset, training_config)
-        precision = precision or getattr(config, "precision", "float32")
-        if precision not in get_args(Precision):
-            raise ConfigError(f"precision={precision!r}: use {' or '.join(get_args(Precision))}")
+        options = TrainerOptions.for_training(
+            config,
+            precision=precision,
+            early_stopping_patience=early_stopping_patience,
+            gradient_clip_norm=gradient_clip_norm,
+            scheduler_interval=scheduler_interval,
+        )
         if wall_clock is not None and not wall_clock > 0:
             raise ConfigError(f"wall_clock={wall_clock}: use a number of seconds above 0, or None")
+        if options.early_stopping_patience is not None and eval_dataset is None:
+            raise ConfigError("early_stopping_patience compares evaluation losses: pass eval data")
 
         self.training_config = config
         self.train_dataset = train_dataset
@@ -128,10 +140,20 @@ class FIFTrainer:
         self.on_epoch = on_epoch
         self.checkpoint_every_seconds = checkpoint_every_seconds
         self.keep_last = keep_last
-        self._use_bfloat16 = precision == "bfloat16"
+        self.options = options
+
+        self.device = "cpu" if config.no_cuda else default_device()
+        self.train_loader = make_loader(train_dataset, "train", config, self.device)
+        self.eval_loader = (
+            None if eval_dataset is None else make_loader(eval_dataset, "eval", config, self.device)
+        )
+        self._budget = Budget(self.train_loader, config.num_epochs, wall_clock)
+        has_known_length = wall_clock is None and not hasattr(model, "stage_at")
+        steps_per_epoch = len(self.train_loader) if has_known_length else None
+        set_lengths(config, options.scheduler_interval, steps_per_epoch)
 
         self._loads_finished_model = run_id is not None
-        run_id = run_id or self._default_run_id(model, precision)
+        run_id = run_id or default_run_id(model, config, options, (train_dataset, eval_dataset))
         if run_dir is None:
             name = f"{model.model_name}_training_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
             self._files = RunFiles(Path(config.output_dir or "output", name), run_id, "final_model")
@@ -139,30 +161,9 @@ class FIFTrainer:
             self._files = RunFiles(Path(run_dir), run_id)
         self.training_dir = str(self._files.path)
 
-        # Convolutions in bfloat16 are up to a quarter faster with channels last, on a CPU.
-        channels_last = self._use_bfloat16 and all(w.dim() < 5 for w in model.parameters())
-        self._layout = torch.channels_last if channels_last else torch.preserve_format
-        self.device = "cpu" if config.no_cuda else default_device()
-        self.model = model.to(self.device, memory_format=self._layout)
-        self.model.device = self.device
-
-        self.train_loader = make_loader(train_dataset, "train", config, self.device)
-        self.eval_loader = (
-            None if eval_dataset is None else make_loader(eval_dataset, "eval", config, self.device)
-        )
-        self._budget = Budget(self.train_loader, config.num_epochs, wall_clock)
-        self._callbacks = CallbackHandler(callbacks or [], model=self.model)
-
-    def _default_run_id(self, model: BaseAE, precision: str | None) -> str:
-        """Returns a digest of what defines the result of the training."""
-        settings = {
-            key: value
-            for key, value in self.training_config.to_dict().items()
-            if key not in MUTABLE_SETTINGS
-        }
-        datasets = (self.train_dataset, self.eval_dataset)
-        sizes = [None if dataset is None else len(dataset) for dataset in datasets]
-        return digest(model.model_config.to_dict(), settings, model, precision, sizes)
+        self.model = model
+        self._forward = ForwardPass(model, self.device, options.precision)
+        self._callbacks = CallbackHandler(callbacks or [], model=model)
 
     def train(self) -> TrainingResult:
         """Trains until the budget is used up, from the checkpoint if there is one.
@@ -172,7 +173,8 @@ class FIFTrainer:
         interrupt within an epoch leaves the last checkpoint.
 
         Returns:
-            The epoch that was kept, its loss, times, and the log.
+            The epoch that was kept, its loss, times, the limit that ended the training, and the
+            log.
 
         Raises:
             NonFiniteError: A loss is NaN or infinite; the message names the epoch. An infinite
@@ -184,15 +186,17 @@ class FIFTrainer:
         if finished is not None:
             return finished
 
-        self._check_can_be_saved()
+        check_can_be_saved(self.model, self.training_config)
         with quiet_pythae():
             progress = self._start_or_resume()
             with progress_bar(self._budget.share_done(progress)) as show_share:
-                while self._budget.share_done(progress) < 1:
+                while self._limit_reached(progress) is None:
                     progress = self._enter_stage(progress)
                     progress = self._run_epoch(progress, show_share)
                     self._write_epoch(progress)
+                show_share(1.0)
 
+            progress = replace(progress, ended_by=self._limit_reached(progress))
             self._finish(progress)
         return progress
 
@@ -212,17 +216,6 @@ class FIFTrainer:
         self.model.eval()
         return result
 
-    def _check_can_be_saved(self) -> None:
-        """Raises a ConfigError if the model could not be saved, before it is trained in vain."""
-        try:
-            self.training_config.to_json_string()
-            with open(os.devnull, "wb") as sink:
-                cloudpickle.dump([*self.model.children()], sink)
-        except Exception as error:
-            raise ConfigError(
-                f"the model could not be saved after training: {format_error(error)}"
-            ) from error
-
     def _start_or_resume(self) -> TrainingResult:
         """Restores the progress and state of the checkpoint, or starts a new training."""
         # Callbacks come before the random state is set, so that their draws do not change anything.
@@ -234,7 +227,7 @@ class FIFTrainer:
         if progress is None:
             # A checkpoint that does not fit may have replaced some of the weights.
             self.model.load_state_dict(initial_weights)
-            self._optimizers = Optimizers(self.model, self.training_config)
+            self._optimizers = Optimizers(self.model, self.training_config, self.options)
             progress = TrainingResult()
             set_seed(self.training_config.seed)
 
@@ -244,7 +237,7 @@ class FIFTrainer:
     def _restore(self, state: dict[str, Any]) -> TrainingResult:
         """Restores the state of a checkpoint, and returns its progress."""
         self.model.load_state_dict(state["model"])
-        self._optimizers = Optimizers(self.model, self.training_config)
+        self._optimizers = Optimizers(self.model, self.training_config, self.options)
         self._optimizers.restore(state)
         self._best_weights = state["best"]
         set_random_state(state["random"])
@@ -255,17 +248,34 @@ class FIFTrainer:
 
         A new stage starts from the best weights of the stage before it, with a new optimizer.
         """
-        if not hasattr(self.model, "stage_at"):
+        stage = self._stage_at(progress, self._budget.share_done(progress))
+        if stage is None:
             return progress
 
-        passes = progress.images / len(self.train_dataset)
-        stage = self.model.stage_at(passes, self._budget.share_done(progress))
         if progress.stage is not None and stage != progress.stage:
             self.model.load_state_dict(self._best_weights)
-            self._optimizers = Optimizers(self.model, self.training_config)
+            self._optimizers = Optimizers(self.model, self.training_config, self.options)
             progress = replace(progress, best_eval_loss=math.inf)
         self.model.stage = stage  # The loaded weights may have set it to the earlier stage.
         return replace(progress, stage=stage)
+
+    def _limit_reached(self, progress: TrainingResult) -> Limit | None:
+        """Returns the limit that ends the training after the last epoch; None if it goes on."""
+        limit = self._budget.limit_reached(progress)
+        patience = self.options.early_stopping_patience
+        if limit or patience is None or not progress.log:
+            return limit
+
+        is_last_stage = progress.stage == self._stage_at(progress, share_done=1.0)
+        has_stalled = epochs_since_best(progress.log) >= patience
+        return "early_stopping_patience" if is_last_stage and has_stalled else None
+
+    def _stage_at(self, progress: TrainingResult, share_done: float) -> str | None:
+        """Returns the model's stage at a share of the training; None for a model without stages."""
+        if not hasattr(self.model, "stage_at"):
+            return None
+        stage: str = self.model.stage_at(progress.images / len(self.train_dataset), share_done)
+        return stage
 
     def _run_epoch(
         self, progress: TrainingResult, show_share: Callable[[float], None]
@@ -289,8 +299,7 @@ class FIFTrainer:
         eval_losses = self._evaluate(epoch, pass_number)
         seconds = time.perf_counter() - start
 
-        learning_rates = self._optimizers.learning_rates()
-        self._optimizers.step_schedulers(eval_losses or train_losses)
+        self._optimizers.end_epoch(eval_losses or train_losses)
         losses = train_losses if self.training_config.keep_best_on_train else eval_losses
         progress = self._keep_if_best(progress, epoch, losses["loss"])
 
@@ -299,7 +308,13 @@ class FIFTrainer:
         show_share(share_done)
         self._callbacks.on_epoch_end(self.training_config)
         row = EpochRow(
-            epoch, train_losses, eval_losses, learning_rates, seconds, share_done, progress.stage
+            epoch,
+            train_losses,
+            eval_losses,
+            self._optimizers.learning_rates,
+            seconds,
+            share_done,
+            progress.stage,
         )
         return replace(progress, log=[*progress.log, row])
 
@@ -320,14 +335,12 @@ class FIFTrainer:
         self.model.train()
         for inputs, pass_number, share_done in self._budget.batches(progress):
             show_share(share_done)
-            with networks_in_bfloat16(self.model, self.device, self._use_bfloat16):
-                output = self.model(
-                    self._to_device(inputs),
-                    uses_ddp=False,
-                    epoch=pass_number,
-                    dataset_size=len(self.train_dataset),
-                    share_done=share_done,
-                )
+            output = self._forward(
+                inputs,
+                epoch=pass_number,
+                dataset_size=len(self.train_dataset),
+                share_done=share_done,
+            )
             meter.add(self._optimizers.losses(output), len(inputs["data"]))
             self._optimizers.step(output)
             self._callbacks.on_train_step_end(self.training_config)
@@ -348,12 +361,7 @@ class FIFTrainer:
         meter = LossMeter(f"epoch {epoch}, eval loss", self.device, infinite=True)
 
         def losses(inputs: Any) -> dict[str, Tensor]:
-            output = self.model(
-                self._to_device(inputs),
-                uses_ddp=False,
-                epoch=pass_number,
-                dataset_size=len(self.eval_dataset),
-            )
+            output = self._forward(inputs, epoch=pass_number, dataset_size=len(self.eval_dataset))
             return self._optimizers.losses(output)
 
         self.model.eval()
@@ -432,16 +440,6 @@ class FIFTrainer:
         self.model.eval()
         self._files.write_model(self._save, progress)
         self._callbacks.on_train_end(self.training_config)
-
-    def _to_device(self, inputs: Any) -> dict[str, Any]:
-        """Moves the tensors of a batch to the training's device and memory layout."""
-        batch = {
-            key: value.to(self.device) if isinstance(value, Tensor) else value
-            for key, value in inputs.items()
-        }
-        if batch["data"].dim() == 4:
-            batch["data"] = batch["data"].to(memory_format=self._layout)
-        return batch
 
     def _save(self, folder: Path) -> None:
         """Saves the model and the training's configuration into a folder."""

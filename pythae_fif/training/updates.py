@@ -1,5 +1,6 @@
 """The optimizers of a model, the losses that they minimise, and the order of their updates."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,10 @@ from pythae.models import BaseAE
 from pythae.models.base.base_utils import ModelOutput
 from pythae.trainers import BaseTrainerConfig
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer, lr_scheduler
+
+from pythae_fif.training.options import TrainerOptions
 
 NETWORK_NAMES = {
     "encoder_": ["encoder"],
@@ -31,15 +35,24 @@ class Optimizers:
     In a step the optimizers take turns: the gradients of one are set to zero and its loss is
     differentiated; after the last turn all of them step. As in Pythae, a loss therefore also adds
     gradients to the networks of earlier optimizers. An optimizer skips a step if the model's output
-    says so, as VAEGAN's `update_decoder` does. Adam is PyTorch's fused one, unless the optimizer's
-    parameters say otherwise.
+    says so, as VAEGAN's `update_decoder` does; a scheduler that counts steps does not count it.
+    Adam is PyTorch's fused one, unless the optimizer's parameters say otherwise.
 
     Args:
         model: The model to train.
         config: Pythae's training configuration, with optimizers, schedulers and learning rates.
+        options: The norm to which gradients are clipped, and what the schedulers count.
+
+    Attributes:
+        learning_rates: Learning rates of the last step, by their keys in the configuration.
     """
 
-    def __init__(self, model: BaseAE, config: BaseTrainerConfig) -> None:
+    learning_rates: dict[str, float]
+
+    def __init__(
+        self, model: BaseAE, config: BaseTrainerConfig, options: TrainerOptions | None = None
+    ) -> None:
+        self._options = options or TrainerOptions()
         self._optimizers = {
             prefix: _build_optimizer(model, config, prefix) for prefix in network_prefixes(config)
         }
@@ -48,8 +61,8 @@ class Optimizers:
             scheduler_name = getattr(config, f"{prefix}scheduler_cls")
             if scheduler_name is not None:
                 scheduler = getattr(lr_scheduler, scheduler_name)
-                options = getattr(config, f"{prefix}scheduler_params") or {}
-                self._schedulers[prefix] = scheduler(optimizer, **options)
+                parameters = getattr(config, f"{prefix}scheduler_params") or {}
+                self._schedulers[prefix] = scheduler(optimizer, **parameters)
 
     def losses(self, output: ModelOutput) -> dict[str, Tensor]:
         """Returns the detached losses of a batch, by their names in the log.
@@ -72,8 +85,23 @@ class Optimizers:
                 self._optimizers[prefix].zero_grad()
                 torch.autograd.backward(loss, retain_graph=prefix != active[-1])
 
+        if self._options.gradient_clip_norm is not None:
+            for prefix in active:
+                clip_grad_norm_(self._weights(prefix), self._options.gradient_clip_norm)
+
+        self.learning_rates = {
+            f"{prefix}learning_rate": optimizer.param_groups[0]["lr"]
+            for prefix, optimizer in self._optimizers.items()
+        }
         for prefix in active:
             self._optimizers[prefix].step()
+            if self._options.scheduler_interval == "step" and prefix in self._schedulers:
+                _step_scheduler(self._schedulers[prefix])
+
+    def _weights(self, prefix: str) -> list[Tensor]:
+        """Returns the weights that an optimizer trains."""
+        weights: list[Tensor] = self._optimizers[prefix].param_groups[0]["params"]
+        return weights
 
     def _differentiate_shared(self, loss: Tensor, active: list[str]) -> None:
         """Computes the gradients of a loss that several optimizers share, in one backward pass.
@@ -86,24 +114,20 @@ class Optimizers:
         torch.autograd.backward(loss)
 
         for passes, prefix in enumerate(reversed(active[:-1]), start=2):
-            weights = self._optimizers[prefix].param_groups[0]["params"]
+            weights = self._weights(prefix)
             gradients = [weight.grad for weight in weights if weight.grad is not None]
             torch._foreach_mul_(gradients, passes)
 
-    def step_schedulers(self, losses: Mapping[str, float]) -> None:
-        """Steps the schedulers at the end of an epoch, given the losses that may show a plateau."""
+    def end_epoch(self, losses: Mapping[str, float]) -> None:
+        """Steps the schedulers that count epochs, given the losses that may show a plateau."""
+        if self._options.scheduler_interval == "step":
+            return
+
         for prefix, scheduler in self._schedulers.items():
             if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
                 scheduler.step(losses[f"{prefix}loss"])
             else:
-                scheduler.step()
-
-    def learning_rates(self) -> dict[str, float]:
-        """Returns the present learning rates, by their keys in the configuration."""
-        return {
-            f"{prefix}learning_rate": optimizer.param_groups[0]["lr"]
-            for prefix, optimizer in self._optimizers.items()
-        }
+                _step_scheduler(scheduler)
 
     def state(self) -> dict[str, Any]:
         """Returns the state for a checkpoint."""
@@ -122,6 +146,12 @@ class Optimizers:
             optimizer.load_state_dict(state["optimizers"][prefix])
         for prefix, scheduler in self._schedulers.items():
             scheduler.load_state_dict(state["schedulers"][prefix])
+
+
+def _step_scheduler(scheduler: lr_scheduler.LRScheduler) -> None:
+    """Steps a scheduler. OneCycleLR would raise an error after its end; its last rate stays."""
+    if scheduler.last_epoch + 1 < getattr(scheduler, "total_steps", math.inf):
+        scheduler.step()
 
 
 def _build_optimizer(model: BaseAE, config: BaseTrainerConfig, prefix: str) -> Optimizer:

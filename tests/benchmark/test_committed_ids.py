@@ -9,11 +9,11 @@ from support.engines import InProcess
 from support.experiments import fake_splits
 from support.reference import REFERENCE, ROOT
 
-from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import expand
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.data.load import load
 from pythae_fif.names import DataOptions
 from pythae_fif.runs.store import Store

@@ -4,11 +4,12 @@ import pytest
 import yaml
 from support.experiments import make_tiny_plan, tiny_experiment
 
-from pythae_fif.benchmark.config import describe_length, load_experiment
+from pythae_fif.benchmark.config import describe_length
 from pythae_fif.benchmark.image_run import training_config
+from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry
 from pythae_fif.errors import ConfigError
-from pythae_fif.names import SAMPLERS
+from pythae_fif.sampling.catalog import SAMPLERS
 
 TABLE2 = configs_dir() / "experiments" / "table2.yaml"
 

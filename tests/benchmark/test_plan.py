@@ -13,8 +13,9 @@ from pythae.data.datasets import DatasetOutput
 from support.experiments import fake_splits, load_splits, make_tiny_plan, tiny_experiment
 from support.report_store import RESULTS, fill_store, make_result
 
-from pythae_fif.benchmark.config import DataLocation, Settings, load_experiment
+from pythae_fif.benchmark.config import DataLocation, Settings
 from pythae_fif.benchmark.image_run import ImageSpec, training_config
+from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import ModelClasses, configs_dir, list_configs, read_entry
 from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.errors import ConfigError
@@ -77,7 +78,7 @@ def test_a_flag_overrides_what_the_profile_fixes_for_fif():
     [
         ({"models": ["fif"], "samplers": ["two_stage"]}, "model fif has none of them; it has nor"),
         ({"models": ["vqvae_spatial"], "arch": "fif_convnet"}, "vqvae_spatial: arch 'fif_convnet'"),
-        ({"samplers": ["maf"], "latent_dim": 1}, "ae: maf and iaf need at least two latent dim"),
+        ({"samplers": ["maf"], "latent_dim": 1}, "ae: sampler maf needs 2 latent dim"),
         ({"models": ["fif_conditional"]}, "needs class labels, and digits has none"),
     ],
 )

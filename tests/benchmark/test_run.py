@@ -12,11 +12,11 @@ from support.experiments import load_splits, make_tiny_plan, tiny_experiment
 from support.folders import read_folder
 
 import pythae_fif.benchmark.image_run as run_module
-from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.image_run import build_trainer
+from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import expand
-from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.data import load_images
 from pythae_fif.data.splits import as_tensor
 from pythae_fif.errors import FIFError

@@ -79,7 +79,7 @@ class TestRun:
         code, second_out, _ = run("--config", file)
         assert (code, run.executed) == (0, 0)
         assert score_times(run.results) == first_scores
-        table_lines = second_out.splitlines()[1:]
+        table_lines = second_out.splitlines()
         assert table_lines == out.splitlines()[-len(table_lines) :]
         assert cli.main(["verify", str(run.results)]) == 0
 

@@ -22,11 +22,13 @@ from pythae_fif.benchmark.models import configs_dir, list_configs
 from pythae_fif.cli import study as study_module
 from pythae_fif.cli.flags import read_request
 from pythae_fif.errors import strip_control_characters
+from pythae_fif.evaluation.catalog import EXTRACTORS
 from pythae_fif.files import read_json
-from pythae_fif.names import DATASETS, EXTRACTORS, SAMPLERS, DataOptions
+from pythae_fif.names import DataOptions
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
+from pythae_fif.sampling.catalog import SAMPLERS
 from pythae_fif.studies.study import STUDIES, StudyOptions
 
 
@@ -49,7 +51,7 @@ def test_list_shows_every_name_in_lines_that_fit(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
-    for name in (*list_configs("models"), *DATASETS, *SAMPLERS, *EXTRACTORS, *STUDIES):
+    for name in (*list_configs("models"), *list_configs(), *SAMPLERS, *EXTRACTORS, *STUDIES):
         assert f"  {name} " in out
     words = " ".join(out.split())
     assert "FIF; Sorrenson" in words
@@ -151,7 +153,7 @@ def test_settings_of_table_2_and_of_a_user(tmp_path):
         ("--latent-dim 0", ["--latent-dim 0: should be greater than or equal to 1"]),
         ("--dataset digit", ["--dataset 'digit' is unknown", "did you mean 'digits'"]),
         ("--beta -1", ["--beta '-1': should be greater than or equal to 0"]),
-        ("--data here", ["--data", "folder, npz and csv"]),
+        ("--data here", ["--data", "csv, folder, npz"]),
         ("--dataset folder", ["'folder'", "--data"]),
         ("--config toy.yaml", ["dataset 'circle' is unknown"]),
         ("--dataset mnist --data-root nowhere --extractor pixels", ["nowhere", "--data-root"]),

@@ -24,13 +24,16 @@ from pythae_fif.names import data_home
     [
         ({"name": "minst"}, ["'minst'", "did you mean 'mnist'", "celeba"]),
         ({"name": "folder"}, ["'folder'", "--data"]),
-        ({"name": "mnist", "data": "x.npz"}, ["folder, npz and csv", "'mnist'"]),
+        ({"name": "mnist", "data": "x.npz"}, ["--data: it applies to csv, folder, npz", "'mnist'"]),
         (
             {"name": "digits", "image_size": 16},
-            ["image_size=16", "digits", "folder and celeba only"],
+            ["image_size=16: it applies to celeba, folder", "digits"],
         ),
-        ({"name": "digits", "crop": 4}, ["crop=4", "celeba"]),
-        ({"name": "digits", "label": "x"}, ["'digits'", "apply to csv only"]),
+        ({"name": "digits", "crop": 4}, ["crop=4: it applies to celeba"]),
+        (
+            {"name": "digits", "label": "x"},
+            ["'digits'", "label, columns and drop: it applies to csv"],
+        ),
         ({"name": "digits", "ofline": True}, ["'ofline'", "did you mean 'offline'"]),
     ],
 )

@@ -7,11 +7,11 @@ import pandas
 import pytest
 from support.report_store import RESULTS, make_experiment, make_result, make_splits
 
-from pythae_fif.benchmark.config import load_experiment
+from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.names import SAMPLERS
 from pythae_fif.reports.compared import read_published_table
 from pythae_fif.reports.report import Report
+from pythae_fif.sampling.catalog import SAMPLERS
 
 
 def make_tables(results=RESULTS, experiment=None):

@@ -55,7 +55,7 @@ def test_runs_use_the_visible_gpus(monkeypatch, pretend_gpus, visible, devices):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     engine = LocalEngine(runs_per_gpu=2)
     assert engine.slots() == [Slot(device, max(1, cores() // 4)) for device in devices]
-    assert engine.machine().startswith("2 GPUs, 4 runs at once (--runs-per-gpu), ")
+    assert engine.describe().startswith("2 GPUs, 4 runs at once (--runs-per-gpu), ")
 
 
 @pytest.mark.parametrize(("gib", "runs", "runs_of_5_gib"), [(80, 4, 4), (15, 2, 3), (4, 1, 1)])
@@ -65,7 +65,7 @@ def test_runs_at_once_fit_memory_and_cores(monkeypatch, pretend_gpus, gib, runs,
         monkeypatch.setattr("pythae_fif.runs.local.cores", lambda count=count: count)
         assert len(LocalEngine().slots()) == min(count, runs)
         assert len(LocalEngine().slots(5 * 2**30)) == min(count, runs_of_5_gib)
-    assert " at once (as cores and 5.0 GB per run allow" in LocalEngine().machine(5 * 2**30)
+    assert " at once (as cores and 5.0 GB per run allow" in LocalEngine().describe(5 * 2**30)
 
 
 ERRORS = {

@@ -1,12 +1,9 @@
 """The Slurm engine on a real Slurm: arrays are preempted, requeued, resumed and finished."""
 
 import json
-import os
 import subprocess
-import sys
 
 import pytest
-from support import slurm_cluster
 from support.experiments import make_tiny_plan
 from support.tasks import TaskSpec
 
@@ -27,30 +24,6 @@ def needs_slurm(test):
     return pytest.mark.slurm(pytest.mark.timeout(600)(test))
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """The environment of a Slurm that runs during this module."""
-    reason = slurm_cluster.missing()
-    if reason:
-        pytest.skip(reason)
-    with slurm_cluster.slurm_cluster() as environment:
-        yield environment
-
-
-@pytest.fixture
-def slurm(cluster, monkeypatch):
-    """Makes engines for the cluster, which has no GPU; they look at its queue every second."""
-    monkeypatch.setenv("SLURM_CONF", cluster["SLURM_CONF"])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-    monkeypatch.setattr(module, "QUEUE_SECONDS", 1.0)
-
-    def engine(**options) -> SlurmEngine:
-        defaults = {"cpus_per_run": 1, "time": "1h", "sbatch": ["gres=none"]}
-        return SlurmEngine(**{**defaults, **options})
-
-    return engine
-
-
 def run_command(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
@@ -62,7 +35,7 @@ def log_lines(folder) -> list[str]:
 
 
 @needs_slurm
-def test_requeued_runs_resume_and_finish(slurm, tmp_path):
+def test_requeued_runs_resume_and_finish(make_slurm_engine, tmp_path):
     """First by scontrol once there is a checkpoint, then by the signal of the time limit."""
     store = Store(tmp_path / "results")
     (spec,) = make_tiny_plan(tmp_path, epochs=6000)
@@ -84,7 +57,7 @@ def test_requeued_runs_resume_and_finish(slurm, tmp_path):
             first_epochs.append(log_lines(folder)[0])
             run_command(*requeue_commands.pop(0), job)
 
-    assert run_all([spec], store, slurm(), requeue_twice) == {spec: ""}
+    assert run_all([spec], store, make_slurm_engine(), requeue_twice) == {spec: ""}
     assert len(first_epochs) == 2
     assert Status.read(folder).attempt == 3
     assert {log_lines(folder)[0], *first_epochs} == {first_epochs[0]}, "it did not resume"
@@ -93,7 +66,7 @@ def test_requeued_runs_resume_and_finish(slurm, tmp_path):
 
 
 @needs_slurm
-def test_an_interrupt_leaves_the_jobs_and_the_same_call_collects_them(slurm, tmp_path):
+def test_an_interrupt_leaves_the_jobs_and_the_same_call_collects_them(make_slurm_engine, tmp_path):
     store = Store(tmp_path)
     plan = make_tiny_plan(tmp_path, {"seeds": [0, 1]}, epochs=300)
 
@@ -101,18 +74,11 @@ def test_an_interrupt_leaves_the_jobs_and_the_same_call_collects_them(slurm, tmp
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_all(plan, store, slurm(), interrupt)
+        run_all(plan, store, make_slurm_engine(), interrupt)
     jobs = [module._read_job_id(store.folder(spec)) for spec in plan]
     assert set(jobs) <= set(module._queue())
-    assert run_all(plan, store, slurm()) == dict.fromkeys(plan, "")
+    assert run_all(plan, store, make_slurm_engine()) == dict.fromkeys(plan, "")
     assert [module._read_job_id(store.folder(spec)) for spec in plan] == jobs, "submitted twice"
-
-
-@needs_slurm
-def test_the_error_of_a_failed_run_is_reported(slurm, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "LATE_SECONDS", 2.0)
-    spec = TaskSpec(action="fail")
-    assert "ValueError: broken in" in run_all([spec], Store(tmp_path), slurm())[spec]
 
 
 @needs_slurm
@@ -123,9 +89,9 @@ def test_the_error_of_a_failed_run_is_reported(slurm, tmp_path, monkeypatch):
         ("frobnicate=1", "sbatch: .*frobnicate"),
     ],
 )
-def test_options_that_slurm_refuses(slurm, tmp_path, option, message):
+def test_options_that_slurm_refuses(make_slurm_engine, tmp_path, option, message):
     with pytest.raises(ConfigError, match=message):
-        run_all([TaskSpec()], Store(tmp_path), slurm(sbatch=["gres=none", option]))
+        run_all([TaskSpec()], Store(tmp_path), make_slurm_engine(sbatch=["gres=none", option]))
 
 
 @pytest.mark.parametrize(

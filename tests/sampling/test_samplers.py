@@ -241,7 +241,7 @@ def test_codes_that_are_not_finite_are_one_line():
     [
         ("nrmal", "AE", "'nrmal' is unknown: did you mean 'normal'"),
         ("vamp", "AE", "'vamp' cannot sample from AE: VAMP's own prior"),
-        ("own_prior", "AE", "'own_prior' cannot sample from AE: the prior with which"),
+        ("own_prior", "AE", "'own_prior' cannot sample from AE: it is for InjectiveFlow"),
         ("pixelcnn", "VAE", "'pixelcnn' cannot sample from VAE: PixelCNN"),
     ],
 )

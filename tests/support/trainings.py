@@ -104,14 +104,20 @@ def build_model(name, *, networks="convnet", latent_dim=LATENT_DIM):
     return entry.model(config, *encoder_and_decoder)
 
 
-def build_config(name, *, epochs=6, lr=2e-3, plateau=None, **arguments):
-    """Builds Pythae's configuration, with the same rate and schedule for each optimizer."""
+def build_config(name, *, epochs=6, lr=2e-3, plateau=None, one_cycle=None, **arguments):
+    """Builds Pythae's configuration, with the same rate and schedule for each optimizer.
+
+    The schedule is ReduceLROnPlateau with the parameters `plateau`, or OneCycleLR.
+    """
     kind = MODELS[name].kind
     for prefix in kind.prefixes:
         arguments[f"{prefix}learning_rate"] = lr
         if plateau is not None:
             arguments[f"{prefix}scheduler_cls"] = "ReduceLROnPlateau"
             arguments[f"{prefix}scheduler_params"] = plateau
+        if one_cycle is not None:
+            arguments[f"{prefix}scheduler_cls"] = "OneCycleLR"
+            arguments[f"{prefix}scheduler_params"] = one_cycle
 
     defaults = {
         "num_epochs": epochs,
@@ -124,7 +130,7 @@ def build_config(name, *, epochs=6, lr=2e-3, plateau=None, **arguments):
 
 TRAINER_OPTIONS = (
     "on_epoch", "wall_clock", "keep_last", "callbacks", "checkpoint_every_seconds", "precision",
-    "run_id",
+    "run_id", "early_stopping_patience", "gradient_clip_norm", "scheduler_interval",
 )  # fmt: skip
 
 

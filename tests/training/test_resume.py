@@ -39,6 +39,15 @@ def float_dataset(seed):
     return BaseDataset(batch.data, batch.labels)
 
 
+CLIPPED_ONE_CYCLE = {
+    "plateau": None,
+    "one_cycle": {"max_lr": 1e-2, "total_steps": 18},
+    "scheduler_interval": "step",
+    "gradient_clip_norm": 0.1,
+}
+"""Options of a training of six epochs with three steps each."""
+
+
 def train_until_killed(epoch, name, folder, **options):
     """Starts or resumes a training, and interrupts it after an epoch."""
     with pytest.raises(Killed):
@@ -51,8 +60,10 @@ def train_until_killed(epoch, name, folder, **options):
         *((name, {}) for name in ONE_OF_A_KIND),
         ("FIF", {"precision": "bfloat16"}),
         ("VAE", {"train": float_dataset(0), "evaluation": float_dataset(1)}),
+        ("FIF", CLIPPED_ONE_CYCLE),
+        ("VAEGAN", CLIPPED_ONE_CYCLE),
     ],
-    ids=[*ONE_OF_A_KIND, "bfloat16", "BaseDataset"],
+    ids=[*ONE_OF_A_KIND, "bfloat16", "BaseDataset", "FIF in one cycle", "VAEGAN in one cycle"],
 )
 def test_killed_and_resumed_equals_uninterrupted(name, options, tmp_path):
     options = {"plateau": {"factor": 0.5, "patience": 0}, **options}
@@ -75,6 +86,25 @@ def test_killed_and_resumed_equals_uninterrupted(name, options, tmp_path):
     assert result.best_eval_loss == expected.best_eval_loss
     assert result.seconds == pytest.approx(sum(row["seconds"] for row in rows))
     assert not (tmp_path / "killed" / "checkpoint.pt").exists()
+
+
+def test_early_stopping_counts_the_epochs_before_an_interrupt(tmp_path):
+    options = {"lr": 0.0, "model": build_model("AE", networks="mlp"), "early_stopping_patience": 3}
+    train_until_killed(2, "AE", tmp_path, **options)
+    result = build_trainer("AE", tmp_path, **options).train()
+    assert (result.epochs, result.best_epoch) == (4, 1)
+    assert result.ended_by == "early_stopping_patience"
+    saved = json.loads((tmp_path / "model" / "training.json").read_text())["result"]
+    assert saved["ended_by"] == "early_stopping_patience"
+
+
+def test_a_training_that_stopped_early_goes_on_with_more_patience(tmp_path):
+    """It was interrupted after its last epoch and before its model was written."""
+    model = build_model("AE", networks="mlp")
+    options = {"lr": 0.0, "model": model, "epochs": 4}
+    train_until_killed(2, "AE", tmp_path, early_stopping_patience=1, **options)
+    result = build_trainer("AE", tmp_path, early_stopping_patience=2, **options).train()
+    assert (result.epochs, result.ended_by) == (3, "early_stopping_patience")
 
 
 def test_a_log_on_a_full_disk_is_one_line(tmp_path):
@@ -229,7 +259,8 @@ def test_a_run_with_an_id_is_not_trained_twice(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", ["learning rate", "model", "networks", "data", "evaluation data", "precision"]
+    "change",
+    ["learning rate", "model", "networks", "data", "evaluation data", "precision", "clipping"],
 )
 def test_a_checkpoint_of_another_training_is_set_aside(change, tmp_path, caplog):
     model = build_model("FIF", networks="mlp")
@@ -245,6 +276,7 @@ def test_a_checkpoint_of_another_training_is_set_aside(change, tmp_path, caplog)
         "data": {"train": Images(32)},
         "evaluation data": {"evaluation": Images(32)},
         "precision": {"precision": "bfloat16"},
+        "clipping": {"gradient_clip_norm": 1.0},
     }[change]
 
     with caplog.at_level(logging.WARNING):

@@ -244,7 +244,7 @@ def test_bfloat16_is_another_training_with_a_similar_end(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["AE", "RAE_L2"])
 def test_an_unknown_precision_is_refused(name, tmp_path):
-    with pytest.raises(ConfigError, match="precision='bf16': use float32 or bfloat16"):
+    with pytest.raises(ConfigError, match="precision='bf16': did you mean 'bfloat16'"):
         build_trainer(name, tmp_path, precision="bf16")
 
 

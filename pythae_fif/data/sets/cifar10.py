@@ -1,0 +1,14 @@
+"""CIFAR-10."""
+
+from pythae_fif.data.dataset import Dataset
+from pythae_fif.data.published import PublishedSet
+
+CIFAR10 = PublishedSet(
+    name="cifar10",
+    title="CIFAR-10",
+    sizes="40000/10000/10000",
+    folder="cifar-10-batches-py",
+    address="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+)
+
+DATASET = Dataset(CIFAR10.find)

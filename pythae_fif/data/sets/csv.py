@@ -1,0 +1,20 @@
+"""A user's table of numbers."""
+
+from pythae_fif.data.dataset import DataRequest, Dataset
+from pythae_fif.data.splits import Source, Splits
+from pythae_fif.data.tables import load_table
+
+
+def find_table(request: DataRequest) -> Source:
+    """Returns a user's table and its reader."""
+    options = request.options
+
+    def read() -> Splits:
+        return load_table(
+            request.path, columns=options.columns, drop=options.drop, label=options.label
+        )
+
+    return [request.path], read
+
+
+DATASET = Dataset(find_table, needs_path=True, is_table=True, is_cached=False)

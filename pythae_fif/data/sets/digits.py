@@ -1,0 +1,28 @@
+"""The digits of scikit-learn."""
+
+from typing import Any
+
+import numpy as np
+
+from pythae_fif.data.dataset import Dataset
+from pythae_fif.data.splits import SPLIT_NAMES, Splits
+
+
+def read_digits() -> Splits:
+    """Returns scikit-learn's digits, scaled from 0..16 to 0..255, with fixed test images."""
+    from sklearn.datasets import load_digits  # takes a second to import
+
+    digits = load_digits()
+    images = np.rint(digits.images[:, None] * (255 / 16)).astype(np.uint8)
+    order = np.random.RandomState(0).permutation(len(images))
+    index = dict(zip(SPLIT_NAMES, np.split(order, [1197, 1497]), strict=True))
+    arrays: Any = {split: images[rows] for split, rows in index.items()}
+    return Splits(
+        "digits",
+        **arrays,
+        labels={split: digits.target[rows].astype(np.int64) for split, rows in index.items()},
+        source="digits of scikit-learn, 8x8, 1197/300/300",
+    )
+
+
+DATASET = Dataset(find=lambda request: ([], read_digits), is_cached=False)

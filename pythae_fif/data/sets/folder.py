@@ -1,0 +1,108 @@
+"""A user's folder of image files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pythae_fif.data.dataset import DataRequest, Dataset
+from pythae_fif.data.images import SUFFIXES, decode_files, find_images
+from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, sizes, split_train_val_test
+from pythae_fif.errors import DataError
+
+
+def find_folder(request: DataRequest) -> Source:
+    """Finds the images in a folder; returns the files and their reader.
+
+    Subfolders train, test and val are the splits; val may be missing. In each of them, or in the
+    folder if it has no such subfolders, further subfolders are classes if every image is in one.
+
+    Raises:
+        DataError: The folder has no images, or only one of the subfolders train and test.
+    """
+    path = request.path
+    folders = sorted(part.name for part in path.glob("*") if part.is_dir())
+    split_folders = {name.lower(): name for name in folders if name.lower() in SPLIT_NAMES}
+    if split_folders and not {"train", "test"} <= split_folders.keys():
+        raise DataError(
+            f"folder: {path} has {[*split_folders]}, needs train and test, or none of them"
+        )
+
+    names = []
+    for subfolder in split_folders.values() or [""]:
+        # A split may be a link to a folder, which find_images would not follow from above.
+        names += [Path(subfolder, name).as_posix() for name in find_images(path / subfolder)]
+    names.sort()
+    if not names:
+        raise DataError(f"folder: {path} is not a folder with images ({', '.join(SUFFIXES)}) in it")
+
+    def read() -> Splits:
+        names_by_split = _split_names(names, split_folders)
+        arrays: Any = {
+            split: decode_files(path, split_names, request.side, request.progress)
+            for split, split_names in names_by_split.items()
+        }
+        if _all_grey(arrays):
+            arrays = {split: images[:, :1] for split, images in arrays.items()}
+
+        labels, notes = _labels_by_subfolder(names_by_split, class_level=1 if split_folders else 0)
+        unread = [
+            name
+            for name in folders
+            if name not in split_folders.values() and not name.startswith(".")
+        ]
+        if split_folders and unread:
+            notes.append(f"not read: {', '.join(unread)}")
+
+        return Splits(
+            "folder",
+            **arrays,
+            labels=labels,
+            source=f"folder {path.name}, {request.side}x{request.side}, {sizes(arrays)}",
+            notes=tuple(notes),
+        )
+
+    return [path / name for name in names], read
+
+
+def _split_names(names: Sequence[str], split_folders: Mapping[str, str]) -> dict[str, Any]:
+    """Assigns images to the splits, by their subfolder if there are subfolders for splits."""
+    if not split_folders:
+        return split_train_val_test({"data": np.array(names)})
+
+    # Shuffled, so that a profile that cuts to the first images keeps all classes.
+    shuffled = np.array(names)[np.random.RandomState(0).permutation(len(names))]
+    subfolders = np.array([name.split("/", 1)[0] for name in shuffled])
+    parts = {split: shuffled[subfolders == folder] for split, folder in split_folders.items()}
+    return split_train_val_test(parts)
+
+
+def _all_grey(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Returns True if the three channels of every image are equal."""
+    return all((image == image[:1]).all() for images in arrays.values() for image in images)
+
+
+def _labels_by_subfolder(
+    names_by_split: Mapping[str, Sequence[str]], class_level: int
+) -> tuple[dict[str, np.ndarray] | None, list[str]]:
+    """Returns labels from the subfolders at a level of the names, and notes if there are none."""
+    classes_by_split = {}
+    for split, names in names_by_split.items():
+        folders = [name.split("/")[class_level:-1] for name in names]
+        classes_by_split[split] = [parts[0] if parts else "" for parts in folders]
+
+    classes = sorted(set().union(*classes_by_split.values()))
+    if len(classes) < 2:
+        return None, []
+    if "" in classes or {*classes} != {*classes_by_split["train"]}:
+        return None, ["no labels: not every image is in a subfolder that has training images"]
+
+    labels = {
+        split: np.searchsorted(classes, image_classes)
+        for split, image_classes in classes_by_split.items()
+    }
+    return labels, []
+
+
+DATASET = Dataset(find_folder, needs_path=True, takes_image_size=True)

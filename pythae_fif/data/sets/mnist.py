@@ -1,0 +1,14 @@
+"""MNIST."""
+
+from pythae_fif.data.dataset import Dataset
+from pythae_fif.data.published import PublishedSet
+
+MNIST = PublishedSet(
+    name="mnist",
+    title="MNIST",
+    sizes="50000/10000/10000",
+    folder="MNIST/raw",
+    address="https://ossci-datasets.s3.amazonaws.com/mnist/",
+)
+
+DATASET = Dataset(MNIST.find)

@@ -1,0 +1,166 @@
+"""The built-in samplers, one record each.
+
+The module does not import torch: the command line reads its names at every start.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pythae_fif.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from pythae.samplers import BaseSampler
+
+    from pythae_fif.models.priors import PriorKind
+    from pythae_fif.sampling.fits import FitRequest
+
+
+@dataclass(frozen=True)
+class SamplerRecord:
+    """A sampler.
+
+    Attributes:
+        label: Its name in tables, such as N for the standard normal.
+        description: A one-line description.
+        fit: Name of the function in :mod:`pythae_fif.sampling.fits` that fits the sampler.
+        prior_kind: The kind of fitted prior from which it draws codes, see
+            :func:`~pythae_fif.models.fitted_priors.fit_new_prior`.
+        has_density: Whether its codes have a density on R^d that this package computes.
+        min_latent_dim: Smallest latent dimension that it works with.
+    """
+
+    label: str
+    description: str
+    fit: str
+    prior_kind: "PriorKind | None" = None
+    has_density: bool = False
+    min_latent_dim: int = 1
+
+    def load_fit(self) -> "Callable[[FitRequest], BaseSampler]":
+        """Imports the function that fits the sampler."""
+        fits: Any = import_module("pythae_fif.sampling.fits")
+        function: Callable[[FitRequest], BaseSampler] = getattr(fits, self.fit)
+        return function
+
+
+SAMPLERS = {
+    "normal": SamplerRecord("N", "standard normal codes", "fit_normal", has_density=True),
+    "own_prior": SamplerRecord(
+        "own prior",
+        "the prior with which an injective flow was trained",
+        "use_own_prior",
+        has_density=True,
+    ),
+    "gaussian": SamplerRecord(
+        "Gaussian",
+        "one Gaussian with full covariance, fitted to the training codes",
+        "fit_gaussian",
+        prior_kind="gaussian",
+        has_density=True,
+    ),
+    "gmm": SamplerRecord(
+        "GMM",
+        "Gaussian mixture with ten components, fitted to the training codes",
+        "fit_gmm",
+        prior_kind="mixture",
+        has_density=True,
+    ),
+    "maf": SamplerRecord(
+        "MAF",
+        "masked autoregressive flow, fitted to the training codes",
+        "fit_maf",
+        min_latent_dim=2,
+    ),
+    "iaf": SamplerRecord(
+        "IAF",
+        "inverse autoregressive flow, fitted to the training codes",
+        "fit_iaf",
+        min_latent_dim=2,
+    ),
+    "flow": SamplerRecord(
+        "NSF",
+        "neural spline flow (from zuko), fitted to the training codes",
+        "fit_prior",
+        prior_kind="flow",
+        has_density=True,
+    ),
+    "flow_matching": SamplerRecord(
+        "FM",
+        "flow trained by flow matching on the training codes",
+        "fit_prior",
+        prior_kind="flow_matching",
+        has_density=True,
+    ),
+    "two_stage": SamplerRecord(
+        "2-stage", "a second VAE, fitted to the codes, for VAEs", "fit_two_stage"
+    ),
+    "vamp": SamplerRecord(
+        "VAMP",
+        "VAMP's own prior: the posteriors of its pseudo-inputs",
+        "use_vamp_prior",
+    ),
+    "hypersphere": SamplerRecord(
+        "sphere", "uniform codes on the sphere, for SVAE", "use_hypersphere"
+    ),
+    "poincare": SamplerRecord(
+        "Poincaré",
+        "wrapped normal codes in the Poincaré ball, for PoincareVAE",
+        "use_poincare_disk",
+    ),
+    "rhvae": SamplerRecord(
+        "RHVAE",
+        "RHVAE's own prior, the volume of its metric, by Hamiltonian Monte Carlo",
+        "use_rhvae_prior",
+    ),
+    "pixelcnn": SamplerRecord(
+        "PixelCNN",
+        "PixelCNN, fitted to the codebook indices, for VQVAE",
+        "fit_pixelcnn",
+    ),
+}
+"""Name of a sampler in configurations and records -> its record."""
+
+
+def find_sampler(name: str) -> SamplerRecord:
+    """Returns the record of a sampler.
+
+    Args:
+        name: A key of :data:`SAMPLERS`, or `module:Class` for a user's own, see
+            :func:`~pythae_fif.sampling.fits.fit_user_sampler`.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
+    if is_user_sampler(name):
+        label = name.rpartition(":")[2]
+        return SamplerRecord(label, f"your sampler {name}", "fit_user_sampler")
+    if name not in SAMPLERS:
+        raise ConfigError(
+            f"sampler {name!r} is unknown: {did_you_mean(name, SAMPLERS)}, or module:Class"
+        )
+    return SAMPLERS[name]
+
+
+def is_user_sampler(name: str) -> bool:
+    """Returns whether a name has the form `module:Class`."""
+    return re.fullmatch(r"[\w.]+:\w+", name) is not None
+
+
+def check_sampler_name(name: str) -> str:
+    """Returns the name of a sampler unchanged.
+
+    Raises:
+        ConfigError: See :func:`find_sampler`.
+    """
+    find_sampler(name)
+    return name
+
+
+def sampler_position(name: str) -> tuple[int, str]:
+    """Returns a key that sorts samplers in the order of :data:`SAMPLERS`, a user's own last."""
+    names = list(SAMPLERS)
+    position = names.index(name) if name in SAMPLERS else len(names)
+    return position, name

@@ -1,0 +1,231 @@
+"""Fits Pythae's samplers to codes, and wraps priors and users' own samplers as Pythae's."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pythae import models, samplers
+from pythae.models import BaseAE
+from pythae.models.base.base_utils import ModelOutput
+from torch import Tensor, nn
+
+from pythae_fif.errors import ConfigError, format_error
+from pythae_fif.models.density_training import train_density
+from pythae_fif.models.fitted_priors import COMPONENTS, fit_mixture, fit_new_prior
+from pythae_fif.models.injective_flow import InjectiveFlow
+from pythae_fif.models.priors import Prior
+from pythae_fif.names import import_object
+from pythae_fif.sampling.catalog import find_sampler
+
+FIT_STEPS = 600
+"""Steps that fit one of Pythae's density models, unless another number is given."""
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """A request to fit a sampler.
+
+    Attributes:
+        sampler: Name of the sampler.
+        model: A trained model.
+        codes: Its training codes, (N, d).
+        seed: Random seed of the fit. All global random states are seeded, too.
+        steps: Steps of Adam, with 100 codes each; None for the sampler's default.
+        prior: The prior of a sampler that draws from a prior, if it is fitted already.
+    """
+
+    sampler: str
+    model: BaseAE
+    codes: Tensor
+    seed: int
+    steps: int | None = None
+    prior: Prior | None = None
+
+    @property
+    def pythae_steps(self) -> int:
+        """Steps for one of Pythae's density models, which need a number."""
+        return self.steps or FIT_STEPS
+
+
+class CodeSampler(samplers.BaseSampler):
+    """A sampler of Pythae that decodes the codes of a prior, or of a user's sampler.
+
+    Args:
+        model: The model.
+        source: An object with `sample(n)`, which returns codes (n, d).
+    """
+
+    def __init__(self, model: BaseAE, source: Any) -> None:
+        super().__init__(model)
+        self.source = source
+
+    def sample(self, num_samples: int, **_: int) -> Tensor:
+        """Draws samples (n, ...), on the model's device."""
+        codes = torch.as_tensor(self.source.sample(num_samples))
+        device = next(self.model.parameters()).device
+        return self.model.decoder(codes.to(device, torch.float32)).reconstruction
+
+
+def fit_normal(request: FitRequest) -> samplers.BaseSampler:
+    """Returns a sampler of standard normal codes."""
+    return samplers.NormalSampler(request.model)
+
+
+def use_own_prior(request: FitRequest) -> samplers.BaseSampler:
+    """Returns a sampler of the prior of an injective flow."""
+    _require_class(request, InjectiveFlow)
+    return CodeSampler(request.model, request.model.latent_distribution(request.codes))
+
+
+def fit_gaussian(request: FitRequest) -> samplers.BaseSampler:
+    """Fits one Gaussian to codes."""
+    return _fit_gaussians(request, components=1)
+
+
+def fit_gmm(request: FitRequest) -> samplers.BaseSampler:
+    """Fits a mixture of Gaussians to codes."""
+    return _fit_gaussians(request, COMPONENTS)
+
+
+def _fit_gaussians(request: FitRequest, components: int) -> samplers.BaseSampler:
+    """Fits a number of Gaussians to codes."""
+    sampler = samplers.GaussianMixtureSampler(request.model)
+    sampler.gmm = fit_mixture(request.codes, components, request.seed)
+    # With an integer, every batch would have the same samples.
+    sampler.gmm.random_state = np.random.RandomState(request.seed)
+    return sampler
+
+
+def fit_prior(request: FitRequest) -> samplers.BaseSampler:
+    """Fits the sampler's kind of prior, unless the request has the fitted prior."""
+    prior = request.prior
+    if prior is None:
+        kind = find_sampler(request.sampler).prior_kind
+        assert kind is not None
+        prior = fit_new_prior(kind, request.codes, seed=request.seed, steps=request.steps)
+    return CodeSampler(request.model, prior)
+
+
+def fit_maf(request: FitRequest) -> samplers.BaseSampler:
+    """Fits a masked autoregressive flow to standardised codes."""
+    sampler = samplers.MAFSampler(request.model)
+    sampler.maf_model = _UnstandardizingFlow(sampler, request.codes, request.pythae_steps)
+    return sampler
+
+
+def fit_iaf(request: FitRequest) -> samplers.BaseSampler:
+    """Fits an inverse autoregressive flow to standardised codes."""
+    steps = request.pythae_steps
+    # The density of an IAF takes d passes, so it is trained for fewer steps.
+    steps = min(steps, max(50, 4 * steps // request.codes.shape[1]))
+    sampler = samplers.IAFSampler(request.model)
+    sampler.iaf_model = _UnstandardizingFlow(sampler, request.codes, steps)
+    return sampler
+
+
+def fit_two_stage(request: FitRequest) -> samplers.BaseSampler:
+    """Fits a second VAE to the codes of a VAE."""
+    _require_class(request, models.VAE)
+    config = samplers.TwoStageVAESamplerConfig(second_layers_dim=256)
+    sampler = samplers.TwoStageVAESampler(request.model, config)
+    _train(sampler.second_vae, request.codes, request.pythae_steps)
+    return sampler
+
+
+def fit_pixelcnn(request: FitRequest) -> samplers.BaseSampler:
+    """Fits a PixelCNN to the indices of a VQVAE's code vectors."""
+    _require_class(request, models.VQVAE)
+    config = samplers.PixelCNNSamplerConfig(n_layers=4)
+    sampler = samplers.PixelCNNSampler(request.model, config)
+    indices = _nearest_code_vectors(request.model, request.codes)
+    _train(sampler.pixelcnn_model, indices, request.pythae_steps)
+    return sampler
+
+
+def use_rhvae_prior(request: FitRequest) -> samplers.BaseSampler:
+    """Returns the sampler of an RHVAE's own prior."""
+    _require_class(request, models.RHVAE)
+    sampler = samplers.RHVAESampler(request.model)
+    if hasattr(request.model, "sampler_force"):
+        sampler.grad_func = lambda z, model: model.sampler_force(z)
+    return sampler
+
+
+def use_vamp_prior(request: FitRequest) -> samplers.BaseSampler:
+    """Returns the sampler of VAMP's own prior."""
+    _require_class(request, models.VAMP)
+    return samplers.VAMPSampler(request.model)
+
+
+def use_hypersphere(request: FitRequest) -> samplers.BaseSampler:
+    """Returns a sampler of uniform codes on the sphere."""
+    _require_class(request, models.SVAE)
+    return samplers.HypersphereUniformSampler(request.model)
+
+
+def use_poincare_disk(request: FitRequest) -> samplers.BaseSampler:
+    """Returns a sampler of wrapped normal codes in the Poincaré ball."""
+    _require_class(request, models.PoincareVAE)
+    return samplers.PoincareDiskSampler(request.model)
+
+
+def fit_user_sampler(request: FitRequest) -> samplers.BaseSampler:
+    """Fits a user's sampler, `module:Class`.
+
+    An object `Class()` has the methods `fit(codes)`, with codes (N, d), and `sample(n)`, which
+    returns codes (n, d).
+
+    Raises:
+        ConfigError: The class cannot be imported or fitted.
+    """
+    sampler_class = import_object(request.sampler.replace(":", "."))
+    try:
+        source = sampler_class()
+        source.fit(request.codes)
+    except Exception as error:  # the user's code may raise any exception
+        raise ConfigError(
+            f"sampler {request.sampler!r} cannot be fitted: {format_error(error)}"
+        ) from error
+    return CodeSampler(request.model, source)
+
+
+def _require_class(request: FitRequest, model_class: type[BaseAE]) -> None:
+    """Raises a ConfigError if a sampler is not for models of this class."""
+    if not isinstance(request.model, model_class):
+        raise ConfigError(
+            f"sampler {request.sampler!r} cannot sample from {type(request.model).__name__}: it "
+            f"is for {model_class.__name__}"
+        )
+
+
+class _UnstandardizingFlow(nn.Module):
+    """A flow of Pythae, fitted to standardised codes, that draws codes of the original scale."""
+
+    def __init__(self, sampler: samplers.BaseSampler, codes: Tensor, steps: int) -> None:
+        super().__init__()
+        deviation, self.mean = torch.std_mean(codes, dim=0)
+        self.scale = torch.where(deviation > 0, deviation, 1.0)
+        _train(sampler.flow_contained_model, (codes - self.mean) / self.scale, steps)
+        self.flow = sampler.flow_contained_model.flow
+
+    def inverse(self, u: Tensor) -> ModelOutput:
+        """Maps samples of the flow's prior, (B, d), to codes, (B, d)."""
+        return ModelOutput(out=self.mean + self.scale * self.flow.inverse(u).out)
+
+
+def _nearest_code_vectors(model: BaseAE, codes: Tensor) -> Tensor:
+    """Returns the indices of the code vectors nearest to a VQVAE's codes, as maps (N, 1, h, w)."""
+    embeddings = model.quantizer.embeddings
+    vectors = embeddings.weight.detach() if isinstance(embeddings, nn.Embedding) else embeddings
+
+    # Pythae quantises each coordinate of flat codes: they become a map of one row.
+    points = codes[:, None, :, None] if codes.ndim == 2 else codes.movedim(1, -1)
+    chunks = points.flatten(0, 2).split(50_000)
+    indices = torch.cat([torch.cdist(chunk, vectors).argmin(-1) for chunk in chunks])
+    return indices.reshape(len(codes), 1, *points.shape[1:3]).float()
+
+
+def _train(module: nn.Module, data: Tensor, steps: int) -> None:
+    """Trains one of Pythae's density models on codes."""
+    train_density(module, lambda batch: module({"data": batch}).loss / len(batch), [data], steps)
