@@ -55,8 +55,7 @@ def register_models() -> None:
 def find_model_class(config_file: str | Path) -> Any:
     """Returns the model class of a configuration file, or None if it is not one of `MODELS`."""
     try:
-        config_name = json.loads(Path(config_file).read_bytes())["name"]
-        import_path = MODELS.get(config_name)
+        import_path = MODELS.get(json.loads(Path(config_file).read_bytes())["name"])
     except (OSError, ValueError, LookupError, TypeError):  # Pythae says what is wrong
         return None
     return pkgutil.resolve_name(import_path) if import_path else None
@@ -64,15 +63,16 @@ def find_model_class(config_file: str | Path) -> Any:
 
 def _extend_auto_classes(auto_model: ModuleType) -> None:
     """Extends the class methods of `AutoConfig` and `AutoModel`."""
-
-    def config_class(json_path: str) -> Any:
-        return getattr(find_model_class(json_path), "config_class", None)
-
-    def model_class(dir_path: str) -> Any:
-        return find_model_class(Path(dir_path, "model_config.json"))
-
-    _extend(auto_model.AutoConfig, "from_json_file", config_class)
-    _extend(auto_model.AutoModel, "load_from_folder", model_class)
+    _extend(
+        auto_model.AutoConfig,
+        "from_json_file",
+        lambda json_path: getattr(find_model_class(json_path), "config_class", None),
+    )
+    _extend(
+        auto_model.AutoModel,
+        "load_from_folder",
+        lambda dir_path: find_model_class(Path(dir_path, "model_config.json")),
+    )
     _extend(auto_model.AutoModel, "load_from_hf_hub", _model_class_on_hub)
 
 

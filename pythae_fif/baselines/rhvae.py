@@ -1,6 +1,5 @@
 """Pythae's RHVAE, with the metric in its state and without tensors of all pairs."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,11 +37,7 @@ class RHVAE(HubModel, PythaesRHVAE):
     config_class = SavedMetricRHVAEConfig
 
     def __init__(self, model_config: RHVAEConfig, *networks: Any, **options: Any) -> None:
-        values = {
-            field.name: getattr(model_config, field.name)
-            for field in dataclasses.fields(model_config)
-            if field.init
-        }
+        values = {key: value for key, value in model_config.to_dict().items() if key != "name"}
         super().__init__(SavedMetricRHVAEConfig(**values), *networks, **options)
         # Buffers move to a device with the model. Until the end of the first epoch the metric is
         # Pythae's up to the temperature.
@@ -133,5 +128,4 @@ class RHVAE(HubModel, PythaesRHVAE):
             ConfigError: A network is an untrusted pickle.
         """
         require_trust(dir_path, trust)
-        model: Self = super().load_from_folder(dir_path)
-        return model
+        return super().load_from_folder(dir_path)

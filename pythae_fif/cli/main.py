@@ -16,7 +16,6 @@ from pythae_fif.errors import (
     requires_extra,
     strip_control_characters,
 )
-from pythae_fif.studies import study as studies
 
 COMMANDS = {
     "run": "pythae_fif.cli.main:run_command",
@@ -49,13 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     try:
-        command, words = _split_command(list(sys.argv[1:] if arguments is None else arguments))
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), requires_extra("benchmark", "the command line"):
             # Python's own function would add the file and the line of source code.
             warnings.showwarning = lambda message, *_, **__: _print_line("warning", message)
-            with requires_extra("benchmark", f"the command {command!r}"):
-                execute = pkgutil.resolve_name(COMMANDS[command])
-                return 0 if execute(words) else MISSING_RUNS
+            command, words = _split_command(list(sys.argv[1:] if arguments is None else arguments))
+            execute = pkgutil.resolve_name(COMMANDS[command])
+            return 0 if execute(words) else MISSING_RUNS
     except (FIFError, OSError) as error:
         lines = error.args if isinstance(error, FIFError) else [error]
         for line in lines:
@@ -80,6 +78,8 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
     command, *words = words
     if command not in COMMANDS:
         raise ConfigError(f"unknown command {command!r}: {did_you_mean(command, COMMANDS)}")
+
+    from pythae_fif.studies import study as studies  # needs packages of the extra `benchmark`
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--dataset", nargs="?")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import DataError, format_error, requires_extra
+from pythae_fif.errors import DataError, format_error
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -60,9 +60,6 @@ def decode_files(
         except Exception as error:  # Pillow's plugins raise a dozen unrelated types
             raise DataError(f"{path}: cannot be decoded ({format_error(error)})") from error
 
-    with requires_extra("benchmark", "reading images"):
-        import PIL  # noqa: F401 - the threads import its modules
-
     # Threads are enough: Pillow releases the interpreter lock while it decodes.
     with ThreadPool() as pool:
         for index, _ in enumerate(pool.imap(decode, range(len(names)), chunksize=64)):
@@ -73,7 +70,7 @@ def decode_files(
 
 def _decode(path: Path, image_size: int, crop: float) -> np.ndarray:
     """Returns the pixels (3, S, S) of a file; any error if it cannot be decoded."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps  # of the extra `benchmark`; Pythae installs it, too
 
     with Image.open(path) as file:
         if file.mode[0] in "IF":  # Pillow would clip larger values at 255

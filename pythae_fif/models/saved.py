@@ -61,10 +61,11 @@ class HubModel(BaseAE):
         with requires_extra("hub", "the hub"):
             from huggingface_hub import HfApi
 
-        card = MODEL_CARD.format(model=self.model_name, repository=hf_hub_path)
         with tempfile.TemporaryDirectory() as folder:
             self.save(folder)
-            Path(folder, "README.md").write_text(card, encoding="utf-8")
+            Path(folder, "README.md").write_text(
+                MODEL_CARD.format(model=self.model_name, repository=hf_hub_path), encoding="utf-8"
+            )
             HfApi().create_repo(hf_hub_path, exist_ok=True)
             HfApi().upload_folder(repo_id=hf_hub_path, folder_path=folder)
 
@@ -183,8 +184,7 @@ def load_model(dir_path: str, trust: bool = False) -> BaseAE:
     """
     model_class = find_model_class(Path(dir_path, "model_config.json"))
     if model_class is not None:
-        model: BaseAE = model_class.load_from_folder(dir_path, trust)
-        return model
+        return model_class.load_from_folder(dir_path, trust)
     require_trust(dir_path, trust)
     return AutoModel.load_from_folder(dir_path)
 

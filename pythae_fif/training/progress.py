@@ -256,11 +256,7 @@ def progress_bar(share_done: float) -> Iterator[Callable[[float], None]]:
         dynamic_ncols=True,
         disable=not sys.stderr.isatty(),
     ) as bar:
-
-        def show_share(share: float) -> None:
-            bar.update(share - bar.n)
-
-        yield show_share
+        yield lambda share: bar.update(share - bar.n)
 
 
 @contextmanager
