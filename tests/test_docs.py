@@ -199,6 +199,8 @@ class CommandParsed(Exception):
 def test_command_is_parsed(arguments, monkeypatch):
     for file in re.findall(r"\w+\.yaml", arguments):  # the file of a user's own model
         Path(file).write_text((configs_dir() / "models/ae.yaml").read_text())
+    (dataset_code,) = [text for text in code_blocks("python")["docs/extend"] if "SHAPES" in text]
+    Path("shapes.py").write_text(dataset_code)
 
     def stop(*_):
         raise CommandParsed
