@@ -49,8 +49,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
 
     splits = _load_data(experiment, console, offline)
     plan = expand(experiment, splits)
-    if flags.rescore:
-        plan = _plan_rescoring(plan, store)
+    plan = _with_rescoring(plan, store) if flags.rescore else plan
     requested = _requested_runs(experiment, plan, store)
     todo = [spec for spec in requested if not store.is_done(spec)]
     if todo:
@@ -80,7 +79,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     return not missing
 
 
-def _plan_rescoring(plan: list[ImageSpec], store: Store) -> list[ImageSpec]:
+def _with_rescoring(plan: list[ImageSpec], store: Store) -> list[ImageSpec]:
     """Requests the missing scores of all runs, except of finished ones that have no model."""
     stuck = [
         spec for spec in plan if store.is_done(spec) and not (store.folder(spec) / WEIGHTS).exists()
