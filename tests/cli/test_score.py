@@ -76,6 +76,12 @@ def test_grey_folders_with_grey_files(score, order):
     assert score(*order, *PIXELS, "--training", "a")["memorisation"]
 
 
+def test_an_own_score(score):
+    Path("sizes.py").write_text("def ratio(samples, reference):\n    return len(samples) / 8\n")
+    extra = score("a", "b", *PIXELS, "--scores", "sizes:ratio")["extra"]
+    assert extra == {"sizes:ratio": {"reference": 30 / 8}}
+
+
 def test_own_network_training_images_and_seed(score):
     Path("pooled.py").write_text("import torch\ndef network():\n    return torch.nn.AvgPool2d(4)\n")
     scores = score("a", "b", "--extractor", "pooled:network", "--training", "a", "--seed", 7)
