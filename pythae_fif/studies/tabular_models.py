@@ -53,12 +53,12 @@ class FlowMatching(nn.Module):
         self.path = CondOTProbPath()
         self.solver = ODESolver(self._velocity)
 
-    def forward(self, inputs: Any) -> ModelOutput:
-        """Computes the velocity's squared error at a random time of each row, as `nll_loss`."""
+    def forward(self, inputs: Any, **kwargs: Any) -> ModelOutput:
+        """Computes the velocity's squared error at a random time of each row, as `loss`."""
         x = inputs["data"]
         sample = self.path.sample(x_0=torch.randn_like(x), x_1=x, t=torch.rand(len(x)))
         loss = squared_error(self._velocity(sample.x_t, sample.t), sample.dx_t).mean()
-        return ModelOutput(nll_loss=loss, recon_loss=torch.zeros(()))
+        return ModelOutput(loss=loss)
 
     def sample(self, num_samples: int) -> Tensor:
         """Draws rows, (num_samples, D)."""
@@ -285,9 +285,8 @@ def train(
         nll_weight = float(np.interp(epoch, budget.warmup or (0, 1), (0, 1)))
         permutation = torch.randperm(len(rows))[:rows_per_epoch]
         for indices in permutation.split(batch_size):
-            output = model({"data": rows[indices]})
             optimizer.zero_grad()
-            (nll_weight * output.nll_loss + settings.beta * output.recon_loss).backward()
+            model({"data": rows[indices]}, nll_weight=nll_weight).loss.backward()
             optimizer.step()
             schedule.step()
             if isinstance(model, RectangularFlow) and model.cg_iterations is not None:
