@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import DataError, format_error
@@ -71,6 +70,8 @@ def decode_files(
 
 def _decode(path: Path, image_size: int, crop: float) -> np.ndarray:
     """Returns the pixels (3, S, S) of a file; any error if it cannot be decoded."""
+    from PIL import Image, ImageOps  # of the extra `benchmark`; Pythae installs it, too
+
     with Image.open(path) as file:
         if file.mode[0] in "IF":  # Pillow would clip larger values at 255
             raise ValueError(f"mode {file.mode}: convert it to 8 bits per channel")

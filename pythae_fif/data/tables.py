@@ -13,7 +13,13 @@ import numpy as np
 
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.splits import MIN_IMAGES, Columns, Splits, shuffled_split, sizes
-from pythae_fif.errors import ConfigError, DataError, did_you_mean, format_error
+from pythae_fif.errors import (
+    ConfigError,
+    DataError,
+    did_you_mean,
+    format_error,
+    requires_extra,
+)
 from pythae_fif.names import DATA_VARIABLE, data_home
 
 if TYPE_CHECKING:
@@ -185,7 +191,8 @@ def _describe_left_out(
 
 def _read_table(path: Path) -> "tuple[DataFrame, list[str]]":
     """Reads the table of a text file; returns it with notes, or raises a DataError."""
-    import pandas as pd
+    with requires_extra("benchmark", "reading a table"):
+        import pandas as pd
 
     open_text = gzip.open if path.suffix.lower() == ".gz" else open
     path = path.expanduser()

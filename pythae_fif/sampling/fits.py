@@ -16,7 +16,6 @@ from pythae_fif.models.fitted_priors import COMPONENTS, fit_mixture, fit_new_pri
 from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.priors import Prior
 from pythae_fif.names import import_object
-from pythae_fif.sampling.catalog import find_sampler
 
 FIT_STEPS = 600
 """Steps that fit one of Pythae's density models, unless another number is given."""
@@ -31,6 +30,7 @@ class FitRequest:
         model: A trained model.
         codes: Its training codes, (N, d).
         seed: Random seed of the fit. All global random states are seeded, too.
+        prior_kind: Kind of the prior that a sampler of a fitted prior fits; None for others.
         steps: Steps of Adam, with 100 codes each; None for the sampler's default.
         prior: The prior of a sampler that draws from a prior, if it is fitted already.
     """
@@ -39,6 +39,7 @@ class FitRequest:
     model: BaseAE
     codes: Tensor
     seed: int
+    prior_kind: Any = None
     steps: int | None = None
     prior: Prior | None = None
 
@@ -101,9 +102,9 @@ def fit_prior(request: FitRequest) -> samplers.BaseSampler:
     """Fits the sampler's kind of prior, unless the request has the fitted prior."""
     prior = request.prior
     if prior is None:
-        kind = find_sampler(request.sampler).prior_kind
-        assert kind is not None
-        prior = fit_new_prior(kind, request.codes, seed=request.seed, steps=request.steps)
+        prior = fit_new_prior(
+            request.prior_kind, request.codes, seed=request.seed, steps=request.steps
+        )
     return CodeSampler(request.model, prior)
 
 

@@ -215,10 +215,11 @@ def generate(
         ConfigError: The sampler is unknown, or does not suit the model.
         NonFiniteError: A sample is NaN or infinite, for example after a fit that diverged.
     """
-    fit = find_sampler(name).load_fit()
+    record = find_sampler(name)
+    request = FitRequest(name, model, codes, seed, record.prior_kind, fit_steps, prior)
     set_seed(seed)
     with quiet_pythae():
-        sampler = fit(FitRequest(name, model, codes, seed, fit_steps, prior))
+        sampler = record.load_fit()(request)
         sampler.is_fitted = True
         batches = []
         for batch in draw_samples(sampler, num_samples):
