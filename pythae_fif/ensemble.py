@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF, FIFConfig
-from pythae_fif.volume_change import fif_loss, log_volume, sample_hutchinson, volume_surrogate
+from pythae_fif.volume_change import log_volume, sample_hutchinson
 from pythae_fif.volume_change.exact import decoder_jacobian
 
 MIN_STEPS_TO_TRACE = 200  # a graph halves the time of a small step, and takes 0.5 s to trace
@@ -73,6 +73,7 @@ class Ensemble:
 
         self._weights = {name: weight.detach() for name, weight in stacked_weights.items()}
         self._template = copy.deepcopy(models[0]).train()  # its networks run with other weights
+        self._template.surrogate_mode = "replay"  # `vmap` takes no other
         self._example_weight = next(iter(self._weights.values()))  # for its dtype and device
         device = self._example_weight.device
         self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
@@ -165,17 +166,8 @@ class Ensemble:
 
     def _loss(self, weights: Weights, x: Tensor, eps: Tensor, beta: Tensor) -> Tensor:
         """The loss of one member."""
-        surrogate = partial(volume_surrogate, jacobian_at=self._template.model_config.jacobian_at)
-        terms = fif_loss(
-            partial(self._encode, weights),
-            partial(self._decode, weights),
-            self._template.latent_distribution(x).log_prob,
-            x,
-            eps,
-            beta,
-            surrogate=surrogate,
-        )
-        return terms.loss.mean()
+        networks = partial(self._encode, weights), partial(self._decode, weights)
+        return self._template.loss_terms(x, eps, beta, networks=networks).loss.mean()
 
     def _gradients(
         self, weights: Weights, x: Tensor, eps: Tensor, betas: Tensor

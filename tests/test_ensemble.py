@@ -163,6 +163,29 @@ class FIFWithNewField(FIF):
     config_class = ConfigWithNewField
 
 
+class PenalizedFIF(FIF):
+    """A FIF with a further term of the loss."""
+
+    def total_loss(self, x, terms, beta, nll_weight=1.0):
+        return super().total_loss(x, terms, beta, nll_weight) + terms.z.square().sum(1).mean()
+
+
+def test_a_further_term_of_the_loss_is_used():
+    data = torch.randn(20, D, dtype=torch.float64)
+    plain = build()
+    member = PenalizedFIF(plain.model_config, plain.encoder, plain.decoder)
+    by_itself = copy.deepcopy(member)
+    initial = copy.deepcopy(plain)
+    train_by_loop(by_itself, 0, data, epochs=1, batch_size=10, lr=0.01)
+    train_by_loop(initial, 0, data, epochs=1, batch_size=10, lr=0.01)
+
+    Ensemble([member], [0]).train(data, epochs=1, batch_size=10, learning_rate=0.01, one_cycle=True)
+    for actual, expected in zip(member.parameters(), by_itself.parameters(), strict=True):
+        assert torch.allclose(actual, expected, rtol=1e-9, atol=1e-11)
+    pairs = zip(member.parameters(), initial.parameters(), strict=True)
+    assert not all(torch.allclose(actual, other) for actual, other in pairs)
+
+
 def test_an_unknown_field_is_refused():
     model = build()
     config = ConfigWithNewField(input_dim=(D,), latent_dim=LATENT, new_field=1.0)

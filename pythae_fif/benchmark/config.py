@@ -7,7 +7,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pythae_fif.benchmark.models import (
     FIF,
-    GRID_FLAGS,
     Grid,
     ModelEntry,
     SamplerName,
@@ -22,6 +21,7 @@ from pythae_fif.validation import (
     Integer,
     StrictModel,
     UniqueList,
+    flag_fields,
     one_of,
     parse_duration,
 )
@@ -46,6 +46,10 @@ Weight = Annotated[
     AfterValidator(lambda weight: int(weight) if weight.is_integer() else weight),
 ]
 """A number as a YAML file has it: 10 and 10.0 are the same value, so a run has one id."""
+
+
+class GridFlag(Flag):
+    """A flag with the values of a field of `FIFConfig` that FIF tries, in place of its grid's."""
 
 
 class DataLocation(DataOptions):
@@ -154,8 +158,6 @@ class Experiment(DataLocation):
         samplers: Names of the samplers to run.
         seeds: Random seeds, one run each.
         entries: Name of a model -> its entry.
-        beta: Values of beta that FIF tries, in place of its grid's.
-        hutchinson_samples: Values of K that FIF tries, in place of its grid's.
         latent_dims: Model -> its latent dimension; ignored if the user gives one for all models.
         profiles: Name -> :class:`Profile`. The active one includes the values that the user gave.
         overridden_keys: Keys of the profile that the user set. They also override the profile's
@@ -180,10 +182,10 @@ class Experiment(DataLocation):
     )
     beta: Annotated[
         UniqueList[Weight | Literal["auto"]] | None,
-        Flag("FIF's reconstruction weights, or auto"),
+        GridFlag("FIF's reconstruction weights, or auto"),
     ] = None
     hutchinson_samples: Annotated[
-        UniqueList[Integer] | None, Flag("number K of Hutchinson vectors, FIF only", "K")
+        UniqueList[Integer] | None, GridFlag("number K of Hutchinson vectors, FIF only", "K")
     ] = None
     latent_dim: Annotated[AtLeastOne, Flag("latent dimension", "D")]
     latent_dims: dict[str, AtLeastOne] = Field(default_factory=dict)
@@ -270,6 +272,10 @@ class Experiment(DataLocation):
         if flag_values and entry.model == FIF:
             return entry.choices(flag_values)
         return entry.choices()[: self.active_profile.max_configurations]
+
+
+GRID_FLAGS = [name for name, flag in flag_fields(Experiment).items() if isinstance(flag, GridFlag)]
+"""Keys of FIF's grid that have a flag each."""
 
 
 def describe_length(profile: Profile) -> str:

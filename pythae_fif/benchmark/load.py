@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pythae_fif.benchmark.config import Experiment, Profile
+from pythae_fif.benchmark.config import GRID_FLAGS, Experiment, Profile
 from pythae_fif.benchmark.models import (
     FIF,
-    GRID_FLAGS,
     ModelEntry,
     configs_dir,
     list_configs,

@@ -17,8 +17,6 @@ SamplerName = Annotated[str, AfterValidator(check_sampler_name)]
 Grid = dict[str, UniqueList[Any]]
 """Hyper-parameter -> its values."""
 
-GRID_FLAGS = ("beta", "hutchinson_samples")
-"""Keys of FIF's grid that have a flag each."""
 FIF = "pythae_fif.models.FIF"
 """Import path of FIF, which identifies it among the entries."""
 

@@ -101,10 +101,15 @@ class HutchinsonConfig(BetaConfig):
         hutchinson_samples (int): Number K of Hutchinson vectors for each data point. Default: 1.
         hutchinson_kind (str): Distribution of the vectors: 'orthogonal', 'scaled_gaussian',
             'gaussian' or 'rademacher'. Default: 'orthogonal'.
+        jacobian_at (str): Where the encoder's volume change is taken: 'data' at the data point
+            (off-manifold), 'reconstruction' at its projection (on-manifold), or
+            'detached_reconstruction' at the projection without gradient through it.
+            Default: 'data'.
     """
 
     hutchinson_samples: AtLeastOne = 1
     hutchinson_kind: HutchinsonKind = "orthogonal"
+    jacobian_at: JacobianAt = "data"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,10 +141,6 @@ class FIFConfig(HutchinsonConfig):
     other arguments.
 
     Args:
-        jacobian_at (str): Where the encoder's volume change is taken: 'data' at the data point
-            (off-manifold), 'reconstruction' at its projection (on-manifold), or
-            'detached_reconstruction' at the projection without gradient through it.
-            Default: 'data'.
         surrogate_fraction (float): Share of each batch, in (0, 1], that is used to estimate the
             volume change. The estimate is unbiased because batches are shuffled. Below 1
             BatchNorm's batch statistics count as constants for a data point, as in evaluation
@@ -151,6 +152,5 @@ class FIFConfig(HutchinsonConfig):
             data set, not a tensor: Pythae labels all rows of a tensor 1. Default: 0.
     """
 
-    jacobian_at: JacobianAt = "data"
     surrogate_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     condition_dim: Annotated[int, Field(ge=0)] = 0

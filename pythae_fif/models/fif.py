@@ -9,47 +9,20 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from pythae.data.datasets import BaseDataset
 from pythae.models import BaseAEConfig
-from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo
 from typing_extensions import deprecated
 
 from pythae_fif.device import fork_rng, full_float32
 from pythae_fif.errors import ConfigError, UnsupportedOperationError
 from pythae_fif.models.config import FIFConfig
-from pythae_fif.models.injective_flow import InjectiveFlow
-from pythae_fif.models.integers import ceil_div
-from pythae_fif.models.outputs import LazyOutput, as_data
+from pythae_fif.models.hutchinson_flow import HutchinsonFlow
 from pythae_fif.nn.base import AtCondition
-from pythae_fif.volume_change import (
-    autograd_surrogate,
-    encoder_log_volume,
-    fif_loss,
-    sample_hutchinson,
-    squared_error,
-    volume_surrogate,
-)
-from pythae_fif.volume_change.loss import Map, Surrogate, SurrogateOutput
+from pythae_fif.volume_change import autograd_surrogate, volume_surrogate
+from pythae_fif.volume_change.loss import Surrogate, SurrogateOutput
 from pythae_fif.volume_change.replay import Tape, check_parts, check_replay
-
-EVALUATED_POINTS = 64
-"""Points of an evaluation set that get the exact volume change in the evaluation loss."""
-
-# beta='auto' moves towards (D - d) / (2 E), for the mean squared error E of an epoch, which is the
-# fixed point of probabilistic PCA. It falls slowly: a large beta does no harm, because the model
-# then trains as an autoencoder first, but with a small one it may never learn to reconstruct, and
-# its error then keeps beta small. The errors of the first epochs are those of an untrained model.
-AUTO_BETA_START = 10.0
-AUTO_BETA_FALL = 0.9
-"""Smallest factor of beta='auto' from one epoch to the next."""
-AUTO_BETA_RISE = 2.0
-"""Largest factor of beta='auto' from one epoch to the next."""
-AUTO_BETA_MAX = 1e6
-"""Largest value of beta='auto'. Without noise, an exact reconstruction asks for infinity."""
 
 SurrogateMode = Literal["replay", "published", "double backward"]
 SURROGATES: dict[SurrogateMode, Callable[..., SurrogateOutput]] = {
@@ -63,7 +36,7 @@ class SlowerSurrogateWarning(UserWarning):
     """Training is slower because a network cannot be replayed; the message says why."""
 
 
-class FIF(InjectiveFlow):
+class FIF(HutchinsonFlow):
     r"""Free-form injective flow (Sorrenson, Draxler et al., ICLR 2024).
 
     Encoder f and decoder g are unconstrained networks. In training the loss is eq. 7, see
@@ -109,22 +82,11 @@ class FIF(InjectiveFlow):
 
     config_class: ClassVar[Any] = FIFConfig
     surrogate_mode: SurrogateMode | None = None
-    beta: Tensor
-    errors: Tensor
-    _epoch: int | None = None
-    _position = 0  # in a pass over an evaluation set: the data points of earlier batches
 
-    def __init__(
-        self,
-        model_config: Any,
-        encoder: BaseEncoder | None = None,
-        decoder: BaseDecoder | None = None,
-    ) -> None:
-        super().__init__(model_config, encoder, decoder)
-        if model_config.beta == "auto":
-            self.register_buffer("beta", torch.tensor(AUTO_BETA_START))
-            # In this epoch: the sum of squared errors over D - d, and the number of data points.
-            self.register_buffer("errors", torch.zeros(2))
+    @property
+    def condition_dim(self) -> int:
+        """Length c of a conditional model's condition; 0 for other models."""
+        return int(self.model_config.condition_dim)
 
     @classmethod
     def _networks(
@@ -157,62 +119,11 @@ class FIF(InjectiveFlow):
                 "running statistics; use jacobian_at='data', or GroupNorm"
             )
         self.surrogate_mode = None
-        self.model_config.uses_default_encoder = False
 
     def set_decoder(self, decoder: BaseDecoder) -> None:
         """Replaces g; see :meth:`set_encoder`."""
         super().set_decoder(decoder)
         self.surrogate_mode = None
-        self.model_config.uses_default_decoder = False
-
-    @_disable_dynamo  # a compiled step would leave a tape on PyTorch's stack
-    def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
-        """Encodes, decodes and computes the loss of the current mode.
-
-        Args:
-            inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...), and for a conditional model
-                ``inputs["labels"]``, class indices (B,) or condition vectors (B, c).
-            kwargs: What trainers pass. ``share_done``, from this package's trainers, is the share
-                of the training that is done, for a schedule of beta. ``epoch`` is needed for
-                ``beta="auto"``. ``dataset_size`` is the size of the evaluation set: the exact
-                volume change is computed for 64 points spread evenly over it.
-
-        Returns:
-            ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
-            batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In evaluation mode ``loss`` and
-            ``nll_loss`` are computed when one is first read, without gradient.
-        """
-        x = as_data(inputs["data"], self)
-        labels = inputs.get("labels") if self.condition_dim else None
-        condition = self.condition(labels, x)
-        if not self.training:
-            return self._evaluation_output(x, condition, kwargs.get("dataset_size"))
-
-        x = self._noisy(x)
-        prior = self.latent_distribution(x)
-        loss = fif_loss(
-            *self.networks_at(*condition),
-            lambda z: prior.log_prob(z, *condition),
-            x,
-            self._sample_hutchinson(x),
-            self._training_beta(**kwargs),
-            surrogate=self._surrogate(x, *condition),
-            reduce=torch.mean,
-        )
-
-        if self.model_config.beta == "auto":
-            self._record_error(loss.reconstruction.detach(), x)
-        return ModelOutput(
-            loss=loss.loss,
-            recon_loss=loss.reconstruction,
-            nll_loss=loss.nll,
-            recon_x=loss.x_hat,
-            z=loss.z,
-        )
-
-    def networks_at(self, condition: Tensor | None = None) -> tuple[Map, Map]:
-        """Returns f(., c) and g(., c) as functions of x and z, for a condition c (B, c) if any."""
-        return lambda x: self._encode(x, condition), lambda z: self._decode(z, condition)
 
     def conditioned_on(self, label: int | Tensor) -> "FIF":
         """Turns a conditional model into an unconditional one, for a single label.
@@ -244,40 +155,6 @@ class FIF(InjectiveFlow):
     def given(self, label: int | Tensor) -> "FIF":
         """Deprecated name of :meth:`conditioned_on`."""
         return self.conditioned_on(label)
-
-    # ------------------------------------------------------------------ training
-
-    def _training_beta(
-        self, epoch: int | None = None, share_done: float | None = None, **_: Any
-    ) -> float | Tensor:
-        """Returns the weight of the reconstruction; 'auto' updates it when an epoch begins."""
-        config = self.model_config
-        if config.beta != "auto":
-            return float(config.beta_at(share_done))
-
-        epoch = -1 if epoch is None else epoch  # Pythae's trainers try one batch without an epoch
-        if epoch == self._epoch == -1:
-            raise ConfigError(f"{self.model_name}: beta='auto' needs `epoch` with each batch")
-        if epoch != self._epoch:
-            error_sum, count = self.errors
-            if self._epoch != -1 and count > 0:
-                target = count / (2 * error_sum)  # infinite for an exact reconstruction
-                target = target.clamp(AUTO_BETA_FALL * self.beta, AUTO_BETA_RISE * self.beta)
-                self.beta.copy_(target.clamp(max=AUTO_BETA_MAX))
-            self.errors.zero_()
-        self._epoch = epoch
-        return self.beta
-
-    def _record_error(self, error: Tensor, x: Tensor) -> None:
-        """Adds the mean squared error of a batch x to the errors of the epoch."""
-        data_dim = x[0].numel()
-        if data_dim == self.latent_dim:
-            raise ConfigError(
-                f"{self.model_name}: beta='auto' needs a latent_dim below {data_dim}, the "
-                "dimension of the data"
-            )
-        error = error / (data_dim - self.latent_dim)
-        self.errors += len(x) * torch.stack([error, torch.ones_like(error)])
 
     def _surrogate(self, x: Tensor, *condition: Tensor) -> Surrogate:
         """Returns the volume term of the loss; the first batch decides how it is computed."""
@@ -317,62 +194,8 @@ class FIF(InjectiveFlow):
 
     def _sample_hutchinson(self, x: Tensor) -> Tensor:
         """Draws Hutchinson vectors, (K, b, d), for the first b data points of a batch."""
-        config = self.model_config
-        fraction = getattr(config, "surrogate_fraction", 1)
-        return sample_hutchinson(
-            math.ceil(fraction * len(x)),
-            config.latent_dim,
-            config.hutchinson_samples,
-            kind=config.hutchinson_kind,
-            device=x.device,
-            dtype=x.dtype,
-        )
-
-    # ------------------------------------------------------------------ evaluation
-
-    def _evaluation_output(
-        self, x: Tensor, condition: tuple[Tensor, ...], dataset_size: int | None
-    ) -> Any:
-        """Returns the output of evaluation mode, with the exact loss computed when it is read."""
-        z = self._encode(x, *condition)
-        x_hat = self._decode(z, *condition)
-        recon_loss = squared_error(x_hat, x).mean()
-
-        # The exact volume is computed for `total` points spread evenly over the data set;
-        # `count` of them fall into this batch, which holds points start to stop.
-        size = dataset_size or len(x)
-        total = min(size, EVALUATED_POINTS)
-        start = self._position if dataset_size else 0
-        stop = start + len(x)
-        count = ceil_div(total * stop, size) - ceil_div(total * start, size)
-        if dataset_size:  # one batch of a pass over the data set, not a single call
-            self._position = stop % size
-
-        def compute_losses() -> dict[str, Tensor]:
-            nll_loss = z.new_zeros(())
-            if count:
-                inputs = (x, z.to(x.dtype), *condition)
-                with self._in_evaluation_mode():
-                    nll = self._exact_nll(*(tensor[:count] for tensor in inputs))
-                nll_loss = nll.sum() * (size / (total * len(x)))
-
-            config = self.model_config
-            beta = self.beta if config.beta == "auto" else config.beta_at(1.0)
-            loss = beta * recon_loss.detach() + nll_loss
-            if config.beta == "auto":
-                # The normal likelihood's constant depends on beta, which changes between epochs.
-                loss -= (x[0].numel() - z.shape[1]) / 2 * (beta / math.pi).log()
-            return {"loss": loss, "nll_loss": nll_loss}
-
-        return LazyOutput(compute_losses, recon_loss=recon_loss, recon_x=x_hat, z=z)
-
-    @full_float32()
-    def _exact_nll(self, x: Tensor, z: Tensor, *condition: Tensor) -> Tensor:
-        """Computes the exact negative log-likelihood, (B,), of data x with codes z."""
-        if self.model_config.jacobian_at != "data":
-            return -self._log_prob(z.detach(), *condition)
-        log_prior = self.latent_distribution(z).log_prob(z.detach(), *condition)
-        return -log_prior - encoder_log_volume(self._encode, x, *condition)
+        fraction = self.model_config.surrogate_fraction
+        return super()._sample_hutchinson(x[: math.ceil(fraction * len(x))])
 
 
 @contextmanager

@@ -50,7 +50,6 @@ class InjectiveFlow(SavedModel):
         decoder (BaseDecoder): g. The model's default decoder if None.
 
     Attributes:
-        condition_dim: Length c of a conditional model's condition; 0 for other models.
         prior: The prior that :meth:`fit_prior` fitted, saved with the weights; None before.
 
     Raises:
@@ -60,7 +59,6 @@ class InjectiveFlow(SavedModel):
     """
 
     config_class: ClassVar[Any] = InjectiveFlowConfig
-    condition_dim: int = 0
     prior: Prior | None
 
     def __init__(
@@ -85,10 +83,14 @@ class InjectiveFlow(SavedModel):
         config.uses_default_encoder = uses_default_encoder
         config.uses_default_decoder = uses_default_decoder
 
-        self.condition_dim = getattr(config, "condition_dim", 0)
         self.prior = None
         if config.fitted_prior is not None:  # of a saved model: the prior's weights are loaded next
             self.prior = new_prior(config.fitted_prior, config.latent_dim, self.condition_dim)
+
+    @property
+    def condition_dim(self) -> int:
+        """Length c of a conditional model's condition; 0 for other models."""
+        return 0
 
     @classmethod
     def _networks(
@@ -425,7 +427,12 @@ class InjectiveFlow(SavedModel):
         return codes.view(*shape, -1)
 
     def _log_prob(self, z: Tensor, *condition: Tensor) -> Tensor:
-        """Computes the log-likelihoods (B,) of codes, and warns where they are infinite."""
+        """Computes the log-likelihoods (B,) of codes."""
+        volume = self._decoder_log_volume(z, *condition)
+        return self.latent_distribution(z).log_prob(z, *condition) - volume
+
+    def _decoder_log_volume(self, z: Tensor, *condition: Tensor) -> Tensor:
+        """Computes the log-volumes (B,) at codes, and warns where the density is infinite."""
         volume = decoder_log_volume(self._decode, z, *condition)
         singular = volume.isneginf()
         if singular.any():
@@ -433,9 +440,9 @@ class InjectiveFlow(SavedModel):
                 f"log_prob is infinite for {describe_samples(singular)}: the decoder's Jacobian "
                 "is rank-deficient there",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        return self.latent_distribution(z).log_prob(z, *condition) - volume
+        return volume
 
     @full_float32()
     def _evaluate_at_codes(self, score: Callable[..., Tensor], x: Any, labels: Labels) -> Tensor:

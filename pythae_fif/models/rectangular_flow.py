@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.config import HutchinsonConfig
-from pythae_fif.models.fif import FIF
+from pythae_fif.models.hutchinson_flow import HutchinsonFlow
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change.loss import (
@@ -42,7 +42,7 @@ class RectangularFlowConfig(HutchinsonConfig):
     cg_tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
 
 
-class RectangularFlow(FIF):
+class RectangularFlow(HutchinsonFlow):
     r"""Rectangular flow (Caterini et al., 'Rectangular Flows for Manifold Learning', NeurIPS 2021).
 
     The loss of a data point is
@@ -53,7 +53,8 @@ class RectangularFlow(FIF):
 
     (eq. 3 of Sorrenson et al. 2024), with the gradient of the log-determinant estimated by
     Hutchinson vectors and conjugate gradients (eq. 6). Everything but this term is shared with
-    :class:`~pythae_fif.models.FIF`.
+    :class:`~pythae_fif.models.FIF`, through
+    :class:`~pythae_fif.models.hutchinson_flow.HutchinsonFlow`.
 
     Args:
         model_config (RectangularFlowConfig): The configuration.

@@ -36,12 +36,12 @@ class FlowMatching(nn.Module):
         self.path = CondOTProbPath()
         self.solver = ODESolver(self._velocity)
 
-    def forward(self, inputs: Any) -> ModelOutput:
-        """Computes the velocity's squared error at a random time of each row, as `nll_loss`."""
+    def forward(self, inputs: Any, **kwargs: Any) -> ModelOutput:
+        """Computes the velocity's squared error at a random time of each row, as `loss`."""
         x = inputs["data"]
         sample = self.path.sample(x_0=torch.randn_like(x), x_1=x, t=torch.rand(len(x)))
         loss = squared_error(self._velocity(sample.x_t, sample.t), sample.dx_t).mean()
-        return ModelOutput(nll_loss=loss, recon_loss=torch.zeros(()))
+        return ModelOutput(loss=loss)
 
     def sample(self, num_samples: int) -> Tensor:
         """Draws rows, (num_samples, D)."""

@@ -225,7 +225,7 @@ def train(
         model: The model.
         rows: Training rows, (N, D).
         budget: Epochs, batch size and warm-up.
-        settings: Weights of the loss and schedule of the learning rate.
+        settings: Weight decay and schedule of the learning rate. Beta is the model's.
         learning_rate: Learning rate, the highest one of a one-cycle schedule.
         report_progress: Called after every epoch.
 
@@ -247,9 +247,8 @@ def train(
         nll_weight = float(np.interp(epoch, budget.warmup or (0, 1), (0, 1)))
         permutation = torch.randperm(len(rows))[:rows_per_epoch]
         for indices in permutation.split(batch_size):
-            output = model({"data": rows[indices]})
             optimizer.zero_grad()
-            (nll_weight * output.nll_loss + settings.beta * output.recon_loss).backward()
+            model({"data": rows[indices]}, nll_weight=nll_weight).loss.backward()
             optimizer.step()
             schedule.step()
             if isinstance(model, RectangularFlow) and model.cg_iterations is not None:

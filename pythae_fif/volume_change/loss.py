@@ -40,20 +40,30 @@ Surrogate = Callable[[Map, Map, Tensor, Tensor], SurrogateOutput]
 """Computes the volume term of the loss from encoder, decoder, x and eps."""
 
 
-class FIFLoss(NamedTuple):
-    """The loss, ``nll + beta * reconstruction``, and its terms, for each sample or reduced.
+class LossTerms(NamedTuple):
+    """The terms of a loss, for each data point or reduced, and the pass that they come from.
 
-    Only the gradients of `volume` and `nll` have a meaning: their values say nothing about the
-    fit.
+    In training only the gradients of `volume` and `nll` have a meaning: their values say nothing
+    about the fit.
 
     Attributes:
-        loss: The loss.
-        nll: The negative log-likelihood, with the surrogate in place of the log-volume.
+        nll: The negative log-likelihood. In training it has the surrogate in place of the
+            log-volume.
         reconstruction: The squared error.
-        volume: The surrogate.
+        volume: The surrogate, or the log-volume.
         z: f(x), (B, d).
         x_hat: g(f(x)), of the shape of x.
     """
+
+    nll: Tensor
+    reconstruction: Tensor
+    volume: Tensor
+    z: Tensor
+    x_hat: Tensor
+
+
+class FIFLoss(NamedTuple):
+    """A loss, by default ``nll + beta * reconstruction``, and its terms, see :class:`LossTerms`."""
 
     loss: Tensor
     nll: Tensor
@@ -168,6 +178,37 @@ def fif_loss(
         >>> fif_loss(encode, decode, normal.log_prob, x, eps, beta=10.0).loss.shape
         torch.Size([7])
     """
+    terms = fif_terms(encode, decode, latent_log_prob, x, eps, surrogate=surrogate, reduce=reduce)
+    return FIFLoss(terms.nll + beta * terms.reconstruction, *terms)
+
+
+def fif_terms(
+    encode: Map,
+    decode: Map,
+    latent_log_prob: Map,
+    x: Tensor,
+    eps: Tensor,
+    *,
+    surrogate: Surrogate = volume_surrogate,
+    reduce: Map | None = None,
+) -> LossTerms:
+    """Computes the terms of a loss, before they are weighted and added.
+
+    Args:
+        encode: f, from (B, ...) to (B, d).
+        decode: g, from (B, d) to the shape of x.
+        latent_log_prob: log p_Z, from (B, d) to (B,).
+        x: Data, (B, ...).
+        eps: Hutchinson vectors, (K, b, d), as for :func:`volume_surrogate`.
+        surrogate: Computes the volume term.
+        reduce: See :func:`fif_loss`.
+
+    Returns:
+        The terms.
+
+    Raises:
+        ValueError: If the terms are not one number for each data point.
+    """
     volume, z, x_hat = surrogate(encode, decode, x, eps)
     log_prior = latent_log_prob(z.to(x.dtype))
     reconstruction = squared_error(x_hat, x)
@@ -185,7 +226,7 @@ def fif_loss(
         log_prior = reduce(log_prior)
         reconstruction = reduce(reconstruction)
     nll = volume - log_prior
-    return FIFLoss(nll + beta * reconstruction, nll, reconstruction, volume, z, x_hat)
+    return LossTerms(nll, reconstruction, volume, z, x_hat)
 
 
 def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:

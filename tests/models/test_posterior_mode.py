@@ -11,6 +11,10 @@ from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.fitted_priors import fit_new_prior
 
 
+class TwoClasses(InjectiveFlow):
+    condition_dim = 2
+
+
 def on_circle(z):
     return 2 * torch.cat([z.cos(), z.sin()], 1)
 
@@ -92,8 +96,7 @@ def test_each_point_keeps_its_condition_where_only_some_codes_move():
         return on_circle(inputs[:, :1] + inputs[:, 1:2])
 
     networks = Map("embedding", encode), Map("reconstruction", decode)
-    model = InjectiveFlow(InjectiveFlowConfig((2,), 1), *networks).double()
-    model.condition_dim = 2
+    model = TwoClasses(InjectiveFlowConfig((2,), 1), *networks).double()
 
     torch.manual_seed(0)
     labels = torch.arange(40) % 2

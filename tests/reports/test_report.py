@@ -371,7 +371,7 @@ class TestFigures:
     def test_figure_10_takes_means_over_seeds_only(self, monkeypatch):
         """It is not drawn if another parameter varies, even one that has a flag."""
         flags = ("beta", "hutchinson_samples", "noise")
-        for module in ("benchmark.models", "benchmark.config", "reports.figures"):
+        for module in ("benchmark.config", "reports.figures"):
             monkeypatch.setattr(f"pythae_fif.{module}.GRID_FLAGS", flags, raising=False)
         grid = [
             make_result("fif", {"beta": beta, "noise": noise}, 0, {"gmm": (noise, 1)})

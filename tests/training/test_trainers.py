@@ -490,6 +490,34 @@ def test_an_infinite_evaluation_loss_is_never_the_best(tmp_path):
         trainer.train()
 
 
+@pytest.mark.parametrize(
+    "trainer_class, evaluate",
+    [
+        (FIFTrainer, lambda trainer: trainer._evaluate(epoch=1, pass_number=1)),
+        (BaseTrainer, lambda trainer: trainer.eval_step(epoch=1)),
+    ],
+)
+def test_an_interrupted_evaluation_does_not_change_the_next(trainer_class, evaluate, tmp_path):
+    model = build_model("FIF")
+    config = build_config("FIF", epochs=1, output_dir=str(tmp_path))
+    trainer = trainer_class(model, Images(), Images(150), training_config=config)
+    trainer.train()
+
+    torch.manual_seed(0)  # Pythae's trainer shuffles
+    loss = evaluate(trainer)
+    batches = []
+
+    def interrupt(module, inputs):
+        batches.append(inputs)
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), model.register_forward_pre_hook(interrupt):
+        evaluate(trainer)
+    torch.manual_seed(0)
+    assert evaluate(trainer) == loss
+
+
 # Silence, and a bar on a terminal
 
 
