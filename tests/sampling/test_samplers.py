@@ -240,9 +240,9 @@ def test_codes_that_are_not_finite_are_one_line():
     ("sampler", "name", "message"),
     [
         ("nrmal", "AE", "'nrmal' is unknown: did you mean 'normal'"),
-        ("vamp", "AE", "'vamp' cannot sample from AE: VAMP's own prior"),
+        ("vamp", "AE", "'vamp' cannot sample from AE: it is for VAMP"),
         ("own_prior", "AE", "'own_prior' cannot sample from AE: it is for InjectiveFlow"),
-        ("pixelcnn", "VAE", "'pixelcnn' cannot sample from VAE: PixelCNN"),
+        ("pixelcnn", "VAE", "'pixelcnn' cannot sample from VAE: it is for VQVAE"),
     ],
 )
 def test_a_sampler_that_does_not_suit_the_model_is_one_line(sampler, name, message):
