@@ -1,0 +1,347 @@
+"""Asks what costs a FIF likelihood: the surrogate of the volume, or the objective.
+
+    python benchmarks/cost.py run RECORDS --data-root DIR [--seeds 0 1 ...] [--tasks power ...]
+    python benchmarks/cost.py report RECORDS [--output FILE.md]
+
+All arms have the same networks with SiLU, first weights, data, batch size, learning rate and number
+of steps. FIFs have `beta="auto"`. Every training keeps its epoch of lowest validation loss.
+
+Method and criteria, fixed before the runs:
+
+* *Arms*: see `ARMS`. *Tasks*: see `TASKS`. *Seeds*: 0 to 9, paired.
+* *Measure*: the marginal log-likelihood (`marginal_log_prob`) of 2,000 test points, of all where
+  there are fewer (MINIBOONE 1,927, digits 300), with the mixture and with the standard normal N.
+  The noise's scale is each model's own, from validation data.
+* *Better*: an arm beats another on a data set if the mean of its paired differences is above 0.1
+  nats per latent dimension, and p is below 0.05. p is the two-sided one of the paired t-test that
+  the difference is 0, over seeds, adjusted by Holm for the nine tests of a prior: three comparisons
+  (exact encoder volume - FIF, two more decoder steps - FIF, AE - exact encoder volume) on three
+  data sets.
+* *The surrogate costs*: the exact encoder volume or the decoder steps beat FIF on two of three data
+  sets. Both data sets need not have the same arm.
+* *The objective costs*: AE beats the exact encoder volume on two of three data sets.
+* Both verdicts are given for each prior. They hold after ten seeds of all arms, and before that
+  they are "undecided".
+* A run fails if a loss or a likelihood is not finite, or if it reconstructs worse than the mean
+  training point. A pair with a failed run is left out and counted. With fewer than eight pairs
+  neither arm beats the other.
+* All other comparisons are exploratory, with a separate Holm family for each prior.
+* *Budget*: about four CPU hours for ten seeds.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from comparison import (
+    PRIOR_LABELS,
+    Difference,
+    compare,
+    difference_cells,
+    holm,
+    level_table,
+    missing_seeds,
+    run_command,
+)
+from paired import PRIORS, Arm, Records, Task, Training
+from pythae.models import AE, AEConfig
+from pythae.trainers.training_callbacks import TrainingCallback
+from torch import Tensor
+
+from pythae_fif import FIF
+from pythae_fif.data import to_float
+from pythae_fif.data.splits import Splits
+from pythae_fif.models.fif import SURROGATES
+from pythae_fif.models.fitted_priors import MixturePrior, fit_new_prior
+from pythae_fif.reports.tables import DASH, Table
+from pythae_fif.volume_change import log_volume, squared_error
+from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian
+from pythae_fif.volume_change.loss import Map, SurrogateOutput
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("power", "power", "tabular", 3, 8, 128, 1e-3),
+        Task("miniboone", "miniboone", "tabular", 8, 25, 128, 1e-3),
+        Task("digits", "digits", "convnet", 8, 40, 50, 2e-3),
+    )
+}
+SEEDS = dict.fromkeys(TASKS, range(10))
+MIN_PAIRS = 8
+MARGIN = 0.1
+"""Nats per latent dimension."""
+SIGNIFICANCE = 0.05
+
+FIRST_STEPS = 300
+"""Steps of a FIF, rounded up to epochs, from which `exact_decoder` starts: POWER's first epoch."""
+DECODER_STEPS = 2
+DECODER_RATE = 0.3
+"""Learning rate of these steps, relative to the training's."""
+PRIOR_CODES = 5_000
+"""First training points whose codes the prior of `refitted_prior` is fitted to."""
+
+
+# -------------------------------------------------------------------------------- arms
+
+
+def exact_encoder(encode: Map, decode: Map, x: Tensor, eps: Tensor, **_: Any) -> SurrogateOutput:
+    """Returns -1/2 log det f'f'^T of each data point, with gradient, in place of the surrogate."""
+    z = encode(x)
+    return SurrogateOutput(-log_volume(encoder_jacobian(encode, x)), z, decode(z))
+
+
+def exact_decoder(encode: Map, decode: Map, x: Tensor, eps: Tensor, **_: Any) -> SurrogateOutput:
+    """Returns 1/2 log det g'^T g' at z = f(x), with gradient, in place of the surrogate."""
+    z = encode(x)
+    return SurrogateOutput(log_volume(decoder_jacobian(decode, z)), z, decode(z))
+
+
+EXACT: dict[str, Callable[..., SurrogateOutput]] = {
+    "exact encoder": exact_encoder,
+    "exact decoder": exact_decoder,
+}
+SURROGATES.update(EXACT)
+
+
+class LaterSurrogate(TrainingCallback):
+    """Changes how a FIF computes its volume term, before the first epoch after `FIRST_STEPS`."""
+
+    def __init__(self, model: FIF, task: Task, splits: Splits, mode: Any) -> None:
+        self.model = model
+        self.mode = mode
+        self.first_epochs = math.ceil(FIRST_STEPS * task.batch_size / len(splits.train))
+
+    def on_epoch_begin(self, training_config: Any, **kwargs: Any) -> None:
+        if kwargs["epoch"] == self.first_epochs + 1:
+            self.model.surrogate_mode = self.mode
+
+
+class ExtraDecoderSteps(TrainingCallback):
+    """Takes further steps of the decoder's reconstruction error after every step.
+
+    They are Adam's without momentum: together with the momentum of the training's optimizer a
+    second one doubled the error. The rate is the better of two by MINIBOONE's validation error
+    (trials of 128 steps before the runs).
+    """
+
+    def __init__(self, model: FIF, task: Task, splits: Splits) -> None:
+        self.model = model
+        self.batch_size = task.batch_size
+        self.data = to_float(splits.train)
+        self.generator = torch.Generator().manual_seed(0)
+        self.optimizer = torch.optim.Adam(
+            model.decoder.parameters(),
+            lr=DECODER_RATE * task.learning_rate,
+            betas=(0.0, 0.999),
+            fused=True,
+        )
+
+    def on_train_step_end(self, training_config: Any, **kwargs: Any) -> None:
+        for _ in range(DECODER_STEPS):
+            rows = torch.randint(len(self.data), (self.batch_size,), generator=self.generator)
+            x = self.data[rows]
+            noise = torch.randn(x.shape, generator=self.generator)
+            x = x + self.model.model_config.noise * noise
+            with torch.no_grad():
+                z = self.model.encoder(x)["embedding"]
+
+            self.optimizer.zero_grad()
+            squared_error(self.model.decoder(z)["reconstruction"], x).mean().backward()
+            self.optimizer.step()
+
+
+class RefittedPrior(TrainingCallback):
+    """Refits the prior to standardised codes before every epoch from the second on."""
+
+    def __init__(self, model: FIF, splits: Splits) -> None:
+        self.model = model
+        self.data = to_float(splits.train[:PRIOR_CODES])
+
+    def on_epoch_begin(self, training_config: Any, **kwargs: Any) -> None:
+        if kwargs["epoch"] > 1:
+            self.model.prior = standardised_mixture(self.model.encode(self.data))
+
+
+def standardised_mixture(codes: Tensor) -> MixturePrior:
+    """Fits a mixture to codes (N, d), and maps it to mean 0 and the identity as covariance.
+
+    The map is symmetric. So a prior with the right mean and covariance stays as it is.
+    """
+    mixture = fit_new_prior("mixture", codes)
+    assert isinstance(mixture, MixturePrior)
+    mean, covariance = mixture.moments()
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    whitening = (vectors * eigenvalues.rsqrt()) @ vectors.T
+
+    covariances = mixture.scale_trils.double() @ mixture.scale_trils.double().mT
+    scale_trils = torch.linalg.cholesky(whitening @ covariances @ whitening)
+    mixture.means.copy_((mixture.means.double() - mean) @ whitening)
+    mixture.scale_trils.copy_(scale_trils)
+    return mixture
+
+
+def fif(task: Task, splits: Splits) -> Training:
+    return Training(task.build_fif(splits))
+
+
+def fif_all_directions(task: Task, splits: Splits) -> Training:
+    return Training(task.build_fif(splits, hutchinson_samples=task.latent_dim))
+
+
+def exact_encoder_volume(task: Task, splits: Splits) -> Training:
+    model = task.build_fif(splits)
+    model.surrogate_mode = "exact encoder"
+    return Training(model)
+
+
+def exact_decoder_volume(task: Task, splits: Splits) -> Training:
+    model = task.build_fif(splits)
+    return Training(model, [LaterSurrogate(model, task, splits, "exact decoder")])
+
+
+def more_decoder_steps(task: Task, splits: Splits) -> Training:
+    model = task.build_fif(splits)
+    return Training(model, [ExtraDecoderSteps(model, task, splits)])
+
+
+def autoencoder(task: Task, splits: Splits) -> Training:
+    config = AEConfig(input_dim=splits.input_dim, latent_dim=task.latent_dim)
+    return Training(AE(config, *task.build_networks(splits)))
+
+
+def refitted_prior(task: Task, splits: Splits) -> Training:
+    model = task.build_fif(splits)
+    model.prior = MixturePrior(task.latent_dim, 10, 0)  # the standard normal, until it is fitted
+    return Training(model, [RefittedPrior(model, splits)])
+
+
+ARMS: dict[str, Arm] = {
+    "fif": fif,
+    "all_directions": fif_all_directions,
+    "exact_encoder": exact_encoder_volume,
+    "exact_decoder": exact_decoder_volume,
+    "decoder_steps": more_decoder_steps,
+    "ae": autoencoder,
+    "refitted_prior": refitted_prior,
+}
+ARM_LABELS = {
+    "fif": "(a) FIF, K = 1",
+    "all_directions": "(b) FIF, K = d",
+    "exact_encoder": "(c) exact -1/2 log det f'f'^T",
+    "exact_decoder": "(d) exact 1/2 log det g'^T g', from step 300",
+    "decoder_steps": "(e) FIF, two more decoder steps per step",
+    "ae": "(f) AE",
+    "refitted_prior": "(g) FIF, prior refitted at every epoch",
+}
+
+CONFIRMATORY = [("exact_encoder", "fif"), ("decoder_steps", "fif"), ("ae", "exact_encoder")]
+EXPLORATORY = [
+    ("all_directions", "fif"),
+    ("exact_decoder", "fif"),
+    ("refitted_prior", "fif"),
+    ("ae", "fif"),
+    ("ae", "refitted_prior"),
+]
+
+
+# -------------------------------------------------------------------------------- report
+
+
+class Comparison(NamedTuple):
+    """A comparison of two arms on a data set.
+
+    Attributes:
+        task: Name of the task.
+        arms: The arm that may be better, and the other.
+        difference: Their difference; None without a pair.
+        p: The difference's p, adjusted by Holm.
+    """
+
+    task: str
+    arms: tuple[str, str]
+    difference: Difference | None
+    p: float
+
+    @property
+    def margin(self) -> float:
+        """The least difference that counts, in nats."""
+        return MARGIN * TASKS[self.task].latent_dim
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the first arm beats the second, by the criterion."""
+        difference = self.difference
+        if difference is None or difference.seeds < MIN_PAIRS:
+            return False
+        return difference.mean > self.margin and self.p < SIGNIFICANCE
+
+
+def compare_arms(records: Records, pairs: list[tuple[str, str]], prior: str) -> list[Comparison]:
+    """Makes a family of comparisons, with p-values adjusted by Holm."""
+    places = [(task, pair) for pair in pairs for task in TASKS]
+    differences = []
+    for task, (first, second) in places:
+        arms = records.get(task, {})
+        differences.append(compare(arms.get(first, {}), arms.get(second, {}), prior))
+
+    p_values = holm([math.nan if item is None else item.p for item in differences])
+    return [
+        Comparison(task, pair, difference, p)
+        for (task, pair), difference, p in zip(places, differences, p_values, strict=True)
+    ]
+
+
+def verdicts(comparisons: list[Comparison], missing: list[str]) -> Iterator[str]:
+    """Yields the verdict of each question, by the criteria of the module's docstring.
+
+    Args:
+        comparisons: The confirmatory comparisons of a prior.
+        missing: What is not finished.
+    """
+    questions = {"The surrogate costs": CONFIRMATORY[:2], "The objective costs": CONFIRMATORY[2:]}
+    for question, pairs in questions.items():
+        tasks = {item.task for item in comparisons if item.arms in pairs and item.is_better}
+        answer = "yes" if len(tasks) >= 2 else "no"
+        if missing:
+            answer = f"undecided: {', '.join(missing)}"
+        names = ", ".join(sorted(tasks)) or "none"
+        yield f"{question}: **{answer}** (data sets where the criterion is met: {names})"
+
+
+def comparison_table(title: str, comparisons: list[Comparison]) -> Table:
+    """Makes a table of comparisons."""
+    lines = []
+    for item in comparisons:
+        names = {
+            "data": item.task,
+            "arm": ARM_LABELS[item.arms[0]],
+            "minus": ARM_LABELS[item.arms[1]],
+            "needed": f"{item.margin:.1f}",
+        }
+        cells = difference_cells(item.difference)
+        cells["p (Holm)"] = DASH if item.difference is None else f"{item.p:.2g}"
+        cells["beats"] = "yes" if item.is_better else "no"
+        lines.append(names | cells)
+    return Table(title, pd.DataFrame(lines))
+
+
+def report(records: Records) -> str:
+    """Makes the tables: verdicts, comparisons and arms."""
+    missing = missing_seeds(records, list(ARMS), SEEDS)
+    parts = []
+    for prior in PRIORS:
+        label = PRIOR_LABELS[prior]
+        confirmatory = compare_arms(records, CONFIRMATORY, prior)
+        answers = "".join(f"* {answer}\n" for answer in verdicts(confirmatory, missing))
+        parts.append(f"## Verdicts, {label}\n\n{answers}")
+        parts.append(comparison_table(f"Criterion, {label}", confirmatory).to_markdown())
+        exploratory = compare_arms(records, EXPLORATORY, prior)
+        parts.append(comparison_table(f"Exploratory, {label}", exploratory).to_markdown())
+    parts.append(level_table(records, TASKS, ARM_LABELS).to_markdown())
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    run_command(__doc__, TASKS, ARMS, SEEDS, report)

@@ -1,0 +1,147 @@
+"""Asks what a FIF loses if the surrogate of the volume uses a part of each batch.
+
+    python benchmarks/surrogate_fraction.py run RECORDS --data-root DIR [--tasks digits ...]
+    python benchmarks/surrogate_fraction.py report RECORDS [--output FILE.md]
+
+All trainings have `beta="auto"`, and networks and lengths of results/reference/likelihood.md. They
+keep the epoch of lowest validation loss.
+
+Method and criterion, fixed before the runs:
+
+* *Arms*: `surrogate_fraction` = 1, 0.5, 0.25 and 0.1. *Tasks and seeds*: see `TASKS` and `SEEDS`,
+  paired.
+* *Measure*: the marginal log-likelihood (`marginal_log_prob`) of 2,000 test points, of all where
+  there are fewer (MINIBOONE 1,927, digits 300), with the mixture and with the standard normal N.
+* *Criterion*: the smallest fraction that is not worse than 1 by more than 0.02 nats per latent
+  dimension is recommended. It must hold for the mean of the paired differences on every data set
+  with both priors, and for all fractions between it and 1.
+* *Certainty*: the 90 % interval of a difference has the noise of seeds and of test points. If the
+  allowed loss is within it, the table says "by the mean": the data do not show what the mean says.
+* Further seeds (`--seeds`) do not change the criterion's verdict. They have a second table. Added
+  after seed 0 of digits, where likelihoods of equal settings scatter by about 1 nat: three seeds
+  cannot show differences as small as the margin.
+* *Budget*: about 30 CPU minutes for digits and both tables, and about four CPU hours for
+  MNIST.
+* A run fails as in benchmarks/cost.py. A fraction with a failed run, where fraction 1 did not fail,
+  is worse.
+"""
+
+from dataclasses import replace
+
+import pandas as pd
+from comparison import (
+    PRIOR_LABELS,
+    Difference,
+    compare,
+    difference_cells,
+    level_table,
+    missing_seeds,
+    run_command,
+)
+from paired import PRIORS, Arm, Records, Task, Training
+
+from pythae_fif.data.splits import Splits
+from pythae_fif.reports.tables import Table
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("digits", "digits", "convnet", 8, 40, 50, 2e-3),
+        Task("miniboone", "miniboone", "tabular", 21, 25, 128, 1e-3),
+        Task("power", "power", "tabular", 3, 8, 128, 1e-3),
+        Task("mnist", "mnist", "resnet", 16, 12, 100, 1e-4, "bfloat16"),
+    )
+}
+SEEDS = {"digits": range(3), "miniboone": range(3), "power": range(3), "mnist": range(2)}
+FRACTIONS = (1.0, 0.5, 0.25, 0.1)
+MARGIN = 0.02
+"""Nats per latent dimension."""
+
+
+def fraction_arm(fraction: float) -> Arm:
+    """Returns the arm of a fraction."""
+
+    def build(task: Task, splits: Splits) -> Training:
+        return Training(task.build_fif(splits, surrogate_fraction=fraction))
+
+    return build
+
+
+ARMS = {f"{fraction:g}": fraction_arm(fraction) for fraction in FRACTIONS}
+
+
+def judge(difference: Difference | None, margin: float) -> str:
+    """Judges the difference of a fraction to 1 by the criterion.
+
+    Args:
+        difference: The fraction's likelihood minus that of 1, in nats; None without a pair.
+        margin: The loss that is allowed, in nats.
+
+    Returns:
+        'not worse', 'not worse by the mean', 'worse by the mean', 'worse' or 'undecided'.
+    """
+    if difference is None or difference.seeds < 2:
+        return "undecided"
+    if difference.failures[0] > difference.failures[1]:
+        return "worse"
+    gap = difference.mean + margin
+    verdict = "not worse" if gap >= 0 else "worse"
+    return verdict if abs(gap) > difference.margin else f"{verdict} by the mean"
+
+
+def fraction_table(records: Records) -> tuple[Table, str]:
+    """Compares every fraction with 1.
+
+    Returns:
+        The table, and the smallest fraction for which the criterion holds.
+    """
+    lines = []
+    recommended = "1"
+    is_open = True
+    for name in list(ARMS)[1:]:
+        for task in TASKS.values():
+            margin = MARGIN * task.latent_dim
+            arms = records.get(task.name, {})
+            for prior in PRIORS:
+                difference = compare(arms.get(name, {}), arms.get("1", {}), prior)
+                verdict = judge(difference, margin)
+                is_open = is_open and verdict.startswith("not worse")
+                names = {"fraction": name, "data": task.name, "prior": PRIOR_LABELS[prior]}
+                cells = {"allowed": f"-{margin:.2f}", **difference_cells(difference)}
+                lines.append(names | cells | {"verdict": verdict})
+        if is_open:
+            recommended = name
+    return Table("Fractions, minus 1", pd.DataFrame(lines)), recommended
+
+
+def restrict(records: Records) -> Records:
+    """Returns the records of the criterion's seeds."""
+    return {
+        task: {
+            name: {seed: record for seed, record in runs.items() if seed in SEEDS[task]}
+            for name, runs in arms.items()
+        }
+        for task, arms in records.items()
+    }
+
+
+def report(records: Records) -> str:
+    """Makes the tables: the recommendation, differences and all arms."""
+    criterion_records = restrict(records)
+    table, recommended = fraction_table(criterion_records)
+    missing = missing_seeds(criterion_records, list(ARMS), SEEDS)
+    answer = f"Smallest fraction for which the criterion holds: **{recommended}**"
+    if missing:
+        answer = f"**Undecided**: {', '.join(missing)}"
+
+    tables = [table]
+    if records != criterion_records:
+        further_table, _ = fraction_table(records)
+        tables.append(replace(further_table, title="Fractions, minus 1, with further seeds"))
+    labels = {name: f"surrogate_fraction {name}" for name in ARMS}
+    tables.append(level_table(records, TASKS, labels))
+    return "\n".join([f"## Verdict\n\n{answer}\n", *(item.to_markdown() for item in tables)])
+
+
+if __name__ == "__main__":
+    run_command(__doc__, TASKS, ARMS, SEEDS, report)
