@@ -77,8 +77,10 @@ def load_table(
     arrays = _standardize(parts, mean, std, place)
 
     labels = None
+    class_names = None
     if label is not None:
-        classes, _ = frame[label][rows.index].factorize(sort=True)
+        classes, values_of_label = frame[label][rows.index].factorize(sort=True)
+        class_names = tuple(map(str, values_of_label))
         labels = {
             split: classes[split_rows].astype(np.int64) for split, split_rows in indices.items()
         }
@@ -89,6 +91,10 @@ def load_table(
         labels=labels,
         source=f"{place}, {rows.shape[1]} columns, standardised by training rows, {sizes(arrays)}",
         columns=Columns(list(rows.columns), mean.tolist(), std.tolist()),
+        example_ids={
+            split: rows.index[split_rows].to_numpy() for split, split_rows in indices.items()
+        },
+        class_names=class_names,
         notes=(*column_notes, *notes, *value_notes, *row_notes, *describe_unusual_columns(rows)),
     )
 

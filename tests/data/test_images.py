@@ -128,6 +128,17 @@ def test_train_and_test_with_classes_are_enough_and_may_be_in_capitals(tmp_path)
     train_greys = np.concatenate([from_folder.train, from_folder.val])[:, 0, 0, 0]
     assert sorted(train_greys) == [*range(30), *range(200, 230)]
 
+    cached = load_images("folder", data=tmp_path / "mine", image_size=8)
+    for splits in (from_folder, cached):
+        assert splits.class_names == ("cats", "dogs")
+        for split in SPLIT_NAMES:
+            for name, label, image in zip(
+                splits.example_ids[split], splits.labels[split], splits[split], strict=True
+            ):
+                assert Path(name).parts[1] == splits.class_names[label]
+                with Image.open(tmp_path / "mine" / name) as file:
+                    assert np.asarray(file)[0, 0] == image[0, 0, 0]
+
     arrays = {}
     for part, greys in (("train", train_greys), ("test", from_folder.test[:, 0, 0, 0])):
         arrays[part] = np.tile(greys[:, None, None], (1, 9, 7))

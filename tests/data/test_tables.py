@@ -297,6 +297,18 @@ def test_a_wrong_file_is_refused_in_one_line(name, content, message, tmp_path):
         load_table(tmp_path / name)
 
 
+def test_rows_and_classes_keep_their_numbers_and_names():
+    frame = pd.DataFrame(table(180), columns=[*"abc"]).assign(kind=["x", None, "y"] * 60)
+    splits = load_table(frame, label="kind").subset(train=20)
+    assert splits.class_names == ("x", "y")
+    for split in SPLIT_NAMES:
+        rows = frame.loc[splits.example_ids[split]]
+        original = splits.columns.inverse_transform(splits[split])
+        np.testing.assert_allclose(original, rows[[*"abc"]], atol=1e-5)
+        names = np.array(splits.class_names)[splits.labels[split]]
+        assert [*names] == [*rows["kind"]]
+
+
 def test_the_hash_depends_on_units_and_names():
     frame = pd.DataFrame(table(), columns=[*"abc"])
     frames = [frame, frame * 10, frame.rename(columns={"a": "z"})]

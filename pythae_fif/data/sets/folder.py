@@ -46,7 +46,9 @@ def find_folder(request: DataRequest) -> Source:
         if _all_grey(arrays):
             arrays = {split: images[:, :1] for split, images in arrays.items()}
 
-        labels, notes = _labels_by_subfolder(names_by_split, class_level=1 if split_folders else 0)
+        labels, class_names, notes = _labels_by_subfolder(
+            names_by_split, class_level=1 if split_folders else 0
+        )
         unread = [
             name
             for name in folders
@@ -59,6 +61,8 @@ def find_folder(request: DataRequest) -> Source:
             "folder",
             **arrays,
             labels=labels,
+            example_ids=names_by_split,
+            class_names=class_names,
             source=f"folder {path.name}, {request.side}x{request.side}, {sizes(arrays)}",
             notes=tuple(notes),
         )
@@ -85,8 +89,13 @@ def _all_grey(arrays: Mapping[str, np.ndarray]) -> bool:
 
 def _labels_by_subfolder(
     names_by_split: Mapping[str, Sequence[str]], class_level: int
-) -> tuple[dict[str, np.ndarray] | None, list[str]]:
-    """Returns labels from the subfolders at a level of the names, and notes if there are none."""
+) -> tuple[dict[str, np.ndarray] | None, tuple[str, ...] | None, list[str]]:
+    """Returns the classes that are the subfolders at a level of the names.
+
+    Returns:
+        The labels and the names of the classes, which are None without classes; and notes that say
+        why there are none.
+    """
     classes_by_split = {}
     for split, names in names_by_split.items():
         folders = [name.split("/")[class_level:-1] for name in names]
@@ -94,15 +103,15 @@ def _labels_by_subfolder(
 
     classes = sorted(set().union(*classes_by_split.values()))
     if len(classes) < 2:
-        return None, []
+        return None, None, []
     if "" in classes or {*classes} != {*classes_by_split["train"]}:
-        return None, ["no labels: not every image is in a subfolder that has training images"]
+        return None, None, ["no labels: not every image is in a subfolder that has training images"]
 
     labels = {
         split: np.searchsorted(classes, image_classes)
         for split, image_classes in classes_by_split.items()
     }
-    return labels, []
+    return labels, tuple(classes), []
 
 
 DATASET = Dataset(find_folder, needs_path=True, takes_image_size=True)
