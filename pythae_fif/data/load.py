@@ -122,7 +122,7 @@ def load(
     else:
         stamps = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
         packed = cached(
-            f"{name}-{digest(_VERSION, name, image_size, crop, *stamps)}.pt",
+            f"{name}-{digest(_VERSION, name, image_size, crop, options.skip_broken, *stamps)}.pt",
             lambda: _pack(_with_warnings(read())),
             trusted=planned is not None,  # the command has checked the file
         )

@@ -39,16 +39,30 @@ def find_folder(request: DataRequest) -> Source:
 
     def read() -> Splits:
         names_by_split = _split_names(names, split_folders)
-        arrays: Any = {
-            split: decode_files(path, split_names, request.side, request.progress)
-            for split, split_names in names_by_split.items()
-        }
+        # All files are decoded at once, so that an error lists all that are broken.
+        all_names: Any = np.concatenate([*names_by_split.values()])
+        decoded = decode_files(
+            path,
+            all_names,
+            request.side,
+            request.progress,
+            skip_broken=request.options.skip_broken,
+        )
+        split_of_file = np.repeat([*names_by_split], [*map(len, names_by_split.values())])
+        split_of_image = split_of_file[decoded.indices]
+        arrays: Any = {}
+        for split in names_by_split:
+            is_in_split = split_of_image == split
+            arrays[split] = decoded.images[is_in_split]
+            names_by_split[split] = all_names[decoded.indices][is_in_split]
+
         if _all_grey(arrays):
             arrays = {split: images[:, :1] for split, images in arrays.items()}
 
-        labels, class_names, notes = _labels_by_subfolder(
+        labels, class_names, label_notes = _labels_by_subfolder(
             names_by_split, class_level=1 if split_folders else 0
         )
+        notes = [*decoded.notes, *label_notes]
         unread = [
             name
             for name in folders
@@ -67,7 +81,8 @@ def find_folder(request: DataRequest) -> Source:
             notes=tuple(notes),
         )
 
-    return [path / name for name in names], read
+    files = [path / name for name in names]
+    return [file for file in files if file.exists()], read  # not links to files that are gone
 
 
 def _split_names(names: Sequence[str], split_folders: Mapping[str, str]) -> dict[str, Any]:
