@@ -1,10 +1,31 @@
-"""Registers the package's models with Pythae, without importing the models or Pythae.
+"""Registers the package's models with Pythae, and lists what the package sets on Pythae's objects.
 
-Pythae's AutoConfig and AutoModel select a model by an if/elif chain over the name in
-``model_config.json``, which knows only Pythae's models. Their class methods are wrapped here: they
-look into a table first, and they open a pickle only if the caller trusts it.
+Importing ``pythae_fif`` extends three class methods:
+
+* ``AutoConfig.from_json_file``, ``AutoModel.load_from_folder`` and ``AutoModel.load_from_hf_hub``.
+  Pythae has no registry: they find a class by an if/elif chain over the name in
+  ``model_config.json``. The extended methods pass the names in :data:`MODELS` on to our classes,
+  and every other call, with its arguments, to Pythae's method. They are extended when Pythae is
+  imported, which takes two seconds: ``--help`` must not wait for that.
+
+Nothing else of Pythae changes by an import. Some calls set attributes for a time, or on one object:
+
+* ``training.quiet_pythae``, within its block: the levels of Pythae's loggers, and the function
+  ``tqdm`` of ``training_callbacks``. Pythae has no option to be silent.
+* ``FIFTrainer``, on its model: ``device``, as Pythae's trainers do, and ``stage``, which only
+  models of this package have. In bfloat16, hooks within a step keep losses in float32.
+* ``sampling.samplers.generate``, on a sampler that it makes: ``gmm``, ``maf_model``,
+  ``iaf_model``, ``grad_func`` and ``is_fitted``. Pythae's ``fit`` takes no seed and no codes.
+* ``sampling.samplers.draw_samples``, on a copy of a ``PixelCNNSampler``: ``model``, with code
+  vectors that can be called. Pythae calls them even where they are a buffer.
+* ``nn.build_networks``, on an encoder of Pythae that it makes: the first convolution, which gets
+  input channels for the condition.
+* ``benchmark.pythae_patches``, on a model that a run makes: ``imq_kernel`` of WAE_MMD and
+  INFOVAE_MMD, and ``_permute_dims`` of FactorVAE, by faster functions with the same result.
+* ``baselines.RHVAE``, a subclass, sets its ``G`` and ``G_inv``, which Pythae assigns as attributes.
 """
 
+import functools
 import inspect
 import json
 import pkgutil
@@ -13,16 +34,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wrapt import register_post_import_hook, wrap_function_wrapper
-
-from pythae_fif.errors import ConfigError
+from wrapt import register_post_import_hook
 
 MODELS = {
     "FIFConfig": "pythae_fif.models:FIF",
     "InjectiveFlowConfig": "pythae_fif.models:InjectiveFlow",
     "RectangularFlowConfig": "pythae_fif.models:RectangularFlow",
     "DNFConfig": "pythae_fif.baselines:DNF",
-    "RHVAEConfig": "pythae_fif.baselines:RHVAE",
+    "SavedMetricRHVAEConfig": "pythae_fif.baselines:RHVAE",
     "TrumpetConfig": "pythae_fif.baselines:Trumpet",
 }
 """Name of a configuration class in ``model_config.json`` -> import path of its model."""
@@ -30,63 +49,61 @@ MODELS = {
 
 def register_models() -> None:
     """Registers the models, now or as soon as Pythae is imported."""
-
-    def wrap_auto_classes(auto_model: ModuleType) -> None:
-        _replace(auto_model, "AutoConfig.from_json_file", _config_from_json_file)
-        _replace(auto_model, "AutoModel.load_from_folder", _model_from_folder)
-        _replace(auto_model, "AutoModel.load_from_hf_hub", _model_from_hub)
-
-    register_post_import_hook(wrap_auto_classes, "pythae.models.auto_model")
+    register_post_import_hook(_extend_auto_classes, "pythae.models.auto_model")
 
 
-def _replace(module: ModuleType, method: str, function: Callable[..., Any]) -> None:
-    """Replaces a class method by a function that gets the original method as its first argument."""
-    wrap_function_wrapper(
-        module, method, lambda original, _, args, kwargs: function(original, *args, **kwargs)
-    )
-
-
-def _find_model_class(json_path: str | Path) -> Any:
+def find_model_class(config_file: str | Path) -> Any:
     """Returns the model class of a configuration file, or None if it is not one of `MODELS`."""
-    path = Path(json_path)
-    if not path.is_file():
+    try:
+        import_path = MODELS.get(json.loads(Path(config_file).read_bytes())["name"])
+    except (OSError, ValueError, LookupError, TypeError):  # Pythae says what is wrong
         return None
-
-    config_name = json.loads(path.read_text("utf-8")).get("name")
-    import_path = MODELS.get(config_name or "")
     return pkgutil.resolve_name(import_path) if import_path else None
 
 
-def _config_from_json_file(original: Callable[..., Any], json_path: str) -> Any:
-    """Replaces `AutoConfig.from_json_file`."""
-    model_class = _find_model_class(json_path)
-    from_json_file = model_class.config_class.from_json_file if model_class else original
-    return from_json_file(json_path)
+def _extend_auto_classes(auto_model: ModuleType) -> None:
+    """Extends the class methods of `AutoConfig` and `AutoModel`."""
+    _extend(
+        auto_model.AutoConfig,
+        "from_json_file",
+        lambda json_path: getattr(find_model_class(json_path), "config_class", None),
+    )
+    _extend(
+        auto_model.AutoModel,
+        "load_from_folder",
+        lambda dir_path: find_model_class(Path(dir_path, "model_config.json")),
+    )
+    _extend(auto_model.AutoModel, "load_from_hf_hub", _model_class_on_hub)
 
 
-def _model_from_folder(original: Callable[..., Any], dir_path: str, trust: bool = False) -> Any:
-    """Replaces `AutoModel.load_from_folder`, with a second argument `trust`."""
-    model_class = _find_model_class(Path(dir_path, "model_config.json"))
-    load_model = model_class.load_from_folder if model_class else original
-    if "trust" in inspect.signature(load_model).parameters:  # it checks pickles itself
-        return load_model(dir_path, trust)
+def _model_class_on_hub(hf_hub_path: str) -> Any:
+    """Returns the model class of a repository on the hub, or None."""
+    try:
+        from huggingface_hub import hf_hub_download
 
-    pickles = sorted(Path(dir_path).glob("*.pkl"))
-    if pickles and not trust:
-        raise ConfigError(
-            f"{pickles[0]} can run any code when it is opened: if you trust its author, use "
-            "load_from_folder(..., trust=True)"
-        )
-    return load_model(dir_path)
+        config_file = hf_hub_download(repo_id=hf_hub_path, filename="model_config.json")
+    except Exception:  # Pythae says what is wrong
+        return None
+    return find_model_class(config_file)
 
 
-def _model_from_hub(
-    original: Callable[..., Any], hf_hub_path: str, allow_pickle: bool = False
-) -> Any:
-    """Replaces `AutoModel.load_from_hf_hub`."""
-    from huggingface_hub import hf_hub_download
+def _extend(owner: type, name: str, find_class: Callable[[str], Any]) -> None:
+    """Extends a class method of Pythae to our models.
 
-    config_file = hf_hub_download(repo_id=hf_hub_path, filename="model_config.json")
-    model_class = _find_model_class(config_file)
-    load_model = model_class.load_from_hf_hub if model_class else original
-    return load_model(hf_hub_path, allow_pickle)
+    Args:
+        owner: The class that has the method.
+        name: Name of the method. Its first argument is a path.
+        find_class: Returns the class of ours that a path belongs to, or None if it is Pythae's.
+    """
+    pythaes_method = vars(owner)[name].__func__
+    path_argument = list(inspect.signature(pythaes_method).parameters)[1]  # after `cls`
+
+    @functools.wraps(pythaes_method)
+    def load(cls: type, *args: Any, **options: Any) -> Any:
+        path = args[0] if args else options.get(path_argument)
+        our_class = None if path is None else find_class(path)
+        if our_class is None:
+            return pythaes_method(cls, *args, **options)
+        return getattr(our_class, name)(*args, **options)
+
+    setattr(owner, name, classmethod(load))

@@ -107,7 +107,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
     hub = Hub(tmp_path / "hub")
     for owner, name in (
-        (huggingface_hub.HfApi, "create_commit"),
+        (huggingface_hub.HfApi, "create_repo"),
+        (huggingface_hub.HfApi, "upload_folder"),
         (huggingface_hub, "snapshot_download"),
         (huggingface_hub, "hf_hub_download"),
     ):

@@ -4,19 +4,29 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pydantic.dataclasses import dataclass
 from pythae.models import RHVAE as PythaesRHVAE
 from pythae.models import RHVAEConfig
 from torch import Tensor
+from typing_extensions import Self
+
+from pythae_fif.models.saved import HubModel, require_trust
 
 
-class RHVAE(PythaesRHVAE):
+@dataclass
+class SavedMetricRHVAEConfig(RHVAEConfig):
+    """Pythae's configuration, with a name by which `AutoModel` finds our class."""
+
+
+class RHVAE(HubModel, PythaesRHVAE):
     r"""Pythae's Riemannian Hamiltonian VAE (Chadebec et al. 2022), the same model.
 
     Its inverse metric is Pythae's,
     :math:`G^{-1}(z) = \sum_i M_i \exp(-\|c_i - z\|^2 / T^2) + \lambda I`, with a centroid
     :math:`c_i` for each of the last training images. Here the sum is one matrix product in place
     of a tensor of size B N d^2. Matrices and centroids are part of the `state_dict`, so that
-    checkpoints contain them. Files that Pythae's class saved can be loaded.
+    checkpoints contain them. :meth:`load_from_folder` also reads what Pythae's class saved;
+    `AutoModel` loads that as Pythae's class.
 
     Args:
         model_config: Pythae's configuration.
@@ -24,10 +34,11 @@ class RHVAE(PythaesRHVAE):
         **options: Further arguments of Pythae's class.
     """
 
-    config_class = RHVAEConfig
+    config_class = SavedMetricRHVAEConfig
 
     def __init__(self, model_config: RHVAEConfig, *networks: Any, **options: Any) -> None:
-        super().__init__(model_config, *networks, **options)
+        values = {key: value for key, value in model_config.to_dict().items() if key != "name"}
+        super().__init__(SavedMetricRHVAEConfig(**values), *networks, **options)
         # Buffers move to a device with the model. Until the end of the first epoch the metric is
         # Pythae's up to the temperature.
         del self.M_tens, self.centroids_tens
@@ -100,3 +111,21 @@ class RHVAE(PythaesRHVAE):
         """
         full_state = {"_extra_state": self.get_extra_state(), **state_dict}
         return super().load_state_dict(full_state, *args, **kwargs)
+
+    @classmethod
+    def load_from_folder(cls, dir_path: str, trust: bool = False) -> Self:
+        """Loads a model that this class or Pythae's class saved.
+
+        Args:
+            dir_path (str): The folder.
+            trust (bool): Whether pickled networks may be opened. Open only those of people you
+                trust.
+
+        Returns:
+            The model.
+
+        Raises:
+            ConfigError: A network is an untrusted pickle.
+        """
+        require_trust(dir_path, trust)
+        return super().load_from_folder(dir_path)

@@ -2,22 +2,32 @@
 
 import argparse
 import logging
+import pkgutil
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
 
-from pythae_fif.cli.flags import read_request
-from pythae_fif.cli.show import list_command, verify_command
-from pythae_fif.cli.study import study_command
 from pythae_fif.errors import (
     ConfigError,
     FIFError,
     RunsLeftError,
     did_you_mean,
+    requires_extra,
     strip_control_characters,
 )
-from pythae_fif.studies import study as studies
+
+COMMANDS = {
+    "run": "pythae_fif.cli.main:run_command",
+    "study": "pythae_fif.cli.study:study_command",
+    "list": "pythae_fif.cli.show:list_command",
+    "verify": "pythae_fif.cli.show:verify_command",
+    "score": "pythae_fif.cli.score:score_command",
+}
+"""Name of a command -> import path of the function that executes it.
+
+The function takes the words of the command, and returns whether all records are there.
+"""
 
 MISSING_RUNS = 1
 WRONG_INPUT = 2
@@ -38,11 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     try:
-        command, words = _split_command(list(sys.argv[1:] if arguments is None else arguments))
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), requires_extra("benchmark", "the command line"):
             # Python's own function would add the file and the line of source code.
             warnings.showwarning = lambda message, *_, **__: _print_line("warning", message)
-            return 0 if COMMANDS[command](words) else MISSING_RUNS
+            command, words = _split_command(list(sys.argv[1:] if arguments is None else arguments))
+            execute = pkgutil.resolve_name(COMMANDS[command])
+            return 0 if execute(words) else MISSING_RUNS
     except (FIFError, OSError) as error:
         lines = error.args if isinstance(error, FIFError) else [error]
         for line in lines:
@@ -68,6 +79,8 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
     if command not in COMMANDS:
         raise ConfigError(f"unknown command {command!r}: {did_you_mean(command, COMMANDS)}")
 
+    from pythae_fif.studies import study as studies  # needs packages of the extra `benchmark`
+
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--dataset", nargs="?")
     study = studies.DATASETS.get(parser.parse_known_args(words)[0].dataset)
@@ -76,30 +89,15 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
     return command, words
 
 
-def _run_command(words: list[str]) -> bool:
+def run_command(words: list[str]) -> bool:
     """Executes `run`; returns whether all its records are there."""
+    from pythae_fif.cli.flags import read_request
+
     request = read_request(words)
     # Imported here, because it imports torch, and `--help` would wait for that.
     from pythae_fif.cli.benchmark import run_benchmark
 
     return run_benchmark(*request)
-
-
-def _score_command(words: list[str]) -> bool:
-    """Executes `score`; returns True."""
-    from pythae_fif.cli.score import score_command  # it imports torch, too
-
-    return score_command(words)
-
-
-COMMANDS = {
-    "run": _run_command,
-    "study": study_command,
-    "list": list_command,
-    "verify": verify_command,
-    "score": _score_command,
-}
-"""Name of a command -> the function that executes it and returns whether all records are there."""
 
 
 class _TerminalHandler(logging.Handler):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import torch
 from PIL import Image
-from pythae.models import AutoModel, BaseAE
+from pythae.models import BaseAE
 from pythae.samplers import NormalSampler
 from torch import Tensor
 
@@ -21,7 +21,7 @@ from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError, StoreError
 from pythae_fif.evaluation import Features, load_extractor, score_samples
 from pythae_fif.files import write_json
-from pythae_fif.models.saved import load_errors_as_data_error
+from pythae_fif.models.saved import load_errors_as_data_error, load_model
 from pythae_fif.runs.spec import SPEC_FILE, read_spec
 from pythae_fif.runs.store import read_file
 from pythae_fif.sampling.samplers import draw_samples
@@ -140,7 +140,7 @@ def _load_model(folder: Path, trust: bool) -> BaseAE | None:
         if isinstance(spec, ImageSpec) and (trust or _is_trusted(spec)):
             return _rebuild_model(spec, folder)
         try:
-            return AutoModel.load_from_folder(str(folder), trust=trust)
+            return load_model(str(folder), trust)
         except ConfigError as error:  # its message names an argument of a function
             raise ConfigError(f"{error}; in this command: --trust") from error
 

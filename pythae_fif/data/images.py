@@ -5,13 +5,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import DataError, format_error, pluralized
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_16_BITS = 65_535
@@ -72,6 +74,8 @@ def decode_files(
     Raises:
         DataError: Files cannot be decoded; the message lists them.
     """
+    from PIL import Image  # of the extra `benchmark`; Pythae installs it, too
+
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
     errors: dict[int, str] = {}
     conversions: dict[int, str] = {}
@@ -109,12 +113,14 @@ def decode_files(
     return DecodedImages(images[indices] if errors else images, indices, notes)
 
 
-def _convert_to_rgb(file: Image.Image) -> tuple[Image.Image, str]:
+def _convert_to_rgb(file: "Image") -> "tuple[Image, str]":
     """Converts an opened image to RGB; returns it and how it was converted, if a reader may ask."""
+    from PIL import Image, ImageOps
+
     if file.mode == "F":  # Pillow would clip values above 255
         raise ValueError("mode F: convert it to 8 bits per channel")
 
-    image: Image.Image = ImageOps.exif_transpose(file)
+    image = ImageOps.exif_transpose(file)
     if image.mode[0] == "I":
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > MAX_16_BITS:
@@ -132,8 +138,10 @@ def _convert_to_rgb(file: Image.Image) -> tuple[Image.Image, str]:
     return image.convert("RGB"), ""
 
 
-def _resize(image: Image.Image, image_size: int, crop: float) -> np.ndarray:
+def _resize(image: "Image", image_size: int, crop: float) -> np.ndarray:
     """Returns the pixels (3, S, S) of the resized centre of an image."""
+    from PIL.Image import Resampling
+
     width, height = image.size
     # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
     side = round(crop * min(width, height), 6)
@@ -146,7 +154,7 @@ def _resize(image: Image.Image, image_size: int, crop: float) -> np.ndarray:
     square = image.crop((x, y, math.ceil(left + side), math.ceil(top + side)))
     resized = square.resize(
         (image_size, image_size),
-        Image.Resampling.BILINEAR,
+        Resampling.BILINEAR,
         box=(left - x, top - y, left - x + side, top - y + side),
     )
     return np.asarray(resized).transpose(2, 0, 1)

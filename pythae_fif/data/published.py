@@ -8,7 +8,7 @@ import numpy as np
 from pythae_fif.data.dataset import DataRequest
 from pythae_fif.data.images import read_labelled_npz, to_uint8
 from pythae_fif.data.splits import Source, Splits, sizes, split_train_val_test
-from pythae_fif.errors import DataError, format_error
+from pythae_fif.errors import DataError, format_error, requires_extra
 from pythae_fif.names import DATA_VARIABLE
 
 
@@ -93,7 +93,8 @@ class PublishedSet(NamedTuple):
         Raises:
             DataError: The data set is missing or incomplete and cannot be downloaded.
         """
-        from torchvision import datasets  # takes seconds to import
+        with requires_extra("benchmark", f"data set {self.name!r}"):
+            from torchvision import datasets  # takes seconds to import
 
         offline = request.options.offline
         dataset_class = getattr(datasets, self.title.replace("-", ""))

@@ -3,16 +3,18 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
-from pytorch_fid import inception as published
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError, format_error, requires_extra
 from pythae_fif.evaluation.extractors import CHUNK, Extractor, state_bytes
 from pythae_fif.files import checksum, digest
+
+with requires_extra("benchmark", "an extractor with a published network"):
+    from pytorch_fid import inception as published
+    from torchvision.models import inception_v3
 
 WEIGHTS_URL: str = published.FID_WEIGHTS_URL
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -52,18 +54,40 @@ class _Inception(nn.Module):
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        # pytorch-fid would download the weights and unpickle them; this gives it ours instead.
-        our_weights = mock.patch.object(published, "load_state_dict_from_url", return_value=state)
-        with torch.random.fork_rng(devices=[]), our_weights:
-            self.published = published.InceptionV3(resize_input=False, normalize_input=False)
-        self.published.to(memory_format=torch.channels_last)
+        with torch.random.fork_rng(devices=[]):
+            network = _build_inception()
+        network.load_state_dict(state)
+        network.fc = nn.Identity()
+        self.published = network.eval().to(memory_format=torch.channels_last)
         self.register_buffer("weight", state["fc.weight"].float())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         images = (resize_like_tf1(255 * images, 299) - 128) / 128
         images = images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.published(images)[0].flatten(1)
+        features: Tensor = self.published(images)
         return features, features @ self.weight.T
+
+
+def _build_inception() -> Any:
+    """Builds pytorch-fid's network without weights.
+
+    `published.fid_inception_v3` builds the same network, but downloads weights and unpickles them.
+    """
+    network = inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
+    blocks = {
+        "Mixed_5b": published.FIDInceptionA(192, pool_features=32),
+        "Mixed_5c": published.FIDInceptionA(256, pool_features=64),
+        "Mixed_5d": published.FIDInceptionA(288, pool_features=64),
+        "Mixed_6b": published.FIDInceptionC(768, channels_7x7=128),
+        "Mixed_6c": published.FIDInceptionC(768, channels_7x7=160),
+        "Mixed_6d": published.FIDInceptionC(768, channels_7x7=160),
+        "Mixed_6e": published.FIDInceptionC(768, channels_7x7=192),
+        "Mixed_7b": published.FIDInceptionE_1(1280),
+        "Mixed_7c": published.FIDInceptionE_2(2048),
+    }
+    for name, block in blocks.items():
+        setattr(network, name, block)
+    return network
 
 
 def resize_like_tf1(images: Tensor, side: int) -> Tensor:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pythae_fif.errors import requires_extra
 from pythae_fif.files import write_json
 
 
@@ -118,6 +119,7 @@ class Scores:
 
     def __str__(self) -> str:
         """Returns a table with one row per number."""
-        import pandas as pd
+        with requires_extra("benchmark", "a table of scores"):
+            import pandas as pd
 
         return str(pd.json_normalize(asdict(self)).iloc[0].dropna().to_string())

@@ -153,8 +153,7 @@ class InjectiveFlow(SavedModel):
 
         It is eq. 2 of Sorrenson et al. 2024,
         :math:`\log p_Z(f(x)) - \frac12 \log\det g'(f(x))^\top g'(f(x))`, a density with respect to
-        the manifold's volume. Where g' is rank-deficient it is +inf, with a RuntimeWarning, or very
-        large.
+        the manifold's volume. Where g' is rank-deficient it is +inf, with a warning, or very large.
 
         Args:
             x: Data (B, ...).
@@ -281,6 +280,7 @@ class InjectiveFlow(SavedModel):
         *,
         labels: Labels = None,
         generator: torch.Generator | None = None,
+        noise_std: float = 0.0,
     ) -> Tensor:
         """Draws codes from the latent distribution and decodes them.
 
@@ -288,6 +288,7 @@ class InjectiveFlow(SavedModel):
             num_samples: n, or a shape such as (n, m).
             labels: Class indices (n,), one index for all, or condition vectors (n, c).
             generator: Makes the draw repeatable; it must be on the model's device.
+            noise_std: s, to add normal noise; the density is then :meth:`marginal_log_prob`.
 
         Returns:
             Samples, (n, ...).
@@ -295,7 +296,8 @@ class InjectiveFlow(SavedModel):
         Raises:
             ConfigError: n is not a positive integer.
         """
-        return self.decode(self._sample_codes(num_samples, labels, generator), labels)
+        x = self.decode(self._sample_codes(num_samples, labels, generator), labels)
+        return torch.normal(x, noise_std, generator=generator) if noise_std > 0 else x
 
     def sample_and_log_prob(
         self,

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 
 import cloudpickle
 import torch
-from pythae.models import BaseAE
+from pythae.models import AutoModel, BaseAE
 from pythae.models.base.base_config import EnvironmentConfig
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -19,14 +20,80 @@ from pythae_fif.errors import ConfigError, DataError, FIFError, format_error, re
 from pythae_fif.files import read_json, write_json
 from pythae_fif.nn import build, coupling  # noqa: F401 - their builders record recipes
 from pythae_fif.nn.recipe import get_recipe, rebuild
+from pythae_fif.register import find_model_class
 
 NETWORKS_FILE = "networks.json"
 """File with the recipes to rebuild `encoder` and `decoder`; null for a pickled network."""
 
 SIDES = ("encoder", "decoder")
 
+MODEL_CARD = """---
+tags:
+- pythae
+- pythae-fif
+---
 
-class SavedModel(BaseAE):
+# {model}
+
+This model was trained with pythae-fif, a plugin for Pythae. To load it:
+
+```python
+import pythae_fif  # makes the model known to AutoModel
+from pythae.models import AutoModel
+
+model = AutoModel.load_from_hf_hub("{repository}")
+```
+"""
+
+
+class HubModel(BaseAE):
+    """A model on the Hugging Face hub, from where no pickle is opened unless it is trusted."""
+
+    def push_to_hf_hub(self, hf_hub_path: str) -> None:
+        """Uploads what `save` writes, and a card that says how to load the model.
+
+        Args:
+            hf_hub_path (str): The repository, `owner/name`, which is created if it is missing.
+
+        Raises:
+            ConfigError: `huggingface_hub` is not installed.
+        """
+        with requires_extra("hub", "the hub"):
+            from huggingface_hub import HfApi
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            Path(folder, "README.md").write_text(
+                MODEL_CARD.format(model=self.model_name, repository=hf_hub_path), encoding="utf-8"
+            )
+            HfApi().create_repo(hf_hub_path, exist_ok=True)
+            HfApi().upload_folder(repo_id=hf_hub_path, folder_path=folder)
+
+    @classmethod
+    def load_from_hf_hub(cls, hf_hub_path: str, allow_pickle: bool = False) -> Self:
+        """Loads a model from the Hugging Face hub.
+
+        ``AutoModel.load_from_hf_hub`` takes the same arguments.
+
+        Args:
+            hf_hub_path (str): The repository, `owner/name`.
+            allow_pickle (bool): Whether pickled networks may be downloaded and opened; see
+                `load_from_folder`.
+
+        Returns:
+            The model.
+
+        Raises:
+            ConfigError: See `load_from_folder`; or `huggingface_hub` is not installed.
+        """
+        with requires_extra("hub", "the hub"):
+            from huggingface_hub import snapshot_download
+        pickles = ["*.pkl"] if allow_pickle else []
+        folder = snapshot_download(hf_hub_path, allow_patterns=["*.json", "model.pt", *pickles])
+        return cls.load_from_folder(folder, trust=allow_pickle)
+
+
+class SavedModel(HubModel):
     """A model that is loaded without opening a pickle if its networks can be rebuilt."""
 
     config_class: ClassVar[type[Any]]
@@ -96,36 +163,45 @@ class SavedModel(BaseAE):
                 # The method is Pythae's.
                 networks[side] = getattr(cls, f"_load_custom_{side}_from_folder")(dir_path)
             else:
-                raise ConfigError(
-                    f"{Path(dir_path, side)}.pkl can run any code when it is opened: if you trust "
-                    "its author, pass trust=True to load_from_folder, or allow_pickle=True to "
-                    "load_from_hf_hub"
-                )
+                raise _untrusted(Path(dir_path, f"{side}.pkl"))
         return networks
 
-    @classmethod
-    def load_from_hf_hub(cls, hf_hub_path: str, allow_pickle: bool = False) -> Self:
-        """Loads a model from the Hugging Face hub.
 
-        Pythae's `push_to_hf_hub` uploads what :meth:`save` writes. ``AutoModel.load_from_hf_hub``
-        takes the same arguments.
+def load_model(dir_path: str, trust: bool = False) -> BaseAE:
+    """Loads a model of this package or of Pythae, without opening untrusted pickles.
 
-        Args:
-            hf_hub_path (str): The repository, `owner/name`.
-            allow_pickle (bool): Whether pickled networks may be downloaded and opened; see
-                :meth:`load_from_folder`.
+    `AutoModel` opens the pickles of Pythae's own models without a question.
 
-        Returns:
-            The model.
+    Args:
+        dir_path (str): The folder.
+        trust (bool): Whether pickles may be opened.
 
-        Raises:
-            ConfigError: See :meth:`load_from_folder`; or `huggingface_hub` is not installed.
-        """
-        with requires_extra("hub", "the hub"):
-            from huggingface_hub import snapshot_download
-        pickles = ["*.pkl"] if allow_pickle else []
-        folder = snapshot_download(hf_hub_path, allow_patterns=["*.json", "model.pt", *pickles])
-        return cls.load_from_folder(folder, trust=allow_pickle)
+    Returns:
+        The model.
+
+    Raises:
+        ConfigError: A network is an untrusted pickle.
+    """
+    model_class = find_model_class(Path(dir_path, "model_config.json"))
+    if model_class is not None:
+        return model_class.load_from_folder(dir_path, trust)
+    require_trust(dir_path, trust)
+    return AutoModel.load_from_folder(dir_path)
+
+
+def require_trust(dir_path: str, trust: bool) -> None:
+    """Raises a ConfigError if a folder has pickles and they are not trusted."""
+    pickles = sorted(Path(dir_path).glob("*.pkl"))
+    if pickles and not trust:
+        raise _untrusted(pickles[0])
+
+
+def _untrusted(pickle: Path) -> ConfigError:
+    """Returns the error for a pickle that may not be opened."""
+    return ConfigError(
+        f"{pickle} can run any code when it is opened: if you trust its author, pass trust=True to "
+        "load_from_folder, or allow_pickle=True to load_from_hf_hub"
+    )
 
 
 def _pickle_network(network: nn.Module, path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from pydantic import Field
 
 from pythae_fif.benchmark.models import configs_dir, read_yaml
@@ -24,14 +25,45 @@ from pythae_fif.studies.tabular_models import (
     TabularBudget,
     TabularModels,
 )
+from pythae_fif.studies.tabular_scores import energy_distance, fid_like
 from pythae_fif.validation import UniqueList, one_of, read_checked
 
-MODELS = {"fif": "FIF", "rectangular_flow": "RF", "flow_matching": "flow matching"}
+MODELS = {
+    "fif": "FIF",
+    "rectangular_flow": "RF",
+    "flow_matching": "flow matching",
+    "gaussian": "one Gaussian",
+    "ppca": "probabilistic PCA",
+}
+SCORED_ROWS = 2000
+"""First test rows, if there are as many, for log-likelihoods and the energy distance."""
+OLD_SCORED_ROWS = 1000
+"""The same for records before version 0.3.0."""
+CLOSED_FORM = ["gaussian", "ppca"]
+"""Configurations that are fitted without training steps, and have no learning rate."""
+NEW_COLUMNS = {
+    "FID-like, with noise ↓": ("noisy_wasserstein", 1.0),
+    "1,000 × energy distance ↓": ("energy", 1e3),
+    "1,000 × energy distance, with noise ↓": ("noisy_energy", 1e3),
+    "log-likelihood in data space ↑": ("data_log_likelihood", 1.0),
+}
+"""Heading -> score that records before version 0.3.0 lack, and a factor."""
 NOTES = (
     "If a model has several learning rates, its row uses the one at which the first seed has the "
-    "lowest FID-like score on the validation rows. FID-like is the squared Wasserstein-2 distance "
-    "of Gaussian fits. The log-likelihood is exact, on the manifold, in nats, for the first 1,000 "
-    "test rows.",
+    "lowest FID-like score on the validation rows. Numbers are mean ± standard deviation over "
+    "seeds; in brackets, the mean standard error by the draw of the test rows.",
+    "FID-like is the squared Wasserstein-2 distance of Gaussian fits; it sees only means and "
+    "covariances. The energy distance sees every difference. It is for the first "
+    f"{SCORED_ROWS:,} test rows, or all if there are fewer, and as many samples. *With noise*: "
+    "samples with normal noise around the manifold, with the standard deviation that the "
+    "validation rows give. The squared error of a reconstruction is summed over columns and "
+    "averaged over rows.",
+    "Log-likelihoods are in nats, for the same test rows as the energy distance. On the manifold "
+    "they are exact, at the projection of a row, and not comparable with those in data space. "
+    "There FIF and RF have the noise around the manifold, estimated by importance sampling; the "
+    "other models have a density without it.",
+    "One Gaussian and probabilistic PCA with d directions are fitted by maximum likelihood, "
+    "without training steps.",
     "CPU ms a step is the CPU time of a training step at this profile's sizes. CG steps is the mean"
     " number of conjugate gradient steps for each Hutchinson vector.",
     "The settings are from appendix E.2, with ReLU. FIF's released code has SiLU, and the paper "
@@ -39,6 +71,10 @@ NOTES = (
     " code; the other RF rows train as FIF does. Eq. 10 has a gradient through the projection; "
     "detaching it is our variant. The published numbers are for the full data and training, on a "
     "GPU.",
+)
+OLD_NOTE = (
+    "Rows without an energy distance are from records before version 0.3.0, which do not have it. "
+    "Their log-likelihood is for the first 1,000 test rows."
 )
 ModelPlan = tuple[str, float, int]
 """Configuration, learning rate and seed of one model."""
@@ -111,23 +147,26 @@ class TabularProtocol:
         return cls(splits, latent_dim, profile, options)
 
     def runs(self, models: list[ModelPlan]) -> list[TabularModels]:
-        """Returns the runs of models: one for each model, or an older run of several.
+        """Returns the runs of models: one for each model, or finished runs of version 0.2.
 
-        Older runs train all models of a configuration. If the store has the finished one of these
-        models, that is returned.
+        These score fewer rows, and may have all models of a configuration in one run. They are
+        returned if the store has them and lacks the new runs.
         """
         store = Store(self.options.results)
         runs = []
         for name, group in groupby(models, lambda model: model[0]):
             group_models = list(group)
-            joint_run = self._plan_run(name, group_models)
-            if store.is_done(joint_run):
-                runs.append(joint_run)
-            else:
-                runs += [self._plan_run(name, [model]) for model in group_models]
+            new_runs = [self._plan_run(name, [model]) for model in group_models]
+            old_runs = [self._plan_run(name, [model], OLD_SCORED_ROWS) for model in group_models]
+            old_joint_run = self._plan_run(name, group_models, OLD_SCORED_ROWS)
+            candidates = [new_runs, [old_joint_run], old_runs]
+            finished = [plan for plan in candidates if all(map(store.is_done, plan))]
+            runs += (finished or candidates)[0]
         return runs
 
-    def _plan_run(self, name: str, models: list[ModelPlan]) -> TabularModels:
+    def _plan_run(
+        self, name: str, models: list[ModelPlan], scored_rows: int = SCORED_ROWS
+    ) -> TabularModels:
         """Returns the run of models of one configuration."""
         profile = self.profile.for_configuration(name)
         return TabularModels(
@@ -140,6 +179,7 @@ class TabularProtocol:
             ),
             learning_rates=[rate for _, rate, _ in models],
             seeds=[seed for _, _, seed in models],
+            scored_rows=scored_rows,
             location=self.options.location,
         )
 
@@ -164,7 +204,9 @@ def train_configurations(table: TabularProtocol, names: list[str]) -> pd.DataFra
     best_rates = {}
     trials = []
     for name in names:
-        rates = table.profile.for_configuration(name).learning_rates
+        rates = [0.0]
+        if name not in CLOSED_FORM:
+            rates = table.profile.for_configuration(name).learning_rates
         best_rates[name] = rates[0]
         if len(rates) > 1:
             trials += [(name, rate, seeds[0]) for rate in rates]
@@ -178,12 +220,13 @@ def train_configurations(table: TabularProtocol, names: list[str]) -> pd.DataFra
 
 
 def run_tabular(options: StudyOptions) -> list[StudyReport]:
-    """Trains the models of tables 1 and 5: FIF against rectangular flows by default."""
+    """Trains the models of tables 1 and 5: FIF, rectangular flows and Gaussians by default."""
     caption = (
         "All models train on the same rows and equally long, unless a row says otherwise. The "
         "speedup is the CPU ms a step of the rectangular flow divided by those of the model."
     )
-    return [_compare_with_published("tabular", ["fif", "rectangular_flow"], caption, options)]
+    models = ["fif", "rectangular_flow", *CLOSED_FORM]
+    return [_compare_with_published("tabular", models, caption, options)]
 
 
 def run_ablation(options: StudyOptions) -> list[StudyReport]:
@@ -199,7 +242,8 @@ def run_ablation(options: StudyOptions) -> list[StudyReport]:
     autoencoders = [
         name for name, configuration in CONFIGURATIONS.items() if configuration.jacobian_at
     ]
-    table6 = _compare_with_published("ablation", autoencoders, caption, options)
+    models = [*autoencoders, *CLOSED_FORM]
+    table6 = _compare_with_published("ablation", models, caption, options)
     table7 = _reconstruction_table(table6.rows, str(options.dataset))
     if table7.empty:
         return [table6]
@@ -262,10 +306,12 @@ def _compare_with_published(
 
     groups = scores.groupby("configuration", sort=False)
     rows = pd.DataFrame([_score_row(str(name), group, step_times) for name, group in groups])
+    rows = rows.drop(columns=[column for column in NEW_COLUMNS if (rows[column] == DASH).all()])
     if not options.location.data:
         published = [_read_published(str(name), splits.name) for name, _ in groups]
         rows = rows.join(pd.DataFrame(published))
 
+    old_notes = [] if all(scores.errors) else [OLD_NOTE]
     data_note = (
         f"Data: {splits.source} ({splits.content_hash}); trained on {train_size:,} rows, d = "
         f"{table.latent_dim}, {pluralized(len(options.seeds), 'seed')}. "
@@ -276,16 +322,30 @@ def _compare_with_published(
         f"{splits.name}, profile {options.profile}",
         caption,
         rows,
-        scores,
-        notes=[data_note, *splits.notes, *NOTES],
+        scores.drop(columns="errors"),
+        notes=[data_note, *splits.notes, _describe_real_rows(splits), *NOTES, *old_notes],
+    )
+
+
+def _describe_real_rows(splits: Splits) -> str:
+    """Returns a note with the scores of training rows in place of samples."""
+    test = torch.from_numpy(splits.test)
+    train = torch.from_numpy(splits.train[: len(test)])
+    distance, distance_error = fid_like(train, test)
+    energy, energy_error = energy_distance(train[:SCORED_ROWS], test[:SCORED_ROWS])
+    return (
+        f"For comparison: as many training rows in place of samples have an FID-like score of "
+        f"{number(distance)} ({number(distance_error)}) and 1,000 times their energy distance is "
+        f"{number(1e3 * energy)} ({number(1e3 * energy_error)})."
     )
 
 
 def _milliseconds_per_step(
     table: TabularProtocol, scores: pd.DataFrame, train_size: int
 ) -> "pd.Series[float]":
-    """Returns the mean CPU time of a training step of every configuration, in milliseconds."""
-    seconds = scores.groupby("configuration").seconds.mean()
+    """Returns the mean CPU time of a training step of every trained configuration, in ms."""
+    trained = scores[~scores.configuration.isin(CLOSED_FORM)]
+    seconds = trained.groupby("configuration").seconds.mean()
     steps = {
         name: table.profile.for_configuration(str(name)).steps(train_size) for name in seconds.index
     }
@@ -295,19 +355,43 @@ def _milliseconds_per_step(
 def _score_row(name: str, scores: pd.DataFrame, step_times: "pd.Series[float]") -> dict[str, str]:
     """Returns the row of one configuration, from the scores of its models."""
     configuration = CONFIGURATIONS[name]
-    is_autoencoder = bool(configuration.jacobian_at)
+    has_manifold = bool(configuration.jacobian_at)
+    new_cells = {}
+    for heading, (score, factor) in NEW_COLUMNS.items():
+        is_recorded = any(score in errors for errors in scores.errors)
+        new_cells[heading] = _score_cell(scores, score, factor) if is_recorded else DASH
+
+    step_time = step_times.get(name, np.nan)
     return {
         "model": MODELS[configuration.model],
         "net": configuration.net,
         "Jacobian": configuration.place,
-        "FID-like ↓": spread(scores.wasserstein),
-        "recon. ↓": spread(scores.reconstruction) if is_autoencoder else DASH,
-        "log-likelihood ↑": spread(scores.log_likelihood) if is_autoencoder else DASH,
-        "CPU ms a step": number(step_times[name]),
-        "speedup ↑": number(step_times.get("rectangular_flow", np.nan) / step_times[name]),
+        "FID-like ↓": _score_cell(scores, "wasserstein"),
+        **new_cells,
+        "squared error ↓": (
+            spread(scores.reconstruction) if has_manifold or name == "ppca" else DASH
+        ),
+        "log-likelihood on the manifold ↑": (
+            _score_cell(scores, "log_likelihood") if has_manifold else DASH
+        ),
+        "CPU ms a step": number(step_time),
+        "speedup ↑": number(step_times.get("rectangular_flow", np.nan) / step_time),
         "CG steps": number(pd.to_numeric(scores.cg_iterations).mean()),
-        "learning rate": f"{scores.learning_rate.iloc[0]:g}",
+        "learning rate": DASH if name in CLOSED_FORM else f"{scores.learning_rate.iloc[0]:g}",
     }
+
+
+def _score_cell(scores: pd.DataFrame, score: str, factor: float = 1.0) -> str:
+    """Returns a score's mean and spread over seeds, and its standard error by the test rows.
+
+    Args:
+        scores: The scores of a configuration's models.
+        score: Name of the score.
+        factor: Factor of the values.
+    """
+    errors = [errors[score] for errors in scores.errors if score in errors]
+    cell = spread(factor * scores[score])
+    return f"{cell} ({number(factor * float(np.mean(errors)))})" if errors else cell
 
 
 def _read_published(name: str, dataset: str) -> dict[str, str]:

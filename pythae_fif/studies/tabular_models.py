@@ -1,78 +1,34 @@
 """Models of tabular data: the configurations of tables 1, 5, 6 and 7, their training and scores."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
-from pythae_fif.data.splits import Splits
 from pythae_fif.data.tables import load_tabular
-from pythae_fif.errors import DataError, NonFiniteError, requires_extra
-from pythae_fif.evaluation import Features, frechet_distance
+from pythae_fif.errors import DataError
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
+from pythae_fif.reports.tables import DASH
 from pythae_fif.runs.worker import Run
 from pythae_fif.studies.spec import ProgressCallback, StudySpec
+from pythae_fif.studies.tabular_baselines import FlowMatching, LinearGaussian
+from pythae_fif.studies.tabular_scores import Model, TabularScores, TrainedModel, score_model
 from pythae_fif.validation import AtLeastOne, StrictModel
-from pythae_fif.volume_change import squared_error
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
 
-LIKELIHOOD_ROWS = 1000
-FLOW_STEPS = 50
-"""Steps of the midpoint rule; a sample takes twice as many evaluations of the net."""
 # ReLU is the activation of the paper's text, SiLU is in its authors' released code.
 FREE_FORM: dict[str, type[nn.Module]] = {"free-form": nn.ReLU, "free-form, SiLU": nn.SiLU}
 COUPLING = {"coupling": "ReLU", "coupling, tanh": "Tanh"}
 
 
-class FlowMatching(nn.Module):
-    """A flow of D dimensions on straight paths from noise to data (Lipman et al. 2023).
-
-    It has no codes of fewer dimensions, and no density on a manifold.
-
-    Args:
-        input_dim: Shape (D,) of a row.
-        hidden_dim: Width of the velocity's net, which has the architecture of FIF's encoder.
-    """
-
-    def __init__(self, input_dim: tuple[int, ...], hidden_dim: int) -> None:
-        super().__init__()
-        with requires_extra("flow-matching", "model flow_matching"):
-            from flow_matching.path import CondOTProbPath
-            from flow_matching.solver import ODESolver
-        (self.dim,) = input_dim
-        self.net = TabularEncoder((self.dim + 1,), self.dim, hidden_dim, nn.SiLU)
-        self.path = CondOTProbPath()
-        self.solver = ODESolver(self._velocity)
-
-    def forward(self, inputs: Any) -> ModelOutput:
-        """Computes the velocity's squared error at a random time of each row, as `nll_loss`."""
-        x = inputs["data"]
-        sample = self.path.sample(x_0=torch.randn_like(x), x_1=x, t=torch.rand(len(x)))
-        loss = squared_error(self._velocity(sample.x_t, sample.t), sample.dx_t).mean()
-        return ModelOutput(nll_loss=loss, recon_loss=torch.zeros(()))
-
-    def sample(self, num_samples: int) -> Tensor:
-        """Draws rows, (num_samples, D)."""
-        return self.solver.sample(
-            torch.randn(num_samples, self.dim), step_size=1 / FLOW_STEPS, method="midpoint"
-        )
-
-    def _velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        times = t.expand(len(x))[:, None]
-        return self.net(torch.cat([x, times], 1)).embedding
-
-
-Model = FIF | RectangularFlow | FlowMatching
-ModelName = Literal["fif", "rectangular_flow", "flow_matching"]
+ModelName = Literal["fif", "rectangular_flow", "flow_matching", "gaussian", "ppca"]
 
 
 class TabularSettings(StrictModel):
@@ -158,7 +114,7 @@ class Configuration(StrictModel):
     Attributes:
         name: Key of the row.
         model: The model that provides the estimator.
-        net: A key of `FREE_FORM` or `COUPLING`.
+        net: A key of `FREE_FORM` or `COUPLING`; a dash if the model has none.
         jacobian_at: Point of the Jacobian, see :class:`~pythae_fif.FIFConfig`; empty if the model
             has none.
         settings: Settings of the training, from the paper's text or from released code.
@@ -184,6 +140,10 @@ class Configuration(StrictModel):
             latent_dim: Latent dimension d.
             nets: Sizes of the networks.
         """
+        if self.model == "gaussian":
+            return LinearGaussian(*input_dim)
+        if self.model == "ppca":
+            return LinearGaussian(latent_dim)
         if self.model == "flow_matching":  # one net with as many parameters as FIF's two
             return FlowMatching(input_dim, round(np.sqrt(2) * nets.hidden_dim))
 
@@ -233,6 +193,8 @@ _ROWS: tuple[tuple[str, ModelName, str, str], ...] = (
     ("rectangular_flow", "rectangular_flow", "coupling", "reconstruction"),
     ("rectangular_flow_published", "rectangular_flow", "coupling, tanh", "reconstruction"),
     ("flow_matching", "flow_matching", "free-form, SiLU", ""),
+    ("gaussian", "gaussian", DASH, ""),
+    ("ppca", "ppca", DASH, ""),
 )
 """Name, model, net and point of the Jacobian of every configuration."""
 
@@ -246,11 +208,11 @@ CONFIGURATIONS = {
     )
     for name, model, net, jacobian_at in _ROWS
 }
-"""In the order of table 6, and flow matching."""
+"""In the order of table 6, and models for comparison."""
 
 
 def train(
-    model: Model,
+    model: TrainedModel,
     rows: Tensor,
     budget: TabularBudget,
     settings: TabularSettings,
@@ -298,73 +260,6 @@ def train(
     return float(torch.stack(cg_iterations).mean()) if cg_iterations else None
 
 
-@dataclass(frozen=True)
-class TabularScores:
-    """Scores of one trained model.
-
-    A score is NaN if it is not finite or if the model has none, such as flow matching.
-
-    Attributes:
-        wasserstein: Squared Wasserstein-2 distance between Gaussian fits to the test rows and to as
-            many samples.
-        reconstruction: Mean squared error of a test row.
-        validation_wasserstein: The distance to the validation rows.
-        log_likelihood: Mean exact log-likelihood of the first test rows, in nats.
-        seconds: CPU time of the training.
-        cg_iterations: Mean conjugate gradient steps for each Hutchinson vector; None if the model
-            takes none.
-    """
-
-    wasserstein: float
-    reconstruction: float
-    validation_wasserstein: float
-    log_likelihood: float
-    seconds: float
-    cg_iterations: float | None
-
-
-@torch.no_grad()
-def score_model(
-    model: Model, splits: Splits, seed: int, seconds: float, steps: float | None
-) -> TabularScores:
-    """Computes the scores of a trained model.
-
-    Args:
-        model: The model in evaluation mode.
-        splits: The data.
-        seed: Seed of the samples.
-        seconds: CPU time of the training.
-        steps: Mean conjugate gradient steps in training, if any.
-    """
-
-    def finite_or_nan(score: Callable[[], Any]) -> float:
-        try:
-            return float(score())
-        except NonFiniteError:
-            return np.nan
-
-    def distance(rows: Tensor) -> float:
-        samples = model.sample(len(rows))
-        return finite_or_nan(lambda: frechet_distance(Features(samples), Features(rows)))
-
-    torch.manual_seed(seed)
-    test = torch.from_numpy(splits.test)
-    log_likelihood = np.nan
-    error = np.nan
-    if not isinstance(model, FlowMatching):
-        log_likelihood = finite_or_nan(lambda: model.log_prob(test[:LIKELIHOOD_ROWS]).mean())
-        error = float(squared_error(model.reconstruct(test), test).mean())
-
-    return TabularScores(
-        wasserstein=distance(test),
-        reconstruction=error,
-        validation_wasserstein=distance(torch.from_numpy(splits.val)),
-        log_likelihood=log_likelihood,
-        seconds=seconds,
-        cg_iterations=steps,
-    )
-
-
 class TabularModels(StudySpec):
     """A run of models of one configuration, with one record for each.
 
@@ -373,6 +268,8 @@ class TabularModels(StudySpec):
     Attributes:
         learning_rates: The learning rate of every model.
         seeds: The seed of every model.
+        scored_rows: Number of first test rows for the log-likelihoods and the energy distance. Runs
+            before version 0.3.0 have 1,000, and no energy distance.
     """
 
     kind: ClassVar[str] = "tabular"
@@ -384,6 +281,7 @@ class TabularModels(StudySpec):
     budget: TabularBudget
     learning_rates: list[float]
     seeds: list[int]
+    scored_rows: int = 1000
 
     @property
     def folder(self) -> str:
@@ -414,13 +312,20 @@ class TabularModels(StudySpec):
             model = self.configuration.build(splits.input_dim, self.latent_dim, self.budget.nets)
             torch.manual_seed(seed)
             start = time.process_time()  # does not count the time of other processes
-            cg_iterations = train(
-                model,
-                rows,
-                self.budget,
-                self.configuration.settings,
-                rate,
-                lambda share: run.report("training", share),
-            )
+            cg_iterations = None
+            if isinstance(model, LinearGaussian):
+                model.fit(rows)
+            else:
+                cg_iterations = train(
+                    model,
+                    rows,
+                    self.budget,
+                    self.configuration.settings,
+                    rate,
+                    lambda share: run.report("training", share),
+                )
             seconds = time.process_time() - start
-            run.save(name, score_model(model, splits, seed, seconds, cg_iterations))
+            run.report("scoring")
+            run.save(
+                name, score_model(model, splits, seed, self.scored_rows, seconds, cg_iterations)
+            )

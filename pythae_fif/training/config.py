@@ -23,6 +23,10 @@ class FIFTrainerConfig(TrainerOptions, BaseTrainerConfig):
     See :class:`~pythae_fif.training.TrainerOptions` for the options `precision`,
     `early_stopping_patience`, `gradient_clip_norm` and `scheduler_interval`.
 
+    Pythae's own pipeline and trainers take it for a `BaseTrainerConfig`: they train by Pythae's
+    loop, where these options have no effect. :class:`~pythae_fif.training.FIFTrainingPipeline`
+    trains by `FIFTrainer`.
+
     Args:
         num_epochs (int): Maximum number of epochs. Default: 100.
         per_device_train_batch_size (int): Batch size in training. Default: 64.

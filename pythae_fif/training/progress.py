@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 import torch
 from pythae.trainers import training_callbacks
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
+from tqdm import tqdm
 
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.training.loader import Loader
@@ -250,16 +249,14 @@ def progress_bar(share_done: float) -> Iterator[Callable[[float], None]]:
     Yields:
         A function that shows another share.
     """
-    with Progress(
-        TextColumn("training"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
+    with tqdm(
+        total=1.0,
+        initial=share_done,
+        bar_format="training |{bar}| {percentage:3.0f}% {remaining}",
+        dynamic_ncols=True,
         disable=not sys.stderr.isatty(),
     ) as bar:
-        task = bar.add_task("", total=1.0, completed=share_done)  # type: ignore[arg-type] # any number will do
-        yield lambda share: bar.update(task, completed=share)
+        yield lambda share: bar.update(share - bar.n)
 
 
 @contextmanager
@@ -277,14 +274,14 @@ def quiet_pythae() -> Iterator[None]:
     """
     names = [name for name in logging.root.manager.loggerDict if name.startswith("pythae.")]
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
-    tqdm = training_callbacks.tqdm
+    pythaes_tqdm = training_callbacks.tqdm
 
     try:
         for logger in levels:
             logger.setLevel(logging.ERROR)
-        training_callbacks.tqdm = functools.partial(tqdm, disable=True)
+        training_callbacks.tqdm = functools.partial(pythaes_tqdm, disable=True)
         yield
     finally:
-        training_callbacks.tqdm = tqdm
+        training_callbacks.tqdm = pythaes_tqdm
         for logger, level in levels.items():
             logger.setLevel(level)

@@ -49,8 +49,7 @@ class FIFTrainer:
     batches come by one indexing operation from images that are kept as uint8, on the GPU if there
     is one; Adam is PyTorch's fused one; and the host waits for the device only every 50 steps. An
     interrupted training resumes from the checkpoint in its folder; on a CPU it ends with exactly
-    the weights of an uninterrupted one. Pythae's `TrainingPipeline` uses this class if it is given
-    a `FIFTrainerConfig`.
+    the weights of an uninterrupted one. `FIFTrainingPipeline` trains by this class.
 
     If a model has a method `stage_at(passes, share_done)`, it gives the model's `stage` before each
     epoch. A stage starts from the best weights of the stage before it, with a new optimizer, and

@@ -4,10 +4,12 @@ import pytest
 import torch
 from pythae.models import RHVAE as PythaesRHVAE
 from pythae.models import AutoModel, RHVAEConfig
+from pythae.models.nn.default_architectures import Encoder_VAE_MLP
 from pythae.models.rhvae.rhvae_utils import create_inverse_metric, create_metric
 from pythae.samplers import RHVAESampler
 
 from pythae_fif.baselines import RHVAE
+from pythae_fif.errors import ConfigError
 from pythae_fif.sampling.samplers import generate
 
 CENTROIDS = 30
@@ -67,13 +69,23 @@ def test_metric_is_saved_with_the_weights_and_pythae_s_files_can_be_loaded(model
     pythaes_model = PythaesRHVAE(model.model_config)
     pythaes_model.M_tens = model.M_tens
     pythaes_model.centroids_tens = model.centroids_tens
-    for name, saved in (("ours", model), ("pythaes", pythaes_model)):
-        saved.save(str(tmp_path / name))
-        loaded = AutoModel.load_from_folder(str(tmp_path / name))
+    for loader, saved in ((AutoModel, model), (RHVAE, pythaes_model)):
+        folder = str(tmp_path / loader.__name__)
+        saved.save(folder)
+        loaded = loader.load_from_folder(folder)
         assert type(loaded) is RHVAE
         assert torch.equal(loaded.M_tens, model.M_tens)
         expected = create_inverse_metric(pythaes_model)(z.float())
         torch.testing.assert_close(loaded.G_inv(z.float()), expected)
+
+
+def test_a_pickled_network_is_not_opened_unless_it_is_trusted(model, tmp_path):
+    encoder = Encoder_VAE_MLP(model.model_config)
+    RHVAE(model.model_config, encoder=encoder).save(str(tmp_path))
+    for loader in (RHVAE, AutoModel):
+        with pytest.raises(ConfigError, match=r"encoder.pkl can run any code .*trust=True"):
+            loader.load_from_folder(str(tmp_path))
+        assert type(loader.load_from_folder(str(tmp_path), trust=True)) is RHVAE
 
 
 def test_samples_of_its_own_prior_move_from_the_centroids(model):

@@ -258,11 +258,11 @@ class TestDryRun:
         """A run also needs the features, here pixels, of 60 training images."""
         needs = []
 
-        def machine(_, run_bytes=0):
+        def describe(_, run_bytes=0):
             needs.append(run_bytes)
             return "4 runs"
 
-        monkeypatch.setattr(LocalEngine, "machine", machine)
+        monkeypatch.setattr(LocalEngine, "describe", describe)
         monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak)
         _, out, _ = run("--config", tiny(), "--dry-run")
         assert "by the memory that short runs used: 4 runs" in out

@@ -14,7 +14,7 @@ from support.experiments import make_tiny_plan
 from support.pretended_gpu import Counts, counting
 from support.trainings import Killed, kill_at
 
-from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig, FIFTrainingPipeline
 from pythae_fif.benchmark.image_run import training_config
 from pythae_fif.data import ImageDataset, to_float
 from pythae_fif.ensemble import Ensemble
@@ -185,10 +185,10 @@ def test_resumes_to_the_same_weights(gpu, tmp_path):
     torch.testing.assert_close(resumed, uninterrupted, rtol=0, atol=0)
 
 
-def _train_in_pipeline(folder, config_class):
-    """Trains a FIF in Pythae's pipeline; returns its device, and the size of the loaded model."""
-    config = config_class(output_dir=str(folder), num_epochs=1, per_device_train_batch_size=4)
-    pipeline = TrainingPipeline(model=_build_fif(), training_config=config)
+def _train_in_pipeline(folder, pipeline_class):
+    """Trains a FIF in a pipeline; returns its device, and the size of the loaded model."""
+    config = BaseTrainerConfig(output_dir=str(folder), num_epochs=1, per_device_train_batch_size=4)
+    pipeline = pipeline_class(model=_build_fif(), training_config=config)
     images = to_float(_draw_images(DIGITS))
     pipeline(train_data=images, eval_data=images.clone())
 
@@ -197,9 +197,9 @@ def _train_in_pipeline(folder, config_class):
     return device.type, model.latent_dim
 
 
-@pytest.mark.parametrize("config_class", [BaseTrainerConfig, FIFTrainerConfig])
-def test_pythae_pipeline(gpu, tmp_path, config_class):
-    assert gpu(_train_in_pipeline, tmp_path, config_class) == ("pretended", 4)
+@pytest.mark.parametrize("pipeline_class", [TrainingPipeline, FIFTrainingPipeline])
+def test_pipeline(gpu, tmp_path, pipeline_class):
+    assert gpu(_train_in_pipeline, tmp_path, pipeline_class) == ("pretended", 4)
 
 
 def _train_rectangular_flow(folder):

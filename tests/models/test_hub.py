@@ -1,13 +1,18 @@
 """Models on the Hugging Face hub, with a folder in place of the hub."""
 
+import json
 import pickle
+import re
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
-from pythae.models import AutoModel
+from pythae.models import AE, AEConfig, AutoModel
 from support.networks import Opened
 
+from pythae_fif.baselines import RHVAE
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder, build_networks
@@ -18,7 +23,7 @@ SHAPE = (1, 8, 8)
 @pytest.mark.parametrize(
     "networks", [(), build_networks("convnet", SHAPE, 3)], ids=["default", "built"]
 )
-def test_pushed_by_pythae_and_pulled_without_pickles(hub, networks):
+def test_pushed_and_pulled_without_pickles(hub, networks):
     model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=3, beta=7.0), *networks).eval()
     model.push_to_hf_hub("someone/fif")
     files = hub.files["someone/fif"]
@@ -47,7 +52,37 @@ def test_pickled_networks_are_opened_if_allowed(hub):
     assert torch.equal(loaded.embed(x), model.embed(x))
 
 
+@pytest.mark.parametrize("model_class", [FIF, RHVAE])
+def test_the_card_loads_the_model(model_class, hub):
+    model = model_class(model_class.config_class(input_dim=SHAPE, latent_dim=3))
+    model.push_to_hf_hub("someone/model")
+    card = hub.files["someone/model"]["README.md"].decode()
+    (example,) = re.findall(r"```python\n(.*?)```", card, re.S)
+    assert example.startswith("import pythae_fif")
+
+    names = {}
+    exec(example, names)
+    assert type(names["model"]) is model_class
+
+
+def test_pythae_s_models_are_loaded_as_pythae_loads_them(hub):
+    files = hub.files["someone/ae"]
+    model = AE(AEConfig(input_dim=SHAPE, latent_dim=2))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(folder)
+        files.update({path.name: path.read_bytes() for path in Path(folder).iterdir()})
+    assert type(AutoModel.load_from_hf_hub("someone/ae")) is AE
+    assert type(AutoModel.load_from_hf_hub(hf_hub_path="someone/ae", allow_pickle=True)) is AE
+
+    config = json.loads(files["model_config.json"])
+    files["model_config.json"] = json.dumps({**config, "uses_default_encoder": False}).encode()
+    with pytest.warns(UserWarning, match="may have been created by a third party"):
+        assert AutoModel.load_from_hf_hub("someone/ae") is None
+
+
 def test_a_missing_package_is_one_line(monkeypatch):
+    model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=3))
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ConfigError, match=r"pip install 'pythae-fif\[hub\]'"):
-        FIF.load_from_hf_hub("someone/fif")
+    for call in (FIF.load_from_hf_hub, model.push_to_hf_hub):
+        with pytest.raises(ConfigError, match=r"pip install 'pythae-fif\[hub\]'"):
+            call("someone/fif")

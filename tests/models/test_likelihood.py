@@ -271,6 +271,23 @@ def test_the_marginal_likelihood_of_a_linear_model_is_normal_for_any_encoder(lin
     assert torch.allclose(model.marginal_log_prob(x, 0.3), normal.log_prob(x), atol=1e-6)
 
 
+def test_samples_with_noise_have_the_density_of_the_marginal_likelihood(linear_model):
+    model, weight, _ = linear_model
+    scale_tril = model.prior.scale_trils[0, 0]
+    covariance = weight @ scale_tril @ scale_tril.T @ weight.T + 0.09 * torch.eye(5).double()
+
+    def draw(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return model.sample(100_000, generator=generator, noise_std=0.3)
+
+    samples = draw(0)
+    root = torch.linalg.cholesky(covariance)
+    whitened = torch.linalg.solve_triangular(root, torch.cov(samples.T), upper=False)
+    whitened = torch.linalg.solve_triangular(root, whitened.T, upper=False)
+    assert torch.allclose(whitened, torch.eye(5).double(), atol=0.02)
+    assert torch.equal(samples, draw(0))
+
+
 def test_the_marginal_likelihood_with_a_prior_for_each_class(linear_model):
     model, weight, x = linear_model
     two_classes = torch.cat([x, x + 99 * weight[:, 0]])  # far apart

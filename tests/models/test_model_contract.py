@@ -17,6 +17,7 @@ from torch import nn
 from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
+from pythae_fif.models.saved import load_model
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
 from pythae_fif.nn.coupling import build_coupling
@@ -131,8 +132,9 @@ def test_saved_and_loaded(model, x, tmp_path):
     model.save(str(tmp_path))
     is_pickled = isinstance(model.encoder, HeadedEncoder)
     random_state = torch.get_rng_state()
-    for loader in (type(model), AutoModel):
-        loaded = loader.load_from_folder(str(tmp_path), trust=is_pickled).eval()
+    loaders = (type(model).load_from_folder, AutoModel.load_from_folder, load_model)
+    for loader in loaders:
+        loaded = loader(str(tmp_path), trust=is_pickled).eval()
         assert type(loaded) is type(model)
         assert loaded.model_config == model.model_config
         assert torch.equal(loaded.embed(x), model.embed(x))
@@ -142,9 +144,9 @@ def test_saved_and_loaded(model, x, tmp_path):
 
 def test_a_pickled_network_is_not_opened_unless_it_is_trusted(tmp_path):
     MODELS["fif-other-nets"]().save(str(tmp_path))
-    for loader in (FIF, AutoModel):
+    for loader in (FIF.load_from_folder, AutoModel.load_from_folder, load_model):
         with pytest.raises(ConfigError, match=r"encoder.pkl can run any code .*trust=True"):
-            loader.load_from_folder(str(tmp_path))
+            loader(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["rectangular", "rectangular-other-nets", "dnf", "trumpet"])
@@ -310,10 +312,10 @@ def test_automodel_still_loads_pythae_s_models_and_refuses_unknown_ones(tmp_path
         AutoModel.load_from_folder(str(tmp_path))
 
 
-def test_no_pickle_of_pythae_s_models_is_opened_unless_it_is_trusted(tmp_path):
+def test_load_model_opens_no_pickle_of_pythae_s_models_unless_it_is_trusted(tmp_path):
     AE(AEConfig(input_dim=(1, 28, 28), latent_dim=3), *BUILDERS["pythae's"]()).save(str(tmp_path))
     (tmp_path / "encoder.pkl").write_bytes(pickle.dumps(Opened()))
     with pytest.raises(ConfigError, match=r"pkl can run any code when it is opened: .*trust=True"):
-        AutoModel.load_from_folder(str(tmp_path))
+        load_model(str(tmp_path))
     with pytest.raises(pytest.fail.Exception, match="a pickle was opened"):
-        AutoModel.load_from_folder(str(tmp_path), trust=True)
+        load_model(str(tmp_path), trust=True)

@@ -18,10 +18,14 @@ class Hub:
         self.files: dict[str, dict[str, bytes]] = defaultdict(dict)
         self.downloaded: list[str] = []
 
-    def create_commit(self, _, repo_id: str, operations: list, **__) -> None:
-        for operation in operations:
-            content = Path(operation.path_or_fileobj).read_bytes()
-            self.files[repo_id][operation.path_in_repo] = content
+    def create_repo(self, _, repo_id: str, exist_ok: bool) -> None:
+        assert exist_ok or repo_id not in self.files
+        self.files[repo_id].clear()
+
+    def upload_folder(self, _, repo_id: str, folder_path: str) -> None:
+        assert repo_id in self.files, "the repository must be created first"
+        for path in Path(folder_path).iterdir():
+            self.files[repo_id][path.name] = path.read_bytes()
 
     def snapshot_download(self, repo_id: str, allow_patterns: list[str]) -> str:
         repository = self.folder / repo_id

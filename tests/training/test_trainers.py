@@ -1,5 +1,6 @@
 """The contract of the training loop: it learns, keeps its budget, reports progress, is silent."""
 
+import functools
 import json
 import math
 import sys
@@ -11,7 +12,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pythae.data.datasets import BaseDataset, DatasetOutput, collate_dataset_output
-from pythae.models import MSSSIM_VAE, VAE, AutoModel, MSSSIM_VAEConfig, VAEConfig
+from pythae.models import MSSSIM_VAE, VAE, MSSSIM_VAEConfig, VAEConfig
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.base_trainer import base_trainer
@@ -32,13 +33,14 @@ from support.trainings import (
     read_log,
 )
 
-from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig, FIFTrainingPipeline
 from pythae_fif.baselines import DNF, DNFConfig
 from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError, NonFiniteError
+from pythae_fif.models.saved import load_model
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.base import HeadedEncoder
-from pythae_fif.training import quiet_pythae
+from pythae_fif.training import progress, quiet_pythae
 from pythae_fif.training.loader import BatchLoader
 from pythae_fif.training.precision import networks_in_bfloat16
 from pythae_fif.training.progress import LossMeter
@@ -60,7 +62,7 @@ def test_trains_logs_and_saves(name, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "train_log.jsonl"]
     saved_config = json.loads((tmp_path / "model" / "training_config.json").read_text())
     assert saved_config["num_epochs"] == 8
-    assert_same_weights(AutoModel.load_from_folder(f"{tmp_path}/model", trust=True), trainer.model)
+    assert_same_weights(load_model(f"{tmp_path}/model", trust=True), trainer.model)
 
 
 def assert_result_agrees_with_log(result, rows):
@@ -331,18 +333,56 @@ def test_the_loss_is_read_every_50_steps(name, tmp_path, monkeypatch):
 # Callbacks, pipelines, several processes
 
 
-def test_pipeline_uses_the_trainer_of_the_configuration(tmp_path):
-    for config, trainer_class in (
-        (FIFTrainerConfig, FIFTrainer),
-        (BaseTrainerConfig, BaseTrainer),
+@pytest.mark.parametrize("config_class", [FIFTrainerConfig, BaseTrainerConfig])
+@pytest.mark.parametrize(
+    ("pipeline_class", "trainer_class"),
+    [(FIFTrainingPipeline, FIFTrainer), (TrainingPipeline, BaseTrainer)],
+)
+def test_the_pipeline_and_not_the_configuration_decides_on_the_trainer(
+    pipeline_class, trainer_class, config_class, tmp_path
+):
+    images = Images().batch(torch.arange(40)).data
+    model = build_model("AE")
+    pipeline = pipeline_class(model, config_class(output_dir=str(tmp_path), num_epochs=1))
+    with quiet_pythae():
+        pipeline(train_data=images.numpy(), eval_data=Images())
+    assert type(pipeline.trainer) is trainer_class
+    loaded = load_model(f"{pipeline.trainer.training_dir}/final_model", trust=True)
+    assert_same_weights(loaded, model)
+
+
+@pytest.mark.parametrize("name", ONE_OF_A_KIND)
+def test_the_pipeline_trains_every_kind_of_model(name, tmp_path):
+    config = build_config(name, epochs=1, output_dir=str(tmp_path))
+    result = FIFTrainingPipeline(build_model(name), config)(Images(), Images())
+    assert (result.epochs, result.best_epoch) == (1, 1)
+
+
+class OwnTrainer(BaseTrainer):
+    """A trainer of a user."""
+
+
+def test_pythae_s_trainers_take_our_configuration_for_their_own(tmp_path):
+    """By keyword, by position or in a subclass: Pythae's loop in float32."""
+    data = Images().batch(torch.arange(40))
+    dataset = BaseDataset(data.data, data.labels)
+    weights = []
+    for config_class, options in (
+        (BaseTrainerConfig, {}),
+        (FIFTrainerConfig, {"precision": "bfloat16"}),
     ):
-        model = build_model("AE")
-        pipeline = TrainingPipeline(model, config(output_dir=str(tmp_path), num_epochs=1))
-        with quiet_pythae():
-            pipeline(train_data=Images().batch(torch.arange(40)).data)
-        assert type(pipeline.trainer) is trainer_class
-        folder = f"{pipeline.trainer.training_dir}/final_model"
-        assert_same_weights(AutoModel.load_from_folder(folder, trust=True), model)
+        config = config_class(output_dir=str(tmp_path), num_epochs=1, no_cuda=True, **options)
+        for trainer_class in (BaseTrainer, OwnTrainer):
+            for arguments in ((dataset, None, config), (dataset,)):
+                torch.manual_seed(0)
+                keywords = {} if len(arguments) == 3 else {"training_config": config}
+                trainer = trainer_class(build_model("AE"), *arguments, **keywords)
+                with quiet_pythae():
+                    trainer.train()
+                assert type(trainer) is trainer_class
+                weights.append(_flat_weights(trainer.model))
+
+    assert all(torch.equal(vector, weights[0]) for vector in weights)
 
 
 def _flat_weights(model):
@@ -460,6 +500,8 @@ def test_nothing_is_printed(tmp_path, capfd):
 
 def test_a_bar_on_a_terminal(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    every_step = functools.partial(progress.tqdm, mininterval=0)
+    monkeypatch.setattr(progress, "tqdm", every_step)
     with pytest.raises(Killed):
         build_trainer("AE", tmp_path, epochs=2, on_epoch=kill_at(1)).train()
     build_trainer("AE", tmp_path, epochs=2).train()
