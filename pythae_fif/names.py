@@ -80,6 +80,7 @@ class DataOptions(StrictModel):
         columns: Columns of a table to model; see :func:`~pythae_fif.data.load_table`.
         drop: Columns of a table to leave out.
         label: Column of a table with the class.
+        skip_broken: Whether images that cannot be read are left out; otherwise they are an error.
         reader: `module:object` of a user's :class:`~pythae_fif.data.Dataset`; None for a built-in
             data set.
     """
@@ -97,6 +98,7 @@ class DataOptions(StrictModel):
         None
     )
     label: Annotated[str | None, Flag("column of a table with the class", "COLUMN")] = None
+    skip_broken: Annotated[bool, Flag("leave out images that cannot be read")] = False
     reader: str | None = None
 
 

@@ -209,4 +209,4 @@ def _read_folder(path: Path, shape: tuple[int, ...] | None) -> Tensor:
             side = min(image.size)
     else:
         side = min(shape[-2:])
-    return torch.from_numpy(decode_files(path, names, side))
+    return torch.from_numpy(decode_files(path, names, side).images)

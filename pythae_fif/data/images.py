@@ -1,17 +1,22 @@
 """Reads images from a user's folder or .npz file, and decodes, crops and resizes image files."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import DataError, format_error
+from pythae_fif.errors import DataError, format_error, pluralized
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+MAX_16_BITS = 65_535
 
 
 def find_images(folder: Path) -> list[str]:
@@ -26,56 +31,116 @@ def find_images(folder: Path) -> list[str]:
     return sorted(name for name, path in visible.items() if not path.is_dir())
 
 
+class DecodedImages(NamedTuple):
+    """Images that were decoded from files.
+
+    Attributes:
+        images: uint8 (N, 3, S, S).
+        indices: Indices (N,) of their files. Files that were left out are missing.
+        notes: Lines on files that were left out or converted.
+    """
+
+    images: np.ndarray
+    indices: np.ndarray
+    notes: list[str]
+
+
 def decode_files(
     folder: Path,
     names: Sequence[str],
     image_size: int,
     progress: Callable[[int, int], None] | None = None,
+    *,
     crop: float = 1.0,
-) -> np.ndarray:
+    skip_broken: bool = False,
+) -> DecodedImages:
     """Decodes image files to RGB squares, as Pillow's ``convert("RGB")`` makes them.
 
     A centred square is cut and resized with Pillow's bilinear filter, with antialiasing. The
-    square may begin between pixels.
+    square may begin between pixels. Transparent pixels show a white background, and channels of 16
+    bits are reduced to 8.
 
     Args:
         folder: The folder of the files.
-        names: Paths of N files, relative to the folder.
+        names: Paths of the files, relative to the folder.
         image_size: Side S of the result in pixels.
         progress: Called as ``progress(done, total)`` after every file.
         crop: Side of the square as a fraction of the shorter side, in (0, 1].
+        skip_broken: Whether files that cannot be decoded are left out.
 
     Returns:
-        uint8 (N, 3, S, S).
+        The images, in the order of their names.
 
     Raises:
-        DataError: A file is damaged, or has more than 8 bits per channel.
+        DataError: Files cannot be decoded; the message lists them.
     """
+    from PIL import Image  # of the extra `benchmark`; Pythae installs it, too
+
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
+    errors: dict[int, str] = {}
+    conversions: dict[int, str] = {}
 
     def decode(index: int) -> None:
-        path = folder / names[index]
         try:
-            images[index] = _decode(path, image_size, crop)
+            with Image.open(folder / names[index]) as file:
+                image, conversions[index] = _convert_to_rgb(file)
+            images[index] = _resize(image, image_size, crop)
         except Exception as error:  # Pillow's plugins raise a dozen unrelated types
-            raise DataError(f"{path}: cannot be decoded ({format_error(error)})") from error
+            errors[index] = format_error(error)
 
     # Threads are enough: Pillow releases the interpreter lock while it decodes.
     with ThreadPool() as pool:
         for index, _ in enumerate(pool.imap(decode, range(len(names)), chunksize=64)):
             if progress is not None:
                 progress(index + 1, len(names))
-    return images
+
+    notes = [
+        f"{pluralized(count, 'image')} {conversion}"
+        for conversion, count in Counter(conversions.values()).items()
+        if conversion
+    ]
+    if errors:
+        broken_files = [f"{names[index]} ({errors[index]})" for index in sorted(errors)]
+        count = pluralized(len(errors), "file")
+        if not skip_broken:
+            raise DataError(
+                f"{folder}: {count} cannot be decoded: {', '.join(broken_files)}; repair or remove "
+                "them, or leave them out by --skip-broken"
+            )
+        notes.append(f"{count} that cannot be decoded left out: {', '.join(broken_files)}")
+
+    indices = np.array([index for index in range(len(names)) if index not in errors], int)
+    return DecodedImages(images[indices] if errors else images, indices, notes)
 
 
-def _decode(path: Path, image_size: int, crop: float) -> np.ndarray:
-    """Returns the pixels (3, S, S) of a file; any error if it cannot be decoded."""
-    from PIL import Image, ImageOps  # of the extra `benchmark`; Pythae installs it, too
+def _convert_to_rgb(file: "Image") -> "tuple[Image, str]":
+    """Converts an opened image to RGB; returns it and how it was converted, if a reader may ask."""
+    from PIL import Image, ImageOps
 
-    with Image.open(path) as file:
-        if file.mode[0] in "IF":  # Pillow would clip larger values at 255
-            raise ValueError(f"mode {file.mode}: convert it to 8 bits per channel")
-        image = ImageOps.exif_transpose(file).convert("RGB")
+    if file.mode == "F":  # Pillow would clip values above 255
+        raise ValueError("mode F: convert it to 8 bits per channel")
+
+    image = ImageOps.exif_transpose(file)
+    if image.mode[0] == "I":
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > MAX_16_BITS:
+            raise ValueError(f"mode {image.mode}: convert it to 8 bits per channel")
+        eight_bits = (values * 255 / MAX_16_BITS).round().astype(np.uint8)
+        return Image.fromarray(eight_bits).convert("RGB"), "of 16 bits reduced to 8 bits"
+
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, "white")
+        lowest_alpha, _ = image.getchannel("A").getextrema()
+        is_opaque = lowest_alpha == 255
+        conversion = "" if is_opaque else "with transparent pixels shown on white"
+        return Image.alpha_composite(background, image).convert("RGB"), conversion
+    return image.convert("RGB"), ""
+
+
+def _resize(image: "Image", image_size: int, crop: float) -> np.ndarray:
+    """Returns the pixels (3, S, S) of the resized centre of an image."""
+    from PIL.Image import Resampling
 
     width, height = image.size
     # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
@@ -89,7 +154,7 @@ def _decode(path: Path, image_size: int, crop: float) -> np.ndarray:
     square = image.crop((x, y, math.ceil(left + side), math.ceil(top + side)))
     resized = square.resize(
         (image_size, image_size),
-        Image.Resampling.BILINEAR,
+        Resampling.BILINEAR,
         box=(left - x, top - y, left - x + side, top - y + side),
     )
     return np.asarray(resized).transpose(2, 0, 1)

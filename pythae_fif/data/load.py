@@ -21,11 +21,11 @@ DEFAULT_SIDE = 64
 DEFAULT_CROP = 148
 """Sides in pixels of resized images, and of CelebA's centre crop."""
 
-_PLAIN = ("name", "source", "partial", "notes")
+_PLAIN = ("name", "source", "partial", "notes", "class_names")
 
 # A part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting
 # changes.
-_VERSION = 12
+_VERSION = 13
 
 
 class ExpectedHashes(NamedTuple):
@@ -122,7 +122,7 @@ def load(
     else:
         stamps = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
         packed = cached(
-            f"{name}-{digest(_VERSION, name, image_size, crop, *stamps)}.pt",
+            f"{name}-{digest(_VERSION, name, image_size, crop, options.skip_broken, *stamps)}.pt",
             lambda: _pack(_with_warnings(read())),
             trusted=planned is not None,  # the command has checked the file
         )
@@ -175,6 +175,9 @@ def _pack(splits: Splits) -> dict[str, Any]:
     plain = {key: getattr(splits, key) for key in (*_PLAIN, "content_hash")}
     arrays = {split: splits[split] for split in SPLIT_NAMES}
     arrays |= {f"{split}_labels": labels for split, labels in (splits.labels or {}).items()}
+    plain["example_ids"] = {
+        split: ids.tolist() for split, ids in (splits.example_ids or {}).items()
+    }
     tensors = {key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in arrays.items()}
     return plain | tensors
 
@@ -187,6 +190,7 @@ def _unpack(packed: dict[str, Any]) -> Splits:
         labels = {split: packed[f"{split}_labels"].numpy() for split in SPLIT_NAMES}
 
     plain = {key: packed[key] for key in _PLAIN}
-    splits = Splits(**plain, **arrays, labels=labels)
+    ids = {split: np.array(values) for split, values in packed["example_ids"].items()}
+    splits = Splits(**plain, **arrays, labels=labels, example_ids=ids or None)
     vars(splits)["content_hash"] = packed["content_hash"]
     return splits

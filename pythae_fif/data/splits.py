@@ -122,6 +122,9 @@ class Splits:
         partial: Whether images of the published data set are missing.
         columns: Names and standardisation of the columns of a user's table.
         notes: Lines on data that were left out or are unusual.
+        example_ids: Split name -> where each example is from, (N,): its file, or its row number in
+            a table, from 0. None for data that have no other order than that of the splits.
+        class_names: Names of the classes 0, 1, ...; None if the data do not name them.
 
     Raises:
         DataError: Images have different shapes, or a split has fewer than 10.
@@ -136,6 +139,8 @@ class Splits:
     partial: bool = False
     columns: Columns | None = None
     notes: tuple[str, ...] = ()
+    example_ids: dict[str, np.ndarray] | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         shape = self.train.shape[1:]
@@ -198,13 +203,16 @@ class Splits:
         if all(len(arrays[split]) == len(self[split]) for split in SPLIT_NAMES):
             return self
 
-        labels = self.labels
-        if labels is not None:
-            labels = {split: labels[split][: len(images)] for split, images in arrays.items()}
+        def cut(values: dict[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:
+            if values is None:
+                return None
+            return {split: values[split][: len(images)] for split, images in arrays.items()}
+
         return replace(
             self,
             **arrays,
-            labels=labels,
+            labels=cut(self.labels),
+            example_ids=cut(self.example_ids),
             source=f"{self.source}; cut to the first {sizes(arrays)}",
             partial=True,
         )

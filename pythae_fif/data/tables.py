@@ -1,25 +1,17 @@
 """Loads a user's table and the four tables of Papamakarios et al. 2017."""
 
-import csv
-import gzip
-import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.splits import MIN_IMAGES, Columns, Splits, shuffled_split, sizes
-from pythae_fif.errors import (
-    ConfigError,
-    DataError,
-    did_you_mean,
-    format_error,
-    requires_extra,
-)
+from pythae_fif.data.table_checks import describe_unusual_columns
+from pythae_fif.data.table_files import convert_formatted_numbers, read_table_file
+from pythae_fif.errors import ConfigError, DataError, did_you_mean, format_error, pluralized
 from pythae_fif.names import DATA_VARIABLE, data_home
 
 if TYPE_CHECKING:
@@ -60,11 +52,11 @@ def load_table(
     notes: list[str] = []
     if isinstance(table, str | Path):
         place = Path(table).name
-        table, notes = _read_table(Path(table))
+        table, notes = read_table_file(Path(table))
     frame = table.reset_index(drop=True).rename(columns=lambda name: str(name).strip())
     names = _choose_columns(list(frame.columns), columns, drop, label, place)
 
-    rows, left_out = _numeric_columns(frame[names], judge=columns is None)
+    rows, left_out, value_notes = _numeric_columns(frame[names], judge=columns is None)
     complete = rows.notna().all(axis=1)
     if label is not None:
         complete &= frame[label].notna()
@@ -85,8 +77,10 @@ def load_table(
     arrays = _standardize(parts, mean, std, place)
 
     labels = None
+    class_names = None
     if label is not None:
-        classes, _ = frame[label][rows.index].factorize(sort=True)
+        classes, values_of_label = frame[label][rows.index].factorize(sort=True)
+        class_names = tuple(map(str, values_of_label))
         labels = {
             split: classes[split_rows].astype(np.int64) for split, split_rows in indices.items()
         }
@@ -97,7 +91,11 @@ def load_table(
         labels=labels,
         source=f"{place}, {rows.shape[1]} columns, standardised by training rows, {sizes(arrays)}",
         columns=Columns(list(rows.columns), mean.tolist(), std.tolist()),
-        notes=(*column_notes, *notes, *row_notes),
+        example_ids={
+            split: rows.index[split_rows].to_numpy() for split, split_rows in indices.items()
+        },
+        class_names=class_names,
+        notes=(*column_notes, *notes, *value_notes, *row_notes, *describe_unusual_columns(rows)),
     )
 
 
@@ -125,26 +123,50 @@ def _choose_columns(
     return [name for name in columns or names if name not in excluded]
 
 
-def _numeric_columns(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str]]":
+class _NumericColumns(NamedTuple):
+    """The columns of a table that can be modelled.
+
+    Attributes:
+        rows: The columns as float64, with NaN for missing values.
+        left_out: Name of every other column -> why it is left out.
+        notes: Lines on values that were converted.
+    """
+
+    rows: "DataFrame"
+    left_out: dict[str, str]
+    notes: list[str]
+
+
+def _numeric_columns(frame: "DataFrame", judge: bool) -> _NumericColumns:
     """Separates the columns that can be modelled from the others.
+
+    Infinite values are missing values.
 
     Args:
         frame: All columns.
         judge: Also leaves out columns that can be modelled but should not.
-
-    Returns:
-        The columns of numbers as float64, with NaN for missing values; and the name of every other
-        column -> why it is left out.
     """
     import pandas as pd
 
     left_out: dict[str, str] = {}
     numeric: dict[str, Series] = {}
+    notes = []
     for name, column in frame.items():
         numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
-        gaps = numbers.isna()
         is_date = pd.api.types.is_datetime64_any_dtype(column)
-        if is_date or (gaps & column.notna()).any():
+        if not is_date and (numbers.isna() & column.notna()).any():
+            formatted = convert_formatted_numbers(column)
+            if formatted is not None:
+                numbers = formatted
+                notes.append(f"{name}: texts such as {column.dropna().iloc[0]} are read as numbers")
+
+        infinite_count = int(np.isinf(numbers).sum())
+        if infinite_count:
+            notes.append(f"{name}: infinite in {pluralized(infinite_count, 'row')}, left out")
+            numbers = numbers.replace([np.inf, -np.inf], np.nan)
+
+        gaps = numbers.isna()
+        if is_date or (gaps & column.notna()).sum() > infinite_count:
             left_out[name] = "text"
         elif judge and gaps.mean() > 0.5:
             left_out[name] = "more than half missing"
@@ -154,7 +176,7 @@ def _numeric_columns(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[
             left_out[name] = "a counter"
         else:
             numeric[name] = numbers
-    return pd.DataFrame(numeric, index=frame.index), left_out
+    return _NumericColumns(pd.DataFrame(numeric, index=frame.index), left_out, notes)
 
 
 def _drop_incomplete_rows(
@@ -187,76 +209,6 @@ def _describe_left_out(
             f"{summary or 'no others'}; at least 2 are needed, and all requested ones"
         )
     return [f"columns left out: {summary}"] if left_out else []
-
-
-def _read_table(path: Path) -> "tuple[DataFrame, list[str]]":
-    """Reads the table of a text file; returns it with notes, or raises a DataError."""
-    with requires_extra("benchmark", "reading a table"):
-        import pandas as pd
-
-    open_text = gzip.open if path.suffix.lower() == ".gz" else open
-    path = path.expanduser()
-    try:
-        with open_text(path, "rt", newline="", encoding="utf-8-sig", errors="replace") as file:
-            separator, rows = _sniff_separator([*itertools.islice(file, 100)])
-            has_header = _is_header(rows[0])
-            decimal = _sniff_decimal_sign(rows, separator)
-            file.seek(0)
-            frame = pd.read_csv(
-                file,
-                sep=r"\s+" if separator == " " else separator,
-                header=0 if has_header else None,
-                decimal=decimal,
-                index_col=False,
-                skipinitialspace=True,
-                na_values=["?"],
-                float_precision="round_trip",
-                low_memory=False,
-            )
-    except Exception as error:  # the file, its compression, its encoding or its form is wrong
-        raise DataError(f"{path}: not a readable table ({format_error(error)})") from error
-
-    notes = []
-    if decimal == ",":
-        notes.append("commas are read as decimal signs")
-    if not has_header:
-        frame = frame.rename(columns=lambda number: f"c{number + 1}")
-        notes.append("the first line is read as data")
-    elif "0" in frame:
-        notes.append("the first line is read as names")
-    return frame, notes
-
-
-def _sniff_separator(lines: Sequence[str]) -> tuple[str, list[list[str]]]:
-    """Returns the first separator that gives every line the same number of cells, and the rows."""
-    for separator in "\t;|, ":
-        reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-        rows = [row for row in reader if row]
-        lengths = {len(row) for row in rows}
-        if len(lengths) == 1 and lengths.pop() >= 2:
-            return separator, rows
-
-    raise ValueError(
-        "needs the same number of values in each line, separated by commas, semicolons or tabs"
-    )
-
-
-def _sniff_decimal_sign(rows: Sequence[Sequence[str]], separator: str) -> str:
-    """Returns a comma if some cell has a decimal comma and none has a decimal point."""
-    cells = [cell for row in rows for cell in row]
-    has_comma = any(re.fullmatch(r"[+-]?\d+,\d+", cell) for cell in cells)
-    has_point = any(re.fullmatch(r"[+-]?\d+\.\d+", cell) for cell in cells)
-    return "," if has_comma and not has_point and separator != "," else "."
-
-
-def _is_header(cells: Sequence[str]) -> bool:
-    """Returns True if the cells are names.
-
-    A header has no numbers, unless they are pandas' default names 0, 1, 2, ...
-    """
-    number = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
-    numbers = [cell for cell in cells if number.fullmatch(cell)]
-    return numbers == [str(index) for index in range(len(numbers))]
 
 
 def _standardize(

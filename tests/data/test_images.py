@@ -55,7 +55,7 @@ def test_data_home_is_the_argument_or_the_variable_or_in_the_home_folder(tmp_pat
 
 def decode(folder: Path, crop: float = 1.0, size: int = 64) -> np.ndarray:
     """Decodes all images of a folder."""
-    return decode_files(folder, find_images(folder), size, crop=crop).astype(int)
+    return decode_files(folder, find_images(folder), size, crop=crop).images.astype(int)
 
 
 def test_every_mode_becomes_rgb_and_rotation_is_honoured(tmp_path):
@@ -74,21 +74,46 @@ def test_every_mode_becomes_rgb_and_rotation_is_honoured(tmp_path):
     assert images[5, :, :, 5:].min() > 240 and images[5, :, :, :3].max() < 15
 
 
-DAMAGES = {
-    "cannot be read (No such file": lambda path: path.symlink_to("gone.png"),
-    ": mode I;16: convert it to 8 bits per channel": lambda path: Image.new("I;16", (8, 8)).save(
-        path
-    ),
-    ": cannot be decoded (": lambda path: path.write_text("no image"),
-}
-
-
-@pytest.mark.parametrize("message", DAMAGES)
-def test_a_file_that_cannot_be_decoded_is_named(message, tmp_path):
+def test_transparent_pixels_are_white_and_16_bits_become_8(tmp_path):
     fill_folder(tmp_path / "mine", 100)
-    path = tmp_path / "mine/0200.png"
-    DAMAGES[message](path)
-    fail_line(DataError, path, message, name="folder", data=tmp_path / "mine")
+    hidden_colour = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
+    hidden_colour.save(tmp_path / "mine/a.png")
+    deep = np.full((8, 8), 65_535, np.uint16)
+    Image.fromarray(deep).save(tmp_path / "mine/b.png")
+
+    splits = load_images("folder", data=tmp_path / "mine", image_size=8)
+    for name in ("a.png", "b.png"):
+        (image,) = [
+            splits[split][index]
+            for split in SPLIT_NAMES
+            for index in np.flatnonzero(splits.example_ids[split] == name)
+        ]
+        assert (image == 255).all()
+    assert "1 image with transparent pixels shown on white" in splits.notes
+    assert "1 image of 16 bits reduced to 8 bits" in splits.notes
+
+
+def break_files(folder: Path) -> list[str]:
+    """Breaks three files in different ways, and returns their names."""
+    (folder / "0200.png").unlink()
+    (folder / "0200.png").symlink_to("gone.png")
+    (folder / "0100.png").write_text("no image")
+    Image.new("F", (8, 8)).save(folder / "0300.tif")
+    return ["0100.png (", "0200.png (FileNotFoundError", "0300.tif (ValueError: mode F"]
+
+
+def test_all_files_that_cannot_be_decoded_are_named_or_left_out(tmp_path):
+    fill_folder(tmp_path / "mine", 400)
+    parts = break_files(tmp_path / "mine")
+    call = {"name": "folder", "data": tmp_path / "mine", "image_size": 8}
+    fail_line(DataError, "3 files cannot be decoded", "--skip-broken", *parts, **call)
+
+    splits = load_images(**call, skip_broken=True)
+    assert sum(counts(splits)) == 398
+    names = {name for split in SPLIT_NAMES for name in splits.example_ids[split]}
+    assert not names & {"0100.png", "0200.png", "0300.tif"}
+    (note,) = [text for text in splits.notes if "left out" in text]
+    assert all(part in note for part in parts)
 
 
 def test_folder_finds_every_kind_of_image(tmp_path):
@@ -127,6 +152,17 @@ def test_train_and_test_with_classes_are_enough_and_may_be_in_capitals(tmp_path)
     from_folder = load_images("folder", data=tmp_path / "mine", image_size=8)
     train_greys = np.concatenate([from_folder.train, from_folder.val])[:, 0, 0, 0]
     assert sorted(train_greys) == [*range(30), *range(200, 230)]
+
+    cached = load_images("folder", data=tmp_path / "mine", image_size=8)
+    for splits in (from_folder, cached):
+        assert splits.class_names == ("cats", "dogs")
+        for split in SPLIT_NAMES:
+            for name, label, image in zip(
+                splits.example_ids[split], splits.labels[split], splits[split], strict=True
+            ):
+                assert Path(name).parts[1] == splits.class_names[label]
+                with Image.open(tmp_path / "mine" / name) as file:
+                    assert np.asarray(file)[0, 0] == image[0, 0, 0]
 
     arrays = {}
     for part, greys in (("train", train_greys), ("test", from_folder.test[:, 0, 0, 0])):

@@ -1,6 +1,7 @@
 """A user's table: modelled and left-out columns, detected formats, and errors of one line."""
 
 import gzip
+import re
 
 import numpy as np
 import pandas as pd
@@ -129,6 +130,7 @@ def table_text(separator: str, decimal: str = ".", header: str | None = "a b c")
         ("t.csv", pd.DataFrame(table().round(4)).to_csv().encode(), "012", "names"),
         ("t.csv", table_text(",", header="c1 c2 c3"), ["c1", "c2", "c3"], ""),
         ("t.csv", table_text(",", header="0 1 kind"), ["0", "1", "kind"], "names"),
+        ("t.csv", table_text("\t").decode().encode("utf-16"), "abc", ""),
     ],
 )
 def test_separator_names_and_decimal_sign_are_detected(name, content, names, first_line, tmp_path):
@@ -142,6 +144,7 @@ def test_separator_names_and_decimal_sign_are_detected(name, content, names, fir
     else:
         assert line_notes == []
     has_decimal_commas = name != "t.csv.gz" and (b";" in content or b"\t" in content)
+    has_decimal_commas &= not content.startswith(b"\xff\xfe")
     assert ("commas are read as decimal signs" in splits.notes) == has_decimal_commas
 
     rows = table().round(4)
@@ -187,10 +190,63 @@ def test_notes_list_the_left_out_columns_and_the_reasons():
         "count (a counter), Unnamed: 0 (a counter)",
     )
 
-    splits = load_table(UNUSUAL_FRAME, columns=["count", "a"])
-    assert splits.columns.names == ["count", "a"]
+    splits = load_table(UNUSUAL_FRAME, columns=["a", "whole"])
+    assert splits.columns.names == ["a", "whole"]
     assert not splits.notes
+    assert load_table(UNUSUAL_FRAME, columns=["count", "a"]).columns.names == ["count", "a"]
     assert load_table(UNUSUAL_FRAME, columns=[*"abc"], drop=["b"]).columns.names == ["a", "c"]
+
+
+def test_grouped_numbers_and_percentages_are_read():
+    prices = [f"{1000 + 7 * index:,}.50" for index in range(120)]
+    shares = [f"{index % 40}.5 %" for index in range(120)]
+    frame = pd.DataFrame(table(), columns=[*"abc"]).assign(price=prices, share=shares)
+    splits = load_table(frame)
+    assert "price: texts such as 1,000.50 are read as numbers" in splits.notes
+    assert "share: texts such as 0.5 % are read as numbers" in splits.notes
+
+    original = rows_in_original_units(splits)
+    assert original[:, 3].min() == pytest.approx(1000.5, rel=1e-4)
+    assert original[:, 4].max() == pytest.approx(0.395, rel=1e-4)
+
+
+def test_infinite_values_are_missing_values():
+    frame = pd.DataFrame(table(), columns=[*"abc"])
+    frame.loc[[3, 5], "b"] = [np.inf, -np.inf]
+    splits = load_table(frame)
+    assert "b: infinite in 2 rows, left out" in splits.notes
+    assert "2 of 120 rows with missing values left out" in splits.notes
+    assert all(np.isfinite(splits[split]).all() for split in SPLIT_NAMES)
+
+
+def test_a_line_may_be_longer_than_a_field_of_the_csv_module(tmp_path):
+    rows = np.random.RandomState(0).randn(120, 9_000)
+    text = "\n".join(",".join(f"{value:.12f}" for value in row) for row in rows)
+    (tmp_path / "wide.csv").write_text(text)
+    assert len(text.splitlines()[0]) > 131_072
+    assert load_table(tmp_path / "wide.csv").input_dim == (9_000,)
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        (np.random.RandomState(0).permutation(120), "different whole number in each row"),
+        (1_500_000_000 + 60 * np.arange(120) ** 2, "looks like a time in seconds"),
+        (1_500_000_000_000 + 1000 * np.arange(120) ** 2, "seconds or milliseconds"),
+        ([7.5, *[1.0] * 119], "has one value in 99.2% of the rows"),
+        ([1e12, *np.linspace(0, 1, 119)], r"values of up to 1e\+12, far from all others"),
+    ],
+)
+def test_notes_name_columns_that_look_unusual(values, note):
+    frame = pd.DataFrame(table(), columns=[*"abc"]).assign(odd=values)
+    notes = load_table(frame, columns=[*"abc", "odd"]).notes
+    assert any(re.match(f"column odd .*{note}", text) for text in notes)
+    assert notes[-1] == "columns kept: a, b, c, odd"
+
+
+def test_notes_name_copies_of_columns():
+    frame = pd.DataFrame(table(), columns=[*"abc"]).assign(again=lambda rows: rows["b"])
+    assert "column again is a copy of b: leave one of them out" in load_table(frame).notes
 
 
 @pytest.mark.parametrize(
@@ -220,13 +276,14 @@ NUMBERS = "a,b\n" + "\n".join(f"{i * 7 % 31},{i * 3 % 17}" for i in range(120))
         (
             "t.csv",
             NUMBERS.replace("\n", ",1\n").replace("b,1", "b"),
-            "needs the same number of values",
+            "same number of values in each line.*line 2 has 3, the first line has 2",
         ),
-        ("t.csv", NUMBERS + "\n1,inf", "values are NaN or infinite"),
         ("t.csv", NUMBERS[:200], r"the val split has \d examples, needs at least 10"),
         ("t.csv", "a,b\n" + "x,y\n" * 120, r"0 columns can be .*a \(text\), b \(text\)"),
         ("t.csv", NUMBERS.translate({49: "", 51: ""}), "38 of 120 rows .*: 100 are needed"),
-        ("t.tsv", "a\tb\n" + "1,234\t1.5\n" * 120, r"not these: a \(text\), b"),
+        ("t.tsv", "a\tb\n" + "1,23,4\t1.5\n" * 120, r"not these: a \(text\), b"),
+        ("t.csv", "a,b\n", "a line of names, and no rows"),
+        ("t.xlsx", "PK", r"save the sheet as CSV, or pass pandas.read_excel\(...\) to load_table"),
         ("no.csv", None, "No such file"),
         ("t.csv", "", "needs the same number of values in each line"),
         ("t.csv", NUMBERS.replace("a,b", "a,a "), "t.csv has several columns 'a'"),
@@ -238,6 +295,18 @@ def test_a_wrong_file_is_refused_in_one_line(name, content, message, tmp_path):
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         load_table(tmp_path / name)
+
+
+def test_rows_and_classes_keep_their_numbers_and_names():
+    frame = pd.DataFrame(table(180), columns=[*"abc"]).assign(kind=["x", None, "y"] * 60)
+    splits = load_table(frame, label="kind").subset(train=20)
+    assert splits.class_names == ("x", "y")
+    for split in SPLIT_NAMES:
+        rows = frame.loc[splits.example_ids[split]]
+        original = splits.columns.inverse_transform(splits[split])
+        np.testing.assert_allclose(original, rows[[*"abc"]], atol=1e-5)
+        names = np.array(splits.class_names)[splits.labels[split]]
+        assert [*names] == [*rows["kind"]]
 
 
 def test_the_hash_depends_on_units_and_names():

@@ -40,7 +40,7 @@ def _find_images(request: DataRequest) -> Source:
         arrays = {
             split: decode_files(
                 folder, split_names, request.side, request.progress, crop=request.crop / WIDTH
-            )
+            ).images
             for split, split_names in names.items()
         }
         layout = (

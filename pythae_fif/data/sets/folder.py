@@ -39,14 +39,30 @@ def find_folder(request: DataRequest) -> Source:
 
     def read() -> Splits:
         names_by_split = _split_names(names, split_folders)
-        arrays: Any = {
-            split: decode_files(path, split_names, request.side, request.progress)
-            for split, split_names in names_by_split.items()
-        }
+        # All files are decoded at once, so that an error lists all that are broken.
+        all_names: Any = np.concatenate([*names_by_split.values()])
+        decoded = decode_files(
+            path,
+            all_names,
+            request.side,
+            request.progress,
+            skip_broken=request.options.skip_broken,
+        )
+        split_of_file = np.repeat([*names_by_split], [*map(len, names_by_split.values())])
+        split_of_image = split_of_file[decoded.indices]
+        arrays: Any = {}
+        for split in names_by_split:
+            is_in_split = split_of_image == split
+            arrays[split] = decoded.images[is_in_split]
+            names_by_split[split] = all_names[decoded.indices][is_in_split]
+
         if _all_grey(arrays):
             arrays = {split: images[:, :1] for split, images in arrays.items()}
 
-        labels, notes = _labels_by_subfolder(names_by_split, class_level=1 if split_folders else 0)
+        labels, class_names, label_notes = _labels_by_subfolder(
+            names_by_split, class_level=1 if split_folders else 0
+        )
+        notes = [*decoded.notes, *label_notes]
         unread = [
             name
             for name in folders
@@ -59,11 +75,14 @@ def find_folder(request: DataRequest) -> Source:
             "folder",
             **arrays,
             labels=labels,
+            example_ids=names_by_split,
+            class_names=class_names,
             source=f"folder {path.name}, {request.side}x{request.side}, {sizes(arrays)}",
             notes=tuple(notes),
         )
 
-    return [path / name for name in names], read
+    files = [path / name for name in names]
+    return [file for file in files if file.exists()], read  # not links to files that are gone
 
 
 def _split_names(names: Sequence[str], split_folders: Mapping[str, str]) -> dict[str, Any]:
@@ -85,8 +104,13 @@ def _all_grey(arrays: Mapping[str, np.ndarray]) -> bool:
 
 def _labels_by_subfolder(
     names_by_split: Mapping[str, Sequence[str]], class_level: int
-) -> tuple[dict[str, np.ndarray] | None, list[str]]:
-    """Returns labels from the subfolders at a level of the names, and notes if there are none."""
+) -> tuple[dict[str, np.ndarray] | None, tuple[str, ...] | None, list[str]]:
+    """Returns the classes that are the subfolders at a level of the names.
+
+    Returns:
+        The labels and the names of the classes, which are None without classes; and notes that say
+        why there are none.
+    """
     classes_by_split = {}
     for split, names in names_by_split.items():
         folders = [name.split("/")[class_level:-1] for name in names]
@@ -94,15 +118,15 @@ def _labels_by_subfolder(
 
     classes = sorted(set().union(*classes_by_split.values()))
     if len(classes) < 2:
-        return None, []
+        return None, None, []
     if "" in classes or {*classes} != {*classes_by_split["train"]}:
-        return None, ["no labels: not every image is in a subfolder that has training images"]
+        return None, None, ["no labels: not every image is in a subfolder that has training images"]
 
     labels = {
         split: np.searchsorted(classes, image_classes)
         for split, image_classes in classes_by_split.items()
     }
-    return labels, []
+    return labels, tuple(classes), []
 
 
 DATASET = Dataset(find_folder, needs_path=True, takes_image_size=True)
