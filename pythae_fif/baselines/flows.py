@@ -12,6 +12,7 @@ from pythae_fif.baselines.glow import ActNorm, Chain, InjectiveConv, Squeeze, fl
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.injective_flow import InjectiveFlow
+from pythae_fif.nn.base import evaluation_mode
 from pythae_fif.nn.coupling import FlowDecoder, FlowEncoder, affine_couplings
 from pythae_fif.validation import AtLeastOne, config_dataclass
 
@@ -220,5 +221,5 @@ class FlowModel(InjectiveFlow):
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         # ActNorm sets its scales by its first batch in training mode. This must be a batch of the
         # training, which calls the flow itself, and not data that a user encodes.
-        with self._in_evaluation_mode(gradient=torch.is_grad_enabled()):
+        with evaluation_mode(self, gradient=torch.is_grad_enabled()):
             return super()._encode(x, condition)

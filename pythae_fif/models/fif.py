@@ -19,7 +19,7 @@ from pythae_fif.device import fork_rng, full_float32
 from pythae_fif.errors import ConfigError, UnsupportedOperationError
 from pythae_fif.models.config import FIFConfig
 from pythae_fif.models.hutchinson_flow import HutchinsonFlow
-from pythae_fif.nn.base import AtCondition
+from pythae_fif.nn.base import AtCondition, evaluation_mode
 from pythae_fif.volume_change import autograd_surrogate, volume_surrogate
 from pythae_fif.volume_change.loss import Surrogate, SurrogateOutput
 from pythae_fif.volume_change.replay import Tape, check_parts, check_replay
@@ -181,7 +181,7 @@ class FIF(HutchinsonFlow):
         """Raises UnsupportedOperationError if a network cannot be replayed."""
         encode, decode = self.networks_at(*condition)
         parts = self.model_config.surrogate_fraction < 1
-        with self._in_evaluation_mode():  # so that two passes give equal values
+        with evaluation_mode(self):  # so that two passes give equal values
             check_replay(encode, x, parts=parts)
             check_replay(decode, encode(x), parts=parts)
 

@@ -16,6 +16,7 @@ from pythae_fif.models.config import HutchinsonConfig
 from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.integers import ceil_div
 from pythae_fif.models.outputs import LazyOutput, as_data
+from pythae_fif.nn.base import evaluation_mode
 from pythae_fif.volume_change import encoder_log_volume, sample_hutchinson, squared_error
 from pythae_fif.volume_change.loss import FIFLoss, LossTerms, Map, Surrogate, fif_terms
 
@@ -253,7 +254,7 @@ class HutchinsonFlow(InjectiveFlow):
             is_auto = self.model_config.beta == "auto"
             beta = self.beta if is_auto else self.model_config.beta_at(1.0)
             nll = volume = z.new_zeros(())
-            with self._in_evaluation_mode():
+            with evaluation_mode(self):
                 if count:
                     inputs = (x, z.to(x.dtype), *condition)
                     nll, volume = self._exact_nll(*(tensor[:count] for tensor in inputs))

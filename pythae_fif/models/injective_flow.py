@@ -4,7 +4,6 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -106,8 +105,6 @@ class InjectiveFlow(SavedModel):
         output = self.predict(inputs["data"])
         return ModelOutput(z=output.embedding, recon_x=output.recon_x)
 
-    # ------------------------------------------------------------------ the density
-
     def fit_prior(
         self,
         data: Any,
@@ -136,7 +133,7 @@ class InjectiveFlow(SavedModel):
         x = as_data(data, self)
         condition = self.condition(labels, x)
         batches = zip(*(part.split(ENCODE_BATCH_SIZE) for part in (x, *condition)), strict=True)
-        with self._in_evaluation_mode():
+        with evaluation_mode(self):
             codes = torch.cat([self._encode(*batch) for batch in batches])
 
         self.prior = fit_new_prior(kind, codes, *condition, seed=seed, steps=steps)
@@ -241,10 +238,10 @@ class InjectiveFlow(SavedModel):
 
         def compute_gram(z: Tensor, rows: Any = ...) -> Tensor:
             inputs = x[rows], *(tensor[rows] for tensor in condition)
-            with self._in_evaluation_mode():
+            with evaluation_mode(self):
                 return decoder_gram(self._decode, z, *inputs)
 
-        with self._in_evaluation_mode():
+        with evaluation_mode(self):
             z = self._encode_checked(x, *condition)
         decode = partial(self.decode, labels=labels)
         return MarginalLikelihood(decode, x, z, condition, compute_gram(z), compute_gram, noise_std)
@@ -316,7 +313,7 @@ class InjectiveFlow(SavedModel):
         z = self._sample_codes(num_samples, labels, generator)
         codes = z.flatten(0, -2)
         condition = self.condition(labels, codes)
-        with self._in_evaluation_mode():
+        with evaluation_mode(self):
             log_prob = self._log_prob(codes, *condition)
         return self.decode(z, labels), log_prob.view(z.shape[:-1])
 
@@ -332,7 +329,7 @@ class InjectiveFlow(SavedModel):
             Codes (B, d).
         """
         x = as_data(x, self)
-        with self._in_evaluation_mode(gradients):
+        with evaluation_mode(self, gradients):
             return self._encode_checked(x, *self.condition(labels, x))
 
     def decode(self, z: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
@@ -348,7 +345,7 @@ class InjectiveFlow(SavedModel):
         """
         z = as_codes(z, self)
         codes = z.flatten(0, -2)
-        with self._in_evaluation_mode(gradients):
+        with evaluation_mode(self, gradients):
             x = self._decode(codes, *self.condition(labels, codes))
         return x.view(*z.shape[:-1], *x.shape[1:])
 
@@ -372,7 +369,7 @@ class InjectiveFlow(SavedModel):
     ) -> Tensor:
         """Runs Pythae's ``interpolate``, which documents the arguments, in evaluation mode."""
         ends = as_data(starting_inputs, self), as_data(ending_inputs, self)
-        with self._in_evaluation_mode(torch.is_grad_enabled()):
+        with evaluation_mode(self, torch.is_grad_enabled()):
             return super().interpolate(*ends, granularity)
 
     # ------------------------------------------------------------------ internal
@@ -449,9 +446,5 @@ class InjectiveFlow(SavedModel):
         """Computes a score of the codes of data."""
         x = as_data(x, self)
         condition = self.condition(labels, x)
-        with self._in_evaluation_mode():
+        with evaluation_mode(self):
             return score(self._encode_checked(x, *condition), *condition)
-
-    def _in_evaluation_mode(self, gradient: bool = False) -> AbstractContextManager[None]:
-        """Sets evaluation mode within the block, with or without gradients."""
-        return evaluation_mode(self, gradient)

@@ -77,9 +77,7 @@ class FIFTrainer:
         keep_last: Whether to keep the last weights, regardless of their loss.
         precision: See :class:`~pythae_fif.training.TrainerOptions`. This and the next three
             arguments come before the configuration's values, for configurations of any kind.
-        early_stopping_patience: See there. It needs an evaluation set.
-        gradient_clip_norm: See there.
-        scheduler_interval: See there.
+        early_stopping_patience, gradient_clip_norm, scheduler_interval: See there.
 
     Attributes:
         model: The model; after `train` it holds the best weights.
