@@ -17,7 +17,13 @@ from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.integers import ceil_div
 from pythae_fif.models.outputs import LazyOutput, as_data
 from pythae_fif.nn.base import evaluation_mode
-from pythae_fif.volume_change import encoder_log_volume, sample_hutchinson, squared_error
+from pythae_fif.volume_change import (
+    decoder_log_volume,
+    encoder_log_volume,
+    sample_hutchinson,
+    squared_error,
+)
+from pythae_fif.volume_change.exact import warn_if_singular
 from pythae_fif.volume_change.loss import FIFLoss, LossTerms, Map, Surrogate, fif_terms
 
 EVALUATED_POINTS = 64
@@ -274,9 +280,9 @@ class HutchinsonFlow(InjectiveFlow):
 
         Both are (B,).
         """
-        volume = (
-            -encoder_log_volume(self._encode, x, *condition)
-            if self.model_config.jacobian_at == "data"
-            else self._decoder_log_volume(z, *condition)
-        )
+        if self.model_config.jacobian_at == "data":
+            volume = -encoder_log_volume(self._encode, x, *condition)
+        else:
+            volume = decoder_log_volume(self._decode, z, *condition)
+            warn_if_singular(volume)
         return volume - self.latent_distribution(z).log_prob(z, *condition), volume

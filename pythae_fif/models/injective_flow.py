@@ -24,7 +24,7 @@ from pythae_fif.models.priors import Prior, PriorKind, standard_prior
 from pythae_fif.models.saved import SavedModel
 from pythae_fif.nn.base import evaluation_mode, join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values, squared_error
-from pythae_fif.volume_change.exact import decoder_gram, describe_samples
+from pythae_fif.volume_change.exact import decoder_gram, warn_if_singular
 
 ENCODE_BATCH_SIZE = 500
 
@@ -424,22 +424,10 @@ class InjectiveFlow(SavedModel):
         return codes.view(*shape, -1)
 
     def _log_prob(self, z: Tensor, *condition: Tensor) -> Tensor:
-        """Computes the log-likelihoods (B,) of codes."""
-        volume = self._decoder_log_volume(z, *condition)
-        return self.latent_distribution(z).log_prob(z, *condition) - volume
-
-    def _decoder_log_volume(self, z: Tensor, *condition: Tensor) -> Tensor:
-        """Computes the log-volumes (B,) at codes, and warns where the density is infinite."""
+        """Computes the log-likelihoods (B,) of codes, and warns where they are infinite."""
         volume = decoder_log_volume(self._decode, z, *condition)
-        singular = volume.isneginf()
-        if singular.any():
-            warnings.warn(
-                f"log_prob is infinite for {describe_samples(singular)}: the decoder's Jacobian "
-                "is rank-deficient there",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        return volume
+        warn_if_singular(volume)
+        return self.latent_distribution(z).log_prob(z, *condition) - volume
 
     @full_float32()
     def _evaluate_at_codes(self, score: Callable[..., Tensor], x: Any, labels: Labels) -> Tensor:

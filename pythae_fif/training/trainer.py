@@ -359,11 +359,9 @@ class FIFTrainer:
         meter = LossMeter(f"epoch {epoch}, eval loss", self.device, infinite=True)
 
         def losses(inputs: Any) -> dict[str, Tensor]:
+            size = len(self.eval_dataset)
             output = self._forward(
-                inputs,
-                epoch=pass_number,
-                dataset_size=len(self.eval_dataset),
-                position=meter.images,
+                inputs, epoch=pass_number, dataset_size=size, position=meter.images
             )
             return self._optimizers.losses(output)
 

@@ -6,6 +6,7 @@ such as a condition (B, c), are passed to the map with the points. No derivative
 respect to them.
 """
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -183,6 +184,18 @@ def encoder_log_volume(encode: ConditionalMap, x: Tensor, *condition: Tensor) ->
         NonFiniteError: If a Jacobian has NaN or infinite entries.
     """
     return _map_chunks(log_volume, encoder_jacobian, encode, x, *condition)
+
+
+def warn_if_singular(volume: Tensor) -> None:
+    """Warns if log-volumes (B,) are minus infinity, so that the log-likelihood is infinite."""
+    singular = volume.isneginf()
+    if singular.any():
+        warnings.warn(
+            f"log_prob is infinite for {describe_samples(singular)}: the decoder's Jacobian "
+            "is rank-deficient there",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def describe_samples(mask: Tensor, first: int = 0) -> str:
