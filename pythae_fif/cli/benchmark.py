@@ -14,7 +14,7 @@ from pythae_fif.cli.flags import RunFlags
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
 from pythae_fif.errors import pluralized
-from pythae_fif.evaluation.load import load_extractor, require_extractor
+from pythae_fif.evaluation.extractors import load_extractor, require_extractor
 from pythae_fif.names import import_object
 from pythae_fif.runs.launch import Engine, run_all
 from pythae_fif.runs.store import Store

@@ -11,8 +11,7 @@ from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor
 
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.evaluation.extractors import Extractor, Features, unit_images
-from pythae_fif.evaluation.load import load_extractor
+from pythae_fif.evaluation.extractors import Extractor, Features, load_extractor, unit_images
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.evaluation.scoring import score_samples
 from pythae_fif.sampling.samplers import Array, draw_samples

@@ -9,8 +9,7 @@ from pydantic import Base64UrlBytes, BaseModel, ConfigDict, ValidationError
 
 from pythae_fif.errors import StoreError
 from pythae_fif.files import os_errors_as_store_error
-from pythae_fif.runs.record import Record, ResultT
-from pythae_fif.runs.spec import SPEC_FILE, Spec, SpecT, read_spec
+from pythae_fif.runs.spec import SPEC_FILE, Record, ResultT, Spec, SpecT, read_spec
 
 
 class PackedRun(BaseModel):

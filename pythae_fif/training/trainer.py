@@ -22,8 +22,7 @@ from pythae_fif.models.outputs import without_gradients
 from pythae_fif.names import Precision
 from pythae_fif.training.checkpoint import RunFiles, check_can_be_saved, default_run_id
 from pythae_fif.training.config import config_for
-from pythae_fif.training.datasets import as_dataset
-from pythae_fif.training.loader import make_loader
+from pythae_fif.training.datasets import as_dataset, make_loader
 from pythae_fif.training.options import SchedulerInterval, TrainerOptions
 from pythae_fif.training.precision import ForwardPass
 from pythae_fif.training.progress import (
