@@ -25,13 +25,12 @@ from pythae_fif.errors import FIFError, check_choice, format_error
 from pythae_fif.evaluation import Extractor, Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.evaluation.likelihood import SplitLikelihood, fit_priors, marginal_likelihoods
-from pythae_fif.evaluation.score_columns import find_columns
-from pythae_fif.evaluation.scores import Scores
+from pythae_fif.evaluation.scores import Scores, find_columns
 from pythae_fif.files import atomic_folder, quarantine, read_json
 from pythae_fif.models.priors import Prior
 from pythae_fif.names import import_object
 from pythae_fif.nn import build_networks
-from pythae_fif.runs.spec import Record, Spec
+from pythae_fif.runs.store import Record, Spec
 from pythae_fif.runs.worker import Run
 from pythae_fif.sampling.samplers import embed, generate, generate_by_class, reconstruction_mse
 from pythae_fif.training import FIFTrainer, OnEpoch, keep_freed_memory

@@ -11,9 +11,8 @@ from pythae_fif.register import lazy_names
 if TYPE_CHECKING:
     from pythae_fif.evaluation.distances import frechet_distance
     from pythae_fif.evaluation.extractors import Extractor, Features, load_extractor
-    from pythae_fif.evaluation.pipeline import EvaluationPipeline
     from pythae_fif.evaluation.scores import Scores
-    from pythae_fif.evaluation.scoring import score_codes, score_samples
+    from pythae_fif.evaluation.scoring import EvaluationPipeline, score_codes, score_samples
 
 __all__ = [
     "EvaluationPipeline", "Extractor", "Features", "Scores", "frechet_distance",
@@ -24,7 +23,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "EvaluationPipeline": "pythae_fif.evaluation.pipeline",
+        "EvaluationPipeline": "pythae_fif.evaluation.scoring",
         "Extractor": "pythae_fif.evaluation.extractors",
         "Features": "pythae_fif.evaluation.extractors",
         "Scores": "pythae_fif.evaluation.scores",
