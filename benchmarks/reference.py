@@ -23,8 +23,7 @@ from PIL import Image
 import pythae_fif.benchmark.image_run  # noqa: F401 - registers the runs of images
 from pythae_fif.errors import FIFError, StoreError
 from pythae_fif.files import write_bytes
-from pythae_fif.runs.spec import SPEC_FILE, Spec
-from pythae_fif.runs.store import PackedRun, Store
+from pythae_fif.runs.store import SPEC_FILE, PackedRun, Spec, Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import STATUS_FILE
 from pythae_fif.studies.study import import_studies

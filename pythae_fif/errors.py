@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 
 
@@ -62,6 +62,21 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     nearest = close_matches[0] if close_matches else by_initials.get(query)
     hint = "" if nearest is None else f"did you mean {by_bare_name[nearest]!r}? "
     return f"{hint}valid: {', '.join(choices)}"
+
+
+def check_choice(name: str, valid: Collection[str], problem: str) -> None:
+    """Checks that a name is valid.
+
+    Args:
+        name: The name.
+        valid: The valid names.
+        problem: The beginning of the error line, which :func:`did_you_mean` completes.
+
+    Raises:
+        ConfigError: The name is not valid.
+    """
+    if name not in valid:
+        raise ConfigError(f"{problem}: {did_you_mean(name, valid)}")
 
 
 @contextlib.contextmanager

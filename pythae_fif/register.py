@@ -29,7 +29,7 @@ import functools
 import inspect
 import json
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,6 +59,22 @@ def find_model_class(config_file: str | Path) -> Any:
     except (OSError, ValueError, LookupError, TypeError):  # Pythae says what is wrong
         return None
     return pkgutil.resolve_name(import_path) if import_path else None
+
+
+def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Returns a package's `__getattr__` (PEP 562), which imports names when they are first used.
+
+    Args:
+        package: The package's name.
+        modules: Public name -> the module that defines it.
+    """
+
+    def get_attribute(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return pkgutil.resolve_name(f"{modules[name]}:{name}")
+
+    return get_attribute
 
 
 def _extend_auto_classes(auto_model: ModuleType) -> None:

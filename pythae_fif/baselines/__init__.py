@@ -2,6 +2,5 @@
 
 __all__ = ["DNF", "RHVAE", "DNFConfig", "Trumpet", "TrumpetConfig"]
 
-from pythae_fif.baselines.dnf import DNF, DNFConfig
+from pythae_fif.baselines.flows import DNF, DNFConfig, Trumpet, TrumpetConfig
 from pythae_fif.baselines.rhvae import RHVAE
-from pythae_fif.baselines.trumpet import Trumpet, TrumpetConfig

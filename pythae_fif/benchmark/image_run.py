@@ -21,18 +21,16 @@ from pythae_fif.benchmark.record import DataUsed, Evaluation, Training
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import ConfigError, FIFError, did_you_mean, format_error
+from pythae_fif.errors import FIFError, check_choice, format_error
 from pythae_fif.evaluation import Extractor, Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.evaluation.likelihood import SplitLikelihood, fit_priors, marginal_likelihoods
-from pythae_fif.evaluation.score_columns import find_columns
-from pythae_fif.evaluation.scores import Scores
+from pythae_fif.evaluation.scores import Scores, find_columns
 from pythae_fif.files import atomic_folder, quarantine, read_json
 from pythae_fif.models.priors import Prior
 from pythae_fif.names import import_object
 from pythae_fif.nn import build_networks
-from pythae_fif.runs.record import Record
-from pythae_fif.runs.spec import Spec
+from pythae_fif.runs.store import Record, Spec
 from pythae_fif.runs.worker import Run
 from pythae_fif.sampling.samplers import embed, generate, generate_by_class, reconstruction_mse
 from pythae_fif.training import FIFTrainer, OnEpoch, keep_freed_memory
@@ -150,9 +148,8 @@ class ImageSpec(Spec):
         """
         config_class = import_object(self.classes.config)
         valid = [field.name for field in dataclasses.fields(config_class) if field.init]
-        unknown = [key for key in self.parameters if key not in valid]
-        if unknown:
-            raise ConfigError(f"unknown key {unknown[0]!r}: {did_you_mean(unknown[0], valid)}")
+        for key in self.parameters:
+            check_choice(key, valid, f"unknown key {key!r}")
         return config_class(input_dim=input_dim, latent_dim=self.latent_dim, **self.parameters)
 
     def build(self, input_dim: tuple[int, ...]) -> BaseAE:

@@ -9,7 +9,7 @@ import yaml
 from pydantic import AfterValidator, Field
 
 import pythae_fif
-from pythae_fif.errors import ConfigError, did_you_mean, format_error
+from pythae_fif.errors import ConfigError, check_choice, format_error
 from pythae_fif.sampling.catalog import check_sampler_name, is_user_sampler
 from pythae_fif.validation import AtLeastOne, StrictModel, UniqueList, read_checked
 
@@ -122,10 +122,7 @@ def read_entry(name: str) -> ModelEntry:
     """
     path = Path(name).expanduser()
     if path.suffix != ".yaml":
-        if name not in list_configs("models"):
-            raise ConfigError(
-                f"model {name!r} is unknown: {did_you_mean(name, list_configs('models'))}"
-            )
+        check_choice(name, list_configs("models"), f"model {name!r} is unknown")
         path = configs_dir() / "models" / f"{name}.yaml"
     return read_checked(ModelEntry, read_yaml(path), path.name)
 

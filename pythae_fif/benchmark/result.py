@@ -7,8 +7,7 @@ from pathlib import Path
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.record import Evaluation, Training
 from pythae_fif.evaluation.scores import Scores
-from pythae_fif.runs.record import Record
-from pythae_fif.runs.store import Store
+from pythae_fif.runs.store import Record, Store
 
 
 @dataclass(frozen=True)

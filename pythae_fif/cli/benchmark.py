@@ -1,25 +1,43 @@
-"""The command `run`: checks the input, loads the data, executes the runs and writes the report."""
+"""`run`: the plan of a benchmark, an estimate of its time, the runs and the report."""
 
+import contextlib
+import io
 import logging
+import math
+import tempfile
+import warnings
 import webbrowser
+from collections import Counter
+from datetime import timedelta
 from typing import Any
 
-from pythae_fif.benchmark.config import Experiment
+import torch
+from rich.table import Table
+
+from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.image_run import WEIGHTS, ImageSpec
 from pythae_fif.benchmark.load import DEFAULTS
 from pythae_fif.benchmark.plan import expand, leaderboard
+from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.cli.display import Terminal
-from pythae_fif.cli.estimate import print_estimate, print_plan
 from pythae_fif.cli.flags import RunFlags
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
-from pythae_fif.errors import pluralized
-from pythae_fif.evaluation.load import load_extractor, require_extractor
+from pythae_fif.data.splits import SPLIT_NAMES
+from pythae_fif.errors import RunsLeftError, format_error, pluralized
+from pythae_fif.evaluation.extractors import load_extractor, require_extractor
 from pythae_fif.names import import_object
-from pythae_fif.runs.launch import Engine, run_all
+from pythae_fif.runs.launch import RUN_BYTES, Engine, run_all
 from pythae_fif.runs.store import Store
+from pythae_fif.runs.worker import execute_run
+from pythae_fif.training import quiet_pythae
 
 logger = logging.getLogger(__name__)
+
+IMAGES = 500
+"""Number of images on which a model is trained, and of samples that are scored, for timing."""
+CONTEXT_BYTES = 2**30
+"""GPU memory of a run besides the model and the features of training images."""
 
 
 def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bool:
@@ -149,3 +167,140 @@ def _report(
     *_, page = Report(experiment, comparable, splits, missing, reference).write(store)
     console.say(f"written: {page}")
     return page.resolve().as_uri()
+
+
+def print_plan(
+    console: Terminal, experiment: Experiment, plan: list[ImageSpec], todo: list[ImageSpec]
+) -> None:
+    """Prints the runs of a plan, one line each, and the settings that they share.
+
+    Args:
+        console: The terminal.
+        experiment: The settings of the runs.
+        plan: All runs.
+        todo: The runs that have no records yet.
+    """
+    table = Table("run id", "model", "configuration", "seed", "", box=None)
+    for spec in plan:
+        state = "" if spec in todo else "done"
+        table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed), state)
+    console.print(table)
+    console.say(
+        f"{pluralized(len(plan), 'run')}, {len(todo)} of them to do: {experiment.dataset}, "
+        f"{experiment.arch}, profile {experiment.profile}, "
+        f"{describe_length(experiment.active_profile)}, "
+        f"samplers {', '.join(experiment.samplers)}, extractor {experiment.extractor}"
+    )
+
+
+def print_estimate(
+    console: Terminal, splits: Splits, plan: list[ImageSpec], engine: Engine, feature_bytes: int
+) -> None:
+    """Executes a short run of every model, and prints how long all runs would take.
+
+    Args:
+        console: The terminal.
+        splits: The data.
+        plan: The runs.
+        engine: Where the runs would be executed.
+        feature_bytes: Size of the features of all training images, which a run holds in memory.
+
+    Raises:
+        RunsLeftError: The short runs of some models failed. Each has an error line, and the
+            estimate does not include them.
+    """
+    subset = _subset_for_timing(splits)
+    run_counts = Counter(spec.model for spec in plan)
+    table = Table("model", "runs", "training", "samplers, scores", "all its runs", box=None)
+    problems: list[str] = []
+    total = 0.0
+    longest = 0.0
+
+    torch.set_num_threads(engine.threads_per_run)
+    # A real run writes warnings and standard error to its `output.log`.
+    quiet_stderr = contextlib.redirect_stderr(io.StringIO())
+    with console.stage("timing"), quiet_pythae(), warnings.catch_warnings(), quiet_stderr:
+        warnings.simplefilter("ignore")
+        for model, run_count in run_counts.items():
+            spec = next(spec for spec in plan if spec.model == model)
+            try:
+                training, scoring = _estimate_run(spec, splits, subset)
+            except Exception as error:  # a user's model may raise any exception
+                problems.append(f"model {model} fails in a short run: {format_error(error)}")
+                continue
+            all_runs = run_count * (training + scoring)
+            total += all_runs
+            longest = max(longest, training + scoring)
+            table.add_row(
+                model, str(run_count), *map(_format_seconds, (training, scoring, all_runs))
+            )
+    console.print(table)
+
+    run_bytes = RUN_BYTES
+    peak_bytes = torch.cuda.max_memory_allocated()  # 0 without a GPU
+    if peak_bytes:
+        # Memorisation scores hold the features and a copy of them in float64.
+        run_bytes = CONTEXT_BYTES + max(peak_bytes + feature_bytes, 3 * feature_bytes)
+        console.say(f"by the memory that short runs used: {engine.describe(run_bytes)}")
+    parallel_runs = engine.parallel_runs(run_bytes)
+    if parallel_runs is None:
+        parallel = f"{_format_seconds(longest)} for the longest run"
+    else:
+        at_once = max(1, min(parallel_runs, len(plan)))
+        parallel = f"{_format_seconds(total / at_once)} with {pluralized(at_once, 'run')} at once"
+    console.say(
+        f"estimate: {_format_seconds(total)} one after the other, {parallel} (from a short run of "
+        f"each model on this machine, on {len(subset.train):,} images with one sampler; fitting "
+        "other samplers takes additional time)"
+    )
+    if problems:
+        raise RunsLeftError(*problems)
+
+
+def _subset_for_timing(splits: Splits) -> Splits:
+    """Returns the first images of each split, with the same share for training and validation."""
+    train_size = min(IMAGES, len(splits.train))
+    val_size = max(10, len(splits.val) * train_size // len(splits.train))
+    return splits.subset(train=train_size, val=val_size, test=min(IMAGES, len(splits.test)))
+
+
+def _format_seconds(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _estimate_run(spec: ImageSpec, splits: Splits, subset: Splits) -> tuple[float, float]:
+    """Returns the seconds of training and of scoring in a run, from a short run on a subset."""
+    short_spec = _shorten(spec, subset)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        execute_run(short_spec, store)
+        result = ImageResult.read(store, short_spec)
+    assert result is not None
+
+    epoch = result.training.result.log[-1].seconds  # the first epoch is a warm-up
+    epochs = spec.settings.epochs or math.inf
+    wall_clock = spec.settings.wall_clock or math.inf
+    training = min(epoch * len(splits.train) / len(subset.train) * epochs, wall_clock)
+
+    # Records count their seconds from the start of the run.
+    (scores,) = result.scores.values()
+    scoring = (scores.provenance.seconds or 0.0) - (result.training.provenance.seconds or 0.0)
+    sample_ratio = spec.settings.num_samples / short_spec.settings.num_samples
+    return training, scoring * sample_ratio * len(spec.samplers)
+
+
+def _shorten(spec: ImageSpec, subset: Splits) -> ImageSpec:
+    """Returns the specification of a short run: two epochs on the subset, and one sampler."""
+    num_samples = min(IMAGES, spec.settings.num_samples)
+    split_sizes = {f"{split}_size": len(subset[split]) for split in SPLIT_NAMES}
+    short_settings = spec.settings.model_copy(
+        update={"epochs": 2, "wall_clock": None, "num_samples": num_samples, **split_sizes}
+    )
+    return spec.model_copy(
+        update={
+            "settings": short_settings,
+            "samplers": spec.samplers[:1],
+            "data_hash": subset.content_hash,
+            "labels_hash": spec.labels_hash and subset.labels_hash,
+        }
+    )

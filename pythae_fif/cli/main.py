@@ -9,10 +9,9 @@ import warnings
 from collections.abc import Sequence
 
 from pythae_fif.errors import (
-    ConfigError,
     FIFError,
     RunsLeftError,
-    did_you_mean,
+    check_choice,
     requires_extra,
     strip_control_characters,
 )
@@ -76,8 +75,7 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
     if not words or words[0].startswith("-"):
         words = ["run", *words]
     command, *words = words
-    if command not in COMMANDS:
-        raise ConfigError(f"unknown command {command!r}: {did_you_mean(command, COMMANDS)}")
+    check_choice(command, COMMANDS, f"unknown command {command!r}")
 
     from pythae_fif.studies import study as studies  # needs packages of the extra `benchmark`
 

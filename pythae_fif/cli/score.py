@@ -23,8 +23,7 @@ from pythae_fif.errors import ConfigError, DataError, StoreError
 from pythae_fif.evaluation import Features, load_extractor, score_samples
 from pythae_fif.files import write_json
 from pythae_fif.models.saved import load_errors_as_data_error, load_model
-from pythae_fif.runs.spec import SPEC_FILE, read_spec
-from pythae_fif.runs.store import read_file
+from pythae_fif.runs.store import SPEC_FILE, read_file, read_spec
 from pythae_fif.sampling.samplers import draw_samples
 from pythae_fif.validation import Flag, StrictModel
 

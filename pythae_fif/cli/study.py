@@ -6,7 +6,7 @@ from typing import Annotated
 from pythae_fif.benchmark.config import Seed
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import ENGINE_FLAGS, USUAL_FLAGS, CommonFlags, Parser
-from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.errors import check_choice
 from pythae_fif.names import DataOptions
 from pythae_fif.runs.engines import ENGINES
 from pythae_fif.studies.study import STUDIES, Study, StudyOptions, run_study
@@ -37,11 +37,9 @@ def study_command(words: list[str]) -> bool:
     if not words or words[0].startswith("-"):
         _show_studies(words)
     name = words[0]
-    study = STUDIES.get(name)
-    if study is None:
-        raise ConfigError(f"study {name!r} is unknown: {did_you_mean(name, STUDIES)}")
+    check_choice(name, STUDIES, f"study {name!r} is unknown")
 
-    options = _read_options(name, study, words[1:])
+    options = _read_options(name, STUDIES[name], words[1:])
     console = Terminal()
     with console.runs() as on_change:
         paths = run_study(name, options, on_change)

@@ -4,8 +4,9 @@ The names below are imported when they are first used, because the command line 
 torch-free :mod:`~pythae_fif.data.dataset` at its start.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pythae_fif.register import lazy_names
 
 if TYPE_CHECKING:
     from pythae_fif.data.dataset import DataRequest, Dataset
@@ -19,21 +20,18 @@ __all__ = [
     "load_table", "to_float",
 ]  # fmt: skip
 
-_MODULES = {
-    "Columns": "pythae_fif.data.splits",
-    "DataOptions": "pythae_fif.names",
-    "DataRequest": "pythae_fif.data.dataset",
-    "Dataset": "pythae_fif.data.dataset",
-    "ImageDataset": "pythae_fif.data.splits",
-    "Splits": "pythae_fif.data.splits",
-    "load_images": "pythae_fif.data.load",
-    "load_table": "pythae_fif.data.tables",
-    "to_float": "pythae_fif.data.splits",
-}
-"""Public name -> the module that defines it."""
 
-
-def __getattr__(name: str) -> Any:  # PEP 562
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Columns": "pythae_fif.data.splits",
+        "DataOptions": "pythae_fif.names",
+        "DataRequest": "pythae_fif.data.dataset",
+        "Dataset": "pythae_fif.data.dataset",
+        "ImageDataset": "pythae_fif.data.splits",
+        "Splits": "pythae_fif.data.splits",
+        "load_images": "pythae_fif.data.load",
+        "load_table": "pythae_fif.data.tables",
+        "to_float": "pythae_fif.data.splits",
+    },
+)

@@ -173,7 +173,7 @@ def _with_warnings(splits: Splits) -> Splits:
 def _pack(splits: Splits) -> dict[str, Any]:
     """Returns the fields of splits as tensors and plain values for the cache."""
     plain = {key: getattr(splits, key) for key in (*_PLAIN, "content_hash")}
-    arrays = {split: splits[split] for split in SPLIT_NAMES}
+    arrays = {"train": splits.train, "val": splits.val, "test": splits.test}
     arrays |= {f"{split}_labels": labels for split, labels in (splits.labels or {}).items()}
     plain["example_ids"] = {
         split: ids.tolist() for split, ids in (splits.example_ids or {}).items()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.splits import MIN_IMAGES, Columns, Splits, shuffled_split, sizes
 from pythae_fif.data.table_checks import describe_unusual_columns
 from pythae_fif.data.table_files import convert_formatted_numbers, read_table_file
-from pythae_fif.errors import ConfigError, DataError, did_you_mean, format_error, pluralized
+from pythae_fif.errors import ConfigError, DataError, check_choice, format_error, pluralized
 from pythae_fif.names import DATA_VARIABLE, data_home
 
 if TYPE_CHECKING:
@@ -115,29 +115,16 @@ def _choose_columns(
     if label is not None:
         excluded.append(label)
     for name in [*excluded, *(columns or [])]:
-        if name not in names:
-            raise ConfigError(f"{place} has no column {name!r}: {did_you_mean(name, names)}")
+        check_choice(name, names, f"{place} has no column {name!r}")
     if label is not None and label in (columns or []):
         raise ConfigError(f"{place}: column {label!r} is the label and cannot be modelled as well")
 
     return [name for name in columns or names if name not in excluded]
 
 
-class _NumericColumns(NamedTuple):
-    """The columns of a table that can be modelled.
-
-    Attributes:
-        rows: The columns as float64, with NaN for missing values.
-        left_out: Name of every other column -> why it is left out.
-        notes: Lines on values that were converted.
-    """
-
-    rows: "DataFrame"
-    left_out: dict[str, str]
-    notes: list[str]
-
-
-def _numeric_columns(frame: "DataFrame", judge: bool) -> _NumericColumns:
+def _numeric_columns(
+    frame: "DataFrame", judge: bool
+) -> "tuple[DataFrame, dict[str, str], list[str]]":
     """Separates the columns that can be modelled from the others.
 
     Infinite values are missing values.
@@ -145,6 +132,10 @@ def _numeric_columns(frame: "DataFrame", judge: bool) -> _NumericColumns:
     Args:
         frame: All columns.
         judge: Also leaves out columns that can be modelled but should not.
+
+    Returns:
+        The columns that can be modelled, as float64, with NaN for missing values; the name of every
+        other column -> why it is left out; lines on values that were converted.
     """
     import pandas as pd
 
@@ -176,7 +167,7 @@ def _numeric_columns(frame: "DataFrame", judge: bool) -> _NumericColumns:
             left_out[name] = "a counter"
         else:
             numeric[name] = numbers
-    return _NumericColumns(pd.DataFrame(numeric, index=frame.index), left_out, notes)
+    return pd.DataFrame(numeric, index=frame.index), left_out, notes
 
 
 def _drop_incomplete_rows(

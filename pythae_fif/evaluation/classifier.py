@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError
+from pythae_fif.evaluation.catalog import ExtractorRequest
 from pythae_fif.evaluation.extractors import Extractor, state_bytes
 from pythae_fif.files import digest
 
@@ -63,20 +64,14 @@ class Network(nn.Module):
         return features, self.head(features)
 
 
-def classifier(
-    dataset: str, image_shape: tuple[int, ...], device: str | torch.device = "cpu"
-) -> Extractor:
+def classifier(request: ExtractorRequest) -> Extractor:
     """Returns the shipped classifier of a data set, so that scores of all machines are comparable.
-
-    Args:
-        dataset: Name of the data set, or '' to find the classifier by the shape.
-        image_shape: Shape (C, H, W) of the images.
-        device: Device of the network.
 
     Raises:
         ConfigError: There is no classifier for the data set and shape.
     """
-    content = _read_weights(dataset, image_shape)
+    image_shape = request.image_shape
+    content = _read_weights(request.dataset, image_shape)
     num_classes = content["num_classes"]
 
     with torch.random.fork_rng(devices=[]):
@@ -88,7 +83,7 @@ def classifier(
         distance_name="FD-classifier",
         network=network,
         hash=digest(ARCHITECTURE, image_shape, num_classes, *state_bytes(content["state"])),
-        device=device,
+        device=request.device,
         score_name="classifier score",
     )
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError, format_error, requires_extra
+from pythae_fif.evaluation.catalog import ExtractorRequest
 from pythae_fif.evaluation.extractors import CHUNK, Extractor, state_bytes
 from pythae_fif.files import checksum, digest
 
@@ -20,6 +21,16 @@ WEIGHTS_URL: str = published.FID_WEIGHTS_URL
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 GRAPH_URL = "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
 OFFLINE_HINT = "efficientnet-lite0 works offline (its score is FD-EfficientNet, not FID)"
+
+
+def published_inception(request: ExtractorRequest) -> Extractor:
+    """Builds the extractor :func:`inception` with the published weights.
+
+    Raises:
+        ConfigError: See :func:`weights_file`.
+    """
+    file = weights_file(request.weights, offline=request.offline)
+    return inception(torch.load(str(file), "cpu", weights_only=True), request.device)
 
 
 def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -> Extractor:
@@ -145,15 +156,14 @@ def weights_file(path: str | Path | None = None, *, offline: bool = False) -> Pa
     return file
 
 
-def tf_inception(graph: str | Path | None = None) -> Extractor:
+def tf_inception(request: ExtractorRequest) -> Extractor:
     """Builds the extractor of the frozen TensorFlow graph, which the paper's authors used.
 
     Images of 0..255 go in where the graph decodes its JPEG file (`ExpandDims`), features come out
     of `pool_3`, and logits without bias are features times the matrix of `softmax/logits/MatMul`.
     The graph resizes the images itself.
 
-    Args:
-        graph: The file `classify_image_graph_def.pb`.
+    Its weights are in the file `classify_image_graph_def.pb`.
 
     Raises:
         ConfigError: TensorFlow is not installed, or the file is missing or damaged.
@@ -162,12 +172,13 @@ def tf_inception(graph: str | Path | None = None) -> Extractor:
         import tensorflow
 
     try:
-        path = Path(graph or "").expanduser()
+        path = Path(request.weights or "").expanduser()
         network = _Graph(tensorflow.compat.v1, path.read_bytes())
     except Exception as error:  # TensorFlow and protobuf may raise any exception.
         raise ConfigError(
             f"extractor 'tf-inception' needs classify_image_graph_def.pb from {GRAPH_URL}: pass it "
-            f"with --extractor-weights, not {graph} ({format_error(error)}); {OFFLINE_HINT}"
+            f"with --extractor-weights, not {request.weights} ({format_error(error)}); "
+            f"{OFFLINE_HINT}"
         ) from error
 
     return Extractor(
@@ -204,15 +215,12 @@ class _Graph(nn.Module):
         return features, features @ self.weight
 
 
-def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
+def efficientnet_lite0(request: ExtractorRequest) -> Extractor:
     """Builds the extractor of EfficientNet-Lite0.
 
     It returns pooled features (B, 1280) and ImageNet logits (B, 1000). Images are resized
     to 224 x 224 (bilinear, no antialiasing) and normalised as in the network's training. The
     Frechet distance of its features is not the FID, and not comparable with published numbers.
-
-    Args:
-        device: Device of the network.
 
     Raises:
         ConfigError: The packages of the extra `offline` are not installed.
@@ -234,7 +242,7 @@ def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
         distance_name="FD-EfficientNet",
         network=_EfficientNet(network),
         hash=digest(preprocessing, *state_bytes(state)),
-        device=device,
+        device=request.device,
         score_name="EfficientNet score",
         chunk=CHUNK,
     )

@@ -10,8 +10,7 @@ from torch.distributions import MultivariateNormal
 from zuko.flows import NSF
 
 from pythae_fif.device import fork_rng
-from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
-from pythae_fif.models.density_training import train_density
+from pythae_fif.errors import ConfigError, NonFiniteError, check_choice
 from pythae_fif.models.flow_matching_prior import FlowMatchingPrior
 from pythae_fif.models.priors import (
     ANY_CONDITION_KINDS,
@@ -19,6 +18,7 @@ from pythae_fif.models.priors import (
     Generator,
     Prior,
     PriorKind,
+    StandardizedPrior,
 )
 
 COMPONENTS = 10
@@ -128,7 +128,7 @@ class MixturePrior(nn.Module, Prior):
         return mean, (weights[:, None, None] * second_moments).sum(0)
 
 
-class FlowPrior(nn.Module, Prior):
+class FlowPrior(StandardizedPrior):
     """A neural spline flow (zuko's `NSF`) over codes standardised to mean 0 and variance 1.
 
     Args:
@@ -136,43 +136,17 @@ class FlowPrior(nn.Module, Prior):
         condition_dim: Length c of conditions (B, c), one-hot or not; 0 for none.
     """
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self, latent_dim: int, condition_dim: int) -> None:
-        super().__init__()
+        super().__init__(latent_dim)
         self.flow = NSF(latent_dim, condition_dim)
         if latent_dim == 1 and not condition_dim:
             # There zuko has no network: the spline's parameters themselves are drawn at random.
             for spline in self.flow.parameters():
                 nn.init.zeros_(spline)
-        self.register_buffer("mean", torch.zeros(latent_dim))
-        self.register_buffer("scale", torch.ones(latent_dim))
-        self.requires_grad_(False)
-
-    def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int | None) -> None:
-        """Fits the flow with Adam.
-
-        Args:
-            codes: Codes (N, d).
-            condition: Condition vectors (N, c), or None.
-            seed: Ignored, as torch's global random state is seeded; :meth:`MixturePrior.fit`
-                needs it.
-            steps: Number of gradient steps; None for an automatic number, see
-                :func:`~pythae_fif.models.density_training.train_density`.
-        """
-        deviation, mean = torch.std_mean(codes, dim=0)
-        self.mean.copy_(mean)
-        self.scale.copy_(torch.where(deviation > 0, deviation, 1.0))
-
-        self.requires_grad_(True)
-        data = [codes] if condition is None else [codes, condition]
-        train_density(self, lambda *batch: -self.log_prob(*batch).mean(), data, steps)
         self.requires_grad_(False)
 
     def log_prob(self, z: Tensor, condition: Condition = None) -> Tensor:
-        u = (z - self.mean) / self.scale
-        return self.flow(condition).log_prob(u) - self.scale.log().sum()
+        return self.flow(condition).log_prob(self._standardize(z)) - self.scale.log().sum()
 
     def sample(self, size: int, generator: Generator = None, condition: Condition = None) -> Tensor:
         u = torch.normal(self.mean.new_zeros(size, len(self.mean)), 1.0, generator=generator)
@@ -193,8 +167,7 @@ def new_prior(kind: PriorKind, latent_dim: int, condition_dim: int) -> FittedPri
     Raises:
         ConfigError: The kind is unknown.
     """
-    if kind not in get_args(PriorKind):
-        raise ConfigError(f"prior {kind!r}: {did_you_mean(kind, get_args(PriorKind))}")
+    check_choice(kind, get_args(PriorKind), f"prior {kind!r}")
     if kind == "flow":
         return FlowPrior(latent_dim, condition_dim)
     if kind == "flow_matching":

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from pythae_fif.models.density_training import train_density
-from pythae_fif.models.priors import Condition, Generator, Prior
+from pythae_fif.models.priors import Condition, Generator, StandardizedPrior
 
 HIDDEN_DIM = 256
 WEIGHT_GAIN = 1.5
@@ -120,7 +119,7 @@ def _silu_slope(x: Tensor) -> Tensor:
     return gate * (1 + x * (1 - gate))
 
 
-class FlowMatchingPrior(nn.Module, Prior):
+class FlowMatchingPrior(StandardizedPrior):
     r"""A continuous flow from noise to codes, trained by flow matching.
 
     Flow matching (Lipman et al., ICLR 2023; Liu et al., ICLR 2023) regresses the velocity v of the
@@ -142,36 +141,12 @@ class FlowMatchingPrior(nn.Module, Prior):
         condition_dim: Length c of a condition (B, c) of any kind; 0 for none.
     """
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self, latent_dim: int, condition_dim: int) -> None:
-        super().__init__()
+        super().__init__(latent_dim)
         self.velocity = VelocityNetwork(latent_dim, condition_dim)
-        self.register_buffer("mean", torch.zeros(latent_dim))
-        self.register_buffer("scale", torch.ones(latent_dim))
         self.requires_grad_(False)
 
-    def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int | None) -> None:
-        """Fits the flow to codes by Adam.
-
-        Args:
-            codes: (N, d).
-            condition: Their condition (N, c), if there is one.
-            seed: Not used: all random numbers are torch's.
-            steps: Number of steps; None for a number that follows the codes, see
-                :func:`~pythae_fif.models.density_training.train_density`.
-        """
-        deviation, mean = torch.std_mean(codes, dim=0)
-        self.mean.copy_(mean)
-        self.scale.copy_(torch.where(deviation > 0, deviation, 1.0))
-        data = [codes] if condition is None else [codes, condition]
-
-        self.requires_grad_(True)
-        train_density(self, self.flow_matching_loss, data, steps)
-        self.requires_grad_(False)
-
-    def flow_matching_loss(self, codes: Tensor, condition: Condition = None) -> Tensor:
+    def loss(self, codes: Tensor, condition: Condition = None) -> Tensor:
         """Computes the mean squared error of the velocity on random paths to codes.
 
         Args:
@@ -215,9 +190,6 @@ class FlowMatchingPrior(nn.Module, Prior):
             return self.velocity(x, time, condition)
 
         return self.mean + self.scale * solve_ode(velocity, noise, start=0.0, stop=1.0)
-
-    def _standardize(self, z: Tensor) -> Tensor:
-        return (z - self.mean) / self.scale
 
     def _standardized_log_prob(self, u: Tensor, condition: Condition = None) -> Tensor:
         """Log-density of standardised codes (B, d), (B,)."""

@@ -14,7 +14,6 @@ from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.config import HutchinsonConfig
 from pythae_fif.models.injective_flow import InjectiveFlow
-from pythae_fif.models.integers import ceil_div
 from pythae_fif.models.outputs import LazyOutput, as_data
 from pythae_fif.nn.base import evaluation_mode
 from pythae_fif.volume_change import (
@@ -252,7 +251,7 @@ class HutchinsonFlow(InjectiveFlow):
         size = dataset_size or len(x)
         total = min(size, EVALUATED_POINTS)
         start = position or 0
-        count = ceil_div(total * (start + len(x)), size) - ceil_div(total * start, size)
+        count = math.ceil(total * (start + len(x)) / size) - math.ceil(total * start / size)
         # Without a position, any batch counts its points as the first one does.
         weight = 1 / count if position is None else size / (total * len(x))
 

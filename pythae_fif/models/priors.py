@@ -1,11 +1,13 @@
-"""Distributions of codes: the interface of all priors, and those without fitted parameters."""
+"""Distributions of codes: the interfaces of priors, and those without fitted parameters."""
 
 import math
 from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from pythae_fif.models.density_training import train_density
 
 PriorKind = Literal["gaussian", "mixture", "flow", "flow_matching"]
 LatentDistribution = Literal["normal", "student_t", "multivariate_student_t"]
@@ -61,6 +63,57 @@ class Prior(ABC):
         conditions = None if condition is None else condition.expand(MOMENT_CODES, -1)
         codes = self.sample(MOMENT_CODES, None, conditions).double()
         return codes.mean(0), torch.atleast_2d(codes.T.cov())
+
+
+class StandardizedPrior(nn.Module, Prior):
+    """A density of standardised codes: in training, each coordinate has mean 0 and variance 1.
+
+    Args:
+        latent_dim: d.
+
+    Attributes:
+        mean: Mean of the training codes, (d,).
+        scale: Their standard deviation, (d,); 1 where it is 0.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("scale", torch.ones(latent_dim))
+
+    def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int | None) -> None:
+        """Fits the density with Adam.
+
+        Args:
+            codes: Codes (N, d).
+            condition: Condition vectors (N, c), or None.
+            seed: Ignored, as torch's global random state is seeded; a mixture's fit needs it.
+            steps: Number of gradient steps; None for an automatic number, see
+                :func:`~pythae_fif.models.density_training.train_density`.
+        """
+        deviation, mean = torch.std_mean(codes, dim=0)
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(deviation > 0, deviation, 1.0))
+        data = [codes] if condition is None else [codes, condition]
+
+        self.requires_grad_(True)
+        train_density(self, self.loss, data, steps)
+        self.requires_grad_(False)
+
+    def loss(self, codes: Tensor, condition: Condition = None) -> Tensor:
+        """Computes the negative log-likelihood of a batch, a scalar, or another loss.
+
+        Args:
+            codes: Codes (B, d).
+            condition: Condition vectors (B, c), or None.
+        """
+        return -self.log_prob(codes, condition).mean()
+
+    def _standardize(self, z: Tensor) -> Tensor:
+        return (z - self.mean) / self.scale
 
 
 class StandardNormal(Prior):

@@ -5,7 +5,11 @@ __all__ = [
     "poincare_networks", "spatial_networks", "spherical_networks",
 ]  # fmt: skip
 
-from pythae_fif.nn.build import build_networks
+from pythae_fif.nn.build import (
+    build_networks,
+    poincare_networks,
+    spatial_networks,
+    spherical_networks,
+)
 from pythae_fif.nn.images import ConvDiscriminator
-from pythae_fif.nn.latent_spaces import poincare_networks, spatial_networks, spherical_networks
 from pythae_fif.nn.tabular import ResidualDecoder, ResidualEncoder

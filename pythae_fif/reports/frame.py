@@ -8,8 +8,7 @@ import pandas
 
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.result import ImageResult
-from pythae_fif.evaluation.score_columns import SCORE_COLUMNS, ScoreColumn, find_columns
-from pythae_fif.evaluation.scores import Scores
+from pythae_fif.evaluation.scores import SCORE_COLUMNS, ScoreColumn, Scores, find_columns
 from pythae_fif.sampling.catalog import sampler_position
 
 TIED_RANK = 3

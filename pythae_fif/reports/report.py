@@ -17,7 +17,7 @@ from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.errors import pluralized
-from pythae_fif.evaluation.score_columns import find_columns
+from pythae_fif.evaluation.scores import find_columns
 from pythae_fif.evaluation.scoring import MIN_SAMPLES
 from pythae_fif.files import write_bytes
 from pythae_fif.reports.compared import comparison_tables

@@ -10,7 +10,7 @@ from itertools import repeat
 import pandas
 
 from pythae_fif.errors import strip_control_characters
-from pythae_fif.evaluation.score_columns import SCORE_COLUMNS, ScoreColumn
+from pythae_fif.evaluation.scores import SCORE_COLUMNS, ScoreColumn
 from pythae_fif.reports.frame import TIED_RANK, ranks
 from pythae_fif.sampling.catalog import find_sampler, sampler_position
 

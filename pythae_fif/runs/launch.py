@@ -7,8 +7,7 @@ from typing import Annotated
 
 from pythae_fif.files import os_errors_as_store_error
 from pythae_fif.runs.provenance import command_line
-from pythae_fif.runs.spec import Spec
-from pythae_fif.runs.store import Store
+from pythae_fif.runs.store import Spec, Store
 from pythae_fif.runs.worker import Status
 from pythae_fif.validation import AtLeastOne, Flag, StrictModel
 

@@ -12,8 +12,7 @@ from typing import Annotated, Any
 
 from pythae_fif.errors import ConfigError, format_error, pluralized, requires_extra
 from pythae_fif.runs.launch import RUN_BYTES, Engine, FinishedRuns
-from pythae_fif.runs.spec import Spec
-from pythae_fif.runs.store import Store
+from pythae_fif.runs.store import Spec, Store
 from pythae_fif.runs.worker import Slot, execute_run
 from pythae_fif.validation import Flag
 

@@ -13,8 +13,7 @@ from pydantic import BeforeValidator, Field
 from pythae_fif.errors import ConfigError, format_error, pluralized, requires_extra
 from pythae_fif.files import write_bytes
 from pythae_fif.runs.launch import RUN_BYTES, Engine, FinishedRuns
-from pythae_fif.runs.spec import Spec
-from pythae_fif.runs.store import Store, read_file
+from pythae_fif.runs.store import Spec, Store, read_file
 from pythae_fif.runs.worker import Slot, execute_run
 from pythae_fif.validation import Flag, parse_duration
 

@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 
 from pythae_fif.errors import StoreError
 from pythae_fif.files import checksum, os_errors_as_store_error
-from pythae_fif.runs.record import Record
-from pythae_fif.runs.spec import SPEC_FILE, Spec
-from pythae_fif.runs.store import Store
+from pythae_fif.runs.store import SPEC_FILE, Record, Spec, Store
 from pythae_fif.runs.worker import STATUS_FILE, Status
 
 VERDICTS = {

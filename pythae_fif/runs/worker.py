@@ -26,9 +26,7 @@ from pythae_fif.files import (
     write_json,
 )
 from pythae_fif.runs.provenance import git_state, processor, versions
-from pythae_fif.runs.record import Provenance, Record, ResultT
-from pythae_fif.runs.spec import SPEC_FILE, Spec
-from pythae_fif.runs.store import Store, read_file
+from pythae_fif.runs.store import SPEC_FILE, Provenance, Record, ResultT, Spec, Store, read_file
 
 STATUS_FILE = "status.json"
 REPORT_SECONDS = 0.5

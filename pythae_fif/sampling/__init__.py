@@ -19,8 +19,9 @@ The names below are imported when they are first used, because the command line 
 torch-free :mod:`~pythae_fif.sampling.catalog` at its start.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pythae_fif.register import lazy_names
 
 if TYPE_CHECKING:
     from pythae_fif.sampling.flow_sampler import (
@@ -40,7 +41,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # PEP 562
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("pythae_fif.sampling.flow_sampler"), name)
+__getattr__ = lazy_names(__name__, dict.fromkeys(__all__, "pythae_fif.sampling.flow_sampler"))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pythae_fif.errors import ConfigError, did_you_mean
 
@@ -41,13 +41,13 @@ class SamplerRecord:
 
     def load_fit(self) -> "Callable[[FitRequest], BaseSampler]":
         """Imports the function that fits the sampler."""
-        fits: Any = import_module("pythae_fif.sampling.fits")
+        fits = import_module("pythae_fif.sampling.fits")
         function: Callable[[FitRequest], BaseSampler] = getattr(fits, self.fit)
         return function
 
 
 SAMPLERS = {
-    "normal": SamplerRecord("N", "standard normal codes", "fit_normal", has_density=True),
+    "normal": SamplerRecord("N", "standard normal codes", "use_pythae_sampler", has_density=True),
     "own_prior": SamplerRecord(
         "own prior",
         "the prior with which an injective flow was trained",
@@ -57,14 +57,14 @@ SAMPLERS = {
     "gaussian": SamplerRecord(
         "Gaussian",
         "one Gaussian with full covariance, fitted to the training codes",
-        "fit_gaussian",
+        "fit_gaussians",
         prior_kind="gaussian",
         has_density=True,
     ),
     "gmm": SamplerRecord(
         "GMM",
         "Gaussian mixture with ten components, fitted to the training codes",
-        "fit_gmm",
+        "fit_gaussians",
         prior_kind="mixture",
         has_density=True,
     ),
@@ -100,15 +100,15 @@ SAMPLERS = {
     "vamp": SamplerRecord(
         "VAMP",
         "VAMP's own prior: the posteriors of its pseudo-inputs",
-        "use_vamp_prior",
+        "use_pythae_sampler",
     ),
     "hypersphere": SamplerRecord(
-        "sphere", "uniform codes on the sphere, for SVAE", "use_hypersphere"
+        "sphere", "uniform codes on the sphere, for SVAE", "use_pythae_sampler"
     ),
     "poincare": SamplerRecord(
         "Poincaré",
         "wrapped normal codes in the Poincaré ball, for PoincareVAE",
-        "use_poincare_disk",
+        "use_pythae_sampler",
     ),
     "rhvae": SamplerRecord(
         "RHVAE",

@@ -68,9 +68,21 @@ class CodeSampler(samplers.BaseSampler):
         return self.model.decoder(codes.to(device, torch.float32)).reconstruction
 
 
-def fit_normal(request: FitRequest) -> samplers.BaseSampler:
-    """Returns a sampler of standard normal codes."""
-    return samplers.NormalSampler(request.model)
+PYTHAE_SAMPLERS: dict[str, tuple[Any, Any]] = {
+    "normal": (models.BaseAE, samplers.NormalSampler),
+    "vamp": (models.VAMP, samplers.VAMPSampler),
+    "hypersphere": (models.SVAE, samplers.HypersphereUniformSampler),
+    "poincare": (models.PoincareVAE, samplers.PoincareDiskSampler),
+}
+"""Name of a sampler that needs no fit -> its class of models, and Pythae's class."""
+
+
+def use_pythae_sampler(request: FitRequest) -> samplers.BaseSampler:
+    """Returns one of :data:`PYTHAE_SAMPLERS`."""
+    model_class, sampler_class = PYTHAE_SAMPLERS[request.sampler]
+    _require_class(request, model_class)
+    sampler: samplers.BaseSampler = sampler_class(request.model)
+    return sampler
 
 
 def use_own_prior(request: FitRequest) -> samplers.BaseSampler:
@@ -79,18 +91,9 @@ def use_own_prior(request: FitRequest) -> samplers.BaseSampler:
     return CodeSampler(request.model, request.model.latent_distribution(request.codes))
 
 
-def fit_gaussian(request: FitRequest) -> samplers.BaseSampler:
-    """Fits one Gaussian to codes."""
-    return _fit_gaussians(request, components=1)
-
-
-def fit_gmm(request: FitRequest) -> samplers.BaseSampler:
-    """Fits a mixture of Gaussians to codes."""
-    return _fit_gaussians(request, COMPONENTS)
-
-
-def _fit_gaussians(request: FitRequest, components: int) -> samplers.BaseSampler:
-    """Fits a number of Gaussians to codes."""
+def fit_gaussians(request: FitRequest) -> samplers.BaseSampler:
+    """Fits one Gaussian or a mixture to codes, by the sampler's kind of prior."""
+    components = COMPONENTS if request.prior_kind == "mixture" else 1
     sampler = samplers.GaussianMixtureSampler(request.model)
     sampler.gmm = fit_mixture(request.codes, components, request.seed)
     # With an integer, every batch would have the same samples.
@@ -151,24 +154,6 @@ def use_rhvae_prior(request: FitRequest) -> samplers.BaseSampler:
     if hasattr(request.model, "sampler_force"):
         sampler.grad_func = lambda z, model: model.sampler_force(z)
     return sampler
-
-
-def use_vamp_prior(request: FitRequest) -> samplers.BaseSampler:
-    """Returns the sampler of VAMP's own prior."""
-    _require_class(request, models.VAMP)
-    return samplers.VAMPSampler(request.model)
-
-
-def use_hypersphere(request: FitRequest) -> samplers.BaseSampler:
-    """Returns a sampler of uniform codes on the sphere."""
-    _require_class(request, models.SVAE)
-    return samplers.HypersphereUniformSampler(request.model)
-
-
-def use_poincare_disk(request: FitRequest) -> samplers.BaseSampler:
-    """Returns a sampler of wrapped normal codes in the Poincaré ball."""
-    _require_class(request, models.PoincareVAE)
-    return samplers.PoincareDiskSampler(request.model)
 
 
 def fit_user_sampler(request: FitRequest) -> samplers.BaseSampler:

@@ -1,6 +1,5 @@
 """Samplers in Pythae's style that fit a flow of this package to the codes of an autoencoder."""
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +13,8 @@ from pythae_fif.device import random_state, set_random_state
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.fitted_priors import fit_new_prior
 from pythae_fif.models.priors import Prior, PriorKind
-from pythae_fif.sampling.samplers import BATCH_SIZE, Array, embed
+from pythae_fif.sampling.fits import CodeSampler
+from pythae_fif.sampling.samplers import BATCH_SIZE, Array, draw_samples, embed
 from pythae_fif.validation import AtLeastOne, config_dataclass
 
 
@@ -139,25 +139,17 @@ class FlowSampler(BaseSampler):
         Raises:
             ConfigError: The sampler is not fitted.
         """
-        samples = torch.cat(list(self._batches(num_samples, batch_size)))
+        if self.prior is None:
+            raise ConfigError(f"{type(self).__name__} is not fitted: call fit(train_data) first")
+
+        sampler = CodeSampler(self.model, self.prior)
+        samples = torch.cat(list(draw_samples(sampler, num_samples, batch_size)))
         if output_dir is not None:
             for number, image in enumerate(samples):
                 self.save_img(image, output_dir, f"{number:08d}.png")
         if save_sampler_config:
             self.save(output_dir)
         return samples if return_gen else None
-
-    @torch.no_grad()
-    def _batches(self, num_samples: int, batch_size: int) -> Iterator[Tensor]:
-        """Draws samples batch by batch."""
-        if self.prior is None:
-            raise ConfigError(f"{type(self).__name__} is not fitted: call fit(train_data) first")
-        self.model.eval()
-        shape = self.model.model_config.input_dim
-        for start in range(0, num_samples, batch_size):
-            codes = self.prior.sample(min(batch_size, num_samples - start))
-            samples: Tensor = self.model.decoder(codes).reconstruction
-            yield samples if shape is None else samples.reshape(-1, *shape)
 
 
 class FlowMatchingSampler(FlowSampler):

@@ -15,7 +15,6 @@ from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError, NonFiniteError
-from pythae_fif.models.integers import ceil_div
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.models.priors import Prior
 from pythae_fif.sampling.catalog import find_sampler
@@ -157,7 +156,7 @@ def draw_samples(
     shape = model.model_config.input_dim
     remaining = num_samples
     while remaining > 0:
-        count = ceil_div(min(batch_size, remaining), multiple) * multiple
+        count = math.ceil(min(batch_size, remaining) / multiple) * multiple
         with torch.no_grad():
             batch = sampler.sample(num_samples=count, batch_size=count).detach()
         yield batch if shape is None else batch.reshape(-1, *shape)

@@ -15,8 +15,7 @@ from pythae_fif.pictures import figure_bytes
 from pythae_fif.reports.tables import Table
 from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine, cores
-from pythae_fif.runs.spec import Spec
-from pythae_fif.runs.store import Store
+from pythae_fif.runs.store import Spec, Store
 from pythae_fif.runs.worker import Run
 from pythae_fif.studies.study import StudyOptions
 

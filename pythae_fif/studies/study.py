@@ -5,14 +5,14 @@ A study `name` is a function `run_name` in a module of this package. It takes
 module imports neither torch nor pandas, so that the command line can list the studies at once.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from pythae_fif.benchmark.models import list_configs
-from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.errors import check_choice
 from pythae_fif.names import TOY_DATASETS, DataOptions
 from pythae_fif.runs.launch import Engine, OnChange
 
@@ -124,21 +124,16 @@ def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Pat
     """
     study = STUDIES[name]
     dataset = options.dataset or next(iter(study.datasets), "")
-    _check_choice(name, "profile", options.profile, study.profiles)
-    _check_choice(name, "data set", dataset, study.datasets)
+    if study.profiles:
+        problem = f"study {name} has no profile {options.profile!r}"
+        check_choice(options.profile, study.profiles, problem)
+    if study.datasets:
+        check_choice(dataset, study.datasets, f"study {name} has no data set {dataset!r}")
 
     seeds = options.seeds or range(study.profiles.get(options.profile, 5))
     options = replace(options, dataset=dataset, seeds=seeds, on_change=on_change)
     run = getattr(_import_study(name), f"run_{name}")
     return [path for report in run(options) for path in report.write(options.results)]
-
-
-def _check_choice(study: str, option: str, value: str, choices: Collection[str]) -> None:
-    """Raises a ConfigError if there are choices and the value is none of them."""
-    if choices and value not in choices:
-        raise ConfigError(
-            f"study {study} has no {option} {value!r}: {did_you_mean(value, choices)}"
-        )
 
 
 def import_studies() -> None:

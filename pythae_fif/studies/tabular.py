@@ -12,7 +12,7 @@ from pydantic import Field
 from pythae_fif.benchmark.models import configs_dir, read_yaml
 from pythae_fif.data.splits import Splits
 from pythae_fif.data.tables import load_tabular
-from pythae_fif.errors import ConfigError, did_you_mean, pluralized
+from pythae_fif.errors import ConfigError, check_choice, pluralized
 from pythae_fif.reports.compared import read_published_table
 from pythae_fif.reports.tables import DASH, number
 from pythae_fif.runs.store import Store
@@ -128,11 +128,7 @@ class TabularProtocol:
         path = configs_dir() / "tabular" / f"{dataset}.yaml"
         file = read_yaml(path)
         profiles = file["profiles"]
-        if options.profile not in profiles:
-            raise ConfigError(
-                f"profile {options.profile!r} of {dataset}: "
-                f"{did_you_mean(options.profile, profiles)}"
-            )
+        check_choice(options.profile, profiles, f"profile {options.profile!r} of {dataset}")
 
         latent_dim = options.latent_dim or file["latent_dim"]
         if latent_dim is None:
@@ -294,10 +290,7 @@ def _compare_with_published(
     table = TabularProtocol.load(options)
     names = [*(options.models or default)]
     for name in names:
-        if name not in CONFIGURATIONS:
-            raise ConfigError(
-                f"model {name!r} has no tabular study: {did_you_mean(name, CONFIGURATIONS)}"
-            )
+        check_choice(name, CONFIGURATIONS, f"model {name!r} has no tabular study")
 
     splits = table.splits
     scores = train_configurations(table, names)

@@ -16,15 +16,28 @@ from pythae_fif.errors import ConfigError, format_error
 from pythae_fif.files import (
     atomic_folder,
     checksum,
+    digest,
     os_errors_as_store_error,
     quarantine,
     write_atomically,
     write_json,
 )
+from pythae_fif.training.options import TrainerOptions
 from pythae_fif.training.progress import EpochRow, TrainingResult
 
 RESULT_NAME = "training.json"
 """File in a model's folder with the run's id, the training's result and the files' checksums."""
+
+MUTABLE_SETTINGS = {
+    "output_dir", "num_epochs", "early_stopping_patience", "no_cuda",
+    "train_dataloader_num_workers", "eval_dataloader_num_workers", "world_size", "rank",
+    "local_rank", "dist_backend", "master_addr", "master_port",
+}  # fmt: skip
+"""Keys of the configuration that may differ when a training resumes."""
+
+LATER_OPTIONS = ("gradient_clip_norm", "scheduler_interval")
+"""Options that are left out of identifiers if they have their defaults, so that the identifiers of
+trainings from before these options stay the same."""
 
 
 class RunFiles:
@@ -169,3 +182,28 @@ def check_can_be_saved(model: BaseAE, config: BaseTrainerConfig) -> None:
         raise ConfigError(
             f"the model could not be saved after training: {format_error(error)}"
         ) from error
+
+
+def default_run_id(
+    model: BaseAE, config: BaseTrainerConfig, options: TrainerOptions, datasets: tuple[Any, Any]
+) -> str:
+    """Returns a digest of what defines the result of a training.
+
+    Args:
+        model: The model with its first weights.
+        config: The training's configuration.
+        options: Its options, from the configuration or from the trainer's arguments.
+        datasets: The training set, and the evaluation set or None.
+    """
+    settings = {
+        key: value
+        for key, value in config.to_dict().items()
+        if key not in MUTABLE_SETTINGS and key not in LATER_OPTIONS
+    }
+    sizes = [None if dataset is None else len(dataset) for dataset in datasets]
+    parts = [model.model_config.to_dict(), settings, model, options.precision, sizes]
+
+    for name in LATER_OPTIONS:
+        if getattr(options, name) != getattr(TrainerOptions, name):
+            parts.append((name, getattr(options, name)))
+    return digest(*parts)

@@ -11,8 +11,7 @@ from pythae.trainers import BaseTrainerConfig
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.training.options import TrainerOptions
-from pythae_fif.training.schedules import missing_length
-from pythae_fif.training.updates import network_prefixes
+from pythae_fif.training.updates import missing_length, network_prefixes
 from pythae_fif.validation import config_dataclass
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pythae_fif.errors import NonFiniteError
-from pythae_fif.training.loader import Loader
+from pythae_fif.training.datasets import Loader
 
 SYNC_EVERY_BATCHES = 50
 """Batches between two checks of the loss; each makes the host wait for the device."""

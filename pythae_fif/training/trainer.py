@@ -20,12 +20,11 @@ from pythae_fif.device import default_device, random_state, set_random_state
 from pythae_fif.errors import ConfigError, NonFiniteError, StoreError
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.names import Precision
-from pythae_fif.training.checkpoint import RunFiles, check_can_be_saved
+from pythae_fif.training.checkpoint import RunFiles, check_can_be_saved, default_run_id
 from pythae_fif.training.config import config_for
-from pythae_fif.training.datasets import as_dataset
-from pythae_fif.training.forward import ForwardPass
-from pythae_fif.training.loader import make_loader
+from pythae_fif.training.datasets import as_dataset, make_loader
 from pythae_fif.training.options import SchedulerInterval, TrainerOptions
+from pythae_fif.training.precision import ForwardPass
 from pythae_fif.training.progress import (
     Budget,
     EpochRow,
@@ -37,9 +36,7 @@ from pythae_fif.training.progress import (
     progress_bar,
     quiet_pythae,
 )
-from pythae_fif.training.run_id import default_run_id
-from pythae_fif.training.schedules import set_lengths
-from pythae_fif.training.updates import Optimizers
+from pythae_fif.training.updates import Optimizers, set_lengths
 
 
 class FIFTrainer:

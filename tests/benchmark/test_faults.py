@@ -23,8 +23,7 @@ from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.errors import StoreError
 from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine
-from pythae_fif.runs.spec import SPEC_FILE
-from pythae_fif.runs.store import Store
+from pythae_fif.runs.store import SPEC_FILE, Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import Run, Status, execute_run
 from pythae_fif.training import FIFTrainer

@@ -9,9 +9,9 @@ import pytest
 
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.result import ImageResult
-from pythae_fif.evaluation import score_columns
+from pythae_fif.evaluation import scores as score_types
 from pythae_fif.evaluation.distances import frechet_distance
-from pythae_fif.evaluation.score_columns import ScoreColumn
+from pythae_fif.evaluation.scores import ScoreColumn
 from pythae_fif.runs.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
@@ -159,8 +159,8 @@ def test_runs_without_a_model_are_left_alone(run, tiny, caplog):
 def test_a_further_built_in_score_needs_one_record(run, tiny, monkeypatch):
     run("--config", tiny())
     column = ScoreColumn("new", "new, units", "↓", is_optional=True, function=frechet_distance)
-    columns = [*score_columns.SCORE_COLUMNS, column]
-    monkeypatch.setattr(score_columns, "SCORE_COLUMNS", columns)
+    columns = [*score_types.SCORE_COLUMNS, column]
+    monkeypatch.setattr(score_types, "SCORE_COLUMNS", columns)
 
     assert run("--config", tiny())[0] == 0
     page = run.results / "tables/digits-convnet-tiny.md"

@@ -15,7 +15,7 @@ from pythae_fif.data import load_images
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.evaluation import Extractor, Features, load_extractor
 from pythae_fif.evaluation.catalog import EXTRACTORS
-from pythae_fif.evaluation.load import require_extractor
+from pythae_fif.evaluation.extractors import require_extractor
 
 
 class TestEveryExtractor:

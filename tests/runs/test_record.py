@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pythae_fif.errors import StoreError
-from pythae_fif.runs.record import Provenance, Record
+from pythae_fif.runs.store import Provenance, Record
 
 
 @dataclass

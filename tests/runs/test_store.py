@@ -7,9 +7,16 @@ import pytest
 from support.tasks import TaskSpec
 
 from pythae_fif.errors import StoreError
-from pythae_fif.runs.record import Provenance, Record
-from pythae_fif.runs.spec import SPEC_FILE, Spec, read_spec
-from pythae_fif.runs.store import PackedRun, Store, read_file
+from pythae_fif.runs.store import (
+    SPEC_FILE,
+    PackedRun,
+    Provenance,
+    Record,
+    Spec,
+    Store,
+    read_file,
+    read_spec,
+)
 from pythae_fif.runs.worker import execute_run
 
 

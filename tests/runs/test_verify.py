@@ -9,9 +9,7 @@ from support.folders import flip_bit, read_folder
 from support.tasks import TaskSpec
 
 from pythae_fif.errors import StoreError
-from pythae_fif.runs.record import CHECKSUM_KEY, _checksum
-from pythae_fif.runs.spec import SPEC_FILE
-from pythae_fif.runs.store import PackedRun, Store
+from pythae_fif.runs.store import CHECKSUM_KEY, SPEC_FILE, PackedRun, Store, _checksum
 from pythae_fif.runs.verify import Verdict, verify
 from pythae_fif.runs.worker import STATUS_FILE, execute_run
 

@@ -11,8 +11,7 @@ from support.engines import InProcess
 from pythae_fif.data.tables import ARCHIVED
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import RunsLeftError, StoreError
-from pythae_fif.runs.spec import SPECS
-from pythae_fif.runs.store import Store
+from pythae_fif.runs.store import SPECS, Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.studies import curvature, estimator, linear, toy
 from pythae_fif.studies.study import DATASETS, STUDIES, StudyOptions, import_studies, run_study

@@ -15,9 +15,7 @@ from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.evaluation.scores import CodeScores, MeanStd, Memorisation, Neighbours, Scores
 from pythae_fif.files import write_bytes, write_json
-from pythae_fif.runs.record import Provenance, Record
-from pythae_fif.runs.spec import SPEC_FILE
-from pythae_fif.runs.store import Store
+from pythae_fif.runs.store import SPEC_FILE, Provenance, Record, Store
 from pythae_fif.training import EpochRow
 
 PROVENANCE = {

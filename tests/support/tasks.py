@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from pythae_fif.errors import FIFError
-from pythae_fif.runs.spec import Spec
+from pythae_fif.runs.store import Spec
 from pythae_fif.runs.worker import Run
 
 NEXT_ACTION = ".once"

@@ -17,8 +17,8 @@ from pythae_fif import FIFTrainer, FIFTrainerConfig
 from pythae_fif.baselines import Trumpet, TrumpetConfig
 from pythae_fif.errors import ConfigError
 from pythae_fif.training import EpochRow, TrainerOptions
+from pythae_fif.training.checkpoint import default_run_id
 from pythae_fif.training.progress import epochs_since_best
-from pythae_fif.training.run_id import default_run_id
 from pythae_fif.training.updates import Optimizers
 
 

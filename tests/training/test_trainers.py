@@ -41,7 +41,7 @@ from pythae_fif.models.saved import load_model
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.base import HeadedEncoder
 from pythae_fif.training import progress, quiet_pythae
-from pythae_fif.training.loader import BatchLoader
+from pythae_fif.training.datasets import BatchLoader
 from pythae_fif.training.precision import networks_in_bfloat16
 from pythae_fif.training.progress import LossMeter
 
