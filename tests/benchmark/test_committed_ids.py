@@ -93,8 +93,8 @@ def test_every_committed_run_has_its_records(committed):
             if result is not None:
                 results.append(result)
 
-    assert (num_runs, len(results)) == (415, 414)
-    assert sum(len(result.scores) for result in results) == 1160
+    assert (num_runs, len(results)) == (421, 420)
+    assert sum(len(result.scores) for result in results) == 1190
     assert all(result.training.result.log for result in results)
 
 
