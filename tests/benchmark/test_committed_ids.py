@@ -93,8 +93,8 @@ def test_every_committed_run_has_its_records(committed):
             if result is not None:
                 results.append(result)
 
-    assert (num_runs, len(results)) == (415, 414)
-    assert sum(len(result.scores) for result in results) == 1160
+    assert (num_runs, len(results)) == (421, 420)
+    assert sum(len(result.scores) for result in results) == 1190
     assert all(result.training.result.log for result in results)
 
 
@@ -158,7 +158,7 @@ def test_committed_tables_are_not_trained_again(study_options, dataset, profile,
 
 
 @pytest.mark.parametrize(
-    ("kind", "runs", "records"), [(TabularModels, 113, 332), (SpectrumModel, 8, 8)]
+    ("kind", "runs", "records"), [(TabularModels, 122, 341), (SpectrumModel, 8, 8)]
 )
 def test_every_committed_run_of_a_study_has_its_records(kind, runs, records):
     """And its id: a store ignores runs that are stored under another id."""
