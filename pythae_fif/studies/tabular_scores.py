@@ -99,10 +99,14 @@ def fid_like(samples: Tensor, rows: Tensor) -> Estimate:
     Returns:
         The distance; and its standard error over draws of the rows.
     """
-    x = Features(samples)
-    y = Features(rows)
-    # The roles are swapped for the error, which is by the draw of the rows.
-    return _finite_or_nan(lambda: (frechet_distance(x, y), frechet_error(y, x)))
+
+    def compute() -> Estimate:
+        x = Features(samples)
+        y = Features(rows)
+        # The roles are swapped for the error, which is by the draw of the rows.
+        return frechet_distance(x, y), frechet_error(y, x)
+
+    return _finite_or_nan(compute)
 
 
 @torch.no_grad()
