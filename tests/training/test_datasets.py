@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 import torch
 from pythae.data.datasets import BaseDataset
-from pythae.pipelines import TrainingPipeline
 from support.trainings import Images, build_model
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset
 
-from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig, FIFTrainingPipeline
 from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.training import quiet_pythae
@@ -107,7 +106,7 @@ def test_labels_of_a_tensor_data_set_are_conditions(tmp_path):
 @pytest.mark.parametrize("data", [FLOATS, FLOATS.numpy(), Images()], ids=["tensor", "array", "set"])
 def test_the_pipeline_takes_the_same_data_as_before(data, tmp_path):
     config = FIFTrainerConfig(output_dir=str(tmp_path), num_epochs=1, no_cuda=True)
-    pipeline = TrainingPipeline(build_model("AE"), config)
+    pipeline = FIFTrainingPipeline(build_model("AE"), config)
     with quiet_pythae():
         pipeline(train_data=data, eval_data=data)
     assert type(pipeline.trainer) is FIFTrainer
