@@ -19,7 +19,7 @@ from scipy.stats import spearmanr, ttest_ind_from_stats
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import list_configs
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.files import write_bytes
 from pythae_fif.pictures import figure_bytes, new_figure
 from pythae_fif.reports.compared import read_published_table

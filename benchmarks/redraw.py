@@ -13,8 +13,7 @@ import tempfile
 from pathlib import Path
 
 from pythae_fif.benchmark.image_run import ImageSpec
-from pythae_fif.benchmark.plan import expand, leaderboard
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult, expand, leaderboard
 from pythae_fif.cli.flags import read_request
 from pythae_fif.data.load import load
 from pythae_fif.files import write_bytes

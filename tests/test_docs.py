@@ -23,7 +23,7 @@ from pythae_fif.benchmark.models import (
     read_entry,
     read_yaml,
 )
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.cli import main
 from pythae_fif.runs.store import Store
 

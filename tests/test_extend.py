@@ -12,7 +12,7 @@ from support.reference import ROOT
 
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.runs.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")

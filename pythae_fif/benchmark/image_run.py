@@ -22,7 +22,7 @@ from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import FIFError, check_choice, format_error
-from pythae_fif.evaluation import Extractor, Features, load_extractor, score_codes, score_samples
+from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.evaluation.likelihood import SplitLikelihood, fit_priors, marginal_likelihoods
 from pythae_fif.evaluation.scores import Scores, find_columns
@@ -35,7 +35,7 @@ from pythae_fif.runs.worker import Run
 from pythae_fif.sampling.samplers import embed, generate, generate_by_class, reconstruction_mse
 from pythae_fif.training import FIFTrainer, OnEpoch, keep_freed_memory
 from pythae_fif.training.checkpoint import RESULT_NAME
-from pythae_fif.training.updates import network_prefixes
+from pythae_fif.training.config import network_prefixes
 
 WEIGHTS = "model/model.pt"
 PER_MODEL_SETTINGS = {"batch_size", "epochs", "learning_rate", "weight_decay"}
@@ -193,14 +193,27 @@ class ImageSpec(Spec):
             keep_freed_memory()
 
         run.report("loading data")
-        splits = self._load_splits()
+        splits = load(
+            self.dataset,
+            self.location,
+            planned=ExpectedHashes(self.data_hash, self.labels_hash),
+            image_size=self.image_size,
+            **self.settings.data_subset,
+        )
         labels = (splits.labels or {}) if self.labels_hash else {}
 
         self._copy_same_training(run)
         model = self._train(run, splits, labels)
 
         run.report("features of the data", 0.9)
-        extractor = self._load_extractor(splits, run.device)
+        extractor = load_extractor(
+            self.extractor,
+            splits.input_dim,
+            splits.name,
+            device=run.device,
+            weights=self.location.extractor_weights,
+            offline=self.location.offline,
+        )
         train_labels = labels.get("train")
         codes = embed(model, splits.train, labels=train_labels, seed=self.seed)
         evaluation = self._evaluate(run, model, splits, labels, codes)
@@ -246,27 +259,6 @@ class ImageSpec(Spec):
                 _save_scores(run, sampler, scores, likelihood, samples, classes, records[sampler])
         if failures:
             raise FIFError("; ".join(failures))
-
-    def _load_splits(self) -> Splits:
-        """Loads the data, and checks that they have not changed since the run was planned."""
-        return load(
-            self.dataset,
-            self.location,
-            planned=ExpectedHashes(self.data_hash, self.labels_hash),
-            image_size=self.image_size,
-            **self.settings.data_subset,
-        )
-
-    def _load_extractor(self, splits: Splits, device: str) -> Extractor:
-        """Loads the feature extractor onto the model's device."""
-        return load_extractor(
-            self.extractor,
-            splits.input_dim,
-            splits.name,
-            device=device,
-            weights=self.location.extractor_weights,
-            offline=self.location.offline,
-        )
 
     def _copy_same_training(self, run: Run) -> None:
         """Copies model and record from a run of the same training, if this run has neither.

@@ -1,6 +1,8 @@
-"""The runs of an experiment, and all stored runs that can be compared with them."""
+"""The runs of an experiment: those that are planned, and what the store holds of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +11,50 @@ from pydantic import ValidationError
 from pythae_fif.benchmark.config import DataLocation, Experiment
 from pythae_fif.benchmark.image_run import PER_MODEL_SETTINGS, ImageSpec, training_config
 from pythae_fif.benchmark.models import ModelEntry, list_configs
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.record import Evaluation, Training
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, format_error
-from pythae_fif.runs.store import Store
+from pythae_fif.evaluation.scores import Scores
+from pythae_fif.runs.store import Record, Store
 from pythae_fif.sampling.catalog import find_sampler
 from pythae_fif.validation import as_config_error
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """A run with its records.
+
+    Attributes:
+        spec: The run's specification.
+        training: The record of its training.
+        evaluation: The record of its evaluation.
+        scores: Sampler -> record of its scores; at least one.
+    """
+
+    spec: ImageSpec
+    training: Record[Training]
+    evaluation: Record[Evaluation]
+    scores: Mapping[str, Record[Scores]]
+
+    @classmethod
+    def read(cls, store: Store, spec: ImageSpec) -> "ImageResult | None":
+        """Reads the records of a run.
+
+        Args:
+            store: The store that holds the run.
+            spec: The run's specification.
+
+        Returns:
+            The result, or None if no sampler has been scored yet or another record is missing.
+        """
+        training = store.record(spec, "training.json", Training)
+        evaluation = store.record(spec, "evaluation.json", Evaluation)
+        names = store.names(spec, "scores")
+        records = {Path(name).stem: store.record(spec, name, Scores) for name in names}
+        scores = {sampler: record for sampler, record in records.items() if record is not None}
+        if training is None or evaluation is None or not scores:
+            return None
+        return cls(spec, training, evaluation, scores)
 
 
 def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:

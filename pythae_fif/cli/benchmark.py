@@ -17,8 +17,7 @@ from rich.table import Table
 from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.image_run import WEIGHTS, ImageSpec
 from pythae_fif.benchmark.load import DEFAULTS
-from pythae_fif.benchmark.plan import expand, leaderboard
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult, expand, leaderboard
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import RunFlags
 from pythae_fif.data import Splits, to_float

@@ -9,8 +9,11 @@ import numpy as np
 
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.splits import MIN_IMAGES, Columns, Splits, shuffled_split, sizes
-from pythae_fif.data.table_checks import describe_unusual_columns
-from pythae_fif.data.table_files import convert_formatted_numbers, read_table_file
+from pythae_fif.data.table_files import (
+    convert_formatted_numbers,
+    describe_unusual_columns,
+    read_table_file,
+)
 from pythae_fif.errors import ConfigError, DataError, check_choice, format_error, pluralized
 from pythae_fif.names import DATA_VARIABLE, data_home
 

@@ -165,9 +165,10 @@ def load_extractor(
 
     if record is None:
         return _load_user_extractor(name, device)
-    build = pkgutil.resolve_name(f"pythae_fif.evaluation.{record.build}")
-    extractor: Extractor = build(ExtractorRequest(image_shape, dataset, device, weights, offline))
-    return extractor
+    build: Callable[[ExtractorRequest], Extractor] = pkgutil.resolve_name(
+        f"pythae_fif.evaluation.{record.build}"
+    )
+    return build(ExtractorRequest(image_shape, dataset, device, weights, offline))
 
 
 def require_extractor(

@@ -9,7 +9,7 @@ import pandas
 
 from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.reports.frame import first_scores, ranks
 from pythae_fif.reports.tables import DASH, Table, format_column, number
 from pythae_fif.sampling.catalog import find_sampler, sampler_position

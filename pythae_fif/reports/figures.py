@@ -9,7 +9,7 @@ import pandas
 from PIL import Image
 
 from pythae_fif.benchmark.pictures import SAMPLES_PER_CLASS
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.files import os_errors_as_store_error
 from pythae_fif.pictures import DPI, figure_bytes, new_figure
@@ -76,8 +76,7 @@ def _sample_figures(
     """Draws samples of the best models, and of all models if there are more."""
     runs = {result.spec.run_id: result for result in results}
     all_rows = list(_sample_rows(table, runs, store, test.shape[2:]))
-    test_images = test[:MAX_IMAGES].transpose(0, 2, 3, 1)
-    test_row = {"test images": _image_row(test_images)}
+    test_row = {"test images": _image_row(test[:MAX_IMAGES].transpose(0, 2, 3, 1))}
 
     models = table[table["learned"]].sort_values("frechet_val")["model"]
     with_fif_first = dict.fromkeys([*models[models == "fif"], *models])
@@ -85,14 +84,15 @@ def _sample_figures(
     best_rows = [row for row in all_rows if row[0] in best_models]
     best_rows.sort(key=lambda row: best_models.index(row[0]))
 
+    def draw(rows: Sequence[tuple[str, str, np.ndarray]]) -> bytes:
+        return _stack_rows(test_row | {label: pixels for _, label, pixels in rows})
+
     if best_rows:
         caption = "Test images, and unselected samples of FIF and the models of lowest distance"
-        rows = test_row | {label: pixels for _, label, pixels in best_rows}
-        yield Figure("best.webp", caption, _stack_rows(rows))
+        yield Figure("best.webp", caption, draw(best_rows))
     if len(all_rows) > len(best_rows):
         caption = "Unselected samples of every model's chosen configuration"
-        rows = test_row | {label: pixels for _, label, pixels in all_rows}
-        yield Figure("samples.webp", caption, _stack_rows(rows))
+        yield Figure("samples.webp", caption, draw(all_rows))
 
 
 def _sample_rows(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.evaluation.scores import SCORE_COLUMNS, ScoreColumn, Scores, find_columns
 from pythae_fif.sampling.catalog import sampler_position
 

@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from pythae_fif.benchmark.config import Experiment, describe_length
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.scores import find_columns

@@ -3,10 +3,10 @@
 The module does not import torch: the command line reads its names at every start.
 """
 
+import pkgutil
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pythae_fif.errors import ConfigError, did_you_mean
@@ -41,8 +41,9 @@ class SamplerRecord:
 
     def load_fit(self) -> "Callable[[FitRequest], BaseSampler]":
         """Imports the function that fits the sampler."""
-        fits = import_module("pythae_fif.sampling.fits")
-        function: Callable[[FitRequest], BaseSampler] = getattr(fits, self.fit)
+        function: Callable[[FitRequest], BaseSampler] = pkgutil.resolve_name(
+            f"pythae_fif.sampling.fits:{self.fit}"
+        )
         return function
 
 

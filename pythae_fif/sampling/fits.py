@@ -68,7 +68,7 @@ class CodeSampler(samplers.BaseSampler):
         return self.model.decoder(codes.to(device, torch.float32)).reconstruction
 
 
-PYTHAE_SAMPLERS: dict[str, tuple[Any, Any]] = {
+PYTHAE_SAMPLERS = {
     "normal": (models.BaseAE, samplers.NormalSampler),
     "vamp": (models.VAMP, samplers.VAMPSampler),
     "hypersphere": (models.SVAE, samplers.HypersphereUniformSampler),
@@ -81,8 +81,7 @@ def use_pythae_sampler(request: FitRequest) -> samplers.BaseSampler:
     """Returns one of :data:`PYTHAE_SAMPLERS`."""
     model_class, sampler_class = PYTHAE_SAMPLERS[request.sampler]
     _require_class(request, model_class)
-    sampler: samplers.BaseSampler = sampler_class(request.model)
-    return sampler
+    return sampler_class(request.model)
 
 
 def use_own_prior(request: FitRequest) -> samplers.BaseSampler:

@@ -5,8 +5,7 @@ __all__ = [
     "TrainerOptions", "TrainingResult", "keep_freed_memory", "quiet_pythae",
 ]  # fmt: skip
 
-from pythae_fif.training.config import FIFTrainerConfig
-from pythae_fif.training.options import TrainerOptions
+from pythae_fif.training.config import FIFTrainerConfig, TrainerOptions
 from pythae_fif.training.pipeline import FIFTrainingPipeline
 from pythae_fif.training.precision import keep_freed_memory
 from pythae_fif.training.progress import EpochRow, OnEpoch, TrainingResult, quiet_pythae

@@ -22,7 +22,7 @@ from pythae_fif.files import (
     write_atomically,
     write_json,
 )
-from pythae_fif.training.options import TrainerOptions
+from pythae_fif.training.config import TrainerOptions
 from pythae_fif.training.progress import EpochRow, TrainingResult
 
 RESULT_NAME = "training.json"

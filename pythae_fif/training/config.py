@@ -1,7 +1,9 @@
-"""`FIFTrainerConfig`, and the checks that a training passes before it starts."""
+"""The configuration of a training: its options, the lengths of its schedules, and its checks."""
 
 import copy
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pythae.models import RHVAE, BaseAE
@@ -10,9 +12,120 @@ from pythae.trainers import BaseTrainerConfig
 
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.injective_flow import InjectiveFlow
-from pythae_fif.training.options import TrainerOptions
-from pythae_fif.training.updates import missing_length, network_prefixes
+from pythae_fif.names import Precision
 from pythae_fif.validation import config_dataclass
+
+SchedulerInterval = Literal["epoch", "step"]
+
+NETWORK_NAMES = {
+    "encoder_": ["encoder"],
+    "decoder_": ["decoder"],
+    "autoencoder_": ["encoder", "decoder"],
+    "discriminator_": ["discriminator"],
+}
+"""Prefix of an optimizer's keys in Pythae's configurations and outputs (`encoder_learning_rate`,
+`encoder_loss`) -> the model's networks that it trains, in the order of backward passes."""
+
+LENGTH_PARAMETERS = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
+"""Scheduler -> its parameter for the length of the schedule. It has no default in PyTorch; without
+it the schedule is as long as the training."""
+
+
+@config_dataclass
+class TrainerOptions:
+    """Options of :class:`FIFTrainer` beyond those of Pythae's trainers.
+
+    They are fields of `FIFTrainerConfig`. For a model with several optimizers, which needs one of
+    Pythae's configurations, they are arguments of `FIFTrainer`.
+
+    Args:
+        precision (str): 'float32', or 'bfloat16' for forward and backward passes of the networks
+            in training (autocast; weights, losses, optimizer and evaluation stay float32, see
+            :func:`~pythae_fif.training.precision.networks_in_bfloat16`). It is faster on
+            processors with bfloat16 instructions. Default: 'float32'.
+        early_stopping_patience (int): The training ends after this number of epochs in a row
+            without an evaluation loss below the lowest one. A model that is trained in stages ends
+            early only in its last stage. Default: None, for no early stopping.
+        gradient_clip_norm (float): Before each step of an optimizer, its gradients are scaled down
+            to this norm (2-norm over all of its weights) if they exceed it. Default: None, for no
+            clipping.
+        scheduler_interval (str): Whether `scheduler_cls` counts epochs ('epoch', as in Pythae) or
+            optimizer steps ('step'). Default: 'epoch'.
+
+    Raises:
+        ConfigError: A value has the wrong type or is out of range.
+    """
+
+    precision: Precision = "float32"
+    early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
+    gradient_clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    scheduler_interval: SchedulerInterval = "epoch"
+
+    @classmethod
+    def for_training(cls, config: BaseTrainerConfig, **arguments: Any) -> "TrainerOptions":
+        """Collects the options of a training.
+
+        Args:
+            config: The training's configuration, of any kind.
+            arguments: The trainer's arguments by name, which come first; None for the value of the
+                configuration.
+        """
+        values: dict[str, Any] = {
+            field.name: getattr(config, field.name, field.default) for field in fields(cls)
+        }
+        values |= {name: value for name, value in arguments.items() if value is not None}
+        return cls(**values)
+
+
+def network_prefixes(config: type[BaseTrainerConfig] | BaseTrainerConfig) -> list[str]:
+    """Returns the prefixes of a configuration or its class: [''] for a single optimizer."""
+    return [name for name in NETWORK_NAMES if hasattr(config, f"{name}learning_rate")] or [""]
+
+
+def missing_length(scheduler: str | None, parameters: Mapping[str, Any]) -> str | None:
+    """Returns the name of the parameter for the length of a schedule if it is missing.
+
+    Args:
+        scheduler: Name of a scheduler of PyTorch; None for none.
+        parameters: The scheduler's parameters.
+    """
+    name = LENGTH_PARAMETERS.get(scheduler or "")
+    is_set = parameters.keys() & {name, "epochs", "steps_per_epoch"}
+    return None if is_set else name
+
+
+def set_lengths(
+    config: BaseTrainerConfig, interval: SchedulerInterval, steps_per_epoch: int | None
+) -> None:
+    """Sets the missing lengths of schedules to the length of the training.
+
+    Args:
+        config: The training's configuration, which is changed.
+        interval: What the schedulers count.
+        steps_per_epoch: Number of optimizer steps in an epoch; None if the numbers of epochs or
+            steps are unknown before the training.
+
+    Raises:
+        ConfigError: A length is missing but unknown, or the scheduler cannot count steps.
+    """
+    for prefix in network_prefixes(config):
+        scheduler = getattr(config, f"{prefix}scheduler_cls")
+        parameters = getattr(config, f"{prefix}scheduler_params") or {}
+        if interval == "step" and scheduler == "ReduceLROnPlateau":
+            raise ConfigError(
+                "ReduceLROnPlateau compares the losses of epochs: use scheduler_interval='epoch'"
+            )
+
+        name = missing_length(scheduler, parameters)
+        if name is None:
+            continue
+        if steps_per_epoch is None:
+            raise ConfigError(
+                f"{scheduler} needs {name} in {prefix}scheduler_params: with a wall_clock, or a "
+                "model that is trained in stages, the length of its schedule is unknown"
+            )
+        length = config.num_epochs * (steps_per_epoch if interval == "step" else 1)
+        setattr(config, f"{prefix}scheduler_params", {**parameters, name: length})
 
 
 @config_dataclass

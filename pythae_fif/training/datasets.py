@@ -109,7 +109,7 @@ def _check_items(place: str, dataset: Any) -> None:
 
 @dataclass
 class BatchLoader:
-    """Loads batches of images, in place of PyTorch's `DataLoader`.
+    """Loads batches of images, each by one indexing operation, in place of PyTorch's `DataLoader`.
 
     If the last batch would hold a single image, that image joins the batch before it, because some
     losses need two. Each shuffled pass draws a new order from torch's global random numbers, so

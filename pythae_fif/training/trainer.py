@@ -21,9 +21,8 @@ from pythae_fif.errors import ConfigError, NonFiniteError, StoreError
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.names import Precision
 from pythae_fif.training.checkpoint import RunFiles, check_can_be_saved, default_run_id
-from pythae_fif.training.config import config_for
+from pythae_fif.training.config import SchedulerInterval, TrainerOptions, config_for, set_lengths
 from pythae_fif.training.datasets import as_dataset, make_loader
-from pythae_fif.training.options import SchedulerInterval, TrainerOptions
 from pythae_fif.training.precision import ForwardPass
 from pythae_fif.training.progress import (
     Budget,
@@ -36,7 +35,7 @@ from pythae_fif.training.progress import (
     progress_bar,
     quiet_pythae,
 )
-from pythae_fif.training.updates import Optimizers, set_lengths
+from pythae_fif.training.updates import Optimizers
 
 
 class FIFTrainer:

@@ -12,8 +12,7 @@ from support.reference import REFERENCE, ROOT
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.benchmark.plan import expand
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult, expand
 from pythae_fif.data.load import load
 from pythae_fif.names import DataOptions
 from pythae_fif.runs.store import Store

@@ -11,8 +11,7 @@ from support.networks import Map
 
 from pythae_fif.benchmark.image_run import build_trainer
 from pythae_fif.benchmark.pictures import samples_picture
-from pythae_fif.benchmark.plan import expand
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult, expand
 from pythae_fif.errors import DataError
 from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.runs.store import Store

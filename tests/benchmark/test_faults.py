@@ -19,7 +19,7 @@ from support.experiments import make_tiny_plan
 from support.processes import is_locked, start_process, wait_until
 
 import pythae_fif.benchmark.image_run as run_module
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.errors import StoreError
 from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine

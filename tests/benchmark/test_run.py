@@ -15,8 +15,7 @@ import pythae_fif.benchmark.image_run as run_module
 from pythae_fif.benchmark.image_run import build_trainer
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.benchmark.plan import expand
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult, expand
 from pythae_fif.data import load_images
 from pythae_fif.data.splits import as_tensor
 from pythae_fif.errors import FIFError

@@ -8,7 +8,7 @@ from support.experiments import make_tiny_plan
 
 from pythae_fif.benchmark import image_run
 from pythae_fif.benchmark.models import list_configs
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import execute_run
 

@@ -23,7 +23,7 @@ from support.report_store import (
 )
 
 from pythae_fif.benchmark.image_run import ImageSpec
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.data import Columns
 from pythae_fif.errors import StoreError
 from pythae_fif.evaluation.scores import MarginalLikelihoodScore

@@ -10,7 +10,7 @@ from support.experiments import make_tiny_plan
 from support.processes import is_locked, wait_until
 from support.tasks import TaskSpec
 
-from pythae_fif.benchmark.result import ImageResult
+from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine

@@ -10,8 +10,8 @@ from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import read_entry
+from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.benchmark.record import DataUsed, Evaluation, Training
-from pythae_fif.benchmark.result import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.evaluation.scores import CodeScores, MeanStd, Memorisation, Neighbours, Scores
 from pythae_fif.files import write_bytes, write_json

@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pythae_fif.errors import UnsupportedOperationError
 from pythae_fif.volume_change import volume_surrogate
-from pythae_fif.volume_change.batch_norm import batch_norm_jvp
 from pythae_fif.volume_change.replay import Tape, check_replay
+from pythae_fif.volume_change.rules import batch_norm_jvp
 
 pytestmark = pytest.mark.usefixtures("float64")
 D = 6
