@@ -24,7 +24,9 @@ from pythae_fif.studies.tabular_models import TabularModels
 
 TABLE_2 = configs_dir() / "experiments/table2.yaml"
 BEST_OF_TEN = configs_dir() / "experiments/best_of_ten.yaml"
-STORES = [REFERENCE / name for name in ("", "beta", "best_of_ten", "best_of_ten/seeds")]
+STORES = [
+    REFERENCE / name for name in ("", "beta", "best_of_ten", "best_of_ten/seeds", "fitted_priors")
+]
 FIGURE_10 = {"profile": "medium", "models": ["fif"], "max_configurations": 10}
 CASES = {
     "digits": ("digits", {"models": ["all"]}, None, (1, 8, 8), 105),
@@ -92,8 +94,8 @@ def test_every_committed_run_has_its_records(committed):
             if result is not None:
                 results.append(result)
 
-    assert (num_runs, len(results)) == (421, 420)
-    assert sum(len(result.scores) for result in results) == 1190
+    assert (num_runs, len(results)) == (424, 423)
+    assert sum(len(result.scores) for result in results) == 1205
     assert all(result.training.result.log for result in results)
 
 
