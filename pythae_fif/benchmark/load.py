@@ -112,7 +112,7 @@ def _dataset_defaults(word: str) -> dict[str, Any]:
 
 def _latent_dims(
     values: Mapping[str, Any], file_values: Mapping[str, Any], flag_values: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> Any:
     """Returns the latent dimensions of single models.
 
     Those of the data set are left out if the user gives a latent dimension for all models.
@@ -120,8 +120,8 @@ def _latent_dims(
     if "latent_dim" in flag_values:
         return {}
     if "latent_dim" in file_values:
-        return dict(file_values.get("latent_dims", {}))
-    return dict(values.get("latent_dims", {}))
+        return file_values.get("latent_dims", {})
+    return values.get("latent_dims", {})
 
 
 def _drop_foreign_crop(values: Mapping[str, Any], profile: dict[str, Any]) -> None:
@@ -154,8 +154,9 @@ def _check_keys(user_values: Mapping[Any, Any], source: str) -> None:
 
 def _check_types(values: Mapping[str, Any], source: str) -> None:
     """Refuses values of the wrong type that are needed before pydantic checks all values."""
-    for key, required_type in {"profiles": dict, "models": list, "samplers": list}.items():
-        if not isinstance(values[key], required_type):
+    required_types = {"profiles": dict, "models": list, "samplers": list, "reader": str}
+    for key, required_type in required_types.items():
+        if not isinstance(values.get(key, required_type()), required_type):
             raise ConfigError(
                 f"{source}: {key}={values[key]!r}: a {required_type.__name__} is needed"
             )

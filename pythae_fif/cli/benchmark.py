@@ -29,6 +29,7 @@ from pythae_fif.names import import_object
 from pythae_fif.runs.launch import RUN_BYTES, Engine, run_all
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import execute_run
+from pythae_fif.sampling.catalog import is_user_sampler
 from pythae_fif.training import quiet_pythae
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     """
     console = Terminal()
     store = Store(flags.results)
-    for name in experiment.scores:
+    for name in (*experiment.scores, *filter(is_user_sampler, experiment.samplers)):
         import_object(name)  # a mistake is reported before anything is computed
     offline = experiment.offline or flags.dry_run
     extractor_options: dict[str, Any] = {

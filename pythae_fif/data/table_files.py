@@ -177,7 +177,9 @@ def describe_unusual_columns(rows: "DataFrame") -> list[str]:
     for name, column in rows.items():
         description = _describe(column)
         if description:
-            notes.append(f"column {name} {description}: leave it out by `drop` if it is no feature")
+            notes.append(
+                f"column {name} {description}: leave it out by `drop` if it is not a feature"
+            )
     notes += _describe_copies(rows)
 
     if notes:

@@ -27,8 +27,8 @@ MIN_POINTS = 50
 SAMPLES_PER_POINT = 5
 """A profile that scores so many samples scores one data point: likelihoods of short profiles must
 not take longer than their training."""
-MAX_JACOBIAN_COLUMNS = 32_000
-"""Columns of all Jacobians of a split that limit the number of points."""
+MAX_JACOBIAN_COLUMNS = 42_000
+"""Columns of all Jacobians of a split that limit the number of points: 2,000 for d = 21."""
 
 
 class SplitLikelihood(NamedTuple):

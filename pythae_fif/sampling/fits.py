@@ -14,7 +14,7 @@ from pythae_fif.errors import ConfigError, format_error
 from pythae_fif.models.density_training import train_density
 from pythae_fif.models.fitted_priors import COMPONENTS, fit_mixture, fit_new_prior
 from pythae_fif.models.injective_flow import InjectiveFlow
-from pythae_fif.models.priors import Prior
+from pythae_fif.models.priors import Prior, PriorKind
 from pythae_fif.names import import_object
 
 FIT_STEPS = 600
@@ -39,7 +39,7 @@ class FitRequest:
     model: BaseAE
     codes: Tensor
     seed: int
-    prior_kind: Any = None
+    prior_kind: PriorKind | None = None
     steps: int | None = None
     prior: Prior | None = None
 
@@ -64,8 +64,8 @@ class CodeSampler(samplers.BaseSampler):
     def sample(self, num_samples: int, **_: int) -> Tensor:
         """Draws samples (n, ...), on the model's device."""
         codes = torch.as_tensor(self.source.sample(num_samples))
-        device = next(self.model.parameters()).device
-        return self.model.decoder(codes.to(device, torch.float32)).reconstruction
+        weight = next(self.model.parameters())
+        return self.model.decoder(codes.to(weight)).reconstruction
 
 
 PYTHAE_SAMPLERS = {
@@ -104,6 +104,7 @@ def fit_prior(request: FitRequest) -> samplers.BaseSampler:
     """Fits the sampler's kind of prior, unless the request has the fitted prior."""
     prior = request.prior
     if prior is None:
+        assert request.prior_kind is not None, "the sampler's record names the kind"
         prior = fit_new_prior(
             request.prior_kind, request.codes, seed=request.seed, steps=request.steps
         )

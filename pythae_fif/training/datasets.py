@@ -49,7 +49,9 @@ def as_dataset(data: Any, name: str) -> Any:
     if isinstance(data, np.ndarray | Tensor):
         return _tensors_as_dataset(place, data)
     if isinstance(data, Subset) and isinstance(data.dataset, TensorDataset):
-        data = TensorDataset(*data.dataset[data.indices])  # as of `random_split`
+        data = TensorDataset(
+            *data.dataset[data.indices]
+        )  # such a subset is what `random_split` returns
     if isinstance(data, TensorDataset):
         if len(data.tensors) > 2:
             raise DataError(

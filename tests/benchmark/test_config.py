@@ -181,6 +181,8 @@ def test_wrong_model_file(tmp_path):
         ("profiles: {swift: {epochs: 3}}", ["own.yaml", "swift", "batch_size: field required"]),
         ("profiles: 3", ["own.yaml", "profiles=3", "dict"]),
         ("profiles: {quick: {models: {beta-vae: {batch_size: 5}}}}", ["own.yaml", "'beta_vae'?"]),
+        ("latent_dims: 5", ["own.yaml", "latent_dims=5", "dictionary"]),
+        ("reader: 5", ["own.yaml: reader=5: a str is needed"]),
         ("latent_dims: {fiff: 3}", ["own.yaml: model 'fiff' is unknown", "did you mean 'fif'"]),
         ("models: [fi]", ["'fi' is unknown", "did you mean 'fif'"]),
         ("epoch: 5", ["own.yaml: unknown key 'epoch'", "did you mean 'epochs'"]),

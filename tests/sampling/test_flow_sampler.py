@@ -66,6 +66,13 @@ def test_the_prior_is_fitted_to_the_codes_and_decoded():
     torch.testing.assert_close(samples.std(0), codes.std(0), atol=0.1, rtol=0)
 
 
+def test_a_model_in_float64_gets_codes_in_float64():
+    model = model_of("AE")
+    sampler = FlowSampler(model, FlowSamplerConfig(steps=3)).fit(IMAGES)
+    model.double()
+    assert sampler.sample(2).dtype == torch.float64
+
+
 def test_fits_are_seeded():
     model = model_of("VAE")
     codes = torch.randn(5, 4)
