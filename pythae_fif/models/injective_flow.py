@@ -21,6 +21,7 @@ from pythae_fif.models.fitted_priors import fit_new_prior, new_prior
 from pythae_fif.models.marginal_likelihood import MARGINAL_SAMPLES, MarginalLikelihood
 from pythae_fif.models.outputs import Labels, as_codes, as_condition, as_data, as_shape, get_output
 from pythae_fif.models.priors import Prior, PriorKind, standard_prior
+from pythae_fif.models.saved import require_columns
 from pythae_fif.nn.base import evaluation_mode, join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values, squared_error
 from pythae_fif.volume_change.exact import decoder_gram, describe_samples
@@ -233,7 +234,7 @@ class InjectiveFlow(MethodAliases):
         """
         likelihood = self.marginal_likelihood(x, noise_std, labels)
         log_prob = likelihood.log_prob(self.latent_distribution(likelihood.x), samples)
-        return log_prob - self.require_columns().log_scale if original_units else log_prob
+        return log_prob - require_columns(self).log_scale if original_units else log_prob
 
     def marginal_likelihood(
         self, x: Any, noise_std: float, labels: Labels = None
@@ -289,10 +290,10 @@ class InjectiveFlow(MethodAliases):
             labels: Class indices (n,), one index for all, or condition vectors (n, c).
             generator: Makes the draw repeatable; it must be on the model's device.
             noise_std: s, to add normal noise; the density is then :meth:`marginal_log_prob`.
-            as_frame: Whether to return the rows of a table as a DataFrame in original units.
+            as_frame: Whether to return a table's samples as a DataFrame in original units.
 
         Returns:
-            Samples, a tensor (n, ...) or a DataFrame.
+            Samples (n, ...).
 
         Raises:
             ConfigError: n is not a positive integer, or the model has no ``columns``.
@@ -300,7 +301,7 @@ class InjectiveFlow(MethodAliases):
         x = self.decode(self._sample_codes(num_samples, labels, generator), labels)
         if noise_std > 0:
             x = torch.normal(x, noise_std, generator=generator)
-        return self.require_columns().to_frame(x) if as_frame else x
+        return require_columns(self).to_frame(x) if as_frame else x
 
     def sample_and_log_prob(
         self,
@@ -437,7 +438,7 @@ class InjectiveFlow(MethodAliases):
 
     def _log_unit_volume(self, z: Tensor, *condition: Tensor) -> Tensor:
         """Computes how much larger the log-volumes (B,) at codes are in original units."""
-        std = z.new_tensor(self.require_columns().std)
+        std = z.new_tensor(require_columns(self).std)
         original = decoder_log_volume(lambda *args: std * self._decode(*args), z, *condition)
         return original - decoder_log_volume(self._decode, z, *condition)
 

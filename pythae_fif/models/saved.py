@@ -179,14 +179,16 @@ class SavedModel(HubModel):
                 raise _untrusted(Path(dir_path, f"{side}.pkl"))
         return networks
 
-    def require_columns(self) -> Columns:
-        """Returns :attr:`columns`; ConfigError if there are none."""
-        if self.columns is None:
-            raise ConfigError(
-                f"{self.model_name} does not know the columns of a table: set model.columns to the "
-                "`columns` of load_table(...)"
-            )
-        return self.columns
+
+def require_columns(model: BaseAE) -> Columns:
+    """Returns the columns of a model of a table; ConfigError if it has none."""
+    columns: Columns | None = getattr(model, "columns", None)
+    if columns is None:
+        raise ConfigError(
+            f"{model.model_name} does not know the columns of a table: set model.columns to the "
+            "`columns` of load_table(...)"
+        )
+    return columns
 
 
 def save_columns(model: BaseAE, folder: Path) -> None:
