@@ -64,8 +64,8 @@ class CodeSampler(samplers.BaseSampler):
     def sample(self, num_samples: int, **_: int) -> Tensor:
         """Draws samples (n, ...), on the model's device."""
         codes = torch.as_tensor(self.source.sample(num_samples))
-        device = next(self.model.parameters()).device
-        return self.model.decoder(codes.to(device, torch.float32)).reconstruction
+        weights = next(self.model.parameters())
+        return self.model.decoder(codes.to(weights)).reconstruction
 
 
 PYTHAE_SAMPLERS = {
