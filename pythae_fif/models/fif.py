@@ -148,6 +148,7 @@ class FIF(HutchinsonFlow):
         decoder = AtCondition(self.decoder, condition[0])
         config = dataclasses.replace(self.model_config, condition_dim=0, fitted_prior=None)
         model = FIF(config, encoder, decoder)
+        model.columns = self.columns
         model.train(self.training)
         return model
 

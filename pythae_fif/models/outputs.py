@@ -20,15 +20,19 @@ def as_data(x: Any, model: Any) -> Tensor:
     """Converts data to a tensor with the type of the model's weights.
 
     Args:
-        x: Data (B, ...), a tensor or anything that numpy converts to an array.
+        x: Data (B, ...), a tensor or anything that numpy converts to an array. A DataFrame is
+            standardised by the model's ``columns``, if the model has any.
         model: The model, which names itself in errors.
 
     Returns:
         The data, (B, ...). Arrays are copied to the model's device.
 
     Raises:
-        DataError: The data are not floating-point numbers, or do not have the model's `input_dim`.
+        DataError: The data are not floating-point numbers, do not have the model's `input_dim`, or
+            lack a column.
     """
+    if model.columns is not None and hasattr(x, "columns"):
+        x = model.columns.transform(x)
     like = next(model.parameters())
     data: Any = x if isinstance(x, Tensor) else np.asarray(x)
     if isinstance(data, np.ndarray) and data.dtype.kind == "f":

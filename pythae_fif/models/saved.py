@@ -1,10 +1,12 @@
 """Saved models: Pythae's files, and a file that describes how to rebuild the networks."""
 
 import inspect
+import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +17,7 @@ from pythae.models.base.base_config import EnvironmentConfig
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from pythae_fif.columns import Columns
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, DataError, FIFError, format_error, requires_extra
 from pythae_fif.files import read_json, write_json
@@ -24,6 +27,9 @@ from pythae_fif.register import find_model_class
 
 NETWORKS_FILE = "networks.json"
 """File with the recipes to rebuild `encoder` and `decoder`; null for a pickled network."""
+
+COLUMNS_FILE = "columns.json"
+"""File with the :class:`~pythae_fif.data.Columns` of a model of a table."""
 
 SIDES = ("encoder", "decoder")
 
@@ -94,9 +100,14 @@ class HubModel(BaseAE):
 
 
 class SavedModel(HubModel):
-    """A model that is loaded without opening a pickle if its networks can be rebuilt."""
+    """A model that is loaded without opening a pickle if its networks can be rebuilt.
+
+    Attributes:
+        columns: The columns of the table that the model was trained on; None for other data.
+    """
 
     config_class: ClassVar[type[Any]]
+    columns: Columns | None = None
 
     def save(self, dir_path: str) -> None:
         """Writes the configuration, the weights and the networks to a folder, as Pythae names them.
@@ -119,6 +130,7 @@ class SavedModel(HubModel):
                 _pickle_network(getattr(self, side), folder / f"{side}.pkl")
 
         torch.save({"model_state_dict": self.state_dict()}, folder / "model.pt")
+        save_columns(self, folder)
 
     @classmethod
     def load_from_folder(cls, dir_path: str, trust: bool = False) -> Self:
@@ -146,6 +158,7 @@ class SavedModel(HubModel):
             model = cls(config, **cls._load_networks(config, dir_path, trust))
             model.load_state_dict(weights, assign=True)  # so that each tensor keeps its saved type
             _tie_shared_parameters(model, weights)
+            load_columns(model, dir_path)
             return model
 
     @classmethod
@@ -167,6 +180,32 @@ class SavedModel(HubModel):
         return networks
 
 
+def require_columns(model: BaseAE) -> Columns:
+    """Returns the columns of a model of a table; ConfigError if it has none."""
+    columns: Columns | None = getattr(model, "columns", None)
+    if columns is None:
+        raise ConfigError(
+            f"{model.model_name} does not know the columns of a table: set model.columns to the "
+            "`columns` of load_table(...)"
+        )
+    return columns
+
+
+def save_columns(model: BaseAE, folder: Path) -> None:
+    """Saves the columns of a model of a table into the model's folder."""
+    (folder / COLUMNS_FILE).unlink(missing_ok=True)
+    columns = getattr(model, "columns", None)
+    if columns is not None:
+        write_json(folder / COLUMNS_FILE, asdict(columns))
+
+
+def load_columns(model: Any, dir_path: str | Path) -> None:
+    """Sets a model's columns to those in its folder, if there are any."""
+    path = Path(dir_path, COLUMNS_FILE)
+    if path.is_file():
+        model.columns = Columns(**json.loads(path.read_text("utf-8")))
+
+
 def load_model(dir_path: str, trust: bool = False) -> BaseAE:
     """Loads a model of this package or of Pythae, without opening untrusted pickles.
 
@@ -186,7 +225,9 @@ def load_model(dir_path: str, trust: bool = False) -> BaseAE:
     if model_class is not None:
         return model_class.load_from_folder(dir_path, trust)
     require_trust(dir_path, trust)
-    return AutoModel.load_from_folder(dir_path)
+    model = AutoModel.load_from_folder(dir_path)
+    load_columns(model, dir_path)
+    return model
 
 
 def require_trust(dir_path: str, trust: bool) -> None:

@@ -159,3 +159,12 @@ def test_input_that_does_not_fit_is_one_error_line(score, words, part):
     np.savez("c.npz", data=np.full((30, 6, 6), 90, np.uint8))
     np.savez("d.npz", data=np.arange(30 * 108).reshape(30, 6, 6, 3).astype(np.uint8))
     assert part in score(*words.split())
+
+
+def test_trust_is_advised_only_where_it_helps(score):
+    FIF(FIFConfig(input_dim=(3, 8, 8), latent_dim=2)).save("model")
+    file = Path("model/model_config.json")
+    file.write_text(json.dumps({**read_json(file), "betta": 1}))
+    error = score("model", "b", *PIXELS)
+    assert "betta" in error
+    assert "--trust" not in error
