@@ -397,6 +397,7 @@ def build_trainer(
     set_seed(spec.seed)
     model: Any = spec.build(splits.input_dim)
     model.columns = splits.columns
+    model.class_names = splits.class_names if labels else None
     return FIFTrainer(
         model,
         ImageDataset(splits.train, labels.get("train")),

@@ -15,7 +15,7 @@ from pythae_fif.benchmark.config import Settings
 from pythae_fif.benchmark.image_run import PER_MODEL_SETTINGS, ImageSpec
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.errors import ConfigError, DataError, StoreError, did_you_mean
-from pythae_fif.models.saved import load_columns, load_errors_as_data_error, load_model
+from pythae_fif.models.saved import load_data_description, load_errors_as_data_error, load_model
 from pythae_fif.runs.store import SPEC_FILE, Store, read_file, read_spec
 
 MODEL = "model_config.json"
@@ -205,7 +205,7 @@ def _rebuild_model(spec: ImageSpec, folder: Path) -> BaseAE:
     input_dim = tuple(json.loads((folder / MODEL).read_text())["input_dim"])
     model = spec.build(input_dim)
     model.load_state_dict(weights["model_state_dict"])
-    load_columns(model, folder)
+    load_data_description(model, folder)
     return model
 
 

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from pydantic import Field
 from pythae.models import BaseAE
-from pythae.samplers import NormalSampler
 from torch import Tensor
 
 from pythae_fif.benchmark.config import AtLeastTen, ExtractorName, OwnScores, Seed
@@ -20,7 +19,7 @@ from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation import Features, load_extractor, score_samples
 from pythae_fif.files import write_json
-from pythae_fif.sampling.samplers import draw_samples
+from pythae_fif.sampling.own_prior import describe_own_prior, draw_own_samples
 from pythae_fif.validation import Flag, StrictModel
 
 
@@ -34,6 +33,7 @@ class ScoreFlags(StrictModel):
         Flag("extractor, see `pythae-fif list`, or module:function (default: inception)", "NAME"),
     ] = "inception"
     num_samples: Annotated[AtLeastTen, Flag("samples of a model (default: 10000)", "N")] = 10_000
+    label: Annotated[str | None, Flag("class of a conditional model's samples", "NAME")] = None
     training: Annotated[str | None, Flag("training images, for memorisation scores", "PATH")] = None
     seed: Annotated[Seed, Flag("random seed of samples and subsets (default: 0)", "SEED")] = 0
     extractor_weights: Annotated[str | None, Flag("file of the extractor's weights", "FILE")] = None
@@ -54,6 +54,7 @@ def score_command(words: list[str]) -> bool:
         DataError: Images are missing, cannot be read, or have another shape.
     """
     flags = _read_flags(words)
+    terminal = Terminal()
     device = default_device()
     folder = Path(flags.samples).expanduser()
     model = load_model(folder, flags.trust) if find_model(folder) else None
@@ -64,7 +65,14 @@ def score_command(words: list[str]) -> bool:
     if model is None:
         samples = read_images(flags.samples, shape)
     else:
-        samples = _sample_model(model.to(device).eval(), flags)
+        with terminal.stage("drawing samples") as progress:
+            samples = draw_own_samples(
+                model.to(device),
+                flags.num_samples,
+                seed=flags.seed,
+                labels=read_label(model, flags.label),
+                progress=progress,
+            )
 
     extractor = load_extractor(
         flags.extractor,
@@ -81,7 +89,9 @@ def score_command(words: list[str]) -> bool:
         seed=flags.seed,
         scores=flags.scores,
     )
-    Terminal().say(str(scores))
+    if model is not None:
+        terminal.say(f"samples of the model, from {describe_own_prior(model)}")
+    terminal.say(str(scores))
     if flags.to_json is not None:
         write_json(Path(flags.to_json).expanduser(), asdict(scores))
     return True
@@ -103,13 +113,6 @@ def _read_flags(words: list[str]) -> ScoreFlags:
     return parser.read(ScoreFlags)
 
 
-def _sample_model(model: BaseAE, flags: ScoreFlags) -> Tensor:
-    """Draws samples (N, C, H, W) of a model from standard normal codes."""
-    torch.manual_seed(flags.seed)
-    batches = draw_samples(NormalSampler(model), flags.num_samples)
-    return torch.cat([batch.cpu() for batch in batches])[: flags.num_samples]
-
-
 def load_model(folder: Path, trust: bool) -> BaseAE:
     """Loads the model of a run, or a saved model, for a command with the flag `--trust`.
 
@@ -126,6 +129,17 @@ def load_model(folder: Path, trust: bool) -> BaseAE:
     except ConfigError as error:  # its message may name an argument of a function
         hint = "; in this command: --trust" if "trust=True" in str(error) else ""
         raise ConfigError(f"{error}{hint}") from error
+
+
+def read_label(model: BaseAE, word: str | None) -> int | str | None:
+    """Returns the class that a flag names.
+
+    Args:
+        model: The model, which may know the names of its classes.
+        word: The name of a class, or its index; None for no class.
+    """
+    is_name = word in (getattr(model, "class_names", None) or ())
+    return int(word) if word is not None and word.isdecimal() and not is_name else word
 
 
 def read_images(word: str, shape: tuple[int, ...] | None, split: str = "test") -> Tensor:

@@ -43,7 +43,7 @@ class InjectiveFlow(MethodAliases):
     are standardised, also those that are returned. If codes are much larger than the prior's, as
     for images in 0..255, a warning says so. A conditional model has
     networks f(x, c) and g(z, c) and needs labels: class indices (B,), one index for all samples,
-    or condition vectors (B, c).
+    or condition vectors (B, c). If it has ``class_names``, names are labels, too.
 
     Args:
         model_config (InjectiveFlowConfig): The configuration.
@@ -54,6 +54,8 @@ class InjectiveFlow(MethodAliases):
         prior: The prior that :meth:`fit_prior` fitted, saved with the weights; None before.
         columns: The columns of the table that the model was trained on, saved with the weights:
             set it to ``columns`` of :func:`~pythae_fif.data.load_table`.
+        class_names: Names of the classes of a conditional model, saved with the weights: set it to
+            ``class_names`` of the data.
 
     Raises:
         ConfigError: The configuration belongs to another model. From all methods: labels are
@@ -170,10 +172,8 @@ class InjectiveFlow(MethodAliases):
         Raises:
             NonFiniteError: The decoder's Jacobian is not finite; the message names the samples.
         """
-        log_prob = self._evaluate_at_codes(self._log_prob, x, labels)
-        if original_units:
-            log_prob -= self._evaluate_at_codes(self._log_unit_volume, x, labels)
-        return log_prob
+        decode = self._decode_to_original_units if original_units else self._decode
+        return self._evaluate_at_codes(partial(self._log_prob, decode), x, labels)
 
     def estimate_noise_std(self, data: Any, labels: Labels = None) -> float:
         r"""Estimates s of :meth:`marginal_log_prob`, as probabilistic PCA does.
@@ -319,7 +319,7 @@ class InjectiveFlow(MethodAliases):
         codes = z.flatten(0, -2)
         condition = self.condition(labels, codes)
         with evaluation_mode(self):
-            log_prob = self._log_prob(codes, *condition)
+            log_prob = self._log_prob(self._decode, codes, *condition)
         return self.decode(z, labels), log_prob.view(z.shape[:-1])
 
     def encode(self, x: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
@@ -381,7 +381,7 @@ class InjectiveFlow(MethodAliases):
             labels: Labels of a conditional model.
             like: A tensor (B, ...) with the condition's device and type.
         """
-        condition = as_condition(labels, self.condition_dim, like)
+        condition = as_condition(labels, self.condition_dim, like, self.class_names)
         return () if condition is None else (condition,)
 
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -418,17 +418,15 @@ class InjectiveFlow(MethodAliases):
         codes = self.latent_distribution(like).sample(count, generator, *condition)
         return codes.view(*shape, -1)
 
-    def _log_prob(self, z: Tensor, *condition: Tensor) -> Tensor:
+    def _decode_to_original_units(self, z: Tensor, *condition: Tensor) -> Tensor:
+        """Computes rows (B, D) of a table in the current mode, times the standard deviations."""
+        return self._decode(z, *condition) * z.new_tensor(require_columns(self).std)
+
+    def _log_prob(self, decode: Callable[..., Tensor], z: Tensor, *condition: Tensor) -> Tensor:
         """Computes the log-likelihoods (B,) of codes, and warns where they are infinite."""
-        volume = decoder_log_volume(self._decode, z, *condition)
+        volume = decoder_log_volume(decode, z, *condition)
         warn_if_singular(volume)
         return self.latent_distribution(z).log_prob(z, *condition) - volume
-
-    def _log_unit_volume(self, z: Tensor, *condition: Tensor) -> Tensor:
-        """Computes how much larger the log-volumes (B,) at codes are in original units."""
-        std = z.new_tensor(require_columns(self).std)
-        original = decoder_log_volume(lambda *args: std * self._decode(*args), z, *condition)
-        return original - decoder_log_volume(self._decode, z, *condition)
 
     @full_float32()
     def _evaluate_at_codes(self, score: Callable[..., Tensor], x: Any, labels: Labels) -> Tensor:

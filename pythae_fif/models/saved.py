@@ -4,7 +4,7 @@ import inspect
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,8 +28,8 @@ from pythae_fif.register import find_model_class
 NETWORKS_FILE = "networks.json"
 """File with the recipes to rebuild `encoder` and `decoder`; null for a pickled network."""
 
-COLUMNS_FILE = "columns.json"
-"""File with the :class:`~pythae_fif.data.Columns` of a model of a table."""
+DATA_FILE = "data.json"
+"""File with the :class:`~pythae_fif.data.Columns` and class names of a model's training data."""
 
 SIDES = ("encoder", "decoder")
 
@@ -104,10 +104,13 @@ class SavedModel(HubModel):
 
     Attributes:
         columns: The columns of the table that the model was trained on; None for other data.
+        class_names: Names of the classes that a conditional model was trained on, in the order of
+            their indices; None if they are unknown.
     """
 
     config_class: ClassVar[type[Any]]
     columns: Columns | None = None
+    class_names: Sequence[str] | None = None
 
     def save(self, dir_path: str) -> None:
         """Writes the configuration, the weights and the networks to a folder, as Pythae names them.
@@ -130,7 +133,7 @@ class SavedModel(HubModel):
                 _pickle_network(getattr(self, side), folder / f"{side}.pkl")
 
         torch.save({"model_state_dict": self.state_dict()}, folder / "model.pt")
-        save_columns(self, folder)
+        save_data_description(self, folder)
 
     @classmethod
     def load_from_folder(cls, dir_path: str, trust: bool = False) -> Self:
@@ -158,7 +161,7 @@ class SavedModel(HubModel):
             model = cls(config, **cls._load_networks(config, dir_path, trust))
             model.load_state_dict(weights, assign=True)  # so that each tensor keeps its saved type
             _tie_shared_parameters(model, weights)
-            load_columns(model, dir_path)
+            load_data_description(model, dir_path)
             return model
 
     @classmethod
@@ -191,19 +194,23 @@ def require_columns(model: BaseAE) -> Columns:
     return columns
 
 
-def save_columns(model: BaseAE, folder: Path) -> None:
-    """Saves the columns of a model of a table into the model's folder."""
-    (folder / COLUMNS_FILE).unlink(missing_ok=True)
+def save_data_description(model: BaseAE, folder: Path) -> None:
+    """Saves the columns and the class names that a model knows into the model's folder."""
+    (folder / DATA_FILE).unlink(missing_ok=True)
     columns = getattr(model, "columns", None)
-    if columns is not None:
-        write_json(folder / COLUMNS_FILE, asdict(columns))
+    class_names = getattr(model, "class_names", None)
+    if columns or class_names:
+        content = {"columns": columns and asdict(columns), "class_names": class_names}
+        write_json(folder / DATA_FILE, content)
 
 
-def load_columns(model: Any, dir_path: str | Path) -> None:
-    """Sets a model's columns to those in its folder, if there are any."""
-    path = Path(dir_path, COLUMNS_FILE)
+def load_data_description(model: Any, dir_path: str | Path) -> None:
+    """Sets a model's columns and class names to those in its folder, if there are any."""
+    path = Path(dir_path, DATA_FILE)
     if path.is_file():
-        model.columns = Columns(**json.loads(path.read_text("utf-8")))
+        content = json.loads(path.read_text("utf-8"))
+        model.columns = content["columns"] and Columns(**content["columns"])
+        model.class_names = content["class_names"]
 
 
 def load_model(dir_path: str, trust: bool = False) -> BaseAE:
@@ -226,7 +233,7 @@ def load_model(dir_path: str, trust: bool = False) -> BaseAE:
         return model_class.load_from_folder(dir_path, trust)
     require_trust(dir_path, trust)
     model = AutoModel.load_from_folder(dir_path)
-    load_columns(model, dir_path)
+    load_data_description(model, dir_path)
     return model
 
 

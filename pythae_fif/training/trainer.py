@@ -19,7 +19,7 @@ from torch import Tensor
 from pythae_fif.device import default_device, random_state, set_random_state
 from pythae_fif.errors import ConfigError, NonFiniteError, StoreError
 from pythae_fif.models.outputs import without_gradients
-from pythae_fif.models.saved import save_columns
+from pythae_fif.models.saved import save_data_description
 from pythae_fif.names import Precision
 from pythae_fif.training.checkpoint import RunFiles, check_can_be_saved, default_run_id
 from pythae_fif.training.config import SchedulerInterval, TrainerOptions, config_for, set_lengths
@@ -440,5 +440,5 @@ class FIFTrainer:
     def _save(self, folder: Path) -> None:
         """Saves the model and the training's configuration into a folder."""
         self.model.save(str(folder))
-        save_columns(self.model, folder)  # Pythae's models do not save them
+        save_data_description(self.model, folder)  # Pythae's models do not save it
         self.training_config.save_json(str(folder), "training_config")

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from pythae.models import VAE, VAEConfig
+from pythae.models import AE, VAE, VAMP, AEConfig, VAEConfig, VAMPConfig
 from support.experiments import train_on_table
 from support.tabular_files import table
 
 from pythae_fif import FIF, FIFConfig, cli
 from pythae_fif.benchmark import load_trained
-from pythae_fif.data import load_images, to_float
+from pythae_fif.data import load_images, load_table, to_float
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of")
 
@@ -52,7 +52,8 @@ def photos(tmp_path) -> list[str]:
 
 def test_samples_of_a_table(run, table_run):
     words = ("sample", table_run, "--to", "rows.csv", "--number", 600)
-    assert run(*words) == (0, "600 samples written to rows.csv\n")
+    line = "600 samples from the prior of the training (normal) written to rows.csv\n"
+    assert run(*words) == (0, line)
     frame = pd.read_csv("rows.csv")
     assert (len(frame), [*frame]) == (600, ["a", "b", "c"])
     original = pd.DataFrame(table() * [1, 100, 0.01], columns=[*"abc"])
@@ -87,7 +88,11 @@ def test_likelihoods_of_rows(run, table_run, original_units):
     flags = ["--original-units"] * original_units
     code, line = run("likelihood", table_run, "mine.csv", "--to", "nats.csv", *flags)
     assert code == 0
-    assert line == "119 log-likelihoods written to nats.csv; 1 row with missing values\n"
+    units = "original" if original_units else "standardised"
+    assert line == (
+        f"119 log-likelihoods in nats, for rows in {units} units, written to nats.csv; "
+        "1 row with missing values\n"
+    )
 
     result = pd.read_csv("nats.csv", index_col="row")
     complete = frame.drop(index=7)
@@ -99,6 +104,49 @@ def test_likelihoods_of_rows(run, table_run, original_units):
     assert result.loc[7].isna().all()
     np.testing.assert_allclose(result["log_likelihood"].drop(index=7), expected, rtol=1e-4)
     np.testing.assert_allclose(result["distance"].drop(index=7), distance, rtol=1e-4)
+
+
+def test_classes_by_name(run):
+    """A class by name, and each row's class from a column of the table."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(200, 3)), columns=[*"abc"])
+    frame["sex"] = rng.choice(["male", "female"], 200)
+    frame.to_csv("t.csv", index=False)
+    splits = load_table("t.csv", label="sex")
+    torch.manual_seed(0)
+    model = FIF(FIFConfig(input_dim=(3,), latent_dim=2, condition_dim=2))
+    model.columns = splits.columns
+    model.class_names = splits.class_names
+    model.save("fif")
+
+    for label in ("male", "1"):
+        assert run("sample", "fif", "--to", f"{label}.csv", "--number", 4, "--label", label)[0] == 0
+    assert Path("male.csv").read_bytes() == Path("1.csv").read_bytes()
+
+    assert run("likelihood", "fif", "t.csv", "--to", "nats.csv", "--label", "sex")[0] == 0
+    expected = model.log_prob(frame, frame["sex"])
+    np.testing.assert_allclose(pd.read_csv("nats.csv")["log_likelihood"], expected, rtol=1e-4)
+    assert (
+        "needs labels: class indices 0 to 1, or the names female, male"
+        in run("likelihood", "fif", "t.csv", "--to", "nats.csv")[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "prior"),
+    [
+        (VAMP(VAMPConfig(input_dim=(1, 8, 8), latent_dim=2)), "VAMP's own prior"),
+        (AE(AEConfig(input_dim=(1, 8, 8), latent_dim=2)), "standard normal codes"),
+        (FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2)), "the fitted prior (gaussian)"),
+    ],
+)
+def test_samples_come_from_the_models_own_prior(run, model, prior):
+    if isinstance(model, FIF):
+        model.fit_prior(torch.rand(50, 1, 8, 8), "gaussian")
+    model.save("model")
+    code, line = run("sample", "model", "--to", "samples", "--number", 7)
+    assert code == 0
+    assert f"7 samples from {prior}" in line
 
 
 def test_likelihoods_of_images(run, photos):

@@ -127,7 +127,7 @@ def test_columns_are_saved_with_the_model(tmp_path):
     assert loaded.columns.dropped == ["kind"]
     assert torch.equal(loaded.log_prob(ROWS), model.log_prob(ROWS))
 
-    (tmp_path / "columns.json").write_text('{"names": ')
+    (tmp_path / "data.json").write_text('{"columns": ')
     with pytest.raises(DataError, match="cannot load a model"):
         FIF.load_from_folder(tmp_path)
     model.columns = None
