@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +14,10 @@ from pythae.models import BaseAE
 from pythae_fif.benchmark.config import Settings
 from pythae_fif.benchmark.image_run import PER_MODEL_SETTINGS, ImageSpec
 from pythae_fif.benchmark.plan import ImageResult
-from pythae_fif.errors import ConfigError, DataError, StoreError, did_you_mean
+from pythae_fif.errors import ConfigError, DataError, StoreError, check_choice
 from pythae_fif.models.saved import load_data_description, load_errors_as_data_error, load_model
+from pythae_fif.register import MODEL_FILE, find_model
 from pythae_fif.runs.store import SPEC_FILE, Store, read_file, read_spec
-
-MODEL = "model_config.json"
-"""The file by which the folder of a saved model is recognised."""
-
 
 FIELDS = {*ImageSpec.model_fields, *Settings.model_fields}
 """Names of the fields by which runs can be selected."""
@@ -33,17 +30,14 @@ class ChosenRun:
     Attributes:
         folder: Its folder.
         spec: Its specification.
+        configuration: The varied hyper-parameters as `name=value`.
         sampler: The sampler with the lowest distance to validation data.
     """
 
     folder: Path
-    spec: ImageSpec
+    spec: ImageSpec = field(repr=False)
+    configuration: str
     sampler: str
-
-    @property
-    def configuration(self) -> str:
-        """The varied hyper-parameters as `name=value`."""
-        return self.spec.configuration
 
 
 def best(
@@ -79,8 +73,7 @@ def best(
     """
     store = Store(results)
     for name in fields:
-        if name not in FIELDS:
-            raise ConfigError(f"best: {name!r} is unknown: {did_you_mean(name, FIELDS)}")
+        check_choice(name, FIELDS, f"best: {name!r} is unknown")
     specs = [
         spec
         for spec in store.specs(ImageSpec, dataset)
@@ -98,7 +91,7 @@ def best(
     if find_model(folder) is None:
         raise DataError(f"{folder} has no model: packed runs have none; train it again")
     trained: Any = load_trained(folder, trust)
-    trained.run = ChosenRun(folder, row["spec"], row["sampler"])
+    trained.run = ChosenRun(folder, row["spec"], row["spec"].configuration, row["sampler"])
     return cast(BaseAE, trained)
 
 
@@ -123,16 +116,15 @@ def _validation_distances(
 
 
 def _check_comparable(specs: list[ImageSpec]) -> None:
-    """Refuses runs with scores that cannot be compared."""
-    if len({spec.comparable for spec in specs}) == 1:
-        return
+    """Refuses runs with scores that cannot be compared, see :attr:`ImageSpec.comparable`."""
+    shared_settings = sorted({*Settings.model_fields} - PER_MODEL_SETTINGS)
     choices = []
-    shared_fields = ["arch", "profile", "extractor", "image_size", "data_hash"]
-    for name in (*shared_fields, *sorted({*Settings.model_fields} - PER_MODEL_SETTINGS)):
-        values = sorted({str(_fields(spec)[name]) for spec in specs})
+    for name in ("arch", "profile", "extractor", "image_size", "data_hash", *shared_settings):
+        values = {str(_fields(spec)[name]) for spec in specs}
         if len(values) > 1:
-            choices.append(f"{name} ({', '.join(values)})")
-    raise ConfigError(f"the runs cannot be compared: choose {' and '.join(choices)}")
+            choices.append(f"{name} ({', '.join(sorted(values))})")
+    if choices:
+        raise ConfigError(f"the runs cannot be compared: choose {' and '.join(choices)}")
 
 
 def _fields(spec: ImageSpec) -> dict[str, Any]:
@@ -169,12 +161,6 @@ def select(frame: pandas.DataFrame) -> pandas.DataFrame:
     return selected.sort_values(groups, kind="stable", ignore_index=True)
 
 
-def find_model(folder: Path) -> Path | None:
-    """Returns the folder of the model of a run, or of a saved model; None if there is no model."""
-    candidates = (folder / "model", folder)
-    return next((path for path in candidates if (path / MODEL).is_file()), None)
-
-
 def load_trained(folder: str | Path, trust: bool = False) -> BaseAE:
     """Loads the model of a run, or a saved model.
 
@@ -186,7 +172,7 @@ def load_trained(folder: str | Path, trust: bool = False) -> BaseAE:
         ConfigError: A file would run code that is not trusted.
         DataError: A file is missing or damaged.
     """
-    model_folder = find_model(Path(folder))
+    model_folder = find_model(folder)
     if model_folder is None:
         raise DataError(f"{folder}: neither a saved model nor a run with a model")
 
@@ -202,7 +188,7 @@ def load_trained(folder: str | Path, trust: bool = False) -> BaseAE:
 def _rebuild_model(spec: ImageSpec, folder: Path) -> BaseAE:
     """Builds the model of a specification, and loads its weights. No pickle is opened."""
     weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-    input_dim = tuple(json.loads((folder / MODEL).read_text())["input_dim"])
+    input_dim = tuple(json.loads((folder / MODEL_FILE).read_text())["input_dim"])
     model = spec.build(input_dim)
     model.load_state_dict(weights["model_state_dict"])
     load_data_description(model, folder)

@@ -11,7 +11,7 @@ from pythae.models import BaseAE
 from torch import Tensor
 
 from pythae_fif.benchmark.config import AtLeastTen, ExtractorName, OwnScores, Seed
-from pythae_fif.benchmark.trained import find_model, load_trained
+from pythae_fif.benchmark.trained import load_trained
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
 from pythae_fif.data.images import decode_files, find_images, read_npz, to_uint8
@@ -19,6 +19,7 @@ from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation import Features, load_extractor, score_samples
 from pythae_fif.files import write_json
+from pythae_fif.register import find_model
 from pythae_fif.sampling.own_prior import describe_own_prior, draw_own_samples
 from pythae_fif.validation import Flag, StrictModel
 

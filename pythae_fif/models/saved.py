@@ -23,7 +23,7 @@ from pythae_fif.errors import ConfigError, DataError, FIFError, format_error, re
 from pythae_fif.files import read_json, write_json
 from pythae_fif.nn import build, coupling  # noqa: F401 - their builders record recipes
 from pythae_fif.nn.recipe import get_recipe, rebuild
-from pythae_fif.register import find_model_class
+from pythae_fif.register import find_model, find_model_class
 
 NETWORKS_FILE = "networks.json"
 """File with the recipes to rebuild `encoder` and `decoder`; null for a pickled network."""
@@ -143,7 +143,7 @@ class SavedModel(HubModel):
         other network is a pickle, which can run code when it is opened.
 
         Args:
-            dir_path (str): The folder.
+            dir_path (str): The folder of the model, or of a run of the benchmark.
             trust (bool): Whether pickles may be opened. Open only those of people you trust.
 
         Returns:
@@ -153,6 +153,7 @@ class SavedModel(HubModel):
             ConfigError: A network is an untrusted pickle, or the configuration has an unknown key.
             DataError: A file is missing or damaged.
         """
+        dir_path = str(find_model(dir_path) or dir_path)
         # Networks are built with random weights, which must not change the caller's random state.
         with load_errors_as_data_error(dir_path), fork_rng():
             config = cls.config_class.from_json_file(f"{dir_path}/model_config.json")

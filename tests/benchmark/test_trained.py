@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from pythae.models import AutoModel
 from support.experiments import train_on_table
 from support.report_store import RESULTS, fill_store, make_result
 
@@ -50,6 +51,8 @@ def test_runs_on_tables_save_their_columns(trained, name):
         model = load_trained(folder)
         assert model.columns.names == ["a", "b", "c"]
         assert as_density(model).log_prob(frame[["c", "a", "b"]]).isfinite().all()
+        if name == "fif":
+            assert AutoModel.load_from_folder(str(folder)).columns == model.columns
 
 
 @pytest.mark.parametrize(
