@@ -395,8 +395,11 @@ def build_trainer(
         on_epoch: Called after each epoch.
     """
     set_seed(spec.seed)
+    model: Any = spec.build(splits.input_dim)
+    model.columns = splits.columns
+    model.class_names = splits.class_names if labels else None
     return FIFTrainer(
-        spec.build(splits.input_dim),
+        model,
         ImageDataset(splits.train, labels.get("train")),
         ImageDataset(splits.val, labels.get("val")),
         training_config(spec),
