@@ -10,7 +10,7 @@ from pydantic import Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationErr
 from typing_extensions import Self
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import os_errors_as_store_error
+from pythae_fif.files import checksum, os_errors_as_store_error
 from pythae_fif.validation import StrictModel
 
 ResultT = TypeVar("ResultT")
@@ -128,8 +128,13 @@ class Spec(StrictModel):
         """Name of a record's file -> type of its result. A run is done when all are there."""
         raise NotImplementedError
 
-    def is_complete(self, record: Record[Any] | None) -> bool:
-        """Returns whether the record of an output has all that was requested."""
+    def is_complete(self, record: Record[Any] | None, store: "Store") -> bool:
+        """Returns whether the record of an output has all that was requested.
+
+        Args:
+            record: The record; None if it is missing.
+            store: The store that it was read from.
+        """
         return record is not None
 
     def run(self, run: Any) -> None:
@@ -293,9 +298,29 @@ class Store:
         except StoreError:  # the next start writes it again
             return False
         return all(
-            spec.is_complete(self.record(spec, name, result))
+            spec.is_complete(self.record(spec, name, result), self)
             for name, result in spec.outputs.items()
         )
+
+    def check_files(self, spec: Spec, record: Record[Any]) -> None:
+        """Compares the files that belong to a record with their checksums.
+
+        Args:
+            spec: The run. A packed run has no files.
+            record: One of its records.
+
+        Raises:
+            StoreError: A file is missing, cannot be read, or was changed.
+        """
+        if self.packed_run(spec) is not None:
+            return
+        for name, expected in record.files.items():
+            path = self.folder(spec) / name
+            if not path.is_file():  # reading a pipe would wait for ever
+                raise StoreError(f"{name} is missing")
+            with os_errors_as_store_error(f"read {path}"):
+                if checksum(path) != expected:
+                    raise StoreError(f"{name} was changed")
 
     def spec(self, run: str) -> Spec:
         """Reads the specification of a run.

@@ -4,6 +4,8 @@ import io
 import math
 import re
 import runpy
+import struct
+import zlib
 from dataclasses import replace
 from urllib.parse import unquote
 
@@ -25,8 +27,8 @@ from support.report_store import (
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.data import Columns
-from pythae_fif.errors import StoreError
 from pythae_fif.evaluation.scores import MarginalLikelihoodScore
+from pythae_fif.pictures import pixel_bytes
 from pythae_fif.reports.figures import _image_row, _stack_rows, draw_figures
 from pythae_fif.reports.frame import ranks
 from pythae_fif.reports.report import Report
@@ -42,6 +44,13 @@ def make_report(results=RESULTS, experiment=None, splits=None, **options):
 
 
 REPORT = make_report()
+
+
+def png_of_size(width, height):
+    """Returns a grey PNG, black but for its header's claim of a size."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + header
 
 
 def table_row(report, model, sampler):
@@ -329,11 +338,16 @@ class TestFiles:
         assert positions == sorted(positions)
         assert "&lt;NaN&gt; &amp; no number" in text
 
-    def test_a_damaged_picture_is_one_line(self, tmp_path):
+    @pytest.mark.parametrize(
+        "damage",
+        [b"no picture", b"", pixel_bytes(np.zeros((5, 7), np.uint8)), png_of_size(25_600, 25_600)],
+    )
+    def test_a_damaged_picture_is_left_out(self, tmp_path, damage, caplog):
         store = fill_store(tmp_path, RESULTS[:2])
-        (store.folder(RESULTS[0].spec) / "samples-gmm.png").write_bytes(b"no picture")
-        with pytest.raises(StoreError, match=r"cannot draw .*samples-gmm.png: cannot identify"):
-            make_report(RESULTS[:2]).write(store)
+        (store.folder(RESULTS[0].spec) / "samples-gmm.png").write_bytes(damage)
+        make_report(RESULTS[:2]).write(store)
+        assert re.search("samples-gmm.png is left out of the figures .*: the command", caplog.text)
+        assert "best.webp" in draw(make_report(RESULTS[:2]), store, make_splits())
 
     def test_a_packed_store_draws_the_same(self, written_report, tmp_path):
         store, _, _ = written_report
