@@ -4,13 +4,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import checksum, os_errors_as_store_error
+from pythae_fif.files import checksum, os_errors_as_store_error, read_bytes
 from pythae_fif.validation import StrictModel
 
 ResultT = TypeVar("ResultT")
@@ -32,6 +32,18 @@ class Provenance(BaseModel):
     seconds: float | None = None
 
 
+def _check_inside(name: str) -> str:
+    """Returns the name of a file unchanged; raises a ValueError if it is outside the folder."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError("it is outside the run's folder")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_check_inside)]
+"""The name of a file below a run's folder."""
+
+
 class Record(BaseModel, Generic[ResultT]):
     """A result of a run.
 
@@ -48,7 +60,7 @@ class Record(BaseModel, Generic[ResultT]):
     run_id: str
     result: ResultT
     provenance: Provenance
-    files: dict[str, str] = Field(default_factory=dict)
+    files: dict[FileName, str] = Field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Returns the content of the record's file: JSON with a checksum of all other keys."""
@@ -316,7 +328,7 @@ class Store:
             return
         for name, expected in record.files.items():
             path = self.folder(spec) / name
-            if not path.is_file():  # reading a pipe would wait for ever
+            if not path.is_file():
                 raise StoreError(f"{name} is missing")
             with os_errors_as_store_error(f"read {path}"):
                 if checksum(path) != expected:
@@ -380,6 +392,6 @@ def read_file(path: Path) -> bytes | None:
     """
     with os_errors_as_store_error(f"read {path}"):
         try:
-            return path.read_bytes()
+            return read_bytes(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
