@@ -16,14 +16,21 @@ from rich.text import Text
 from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.data import Splits
-from pythae_fif.errors import pluralized
+from pythae_fif.errors import pluralized, strip_control_characters
 from pythae_fif.evaluation.scores import find_columns
 from pythae_fif.evaluation.scoring import MIN_SAMPLES
 from pythae_fif.files import write_bytes
 from pythae_fif.reports.compared import comparison_tables
 from pythae_fif.reports.figures import Figure, draw_figures
 from pythae_fif.reports.frame import TIED_RANK, chosen_frame, first_scores, ranks, score_frame
-from pythae_fif.reports.tables import number, overview_table, score_table, to_html
+from pythae_fif.reports.tables import (
+    escape_markdown,
+    number,
+    overview_table,
+    score_table,
+    to_csv,
+    to_html,
+)
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling.catalog import find_sampler
 
@@ -63,7 +70,7 @@ class Report:
         self.results = results
         self.splits = splits
         file_name = "" if experiment.data is None else f" {Path(experiment.data).name}"
-        self.title = (
+        self.title = strip_control_characters(
             f"{experiment.dataset}{file_name}, {experiment.arch}, profile {experiment.profile}"
         )
 
@@ -133,8 +140,8 @@ class Report:
                 f"tables/{self.name}-{key}.tex": table.to_latex()
                 for key, table in self.tables.items()
             },
-            f"tables/{self.name}.csv": self.table.to_csv(index=False),
-            f"tables/{self.name}-runs.csv": self.frame.to_csv(index=False),
+            f"tables/{self.name}.csv": to_csv(self.table),
+            f"tables/{self.name}-runs.csv": to_csv(self.frame),
             f"tables/{self.name}.md": self._markdown_page(figures),
             f"{self.name}.html": self._html_page(figures, store),
         }
@@ -148,12 +155,15 @@ class Report:
     def _markdown_page(self, figures: Mapping[str, Figure]) -> str:
         """Returns sentence, tables, notes and figures as Markdown."""
         paragraphs = [
-            f"# {self.title}",
-            self.sentence,
+            f"# {escape_markdown(self.title)}",
+            escape_markdown(self.sentence),
             *(table.to_markdown().rstrip() for table in self.tables.values()),
             "## Notes",
-            "\n".join(f"* {note}" for note in (*self.warnings, *self.notes)),
-            *(f"![{figure.shows}](../figures/{name})" for name, figure in figures.items()),
+            "\n".join(f"* {escape_markdown(note)}" for note in (*self.warnings, *self.notes)),
+            *(
+                f"![{escape_markdown(figure.shows)}](../figures/{name})"
+                for name, figure in figures.items()
+            ),
         ]
         return "\n\n".join(paragraphs) + "\n"
 
