@@ -27,7 +27,6 @@ Nothing else of Pythae changes by an import. Some calls set attributes for a tim
 
 import functools
 import inspect
-import json
 import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,6 +34,8 @@ from types import ModuleType
 from typing import Any
 
 from wrapt import register_post_import_hook
+
+from pythae_fif.files import read_json
 
 MODELS = {
     "FIFConfig": "pythae_fif.models:FIF",
@@ -65,8 +66,8 @@ def find_model(folder: str | Path) -> Path | None:
 def find_model_class(config_file: str | Path) -> Any:
     """Returns the model class of a configuration file, or None if it is not one of `MODELS`."""
     try:
-        import_path = MODELS.get(json.loads(Path(config_file).read_bytes())["name"])
-    except (OSError, ValueError, LookupError, TypeError):  # Pythae says what is wrong
+        import_path = MODELS.get(read_json(Path(config_file))["name"])
+    except (LookupError, TypeError):  # Pythae says what is wrong
         return None
     return pkgutil.resolve_name(import_path) if import_path else None
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pythae_fif.errors import DataError, format_error, requires_extra
+from pythae_fif.files import check_regular_file
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -54,6 +55,7 @@ def read_table_file(path: Path) -> "tuple[DataFrame, list[str]]":
         import pandas as pd
     open_file: Any = gzip.open if path.suffix.lower() == ".gz" else open
     try:
+        check_regular_file(path)
         with open_file(path, "rb") as file:
             encoding = "utf-16" if file.read(2) in UTF16_MARKS else "utf-8-sig"
         with open_file(path, "rt", newline="", encoding=encoding, errors="replace") as file:
