@@ -32,11 +32,6 @@ class Columns:
     # Not in the text of the object: the hash of a run's data is computed from that text.
     dropped: list[str] = field(default_factory=list, repr=False)
 
-    @property
-    def log_scale(self) -> float:
-        """The sum of the log standard deviations: log p(standardised) - log p(original units)."""
-        return float(np.log(self.std).sum())
-
     def transform(self, frame: "DataFrame") -> np.ndarray:
         """Converts rows in original units to standardised rows (N, D).
 

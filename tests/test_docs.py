@@ -213,8 +213,7 @@ def test_command_is_parsed(arguments, monkeypatch):
     for name in (
         "show.Terminal",
         "benchmark.run_benchmark",
-        "score.default_device",
-        "export.default_device",
+        "saved_models.default_device",
     ):
         monkeypatch.setattr(f"pythae_fif.cli.{name}", stop)
     monkeypatch.setattr("pythae_fif.cli.study.run_study", stop)

@@ -85,8 +85,8 @@ def best(
     _check_comparable([row["spec"] for row in rows])
 
     selected = select(pandas.DataFrame(rows))
-    means = selected.groupby("sampler")["frechet_val"].transform("mean")
-    row = selected[means == means.min()].sort_values("frechet_val", kind="stable").iloc[0]
+    selected["mean"] = selected.groupby("sampler")["frechet_val"].transform("mean")
+    row = selected.sort_values(["mean", "frechet_val"], kind="stable").iloc[0]
     folder = store.folder(row["spec"])
     if find_model(folder) is None:
         raise DataError(f"{folder} has no model: packed runs have none; train it again")

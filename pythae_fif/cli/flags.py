@@ -1,7 +1,7 @@
 """Parses command lines: flags are typed fields, and every error is one line."""
 
 import argparse
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
@@ -86,7 +86,7 @@ class Parser(argparse.ArgumentParser):
         description: The text above the flags in `--help`.
         help_flags: Names of the flags that `--help` shows, while `--help-all` shows all. None shows
             all flags in `--help`.
-        positionals: The command's positional arguments in the usage line.
+        positionals: Name of each positional argument -> its help.
     """
 
     def __init__(
@@ -95,11 +95,12 @@ class Parser(argparse.ArgumentParser):
         words: list[str],
         description: str,
         help_flags: Container[str] | None = None,
-        positionals: str = "",
+        positionals: Mapping[str, str] | None = None,
     ) -> None:
+        arguments = positionals or {}
         super().__init__(
             prog=f"pythae-fif {command}",
-            usage=" ".join(f"pythae-fif {command} {positionals} [flags]".split()),
+            usage=" ".join(["pythae-fif", command, *map(str.upper, arguments), "[flags]"]),
             description=description,
             epilog=EXIT_CODES,
             argument_default=argparse.SUPPRESS,
@@ -107,6 +108,8 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+        for name, help_text in arguments.items():
+            self.add_argument(name, metavar=name.upper(), help=help_text)
         self._command = command
         self._words = words
         self._help_flags = None if "--help-all" in words else help_flags

@@ -234,7 +234,9 @@ class InjectiveFlow(MethodAliases):
         """
         likelihood = self.marginal_likelihood(x, noise_std, labels)
         log_prob = likelihood.log_prob(self.latent_distribution(likelihood.x), samples)
-        return log_prob - require_columns(self).log_scale if original_units else log_prob
+        if original_units:
+            log_prob -= sum(map(math.log, require_columns(self).std))
+        return log_prob
 
     def marginal_likelihood(
         self, x: Any, noise_std: float, labels: Labels = None

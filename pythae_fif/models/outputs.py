@@ -1,6 +1,7 @@
 """Checks of what models and networks are given and return, and an output with a lazy loss."""
 
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ def as_data(x: Any, model: Any) -> Tensor:
 
     Args:
         x: Data (B, ...), a tensor or anything that numpy converts to an array. A DataFrame is
-            standardised by the model's ``columns``, if the model has any.
+            standardised by the model's ``columns``; without these, a warning says that it is not.
         model: The model, which names itself in errors.
 
     Returns:
@@ -29,10 +30,10 @@ def as_data(x: Any, model: Any) -> Tensor:
 
     Raises:
         DataError: The data are not floating-point numbers, do not have the model's `input_dim`, or
-            lack a column.
+            lack a column or a value.
     """
-    if model.columns is not None and hasattr(x, "columns"):
-        x = model.columns.transform(x)
+    if hasattr(x, "columns"):
+        x = _standardize_frame(x, model)
     like = next(model.parameters())
     data: Any = x if isinstance(x, Tensor) else np.asarray(x)
     if isinstance(data, np.ndarray) and data.dtype.kind == "f":
@@ -52,6 +53,26 @@ def as_data(x: Any, model: Any) -> Tensor:
             f"for input_dim={tuple(input_dim)}"
         )
     return data.to(like.dtype)
+
+
+def _standardize_frame(frame: Any, model: Any) -> Any:
+    """Returns the standardised rows of a DataFrame; the DataFrame if the model has no columns."""
+    if model.columns is None:
+        warnings.warn(
+            f"{model.model_name} has no columns, so a DataFrame must be standardised as in "
+            "training: set model.columns to pass original units",
+            stacklevel=4,
+        )
+        return frame
+
+    rows = model.columns.transform(frame)
+    incomplete = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(incomplete):
+        raise DataError(
+            f"{len(incomplete)} of {len(rows)} rows have missing or infinite values, the first is "
+            f"row {incomplete[0]} (from 0): leave them out"
+        )
+    return rows
 
 
 def as_codes(z: Any, model: Any) -> Tensor:

@@ -1,5 +1,7 @@
 """`best` loads the model that validation chose; `load_trained` loads the model of any run."""
 
+import math
+
 import pandas as pd
 import pytest
 import torch
@@ -78,6 +80,15 @@ def test_what_cannot_be_chosen_is_one_line(tmp_path, fields, error, message):
     store = fill_store(tmp_path, [quick, longer])
     with pytest.raises(error, match=message):
         best(store.root, dataset="mnist", **fields)
+
+
+@pytest.mark.parametrize("distances", [{"normal": math.nan}, {"normal": math.nan, "gmm": 2.0}])
+def test_a_diverged_run_is_chosen_last(tmp_path, distances):
+    pairs = {sampler: (value, value) for sampler, value in distances.items()}
+    result = make_result("ae", {}, 0, pairs)
+    store = fill_store(tmp_path, [result])
+    result.spec.build((1, 28, 28)).save(str(store.folder(result.spec) / "model"))
+    assert best(store.root, dataset="mnist", model="ae").run.sampler == [*distances][-1]
 
 
 @pytest.mark.parametrize(("sampler", "beta"), [("normal", 10), ("gmm", 5), (None, 5)])

@@ -47,12 +47,23 @@ def test_columns_are_found_by_name(method):
         (ROWS.drop(columns="b"), "the table has no column 'b': the model needs a, b, c, each once"),
         (ROWS.assign(**{"b ": 0}), "the table has 2 columns 'b': the model needs a, b, c"),
         (ROWS.assign(b="much"), "column 'b' needs numbers as in training .*'much'"),
+        (
+            ROWS.assign(b=[1, 2, np.nan, np.inf, *[0] * (len(ROWS) - 4)]),
+            r"2 of 15 rows have missing or infinite values, the first is row 2 \(from 0\)",
+        ),
     ],
 )
 def test_a_table_that_does_not_fit_is_one_line(frame, message):
     with pytest.raises(DataError, match=message) as error:
         make_model().log_prob(frame)
     assert "\n" not in str(error.value)
+
+
+def test_a_model_without_columns_warns_of_a_table():
+    model = make_model()
+    model.columns = None
+    with pytest.warns(UserWarning, match="FIF has no columns, so a DataFrame must be standardised"):
+        model.log_prob(FRAME.drop(columns="kind").head(3))
 
 
 def test_formatted_numbers_are_read_as_in_training():
