@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import AfterValidator, Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
 from pythae_fif.errors import StoreError
@@ -32,16 +32,8 @@ class Provenance(BaseModel):
     seconds: float | None = None
 
 
-def _check_inside(name: str) -> str:
-    """Returns the name of a file unchanged; raises a ValueError if it is outside the folder."""
-    path = PurePath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError("it is outside the run's folder")
-    return name
-
-
-FileName = Annotated[str, AfterValidator(_check_inside)]
-"""The name of a file below a run's folder."""
+FileName = Annotated[str, Field(pattern=r"^[^./][^/]*(/[^./][^/]*)*$")]
+"""The name of a file below a run's folder, without hidden parts and `..`."""
 
 
 class Record(BaseModel, Generic[ResultT]):

@@ -201,7 +201,7 @@ def test_wrong_model_file(tmp_path):
         (f"models: [{','.join(map(str, range(100_000)))}]", ["own.yaml", "larger than 256 KiB"]),
         (f"seeds: [{','.join(map(str, range(15_000)))}]", ["own.yaml: more than 10,000 values"]),
         ("beta: [.inf]", ["own.yaml", "beta=inf: should be a finite number"]),
-        (f"name: {100 * 'é'}", ["name='ééé", "at most 150 bytes"]),
+        (f"name: {100 * 'é'}", ["name='ééé", "at most 70 characters"]),
     ],
 )
 def test_a_wrong_file_is_one_line_that_says_where_and_what(tmp_path, text, parts):
