@@ -210,7 +210,7 @@ class Store:
         root: The results folder, which need not exist.
 
     Raises:
-        StoreError: A packed file cannot be read or is damaged.
+        StoreError: A packed file cannot be read or is damaged, or a run is packed twice.
 
     Attributes:
         root: The results folder.
@@ -223,7 +223,10 @@ class Store:
         self.runs = self.root / "runs"
         self.packed: dict[str, PackedRun] = {}
         for path in sorted(self.runs.glob("*.jsonl")):
-            self.packed |= {packed_run.run: packed_run for packed_run in _read_packed_file(path)}
+            for packed_run in _read_packed_file(path):
+                if packed_run.run in self.packed:
+                    raise StoreError(f"{path}: run {packed_run.run} is packed twice: remove one")
+                self.packed[packed_run.run] = packed_run
 
     def __reduce__(self) -> Any:  # another process may have another working directory
         return Store, (self.root.absolute(),)
