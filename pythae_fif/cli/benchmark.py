@@ -27,6 +27,7 @@ from pythae_fif.data.load import load
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import ConfigError, DownloadError, RunsLeftError, format_error, pluralized
 from pythae_fif.evaluation.extractors import load_extractor, require_extractor
+from pythae_fif.files import check_can_be_written
 from pythae_fif.names import import_object
 from pythae_fif.runs.launch import RUN_BYTES, Engine, run_all
 from pythae_fif.runs.store import Store
@@ -79,7 +80,13 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     if missing_files:
         if experiment.offline or not flags.dry_run:
             raise ConfigError(*map(str, missing_files))
-        experiment = _substitute_files(experiment, console, missing_files)
+        for error in missing_files:
+            console.say(f"to download: {error.download}")
+            experiment = experiment.model_copy(update=error.substitute)
+        console.say(
+            f"timed with {experiment.extractor} and, if data are missing, random images; the runs' "
+            "ids follow from the data"
+        )
         splits = _load_data(experiment, console, offline)
     plan = expand(experiment, splits)
     plan = _with_rescoring(plan, store) if flags.rescore else plan
@@ -96,6 +103,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     if flags.dry_run:
         print_plan(console, experiment, plan, todo)
         if todo:
+            check_can_be_written(store.root)
             # The epochs that make a number of steps follow from the images in use.
             num_missing = 0 if profile.steps else sum(error.num_train for error in missing_files)
             num_train = min(num_missing, profile.train_size or num_missing) or len(splits.train)
@@ -123,20 +131,6 @@ def _collect(errors: list[DownloadError]) -> Iterator[None]:
         yield
     except DownloadError as error:
         errors.append(error)
-
-
-def _substitute_files(
-    experiment: Experiment, console: Terminal, errors: list[DownloadError]
-) -> Experiment:
-    """Prints what a run would download; returns an experiment that can be timed without it."""
-    for error in errors:
-        console.say(f"to download: {error.download}")
-        experiment = experiment.model_copy(update=error.substitute)
-    console.say(
-        f"timed with {experiment.extractor} and, if data are missing, random images; the runs' ids "
-        "follow from the data"
-    )
-    return experiment
 
 
 def _with_rescoring(plan: list[ImageSpec], store: Store) -> list[ImageSpec]:

@@ -198,6 +198,14 @@ class TestDryRun:
         assert re.search(r"estimate: 0:00:\d\d one after the other, 0:00:\d\d with 1 run", words)
         assert not run.results.exists()
 
+    @pytest.mark.parametrize("folder", ["/proc/foo", "file/below"])
+    def test_results_that_cannot_be_written_are_one_error_line(self, run, tiny, tmp_path, folder):
+        (tmp_path / "file").touch()
+        run.results = tmp_path / folder
+        code, _, err = run("--config", tiny(), "--dry-run")
+        assert code == 2
+        assert err.startswith(f"error: cannot write {run.results}: ")
+
     def test_a_sampler_that_fails_is_one_error_line(self, run, tiny, monkeypatch):
         monkeypatch.setattr(image_run, "generate", lambda *_, **__: {}["x"])
         code, _, err = run("--config", tiny(), "--dry-run")
