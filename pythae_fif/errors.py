@@ -18,6 +18,25 @@ class DataError(FIFError, ValueError):
     """A data set is missing, unreadable, or not what its name promises."""
 
 
+class DownloadError(ConfigError, DataError):
+    """A file is missing, and its download failed or was forbidden.
+
+    Args:
+        message: The error line.
+        download: What is missing, its size and its place.
+        substitute: Keys of an experiment with which it can be timed without the file.
+        num_train: Number of missing training images.
+    """
+
+    def __init__(
+        self, message: str, download: str, substitute: dict[str, str], num_train: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.download = download
+        self.substitute = substitute
+        self.num_train = num_train
+
+
 class NonFiniteError(FIFError, ArithmeticError):
     """A number that must be finite is NaN or infinite. The message names the samples."""
 

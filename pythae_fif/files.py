@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -95,6 +96,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     with _replacement(path) as temporary:
         temporary.mkdir(parents=True)
         yield temporary
+
+
+def check_can_be_written(folder: Path) -> None:
+    """Checks that files could be written into a folder, which need not exist.
+
+    Raises:
+        StoreError: They could not.
+    """
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    with os_errors_as_store_error(f"write {folder}"), tempfile.TemporaryDirectory(dir=parent):
+        pass
 
 
 def write_bytes(path: Path, content: bytes) -> None:

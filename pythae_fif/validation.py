@@ -93,7 +93,7 @@ AtLeastOne = Annotated[int, Field(ge=1, le=MAX_INTEGER), BeforeValidator(_integr
 AbsolutePath = Annotated[str, AfterValidator(lambda p: os.path.abspath(os.path.expanduser(p)))]
 """A path, made absolute, so that it means the same in every working directory."""
 
-UniqueList = Annotated[list[T], AfterValidator(_check_unique)]
+UniqueList = Annotated[list[T], Field(max_length=1000), AfterValidator(_check_unique)]
 """A list with at least one value and no duplicates."""
 
 

@@ -25,7 +25,7 @@ from pythae_fif.evaluation import Features, load_extractor, score_codes, score_s
 from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.evaluation.likelihood import fit_priors, marginal_likelihoods
 from pythae_fif.evaluation.scores import Scores, find_columns
-from pythae_fif.files import atomic_folder, quarantine, read_json
+from pythae_fif.files import atomic_folder, checksum, quarantine, read_json
 from pythae_fif.models.priors import Prior
 from pythae_fif.names import import_object
 from pythae_fif.nn import build_networks
@@ -33,7 +33,7 @@ from pythae_fif.runs.store import Record, Spec, Store
 from pythae_fif.runs.worker import Run
 from pythae_fif.sampling.samplers import embed, generate, generate_by_class, reconstruction_mse
 from pythae_fif.training import FIFTrainer, OnEpoch, keep_freed_memory
-from pythae_fif.training.checkpoint import RESULT_NAME
+from pythae_fif.training.checkpoint import LOG_NAME, RESULT_NAME
 from pythae_fif.training.config import network_prefixes
 
 WEIGHTS = "model/model.pt"
@@ -285,6 +285,8 @@ class ImageSpec(Spec):
             source = run.store.folder(spec) / "model"
             record = run.store.record(spec, "training.json", Training)
             if spec.training_id == self.training_id and record and source.exists():
+                if LOG_NAME in record.files:
+                    shutil.copy(source.with_name(LOG_NAME), run.folder)
                 with atomic_folder(model_folder) as folder:
                     shutil.copytree(source, folder, dirs_exist_ok=True)
                 own_record = record.model_copy(update={"run_id": self.run_id})
@@ -311,14 +313,17 @@ class ImageSpec(Spec):
 
     def _save_training(self, run: Run, result: Mapping[str, Any], model: BaseAE) -> None:
         """Saves the record of a training if it is new, and sets scores of other weights aside."""
-        checksums = read_json(run.folder / "model" / RESULT_NAME)["files"]
-        files = {f"model/{name}": checksum for name, checksum in checksums.items()}
+        model_files = read_json(run.folder / "model" / RESULT_NAME)["files"]
+        files = {f"model/{name}": sha for name, sha in model_files.items()}
+        for name in (f"model/{RESULT_NAME}", LOG_NAME):
+            if (run.folder / name).is_file():
+                files[name] = checksum(run.folder / name)
         previous = run.load("training.json", Training)
 
         if previous is None or previous.files.get(WEIGHTS) != files[WEIGHTS]:
             for path in [*run.folder.glob("evaluation.json"), *run.folder.glob("scores/*.json")]:
                 quarantine(path, "it was made with other weights")
-        if previous is None or previous.files != files:
+        if previous is None or not previous.files.items() <= files.items():
             training = Training(**result, surrogate=getattr(model, "surrogate_mode", None))
             run.save("training.json", training, files)
 

@@ -5,9 +5,11 @@ import io
 import logging
 import math
 import tempfile
+import time
 import warnings
 import webbrowser
 from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -23,8 +25,9 @@ from pythae_fif.cli.flags import RunFlags
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import RunsLeftError, format_error, pluralized
+from pythae_fif.errors import ConfigError, DownloadError, RunsLeftError, format_error, pluralized
 from pythae_fif.evaluation.extractors import load_extractor, require_extractor
+from pythae_fif.files import check_can_be_written
 from pythae_fif.names import import_object
 from pythae_fif.runs.launch import RUN_BYTES, Engine, run_all
 from pythae_fif.runs.store import Store
@@ -35,7 +38,12 @@ from pythae_fif.training import quiet_pythae
 logger = logging.getLogger(__name__)
 
 IMAGES = 500
+MIN_IMAGES = 100
 """Number of images on which a model is trained, and of samples that are scored, for timing."""
+SMALL_PIXELS = 32 * 32
+"""Pixels of an image of which `IMAGES` are used. Of larger images there are fewer."""
+TIMING_SECONDS = 120
+"""Time after which no further model is timed."""
 CONTEXT_BYTES = 2**30
 """GPU memory of a run besides the model and the features of training images."""
 
@@ -60,12 +68,26 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
         "weights": experiment.extractor_weights,
         "offline": offline,
     }
+    missing_files: list[DownloadError] = []
     if not any(store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")):
         # A missing extractor is reported before the data are loaded. If the store has runs, their
         # table is shown without it.
-        require_extractor(experiment.extractor, **extractor_options)
+        with _collect(missing_files):
+            require_extractor(experiment.extractor, **extractor_options)
 
-    splits = _load_data(experiment, console, offline)
+    with _collect(missing_files):
+        splits = _load_data(experiment, console, offline)
+    if missing_files:
+        if experiment.offline or not flags.dry_run:
+            raise ConfigError(*map(str, missing_files))
+        for error in missing_files:
+            console.say(f"to download: {error.download}")
+            experiment = experiment.model_copy(update=error.substitute)
+        console.say(
+            f"timed with {experiment.extractor} and, if data are missing, random images; the runs' "
+            "ids follow from the data"
+        )
+        splits = _load_data(experiment, console, offline)
     plan = expand(experiment, splits)
     plan = _with_rescoring(plan, store) if flags.rescore else plan
     requested = _requested_runs(experiment, plan, store)
@@ -73,14 +95,19 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     if todo:
         image_bytes = _prepare_extractor(experiment, console, splits, extractor_options)
 
-    if experiment.active_profile.wall_clock is not None:
+    profile = experiment.active_profile
+    if profile.wall_clock is not None:
         engine = engine.without_sharing()
     if todo:
         console.say(f"device: {engine.describe()}")
     if flags.dry_run:
         print_plan(console, experiment, plan, todo)
         if todo:
-            print_estimate(console, splits, todo, engine, image_bytes * len(splits.train))
+            check_can_be_written(store.root)
+            # The epochs that make a number of steps follow from the images in use.
+            num_missing = 0 if profile.steps else sum(error.num_train for error in missing_files)
+            num_train = min(num_missing, profile.train_size or num_missing) or len(splits.train)
+            print_estimate(console, splits, todo, engine, image_bytes * num_train, num_train)
         return True
 
     with console.runs() as on_change:
@@ -95,6 +122,15 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
             f"{pluralized(len(missing), 'run')} without a record; the same command tries again"
         )
     return not missing
+
+
+@contextlib.contextmanager
+def _collect(errors: list[DownloadError]) -> Iterator[None]:
+    """Appends the error of a file that must be downloaded to a list."""
+    try:
+        yield
+    except DownloadError as error:
+        errors.append(error)
 
 
 def _with_rescoring(plan: list[ImageSpec], store: Store) -> list[ImageSpec]:
@@ -194,7 +230,12 @@ def print_plan(
 
 
 def print_estimate(
-    console: Terminal, splits: Splits, plan: list[ImageSpec], engine: Engine, feature_bytes: int
+    console: Terminal,
+    splits: Splits,
+    plan: list[ImageSpec],
+    engine: Engine,
+    feature_bytes: int,
+    num_train: int,
 ) -> None:
     """Executes a short run of every model, and prints how long all runs would take.
 
@@ -204,6 +245,7 @@ def print_estimate(
         plan: The runs.
         engine: Where the runs would be executed.
         feature_bytes: Size of the features of all training images, which a run holds in memory.
+        num_train: Number of training images in an epoch.
 
     Raises:
         RunsLeftError: The short runs of some models failed. Each has an error line, and the
@@ -213,18 +255,29 @@ def print_estimate(
     run_counts = Counter(spec.model for spec in plan)
     table = Table("model", "runs", "training", "samplers, scores", "all its runs", box=None)
     problems: list[str] = []
+    untimed: list[str] = []
     total = 0.0
     longest = 0.0
 
     torch.set_num_threads(engine.threads_per_run)
     # A real run writes warnings and standard error to its `output.log`.
     quiet_stderr = contextlib.redirect_stderr(io.StringIO())
-    with console.stage("timing"), quiet_pythae(), warnings.catch_warnings(), quiet_stderr:
+    with (
+        console.stage("timing") as progress,
+        quiet_pythae(),
+        warnings.catch_warnings(),
+        quiet_stderr,
+    ):
         warnings.simplefilter("ignore")
-        for model, run_count in run_counts.items():
+        start = time.monotonic()
+        for number, (model, run_count) in enumerate(run_counts.items()):
+            progress(number, len(run_counts))
+            if longest and time.monotonic() - start > TIMING_SECONDS:
+                untimed.append(model)
+                continue
             spec = next(spec for spec in plan if spec.model == model)
             try:
-                training, scoring = _estimate_run(spec, splits, subset)
+                training, scoring = _estimate_run(spec, subset, num_train)
             except Exception as error:  # a user's model may raise any exception
                 problems.append(f"model {model} fails in a short run: {format_error(error)}")
                 continue
@@ -235,6 +288,9 @@ def print_estimate(
                 model, str(run_count), *map(_format_seconds, (training, scoring, all_runs))
             )
     console.print(table)
+    if untimed:
+        total += longest * sum(run_counts[model] for model in untimed)
+        console.say(f"counted as the slowest, to save time: {', '.join(untimed)}")
 
     run_bytes = RUN_BYTES
     peak_bytes = torch.cuda.max_memory_allocated()  # 0 without a GPU
@@ -258,17 +314,21 @@ def print_estimate(
 
 
 def _subset_for_timing(splits: Splits) -> Splits:
-    """Returns the first images of each split, with the same share for training and validation."""
-    train_size = min(IMAGES, len(splits.train))
+    """Returns the first images of each split, with the same share for training and validation.
+
+    There are fewer large images, so that a model with slow networks is timed in a minute.
+    """
+    pixels = math.prod(splits.input_dim[1:])
+    train_size = min(IMAGES, len(splits.train), max(MIN_IMAGES, IMAGES * SMALL_PIXELS // pixels))
     val_size = max(10, len(splits.val) * train_size // len(splits.train))
-    return splits.subset(train=train_size, val=val_size, test=min(IMAGES, len(splits.test)))
+    return splits.subset(train=train_size, val=val_size, test=min(train_size, len(splits.test)))
 
 
 def _format_seconds(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _estimate_run(spec: ImageSpec, splits: Splits, subset: Splits) -> tuple[float, float]:
+def _estimate_run(spec: ImageSpec, subset: Splits, num_train: int) -> tuple[float, float]:
     """Returns the seconds of training and of scoring in a run, from a short run on a subset."""
     short_spec = _shorten(spec, subset)
     with tempfile.TemporaryDirectory() as folder:
@@ -280,7 +340,7 @@ def _estimate_run(spec: ImageSpec, splits: Splits, subset: Splits) -> tuple[floa
     epoch = result.training.result.log[-1].seconds  # the first epoch is a warm-up
     epochs = spec.settings.epochs or math.inf
     wall_clock = spec.settings.wall_clock or math.inf
-    training = min(epoch * len(splits.train) / len(subset.train) * epochs, wall_clock)
+    training = min(epoch * num_train / len(subset.train) * epochs, wall_clock)
 
     # Records count their seconds from the start of the run.
     (scores,) = result.scores.values()
@@ -291,7 +351,7 @@ def _estimate_run(spec: ImageSpec, splits: Splits, subset: Splits) -> tuple[floa
 
 def _shorten(spec: ImageSpec, subset: Splits) -> ImageSpec:
     """Returns the specification of a short run: two epochs on the subset, and one sampler."""
-    num_samples = min(IMAGES, spec.settings.num_samples)
+    num_samples = min(len(subset.train), spec.settings.num_samples)
     split_sizes = {f"{split}_size": len(subset[split]) for split in SPLIT_NAMES}
     short_settings = spec.settings.model_copy(
         update={"epochs": 2, "wall_clock": None, "num_samples": num_samples, **split_sizes}

@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 if all records are there, 1 if runs are missing, 2 for wrong input, 130 if
         the user interrupted.
     """
+    all_words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, handlers=[_TerminalHandler()])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings(), requires_extra("benchmark", "the command line"):
             # Python's own function would add the file and the line of source code.
             warnings.showwarning = lambda message, *_, **__: _print_line("warning", message)
-            command, words = _split_command(list(sys.argv[1:] if arguments is None else arguments))
+            command, words = _split_command(all_words)
             execute = pkgutil.resolve_name(COMMANDS[command])
             return 0 if execute(words) else MISSING_RUNS
     except (FIFError, OSError) as error:
@@ -61,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print_line("error", line)
         return MISSING_RUNS if isinstance(error, RunsLeftError) else WRONG_INPUT
     except KeyboardInterrupt:
-        message = "finished runs are kept and Slurm's jobs continue; the same command resumes"
-        _print_line("interrupted", message)
+        jobs = " and Slurm's jobs continue" if "slurm" in all_words else ""
+        _print_line("interrupted", f"finished runs are kept{jobs}; the same command resumes")
         return INTERRUPTED
 
 

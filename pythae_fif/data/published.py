@@ -7,9 +7,12 @@ import numpy as np
 
 from pythae_fif.data.dataset import DataRequest
 from pythae_fif.data.images import read_labelled_npz, to_uint8
-from pythae_fif.data.splits import Source, Splits, sizes, split_train_val_test
-from pythae_fif.errors import DataError, format_error, requires_extra
+from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, sizes, split_train_val_test
+from pythae_fif.errors import DataError, DownloadError, format_error, requires_extra
 from pythae_fif.names import DATA_VARIABLE
+
+PLACEHOLDERS = 500
+"""Random images in each split that replace missing data."""
 
 
 class PublishedSet(NamedTuple):
@@ -21,6 +24,9 @@ class PublishedSet(NamedTuple):
         sizes: The published numbers of images in the three splits.
         folder: torchvision's folder of its files, below the data root.
         address: Address for a download by hand.
+        megabytes: Size of the download.
+        shape: Shape (C, H, W) of an image; the side is the user's unless `fixed_side`.
+        classes: Number of classes; None if the benchmark reads no labels.
         fixed_side: Whether all images of Pythae's layout have one side, which the user cannot
             choose.
     """
@@ -30,6 +36,9 @@ class PublishedSet(NamedTuple):
     sizes: str
     folder: str
     address: str
+    megabytes: int
+    shape: tuple[int, int, int]
+    classes: int | None = None
     fixed_side: bool = True
 
     def find(self, request: DataRequest) -> Source:
@@ -103,11 +112,30 @@ class PublishedSet(NamedTuple):
             return [dataset_class(root, download=not offline, **part) for part in parts]
         except Exception as error:  # torchvision and gdown raise many unrelated types
             reason = "--offline forbids the download" if offline else format_error(error)
-            raise DataError(
+            raise DownloadError(
                 f"{self.name}: {request.path / self.folder} is missing or incomplete ({reason}): "
                 f"unpack {self.address} there, or give a folder with the data as --data-root or "
-                f"{DATA_VARIABLE}"
+                f"{DATA_VARIABLE}",
+                download=f"{self.title}, {self.megabytes:,} MB, to {request.path / self.folder}",
+                substitute={"reader": f"pythae_fif.data.sets.{self.name}:PLACEHOLDER"},
+                num_train=int(self.sizes.partition("/")[0]),
             ) from error
+
+    def find_placeholder(self, request: DataRequest) -> Source:
+        """Returns no files, and a reader of random images that replace missing ones for timing."""
+        side = self.shape[-1] if self.fixed_side else request.side
+
+        def read() -> Splits:
+            shape = (PLACEHOLDERS, self.shape[0], side, side)
+            rng = np.random.default_rng(0)
+            arrays: dict[str, Any] = {
+                split: rng.integers(0, 256, shape, np.uint8) for split in SPLIT_NAMES
+            }
+            classes = np.arange(PLACEHOLDERS) % (self.classes or 1)
+            labels = dict.fromkeys(SPLIT_NAMES, classes) if self.classes else None
+            return Splits(self.name, **arrays, labels=labels, source="random images")
+
+        return [], read
 
     def make_splits(
         self, layout: str, arrays: dict[str, Any], labels: dict[str, np.ndarray] | None = None

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pythae_fif.errors import ConfigError, format_error, requires_extra
+from pythae_fif.errors import ConfigError, DownloadError, format_error, requires_extra
 from pythae_fif.evaluation.catalog import ExtractorRequest
 from pythae_fif.evaluation.extractors import CHUNK, Extractor, state_bytes
 from pythae_fif.files import checksum, digest, read_bytes
@@ -19,6 +19,7 @@ with requires_extra("benchmark", "an extractor with a published network"):
 
 WEIGHTS_URL: str = published.FID_WEIGHTS_URL
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+WEIGHTS_MEGABYTES = 96
 GRAPH_URL = "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
 OFFLINE_HINT = "efficientnet-lite0 works offline (its score is FD-EfficientNet, not FID)"
 
@@ -148,9 +149,16 @@ def weights_file(path: str | Path | None = None, *, offline: bool = False) -> Pa
         if checksum(file) != WEIGHTS_SHA256:
             raise OSError(f"{file} is damaged or another file: its SHA-256 is wrong")
     except (OSError, RuntimeError) as error:
-        raise ConfigError(
+        message = (
             f"extractor 'inception' has no weights ({format_error(error)}): download {WEIGHTS_URL} "
             f"to {hub_file}, or pass the file with --extractor-weights; {OFFLINE_HINT}"
+        )
+        if not (offline and path is None and isinstance(error, FileNotFoundError)):
+            raise ConfigError(message) from error
+        raise DownloadError(
+            message,
+            download=f"Inception's weights, {WEIGHTS_MEGABYTES} MB, to {hub_file}",
+            substitute={"extractor": "pixels"},
         ) from error
 
     return file

@@ -86,7 +86,9 @@ class Report:
 
         scores = first_scores(results)
         distance = scores.distance_name
-        self.sentence = summary_sentence(self.table, is_short=min_steps(self.frame) < FEW_STEPS)
+        self.sentence = summary_sentence(
+            self.table, is_short=bool(self.frame["steps"].astype(float).min() < FEW_STEPS)
+        )
         self.tables = {
             "overview": overview_table(self.table, distance, experiment.samplers),
             "scores": score_table(self.table, distance, scores.score_name, columns),
@@ -198,11 +200,6 @@ def _reference_frame(
     stored_results = [ImageResult.read(reference, result.spec) for result in results]
     reference_results = [result for result in stored_results if result is not None]
     return score_frame(experiment, reference_results) if reference_results else None
-
-
-def min_steps(frame: pandas.DataFrame) -> float:
-    """Returns the number of steps of the shortest training; NaN if no record has it."""
-    return float(frame["steps"].astype(float).min())
 
 
 def summary_sentence(table: pandas.DataFrame, is_short: bool = False) -> str:
@@ -326,7 +323,7 @@ def score_warnings(
             f"{MIN_SAMPLES:,}: distances are biased upwards, and comparable only at these numbers."
         )
 
-    steps = min_steps(frame)
+    steps = frame["steps"].astype(float).min()
     if steps < FEW_STEPS:
         warnings.append(f"Short training: {steps:,.0f} steps, fewer than {FEW_STEPS:,}.")
     return warnings

@@ -49,6 +49,10 @@ def git_state() -> tuple[str | None, bool | None]:
     Returns:
         The short revision, and whether files in `CODE` differ from it. Both are None if the package
         is not in a git checkout.
+
+    Raises:
+        OSError: Git cannot be started for another reason, such as too many open files. A record
+            without a revision would hide uncommitted code.
     """
     folder = Path(__file__).resolve().parents[2]
 
@@ -61,5 +65,5 @@ def git_state() -> tuple[str | None, bool | None]:
             git("rev-parse", "--short=7", "HEAD"),
             bool(git("status", "--porcelain", "--untracked-files=all", "--", *CODE)),
         )
-    except (OSError, subprocess.SubprocessError):
+    except (FileNotFoundError, subprocess.SubprocessError):
         return None, None

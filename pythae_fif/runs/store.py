@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import AfterValidator, Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
 from pythae_fif.errors import StoreError
@@ -32,16 +32,8 @@ class Provenance(BaseModel):
     seconds: float | None = None
 
 
-def _check_inside(name: str) -> str:
-    """Returns the name of a file unchanged; raises a ValueError if it is outside the folder."""
-    path = PurePath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError("it is outside the run's folder")
-    return name
-
-
-FileName = Annotated[str, AfterValidator(_check_inside)]
-"""The name of a file below a run's folder."""
+FileName = Annotated[str, Field(pattern=r"^[^./][^/]*(/[^./][^/]*)*$")]
+"""The name of a file below a run's folder, without hidden parts and `..`."""
 
 
 class Record(BaseModel, Generic[ResultT]):
@@ -218,7 +210,7 @@ class Store:
         root: The results folder, which need not exist.
 
     Raises:
-        StoreError: A packed file cannot be read or is damaged.
+        StoreError: A packed file cannot be read or is damaged, or a run is packed twice.
 
     Attributes:
         root: The results folder.
@@ -231,7 +223,10 @@ class Store:
         self.runs = self.root / "runs"
         self.packed: dict[str, PackedRun] = {}
         for path in sorted(self.runs.glob("*.jsonl")):
-            self.packed |= {packed_run.run: packed_run for packed_run in _read_packed_file(path)}
+            for packed_run in _read_packed_file(path):
+                if packed_run.run in self.packed:
+                    raise StoreError(f"{path}: run {packed_run.run} is packed twice: remove one")
+                self.packed[packed_run.run] = packed_run
 
     def __reduce__(self) -> Any:  # another process may have another working directory
         return Store, (self.root.absolute(),)

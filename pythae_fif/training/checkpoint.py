@@ -28,6 +28,9 @@ from pythae_fif.training.progress import EpochRow, TrainingResult
 RESULT_NAME = "training.json"
 """File in a model's folder with the run's id, the training's result and the files' checksums."""
 
+LOG_NAME = "train_log.jsonl"
+"""File in a run's folder with one line per epoch."""
+
 MUTABLE_SETTINGS = {
     "output_dir", "num_epochs", "early_stopping_patience", "no_cuda",
     "train_dataloader_num_workers", "eval_dataloader_num_workers", "world_size", "rank",
@@ -66,7 +69,7 @@ class RunFiles:
 
         self.path = path
         self.run_id = run_id
-        self.log = path / "train_log.jsonl"
+        self.log = path / LOG_NAME
         self.checkpoint = path / "checkpoint.pt"
         self.model = path / model_name
 

@@ -45,7 +45,7 @@ def test_writes_complete_records_and_all_files(tmp_path, store):
     assert Image.open(folder / "samples-gmm.png").size == (64, 64)
 
     result = ImageResult.read(store, spec)
-    assert {name.split("/")[0] for name in result.training.files} == {"model"}
+    assert {name.split("/")[0] for name in result.training.files} == {"model", "train_log.jsonl"}
     assert [row.epoch for row in result.training.result.log] == [1]
     assert result.evaluation.result.data.sizes == {"train": 60, "val": 20, "test": 20}
     assert set(result.scores) == {"normal", "gmm"}
@@ -176,6 +176,17 @@ def test_a_missing_model_is_trained_again(tmp_path, store, damage):
     assert second.scores["normal"] == first.scores["normal"]
     assert (folder / "model.corrupt").exists() == (damage != "gone")
     assert "corrupt" not in verdict_kinds(store)
+
+
+@pytest.mark.parametrize("name", ["train_log.jsonl", "model/training.json", "model/model.pt"])
+def test_verify_notices_files_of_another_training(tmp_path, store, name):
+    first, second = make_tiny_plan(tmp_path, {"seeds": [0, 1]})
+    for spec in (first, second):
+        execute_run(spec, store)
+    assert "corrupt" not in verdict_kinds(store)
+    shutil.copy(store.folder(second) / name, store.folder(first) / name)
+    (verdict,) = [verdict for verdict in verify(store.root) if verdict.kind == "corrupt"]
+    assert (verdict.run, verdict.detail) == (first.path, f"{name} was changed")
 
 
 def test_scores_of_other_weights_are_set_aside(tmp_path, store, monkeypatch):

@@ -19,6 +19,7 @@ from support.tasks import TaskSpec
 
 from pythae_fif import cli
 from pythae_fif.benchmark import image_run
+from pythae_fif.cli import benchmark
 from pythae_fif.cli.display import Terminal
 from pythae_fif.evaluation import Extractor, networks
 from pythae_fif.files import read_json
@@ -197,6 +198,14 @@ class TestDryRun:
         assert re.search(r"estimate: 0:00:\d\d one after the other, 0:00:\d\d with 1 run", words)
         assert not run.results.exists()
 
+    @pytest.mark.parametrize("folder", ["/proc/foo", "file/below"])
+    def test_results_that_cannot_be_written_are_one_error_line(self, run, tiny, tmp_path, folder):
+        (tmp_path / "file").touch()
+        run.results = tmp_path / folder
+        code, _, err = run("--config", tiny(), "--dry-run")
+        assert code == 2
+        assert err.startswith(f"error: cannot write {run.results}: ")
+
     def test_a_sampler_that_fails_is_one_error_line(self, run, tiny, monkeypatch):
         monkeypatch.setattr(image_run, "generate", lambda *_, **__: {}["x"])
         code, _, err = run("--config", tiny(), "--dry-run")
@@ -245,32 +254,47 @@ class TestMissingFiles:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(torch.hub, "_hub_dir", None)
 
-    def test_offline_names_the_missing_files(self, run, tmp_path):
-        words = ("--dataset", "celeba", "--arch", "resnet", "--offline")
+    @pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+    def test_offline_names_all_missing_files(self, run, tmp_path, flags):
+        words = ("--dataset", "celeba", "--arch", "resnet", "--offline", *flags)
         code, out, err = run(*words)
-        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert (code, out) == (2, "")
+        weights_line, data_line = err.splitlines()
         weights_folder = tmp_path / ".cache/torch/hub/checkpoints"
         for part in ("error: extractor 'inception'", "pt_inception-2015", str(weights_folder)):
-            assert part in err
-
-        code, out, err = run(*words, "--extractor", "pixels")
-        assert (code, out, err.count("\n")) == (2, "", 1)
+            assert part in weights_line
         for part in ("error: celeba: ", "mmlab.ie.cuhk.edu.hk", ".cache/pythae-fif/data/celeba"):
-            assert part in err
+            assert part in data_line
         assert [*tmp_path.glob("results*")] == []
 
-    def test_a_dry_run_downloads_nothing(self, run, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        ("dataset", "model", "downloads"),
+        [
+            ("digits", "ae", ["Inception's weights, 96 MB"]),
+            ("celeba --image-size 16", "ae", ["Inception's weights, 96 MB", "CelebA, 1,490 MB"]),
+        ],
+    )
+    def test_a_dry_run_lists_downloads_and_estimates_without_them(
+        self, run, tmp_path, monkeypatch, dataset, model, downloads
+    ):
         monkeypatch.setattr(
             "torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("it does")
         )
-        words = "--dataset digits --models ae --dry-run --extractor inception"
-        assert run(*words.split())[0] == 2
-
-        words = "--dataset celeba --models ae --dry-run --extractor pixels"
+        words = f"--dataset {dataset} --models {model} --dry-run --extractor inception --epochs 3"
         code, out, err = run(*words.split())
-        assert (code, out) == (2, "")
-        assert err.startswith("error: celeba: ")
-        assert "--offline forbids the download" in err
+        assert (code, err) == (0, "")
+        lines = [line for line in out.splitlines() if line.startswith("to download: ")]
+        assert [line[len("to download: ") :].partition(", to /")[0] for line in lines] == downloads
+        assert "estimate: " in out
+        assert [*tmp_path.glob("results*")] == []
+
+    def test_the_time_of_an_estimate_is_bounded(self, run, tiny, monkeypatch):
+        monkeypatch.setattr(benchmark, "TIMING_SECONDS", 0)
+        code, out, _ = run("--config", tiny(models=["fif", "ae", "vae"]), "--dry-run")
+        assert code == 0
+        assert "counted as the slowest, to save time: ae, vae" in out
+        times = re.search(r"fif +2 +(\S+) +(\S+) +(\S+)", out)
+        assert re.search(r"estimate: (\S+) one", out)[1] >= times[3]
 
 
 def _training(share: float) -> Status:

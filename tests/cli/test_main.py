@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from support.experiments import write_tiny
@@ -237,6 +238,18 @@ def test_hostile_names_do_not_control_the_terminal(tmp_path, capsys):
     assert strip_control_characters(err) == err
 
 
+def test_slurms_jobs_are_mentioned_only_where_there_are_some(monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys.modules["pythae_fif.cli.main"],
+        "_split_command",
+        mock.Mock(side_effect=[KeyboardInterrupt] * 2),
+    )
+    assert cli.main(["run", "--engine", "slurm", "--time", "4h"]) == 130
+    assert "and Slurm's jobs continue" in capsys.readouterr().err
+    assert cli.main(["run"]) == 130
+    assert "Slurm" not in capsys.readouterr().err
+
+
 def descendants(pid: int) -> set[int]:
     """Returns the children of a process, their children and so on, from Linux' /proc."""
     descendant_pids: set[int] = set()
@@ -281,7 +294,7 @@ def test_an_interrupted_grid_is_resumed_by_the_same_command(tmp_path, capsys):
         program.kill()
     assert program.returncode == 130
     assert run_processes
-    message = "finished runs are kept and Slurm's jobs continue; the same command resumes"
+    message = "finished runs are kept; the same command resumes"
     assert err.decode() == f"interrupted: {message}\n"
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in run_processes), 10)
     assert set(states()) == {"finished", "interrupted"}

@@ -12,7 +12,7 @@ from support.web import serve
 
 from pythae_fif.data import load_images
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import DataError
+from pythae_fif.errors import DataError, DownloadError
 
 PARTITION_FILE = "list_eval_partition.txt"
 
@@ -234,3 +234,15 @@ def test_real_celeba(shared_data, root):
     assert counts(splits) == [20, 20, 20]
     assert splits.input_dim == (3, 64, 64)
     assert splits.content_hash == "fcedbe4974923d93"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [("mnist", (1, 28, 28), 10), ("cifar10", (3, 32, 32), 10), ("celeba", (3, 64, 64), None)],
+)
+def test_random_images_replace_missing_ones_for_timing(name, shape, classes, root):
+    with pytest.raises(DownloadError) as caught:
+        load_images(name, root, offline=True)
+    splits = load_images(name, **caught.value.substitute)
+    assert splits.input_dim == shape
+    assert splits.classes == classes

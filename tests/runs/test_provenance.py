@@ -1,5 +1,6 @@
 """Provenance names software and hardware, but neither the machine nor its folders."""
 
+import errno
 import platform
 import subprocess
 
@@ -68,3 +69,12 @@ def test_the_command_line_has_no_folders_of_this_machine(monkeypatch):
     monkeypatch.setattr("sys.argv", words)
     shortened = "run_benchmark.py --data 'my faces' --results=r --seeds 1 d/ a/b"
     assert command_line() == shortened
+
+
+def test_too_many_open_files_are_no_missing_revision(monkeypatch):
+    def run_git(*arguments, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(subprocess, "run", run_git)
+    with pytest.raises(OSError, match="Too many open files"):
+        git_state.__wrapped__()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 from support.tasks import TaskSpec
@@ -125,6 +126,13 @@ def test_the_error_names_a_damaged_packed_file(tmp_path):
     (tmp_path / "runs" / "digits.jsonl").write_text("{}\n")
     message = r"digits.jsonl, line 1 is not a packed run: restore the file"
     with pytest.raises(StoreError, match=message):
+        Store(tmp_path)
+
+
+def test_a_run_that_is_packed_twice_is_an_error(tmp_path, packed_specs):
+    (packed_file,) = (tmp_path / "runs").glob("*.jsonl")
+    shutil.copy(packed_file, packed_file.with_name("z.jsonl"))
+    with pytest.raises(StoreError, match=r"z.jsonl: run .* is packed twice"):
         Store(tmp_path)
 
 

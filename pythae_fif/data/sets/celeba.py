@@ -11,6 +11,8 @@ CELEBA = PublishedSet(
     sizes="162770/19867/19962",
     folder="celeba/img_align_celeba",
     address="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+    megabytes=1_490,
+    shape=(3, 64, 64),
     fixed_side=False,
 )
 
@@ -56,3 +58,6 @@ def _find_images(request: DataRequest) -> Source:
 
 
 DATASET = Dataset(find_celeba, takes_image_size=True, takes_crop=True)
+PLACEHOLDER = Dataset(
+    CELEBA.find_placeholder, takes_image_size=True, takes_crop=True, is_cached=False
+)

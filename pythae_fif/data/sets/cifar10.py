@@ -9,6 +9,10 @@ CIFAR10 = PublishedSet(
     sizes="40000/10000/10000",
     folder="cifar-10-batches-py",
     address="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    megabytes=170,
+    shape=(3, 32, 32),
+    classes=10,
 )
 
 DATASET = Dataset(CIFAR10.find)
+PLACEHOLDER = Dataset(CIFAR10.find_placeholder, is_cached=False)
