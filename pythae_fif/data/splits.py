@@ -13,7 +13,6 @@ import torch
 from pythae.data.datasets import DatasetOutput
 from torch import Tensor
 from torch.utils.data import Dataset
-from typing_extensions import deprecated
 
 from pythae_fif.errors import DataError
 from pythae_fif.files import digest
@@ -43,11 +42,6 @@ class Columns:
             The rows as float64.
         """
         return rows.astype(np.float64) * self.std + self.mean
-
-    @deprecated("renamed to inverse_transform")
-    def restored(self, rows: np.ndarray) -> np.ndarray:
-        """Deprecated name of :meth:`inverse_transform`."""
-        return self.inverse_transform(rows)
 
 
 def shuffled_split(count: int) -> dict[str, np.ndarray]:

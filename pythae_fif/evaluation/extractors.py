@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import deprecated
 
 from pythae_fif.data.cache import cached, tensor_hash
 from pythae_fif.data.splits import SPLIT_NAMES, Splits, as_tensor
@@ -88,12 +87,6 @@ class Extractor:
 
     def __post_init__(self) -> None:
         self.network.eval().to(self.device)
-
-    @property
-    @deprecated("renamed to takes_images")
-    def of_images(self) -> bool:
-        """Deprecated name of `takes_images`."""
-        return self.takes_images
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Computes features and logits, on the extractor's device.
@@ -328,17 +321,6 @@ class Features:
         if (function, arguments) not in self._cache:
             self._cache[function, arguments] = function(self, *arguments)
         return self._cache[function, arguments]
-
-    @classmethod
-    @deprecated("renamed to from_images")
-    def of(cls, images: Tensor, extractor: Extractor, named: str | None = None) -> "Features":
-        """Deprecated name of :meth:`from_images`."""
-        return cls.from_images(images, extractor, named)
-
-    @deprecated("renamed to cached")
-    def once(self, function: Callable[..., T], *arguments: "Features") -> T:
-        """Deprecated name of :meth:`cached`."""
-        return self.cached(function, *arguments)
 
     @cached_property
     def mean(self) -> Tensor:

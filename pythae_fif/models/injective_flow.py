@@ -12,7 +12,6 @@ from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
-from typing_extensions import deprecated
 
 from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError
@@ -245,23 +244,6 @@ class InjectiveFlow(SavedModel):
             z = self._encode_checked(x, *condition)
         decode = partial(self.decode, labels=labels)
         return MarginalLikelihood(decode, x, z, condition, compute_gram(z), compute_gram, noise_std)
-
-    @deprecated("renamed to estimate_noise_std")
-    def tube_scale(self, data: Any, labels: Labels = None) -> float:
-        """Deprecated name of :meth:`estimate_noise_std`."""
-        return self.estimate_noise_std(data, labels)
-
-    @deprecated("renamed to marginal_log_prob")
-    def tube_log_prob(
-        self, x: Any, scale: float, labels: Labels = None, *, samples: int = MARGINAL_SAMPLES
-    ) -> Tensor:
-        """Deprecated name of :meth:`marginal_log_prob`."""
-        return self.marginal_log_prob(x, scale, labels, samples=samples)
-
-    @deprecated("renamed to marginal_likelihood")
-    def tube(self, x: Any, scale: float, labels: Labels = None) -> MarginalLikelihood:
-        """Deprecated name of :meth:`marginal_likelihood`."""
-        return self.marginal_likelihood(x, scale, labels)
 
     def log_volume(self, x: Any, labels: Labels = None) -> Tensor:
         """Computes 1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
