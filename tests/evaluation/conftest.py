@@ -51,10 +51,12 @@ def inception_state() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="session")
-def inception(inception_state) -> Extractor:
+def inception(inception_state, tmp_path_factory) -> Extractor:
     from pythae_fif.evaluation.networks import inception
 
-    return inception(inception_state)
+    file = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.save(inception_state, file)
+    return inception(file)
 
 
 @pytest.fixture(scope="session")
