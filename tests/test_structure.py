@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pythae_fif"
 LAYERS = (
     ("errors", "device"),
-    ("files", "validation", "register"),
+    ("columns", "files", "validation", "register"),
     ("names", "pictures", "runs"),
     ("volume_change",),
     ("nn",),
