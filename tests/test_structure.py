@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pythae_fif"
 LAYERS = (
     ("errors", "device"),
-    ("columns", "files", "validation", "register"),
-    ("names", "pictures", "runs"),
+    ("columns", "files", "validation"),
+    ("names", "pictures", "register", "runs"),
     ("volume_change",),
     ("nn",),
     ("models", "data"),
