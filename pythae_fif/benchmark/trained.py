@@ -1,4 +1,4 @@
-"""Trained models: that of a folder, and that of the configuration that validation chose."""
+"""Loads trained models: from a folder, or for the configuration that validation chose."""
 
 import contextlib
 import json
