@@ -1,6 +1,6 @@
 """Times the evaluation against pytorch-fid and torch-fidelity, on one machine in one run.
 
-    pip install pytorch-fid
+    pip install pytorch-fid torch-fidelity
     python benchmarks/evaluation.py
 
 The Inception weights are random, since time does not depend on them. Programs take turns in each
@@ -184,7 +184,7 @@ def measure_extraction(
     weights_file = folder / "weights.pth"
     torch.save(state, weights_file)
 
-    extractor: Extractor = inception(weights_file)
+    extractor: Extractor = inception(state)
     with unittest.mock.patch.object(
         pytorch_fid.inception, "load_state_dict_from_url", return_value=state
     ):
@@ -236,17 +236,15 @@ def measure_evaluation(state: dict[str, Tensor], count: int, folder: Path) -> Re
     Args:
         state: Inception's weights.
         count: Number of samples and of references.
-        folder: Where the weights and the features of the reference are kept.
+        folder: Where the features of the reference are kept.
     """
-    weights_file = folder / "weights.pth"
-    torch.save(state, weights_file)
     torch.manual_seed(0)
     model = VAE(VAEConfig(input_dim=(3, 32, 32), latent_dim=16))
     generator = torch.Generator().manual_seed(0)
     held_out = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
     os.environ["PYTHAE_FIF_CACHE"] = str(folder / "cache")
     pipeline = EvaluationPipeline(
-        model, extractor=inception(weights_file), num_samples=count, batch_size=BATCH_SIZE
+        model, extractor=inception(state), num_samples=count, batch_size=BATCH_SIZE
     )
 
     rows = []

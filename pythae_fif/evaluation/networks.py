@@ -1,5 +1,6 @@
 """Published networks: Inception of 2015, which defines the FID, and EfficientNet-Lite0."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,10 @@ from pythae_fif.evaluation.extractors import CHUNK, Extractor, state_bytes
 from pythae_fif.files import checksum, digest, read_bytes
 
 with requires_extra("benchmark", "an extractor with a published network"):
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    from pytorch_fid import inception as published
+    from torchvision.models import inception_v3
 
-WEIGHTS_URL = (
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-    "pt_inception-2015-12-05-6726825d.pth"
-)
+WEIGHTS_URL: str = published.FID_WEIGHTS_URL
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 GRAPH_URL = "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
 OFFLINE_HINT = "efficientnet-lite0 works offline (its score is FD-EfficientNet, not FID)"
@@ -30,11 +29,12 @@ def published_inception(request: ExtractorRequest) -> Extractor:
     Raises:
         ConfigError: See :func:`weights_file`.
     """
-    return inception(weights_file(request.weights, offline=request.offline), request.device)
+    file = weights_file(request.weights, offline=request.offline)
+    return inception(torch.load(str(file), "cpu", weights_only=True), request.device)
 
 
-def inception(file: Path, device: str | torch.device = "cpu") -> Extractor:
-    """Builds the extractor of torch-fidelity's Inception network.
+def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -> Extractor:
+    """Builds the extractor of pytorch-fid's network.
 
     It returns pooled features (B, 2048), and logits (B, 1008) without bias.
 
@@ -43,18 +43,14 @@ def inception(file: Path, device: str | torch.device = "cpu") -> Extractor:
     Frechet distance of the features is the FID.
 
     Args:
-        file: File of the weights. It must be a trusted one, because torch-fidelity unpickles it.
+        state: Weights and statistics, under the names of pytorch-fid's file.
         device: Device of the network.
     """
-    state = torch.load(str(file), "cpu", weights_only=True)
-    with torch.random.fork_rng(devices=[]):
-        network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], str(file))
-
     preprocessing = "inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128"
     return Extractor(
         name="inception",
         distance_name="FID",
-        network=_Inception(network),
+        network=_Inception(state),
         hash=digest(preprocessing, "float32", *state_bytes(state)),
         device=device,
         score_name="IS",
@@ -63,15 +59,70 @@ def inception(file: Path, device: str | torch.device = "cpu") -> Extractor:
 
 
 class _Inception(nn.Module):
-    """The network of :func:`inception`, which takes channels of 8 bits."""
+    """The network of :func:`inception`, with the matrix of its logits."""
 
-    def __init__(self, network: Any) -> None:
+    weight: Tensor
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.published = network.to(memory_format=torch.channels_last)
+        with torch.random.fork_rng(devices=[]):
+            network = _build_inception()
+        network.load_state_dict(state)
+        network.fc = nn.Identity()
+        self.published = network.eval().to(memory_format=torch.channels_last)
+        self.register_buffer("weight", state["fc.weight"].float())
 
-    def forward(self, images: Tensor) -> Any:
-        pixels = (255 * images).round().to(torch.uint8).expand(-1, 3, -1, -1)
-        return self.published(pixels)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        images = (resize_like_tf1(255 * images, 299) - 128) / 128
+        images = images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.published(images)
+        return features, features @ self.weight.T
+
+
+def _build_inception() -> Any:
+    """Builds pytorch-fid's network without weights.
+
+    `published.fid_inception_v3` builds the same network, but downloads weights and unpickles them.
+    """
+    network = inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
+    blocks = {
+        "Mixed_5b": published.FIDInceptionA(192, pool_features=32),
+        "Mixed_5c": published.FIDInceptionA(256, pool_features=64),
+        "Mixed_5d": published.FIDInceptionA(288, pool_features=64),
+        "Mixed_6b": published.FIDInceptionC(768, channels_7x7=128),
+        "Mixed_6c": published.FIDInceptionC(768, channels_7x7=160),
+        "Mixed_6d": published.FIDInceptionC(768, channels_7x7=160),
+        "Mixed_6e": published.FIDInceptionC(768, channels_7x7=192),
+        "Mixed_7b": published.FIDInceptionE_1(1280),
+        "Mixed_7c": published.FIDInceptionE_2(2048),
+    }
+    for name, block in blocks.items():
+        setattr(network, name, block)
+    return network
+
+
+def resize_like_tf1(images: Tensor, side: int) -> Tensor:
+    """Resizes images as TensorFlow 1 does, exactly: pixel i reads i * in / out, columns first.
+
+    Args:
+        images: Images (B, C, H, W), float32.
+        side: New height and width, in pixels.
+    """
+    left, right, across = _resize_weights(images.shape[3], side, images.device)
+    top, bottom, down = _resize_weights(images.shape[2], side, images.device)
+    rows = images[..., left]
+    rows = rows + (images[..., right] - rows) * across
+    upper = rows[..., top, :]
+    return upper + (rows[..., bottom, :] - upper) * down[:, None]
+
+
+def _resize_weights(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Computes for each new pixel the two old pixels, and the weight of the second one."""
+    ratio = torch.tensor(old / new, dtype=torch.float32, device=device)
+    position = torch.arange(new, dtype=torch.float32, device=device) * ratio
+    lower = position.long()
+    upper = (lower + 1).clamp(max=old - 1)
+    return lower, upper, position - lower
 
 
 def weights_file(path: str | Path | None = None, *, offline: bool = False) -> Path:

@@ -1,5 +1,7 @@
 """Computation of all scores from samples, also as a pipeline, and of the score of codes."""
 
+import itertools
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from pythae.samplers import BaseSampler, BaseSamplerConfig
 from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor
 
-from pythae_fif.errors import ConfigError, DataError, NonFiniteError, requires_extra
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.evaluation.distances import (
     frechet_distance,
     frechet_error,
@@ -150,8 +152,8 @@ def inception_score(logits: Tensor, *, seed: int | None = 0) -> MeanStd:
 
     It is computed for each of ten subsets of the samples, split as in the authors' code (Salimans
     et al. 2016, sec. 4). With any network but Inception v3 it is comparable only with itself.
-    torch-fidelity computes it. Samples are shuffled first, because some samplers return them
-    grouped, and a subset of one group would score low.
+    Samples are shuffled first, because some samplers return them grouped, and a subset of one group
+    would score low.
 
     Args:
         logits: Class logits (N, classes) with N >= 10; Inception's are without the bias.
@@ -160,14 +162,21 @@ def inception_score(logits: Tensor, *, seed: int | None = 0) -> MeanStd:
     Returns:
         Mean and standard deviation over the subsets.
     """
-    with requires_extra("benchmark", "the inception score"):
-        from torch_fidelity import metric_isc  # takes a second to import
-
+    logits = logits.detach().double()
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
         logits = logits[torch.randperm(len(logits), generator=generator).to(logits.device)]
-    scores = metric_isc.isc_features_to_metric(logits, SCORE_SPLITS, shuffle=False)
-    return MeanStd(scores[metric_isc.KEY_METRIC_ISC_MEAN], scores[metric_isc.KEY_METRIC_ISC_STD])
+
+    edges = [i * len(logits) // SCORE_SPLITS for i in range(SCORE_SPLITS + 1)]
+    scores = []
+    for start, stop in itertools.pairwise(edges):
+        log_p = logits[start:stop].log_softmax(dim=1)
+        marginal = log_p.logsumexp(dim=0) - math.log(len(log_p))
+        divergences = (log_p.exp() * (log_p - marginal)).sum(dim=1)
+        scores.append(divergences.mean().exp())
+
+    stacked_scores = torch.stack(scores)
+    return MeanStd(float(stacked_scores.mean()), float(stacked_scores.std(correction=0)))
 
 
 def score_codes(codes: Tensor) -> CodeScores | None:

@@ -51,12 +51,10 @@ def inception_state() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="session")
-def inception(inception_state, tmp_path_factory) -> Extractor:
+def inception(inception_state) -> Extractor:
     from pythae_fif.evaluation.networks import inception
 
-    file = tmp_path_factory.mktemp("inception") / "weights.pth"
-    torch.save(inception_state, file)
-    return inception(file)
+    return inception(inception_state)
 
 
 @pytest.fixture(scope="session")

@@ -164,30 +164,28 @@ class TestNeighbours:
 
 
 class TestKernel:
-    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
-    def test_sets_of_one_subset(self, samples, reference, dtype, tolerance):
-        """The unbiased estimate of the squared MMD, by its formula."""
-        x = samples[:600].to(dtype)
-        y = reference.to(dtype)
-
-        def kernel(a, b):
-            return (a.double() @ b.double().T / 32 + 1) ** 3
-
-        off_diagonal = 1 - torch.eye(600, dtype=torch.float64)
-        within = (kernel(x, x) * off_diagonal).sum() + (kernel(y, y) * off_diagonal).sum()
-        expected = within / (600 * 599) - 2 * kernel(x, y).mean()
-        distance = kernel_distance(Features(x), Features(y))
-        assert distance.mean == pytest.approx(float(expected), rel=tolerance)
-        assert distance.std == pytest.approx(0, abs=1e-9)
-
-    def test_random_subsets(self, samples, reference, monkeypatch):
-        monkeypatch.setattr(distances, "SUBSET_SIZE", 100)
-        first, again, another = (
-            kernel_distance(Features(samples), Features(reference), seed=seed) for seed in (5, 5, 6)
+    @pytest.mark.parametrize("shift", [0.0, 10.0])
+    def test_against_torch_fidelity(self, samples, reference, shift, monkeypatch):
+        metric_kid = pytest.importorskip("torch_fidelity.metric_kid", reason="needs torch-fidelity")
+        samples = samples + shift
+        reference = reference + shift
+        scores = metric_kid.kid_features_to_metric(
+            samples.double(),
+            reference.double(),
+            kid_subsets=7,
+            kid_subset_size=100,
+            rng_seed=5,
+            verbose=False,
         )
-        assert first == again
-        assert first != another
-        assert first.mean == pytest.approx(another.mean, abs=first.std)
+        expected = tuple(scores[f"kernel_inception_distance_{name}"] for name in ("mean", "std"))
+
+        monkeypatch.setattr(distances, "SUBSETS", 7)
+        monkeypatch.setattr(distances, "SUBSET_SIZE", 100)
+        for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+            distance = kernel_distance(
+                Features(samples.to(dtype)), Features(reference.to(dtype)), seed=5
+            )
+            assert astuple(distance) == pytest.approx(expected, rel=tolerance)
 
 
 class TestMemorisation:

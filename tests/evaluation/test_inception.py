@@ -1,4 +1,4 @@
-"""`inception` against pytorch-fid, `tf-inception` against a graph of ours."""
+"""`inception` against pytorch-fid and torch-fidelity, `tf-inception` against a graph of ours."""
 
 import hashlib
 import sys
@@ -8,43 +8,55 @@ import pytest
 import pytorch_fid.inception as published
 import torch
 from support.features import noise_images
-from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation import load_extractor
 from pythae_fif.evaluation import networks as inception_module
 from pythae_fif.evaluation.extractors import require_extractor
-from pythae_fif.evaluation.networks import WEIGHTS_URL, weights_file
+from pythae_fif.evaluation.networks import WEIGHTS_URL, resize_like_tf1, weights_file
 
 FILE = WEIGHTS_URL.rpartition("/")[2]
 
 
-class TestAgainstPytorchFid:
-    @pytest.fixture(autouse=True)
-    def build_network(self, inception_state, monkeypatch):
-        """The network of pytorch-fid, which resizes images in another way."""
+class TestAgainstOtherPackages:
+    def test_pytorch_fid_at_299(self, inception, inception_state, monkeypatch):
+        """At 299 x 299 images are not resized, which pytorch-fid does in another way."""
         monkeypatch.setattr(published, "load_state_dict_from_url", lambda *_, **__: inception_state)
-        self.network = published.InceptionV3([3], normalize_input=False).eval()
-
-    def features(self, images):
-        """Returns its features of images that are scaled as by the graph of 2015."""
-        return self.network(images)[0].flatten(1)
-
-    def test_images_that_are_not_resized(self, inception):
+        network = published.InceptionV3([3], normalize_input=False).eval()
         images = noise_images(2, 3, 299, 299)
-        expected = self.features((images.float() - 128) / 128)
+        # pytorch-fid scales to [-1, 1] by 2 x - 1, and the graph of 2015 by (255 x - 128) / 128.
+        expected = network((images.float() - 128) / 128)[0].flatten(1)
         assert float((inception(images)[0] - expected).abs().max()) < 1e-4
 
     @pytest.mark.parametrize("side", [28, 40])
-    def test_resized_images(self, inception, inception_state, side):
-        """Images are resized as TensorFlow 1 does; logits are without the bias."""
-        images = noise_images(2, 3, side, side)
-        resized = interpolate_bilinear_2d_like_tensorflow1x(
-            images.float(), size=(299, 299), align_corners=False
+    def test_torch_fidelity(self, inception, inception_state, tmp_path, side):
+        module = pytest.importorskip(
+            "torch_fidelity.feature_extractor_inceptionv3", reason="needs torch-fidelity"
         )
+        torch.save(inception_state, tmp_path / "weights.pth")
+        network = module.FeatureExtractorInceptionV3(
+            "fidelity",
+            ["2048", "logits_unbiased"],
+            feature_extractor_weights_path=str(tmp_path / "weights.pth"),
+        )
+
+        images = noise_images(2, 3, side, side)
+        expected_features, expected_logits = network(images)
         features, logits = inception(images)
-        assert float((features - self.features((resized - 128) / 128)).abs().max()) < 1e-4
-        torch.testing.assert_close(logits, features @ inception_state["fc.weight"].T)
+        assert logits.shape == (2, 1008)
+        assert float((features - expected_features).abs().max()) < 1e-4
+        assert float((logits - expected_logits).abs().max()) < 1e-4
+
+    @pytest.mark.parametrize(("height", "width"), [(32, 32), (28, 17), (299, 299), (400, 350)])
+    def test_resize_equals_torch_fidelity(self, height, width):
+        module = pytest.importorskip(
+            "torch_fidelity.interpolate_compat_tensorflow", reason="needs torch-fidelity"
+        )
+        images = noise_images(2, 3, height, width).float()
+        expected = module.interpolate_bilinear_2d_like_tensorflow1x(
+            images, size=(299, 299), align_corners=False
+        )
+        assert torch.equal(resize_like_tf1(images, 299), expected)
 
 
 class TestWeights:
@@ -146,10 +158,7 @@ class TestTensorFlow:
 
         images = noise_images(5, 3, 24, 31)
         features, logits = extractor(images)
-        resized = interpolate_bilinear_2d_like_tensorflow1x(
-            images.float(), size=(299, 299), align_corners=False
-        )
-        resized = (resized - 128) / 128
+        resized = (resize_like_tf1(images.float(), 299) - 128) / 128
         halves = resized[..., :298].unfold(3, 149, 149).mean(dim=(2, 4))
         torch.testing.assert_close(features, halves.permute(0, 2, 1).flatten(1), atol=1e-4, rtol=0)
         torch.testing.assert_close(logits, features @ weights)

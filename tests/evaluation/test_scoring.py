@@ -33,6 +33,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:scores of")
 
 
 class TestInceptionScore:
+    def test_against_torch_fidelity(self):
+        metric_isc = pytest.importorskip("torch_fidelity.metric_isc", reason="needs torch-fidelity")
+        logits = 3 * normal(503, 20, seed=0)
+        scores = metric_isc.isc_features_to_metric(logits, splits=10, shuffle=False)
+        expected = (scores["inception_score_mean"], scores["inception_score_std"])
+        assert astuple(inception_score(logits, seed=None)) == pytest.approx(expected, rel=1e-9)
+
     def test_known_mixtures(self):
         """p(y|x) = (0.9, 0.1) or (0.1, 0.9), half each: exp(log 2 - H(0.9)); a constant: 1."""
         p = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
