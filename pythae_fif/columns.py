@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from typing_extensions import deprecated
 
 from pythae_fif.errors import DataError, format_error, requires_extra
 
@@ -79,11 +78,6 @@ class Columns:
         return pd.DataFrame(
             self.inverse_transform(array.reshape(-1, len(self.names))), columns=self.names
         )
-
-    @deprecated("renamed to inverse_transform")
-    def restored(self, rows: np.ndarray) -> np.ndarray:
-        """Deprecated name of :meth:`inverse_transform`."""
-        return self.inverse_transform(rows)
 
 
 def _to_numbers(column: "Series") -> np.ndarray:

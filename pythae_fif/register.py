@@ -22,7 +22,7 @@ Nothing else of Pythae changes by an import. Some calls set attributes for a tim
   input channels for the condition.
 * ``benchmark.pythae_patches``, on a model that a run makes: ``imq_kernel`` of WAE_MMD and
   INFOVAE_MMD, and ``_permute_dims`` of FactorVAE, by faster functions with the same result.
-* ``baselines.RHVAE``, a subclass, sets its ``G`` and ``G_inv``, which Pythae assigns as attributes.
+* ``baselines.RHVAE``, a subclass, ignores the functions that Pythae assigns to ``G`` and ``G_inv``.
 """
 
 import functools

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError
-from pythae_fif.models.aliases import MethodAliases
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.fitted_priors import fit_new_prior, new_prior
 from pythae_fif.models.marginal_likelihood import MARGINAL_SAMPLES, MarginalLikelihood
 from pythae_fif.models.outputs import Labels, as_codes, as_condition, as_data, as_shape, get_output
 from pythae_fif.models.priors import Prior, PriorKind, standard_prior
-from pythae_fif.models.saved import require_columns
+from pythae_fif.models.saved import SavedModel, require_columns
 from pythae_fif.nn.base import evaluation_mode, join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values, squared_error
 from pythae_fif.volume_change.exact import decoder_gram, warn_if_singular
@@ -29,7 +28,7 @@ from pythae_fif.volume_change.exact import decoder_gram, warn_if_singular
 ENCODE_BATCH_SIZE = 500
 
 
-class InjectiveFlow(MethodAliases):
+class InjectiveFlow(SavedModel):
     r"""An injective flow: encoder f, decoder g, and a density on the manifold of the points g(z).
 
     A subclass names its configuration class, builds the networks that are not passed, and computes
@@ -360,6 +359,16 @@ class InjectiveFlow(MethodAliases):
         """Computes g(f(x)) without noise, in the input's shape; arguments as for :meth:`encode`."""
         z = self.encode(inputs, labels, gradients=gradients)
         return self.decode(z, labels, gradients=gradients)
+
+    def embed(self, inputs: Any, labels: Labels = None) -> Tensor:
+        """Pythae's name of :meth:`encode`; the result has a graph if gradients are enabled."""
+        return self.encode(inputs, labels, gradients=torch.is_grad_enabled())
+
+    def predict(self, inputs: Any, labels: Labels = None) -> ModelOutput:
+        """Returns ``embedding`` (B, d) and ``recon_x`` (B, ...); see :meth:`embed`."""
+        z = self.embed(inputs, labels)
+        x_hat = self.decode(z, labels, gradients=torch.is_grad_enabled())
+        return ModelOutput(recon_x=x_hat, embedding=z)
 
     def interpolate(
         self, starting_inputs: Any, ending_inputs: Any, granularity: int = 10

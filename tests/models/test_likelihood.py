@@ -96,21 +96,6 @@ def test_a_mixture_is_scikit_learn_s_and_each_class_has_the_mixture_of_its_codes
     assert torch.allclose(density, second_only.log_prob(class_codes), atol=1e-12)
 
 
-def test_a_mixture_loads_files_that_name_its_cholesky_factors_triangles():
-    codes, is_second = two_bows()
-    model = FIF(FIFConfig(input_dim=(5,), latent_dim=2, condition_dim=2)).double()
-    model.prior = fit_new_prior("mixture", codes, one_hot(is_second))
-    weights = model.state_dict()
-    old_weights = {name.replace("scale_trils", "triangles"): w for name, w in weights.items()}
-    assert "prior.triangles" in old_weights
-
-    loaded = FIF(FIFConfig(input_dim=(5,), latent_dim=2, condition_dim=2, fitted_prior="mixture"))
-    loaded.load_state_dict(old_weights, assign=True)
-    assert torch.equal(loaded.prior.scale_trils, model.prior.scale_trils)
-    assert loaded.state_dict().keys() == weights.keys()
-    assert "prior.triangles" in old_weights  # the caller's dictionary is not changed
-
-
 def test_a_flow_changes_variables():
     codes = two_bows()[0][:20]
     prior = fit_new_prior("flow", codes, steps=5)
