@@ -191,9 +191,7 @@ class Ensemble:
         members = len(self.models)
         x = self._example_weight.new_zeros(members, batch_size, dim)
         eps = x.new_zeros(config.hutchinson_samples, members, batch_size, config.latent_dim)
-        graph = trace(self._gradients, self._weights, x, eps, self._betas)
-        compute_gradients: Callable[..., tuple[Tensor, ...]] = graph.forward
-        return compute_gradients
+        return trace(self._gradients, self._weights, x, eps, self._betas)
 
     def _encode(self, weights: Weights, x: Tensor) -> Tensor:
         return self._apply_network("encoder", weights, x)["embedding"]

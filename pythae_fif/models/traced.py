@@ -13,31 +13,35 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._pytree import tree_leaves
 
 from pythae_fif.device import fork_rng
-from pythae_fif.errors import UnsupportedOperationError
+from pythae_fif.errors import UnsupportedOperationError, format_error
 
 MIN_STEPS_TO_TRACE = 200
 """Number of steps from which a graph pays for its tracing, which takes 0.5 to 2 s."""
 
 MAX_RELATIVE_ERROR = 1e-3
-"""Largest error of a graph's gradients, which is zero unless the graph is wrong."""
+"""Largest error of a graph's first results, which is zero unless the graph is wrong."""
 
 LIBRARIES = ("torch.nn.", "pythae.", "pythae_fif.", "zuko.")
-"""Packages whose modules do the same operations in every step: they have no hidden state."""
+"""Packages with modules that do the same operations in every step: they have no hidden state."""
 
 ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 """Operations that return their argument, if nothing is differentiated."""
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
+Step = Callable[..., tuple[Tensor, ...]]
+"""Computes the loss and further outputs from the inputs of a step, by a model's weights."""
+
 
 class SlowerSurrogateWarning(UserWarning):
     """Training is slower because of a network; the message says why."""
 
 
-def trace(function: Callable[..., Any], *inputs: Any) -> Any:
+def trace(function: Callable[..., Any], *inputs: Any) -> Callable[..., Any]:
     """Traces a function to a graph of its operations.
 
     Args:
@@ -45,38 +49,30 @@ def trace(function: Callable[..., Any], *inputs: Any) -> Any:
         *inputs: Inputs of the shapes, types and devices that the graph will be used with.
 
     Returns:
-        A module. Its `forward` runs the graph without gradient, and its attribute
-        `draws_random_numbers` says whether that draws any.
+        A function that runs the graph, without gradient.
     """
     from torch.fx.experimental.proxy_tensor import make_fx  # takes long to import
 
-    module: Any = make_fx(partial(function))(*inputs)
+    module = make_fx(partial(function))(*inputs)
     (output,) = module.graph.find_nodes(op="output")
     for node in module.graph.nodes:
         if node.target in ALIASES and output not in node.users:
             node.replace_all_uses_with(node.args[0])
     module.graph.eliminate_dead_code()
 
-    random_operation = torch.Tag.nondeterministic_seeded
-    module.draws_random_numbers = any(
-        random_operation in getattr(node.target, "tags", ()) for node in module.graph.nodes
-    )
     for node in module.graph.nodes:
         node.target = _find_binding(node.target)
     module.recompile()
-    return module
+    return module.forward
 
 
 def _find_binding(operation: Any) -> Any:
     """Returns PyTorch's own binding of an operation, which is faster to call than the operation."""
-    if not isinstance(operation, torch._ops.OpOverload) or operation.namespace != "aten":
-        return operation
-
-    name = operation.overloadpacket.__name__
-    for owner in (torch, torch._C._nn, Tensor):
-        binding = getattr(owner, name, None)
-        if isinstance(binding, types.BuiltinFunctionType | types.MethodDescriptorType):
-            return binding
+    if isinstance(operation, torch._ops.OpOverload) and operation.namespace == "aten":
+        for owner in (torch, torch._C._nn, Tensor):
+            binding = getattr(owner, operation.overloadpacket.__name__, None)
+            if isinstance(binding, types.BuiltinFunctionType | types.MethodDescriptorType):
+                return binding
     return operation
 
 
@@ -90,9 +86,8 @@ class TracedStep:
 
     def __init__(self) -> None:
         self._structure: _Structure | None = None
-        self._settings: Any = None
         self._steps: Counter[Any] = Counter()
-        self._graphs: dict[Any, Any] = {}
+        self._graphs: dict[Any, Callable[..., Any] | None] = {}
 
     def __reduce__(self) -> Any:
         return TracedStep, ()
@@ -100,7 +95,7 @@ class TracedStep:
     def run(
         self,
         model: Any,
-        compute: Callable[..., tuple[Tensor, ...]],
+        compute: Step,
         inputs: Sequence[Any],
         *,
         settings: Any,
@@ -110,175 +105,123 @@ class TracedStep:
 
         Args:
             model: The model.
-            compute: Computes the outputs, of which the first is the loss, from the inputs and the
-                model's weights.
-            inputs: Tensors and numbers; the first one is a tensor.
-            settings: What else the outputs depend on. When it changes, graphs are traced anew.
-            trust: Whether to trace modules outside `LIBRARIES` and networks that draw random
-                numbers. None traces all others, False nothing.
+            compute: The step.
+            inputs: Its inputs, tensors and numbers. The first one is a tensor.
+            settings: What else the outputs depend on. When it changes, all graphs are traced anew.
+            trust: Whether to trace modules outside `LIBRARIES`, too. False traces nothing.
 
         Returns:
             The outputs, and whether they come from a graph.
         """
-        if trust is False or not _has_plain_gradient(inputs):
+        needs_gradient = any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
+        uses_autocast = torch.is_autocast_enabled(inputs[0].device.type)
+        is_plain = torch.is_grad_enabled() and not needs_gradient and not uses_autocast
+        if trust is False or not is_plain:
             return compute(*inputs), False
 
-        structure = self._structure
-        if structure is None or not structure.is_current() or settings != self._settings:
-            structure = _Structure(model)
-            self._structure = structure
-            self._settings = settings
+        if self._structure is None or not self._structure.is_current(settings):
+            self._structure = _Structure(model, settings, bool(trust))
             self._steps.clear()
             self._graphs.clear()
 
-        graph = None
-        if structure.is_traceable(bool(trust)):
-            graph = self._find_graph(model, compute, inputs, bool(trust))
+        weights = self._structure.weights
+        tensors = [x if isinstance(x, Tensor) else inputs[0].new_full((), x) for x in inputs]
+        key = tuple((x.shape, x.stride(), x.dtype, x.device) for x in tensors)
+        self._steps[key] += 1
+        if weights and self._steps[key] == MIN_STEPS_TO_TRACE + 1:
+            self._graphs[key] = _trace_step(model, compute, weights, tensors)
+
+        graph = self._graphs.get(key)
         if graph is None:
             return compute(*inputs), False
         run_graph: Any = _GraphStep.apply
-        return run_graph(graph, compute, _as_tensors(inputs), *structure.weights), True
-
-    def _find_graph(
-        self, model: Any, compute: Callable[..., Any], inputs: Sequence[Any], trust: bool
-    ) -> Any:
-        """Returns the graph for inputs of these shapes, traced if it is time; None without one."""
-        key = tuple(map(_describe_input, inputs))
-        if key not in self._graphs:
-            self._steps[key] += 1
-            if self._steps[key] <= MIN_STEPS_TO_TRACE:
-                return None
-
-            self._graphs[key] = None
-            try:
-                graph = _trace_step(model, compute, _as_tensors(inputs))
-            except UnsupportedOperationError as error:
-                warnings.warn(
-                    f"{model.model_name} trains without a graph, which is slower: {error}",
-                    SlowerSurrogateWarning,
-                    stacklevel=2,
-                )
-            else:
-                self._graphs[key] = graph if trust or not graph.draws_random_numbers else None
-        return self._graphs[key]
+        return run_graph(graph, compute, tensors, *weights), True
 
 
 class _Structure:
-    """The modules and weights of a model, to notice if they change.
+    """The modules, weights and modes of a model, and what else its steps depend on.
 
     Attributes:
-        weights: The weights that are trained.
+        weights: The weights to train; none if the model cannot be traced.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.weights = [weight for weight in model.parameters() if weight.requires_grad]
+    def __init__(self, model: nn.Module, settings: Any, trust: bool) -> None:
         modules = [*model.modules()]
-        self._is_of_libraries = all(type(m).__module__.startswith(LIBRARIES) for m in modules)
         inner_modules = modules[1:]  # the model's own buffers and hooks are not part of the step
+        hooks = [getattr(module, name) for module in inner_modules for name in HOOKS]
+        groups: Any = [module._buffers for module in inner_modules]
+        groups += [group for module in modules for group in (module._modules, module._parameters)]
 
-        hooks = [module.__dict__[name] for module in inner_modules for name in HOOKS]
-        self._has_hooks = any(hooks)
-        groups: list[dict[str, Any]] = [module._buffers for module in inner_modules]
-        for module in modules:
-            groups += [module._modules, module._parameters]
-        self._entries = [(group, name, group[name]) for group in groups for name in group]
-        self._entries += [(m.__dict__, "training", m.training) for m in inner_modules]
-
+        self._settings = settings
         self._dictionaries = [*hooks, *groups]
+        self._entries = [(group, name, group[name]) for group in groups for name in group]
+        self._entries += [(vars(module), "training", module.training) for module in inner_modules]
         self._parameters = [*model.parameters()]
         self._buffers = [buffer for module in inner_modules for buffer in module.buffers(False)]
         self._state = self._read_state()
 
-    def is_traceable(self, trust: bool) -> bool:
-        """Whether a step of the model may be traced; see :class:`TracedStep`."""
-        return bool(self.weights) and not self._has_hooks and (trust or self._is_of_libraries)
+        is_known = all(type(module).__module__.startswith(LIBRARIES) for module in modules)
+        can_be_traced = (trust or is_known) and not any(hooks)
+        self.weights = [w for w in self._parameters if w.requires_grad and can_be_traced]
 
-    def is_current(self) -> bool:
-        """Whether the model still has these modules, weights, buffers and modes.
+    def is_current(self, settings: Any) -> bool:
+        """Whether the model and the settings are the same.
 
-        A step that writes into buffers, such as BatchNorm's, changes the structure.
+        They are not after a step that writes into buffers, as BatchNorm's does.
         """
         same_objects = all(group.get(name) is value for group, name, value in self._entries)
-        return same_objects and self._state == self._read_state()
+        same_state = self._state == self._read_state()
+        return same_objects and same_state and self._settings == settings
 
     def _read_state(self) -> list[Any]:
         return [
             *map(len, self._dictionaries),
-            *((w.requires_grad, w.dtype, w.stride()) for w in self._parameters),
+            *((weight.requires_grad, weight.dtype, weight.stride()) for weight in self._parameters),
             *(buffer._version for buffer in self._buffers),
         ]
 
 
-def _has_plain_gradient(inputs: Sequence[Any]) -> bool:
-    """Whether only weights have a gradient, in the precision of the weights."""
-    needs_gradient = any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
-    uses_autocast = torch.is_autocast_enabled(inputs[0].device.type)
-    return torch.is_grad_enabled() and not needs_gradient and not uses_autocast
-
-
-def _describe_input(value: Any) -> Any:
-    """What a graph assumes of an input: the layout of a tensor, and nothing of a number."""
-    if isinstance(value, Tensor):
-        return value.shape, value.stride(), value.dtype, value.device
-    return None
-
-
-def _as_tensors(inputs: Sequence[Any]) -> list[Tensor]:
-    """Makes tensors of numbers, which would otherwise be constants of the graph."""
-    like = inputs[0]
-    return [x if isinstance(x, Tensor) else like.new_full((), x) for x in inputs]
-
-
-class _Method(nn.Module):
-    """A method of a model as a module, to call it with other weights."""
-
-    def __init__(self, model: nn.Module, method: Callable[..., Any]) -> None:
-        super().__init__()
-        self.model = model
-        self.method = method
-
-    def forward(self, *inputs: Any) -> Any:
-        return self.method(*inputs)
-
-
-def _trace_step(model: nn.Module, compute: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
-    """Traces the gradients and outputs of a step, and compares them with those of an eager step.
+def _trace_step(
+    model: Any, compute: Step, weights: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> Callable[..., Any] | None:
+    """Traces the gradients and the outputs of a step, and compares them with an eager step's.
 
     Returns:
-        The graph, a function of the weights and inputs.
-
-    Raises:
-        UnsupportedOperationError: If the step cannot be traced.
+        The graph, a function of weights and inputs; None, with a warning, if it is not the step.
     """
-    module = _Method(model, compute)
-    weights = {name: w for name, w in module.named_parameters() if w.requires_grad}
+    names = [name for name, weight in model.named_parameters() if weight.requires_grad]
 
-    def step(weight_values: Sequence[Tensor], *inputs: Tensor) -> Any:
+    def step(values: Sequence[Tensor], *inputs: Tensor) -> Any:
         with torch.enable_grad():
-            leaves = [weight.detach().requires_grad_() for weight in weight_values]
-            state = dict(zip(weights, leaves, strict=True))
-            outputs = torch.func.functional_call(module, state, inputs)
-            gradients = torch.autograd.grad(outputs[0], leaves, allow_unused=True)
-        return gradients, tuple(outputs)
+            leaves = [value.detach().requires_grad_() for value in values]
+            state = dict(zip(names, leaves, strict=True))
+            with _reparametrize_module(model, state, tie_weights=True):
+                outputs = compute(*inputs)
+            return torch.autograd.grad(outputs[0], leaves, allow_unused=True), tuple(outputs)
 
-    arguments: Any = ([*weights.values()], *inputs)
     try:
         with fork_rng():
-            graph = trace(step, *arguments)
+            graph = trace(step, weights, *inputs)
         with fork_rng(), torch.no_grad():
-            results = graph.forward(*arguments)
+            results = tree_leaves(graph(weights, *inputs))
+        with fork_rng():
+            expected_results = tree_leaves(step(weights, *inputs))
+        for result, expected in zip(results, expected_results, strict=True):
+            if expected is not None and not _is_close(result, expected):
+                raise UnsupportedOperationError("its steps are not always the same operations")
+        return graph
     except Exception as error:  # tracing fails in many ways
-        raise UnsupportedOperationError(f"it cannot be traced: {error}") from error
+        warnings.warn(
+            f"{model.model_name} trains without a graph, which is slower: {format_error(error)}",
+            SlowerSurrogateWarning,
+            stacklevel=2,
+        )
+        return None
 
-    with fork_rng():
-        expected_results = step(*arguments)
-    pairs = zip(tree_leaves(results), tree_leaves(expected_results), strict=True)
-    for result, expected in pairs:
-        if expected is None:
-            continue
-        if not (result - expected).norm() <= MAX_RELATIVE_ERROR * expected.norm():
-            raise UnsupportedOperationError("its step changes in ways that a graph cannot follow")
-    return graph
+
+def _is_close(result: Tensor, expected: Tensor) -> bool:
+    """Whether two results are equal up to rounding."""
+    return bool((result - expected).norm() <= MAX_RELATIVE_ERROR * expected.norm())
 
 
 class _GraphStep(torch.autograd.Function):
@@ -290,17 +233,13 @@ class _GraphStep(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        graph: Any,
-        compute: Callable[..., Any],
-        inputs: list[Tensor],
-        *weights: Tensor,
+        ctx: Any, graph: Any, compute: Step, inputs: list[Tensor], *weights: Tensor
     ) -> tuple[Tensor, ...]:
-        gradients, outputs = graph.forward([*weights], *inputs)
         ctx.set_materialize_grads(False)
-        ctx.gradients = gradients
-        ctx.eager_step = compute, inputs, weights
-        ctx.can_repeat = not graph.draws_random_numbers
+        generators: Any = torch.cuda if inputs[0].is_cuda else torch
+        set_random_state = partial(generators.set_rng_state, generators.get_rng_state())
+        ctx.eager_step = compute, inputs, weights, set_random_state
+        ctx.gradients, outputs = graph([*weights], *inputs)
         return tuple(outputs)
 
     @staticmethod
@@ -309,33 +248,21 @@ class _GraphStep(torch.autograd.Function):
         gradients = ctx.gradients
         ctx.gradients = None
         scale, *further_gradients = output_gradients
-        is_of_loss = all(gradient is None for gradient in further_gradients)
-        if gradients is None or not is_of_loss or torch.is_grad_enabled():
-            if not ctx.can_repeat:
-                raise UnsupportedOperationError(
-                    "the traced step of a network that draws random numbers has only the first "
-                    "derivative of its loss: use FIFConfig(trace=False)"
-                )
-            compute, inputs, weights = ctx.eager_step
-            gradients = _differentiate_eagerly(compute, inputs, weights, output_gradients)
+        has_further = any(gradient is not None for gradient in further_gradients)
+        if gradients is None or has_further or torch.is_grad_enabled():
+            compute, inputs, weights, set_random_state = ctx.eager_step
+            with fork_rng(), torch.enable_grad():
+                set_random_state()
+                outputs = compute(*inputs)
+            pairs = zip(outputs, output_gradients, strict=True)
+            roots, root_gradients = zip(*(p for p in pairs if p[1] is not None), strict=True)
+            gradients = torch.autograd.grad(
+                roots,
+                weights,
+                root_gradients,
+                create_graph=torch.is_grad_enabled(),
+                allow_unused=True,
+            )
         elif scale.device.type != "cpu" or scale != 1:  # a GPU would have to wait
             gradients = [None if g is None else g * scale for g in gradients]
         return None, None, None, *gradients
-
-
-def _differentiate_eagerly(
-    compute: Callable[..., Any],
-    inputs: list[Tensor],
-    weights: Sequence[Tensor],
-    output_gradients: Sequence[Tensor | None],
-) -> tuple[Tensor | None, ...]:
-    """The gradients of an eager step, from the gradients of its outputs."""
-    needs_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        outputs = compute(*inputs)
-
-    pairs = zip(outputs, output_gradients, strict=True)
-    outputs, gradients = zip(*((o, g) for o, g in pairs if g is not None), strict=True)
-    return torch.autograd.grad(
-        outputs, weights, gradients, create_graph=needs_graph, allow_unused=True
-    )
