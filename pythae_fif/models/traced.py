@@ -150,7 +150,8 @@ class _Structure:
         inner_modules = modules[1:]  # the model's own buffers and hooks are not part of the step
         hooks = [getattr(module, name) for module in inner_modules for name in HOOKS]
         groups: Any = [module._buffers for module in inner_modules]
-        groups += [group for module in modules for group in (module._modules, module._parameters)]
+        for module in modules:
+            groups += [module._modules, module._parameters]
 
         self._settings = settings
         self._dictionaries = [*hooks, *groups]
@@ -195,7 +196,8 @@ def _trace_step(
         with torch.enable_grad():
             leaves = [value.detach().requires_grad_() for value in values]
             state = dict(zip(names, leaves, strict=True))
-            with _reparametrize_module(model, state, tie_weights=True):
+            # A shared module is stacked: its weights are replaced under each of its names.
+            with _reparametrize_module(model, state, tie_weights=True, stack_weights=True):
                 outputs = compute(*inputs)
             return torch.autograd.grad(outputs[0], leaves, allow_unused=True), tuple(outputs)
 
