@@ -4,6 +4,7 @@ The graph repeats the operations of the step, so that both give equal numbers. I
 that Python and autograd need between the operations, up to half of a small step.
 """
 
+import operator
 import types
 import warnings
 from collections import Counter
@@ -161,9 +162,9 @@ class _Structure:
         self._buffers = [buffer for module in inner_modules for buffer in module.buffers(False)]
         self._state = self._read_state()
 
-        is_known = all(type(module).__module__.startswith(LIBRARIES) for module in modules)
-        can_be_traced = (trust or is_known) and not any(hooks)
-        self.weights = [w for w in self._parameters if w.requires_grad and can_be_traced]
+        can_be_traced = (trust or _are_of_libraries(modules)) and not any(hooks)
+        trained_weights = filter(operator.attrgetter("requires_grad"), self._parameters)
+        self.weights = [*trained_weights] if can_be_traced else []
 
     def is_current(self, settings: Any) -> bool:
         """Whether the model and the settings are the same.
@@ -180,6 +181,11 @@ class _Structure:
             *((weight.requires_grad, weight.dtype, weight.stride()) for weight in self._parameters),
             *(buffer._version for buffer in self._buffers),
         ]
+
+
+def _are_of_libraries(modules: Sequence[nn.Module]) -> bool:
+    """Whether all modules belong to `LIBRARIES`."""
+    return all(type(module).__module__.startswith(LIBRARIES) for module in modules)
 
 
 def _trace_step(
