@@ -1,6 +1,7 @@
 """Atomic writes, quarantine of damaged files, locks and checksums."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -8,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -20,6 +22,8 @@ from pythae_fif.errors import StoreError, format_error
 logger = logging.getLogger(__name__)
 
 TEMPORARY_SUFFIX = ".tmp"
+MAX_BYTES = 2**28
+"""Largest file that is read at once, such as a record or a file of packed runs."""
 
 
 @contextlib.contextmanager
@@ -125,10 +129,38 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, text.encode())
 
 
+def check_regular_file(path: Path) -> None:
+    """Checks that reading a file comes to an end: it is no pipe, device or folder.
+
+    Raises:
+        OSError: It does not exist, or is not a regular file.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Returns the content of a regular file.
+
+    Args:
+        path: The file.
+        max_bytes: The largest size of a file that is read.
+
+    Raises:
+        OSError: The file cannot be read, is not a regular file, or is too large.
+    """
+    check_regular_file(path)
+    with open(path, "rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"larger than {max_bytes >> 10:,} KiB", str(path))
+    return content
+
+
 def read_json(path: Path) -> Any:
     """Returns the content of a JSON file, or None if the file is missing or is not valid JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -175,6 +207,7 @@ def digest(*parts: object) -> str:
 
 def checksum(path: Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal digits."""
+    check_regular_file(path)
     sha = hashlib.sha256()
 
     with open(path, "rb") as file:

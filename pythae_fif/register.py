@@ -27,7 +27,6 @@ Nothing else of Pythae changes by an import. Some calls set attributes for a tim
 
 import functools
 import inspect
-import json
 import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,6 +34,8 @@ from types import ModuleType
 from typing import Any
 
 from wrapt import register_post_import_hook
+
+from pythae_fif.files import read_json
 
 MODELS = {
     "FIFConfig": "pythae_fif.models:FIF",
@@ -47,16 +48,26 @@ MODELS = {
 """Name of a configuration class in ``model_config.json`` -> import path of its model."""
 
 
+MODEL_FILE = "model_config.json"
+"""The file by which the folder of a saved model is recognised."""
+
+
 def register_models() -> None:
     """Registers the models, now or as soon as Pythae is imported."""
     register_post_import_hook(_extend_auto_classes, "pythae.models.auto_model")
 
 
+def find_model(folder: str | Path) -> Path | None:
+    """Returns the folder of the model of a run, or of a saved model; None if there is no model."""
+    candidates = (Path(folder, "model"), Path(folder))
+    return next((path for path in candidates if (path / MODEL_FILE).is_file()), None)
+
+
 def find_model_class(config_file: str | Path) -> Any:
     """Returns the model class of a configuration file, or None if it is not one of `MODELS`."""
     try:
-        import_path = MODELS.get(json.loads(Path(config_file).read_bytes())["name"])
-    except (OSError, ValueError, LookupError, TypeError):  # Pythae says what is wrong
+        import_path = MODELS.get(read_json(Path(config_file))["name"])
+    except (LookupError, TypeError):  # Pythae says what is wrong
         return None
     return pkgutil.resolve_name(import_path) if import_path else None
 
@@ -87,7 +98,7 @@ def _extend_auto_classes(auto_model: ModuleType) -> None:
     _extend(
         auto_model.AutoModel,
         "load_from_folder",
-        lambda dir_path: find_model_class(Path(dir_path, "model_config.json")),
+        lambda dir_path: find_model_class(Path(find_model(dir_path) or dir_path, MODEL_FILE)),
     )
     _extend(auto_model.AutoModel, "load_from_hf_hub", _model_class_on_hub)
 

@@ -18,6 +18,11 @@ M = TypeVar("M", bound=BaseModel)
 C = TypeVar("C", bound=type)
 T = TypeVar("T")
 
+MAX_INTEGER = 10**15
+MAX_SECONDS = 366 * 24 * 3600
+MAX_VALUE_LENGTH = 200
+"""Characters of a wrong value in an error line."""
+
 UNKNOWN_KEY_ERRORS = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
 """Types of pydantic's errors for an unknown key."""
 
@@ -29,7 +34,9 @@ class StrictModel(BaseModel):
     to a number, nor a boolean to an integer. :func:`read_checked` reads values that a user wrote.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,12 @@ def _check_unique(values: list[T]) -> list[T]:
     return values
 
 
-Integer = Annotated[int, BeforeValidator(_integral_float_to_int)]
+Integer = Annotated[
+    int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER), BeforeValidator(_integral_float_to_int)
+]
 """An integer, which YAML may write as 10.0."""
 
-AtLeastOne = Annotated[int, Field(ge=1), BeforeValidator(_integral_float_to_int)]
+AtLeastOne = Annotated[int, Field(ge=1, le=MAX_INTEGER), BeforeValidator(_integral_float_to_int)]
 """An integer of at least 1, which YAML may write as 10.0."""
 
 AbsolutePath = Annotated[str, AfterValidator(lambda p: os.path.abspath(os.path.expanduser(p)))]
@@ -171,7 +180,8 @@ def as_config_error(
     place = flag_name(path[-1]) if is_flag else ": ".join([source, *path])
     # The value of several keys would make the line too long.
     if path and not isinstance(error["input"], Mapping | BaseModel):
-        place += f" {error['input']!r}" if is_flag else f"={error['input']!r}"
+        value = repr(error["input"])[:MAX_VALUE_LENGTH]
+        place += f" {value}" if is_flag else f"={value}"
     return ConfigError(f"{place}: {_describe_requirement(error)}")
 
 
@@ -235,9 +245,9 @@ def parse_duration(text: str) -> float:
     match = _DURATION.fullmatch(text.replace(" ", ""))
     hours, minutes, seconds = match.groups(default="0") if match else ("0", "0", "0")
     total = 3600 * float(hours) + 60 * float(minutes) + float(seconds)
-    if total <= 0:
+    if not 0 < total <= MAX_SECONDS:
         raise ConfigError(
-            f"{text!r} is not a duration: use a positive number with a unit, such as 5h, 1h30m, "
-            "10min or 90s"
+            f"{text!r} is not a duration of up to a year: use a positive number with a unit, such "
+            "as 5h, 1h30m, 10min or 90s"
         )
     return total

@@ -210,7 +210,12 @@ def test_command_is_parsed(arguments, monkeypatch):
     def stop(*_):
         raise CommandParsed
 
-    for name in ("show.Terminal", "benchmark.run_benchmark", "score.default_device"):
+    for name in (
+        "show.Terminal",
+        "benchmark.run_benchmark",
+        "score.default_device",
+        "export.default_device",
+    ):
         monkeypatch.setattr(f"pythae_fif.cli.{name}", stop)
     monkeypatch.setattr("pythae_fif.cli.study.run_study", stop)
     with pytest.raises(CommandParsed):

@@ -1,6 +1,7 @@
 """Atomic writes, quarantine of damaged files, safe names and small pictures."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,14 @@ from PIL import Image
 from support.features import names_in
 
 from pythae_fif import files
+from pythae_fif.benchmark.models import read_yaml
+from pythae_fif.data.images import decode_files, read_npz
+from pythae_fif.data.table_files import read_table_file
 from pythae_fif.errors import StoreError
+from pythae_fif.evaluation.networks import weights_file
 from pythae_fif.files import quarantine, read_json, safe_name, write_bytes, write_json
 from pythae_fif.pictures import DPI, figure_bytes, new_figure, pixel_bytes
+from pythae_fif.runs.store import read_file
 
 
 @pytest.mark.parametrize(
@@ -85,3 +91,36 @@ def test_a_safe_name_is_one_part_of_a_path(name):
     safe = safe_name(name)
     assert safe == name == "" or Path("folder", safe).parent == Path("folder")
     assert safe == safe_name(safe)
+
+
+READERS = {
+    "bytes": files.read_bytes,
+    "checksum": files.checksum,
+    "record": read_file,
+    "YAML": read_yaml,
+    "table": read_table_file,
+    "npz": read_npz,
+    "image": lambda path: decode_files(path.parent, [path.name], 8),
+    "weights": weights_file,
+}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_reading_what_has_no_end_is_an_error(read, kind, tmp_path):
+    path = tmp_path / "file"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises((OSError, ValueError), match="not a regular file"):
+        read(path)
+    assert read_json(path) is None
+
+
+def test_large_files_are_not_read_at_once(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert files.read_bytes(path, max_bytes=5) == b"12345"
+    with pytest.raises(OSError, match="larger than"):
+        files.read_bytes(path, max_bytes=4)

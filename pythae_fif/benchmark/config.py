@@ -16,6 +16,7 @@ from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.catalog import check_extractor_name
 from pythae_fif.names import ARCHITECTURES, DataOptions, Precision
 from pythae_fif.validation import (
+    MAX_SECONDS,
     AtLeastOne,
     Flag,
     Integer,
@@ -26,15 +27,30 @@ from pythae_fif.validation import (
     parse_duration,
 )
 
+MAX_NAME_BYTES = 150
+"""Length of a name, so that a file system also takes its endings, such as `-overview.tex`."""
+
+
+def _check_length_of_name(name: str) -> str:
+    """Returns a name unchanged; raises a ValueError if no file can have it."""
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise ValueError(f"at most {MAX_NAME_BYTES} bytes, since it is a part of files' names")
+    return name
+
+
 LearningRate = Annotated[float, Field(gt=0, lt=10)]
 WeightDecay = Annotated[float, Field(ge=0)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
 AtLeastTen = Annotated[Integer, Field(ge=10)]
 """A number of images. Scores of fewer than ten say nothing."""
 Seconds = Annotated[
-    float, BeforeValidator(lambda v: parse_duration(v) if isinstance(v, str) else v), Field(gt=0)
+    float,
+    BeforeValidator(lambda v: parse_duration(v) if isinstance(v, str) else v),
+    Field(gt=0, le=MAX_SECONDS),
 ]
 """A number of seconds, or a text that :func:`parse_duration` reads, such as `10min`."""
+FileStem = Annotated[str, AfterValidator(_check_length_of_name)]
+"""The beginning of a file's name."""
 ExtractorName = Annotated[str, AfterValidator(check_extractor_name)]
 OwnScores = Annotated[
     UniqueList[Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]],
@@ -201,7 +217,7 @@ class Experiment(DataLocation):
         str, Flag("training length: quick (minutes), medium (overnight), paper (published) or full")
     ]
     overridden_keys: list[str] = Field(default_factory=list)
-    name: Annotated[str, Flag("name of the tables, figures and page", "NAME")]
+    name: Annotated[FileStem, Flag("name of the tables, figures and page", "NAME")]
 
     @property
     def active_profile(self) -> Profile:

@@ -15,22 +15,21 @@ from pythae.trainers.trainer_utils import set_seed
 
 from pythae_fif.benchmark.config import DataLocation, Settings
 from pythae_fif.benchmark.models import ModelClasses, format_value
-from pythae_fif.benchmark.pictures import samples_picture
 from pythae_fif.benchmark.pythae_patches import patch_slow_ops
-from pythae_fif.benchmark.record import DataUsed, Evaluation, Training
+from pythae_fif.benchmark.record import DataUsed, Evaluation, Training, save_scores
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import FIFError, check_choice, format_error
+from pythae_fif.errors import FIFError, StoreError, check_choice, format_error
 from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.extractors import rounded_images
-from pythae_fif.evaluation.likelihood import SplitLikelihood, fit_priors, marginal_likelihoods
+from pythae_fif.evaluation.likelihood import fit_priors, marginal_likelihoods
 from pythae_fif.evaluation.scores import Scores, find_columns
 from pythae_fif.files import atomic_folder, quarantine, read_json
 from pythae_fif.models.priors import Prior
 from pythae_fif.names import import_object
 from pythae_fif.nn import build_networks
-from pythae_fif.runs.store import Record, Spec
+from pythae_fif.runs.store import Record, Spec, Store
 from pythae_fif.runs.worker import Run
 from pythae_fif.sampling.samplers import embed, generate, generate_by_class, reconstruction_mse
 from pythae_fif.training import FIFTrainer, OnEpoch, keep_freed_memory
@@ -130,10 +129,21 @@ class ImageSpec(Spec):
         scores = {f"scores/{sampler}.json": Scores for sampler in self.samplers}
         return {"training.json": Training, "evaluation.json": Evaluation, **scores}
 
-    def is_complete(self, record: Record[Any] | None) -> bool:
-        """Returns whether a record exists and, for `rescore`, has every score."""
-        if record is None or not (self.rescore and isinstance(record.result, Scores)):
+    def is_complete(self, record: Record[Any] | None, store: Store) -> bool:
+        """Returns whether a record exists and, for `rescore`, has every score.
+
+        A sampler is incomplete, too, if its picture was damaged and the model can draw it again.
+        """
+        if record is None or not isinstance(record.result, Scores):
             return record is not None
+        if (store.folder(self) / WEIGHTS).exists():
+            try:
+                store.check_files(self, record)
+            except StoreError:
+                return False
+        if not self.rescore:
+            return True
+
         scores = record.result
         names = {column.name for column in find_columns(self.scores) if column.function}
         early_fields = (scores.memorisation, scores.frechet_error, scores.tube)
@@ -221,7 +231,9 @@ class ImageSpec(Spec):
         training = references.pop("train")
 
         records = {name: run.load(f"scores/{name}.json", Scores) for name in self.samplers}
-        unscored = [sampler for sampler in records if not self.is_complete(records[sampler])]
+        unscored = [
+            sampler for sampler in records if not self.is_complete(records[sampler], run.store)
+        ]
         run.report("likelihood", 0.9)
         priors = fit_priors(
             model, unscored, codes, train_labels, seed=self.seed, steps=self.settings.fit_steps
@@ -256,7 +268,7 @@ class ImageSpec(Spec):
                 failures.append(f"sampler {sampler}: {format_error(error)}")
             else:
                 likelihood = likelihoods.get(sampler, {})
-                _save_scores(run, sampler, scores, likelihood, samples, classes, records[sampler])
+                save_scores(run, sampler, scores, likelihood, samples, classes, records[sampler])
         if failures:
             raise FIFError("; ".join(failures))
 
@@ -356,32 +368,6 @@ class ImageSpec(Spec):
         return generate(sampler, model, codes, prior=prior, **options), None
 
 
-def _save_scores(
-    run: Run,
-    sampler: str,
-    scores: Scores,
-    likelihood: Mapping[str, SplitLikelihood],
-    samples: torch.Tensor,
-    classes: np.ndarray | None,
-    previous: Record[Scores] | None,
-) -> None:
-    """Saves a sampler's record, a picture of images, and the likelihoods of the test points.
-
-    Scores of the user that only the previous record has are kept.
-    """
-    files: dict[str, str] = {}
-    if samples.ndim == 4:
-        files |= run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
-    if likelihood:
-        files |= run.write(f"likelihood-{sampler}.csv", likelihood["test"].to_csv().encode())
-
-    # The record's field for the marginal likelihood is called `tube`.
-    summaries = {split: values.score for split, values in likelihood.items()}
-    extra = {**(previous.result.extra if previous else {}), **scores.extra}
-    scores = dataclasses.replace(scores, tube=summaries, extra=extra)
-    run.save(f"scores/{sampler}.json", scores, files)
-
-
 def build_trainer(
     spec: ImageSpec, splits: Splits, labels: Labels, folder: Path, on_epoch: OnEpoch | None = None
 ) -> FIFTrainer:
@@ -395,8 +381,11 @@ def build_trainer(
         on_epoch: Called after each epoch.
     """
     set_seed(spec.seed)
+    model: Any = spec.build(splits.input_dim)
+    model.columns = splits.columns
+    model.class_names = splits.class_names if labels else None
     return FIFTrainer(
-        spec.build(splits.input_dim),
+        model,
         ImageDataset(splits.train, labels.get("train")),
         ImageDataset(splits.val, labels.get("val")),
         training_config(spec),

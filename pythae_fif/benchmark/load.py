@@ -184,7 +184,7 @@ def _resolve_models(values: Mapping[str, Any]) -> dict[str, Any]:
             )
     return {
         "models": [Path(word).stem for word in words],  # `UniqueList` refuses a name given twice
-        "entries": {Path(word).stem: read_entry(word) for word in words},
+        "entries": {Path(word).stem: read_entry(word) for word in dict.fromkeys(words)},
     }
 
 

@@ -10,12 +10,17 @@ from pydantic import AfterValidator, Field
 
 import pythae_fif
 from pythae_fif.errors import ConfigError, check_choice, format_error
+from pythae_fif.files import read_bytes
 from pythae_fif.sampling.catalog import check_sampler_name, is_user_sampler
-from pythae_fif.validation import AtLeastOne, StrictModel, UniqueList, read_checked
+from pythae_fif.validation import MAX_INTEGER, AtLeastOne, StrictModel, UniqueList, read_checked
 
 SamplerName = Annotated[str, AfterValidator(check_sampler_name)]
 Grid = dict[str, UniqueList[Any]]
 """Hyper-parameter -> its values."""
+
+MAX_YAML_BYTES = 2**18
+MAX_YAML_VALUES = 10_000
+"""Limits of a YAML file."""
 
 FIF = "pythae_fif.models.FIF"
 """Import path of FIF, which identifies it among the entries."""
@@ -146,14 +151,36 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, is not YAML, or its top level is not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_bytes(path, max_bytes=MAX_YAML_BYTES))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # not text, or a date such as 2024-13-40
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # or a date such as 2024-13-40
         raise ConfigError(f"{path} is not YAML: {format_error(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a mapping of keys to values is needed")
+
+    _check_extent(content, path)
     return content
+
+
+def _check_extent(content: dict[str, Any], path: Path) -> None:
+    """Refuses what a short text can describe and the program cannot process.
+
+    A value may refer to itself or to many copies of others, and an integer may have any length.
+    """
+    values: list[Any] = [content]
+    for _ in range(MAX_YAML_VALUES):
+        if not values:
+            return
+        value = values.pop()
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:
+            raise ConfigError(f"{path}: an integer is larger than {MAX_INTEGER:,}")
+        if isinstance(value, dict | list):
+            values += value.values() if isinstance(value, dict) else value
+
+    raise ConfigError(
+        f"{path}: more than {MAX_YAML_VALUES:,} values, or a value that contains itself"
+    )
 
 
 def format_value(value: Any) -> str:

@@ -41,6 +41,8 @@ other commands, each with its own --help:
   study NAME               reproduces an experiment of the paper
   list                     shows the data sets, models, samplers and other choices
   score SAMPLES REFERENCE  scores a set of images, or samples of a saved model
+  sample MODEL             writes samples of a trained model as PNG files or CSV
+  likelihood MODEL DATA    writes the log-likelihood of each row or image as CSV
   verify RESULTS           checks the records in a results folder"""
 EXIT_CODES = (
     "exit codes: 0 success, 1 failed or corrupt runs, 2 wrong input or full disk, 130 interrupted"

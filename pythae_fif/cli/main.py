@@ -22,6 +22,8 @@ COMMANDS = {
     "list": "pythae_fif.cli.show:list_command",
     "verify": "pythae_fif.cli.show:verify_command",
     "score": "pythae_fif.cli.score:score_command",
+    "sample": "pythae_fif.cli.export:sample_command",
+    "likelihood": "pythae_fif.cli.export:likelihood_command",
 }
 """Name of a command -> import path of the function that executes it.
 

@@ -1,7 +1,5 @@
 """`score`: scores a set of images, or samples of a saved model, with any extractor."""
 
-import contextlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,25 +8,20 @@ import torch
 from PIL import Image
 from pydantic import Field
 from pythae.models import BaseAE
-from pythae.samplers import NormalSampler
 from torch import Tensor
 
 from pythae_fif.benchmark.config import AtLeastTen, ExtractorName, OwnScores, Seed
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.trained import load_trained
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
 from pythae_fif.data.images import decode_files, find_images, read_npz, to_uint8
 from pythae_fif.device import default_device
-from pythae_fif.errors import ConfigError, DataError, StoreError
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation import Features, load_extractor, score_samples
 from pythae_fif.files import write_json
-from pythae_fif.models.saved import load_errors_as_data_error, load_model
-from pythae_fif.runs.store import SPEC_FILE, read_file, read_spec
-from pythae_fif.sampling.samplers import draw_samples
+from pythae_fif.register import find_model
+from pythae_fif.sampling.own_prior import describe_own_prior, draw_own_samples
 from pythae_fif.validation import Flag, StrictModel
-
-MODEL = "model_config.json"
-"""The file by which the folder of a saved model is recognised."""
 
 
 class ScoreFlags(StrictModel):
@@ -41,6 +34,7 @@ class ScoreFlags(StrictModel):
         Flag("extractor, see `pythae-fif list`, or module:function (default: inception)", "NAME"),
     ] = "inception"
     num_samples: Annotated[AtLeastTen, Flag("samples of a model (default: 10000)", "N")] = 10_000
+    label: Annotated[str | None, Flag("class of a conditional model's samples", "NAME")] = None
     training: Annotated[str | None, Flag("training images, for memorisation scores", "PATH")] = None
     seed: Annotated[Seed, Flag("random seed of samples and subsets (default: 0)", "SEED")] = 0
     extractor_weights: Annotated[str | None, Flag("file of the extractor's weights", "FILE")] = None
@@ -61,16 +55,25 @@ def score_command(words: list[str]) -> bool:
         DataError: Images are missing, cannot be read, or have another shape.
     """
     flags = _read_flags(words)
+    terminal = Terminal()
     device = default_device()
-    model = _load_model(Path(flags.samples).expanduser(), flags.trust)
+    folder = Path(flags.samples).expanduser()
+    model = load_model(folder, flags.trust) if find_model(folder) else None
     model_shape = None if model is None else tuple(model.model_config.input_dim)
-    reference = _read_images(flags.reference, model_shape)
+    reference = read_images(flags.reference, model_shape)
     shape = tuple(reference.shape[1:])
-    training = None if flags.training is None else _read_images(flags.training, shape, "train")
+    training = None if flags.training is None else read_images(flags.training, shape, "train")
     if model is None:
-        samples = _read_images(flags.samples, shape)
+        samples = read_images(flags.samples, shape)
     else:
-        samples = _sample_model(model.to(device).eval(), flags)
+        with terminal.stage("drawing samples") as progress:
+            samples = draw_own_samples(
+                model.to(device),
+                flags.num_samples,
+                seed=flags.seed,
+                labels=read_label(model, flags.label),
+                progress=progress,
+            )
 
     extractor = load_extractor(
         flags.extractor,
@@ -87,7 +90,9 @@ def score_command(words: list[str]) -> bool:
         seed=flags.seed,
         scores=flags.scores,
     )
-    Terminal().say(str(scores))
+    if model is not None:
+        terminal.say(f"samples of the model, from {describe_own_prior(model)}")
+    terminal.say(str(scores))
     if flags.to_json is not None:
         write_json(Path(flags.to_json).expanduser(), asdict(scores))
     return True
@@ -109,62 +114,36 @@ def _read_flags(words: list[str]) -> ScoreFlags:
     return parser.read(ScoreFlags)
 
 
-def _sample_model(model: BaseAE, flags: ScoreFlags) -> Tensor:
-    """Draws samples (N, C, H, W) of a model from standard normal codes."""
-    torch.manual_seed(flags.seed)
-    batches = draw_samples(NormalSampler(model), flags.num_samples)
-    return torch.cat([batch.cpu() for batch in batches])[: flags.num_samples]
-
-
-def _load_model(folder: Path, trust: bool) -> BaseAE | None:
-    """Loads the model of a run, or a saved model.
+def load_model(folder: Path, trust: bool) -> BaseAE:
+    """Loads the model of a run, or a saved model, for a command with the flag `--trust`.
 
     Args:
         folder: The folder of the run or of the model.
         trust: Whether files in the folder may run code.
 
-    Returns:
-        The model, or None if there is no model.
-
     Raises:
         ConfigError: A file would run code that is not trusted.
         DataError: A file is missing or damaged.
     """
-    if (folder / "model" / MODEL).is_file():
-        folder = folder / "model"
-    if not (folder / MODEL).is_file():
-        return None
-
-    spec = None
-    with contextlib.suppress(StoreError):
-        spec = read_spec(read_file(folder.parent / SPEC_FILE) or b"")
-    with load_errors_as_data_error(folder):
-        if isinstance(spec, ImageSpec) and (trust or _is_trusted(spec)):
-            return _rebuild_model(spec, folder)
-        try:
-            return load_model(str(folder), trust)
-        except ConfigError as error:  # its message names an argument of a function
-            raise ConfigError(f"{error}; in this command: --trust") from error
+    try:
+        return load_trained(folder, trust)
+    except ConfigError as error:  # its message may name an argument of a function
+        hint = "; in this command: --trust" if "trust=True" in str(error) else ""
+        raise ConfigError(f"{error}{hint}") from error
 
 
-def _rebuild_model(spec: ImageSpec, folder: Path) -> BaseAE:
-    """Builds the model of a specification, and loads its weights. No pickle is opened."""
-    weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-    input_dim = tuple(json.loads((folder / MODEL).read_text())["input_dim"])
-    model = spec.build(input_dim)
-    model.load_state_dict(weights["model_state_dict"])
-    return model
+def read_label(model: BaseAE, word: str | None) -> int | str | None:
+    """Returns the class that a flag names.
+
+    Args:
+        model: The model, which may know the names of its classes.
+        word: The name of a class, or its index; None for no class.
+    """
+    is_name = word in (getattr(model, "class_names", None) or ())
+    return int(word) if word is not None and word.isdecimal() and not is_name else word
 
 
-def _is_trusted(spec: ImageSpec) -> bool:
-    """Returns whether all code that a specification names is in Pythae or in this package."""
-    classes = spec.classes
-    optional_paths = [path for path in (classes.networks, classes.discriminator) if path]
-    packages = {path.split(".")[0] for path in (classes.model, classes.config, *optional_paths)}
-    return packages <= {"pythae", "pythae_fif"}
-
-
-def _read_images(word: str, shape: tuple[int, ...] | None, split: str = "test") -> Tensor:
+def read_images(word: str, shape: tuple[int, ...] | None, split: str = "test") -> Tensor:
     """Reads images, resized if they are in a folder.
 
     Args:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import DataError, format_error, pluralized
+from pythae_fif.files import check_regular_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,6 +83,7 @@ def decode_files(
 
     def decode(index: int) -> None:
         try:
+            check_regular_file(folder / names[index])
             with Image.open(folder / names[index]) as file:
                 image, conversions[index] = _convert_to_rgb(file)
             images[index] = _resize(image, image_size, crop)
@@ -167,6 +169,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         DataError: The file is not an .npz file, or holds pickled objects.
     """
     try:
+        check_regular_file(path)
         with np.load(path) as archive:
             return {key: archive[key] for key in archive.files}
     except Exception as error:  # even a MemoryError, if a header claims a large array

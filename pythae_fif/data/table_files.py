@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pythae_fif.errors import DataError, format_error, requires_extra
+from pythae_fif.files import check_regular_file
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -21,8 +22,6 @@ SNIFFED_LINES = 100
 """Lines from which the form of the file is detected."""
 
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-GROUPED_NUMBER = r"[+-]?\d{1,3}(?:[,' ]\d{3})+(?:\.\d+)?"
-PERCENTAGE = r"[+-]?\d+(?:\.\d+)?\s*%"
 
 NEAR_CONSTANT_SHARE = 0.99
 """Share of equal values above which a column is nearly constant."""
@@ -56,6 +55,7 @@ def read_table_file(path: Path) -> "tuple[DataFrame, list[str]]":
         import pandas as pd
     open_file: Any = gzip.open if path.suffix.lower() == ".gz" else open
     try:
+        check_regular_file(path)
         with open_file(path, "rb") as file:
             encoding = "utf-16" if file.read(2) in UTF16_MARKS else "utf-8-sig"
         with open_file(path, "rt", newline="", encoding=encoding, errors="replace") as file:
@@ -88,22 +88,6 @@ def read_table_file(path: Path) -> "tuple[DataFrame, list[str]]":
     elif "0" in frame:
         notes.append("the first line is read as names")
     return frame, notes
-
-
-def convert_formatted_numbers(column: "Series") -> "Series | None":
-    """Converts a column of texts such as `1,234.5` or `12 %` to numbers.
-
-    Returns:
-        The numbers, percentages divided by 100; None if a text is not such a number.
-    """
-    texts = column.dropna().astype(str).str.strip()
-    is_percentage = texts.str.fullmatch(PERCENTAGE)
-    is_number = texts.str.fullmatch(rf"{GROUPED_NUMBER}|[+-]?\d+(?:\.\d+)?")
-    if texts.empty or not (is_percentage | is_number).all():
-        return None
-
-    numbers = texts.str.replace(r"[,' %]", "", regex=True).astype(float)
-    return numbers.where(~is_percentage, numbers / 100).reindex(column.index)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pythae_fif.errors import ConfigError, format_error, requires_extra
 from pythae_fif.evaluation.catalog import ExtractorRequest
 from pythae_fif.evaluation.extractors import CHUNK, Extractor, state_bytes
-from pythae_fif.files import checksum, digest
+from pythae_fif.files import checksum, digest, read_bytes
 
 with requires_extra("benchmark", "an extractor with a published network"):
     from pytorch_fid import inception as published
@@ -173,7 +173,7 @@ def tf_inception(request: ExtractorRequest) -> Extractor:
 
     try:
         path = Path(request.weights or "").expanduser()
-        network = _Graph(tensorflow.compat.v1, path.read_bytes())
+        network = _Graph(tensorflow.compat.v1, read_bytes(path))
     except Exception as error:  # TensorFlow and protobuf may raise any exception.
         raise ConfigError(
             f"extractor 'tf-inception' needs classify_image_graph_def.pb from {GRAPH_URL}: pass it "

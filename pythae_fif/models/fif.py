@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from pythae.models import BaseAEConfig
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
@@ -138,13 +137,13 @@ class FIF(HutchinsonFlow):
         super().set_decoder(decoder)
         self.surrogate_mode = None
 
-    def conditioned_on(self, label: int | Tensor) -> "FIF":
+    def conditioned_on(self, label: int | str | Tensor) -> "FIF":
         """Turns a conditional model into an unconditional one, for a single label.
 
         Pythae's samplers, which do not take labels, can sample from it.
 
         Args:
-            label: A class index or a condition vector (c,).
+            label: A class index, a class name or a condition vector (c,).
 
         Returns:
             A model that shares this model's weights. It has no fitted prior.
@@ -155,12 +154,13 @@ class FIF(HutchinsonFlow):
             >>> NormalSampler(model.conditioned_on(3)).sample(5).shape
             torch.Size([5, 1, 8, 8])
         """
-        labels = torch.as_tensor(label)[None]
+        labels = label[None] if isinstance(label, Tensor) else [label]
         (condition,) = self.condition(labels, next(self.parameters()).new_ones(1))
         encoder = AtCondition(self.encoder, condition[0])
         decoder = AtCondition(self.decoder, condition[0])
         config = dataclasses.replace(self.model_config, condition_dim=0, fitted_prior=None)
         model = FIF(config, encoder, decoder)
+        model.columns = self.columns
         model.train(self.training)
         return model
 

@@ -1,6 +1,7 @@
 """Figures 1, 10 and 11 of the paper for an experiment."""
 
 import io
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,11 +12,13 @@ from PIL import Image
 from pythae_fif.benchmark.pictures import SAMPLES_PER_CLASS
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.data import Splits
-from pythae_fif.files import os_errors_as_store_error
+from pythae_fif.errors import format_error
 from pythae_fif.pictures import DPI, figure_bytes, new_figure
 from pythae_fif.reports.frame import first_scores
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling.catalog import find_sampler
+
+logger = logging.getLogger(__name__)
 
 MAX_IMAGES = 16  # images in a row; packed runs keep as many of a sheet
 MAX_MODELS = 4  # models in the first figure
@@ -107,16 +110,21 @@ def _sample_rows(
     for row in by_model.itertuples():
         spec = runs[row.run_ids.split()[0]].spec
         name = f"samples-{row.sampler}.png"
-        content = store.read(spec, name)
-        if content is None:
+        try:
+            content = store.read(spec, name)
+            if content is None:
+                continue
+            with Image.open(io.BytesIO(content)) as image:
+                sheet = np.asarray(image.convert("RGB"))
+            images = _cut_sheet(sheet, size, by_class=spec.labels_hash is not None)
+        except Exception as error:  # a damaged picture raises anything
+            logger.warning(
+                "%s is left out of the figures (%s): the command of its run makes it again",
+                store.folder(spec) / name,
+                format_error(error),
+            )
             continue
 
-        with (
-            os_errors_as_store_error(f"draw {store.folder(spec) / name}"),
-            Image.open(io.BytesIO(content)) as image,
-        ):
-            sheet = np.asarray(image.convert("RGB"))
-        images = _cut_sheet(sheet, size, by_class=spec.labels_hash is not None)
         label = f"{row.label}, {find_sampler(row.sampler).label}"
         yield row.model, label, _image_row(images)
 

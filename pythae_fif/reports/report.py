@@ -1,6 +1,7 @@
 """The report of an experiment: a summary sentence, tables, warnings and notes."""
 
 import base64
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,23 +13,34 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
+from scipy.stats import ttest_ind_from_stats
 
 from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.data import Splits
-from pythae_fif.errors import pluralized
+from pythae_fif.errors import pluralized, strip_control_characters
 from pythae_fif.evaluation.scores import find_columns
 from pythae_fif.evaluation.scoring import MIN_SAMPLES
 from pythae_fif.files import write_bytes
 from pythae_fif.reports.compared import comparison_tables
 from pythae_fif.reports.figures import Figure, draw_figures
 from pythae_fif.reports.frame import TIED_RANK, chosen_frame, first_scores, ranks, score_frame
-from pythae_fif.reports.tables import number, overview_table, score_table, to_html
+from pythae_fif.reports.tables import (
+    CONFIGURATION,
+    escape_markdown,
+    number,
+    overview_table,
+    score_table,
+    to_csv,
+    to_html,
+)
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling.catalog import find_sampler
 
 FEW_STEPS = 1000  # a shorter training shows little
+SIGNIFICANCE = 0.05  # of Welch's t-test over the seeds
 MAX_NAMES = 4  # models that the summary sentence names
+MAX_CLASSES_LENGTH = 300  # characters of a note on the classes
 
 
 class Report:
@@ -63,7 +75,7 @@ class Report:
         self.results = results
         self.splits = splits
         file_name = "" if experiment.data is None else f" {Path(experiment.data).name}"
-        self.title = (
+        self.title = strip_control_characters(
             f"{experiment.dataset}{file_name}, {experiment.arch}, profile {experiment.profile}"
         )
 
@@ -74,7 +86,7 @@ class Report:
 
         scores = first_scores(results)
         distance = scores.distance_name
-        self.sentence = summary_sentence(self.table)
+        self.sentence = summary_sentence(self.table, is_short=min_steps(self.frame) < FEW_STEPS)
         self.tables = {
             "overview": overview_table(self.table, distance, experiment.samplers),
             "scores": score_table(self.table, distance, scores.score_name, columns),
@@ -94,7 +106,7 @@ class Report:
             for column in columns
             if column.function is not None and self.frame[column.name].isna().any()
         ]
-        self.notes = score_notes(experiment, results, self.frame, self.table)
+        self.notes = score_notes(experiment, results, self.frame, self.table, splits)
 
     def terminal(self) -> RenderableType:
         """Returns the sentence, the overview and the warnings; the numbers fit into 80 columns."""
@@ -105,7 +117,8 @@ class Report:
             padding=(0, 1, 0, 0),
         )
         cells = overview.mark_ranks(escape, "[bold]{}[/]", "[underline]{}[/]")
-        for heading, numeric in zip(cells, overview.numeric_columns, strict=True):
+        cells = cells.drop(columns=CONFIGURATION)  # the last column, which is too wide
+        for heading, numeric in zip(cells, overview.numeric_columns, strict=False):
             rich_table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
         for row in cells.itertuples(index=False):
             rich_table.add_row(*row)
@@ -133,8 +146,8 @@ class Report:
                 f"tables/{self.name}-{key}.tex": table.to_latex()
                 for key, table in self.tables.items()
             },
-            f"tables/{self.name}.csv": self.table.to_csv(index=False),
-            f"tables/{self.name}-runs.csv": self.frame.to_csv(index=False),
+            f"tables/{self.name}.csv": to_csv(self.table),
+            f"tables/{self.name}-runs.csv": to_csv(self.frame),
             f"tables/{self.name}.md": self._markdown_page(figures),
             f"{self.name}.html": self._html_page(figures, store),
         }
@@ -148,12 +161,15 @@ class Report:
     def _markdown_page(self, figures: Mapping[str, Figure]) -> str:
         """Returns sentence, tables, notes and figures as Markdown."""
         paragraphs = [
-            f"# {self.title}",
-            self.sentence,
+            f"# {escape_markdown(self.title)}",
+            escape_markdown(self.sentence),
             *(table.to_markdown().rstrip() for table in self.tables.values()),
             "## Notes",
-            "\n".join(f"* {note}" for note in (*self.warnings, *self.notes)),
-            *(f"![{figure.shows}](../figures/{name})" for name, figure in figures.items()),
+            "\n".join(f"* {escape_markdown(note)}" for note in (*self.warnings, *self.notes)),
+            *(
+                f"![{escape_markdown(figure.shows)}](../figures/{name})"
+                for name, figure in figures.items()
+            ),
         ]
         return "\n\n".join(paragraphs) + "\n"
 
@@ -184,11 +200,17 @@ def _reference_frame(
     return score_frame(experiment, reference_results) if reference_results else None
 
 
-def summary_sentence(table: pandas.DataFrame) -> str:
+def min_steps(frame: pandas.DataFrame) -> float:
+    """Returns the number of steps of the shortest training; NaN if no record has it."""
+    return float(frame["steps"].astype(float).min())
+
+
+def summary_sentence(table: pandas.DataFrame, is_short: bool = False) -> str:
     """Summarises which models are best, from the prior and from the mixture.
 
     Args:
         table: One row per model and sampler, from :func:`~pythae_fif.reports.frame.chosen_frame`.
+        is_short: Whether some training is too short for a winner.
     """
     from_prior = table[table["sampler"] == table["usual_sampler"]]
     from_mixture = table[table["sampler"] == "gmm"]
@@ -197,7 +219,9 @@ def summary_sentence(table: pandas.DataFrame) -> str:
         sampler = table["sampler"].iloc[0]
         parts = {f"with {find_sampler(sampler).label}": table[table["sampler"] == sampler]}
 
-    clauses = [f"{start}, {_describe_best(rows)}" for start, rows in parts.items() if len(rows)]
+    clauses = [
+        f"{start}, {_describe_best(rows, is_short)}" for start, rows in parts.items() if len(rows)
+    ]
     min_seeds = table["seeds"].min()
     max_seeds = table["seeds"].max()
     is_range = min_seeds < max_seeds
@@ -205,8 +229,11 @@ def summary_sentence(table: pandas.DataFrame) -> str:
     return f"Sampled {'; '.join(clauses)} ({seeds})."
 
 
-def _describe_best(rows: pandas.DataFrame) -> str:
-    """Describes which models of a sampler are best, among those that learned if any did."""
+def _describe_best(rows: pandas.DataFrame, is_short: bool) -> str:
+    """Describes which models of a sampler are best, among those that learned if any did.
+
+    A model wins only if it is ahead of all others by more than the noise and by a t-test.
+    """
     if rows["learned"].any():
         rows = rows[rows["learned"]]
     rows = rows.sort_values("frechet_test")
@@ -223,13 +250,32 @@ def _describe_best(rows: pandas.DataFrame) -> str:
         models = f"{', '.join(names[:-1])} and {names[-1]}"
         if len(tied) > MAX_NAMES:
             models = f"{len(tied)} models"
-        return f"{models} are tied within the noise ({values[0]} to {values[tied[-1]]})"
+        return (
+            f"no clear winner: {models} are tied within the noise ({values[0]} to "
+            f"{values[tied[-1]]})"
+        )
 
-    noise = "the noise" if rows["seeds"].head(2).min() > 1 else "the noise of sampling"
+    doubt = "trainings are short" if is_short else _doubt_of_lead(rows)
+    if doubt:
+        return (
+            f"no clear winner: {labels[0]} has the lowest distance ({values[0]}), then {labels[1]} "
+            f"({values[1]}), but {doubt}"
+        )
     return (
-        f"{labels[0]} is best ({values[0]}), ahead of {labels[1]} ({values[1]}) by more than "
-        f"{noise}"
+        f"{labels[0]} is best ({values[0]}), ahead of {labels[1]} ({values[1]}) by more than the "
+        f"noise (t-test at {SIGNIFICANCE:.0%})"
     )
+
+
+def _doubt_of_lead(rows: pandas.DataFrame) -> str:
+    """Returns why the first model's lead over the others may be chance; empty if it is not."""
+    if rows["seeds"].min() < 2:
+        return "one seed does not show the noise of training"
+
+    moments = rows[["frechet_test", "spread", "seeds"]].to_numpy(float).T  # (3, models)
+    result = ttest_ind_from_stats(*moments[:, 0], *moments[:, 1:], equal_var=False)
+    is_significant = (result.pvalue < SIGNIFICANCE).all()
+    return "" if is_significant else f"a t-test at {SIGNIFICANCE:.0%} does not tell them apart"
 
 
 def constant_error(splits: Splits) -> float:
@@ -280,7 +326,7 @@ def score_warnings(
             f"{MIN_SAMPLES:,}: distances are biased upwards, and comparable only at these numbers."
         )
 
-    steps = frame["steps"].astype(float).min()
+    steps = min_steps(frame)
     if steps < FEW_STEPS:
         warnings.append(f"Short training: {steps:,.0f} steps, fewer than {FEW_STEPS:,}.")
     return warnings
@@ -291,6 +337,7 @@ def score_notes(
     results: Sequence[ImageResult],
     frame: pandas.DataFrame,
     table: pandas.DataFrame,
+    splits: Splits,
 ) -> list[str]:
     """Describes the data, the training and the scores.
 
@@ -299,6 +346,7 @@ def score_notes(
         results: Results of the runs.
         frame: One row per run and sampler.
         table: One row per model and sampler.
+        splits: The data.
     """
     scores = first_scores(results)
     profile = experiment.active_profile
@@ -308,25 +356,29 @@ def score_notes(
     seeds = ", ".join(map(str, sorted(set(frame["seed"]))))
     configurations = pluralized(int(table["candidates"].max()), "configuration")
     entries = [experiment.entry_for(model) for model in dict.fromkeys(table["model"])]
+    class_names = textwrap.shorten(", ".join(splits.class_names or ()), MAX_CLASSES_LENGTH)
 
     return [
         f"Profile {experiment.profile_summary} ({profile.note}): {describe_length(profile)}, "
         f"{profile.precision}, latent dimension {latent_dims}, at most {configurations} per model, "
         f"seeds {seeds}.",
         f"Data: {data.source}; {sizes} used for training, validation and test.",
+        *([f"Classes, by index from 0: {class_names}."] if class_names else []),
         f"Scores: {scores.num_samples:,} samples; extractor `{scores.extractor}` "
         f"({scores.extractor_hash}). {scores.distance_name} is a FID only if its features are "
         "Inception's.",
         "mem. is the probability that a sample is nearer to the training data than a test example "
         "is (0.5 for new samples, 1 for copies). auth. is the share of samples that are no copies. "
         "KL is the divergence from the standard normal of a Gaussian fitted to the training codes.",
+        *(["Log-likelihoods are those of standardised rows."] if splits.columns else []),
         "Each row shows the configuration of lowest validation distance, among those with the most "
         "seeds. The lowest test distance of a sampler is bold, the second lowest underlined. If "
         "the lowest does not stand out, `=` marks all that are tied with it within the noise of "
         "split, seeds and draws. ± is the standard deviation over seeds or, for a single seed, "
         "over draws.",
         "ref is the largest relative difference from the same runs in our results. MSE and train s "
-        "belong to the configuration of the first column, or to one that did not learn (†).",
+        "belong to the chosen configuration that is shown: it is the first column's, or one that "
+        "did not learn (†).",
         f"Machines: {'; or '.join(dict.fromkeys(frame['machine']))}. Each record names the "
         "versions, the revision and, if it was recorded, the command.",
         *(f"{entry.label}: {' '.join(entry.notes)}" for entry in entries if entry.notes),

@@ -16,6 +16,8 @@ from pythae_fif.sampling.catalog import find_sampler, sampler_position
 
 DASH = "–"
 USUAL = "usual"  # the column of each model's usual sampler
+CONFIGURATION = "chosen configuration"
+UNSIGNED_NUMBER = r"\d*\.?\d+(e[+-]?\d+)?"
 NUMBER_PATTERN = rf"[-+]?\d|nan\b|-?inf\b|{DASH}"  # start of a number, or of a missing one
 
 
@@ -57,12 +59,12 @@ class Table:
 
     def to_markdown(self) -> str:
         """Returns the table as Markdown, with its title and notes."""
-        cells = self.mark_ranks(_escape_markdown, "**{}**", "<u>{}</u>")
+        cells = self.mark_ranks(escape_markdown, "**{}**", "<u>{}</u>")
         rule = ["--:" if numeric else "---" for numeric in self.numeric_columns]
         lines = [cells.columns, rule, *cells.itertuples(index=False)]
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        notes = "".join(f"* {_escape_markdown(note)}\n" for note in self.notes)
-        return f"## {_escape_markdown(self.title)}\n\n{text}\n\n{notes}"
+        notes = "".join(f"* {escape_markdown(note)}\n" for note in self.notes)
+        return f"## {escape_markdown(self.title)}\n\n{text}\n\n{notes}"
 
     def to_latex(self) -> str:
         r"""Returns the table as LaTeX with booktabs, for `\input`."""
@@ -76,7 +78,7 @@ class Table:
         return "\n".join([table, r"\par\medskip{\footnotesize", *notes, "}"]) + "\n"
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Escapes HTML, links and pictures, so that foreign text cannot add any; keeps `code`."""
     line = " ".join(strip_control_characters(text).split())
     line = re.sub(r"&(?=[#\w]+;)", "&amp;", line)
@@ -102,6 +104,16 @@ def _escape_latex(text: str) -> str:
     """Escapes a line for LaTeX; text between backticks becomes code."""
     line = strip_control_characters(text).translate(_LATEX)
     return re.sub(r"`([^`]*)`", r"\\texttt{\1}", line)
+
+
+def to_csv(frame: pandas.DataFrame) -> str:
+    """Returns a frame as CSV; an apostrophe precedes texts that a spreadsheet would execute."""
+
+    def escape(cell: object) -> object:
+        is_formula = isinstance(cell, str) and re.match(rf"[=+@\t\r-](?!{UNSIGNED_NUMBER}$)", cell)
+        return f"'{cell}" if is_formula else cell
+
+    return frame.map(escape).rename(columns=escape).to_csv(index=False)
 
 
 def number(value: float, spread: float = math.nan) -> str:
@@ -162,6 +174,7 @@ def overview_table(table: pandas.DataFrame, distance: str, requested: Sequence[s
         differences = format_column(wide["reference"].max(axis=1), ".1%")
         words = {"0.0%": "same", "inf%": "other extractor"}
         cells["ref"] = [words.get(text, text) for text in differences]
+    cells[CONFIGURATION] = list(models["configuration"])
     return Table(f"{distance} to test data, by sampler", pandas.DataFrame(cells), marks)
 
 
@@ -216,7 +229,7 @@ def score_table(
         **{heading: _format_scores(table, group) for heading, group in groups.items()},
         "parameters": format_column(table["parameters"], ",.0f"),
         "train s": format_column(table["training_seconds"], ".0f"),
-        "chosen configuration": list(table["configuration"] + candidates),
+        CONFIGURATION: list(table["configuration"] + candidates),
     }
     return Table("All scores", pandas.DataFrame(cells), {f"{distance} test ↓": table["rank"]})
 

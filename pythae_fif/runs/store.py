@@ -4,13 +4,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import os_errors_as_store_error
+from pythae_fif.files import checksum, os_errors_as_store_error, read_bytes
 from pythae_fif.validation import StrictModel
 
 ResultT = TypeVar("ResultT")
@@ -32,6 +32,18 @@ class Provenance(BaseModel):
     seconds: float | None = None
 
 
+def _check_inside(name: str) -> str:
+    """Returns the name of a file unchanged; raises a ValueError if it is outside the folder."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError("it is outside the run's folder")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_check_inside)]
+"""The name of a file below a run's folder."""
+
+
 class Record(BaseModel, Generic[ResultT]):
     """A result of a run.
 
@@ -48,7 +60,7 @@ class Record(BaseModel, Generic[ResultT]):
     run_id: str
     result: ResultT
     provenance: Provenance
-    files: dict[str, str] = Field(default_factory=dict)
+    files: dict[FileName, str] = Field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Returns the content of the record's file: JSON with a checksum of all other keys."""
@@ -128,8 +140,13 @@ class Spec(StrictModel):
         """Name of a record's file -> type of its result. A run is done when all are there."""
         raise NotImplementedError
 
-    def is_complete(self, record: Record[Any] | None) -> bool:
-        """Returns whether the record of an output has all that was requested."""
+    def is_complete(self, record: Record[Any] | None, store: "Store") -> bool:
+        """Returns whether the record of an output has all that was requested.
+
+        Args:
+            record: The record; None if it is missing.
+            store: The store that it was read from.
+        """
         return record is not None
 
     def run(self, run: Any) -> None:
@@ -293,9 +310,29 @@ class Store:
         except StoreError:  # the next start writes it again
             return False
         return all(
-            spec.is_complete(self.record(spec, name, result))
+            spec.is_complete(self.record(spec, name, result), self)
             for name, result in spec.outputs.items()
         )
+
+    def check_files(self, spec: Spec, record: Record[Any]) -> None:
+        """Compares the files that belong to a record with their checksums.
+
+        Args:
+            spec: The run. A packed run has no files.
+            record: One of its records.
+
+        Raises:
+            StoreError: A file is missing, cannot be read, or was changed.
+        """
+        if self.packed_run(spec) is not None:
+            return
+        for name, expected in record.files.items():
+            path = self.folder(spec) / name
+            if not path.is_file():
+                raise StoreError(f"{name} is missing")
+            with os_errors_as_store_error(f"read {path}"):
+                if checksum(path) != expected:
+                    raise StoreError(f"{name} was changed")
 
     def spec(self, run: str) -> Spec:
         """Reads the specification of a run.
@@ -355,6 +392,6 @@ def read_file(path: Path) -> bytes | None:
     """
     with os_errors_as_store_error(f"read {path}"):
         try:
-            return path.read_bytes()
+            return read_bytes(path)
         except (FileNotFoundError, NotADirectoryError):
             return None

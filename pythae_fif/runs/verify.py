@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import checksum, os_errors_as_store_error
 from pythae_fif.runs.store import SPEC_FILE, Record, Spec, Store
 from pythae_fif.runs.worker import STATUS_FILE, Status
 
@@ -78,7 +77,8 @@ def _verdicts(store: Store, run: str) -> Iterator[Verdict]:
     try:
         spec = store.spec(run)
         records = _read_records(store, spec)
-        _check_files(store, spec, records)
+        for record in records:
+            store.check_files(spec, record)
     except StoreError as error:
         yield Verdict("corrupt", run, str(error))
         return
@@ -111,20 +111,3 @@ def _read_records(store: Store, spec: Spec) -> list[Record[Any]]:
     if not records and Status.read(store.folder(spec)).state == "finished":
         raise StoreError("the run is marked as finished, but has no records")
     return records
-
-
-def _check_files(store: Store, spec: Spec, records: list[Record[Any]]) -> None:
-    """Compares the files of a run with their checksums; a packed run has no files."""
-    if store.packed_run(spec) is not None:
-        return
-
-    checksums: dict[str, str] = {}
-    for record in records:
-        checksums |= record.files
-    for name, expected in checksums.items():
-        path = store.folder(spec) / name
-        if not path.is_file():  # reading a pipe would wait for ever
-            raise StoreError(f"{name} is missing")
-        with os_errors_as_store_error(f"read {path}"):
-            if checksum(path) != expected:
-                raise StoreError(f"{name} was changed")

@@ -14,7 +14,7 @@ from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor, nn
 
-from pythae_fif.errors import ConfigError, NonFiniteError
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.models.priors import Prior
 from pythae_fif.sampling.catalog import find_sampler
@@ -140,6 +140,7 @@ def draw_samples(
 
     Raises:
         ConfigError: The model is conditional.
+        DataError: The sampler returned samples of another shape, or another number of them.
     """
     model = sampler.model
     if getattr(model, "condition_dim", 0):
@@ -159,7 +160,13 @@ def draw_samples(
         count = math.ceil(min(batch_size, remaining) / multiple) * multiple
         with torch.no_grad():
             batch = sampler.sample(num_samples=count, batch_size=count).detach()
-        yield batch if shape is None else batch.reshape(-1, *shape)
+        if shape is not None and batch.shape != (count, *shape):
+            if batch.shape != (count, math.prod(shape)):
+                raise DataError(
+                    f"the sampler returned shape {tuple(batch.shape)}, needs {(count, *shape)}"
+                )
+            batch = batch.reshape(count, *shape)
+        yield batch
         remaining -= count
 
 

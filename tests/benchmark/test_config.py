@@ -38,7 +38,7 @@ def test_durations(text, seconds):
     assert load_experiment("digits", {"wall_clock": text}).settings_for("fif").wall_clock == seconds
 
 
-@pytest.mark.parametrize("text", ["", "5", "0s", "-5h", "5d", "1.2.3s", "5s5h"])
+@pytest.mark.parametrize("text", ["", "5", "0s", "-5h", "5d", "1.2.3s", "5s5h", "9" * 20 + "h"])
 def test_wrong_durations(tmp_path, text):
     with pytest.raises(ConfigError, match=r"wall.clock.* is not a duration"):
         tiny_experiment(tmp_path, {"wall_clock": text})
@@ -194,6 +194,14 @@ def test_wrong_model_file(tmp_path):
         ("beta: [3]\nmodels: [ae]", ["beta", "model fif"]),
         ("- a", ["own.yaml", "mapping"]),
         ("a: [", ["own.yaml", "not YAML"]),
+        ("a: " + 500 * "{b: " + 500 * "}", ["own.yaml", "not YAML"]),
+        ("models: &a [*a]", ["own.yaml: more than 10,000 values, or a value that contains itself"]),
+        ("latent_dim: 1" + 400 * "0", ["own.yaml: an integer is larger than"]),
+        ("latent_dim: 1" + 5000 * "0", ["own.yaml", "not YAML"]),
+        (f"models: [{','.join(map(str, range(100_000)))}]", ["own.yaml", "larger than 256 KiB"]),
+        (f"seeds: [{','.join(map(str, range(15_000)))}]", ["own.yaml: more than 10,000 values"]),
+        ("beta: [.inf]", ["own.yaml", "beta=inf: should be a finite number"]),
+        (f"name: {100 * 'é'}", ["name='ééé", "at most 150 bytes"]),
     ],
 )
 def test_a_wrong_file_is_one_line_that_says_where_and_what(tmp_path, text, parts):

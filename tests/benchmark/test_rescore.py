@@ -156,6 +156,24 @@ def test_runs_without_a_model_are_left_alone(run, tiny, caplog):
     assert " (1 of 2 seeds) |" in text
 
 
+@pytest.mark.parametrize("has_model", [True, False])
+def test_a_damaged_picture_is_drawn_again_from_the_model(run, tiny, has_model, caplog):
+    words = ("--config", tiny())
+    run(*words)
+    before = read_scores(run)
+    (picture,) = run.results.rglob("samples-normal.png")
+    content = picture.read_bytes()
+    picture.write_bytes(b"damaged")
+    if not has_model:
+        shutil.rmtree(picture.parent / "model")
+
+    assert run(*words)[0] == 0
+    assert run.executed == has_model
+    assert (picture.read_bytes() == content) == has_model
+    assert ("is left out of the figures" in caplog.text) == (not has_model)
+    assert read_scores(run) == before
+
+
 def test_a_further_built_in_score_needs_one_record(run, tiny, monkeypatch):
     run("--config", tiny())
     column = ScoreColumn("new", "new, units", "↓", is_optional=True, function=frechet_distance)

@@ -4,6 +4,8 @@ import io
 import math
 import re
 import runpy
+import struct
+import zlib
 from dataclasses import replace
 from urllib.parse import unquote
 
@@ -25,12 +27,12 @@ from support.report_store import (
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.data import Columns
-from pythae_fif.errors import StoreError
 from pythae_fif.evaluation.scores import MarginalLikelihoodScore
+from pythae_fif.pictures import pixel_bytes
 from pythae_fif.reports.figures import _image_row, _stack_rows, draw_figures
 from pythae_fif.reports.frame import ranks
 from pythae_fif.reports.report import Report
-from pythae_fif.reports.tables import Table
+from pythae_fif.reports.tables import Table, to_csv
 from pythae_fif.runs.store import Store
 
 NAME = "mnist-resnet-quick"
@@ -42,6 +44,13 @@ def make_report(results=RESULTS, experiment=None, splits=None, **options):
 
 
 REPORT = make_report()
+
+
+def png_of_size(width, height):
+    """Returns a grey PNG, black but for its header's claim of a size."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + header
 
 
 def table_row(report, model, sampler):
@@ -165,10 +174,10 @@ class TestTable:
         assert "ref" not in report.tables["overview"].cells
 
 
-def make_pair(sampler, ae, vae, seeds=(0,)):
-    """Makes results of AE and VAE with these test distances."""
+def make_pair(sampler, ae, vae, seeds=(0,), step=0.1, **fields):
+    """Makes results of AE and VAE with these test distances, which grow by a step per seed."""
     return [
-        make_result(model, {}, seed, {sampler: (test, test)})
+        make_result(model, {}, seed, {sampler: (test, test + seed * step)}, **fields)
         for model, test in (("ae", ae), ("vae", vae))
         for seed in seeds
     ]
@@ -180,8 +189,8 @@ class TestSentence:
         [
             (
                 RESULTS,
-                "Sampled from the prior, FIF and VAE are tied within the noise (6.50 to 7.50); "
-                "from the Gaussian mixture, FIF is best",
+                "Sampled from the prior, no clear winner: FIF and VAE are tied within the "
+                "noise (6.50 to 7.50); from the Gaussian mixture, FIF is best",
             ),
             (
                 RESULTS[4:],
@@ -190,12 +199,23 @@ class TestSentence:
             ),
             (
                 make_pair("flow", 2, 9),
-                "Sampled with NSF, AE is best (2.00), ahead of VAE (9.00) by more than the noise "
-                "of sampling (",
+                "Sampled with NSF, no clear winner: AE has the lowest distance (2.00), then VAE "
+                "(9.00), but one seed does not show the noise of training (",
             ),
             (
-                make_pair("flow", 2, 9, seeds=(0, 1)),
-                "Sampled with NSF, AE is best (2.00), ahead of VAE (9.00) by more than the noise (",
+                make_pair("flow", 2, 9, seeds=(0, 1, 2)),
+                "Sampled with NSF, AE is best (2.10), ahead of VAE (9.10) by more than the noise "
+                "(t-test at 5%) (",
+            ),
+            (
+                make_pair("flow", 2, 9, seeds=(0, 1, 2), images=6000),
+                "Sampled with NSF, no clear winner: AE has the lowest distance (2.10), then VAE "
+                "(9.10), but trainings are short (",
+            ),
+            (  # more than the noise of two standard errors, and p = 0.09
+                make_pair("flow", 2, 2.9, seeds=(0, 1), step=0.4),
+                "Sampled with NSF, no clear winner: AE has the lowest distance (2.20), then VAE "
+                "(3.10), but a t-test at 5% does not tell them apart (",
             ),
             (
                 RESULTS[:2],
@@ -207,8 +227,8 @@ class TestSentence:
                     make_result("ae", {}, 0, {"gmm": (2, 2)}, error=0.5),
                     make_result("vae", {}, 0, {"gmm": (2, 2.1)}, error=0.5),
                 ],
-                "Sampled from the Gaussian mixture, AE and VAE are tied within the noise (2.00 to "
-                "2.10)",
+                "Sampled from the Gaussian mixture, no clear winner: AE and VAE are tied within "
+                "the noise (2.00 to 2.10)",
             ),
             (
                 [
@@ -216,8 +236,8 @@ class TestSentence:
                     make_result("fif", {}, 0, {"gmm": (2, 2.5)}, error=0.1),
                     make_result("vae", {}, 0, {"gmm": (2, 2.6)}, error=2),
                 ],
-                "Sampled from the Gaussian mixture, AE and VAE are tied within the noise (2.00 to "
-                "2.60)",
+                "Sampled from the Gaussian mixture, no clear winner: AE and VAE are tied within "
+                "the noise (2.00 to 2.60)",
             ),
         ],
     )
@@ -258,6 +278,12 @@ class TestNotes:
         notes = "\n".join(make_report([RESULTS[4], on_gpu]).notes)
         assert "Machines: cpu (x86_64) with 2 cores; or cuda (X) with 2 cores." in notes
 
+    def test_notes_name_the_classes_and_the_units_of_a_table(self):
+        splits = replace(TABLE, class_names=("female", "male"))
+        notes = make_report(splits=splits).notes
+        assert "Classes, by index from 0: female, male." in notes
+        assert "Log-likelihoods are those of standardised rows." in notes
+
     def test_notes_explain_the_columns(self):
         notes = "\n".join(REPORT.notes)
         assert "FD-classifier is a FID only if its features are Inception's" in notes
@@ -288,7 +314,7 @@ class TestForms:
         console = Console(width=width, record=True, file=io.StringIO())
         console.print(REPORT.terminal())
         lines = console.export_text().splitlines()
-        assert lines[0].startswith("Sampled from the prior, FIF and VAE are tied")
+        assert lines[0].startswith("Sampled from the prior, no clear winner: FIF and VAE")
         assert max(map(len, lines)) <= width
         assert any(re.search(r"FIF +6\.50 ± 0\.71 = +0\.300 ± 0\.071", line) for line in lines)
 
@@ -303,7 +329,39 @@ def written_report(tmp_path_factory):
     return store, report, page
 
 
+def hostile_report():
+    """Returns a report with text in its names, data and labels that must not reach a reader."""
+    splits = replace(make_splits(), notes=("column <img src=x> [a](http://x) \x1b[1m",))
+    experiment = make_experiment()
+    entries = {
+        name: entry.model_copy(update={"label": '=HYPERLINK("x")<script>'})
+        for name, entry in experiment.entries.items()
+    }
+    hostile = experiment.model_copy(update={"entries": entries, "data": "/x/<b>\u202e.csv"})
+    return make_report(RESULTS, hostile, splits)
+
+
 class TestFiles:
+    @pytest.mark.parametrize(
+        ("file", "active_parts"),
+        [
+            (f"tables/{NAME}.md", ["<img src=x", "<script", "[a](http", "\x1b", "\u202e"]),
+            (f"{NAME}.html", ["<img src=x", "<script", "\x1b", "\u202e"]),
+            (f"tables/{NAME}.csv", [",=HYP", ',"=HYP']),
+        ],
+    )
+    def test_foreign_text_stays_text(self, tmp_path, file, active_parts):
+        hostile_report().write(fill_store(tmp_path))
+        text = (tmp_path / file).read_text("utf-8")
+        assert "HYPERLINK" in text
+        assert [part for part in active_parts if part in text] == []
+
+    def test_numbers_in_csv_files_stay_numbers(self):
+        frame = pandas.DataFrame({"=a": ["-1", "+2.5e-3", "-1+x", "@y"], "b": [-1.5, None, 2, 3]})
+        assert to_csv(frame).splitlines() == [
+            "'=a,b", "-1,-1.5", "+2.5e-3,", "'-1+x,2.0", "'@y,3.0"
+        ]  # fmt: skip
+
     def test_markdown_has_sentence_tables_and_pictures(self, written_report):
         store, _, _ = written_report
         text = (store.root / f"tables/{NAME}.md").read_text("utf-8")
@@ -320,6 +378,16 @@ class TestFiles:
         assert "<script" not in text
         assert all(address.startswith("data:image/") for address in addresses)
 
+        chosen = re.findall(
+            r'/([0-9a-f]{12})/">[^<]*</a>: <b>chosen by validation</b> for ([\w, ]+)<', text
+        )
+        chosen_pairs = {(run_id, name) for run_id, names in chosen for name in names.split(", ")}
+        table = REPORT.table
+        pairs = zip(table["run_ids"], table["sampler"], strict=True)
+        assert chosen_pairs == {(run_id, name) for ids, name in pairs for run_id in ids.split()}
+        first_table = text[text.index("<table") : text.index("</table")]
+        assert "beta=10" in first_table
+
         links = [store.root / unquote(link) for link in re.findall('href="([^"]+)"', text)]
         assert len(links) == len(RESULTS)
         assert all((link / "spec.json").is_file() for link in links)
@@ -329,11 +397,16 @@ class TestFiles:
         assert positions == sorted(positions)
         assert "&lt;NaN&gt; &amp; no number" in text
 
-    def test_a_damaged_picture_is_one_line(self, tmp_path):
+    @pytest.mark.parametrize(
+        "damage",
+        [b"no picture", b"", pixel_bytes(np.zeros((5, 7), np.uint8)), png_of_size(25_600, 25_600)],
+    )
+    def test_a_damaged_picture_is_left_out(self, tmp_path, damage, caplog):
         store = fill_store(tmp_path, RESULTS[:2])
-        (store.folder(RESULTS[0].spec) / "samples-gmm.png").write_bytes(b"no picture")
-        with pytest.raises(StoreError, match=r"cannot draw .*samples-gmm.png: cannot identify"):
-            make_report(RESULTS[:2]).write(store)
+        (store.folder(RESULTS[0].spec) / "samples-gmm.png").write_bytes(damage)
+        make_report(RESULTS[:2]).write(store)
+        assert re.search("samples-gmm.png is left out of the figures .*: the command", caplog.text)
+        assert "best.webp" in draw(make_report(RESULTS[:2]), store, make_splits())
 
     def test_a_packed_store_draws_the_same(self, written_report, tmp_path):
         store, _, _ = written_report

@@ -58,6 +58,10 @@ INVALID = {
     "not a mapping": b"[1]",
     "no checksum": json.dumps({"run_id": "r"}).encode(),
     "half a character": b'{"run_id": "\\ud800", "checksum": "0"}',
+    "a file of another folder": make_record()
+    .model_copy(update={"files": {"model/../../x": "1"}})
+    .to_bytes(),
+    "a file of the system": make_record().model_copy(update={"files": {"/etc/x": "1"}}).to_bytes(),
     "nested": b"[" * 100_000,
     "not text": b"\xff\xfe",
 }

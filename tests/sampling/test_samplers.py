@@ -7,13 +7,13 @@ import pytest
 import torch
 from pythae import models
 from pythae.models import BaseAE
-from pythae.samplers import PixelCNNSampler, VAMPSampler
+from pythae.samplers import NormalSampler, PixelCNNSampler, VAMPSampler
 from support.networks import Map
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.baselines import RHVAE
 from pythae_fif.data import to_float
-from pythae_fif.errors import ConfigError, NonFiniteError
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.nn import spatial_networks
 from pythae_fif.sampling import samplers as module
 from pythae_fif.sampling.samplers import (
@@ -255,3 +255,11 @@ def test_a_fit_that_diverges_is_one_line():
     codes[0] = 1e30
     with pytest.raises(NonFiniteError, match="two_stage sampler gave samples that are not finite"):
         generate("two_stage", build_model("VAE"), codes, num_samples=20, seed=0, fit_steps=9)
+
+
+@pytest.mark.parametrize("shape", [(3, *SHAPE[::-1]), (3, 1, 16, 16), (6, *SHAPE), (3, 1, 4, 4)])
+def test_samples_of_another_shape_are_refused(shape):
+    sampler = NormalSampler(build_model("AE"))
+    sampler.sample = lambda **options: torch.zeros(shape)
+    with pytest.raises(DataError, match=r"the sampler returned shape \(.*\), needs \(3, "):
+        next(draw_samples(sampler, 3))
