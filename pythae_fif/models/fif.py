@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pythae.models import BaseAEConfig
 from pythae.models.nn import BaseDecoder, BaseEncoder
@@ -18,21 +18,24 @@ from pythae_fif.device import fork_rng, full_float32
 from pythae_fif.errors import ConfigError, UnsupportedOperationError
 from pythae_fif.models.config import FIFConfig
 from pythae_fif.models.hutchinson_flow import HutchinsonFlow
+from pythae_fif.models.traced import SlowerSurrogateWarning, TracedStep
 from pythae_fif.nn.base import AtCondition, evaluation_mode
 from pythae_fif.volume_change import autograd_surrogate, volume_surrogate
-from pythae_fif.volume_change.loss import Surrogate, SurrogateOutput
+from pythae_fif.volume_change.loss import FIFLoss, Surrogate, SurrogateOutput
 from pythae_fif.volume_change.replay import Tape, check_parts, check_replay
 
-SurrogateMode = Literal["replay", "published", "double backward"]
-SURROGATES: dict[SurrogateMode, Callable[..., SurrogateOutput]] = {
+SURROGATES: dict[str, Callable[..., SurrogateOutput]] = {
     "replay": volume_surrogate,
     "published": autograd_surrogate,
     "double backward": partial(autograd_surrogate, forward_mode=False),
 }
+"""Surrogate mode -> the function that computes the volume term."""
 
+TRACED = "traced "
+"""First word of the surrogate mode of a traced step."""
 
-class SlowerSurrogateWarning(UserWarning):
-    """Training is slower because a network cannot be replayed; the message says why."""
+INPUTS_OF_STEP = {"beta", "beta_final", "noise"}
+"""Fields of the configuration that are not part of a traced step."""
 
 
 class FIF(HutchinsonFlow):
@@ -62,7 +65,8 @@ class FIF(HutchinsonFlow):
         surrogate_mode: How the volume term is computed. The first training step chooses 'replay',
             or 'double backward' if a network cannot be replayed, with a
             :class:`SlowerSurrogateWarning`. 'published', which uses PyTorch's forward mode, can be
-            set by hand.
+            set by hand. The word 'traced' comes first, as in 'traced replay', when a step is a
+            graph; see ``trace`` in :class:`FIFConfig`.
 
     Raises:
         ConfigError: Default networks are needed without ``input_dim``, or the encoder has BatchNorm
@@ -80,7 +84,16 @@ class FIF(HutchinsonFlow):
     """
 
     config_class: ClassVar[Any] = FIFConfig
-    surrogate_mode: SurrogateMode | None = None
+    surrogate_mode: str | None = None
+
+    def __init__(
+        self,
+        model_config: FIFConfig,
+        encoder: BaseEncoder | None = None,
+        decoder: BaseDecoder | None = None,
+    ) -> None:
+        super().__init__(model_config, encoder, decoder)
+        self._step = TracedStep()
 
     @property
     def condition_dim(self) -> int:
@@ -160,9 +173,24 @@ class FIF(HutchinsonFlow):
         """Returns the volume term of the loss; the first batch decides how it is computed."""
         if self.surrogate_mode is None:
             self.surrogate_mode = self._choose_surrogate(x, *condition)
-        return partial(SURROGATES[self.surrogate_mode], jacobian_at=self.model_config.jacobian_at)
+        surrogate = SURROGATES[self.surrogate_mode.removeprefix(TRACED)]
+        return partial(surrogate, jacobian_at=self.model_config.jacobian_at)
 
-    def _choose_surrogate(self, x: Tensor, *condition: Tensor) -> SurrogateMode:
+    def _training_loss(self, *inputs: Any) -> FIFLoss:
+        config = vars(self.model_config)
+        mode = (self.surrogate_mode or "").removeprefix(TRACED)
+        settings = {name: value for name, value in config.items() if name not in INPUTS_OF_STEP}
+        trust = False if self.prior is not None else self.model_config.trace
+
+        compute = super()._training_loss
+        outputs, is_traced = self._step.run(
+            self, compute, inputs, settings=settings | {"mode": mode}, trust=trust
+        )
+        if is_traced:
+            self.surrogate_mode = TRACED + mode
+        return FIFLoss(*outputs)
+
+    def _choose_surrogate(self, x: Tensor, *condition: Tensor) -> str:
         """Returns 'replay' if both networks can be replayed; the trial changes no state."""
         with fork_rng(), full_float32(), _restore_buffers(self):
             try:
