@@ -120,7 +120,7 @@ class EmbeddedTorus:
         noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
         return TorusSample((clean + self.noise * noise).float(), angles)
 
-    def log_prob(self, sample: TorusSample, samples: int = 500) -> Tensor:
+    def log_prob(self, sample: TorusSample, samples: int = 100) -> Tensor:
         """Estimates the log-density of points in R^D, by importance sampling of their angles.
 
         Args:

@@ -1,0 +1,86 @@
+"""The study of when joint training pays: its data's density, its verdicts, and its models."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pythae_fif.studies import when
+from pythae_fif.studies.tori import EmbeddedTorus
+from pythae_fif.studies.when import TorusModel, compare_cells, judge_hypotheses
+
+NOISE = 0.03
+
+
+def test_density_of_a_circle_is_the_integral_over_its_angle():
+    torus = EmbeddedTorus(latent_dim=1, dim=16, noise=NOISE)
+    sample = torus.sample(200, torch.Generator().manual_seed(0))
+    angles = torch.linspace(-math.pi, math.pi, 20_001, dtype=torch.float64)[:-1, None]
+    squared_distances = torch.cdist(sample.points.double(), torus.embed(angles)).square()
+    log_noise = -squared_distances / (2 * NOISE**2) - 8 * math.log(2 * math.pi * NOISE**2)
+    log_joint = log_noise + torus.mixture.log_prob(angles)
+    expected = log_joint.logsumexp(1) + math.log(2 * math.pi / len(angles))
+
+    torch.manual_seed(0)
+    torch.testing.assert_close(torus.log_prob(sample), expected, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 4])
+def test_same_seed_gives_the_same_distribution(latent_dim):
+    samples = [
+        EmbeddedTorus(latent_dim, 16, NOISE).sample(50, torch.Generator().manual_seed(1))
+        for _ in range(2)
+    ]
+    assert torch.equal(samples[0].points, samples[1].points)
+    other = EmbeddedTorus(latent_dim, 16, NOISE, seed=1)
+    assert not torch.equal(other.embed(samples[0].angles), samples[0].points.double())
+
+
+@pytest.mark.parametrize("model", ["fif", "wae_10", "vae"])
+def test_a_model_is_trained_and_measured(model, monkeypatch):
+    monkeypatch.setattr(when, "FITTED_PRIORS", ("mixture",))  # a flow takes ten times as long
+    spec = TorusModel(model=model, latent_dim=1, dim=16, points=200, seconds=0.3, seed=0)
+    result = spec.compute(lambda share: None)
+    assert result.kl.keys() == {"normal", "fitted"}
+    assert all(value > 0 for value in result.kl.values())
+    assert 1 <= result.best_epoch <= result.epochs
+
+
+def make_rows(gains, *, seeds=5):
+    """Rows of FIF and one rival for cells (d, D, n) with these mean gains, for both priors."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for (d, dim, n), gain in gains.items():
+        for seed in range(seeds):
+            kl = {"fif": 1.0, "ae": 1.0 + gain + 0.01 * rng.standard_normal(), "vae": 9.0}
+            rows += [
+                {"d": d, "D": dim, "n": n, "seed": seed, "model": m, "prior": prior, "kl": value}
+                for m, value in kl.items()
+                for prior in ("normal", "fitted")
+            ]
+    return pd.DataFrame(rows)
+
+
+def test_verdicts_follow_the_paired_test_against_the_best_rival():
+    gains = {(1, 16, 500): 0.5, (1, 16, 10_000): -0.5, (4, 16, 500): 0.0}
+    cells = compare_cells(make_rows(gains), "normal")
+    assert list(cells["rival"]) == ["ae"] * 3
+    assert list(cells["verdict"]) == ["wins", "loses", "undecided"]
+
+
+@pytest.mark.parametrize(
+    ("gains", "holds"),
+    [
+        ({(1, 16, 500): 0.5, (1, 16, 2_000): -0.5, (4, 16, 2_000): 0.5}, ("holds", "holds")),
+        ({(1, 16, 500): 0.5, (1, 16, 2_000): 0.5, (4, 16, 2_000): 0.5}, ("holds", "does not")),
+        ({(1, 16, 500): -0.5, (1, 16, 2_000): -0.5}, ("does not", "does not")),
+    ],
+)
+def test_hypotheses_are_judged_as_written(gains, holds):
+    rows = make_rows(gains)
+    cells = pd.concat([compare_cells(rows, prior) for prior in ("normal", "fitted")])
+    sentences = judge_hypotheses(cells.reset_index(drop=True))
+    for sentence, name, answer in zip(sentences, "AB", holds, strict=True):
+        assert sentence.startswith(f"Hypothesis {name} {answer}")
