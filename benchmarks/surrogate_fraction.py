@@ -89,29 +89,46 @@ def judge(difference: Difference | None, margin: float) -> str:
     return verdict if abs(gap) > difference.margin else f"{verdict} by the mean"
 
 
-def fraction_table(records: Records) -> tuple[Table, str]:
+def fraction_table(records: Records) -> tuple[Table, dict[str, list[str]]]:
     """Compares every fraction with 1.
 
     Returns:
-        The table, and the smallest fraction for which the criterion holds.
+        The table, and the verdicts of each fraction.
     """
     lines = []
-    recommended = "1"
-    is_open = True
-    for name in list(ARMS)[1:]:
+    verdicts: dict[str, list[str]] = {name: [] for name in list(ARMS)[1:]}
+    for name, fraction_verdicts in verdicts.items():
         for task in TASKS.values():
             margin = MARGIN * task.latent_dim
             arms = records.get(task.name, {})
             for prior in PRIORS:
                 difference = compare(arms.get(name, {}), arms.get("1", {}), prior)
                 verdict = judge(difference, margin)
-                is_open = is_open and verdict.startswith("not worse")
+                fraction_verdicts.append(verdict)
                 names = {"fraction": name, "data": task.name, "prior": PRIOR_LABELS[prior]}
                 cells = {"allowed": f"-{margin:.2f}", **difference_cells(difference)}
                 lines.append(names | cells | {"verdict": verdict})
-        if is_open:
-            recommended = name
-    return Table("Fractions, minus 1", pd.DataFrame(lines)), recommended
+    return Table("Fractions, minus 1", pd.DataFrame(lines)), verdicts
+
+
+def recommend(verdicts: dict[str, list[str]]) -> str | None:
+    """Returns the fraction that the criterion recommends.
+
+    Args:
+        verdicts: Fraction -> its verdicts on all data sets, the largest fraction first.
+
+    Returns:
+        The smallest fraction that is not worse, up to the first one that is worse; None if
+        missing runs can change that.
+    """
+    recommended = "1"
+    for name, fraction_verdicts in verdicts.items():
+        if any(verdict.startswith("worse") for verdict in fraction_verdicts):
+            return recommended
+        if "undecided" in fraction_verdicts:
+            return None
+        recommended = name
+    return recommended
 
 
 def restrict(records: Records) -> Records:
@@ -128,11 +145,14 @@ def restrict(records: Records) -> Records:
 def report(records: Records) -> str:
     """Makes the tables: the recommendation, differences and all arms."""
     criterion_records = restrict(records)
-    table, recommended = fraction_table(criterion_records)
-    missing = missing_seeds(criterion_records, list(ARMS), SEEDS)
-    answer = f"Smallest fraction for which the criterion holds: **{recommended}**"
-    if missing:
-        answer = f"**Undecided**: {', '.join(missing)}"
+    table, verdicts = fraction_table(criterion_records)
+    missing = ", ".join(missing_seeds(criterion_records, list(ARMS), SEEDS))
+    recommended = recommend(verdicts)
+    answer = f"**Undecided**: {missing}"
+    if recommended is not None:
+        answer = f"Smallest fraction for which the criterion holds: **{recommended}**"
+        if missing:
+            answer += f". The missing runs ({missing}) cannot change this"
 
     tables = [table]
     if records != criterion_records:

@@ -12,6 +12,7 @@ from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 
 import pythae_fif
+import pythae_fif.benchmark.trained  # pydantic cannot be imported as autodoc imports modules
 
 project = "pythae-fif"
 author = "the authors of pythae-fif"

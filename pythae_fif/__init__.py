@@ -8,22 +8,22 @@ __all__ = [
     "FIF", "FIFConfig", "FIFTrainer", "FIFTrainerConfig", "FIFTrainingPipeline", "__version__",
 ]  # fmt: skip
 
-from importlib import import_module
-from typing import Any
-
-from pythae_fif.register import register_models
+from pythae_fif.register import lazy_names, register_models
 
 __version__ = "0.2.0"
 
 register_models()
 
-
-def __getattr__(name: str) -> Any:  # PEP 562
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    module_name = "pythae_fif.training" if "Train" in name else "pythae_fif.models"
-    return getattr(import_module(module_name), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "FIF": "pythae_fif.models",
+        "FIFConfig": "pythae_fif.models",
+        "FIFTrainer": "pythae_fif.training",
+        "FIFTrainerConfig": "pythae_fif.training",
+        "FIFTrainingPipeline": "pythae_fif.training",
+    },
+)
 
 
 def __dir__() -> list[str]:

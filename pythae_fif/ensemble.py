@@ -7,16 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF, FIFConfig
+from pythae_fif.models.traced import MIN_STEPS_TO_TRACE, trace
 from pythae_fif.volume_change import log_volume, sample_hutchinson
 from pythae_fif.volume_change.exact import decoder_jacobian
 
-MIN_STEPS_TO_TRACE = 200  # a graph halves the time of a small step, and takes 0.5 s to trace
 MEMBERS_PER_CHUNK = 50  # how many members are evaluated together
 MEMBER_FIELDS = {"beta", "noise"}
 """Fields of `FIFConfig` that may differ between members."""
@@ -25,8 +24,8 @@ SHARED_FIELDS = {
     "hutchinson_kind", "jacobian_at",
 }  # fmt: skip
 """Fields that an ensemble uses, with equal values for all members."""
-RECORDED_FIELDS = {"name", "uses_default_encoder", "uses_default_decoder"}
-"""Fields that record where a model comes from; they do not change its training."""
+RECORDED_FIELDS = {"name", "trace", "uses_default_encoder", "uses_default_decoder"}
+"""Fields that do not change the training of an ensemble."""
 
 Weights = dict[str, Tensor]
 """A member's weights by their names in its model, or all members' weights stacked, (M, ...)."""
@@ -192,7 +191,7 @@ class Ensemble:
         members = len(self.models)
         x = self._example_weight.new_zeros(members, batch_size, dim)
         eps = x.new_zeros(config.hutchinson_samples, members, batch_size, config.latent_dim)
-        return make_fx(partial(self._gradients))(self._weights, x, eps, self._betas)
+        return trace(self._gradients, self._weights, x, eps, self._betas)
 
     def _encode(self, weights: Weights, x: Tensor) -> Tensor:
         return self._apply_network("encoder", weights, x)["embedding"]

@@ -22,7 +22,7 @@ Nothing else of Pythae changes by an import. Some calls set attributes for a tim
   input channels for the condition.
 * ``benchmark.pythae_patches``, on a model that a run makes: ``imq_kernel`` of WAE_MMD and
   INFOVAE_MMD, and ``_permute_dims`` of FactorVAE, by faster functions with the same result.
-* ``baselines.RHVAE``, a subclass, sets its ``G`` and ``G_inv``, which Pythae assigns as attributes.
+* ``baselines.RHVAE``, a subclass, ignores the functions that Pythae assigns to ``G`` and ``G_inv``.
 """
 
 import functools
@@ -48,9 +48,19 @@ MODELS = {
 """Name of a configuration class in ``model_config.json`` -> import path of its model."""
 
 
+MODEL_FILE = "model_config.json"
+"""The file by which the folder of a saved model is recognised."""
+
+
 def register_models() -> None:
     """Registers the models, now or as soon as Pythae is imported."""
     register_post_import_hook(_extend_auto_classes, "pythae.models.auto_model")
+
+
+def find_model(folder: str | Path) -> Path | None:
+    """Returns the folder of the model of a run, or of a saved model; None if there is no model."""
+    candidates = (Path(folder, "model"), Path(folder))
+    return next((path for path in candidates if (path / MODEL_FILE).is_file()), None)
 
 
 def find_model_class(config_file: str | Path) -> Any:
@@ -88,7 +98,7 @@ def _extend_auto_classes(auto_model: ModuleType) -> None:
     _extend(
         auto_model.AutoModel,
         "load_from_folder",
-        lambda dir_path: find_model_class(Path(dir_path, "model_config.json")),
+        lambda dir_path: find_model_class(Path(find_model(dir_path) or dir_path, MODEL_FILE)),
     )
     _extend(auto_model.AutoModel, "load_from_hf_hub", _model_class_on_hub)
 

@@ -210,7 +210,11 @@ def test_command_is_parsed(arguments, monkeypatch):
     def stop(*_):
         raise CommandParsed
 
-    for name in ("show.Terminal", "benchmark.run_benchmark", "score.default_device"):
+    for name in (
+        "show.Terminal",
+        "benchmark.run_benchmark",
+        "saved_models.default_device",
+    ):
         monkeypatch.setattr(f"pythae_fif.cli.{name}", stop)
     monkeypatch.setattr("pythae_fif.cli.study.run_study", stop)
     with pytest.raises(CommandParsed):

@@ -143,3 +143,18 @@ def test_every_arm_runs_and_resumes(scripts, tmp_path, monkeypatch):
     scripts["paired"].run_all([task], cost.ARMS, {"digits": [0]}, tmp_path, "")
     assert path.read_bytes() == content
     assert "undecided" in cost.report(scripts["paired"].read_folder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "recommended"),
+    [
+        ([["not worse"], ["not worse by the mean"], ["worse by the mean"]], "0.25"),
+        ([["worse", "undecided"], ["not worse", "undecided"], ["not worse"]], "1"),
+        ([["not worse", "undecided"], ["worse"], ["not worse"]], None),
+        ([["not worse"], ["not worse"], ["not worse"]], "0.1"),
+    ],
+)
+def test_recommended_fraction_is_the_last_before_a_worse_one(scripts, verdicts, recommended):
+    fractions = list(scripts["surrogate_fraction"].ARMS)[1:]
+    by_fraction = dict(zip(fractions, verdicts, strict=True))
+    assert scripts["surrogate_fraction"].recommend(by_fraction) == recommended

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pythae_fif"
 LAYERS = (
     ("errors", "device"),
-    ("files", "validation", "register"),
+    ("columns", "files", "validation"),
+    ("register",),
     ("names", "pictures", "runs"),
     ("volume_change",),
     ("nn",),
@@ -40,7 +41,7 @@ BENCHMARK = {"pictures", "runs", "evaluation", "benchmark", "reports", "studies"
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-MAX_STATEMENTS = 9300
+MAX_STATEMENTS = 9800
 MAX_MODULE_LINES = 450
 PAGES = [
     ROOT / "README.md",

@@ -36,6 +36,11 @@ class RHVAE(HubModel, PythaesRHVAE):
 
     config_class = SavedMetricRHVAEConfig
 
+    # Pythae assigns functions of its own to each model. They are ignored, so that the metric is
+    # always the one of the buffers, in a copy, too.
+    G = property(lambda self: self._metric, lambda self, function: None)
+    G_inv = property(lambda self: self._inverse_metric, lambda self, function: None)
+
     def __init__(self, model_config: RHVAEConfig, *networks: Any, **options: Any) -> None:
         values = {key: value for key, value in model_config.to_dict().items() if key != "name"}
         super().__init__(SavedMetricRHVAEConfig(**values), *networks, **options)
@@ -44,16 +49,6 @@ class RHVAE(HubModel, PythaesRHVAE):
         del self.M_tens, self.centroids_tens
         self.register_buffer("M_tens", torch.eye(self.latent_dim)[None], persistent=False)
         self.register_buffer("centroids_tens", torch.zeros(1, self.latent_dim), persistent=False)
-        self._set_metric_functions()
-
-    def _set_metric_functions(self) -> None:
-        """Replaces the functions of Pythae's metric by methods, which a copy binds to itself."""
-        self.G_inv = self._inverse_metric
-        self.G = self._metric
-
-    def _update_metric(self) -> None:
-        super()._update_metric()
-        self._set_metric_functions()
 
     def _weighted_sum(self, z: Tensor, terms: Tensor) -> Tensor:
         """The sum over i of exp(-|c_i - z|^2 / T^2) and the i-th of N terms (d, n), (B, d, n)."""
@@ -99,7 +94,6 @@ class RHVAE(HubModel, PythaesRHVAE):
         state = state.to(self.lbd)
         self.M_tens = state[..., :-1]
         self.centroids_tens = state[..., -1]
-        self._set_metric_functions()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Loads weights and metric; without a metric, as in Pythae's files, keeps the present one.

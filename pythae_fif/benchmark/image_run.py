@@ -15,16 +15,15 @@ from pythae.trainers.trainer_utils import set_seed
 
 from pythae_fif.benchmark.config import DataLocation, Settings
 from pythae_fif.benchmark.models import ModelClasses, format_value
-from pythae_fif.benchmark.pictures import samples_picture
 from pythae_fif.benchmark.pythae_patches import patch_slow_ops
-from pythae_fif.benchmark.record import DataUsed, Evaluation, Training
+from pythae_fif.benchmark.record import DataUsed, Evaluation, Training, save_scores
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import FIFError, StoreError, check_choice, format_error
 from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.extractors import rounded_images
-from pythae_fif.evaluation.likelihood import SplitLikelihood, fit_priors, marginal_likelihoods
+from pythae_fif.evaluation.likelihood import fit_priors, marginal_likelihoods
 from pythae_fif.evaluation.scores import Scores, find_columns
 from pythae_fif.files import atomic_folder, checksum, quarantine
 from pythae_fif.models.priors import Prior
@@ -269,7 +268,7 @@ class ImageSpec(Spec):
                 failures.append(f"sampler {sampler}: {format_error(error)}")
             else:
                 likelihood = likelihoods.get(sampler, {})
-                _save_scores(run, sampler, scores, likelihood, samples, classes, records[sampler])
+                save_scores(run, sampler, scores, likelihood, samples, classes, records[sampler])
         if failures:
             raise FIFError("; ".join(failures))
 
@@ -371,32 +370,6 @@ class ImageSpec(Spec):
         return generate(sampler, model, codes, prior=prior, **options), None
 
 
-def _save_scores(
-    run: Run,
-    sampler: str,
-    scores: Scores,
-    likelihood: Mapping[str, SplitLikelihood],
-    samples: torch.Tensor,
-    classes: np.ndarray | None,
-    previous: Record[Scores] | None,
-) -> None:
-    """Saves a sampler's record, a picture of images, and the likelihoods of the test points.
-
-    Scores of the user that only the previous record has are kept.
-    """
-    files: dict[str, str] = {}
-    if samples.ndim == 4:
-        files |= run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
-    if likelihood:
-        files |= run.write(f"likelihood-{sampler}.csv", likelihood["test"].to_csv().encode())
-
-    # The record's field for the marginal likelihood is called `tube`.
-    summaries = {split: values.score for split, values in likelihood.items()}
-    extra = {**(previous.result.extra if previous else {}), **scores.extra}
-    scores = dataclasses.replace(scores, tube=summaries, extra=extra)
-    run.save(f"scores/{sampler}.json", scores, files)
-
-
 def build_trainer(
     spec: ImageSpec, splits: Splits, labels: Labels, folder: Path, on_epoch: OnEpoch | None = None
 ) -> FIFTrainer:
@@ -410,8 +383,11 @@ def build_trainer(
         on_epoch: Called after each epoch.
     """
     set_seed(spec.seed)
+    model: Any = spec.build(splits.input_dim)
+    model.columns = splits.columns
+    model.class_names = splits.class_names if labels else None
     return FIFTrainer(
-        spec.build(splits.input_dim),
+        model,
         ImageDataset(splits.train, labels.get("train")),
         ImageDataset(splits.val, labels.get("val")),
         training_config(spec),

@@ -155,9 +155,10 @@ def _check_labels(name: str, dataset: str, splits: Splits) -> None:
 
     counts = np.bincount(splits.labels["train"], minlength=splits.classes or 0)
     if counts.min() < 2:
+        names = splits.class_names or range(len(counts))
         raise ConfigError(
-            f"model {name}: class {counts.argmin()} of {len(counts)} has {counts.min()} training "
-            "examples, needs 2"
+            f"model {name}: class {names[counts.argmin()]} of {len(counts)} has {counts.min()} "
+            "training examples, needs 2"
         )
 
 

@@ -1,8 +1,17 @@
-"""The contents of the records of a benchmark run's training and evaluation."""
+"""The records of a benchmark run: their contents, and the writing of scores."""
 
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import torch
 from pydantic import BaseModel, FiniteFloat
 
-from pythae_fif.evaluation.scores import CodeScores
+from pythae_fif.benchmark.pictures import samples_picture
+from pythae_fif.evaluation.likelihood import SplitLikelihood
+from pythae_fif.evaluation.scores import CodeScores, Scores
+from pythae_fif.runs.store import Record
+from pythae_fif.runs.worker import Run
 from pythae_fif.training.progress import EpochRow
 
 
@@ -54,3 +63,36 @@ class Evaluation(BaseModel, frozen=True):
     codes: CodeScores | None = None
     parameters: int
     data: DataUsed
+
+
+def save_scores(
+    run: Run,
+    sampler: str,
+    scores: Scores,
+    likelihood: Mapping[str, SplitLikelihood],
+    samples: torch.Tensor,
+    classes: np.ndarray | None,
+    previous: Record[Scores] | None,
+) -> None:
+    """Saves a sampler's record, a picture of images, and the likelihoods of the test points.
+
+    Args:
+        run: The run.
+        sampler: Name of the sampler.
+        scores: Scores of its samples.
+        likelihood: Split -> marginal likelihoods of its points; empty if the model has none.
+        samples: The samples (N, ...).
+        classes: Their classes (N,) if the model takes labels.
+        previous: The sampler's previous record. The user's scores that only it has are kept.
+    """
+    files: dict[str, str] = {}
+    if samples.ndim == 4:
+        files |= run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
+    if likelihood:
+        files |= run.write(f"likelihood-{sampler}.csv", likelihood["test"].to_csv().encode())
+
+    # The record's field for the marginal likelihood is called `tube`.
+    summaries = {split: values.score for split, values in likelihood.items()}
+    extra = {**(previous.result.extra if previous else {}), **scores.extra}
+    scores = dataclasses.replace(scores, tube=summaries, extra=extra)
+    run.save(f"scores/{sampler}.json", scores, files)

@@ -1,7 +1,7 @@
 """Parses command lines: flags are typed fields, and every error is one line."""
 
 import argparse
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
@@ -41,6 +41,8 @@ other commands, each with its own --help:
   study NAME               reproduces an experiment of the paper
   list                     shows the data sets, models, samplers and other choices
   score SAMPLES REFERENCE  scores a set of images, or samples of a saved model
+  sample MODEL             writes samples of a trained model as PNG files or CSV
+  likelihood MODEL DATA    writes the log-likelihood of each row or image as CSV
   verify RESULTS           checks the records in a results folder"""
 EXIT_CODES = (
     "exit codes: 0 success, 1 failed or corrupt runs, 2 wrong input or full disk, 130 interrupted"
@@ -84,7 +86,7 @@ class Parser(argparse.ArgumentParser):
         description: The text above the flags in `--help`.
         help_flags: Names of the flags that `--help` shows, while `--help-all` shows all. None shows
             all flags in `--help`.
-        positionals: The command's positional arguments in the usage line.
+        positionals: Name of each positional argument -> its help.
     """
 
     def __init__(
@@ -93,11 +95,12 @@ class Parser(argparse.ArgumentParser):
         words: list[str],
         description: str,
         help_flags: Container[str] | None = None,
-        positionals: str = "",
+        positionals: Mapping[str, str] | None = None,
     ) -> None:
+        arguments = positionals or {}
         super().__init__(
             prog=f"pythae-fif {command}",
-            usage=" ".join(f"pythae-fif {command} {positionals} [flags]".split()),
+            usage=" ".join(["pythae-fif", command, *map(str.upper, arguments), "[flags]"]),
             description=description,
             epilog=EXIT_CODES,
             argument_default=argparse.SUPPRESS,
@@ -105,6 +108,8 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+        for name, help_text in arguments.items():
+            self.add_argument(name, metavar=name.upper(), help=help_text)
         self._command = command
         self._words = words
         self._help_flags = None if "--help-all" in words else help_flags

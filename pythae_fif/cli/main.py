@@ -21,7 +21,9 @@ COMMANDS = {
     "study": "pythae_fif.cli.study:study_command",
     "list": "pythae_fif.cli.show:list_command",
     "verify": "pythae_fif.cli.show:verify_command",
-    "score": "pythae_fif.cli.score:score_command",
+    "score": "pythae_fif.cli.saved_models:score_command",
+    "sample": "pythae_fif.cli.saved_models:sample_command",
+    "likelihood": "pythae_fif.cli.saved_models:likelihood_command",
 }
 """Name of a command -> import path of the function that executes it.
 

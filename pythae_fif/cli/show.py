@@ -70,9 +70,8 @@ def verify_command(words: list[str]) -> bool:
         "verify",
         words,
         "Checks the records in a results folder, and changes nothing.",
-        positionals="RESULTS",
+        positionals={"results": "folder that was passed to --results"},
     )
-    parser.add_argument("results", metavar="RESULTS", help="folder that was passed to --results")
     root = Path(parser.parsed_values()["results"]).expanduser()
 
     # The modules that define the kinds of runs import torch.

@@ -51,9 +51,8 @@ def _show_studies(words: list[str]) -> None:
     """Shows `study --help`; raises a ConfigError if the words do not ask for it."""
     lines = [f"  {name:10} {study.description}" for name, study in STUDIES.items()]
     description = "\n".join(["Reproduces an experiment of the paper.", "", *lines])
-    parser = Parser("study", words, description, positionals="NAME")
-    parser.add_argument("study", metavar="NAME", help="the study; NAME --help shows its flags")
-    parser.parsed_values()
+    positionals = {"name": "the study; NAME --help shows its flags"}
+    Parser("study", words, description, positionals=positionals).parsed_values()
 
 
 def _read_options(name: str, study: Study, words: list[str]) -> StudyOptions:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from pythae_fif.register import lazy_names
 
 if TYPE_CHECKING:
+    from pythae_fif.columns import Columns
     from pythae_fif.data.dataset import DataRequest, Dataset
     from pythae_fif.data.load import load_images
-    from pythae_fif.data.splits import Columns, ImageDataset, Splits, to_float
+    from pythae_fif.data.splits import ImageDataset, Splits, to_float
     from pythae_fif.data.tables import load_table
     from pythae_fif.names import DataOptions
 
@@ -24,7 +25,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "Columns": "pythae_fif.data.splits",
+        "Columns": "pythae_fif.columns",
         "DataOptions": "pythae_fif.names",
         "DataRequest": "pythae_fif.data.dataset",
         "Dataset": "pythae_fif.data.dataset",

@@ -24,11 +24,8 @@ logger = logging.getLogger(__name__)
 
 def tensor_hash(tensor: Tensor) -> str:
     """Computes a hash of a tensor's shape, type and numbers."""
-    sha = hashlib.sha256()
-    chunks = tensor.split(1024) if tensor.ndim else [tensor]
-    for chunk in chunks:
-        sha.update(chunk.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest(tuple(tensor.shape), tensor.dtype, sha.hexdigest())
+    content = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    return digest(tuple(tensor.shape), tensor.dtype, hashlib.sha256(content).hexdigest())
 
 
 def cached(name: str, build: Callable[[], dict[str, Any]], trusted: bool = False) -> dict[str, Any]:

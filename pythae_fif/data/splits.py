@@ -13,41 +13,13 @@ import torch
 from pythae.data.datasets import DatasetOutput
 from torch import Tensor
 from torch.utils.data import Dataset
-from typing_extensions import deprecated
 
+from pythae_fif.columns import Columns
 from pythae_fif.errors import DataError
 from pythae_fif.files import digest
 
 SPLIT_NAMES = ("train", "val", "test")
 MIN_IMAGES = 10
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The standardisation of a table's D columns, (value - mean) / std.
-
-    Attributes:
-        names: Names of the columns.
-        mean: Means of the training rows.
-        std: Standard deviations of the training rows.
-    """
-
-    names: list[str]
-    mean: list[float]
-    std: list[float]
-
-    def inverse_transform(self, rows: np.ndarray) -> np.ndarray:
-        """Converts standardised rows (..., D), such as a model's samples, to original units.
-
-        Returns:
-            The rows as float64.
-        """
-        return rows.astype(np.float64) * self.std + self.mean
-
-    @deprecated("renamed to inverse_transform")
-    def restored(self, rows: np.ndarray) -> np.ndarray:
-        """Deprecated name of :meth:`inverse_transform`."""
-        return self.inverse_transform(rows)
 
 
 def shuffled_split(count: int) -> dict[str, np.ndarray]:

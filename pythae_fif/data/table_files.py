@@ -5,8 +5,7 @@ import gzip
 import itertools
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,6 @@ SNIFFED_LINES = 100
 """Lines from which the form of the file is detected."""
 
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-GROUPED_NUMBER = r"[+-]?\d{1,3}(?:[,' ]\d{3})+(?:\.\d+)?"
-PERCENTAGE = r"[+-]?\d+(?:\.\d+)?\s*%"
 
 NEAR_CONSTANT_SHARE = 0.99
 """Share of equal values above which a column is nearly constant."""
@@ -92,46 +89,20 @@ def read_table_file(path: Path) -> "tuple[DataFrame, list[str]]":
     return frame, notes
 
 
-def convert_formatted_numbers(column: "Series") -> "Series | None":
-    """Converts a column of texts such as `1,234.5` or `12 %` to numbers.
-
-    Returns:
-        The numbers, percentages divided by 100; None if a text is not such a number.
-    """
-    texts = column.dropna().astype(str).str.strip()
-    is_percentage = texts.str.fullmatch(PERCENTAGE)
-    is_number = texts.str.fullmatch(rf"{GROUPED_NUMBER}|[+-]?\d+(?:\.\d+)?")
-    if texts.empty or not (is_percentage | is_number).all():
-        return None
-
-    numbers = texts.str.replace(r"[,' %]", "", regex=True).astype(float)
-    return numbers.where(~is_percentage, numbers / 100).reindex(column.index)
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Lets the csv module read fields of any length within the block."""
-    limit = csv.field_size_limit(sys.maxsize)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)
-
-
 def _sniff_separator(lines: Sequence[str]) -> tuple[str, list[list[str]]]:
     """Returns the first separator that gives every line the same number of cells, and the rows."""
+    csv.field_size_limit(sys.maxsize)  # pandas has no limit, either
     ragged_line = ""
-    with _long_fields():
-        for separator in "\t;|, ":
-            reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-            numbered_rows = [(reader.line_num, row) for row in reader if row]
-            rows = [row for _, row in numbered_rows]
-            lengths = {len(row) for row in rows}
-            if len(lengths) == 1 and lengths.pop() >= 2:
-                return separator, rows
+    for separator in "\t;|, ":
+        reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+        numbered_rows = [(reader.line_num, row) for row in reader if row]
+        rows = [row for _, row in numbered_rows]
+        lengths = {len(row) for row in rows}
+        if len(lengths) == 1 and lengths.pop() >= 2:
+            return separator, rows
 
-            if not ragged_line and rows and len(rows[0]) >= 2:
-                ragged_line = _describe_ragged_line(numbered_rows)
+        if not ragged_line and rows and len(rows[0]) >= 2:
+            ragged_line = _describe_ragged_line(numbered_rows)
 
     raise ValueError(
         "it needs the same number of values in each line, separated by commas, semicolons or tabs"

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pythae_fif.columns import Columns, convert_formatted_numbers
 from pythae_fif.data.frame_pickle import read_frame_pickle
-from pythae_fif.data.splits import MIN_IMAGES, Columns, Splits, shuffled_split, sizes
-from pythae_fif.data.table_files import (
-    convert_formatted_numbers,
-    describe_unusual_columns,
-    read_table_file,
-)
+from pythae_fif.data.splits import MIN_IMAGES, Splits, shuffled_split, sizes
+from pythae_fif.data.table_files import describe_unusual_columns, read_table_file
 from pythae_fif.errors import ConfigError, DataError, check_choice, format_error, pluralized
 from pythae_fif.names import DATA_VARIABLE, data_home
 
@@ -93,7 +90,12 @@ def load_table(
         **arrays,
         labels=labels,
         source=f"{place}, {rows.shape[1]} columns, standardised by training rows, {sizes(arrays)}",
-        columns=Columns(list(rows.columns), mean.tolist(), std.tolist()),
+        columns=Columns(
+            list(rows.columns),
+            mean.tolist(),
+            std.tolist(),
+            dropped=[name for name in frame.columns if name not in rows.columns],
+        ),
         example_ids={
             split: rows.index[split_rows].to_numpy() for split, split_rows in indices.items()
         },

@@ -16,6 +16,7 @@ class ExtractorRequest:
     """A request to build an extractor for a data set.
 
     Attributes:
+        name: Name of the extractor.
         image_shape: Shape (C, H, W) of the images, or (D,) of a table's rows.
         dataset: Name of the data set; '' if it has none.
         device: Device of the network.
@@ -23,11 +24,12 @@ class ExtractorRequest:
         offline: Whether nothing may be downloaded.
     """
 
+    name: str
     image_shape: tuple[int, ...]
-    dataset: str = ""
-    device: Any = "cpu"
-    weights: str | Path | None = None
-    offline: bool = False
+    dataset: str
+    device: Any
+    weights: str | Path | None
+    offline: bool
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,30 @@ EXTRACTORS = {
 }
 """Name of an extractor -> its record. Users add their own as ``module:function``."""
 
+USER_EXTRACTOR = ExtractorRecord("the network of your function", "extractors:user_extractor")
+
+
+def find_extractor(name: str) -> ExtractorRecord:
+    """Returns the record of an extractor.
+
+    Args:
+        name: A key of :data:`EXTRACTORS`, or `module:function` for a user's network.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
+    if re.fullmatch(r"[\w.]+:[\w.]+", name):
+        return USER_EXTRACTOR
+    if name not in EXTRACTORS:
+        raise ConfigError(f"{did_you_mean(name, EXTRACTORS)}, module:function")
+    return EXTRACTORS[name]
+
 
 def check_extractor_name(name: str) -> str:
     """Returns the name of an extractor unchanged.
 
     Raises:
-        ConfigError: It is neither a key of :data:`EXTRACTORS` nor of the form `module:function`.
+        ConfigError: See :func:`find_extractor`.
     """
-    if name not in EXTRACTORS and not re.fullmatch(r"[\w.]+:[\w.]+", name):
-        raise ConfigError(f"{did_you_mean(name, EXTRACTORS)}, module:function")
+    find_extractor(name)
     return name

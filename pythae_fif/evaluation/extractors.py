@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import deprecated
 
 from pythae_fif.data.cache import cached, tensor_hash
 from pythae_fif.data.splits import SPLIT_NAMES, Splits, as_tensor
@@ -19,9 +18,8 @@ from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, format_error
 from pythae_fif.evaluation.catalog import (
     EXTRACTORS,
-    ExtractorRecord,
     ExtractorRequest,
-    check_extractor_name,
+    find_extractor,
 )
 from pythae_fif.files import checksum, digest, safe_name
 from pythae_fif.names import import_object
@@ -89,12 +87,6 @@ class Extractor:
     def __post_init__(self) -> None:
         self.network.eval().to(self.device)
 
-    @property
-    @deprecated("renamed to takes_images")
-    def of_images(self) -> bool:
-        """Deprecated name of `takes_images`."""
-        return self.takes_images
-
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Computes features and logits, on the extractor's device.
 
@@ -154,21 +146,19 @@ def load_extractor(
         ConfigError: The name is unknown, packages or weights are missing, the user's network
             cannot be used, or the extractor is not for such data.
     """
-    image_shape = tuple(map(int, image_shape))
-    record = EXTRACTORS.get(name)
-    takes_images = record is None or record.takes_images
-    if not takes_images and len(image_shape) != 1:
-        raise ConfigError(f"extractor {name!r} does not take images: choose pixels (--extractor)")
-    if takes_images and len(image_shape) != 3:
-        raise ConfigError(f"extractor {name!r} does not take a table: choose columns (--extractor)")
-    _check_weights(name, record, weights)
+    record = find_extractor(name)
+    if record.takes_images != (len(image_shape) == 3):
+        other = "a table: choose columns" if record.takes_images else "images: choose pixels"
+        raise ConfigError(f"extractor {name!r} does not take {other} (--extractor)")
+    if weights is not None and not record.takes_weights:
+        takers = " and ".join(key for key, entry in EXTRACTORS.items() if entry.takes_weights)
+        raise ConfigError(f"extractor {name!r} does not take --extractor-weights: only {takers} do")
 
-    if record is None:
-        return _load_user_extractor(name, device)
     build: Callable[[ExtractorRequest], Extractor] = pkgutil.resolve_name(
         f"pythae_fif.evaluation.{record.build}"
     )
-    return build(ExtractorRequest(image_shape, dataset, device, weights, offline))
+    shape = tuple(map(int, image_shape))
+    return build(ExtractorRequest(name, shape, dataset, device, weights, offline))
 
 
 def require_extractor(
@@ -184,25 +174,21 @@ def require_extractor(
     Raises:
         ConfigError: A package or a file is missing, or the user's network cannot be used.
     """
-    record = EXTRACTORS.get(name)
-    if record is not None and record.depends_on_data:
-        return
-    would_download = record is not None and record.downloads_weights and weights is None
-    if offline or not would_download:
+    record = find_extractor(name)
+    would_download = record.downloads_weights and weights is None and not offline
+    if not (record.depends_on_data or would_download):
         load_extractor(name, (3, 64, 64), weights=weights, offline=offline)
 
 
-def _check_weights(name: str, record: ExtractorRecord | None, weights: str | Path | None) -> None:
-    """Raises a ConfigError if an extractor does not take the file of weights that was given."""
-    if weights is not None and (record is None or not record.takes_weights):
-        takers = " and ".join(key for key, entry in EXTRACTORS.items() if entry.takes_weights)
-        raise ConfigError(f"extractor {name!r} does not take --extractor-weights: only {takers} do")
+def user_extractor(request: ExtractorRequest) -> Extractor:
+    """Builds the extractor with the network of a user's function, `module:function`.
 
-
-def _load_user_extractor(name: str, device: str | torch.device) -> Extractor:
-    """Loads the network of a user's function, `module:function`."""
+    Raises:
+        ConfigError: The function cannot be imported or called, or returns no network.
+    """
+    name = request.name
     try:
-        network = import_object(check_extractor_name(name))()
+        network = import_object(name)()
     except Exception as error:  # The user's code may raise any exception.
         raise ConfigError(f"extractor {name!r} cannot be loaded: {format_error(error)}") from error
     if not isinstance(network, nn.Module):
@@ -219,7 +205,7 @@ def _load_user_extractor(name: str, device: str | torch.device) -> Extractor:
         digest(key, tensor_hash(weight)) for key, weight in sorted(network.state_dict().items())
     ]
     return Extractor(
-        name, f"FD-{name}", network, digest("own/2", name, *parts), device, chunk=CHUNK
+        name, f"FD-{name}", network, digest("own/2", name, *parts), request.device, chunk=CHUNK
     )
 
 
@@ -328,17 +314,6 @@ class Features:
         if (function, arguments) not in self._cache:
             self._cache[function, arguments] = function(self, *arguments)
         return self._cache[function, arguments]
-
-    @classmethod
-    @deprecated("renamed to from_images")
-    def of(cls, images: Tensor, extractor: Extractor, named: str | None = None) -> "Features":
-        """Deprecated name of :meth:`from_images`."""
-        return cls.from_images(images, extractor, named)
-
-    @deprecated("renamed to cached")
-    def once(self, function: Callable[..., T], *arguments: "Features") -> T:
-        """Deprecated name of :meth:`cached`."""
-        return self.cached(function, *arguments)
 
     @cached_property
     def mean(self) -> Tensor:

@@ -1,5 +1,7 @@
 """The marginal likelihood, by which all deterministic autoencoders are comparable."""
 
+import csv
+import io
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -35,19 +37,23 @@ class SplitLikelihood(NamedTuple):
     """The marginal likelihoods of the points of a split that were scored.
 
     Attributes:
-        rows: Indices (N,) of the points in the split, ascending; equal for all models of a table.
-        nats: Log-densities (N,), in nats.
+        examples: The points that were scored, (N,), equal for all models of a table: their files or
+            row numbers if the data have ``example_ids``, and otherwise their indices in the split.
+        nats: Log-densities (N,), in nats; for a table, of the standardised rows.
         score: Their summary.
     """
 
-    rows: np.ndarray
+    examples: np.ndarray
     nats: np.ndarray
     score: MarginalLikelihoodScore
 
     def to_csv(self) -> str:
-        """Returns a table with one row for each point: its index in the split, and its nats."""
-        lines = [f"{row},{nats:.4f}\n" for row, nats in zip(self.rows, self.nats, strict=True)]
-        return "".join(["row,nats\n", *lines])
+        """Returns a table with one row for each point: its file or row number, and its nats."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file" if self.examples.dtype.kind in "UO" else "row", "nats"])
+        writer.writerows(zip(self.examples, map("{:.4f}".format, self.nats), strict=True))
+        return text.getvalue()
 
 
 def fit_priors(
@@ -135,6 +141,7 @@ def marginal_likelihoods(
         split: _choose_rows(split, len(splits[split]), model.latent_dim, num_samples)
         for split in MAX_POINTS
     }
+    ids = splits.example_ids or {split: np.arange(len(splits[split])) for split in rows}
     densities = {}
     try:
         for split in rows:
@@ -152,7 +159,9 @@ def marginal_likelihoods(
             if all(values.isfinite().all() for values in nats.values()):
                 scores[name] = {
                     split: SplitLikelihood(
-                        rows[split], values.cpu().numpy(), _summarize(values, dims, noise_std)
+                        ids[split][rows[split]],
+                        values.cpu().numpy(),
+                        _summarize(values, dims, noise_std),
                     )
                     for split, values in nats.items()
                 }

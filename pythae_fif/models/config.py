@@ -150,7 +150,14 @@ class FIFConfig(HutchinsonConfig):
             "labels", class indices (B,) or condition vectors (B, c). The encoder takes them as
             further channels or columns of its input, the decoder as further columns of z. Pass a
             data set, not a tensor: Pythae labels all rows of a tensor 1. Default: 0.
+        trace (bool): Whether training steps may be traced to a graph, which saves up to half of the
+            time of a small network. It takes effect after 200 steps with batches of one shape, and
+            not for networks that write into buffers, as BatchNorm does. A graph repeats the
+            operations of a step without running the networks' Python code: set it for your own
+            networks if this code does the same in every step. By default only modules of PyTorch,
+            Pythae, zuko and this package are traced. Default: None.
     """
 
     surrogate_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     condition_dim: Annotated[int, Field(ge=0)] = 0
+    trace: bool | None = None

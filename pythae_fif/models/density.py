@@ -39,8 +39,10 @@ def as_density(model: BaseAE) -> InjectiveFlow:
         raise ConfigError(
             f"{type(model).__name__} is not a deterministic autoencoder (AE, RAE, WAE)"
         )
-    return InjectiveFlow(
+    density = InjectiveFlow(
         InjectiveFlowConfig(model.model_config.input_dim, model.latent_dim),
         model.encoder,
         model.decoder,
     )
+    density.columns = getattr(model, "columns", None)
+    return density

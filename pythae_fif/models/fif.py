@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import torch
 from pythae.models import BaseAEConfig
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
@@ -19,21 +18,24 @@ from pythae_fif.device import fork_rng, full_float32
 from pythae_fif.errors import ConfigError, UnsupportedOperationError
 from pythae_fif.models.config import FIFConfig
 from pythae_fif.models.hutchinson_flow import HutchinsonFlow
+from pythae_fif.models.traced import SlowerSurrogateWarning, TracedStep
 from pythae_fif.nn.base import AtCondition, evaluation_mode
 from pythae_fif.volume_change import autograd_surrogate, volume_surrogate
-from pythae_fif.volume_change.loss import Surrogate, SurrogateOutput
+from pythae_fif.volume_change.loss import FIFLoss, Surrogate, SurrogateOutput
 from pythae_fif.volume_change.replay import Tape, check_parts, check_replay
 
-SurrogateMode = Literal["replay", "published", "double backward"]
-SURROGATES: dict[SurrogateMode, Callable[..., SurrogateOutput]] = {
+SURROGATES: dict[str, Callable[..., SurrogateOutput]] = {
     "replay": volume_surrogate,
     "published": autograd_surrogate,
     "double backward": partial(autograd_surrogate, forward_mode=False),
 }
+"""Surrogate mode -> the function that computes the volume term."""
 
+TRACED = "traced "
+"""First word of the surrogate mode of a traced step."""
 
-class SlowerSurrogateWarning(UserWarning):
-    """Training is slower because a network cannot be replayed; the message says why."""
+INPUTS_OF_STEP = {"beta", "beta_final", "noise"}
+"""Fields of the configuration that are not part of a traced step."""
 
 
 class FIF(HutchinsonFlow):
@@ -63,7 +65,8 @@ class FIF(HutchinsonFlow):
         surrogate_mode: How the volume term is computed. The first training step chooses 'replay',
             or 'double backward' if a network cannot be replayed, with a
             :class:`SlowerSurrogateWarning`. 'published', which uses PyTorch's forward mode, can be
-            set by hand.
+            set by hand. The word 'traced' comes first, as in 'traced replay', when a step is a
+            graph; see ``trace`` in :class:`FIFConfig`.
 
     Raises:
         ConfigError: Default networks are needed without ``input_dim``, or the encoder has BatchNorm
@@ -81,7 +84,16 @@ class FIF(HutchinsonFlow):
     """
 
     config_class: ClassVar[Any] = FIFConfig
-    surrogate_mode: SurrogateMode | None = None
+    surrogate_mode: str | None = None
+
+    def __init__(
+        self,
+        model_config: FIFConfig,
+        encoder: BaseEncoder | None = None,
+        decoder: BaseDecoder | None = None,
+    ) -> None:
+        super().__init__(model_config, encoder, decoder)
+        self._step = TracedStep()
 
     @property
     def condition_dim(self) -> int:
@@ -125,13 +137,13 @@ class FIF(HutchinsonFlow):
         super().set_decoder(decoder)
         self.surrogate_mode = None
 
-    def conditioned_on(self, label: int | Tensor) -> "FIF":
+    def conditioned_on(self, label: int | str | Tensor) -> "FIF":
         """Turns a conditional model into an unconditional one, for a single label.
 
         Pythae's samplers, which do not take labels, can sample from it.
 
         Args:
-            label: A class index or a condition vector (c,).
+            label: A class index, a class name or a condition vector (c,).
 
         Returns:
             A model that shares this model's weights. It has no fitted prior.
@@ -142,12 +154,13 @@ class FIF(HutchinsonFlow):
             >>> NormalSampler(model.conditioned_on(3)).sample(5).shape
             torch.Size([5, 1, 8, 8])
         """
-        labels = torch.as_tensor(label)[None]
+        labels = label[None] if isinstance(label, Tensor) else [label]
         (condition,) = self.condition(labels, next(self.parameters()).new_ones(1))
         encoder = AtCondition(self.encoder, condition[0])
         decoder = AtCondition(self.decoder, condition[0])
         config = dataclasses.replace(self.model_config, condition_dim=0, fitted_prior=None)
         model = FIF(config, encoder, decoder)
+        model.columns = self.columns
         model.train(self.training)
         return model
 
@@ -160,9 +173,24 @@ class FIF(HutchinsonFlow):
         """Returns the volume term of the loss; the first batch decides how it is computed."""
         if self.surrogate_mode is None:
             self.surrogate_mode = self._choose_surrogate(x, *condition)
-        return partial(SURROGATES[self.surrogate_mode], jacobian_at=self.model_config.jacobian_at)
+        surrogate = SURROGATES[self.surrogate_mode.removeprefix(TRACED)]
+        return partial(surrogate, jacobian_at=self.model_config.jacobian_at)
 
-    def _choose_surrogate(self, x: Tensor, *condition: Tensor) -> SurrogateMode:
+    def _training_loss(self, *inputs: Any) -> FIFLoss:
+        config = vars(self.model_config)
+        mode = (self.surrogate_mode or "").removeprefix(TRACED)
+        settings = {name: value for name, value in config.items() if name not in INPUTS_OF_STEP}
+        trust = False if self.prior is not None else self.model_config.trace
+
+        compute = super()._training_loss
+        outputs, is_traced = self._step.run(
+            self, compute, inputs, settings=settings | {"mode": mode}, trust=trust
+        )
+        if is_traced:
+            self.surrogate_mode = TRACED + mode
+        return FIFLoss(*outputs)
+
+    def _choose_surrogate(self, x: Tensor, *condition: Tensor) -> str:
         """Returns 'replay' if both networks can be replayed; the trial changes no state."""
         with fork_rng(), full_float32(), _restore_buffers(self):
             try:

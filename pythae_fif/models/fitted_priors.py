@@ -55,15 +55,6 @@ class MixturePrior(nn.Module, Prior):
         self.register_buffer("means", torch.zeros(*shape, latent_dim))
         self.register_buffer("scale_trils", torch.eye(latent_dim).repeat(*shape, 1, 1))
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        """Loads the buffers, also from a file before 0.3.0, with `triangles` for `scale_trils`."""
-        old_key = f"{prefix}triangles"
-        if old_key in state_dict:
-            state_dict[f"{prefix}scale_trils"] = state_dict.pop(old_key)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
     def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int | None) -> None:
         """Fits the mixture of each class with scikit-learn.
 

@@ -111,14 +111,9 @@ class HutchinsonFlow(InjectiveFlow):
             )
 
         x = self._noisy(x)
-        loss = self.loss_terms(
-            x,
-            self._sample_hutchinson(x),
-            self._training_beta(**kwargs),
-            *condition,
-            nll_weight=kwargs.get("nll_weight", 1.0),
-            reduce=torch.mean,
-        )
+        eps = self._sample_hutchinson(x)
+        beta = self._training_beta(**kwargs)
+        loss = self._training_loss(x, eps, beta, kwargs.get("nll_weight", 1.0), *condition)
         if self.model_config.beta == "auto":
             self._record_error(loss.reconstruction.detach(), x)
         return ModelOutput(
@@ -183,6 +178,17 @@ class HutchinsonFlow(InjectiveFlow):
         return lambda x: self._encode(x, condition), lambda z: self._decode(z, condition)
 
     # ------------------------------------------------------------------ training
+
+    def _training_loss(
+        self,
+        x: Tensor,
+        eps: Tensor,
+        beta: float | Tensor,
+        nll_weight: float,
+        *condition: Tensor,
+    ) -> FIFLoss:
+        """Computes the means of the loss and its terms over a batch; see :meth:`loss_terms`."""
+        return self.loss_terms(x, eps, beta, *condition, nll_weight=nll_weight, reduce=torch.mean)
 
     def _training_beta(
         self, epoch: int | None = None, share_done: float | None = None, **_: Any

@@ -12,7 +12,6 @@ from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
-from typing_extensions import deprecated
 
 from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError
@@ -21,7 +20,7 @@ from pythae_fif.models.fitted_priors import fit_new_prior, new_prior
 from pythae_fif.models.marginal_likelihood import MARGINAL_SAMPLES, MarginalLikelihood
 from pythae_fif.models.outputs import Labels, as_codes, as_condition, as_data, as_shape, get_output
 from pythae_fif.models.priors import Prior, PriorKind, standard_prior
-from pythae_fif.models.saved import SavedModel
+from pythae_fif.models.saved import SavedModel, require_columns
 from pythae_fif.nn.base import evaluation_mode, join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values, squared_error
 from pythae_fif.volume_change.exact import decoder_gram, warn_if_singular
@@ -38,10 +37,12 @@ class InjectiveFlow(SavedModel):
     in data space.
 
     Every method sets evaluation mode and then restores the mode of each module. Data (B, ...)
-    are tensors, numpy arrays or DataFrames of floating-point numbers. If their codes are much
-    larger than the prior's, as for images in 0..255, a warning says so. A conditional model has
+    are tensors, numpy arrays or DataFrames of floating-point numbers. If the model has ``columns``,
+    a DataFrame is in original units, and its columns are found by their names. Tensors and arrays
+    are standardised, also those that are returned. If codes are much larger than the prior's, as
+    for images in 0..255, a warning says so. A conditional model has
     networks f(x, c) and g(z, c) and needs labels: class indices (B,), one index for all samples,
-    or condition vectors (B, c).
+    or condition vectors (B, c). If it has ``class_names``, names are labels, too.
 
     Args:
         model_config (InjectiveFlowConfig): The configuration.
@@ -50,6 +51,10 @@ class InjectiveFlow(SavedModel):
 
     Attributes:
         prior: The prior that :meth:`fit_prior` fitted, saved with the weights; None before.
+        columns: The columns of the table that the model was trained on, saved with the weights:
+            set it to ``columns`` of :func:`~pythae_fif.data.load_table`.
+        class_names: Names of the classes of a conditional model, saved with the weights: set it to
+            ``class_names`` of the data.
 
     Raises:
         ConfigError: The configuration belongs to another model. From all methods: labels are
@@ -147,7 +152,7 @@ class InjectiveFlow(SavedModel):
         zeros = torch.zeros(self.latent_dim, device=like.device, dtype=like.dtype)
         return standard_prior(config.latent_distribution, zeros, df=config.student_t_df)
 
-    def log_prob(self, x: Any, labels: Labels = None) -> Tensor:
+    def log_prob(self, x: Any, labels: Labels = None, *, original_units: bool = False) -> Tensor:
         r"""Computes the exact log-likelihood on the manifold, at the projection of x.
 
         It is eq. 2 of Sorrenson et al. 2024,
@@ -157,6 +162,8 @@ class InjectiveFlow(SavedModel):
         Args:
             x: Data (B, ...).
             labels: Labels of a conditional model.
+            original_units: Whether the density is with respect to the manifold in the original
+                units of a table. For d = D it subtracts the sum of the log standard deviations.
 
         Returns:
             Log-likelihoods in nats, (B,).
@@ -164,7 +171,8 @@ class InjectiveFlow(SavedModel):
         Raises:
             NonFiniteError: The decoder's Jacobian is not finite; the message names the samples.
         """
-        return self._evaluate_at_codes(self._log_prob, x, labels)
+        decode = self._decode_to_original_units if original_units else self._decode
+        return self._evaluate_at_codes(partial(self._log_prob, decode), x, labels)
 
     def estimate_noise_std(self, data: Any, labels: Labels = None) -> float:
         r"""Estimates s of :meth:`marginal_log_prob`, as probabilistic PCA does.
@@ -189,7 +197,13 @@ class InjectiveFlow(SavedModel):
         return math.sqrt(error / (data_dim - self.latent_dim))
 
     def marginal_log_prob(
-        self, x: Any, noise_std: float, labels: Labels = None, *, samples: int = MARGINAL_SAMPLES
+        self,
+        x: Any,
+        noise_std: float,
+        labels: Labels = None,
+        *,
+        samples: int = MARGINAL_SAMPLES,
+        original_units: bool = False,
     ) -> Tensor:
         r"""Computes the log-density in data space, with normal noise around the manifold,
 
@@ -211,12 +225,17 @@ class InjectiveFlow(SavedModel):
             noise_std: s, see :meth:`estimate_noise_std`.
             labels: Labels of a conditional model.
             samples: Codes drawn for each data point, from torch's global random state.
+            original_units: Whether to subtract the sum of the log standard deviations of a table's
+                columns, for the density in original units. ``noise_std`` is in standardised units.
 
         Returns:
             Log-densities in nats, (B,).
         """
         likelihood = self.marginal_likelihood(x, noise_std, labels)
-        return likelihood.log_prob(self.latent_distribution(likelihood.x), samples)
+        log_prob = likelihood.log_prob(self.latent_distribution(likelihood.x), samples)
+        if original_units:
+            log_prob -= sum(map(math.log, require_columns(self).std))
+        return log_prob
 
     def marginal_likelihood(
         self, x: Any, noise_std: float, labels: Labels = None
@@ -246,23 +265,6 @@ class InjectiveFlow(SavedModel):
         decode = partial(self.decode, labels=labels)
         return MarginalLikelihood(decode, x, z, condition, compute_gram(z), compute_gram, noise_std)
 
-    @deprecated("renamed to estimate_noise_std")
-    def tube_scale(self, data: Any, labels: Labels = None) -> float:
-        """Deprecated name of :meth:`estimate_noise_std`."""
-        return self.estimate_noise_std(data, labels)
-
-    @deprecated("renamed to marginal_log_prob")
-    def tube_log_prob(
-        self, x: Any, scale: float, labels: Labels = None, *, samples: int = MARGINAL_SAMPLES
-    ) -> Tensor:
-        """Deprecated name of :meth:`marginal_log_prob`."""
-        return self.marginal_log_prob(x, scale, labels, samples=samples)
-
-    @deprecated("renamed to marginal_likelihood")
-    def tube(self, x: Any, scale: float, labels: Labels = None) -> MarginalLikelihood:
-        """Deprecated name of :meth:`marginal_likelihood`."""
-        return self.marginal_likelihood(x, scale, labels)
-
     def log_volume(self, x: Any, labels: Labels = None) -> Tensor:
         """Computes 1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
         return self._evaluate_at_codes(partial(decoder_log_volume, self._decode), x, labels)
@@ -280,7 +282,8 @@ class InjectiveFlow(SavedModel):
         labels: Labels = None,
         generator: torch.Generator | None = None,
         noise_std: float = 0.0,
-    ) -> Tensor:
+        as_frame: bool = False,
+    ) -> Any:
         """Draws codes from the latent distribution and decodes them.
 
         Args:
@@ -288,15 +291,18 @@ class InjectiveFlow(SavedModel):
             labels: Class indices (n,), one index for all, or condition vectors (n, c).
             generator: Makes the draw repeatable; it must be on the model's device.
             noise_std: s, to add normal noise; the density is then :meth:`marginal_log_prob`.
+            as_frame: Whether to return a table's samples as a DataFrame in original units.
 
         Returns:
-            Samples, (n, ...).
+            Samples (n, ...).
 
         Raises:
-            ConfigError: n is not a positive integer.
+            ConfigError: n is not a positive integer, or the model has no ``columns``.
         """
         x = self.decode(self._sample_codes(num_samples, labels, generator), labels)
-        return torch.normal(x, noise_std, generator=generator) if noise_std > 0 else x
+        if noise_std > 0:
+            x = torch.normal(x, noise_std, generator=generator)
+        return require_columns(self).to_frame(x) if as_frame else x
 
     def sample_and_log_prob(
         self,
@@ -314,7 +320,7 @@ class InjectiveFlow(SavedModel):
         codes = z.flatten(0, -2)
         condition = self.condition(labels, codes)
         with evaluation_mode(self):
-            log_prob = self._log_prob(codes, *condition)
+            log_prob = self._log_prob(self._decode, codes, *condition)
         return self.decode(z, labels), log_prob.view(z.shape[:-1])
 
     def encode(self, x: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
@@ -386,7 +392,7 @@ class InjectiveFlow(SavedModel):
             labels: Labels of a conditional model.
             like: A tensor (B, ...) with the condition's device and type.
         """
-        condition = as_condition(labels, self.condition_dim, like)
+        condition = as_condition(labels, self.condition_dim, like, self.class_names)
         return () if condition is None else (condition,)
 
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -423,9 +429,13 @@ class InjectiveFlow(SavedModel):
         codes = self.latent_distribution(like).sample(count, generator, *condition)
         return codes.view(*shape, -1)
 
-    def _log_prob(self, z: Tensor, *condition: Tensor) -> Tensor:
+    def _decode_to_original_units(self, z: Tensor, *condition: Tensor) -> Tensor:
+        """Computes rows (B, D) of a table in the current mode, times the standard deviations."""
+        return self._decode(z, *condition) * z.new_tensor(require_columns(self).std)
+
+    def _log_prob(self, decode: Callable[..., Tensor], z: Tensor, *condition: Tensor) -> Tensor:
         """Computes the log-likelihoods (B,) of codes, and warns where they are infinite."""
-        volume = decoder_log_volume(self._decode, z, *condition)
+        volume = decoder_log_volume(decode, z, *condition)
         warn_if_singular(volume)
         return self.latent_distribution(z).log_prob(z, *condition) - volume
 

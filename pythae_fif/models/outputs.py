@@ -1,6 +1,7 @@
 """Checks of what models and networks are given and return, and an output with a lazy loss."""
 
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -9,26 +10,30 @@ import torch
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
 
-from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.errors import ConfigError, DataError, check_choice
 
 T = TypeVar("T")
-Labels = int | Sequence[Any] | np.ndarray | Tensor | None
-"""Class indices (B,), one index for all samples, or condition vectors (B, c)."""
+Labels = int | str | Sequence[Any] | np.ndarray | Tensor | None
+"""Class indices or names (B,), one of them for all samples, or condition vectors (B, c)."""
 
 
 def as_data(x: Any, model: Any) -> Tensor:
     """Converts data to a tensor with the type of the model's weights.
 
     Args:
-        x: Data (B, ...), a tensor or anything that numpy converts to an array.
+        x: Data (B, ...), a tensor or anything that numpy converts to an array. A DataFrame is
+            standardised by the model's ``columns``; without these, a warning says that it is not.
         model: The model, which names itself in errors.
 
     Returns:
         The data, (B, ...). Arrays are copied to the model's device.
 
     Raises:
-        DataError: The data are not floating-point numbers, or do not have the model's `input_dim`.
+        DataError: The data are not floating-point numbers, do not have the model's `input_dim`, or
+            lack a column or a value.
     """
+    if hasattr(x, "columns"):
+        x = _standardize_frame(x, model)
     like = next(model.parameters())
     data: Any = x if isinstance(x, Tensor) else np.asarray(x)
     if isinstance(data, np.ndarray) and data.dtype.kind == "f":
@@ -48,6 +53,26 @@ def as_data(x: Any, model: Any) -> Tensor:
             f"for input_dim={tuple(input_dim)}"
         )
     return data.to(like.dtype)
+
+
+def _standardize_frame(frame: Any, model: Any) -> Any:
+    """Returns the standardised rows of a DataFrame; the DataFrame if the model has no columns."""
+    if model.columns is None:
+        warnings.warn(
+            f"{model.model_name} has no columns, so a DataFrame must be standardised as in "
+            "training: set model.columns to pass original units",
+            stacklevel=4,
+        )
+        return frame
+
+    rows = model.columns.transform(frame)
+    incomplete = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(incomplete):
+        raise DataError(
+            f"{len(incomplete)} of {len(rows)} rows have missing or infinite values, the first is "
+            f"row {incomplete[0]} (from 0): leave them out"
+        )
+    return rows
 
 
 def as_codes(z: Any, model: Any) -> Tensor:
@@ -96,22 +121,27 @@ def as_shape(num_samples: Any, model: Any) -> tuple[int, ...]:
     return shape
 
 
-def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | None:
+def as_condition(
+    labels: Labels, condition_dim: int, like: Tensor, class_names: Sequence[str] | None = None
+) -> Tensor | None:
     """Converts labels to condition vectors, one-hot for class indices.
 
     On a GPU a check of the classes would make the host wait, so an unknown class becomes a vector
     of NaN there.
 
     Args:
-        labels: Class indices (B,), one index for all samples, or condition vectors (B, c).
+        labels: Class indices or names (B,), one of them for all samples, or condition vectors
+            (B, c).
         condition_dim: c; 0 for an unconditional model.
         like: A tensor (B, ...) with the condition's device and type.
+        class_names: Names of the classes; None if they are unknown.
 
     Returns:
         The condition (B, c); None for an unconditional model.
 
     Raises:
-        ConfigError: Labels for an unconditional model, or none for a conditional one.
+        ConfigError: Labels for an unconditional model, or none for a conditional one, or an unknown
+            name.
         DataError: The labels have another shape, or a class is unknown.
 
     Example:
@@ -124,10 +154,16 @@ def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | N
             raise ConfigError("a model with condition_dim=0 takes no labels")
         return None
     indices = f"class indices 0 to {condition_dim - 1}"
+    if class_names:
+        indices += f", or the names {', '.join(class_names)}"
     if labels is None:
         raise ConfigError(f"a model with condition_dim={condition_dim} needs labels: {indices}")
 
     values = labels if isinstance(labels, Tensor) else np.array(labels, order="C")
+    if class_names and isinstance(values, np.ndarray) and values.dtype.kind in "UO":
+        for name in np.unique(values):
+            check_choice(name, class_names, f"class {str(name)!r} is unknown")
+        values = np.vectorize(list(class_names).index)(values)
     try:
         labels = torch.as_tensor(values, device=like.device)
     except TypeError as error:  # for example, strings

@@ -1,10 +1,12 @@
 """Saved models: Pythae's files, and a file that describes how to rebuild the networks."""
 
 import inspect
+import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,15 +17,19 @@ from pythae.models.base.base_config import EnvironmentConfig
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from pythae_fif.columns import Columns
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, DataError, FIFError, format_error, requires_extra
 from pythae_fif.files import read_json, write_json
 from pythae_fif.nn import build, coupling  # noqa: F401 - their builders record recipes
 from pythae_fif.nn.recipe import get_recipe, rebuild
-from pythae_fif.register import find_model_class
+from pythae_fif.register import find_model, find_model_class
 
 NETWORKS_FILE = "networks.json"
 """File with the recipes to rebuild `encoder` and `decoder`; null for a pickled network."""
+
+DATA_FILE = "data.json"
+"""File with the :class:`~pythae_fif.data.Columns` and class names of a model's training data."""
 
 SIDES = ("encoder", "decoder")
 
@@ -94,9 +100,17 @@ class HubModel(BaseAE):
 
 
 class SavedModel(HubModel):
-    """A model that is loaded without opening a pickle if its networks can be rebuilt."""
+    """A model that is loaded without opening a pickle if its networks can be rebuilt.
+
+    Attributes:
+        columns: The columns of the table that the model was trained on; None for other data.
+        class_names: Names of the classes that a conditional model was trained on, in the order of
+            their indices; None if they are unknown.
+    """
 
     config_class: ClassVar[type[Any]]
+    columns: Columns | None = None
+    class_names: Sequence[str] | None = None
 
     def save(self, dir_path: str) -> None:
         """Writes the configuration, the weights and the networks to a folder, as Pythae names them.
@@ -119,6 +133,7 @@ class SavedModel(HubModel):
                 _pickle_network(getattr(self, side), folder / f"{side}.pkl")
 
         torch.save({"model_state_dict": self.state_dict()}, folder / "model.pt")
+        save_data_description(self, folder)
 
     @classmethod
     def load_from_folder(cls, dir_path: str, trust: bool = False) -> Self:
@@ -128,7 +143,7 @@ class SavedModel(HubModel):
         other network is a pickle, which can run code when it is opened.
 
         Args:
-            dir_path (str): The folder.
+            dir_path (str): The folder of the model, or of a run of the benchmark.
             trust (bool): Whether pickles may be opened. Open only those of people you trust.
 
         Returns:
@@ -138,6 +153,7 @@ class SavedModel(HubModel):
             ConfigError: A network is an untrusted pickle, or the configuration has an unknown key.
             DataError: A file is missing or damaged.
         """
+        dir_path = str(find_model(dir_path) or dir_path)
         # Networks are built with random weights, which must not change the caller's random state.
         with load_errors_as_data_error(dir_path), fork_rng():
             config = cls.config_class.from_json_file(f"{dir_path}/model_config.json")
@@ -146,6 +162,7 @@ class SavedModel(HubModel):
             model = cls(config, **cls._load_networks(config, dir_path, trust))
             model.load_state_dict(weights, assign=True)  # so that each tensor keeps its saved type
             _tie_shared_parameters(model, weights)
+            load_data_description(model, dir_path)
             return model
 
     @classmethod
@@ -167,6 +184,36 @@ class SavedModel(HubModel):
         return networks
 
 
+def require_columns(model: BaseAE) -> Columns:
+    """Returns the columns of a model of a table; ConfigError if it has none."""
+    columns: Columns | None = getattr(model, "columns", None)
+    if columns is None:
+        raise ConfigError(
+            f"{model.model_name} does not know the columns of a table: set model.columns to the "
+            "`columns` of load_table(...)"
+        )
+    return columns
+
+
+def save_data_description(model: BaseAE, folder: Path) -> None:
+    """Saves the columns and the class names that a model knows into the model's folder."""
+    (folder / DATA_FILE).unlink(missing_ok=True)
+    columns = getattr(model, "columns", None)
+    class_names = getattr(model, "class_names", None)
+    if columns or class_names:
+        content = {"columns": columns and asdict(columns), "class_names": class_names}
+        write_json(folder / DATA_FILE, content)
+
+
+def load_data_description(model: Any, dir_path: str | Path) -> None:
+    """Sets a model's columns and class names to those in its folder, if there are any."""
+    path = Path(dir_path, DATA_FILE)
+    if path.is_file():
+        content = json.loads(path.read_text("utf-8"))
+        model.columns = content["columns"] and Columns(**content["columns"])
+        model.class_names = content["class_names"]
+
+
 def load_model(dir_path: str, trust: bool = False) -> BaseAE:
     """Loads a model of this package or of Pythae, without opening untrusted pickles.
 
@@ -186,7 +233,9 @@ def load_model(dir_path: str, trust: bool = False) -> BaseAE:
     if model_class is not None:
         return model_class.load_from_folder(dir_path, trust)
     require_trust(dir_path, trust)
-    return AutoModel.load_from_folder(dir_path)
+    model = AutoModel.load_from_folder(dir_path)
+    load_data_description(model, dir_path)
+    return model
 
 
 def require_trust(dir_path: str, trust: bool) -> None:

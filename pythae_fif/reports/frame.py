@@ -8,6 +8,7 @@ import pandas
 
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.trained import select, setting_id
 from pythae_fif.evaluation.scores import SCORE_COLUMNS, ScoreColumn, Scores, find_columns
 from pythae_fif.sampling.catalog import sampler_position
 
@@ -62,7 +63,7 @@ def _score_row(
         "label": entry.label,
         "usual_sampler": entry.samplers[0],
         "configuration": spec.configuration,
-        "setting": spec.model_copy(update={"seed": 0}).run_id,  # equal for all seeds
+        "setting": setting_id(spec),
         "beta": spec.parameters.get("beta"),
         "vectors": spec.parameters.get("hutchinson_samples", 1),
         "seed": spec.seed,
@@ -82,30 +83,6 @@ def _score_row(
             for column in columns
         },
     }
-
-
-def select(frame: pandas.DataFrame) -> pandas.DataFrame:
-    """Selects one configuration for each model and sampler.
-
-    It is the one of lowest mean distance to validation data (appendix E.4). Only the configurations
-    with the most finished seeds compete: one that failed with some seeds must not win with the
-    remaining ones. The test score plays no part.
-
-    Returns:
-        The rows of the selected configurations. `candidates` is the number that competed.
-    """
-    groups = ["model", "sampler"]
-    configuration = [*groups, "setting"]
-    distances = frame.groupby(configuration, sort=False)["frechet_val"]
-    means = distances.agg(["size", "mean"]).reset_index()
-
-    most_seeds = means.groupby(groups)["size"].transform("max")
-    complete = means[means["size"] == most_seeds]
-    complete = complete.assign(candidates=complete.groupby(groups)["size"].transform("size"))
-
-    best = complete.sort_values("mean", kind="stable").drop_duplicates(groups)
-    selected = frame.merge(best[[*configuration, "candidates"]], on=configuration)
-    return selected.sort_values(groups, kind="stable", ignore_index=True)
 
 
 def chosen_frame(

@@ -1,6 +1,7 @@
 """The report of an experiment: a summary sentence, tables, warnings and notes."""
 
 import base64
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from pythae_fif.reports.compared import comparison_tables
 from pythae_fif.reports.figures import Figure, draw_figures
 from pythae_fif.reports.frame import TIED_RANK, chosen_frame, first_scores, ranks, score_frame
 from pythae_fif.reports.tables import (
+    CONFIGURATION,
     escape_markdown,
     number,
     overview_table,
@@ -38,6 +40,7 @@ from pythae_fif.sampling.catalog import find_sampler
 FEW_STEPS = 1000  # a shorter training shows little
 SIGNIFICANCE = 0.05  # of Welch's t-test over the seeds
 MAX_NAMES = 4  # models that the summary sentence names
+MAX_CLASSES_LENGTH = 300  # characters of a note on the classes
 
 
 class Report:
@@ -108,7 +111,7 @@ class Report:
         ]
         provenances = [result.training.provenance.model_dump() for result in results]
         self.commands = sorted({str(p["command"]) for p in provenances if p.get("command")})
-        self.notes = score_notes(experiment, results, self.frame, self.table)
+        self.notes = score_notes(experiment, results, self.frame, self.table, splits)
 
     def terminal(self) -> RenderableType:
         """Returns the sentence, the overview and the warnings; the numbers fit into 80 columns."""
@@ -119,7 +122,8 @@ class Report:
             padding=(0, 1, 0, 0),
         )
         cells = overview.mark_ranks(escape, "[bold]{}[/]", "[underline]{}[/]")
-        for heading, numeric in zip(cells, overview.numeric_columns, strict=True):
+        cells = cells.drop(columns=CONFIGURATION)  # the last column, which is too wide
+        for heading, numeric in zip(cells, overview.numeric_columns, strict=False):
             rich_table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
         for row in cells.itertuples(index=False):
             rich_table.add_row(*row)
@@ -333,6 +337,7 @@ def score_notes(
     results: Sequence[ImageResult],
     frame: pandas.DataFrame,
     table: pandas.DataFrame,
+    splits: Splits,
 ) -> list[str]:
     """Describes the data, the training and the scores.
 
@@ -341,6 +346,7 @@ def score_notes(
         results: Results of the runs.
         frame: One row per run and sampler.
         table: One row per model and sampler.
+        splits: The data.
     """
     scores = first_scores(results)
     profile = experiment.active_profile
@@ -350,25 +356,29 @@ def score_notes(
     seeds = ", ".join(map(str, sorted(set(frame["seed"]))))
     configurations = pluralized(int(table["candidates"].max()), "configuration")
     entries = [experiment.entry_for(model) for model in dict.fromkeys(table["model"])]
+    class_names = textwrap.shorten(", ".join(splits.class_names or ()), MAX_CLASSES_LENGTH)
 
     return [
         f"Profile {experiment.profile_summary} ({profile.note}): {describe_length(profile)}, "
         f"{profile.precision}, latent dimension {latent_dims}, at most {configurations} per model, "
         f"seeds {seeds}.",
         f"Data: {data.source}; {sizes} used for training, validation and test.",
+        *([f"Classes, by index from 0: {class_names}."] if class_names else []),
         f"Scores: {scores.num_samples:,} samples; extractor `{scores.extractor}` "
         f"({scores.extractor_hash}). {scores.distance_name} is a FID only if its features are "
         "Inception's.",
         "mem. is the probability that a sample is nearer to the training data than a test example "
         "is (0.5 for new samples, 1 for copies). auth. is the share of samples that are no copies. "
         "KL is the divergence from the standard normal of a Gaussian fitted to the training codes.",
+        *(["Log-likelihoods are those of standardised rows."] if splits.columns else []),
         "Each row shows the configuration of lowest validation distance, among those with the most "
         "seeds. The lowest test distance of a sampler is bold, the second lowest underlined. If "
         "the lowest does not stand out, `=` marks all that are tied with it within the noise of "
         "split, seeds and draws. ± is the standard deviation over seeds or, for a single seed, "
         "over draws.",
         "ref is the largest relative difference from the same runs in our results. MSE and train s "
-        "belong to the configuration of the first column, or to one that did not learn (†).",
+        "belong to the chosen configuration that is shown: it is the first column's, or one that "
+        "did not learn (†).",
         f"Machines: {'; or '.join(dict.fromkeys(frame['machine']))}. Each record names the "
         "versions, the revision and, if it was recorded, the command.",
         *(f"{entry.label}: {' '.join(entry.notes)}" for entry in entries if entry.notes),

@@ -16,6 +16,7 @@ from pythae_fif.sampling.catalog import find_sampler, sampler_position
 
 DASH = "–"
 USUAL = "usual"  # the column of each model's usual sampler
+CONFIGURATION = "chosen configuration"
 UNSIGNED_NUMBER = r"\d*\.?\d+(e[+-]?\d+)?"
 LEGEND = " Bold: lowest value; underlined: second lowest; =: tied with the lowest within the noise."
 NUMBER_PATTERN = rf"[-+]?\d|nan\b|-?inf\b|{DASH}"  # start of a number, or of a missing one
@@ -178,6 +179,7 @@ def overview_table(table: pandas.DataFrame, distance: str, requested: Sequence[s
         differences = format_column(wide["reference"].max(axis=1), ".1%")
         words = {"0.0%": "same", "inf%": "other extractor"}
         cells["ref"] = [words.get(text, text) for text in differences]
+    cells[CONFIGURATION] = list(models["configuration"])
     return Table(f"{distance} to test data, by sampler", pandas.DataFrame(cells), marks)
 
 
@@ -232,7 +234,7 @@ def score_table(
         **{heading: _format_scores(table, group) for heading, group in groups.items()},
         "parameters": format_column(table["parameters"], ",.0f"),
         "train s": format_column(table["training_seconds"], ".0f"),
-        "chosen configuration": list(table["configuration"] + candidates),
+        CONFIGURATION: list(table["configuration"] + candidates),
     }
     return Table("All scores", pandas.DataFrame(cells), {f"{distance} test ↓": table["rank"]})
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -64,6 +65,7 @@ class Engine(StrictModel):
         """Number of CPU threads of a run."""
         return self.cpus_per_run or 1
 
+    @abstractmethod
     def parallel_runs(self, run_bytes: int = RUN_BYTES) -> int | None:
         """Returns how many runs the engine executes at once; None if a scheduler decides.
 
@@ -73,8 +75,8 @@ class Engine(StrictModel):
         Raises:
             ConfigError: Something that the engine needs is missing.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self, run_bytes: int = RUN_BYTES) -> str:
         """Describes in one line where runs are executed, and how many at once.
 
@@ -84,12 +86,12 @@ class Engine(StrictModel):
         Raises:
             ConfigError: Something that the engine needs is missing.
         """
-        raise NotImplementedError
 
     def without_sharing(self) -> "Engine":
         """Returns an engine for trainings on a wall clock: by default no run shares its device."""
         return self
 
+    @abstractmethod
     def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
         """Executes each run in its own process, by :func:`~pythae_fif.runs.worker.execute_run`.
 
@@ -103,7 +105,6 @@ class Engine(StrictModel):
         Raises:
             ConfigError: Something that the engine needs is missing.
         """
-        raise NotImplementedError
 
 
 def run_all(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
@@ -113,9 +114,9 @@ class Spec(StrictModel):
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     @property
+    @abstractmethod
     def folder(self) -> str:
         """The folder of similar runs below `runs/`, such as `digits/convnet/fif`."""
-        raise NotImplementedError
 
     @property
     def path(self) -> str:
@@ -128,9 +129,9 @@ class Spec(StrictModel):
         return self.folder
 
     @property
+    @abstractmethod
     def outputs(self) -> Mapping[str, type]:
         """Name of a record's file -> type of its result. A run is done when all are there."""
-        raise NotImplementedError
 
     def is_complete(self, record: Record[Any] | None, store: "Store") -> bool:
         """Returns whether the record of an output has all that was requested.
@@ -141,6 +142,7 @@ class Spec(StrictModel):
         """
         return record is not None
 
+    @abstractmethod
     def run(self, run: Any) -> None:
         """Computes the missing outputs and saves them.
 
@@ -148,7 +150,6 @@ class Spec(StrictModel):
             run: The :class:`~pythae_fif.runs.worker.Run` that executes the specification. Its
                 method `save` saves an output.
         """
-        raise NotImplementedError
 
     def __hash__(self) -> int:
         return hash(self.run_id)

@@ -3,19 +3,14 @@
 The module does not import torch: the command line reads its names at every start.
 """
 
-import pkgutil
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pythae_fif.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from pythae.samplers import BaseSampler
-
     from pythae_fif.models.priors import PriorKind
-    from pythae_fif.sampling.fits import FitRequest
 
 
 @dataclass(frozen=True)
@@ -38,13 +33,6 @@ class SamplerRecord:
     prior_kind: "PriorKind | None" = None
     has_density: bool = False
     min_latent_dim: int = 1
-
-    def load_fit(self) -> "Callable[[FitRequest], BaseSampler]":
-        """Imports the function that fits the sampler."""
-        function: Callable[[FitRequest], BaseSampler] = pkgutil.resolve_name(
-            f"pythae_fif.sampling.fits:{self.fit}"
-        )
-        return function
 
 
 SAMPLERS = {

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,10 +15,12 @@ from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
-from pythae_fif.models.outputs import without_gradients
+from pythae_fif.models.injective_flow import InjectiveFlow
+from pythae_fif.models.outputs import Labels, without_gradients
 from pythae_fif.models.priors import Prior
+from pythae_fif.sampling import fits
 from pythae_fif.sampling.catalog import find_sampler
-from pythae_fif.sampling.fits import FitRequest
+from pythae_fif.sampling.fits import PYTHAE_SAMPLERS
 from pythae_fif.training import quiet_pythae
 
 BATCH_SIZE = 500
@@ -222,10 +224,10 @@ def generate(
         NonFiniteError: A sample is NaN or infinite, for example after a fit that diverged.
     """
     record = find_sampler(name)
-    request = FitRequest(name, model, codes, seed, record.prior_kind, fit_steps, prior)
+    request = fits.FitRequest(name, model, codes, seed, record.prior_kind, fit_steps, prior)
     set_seed(seed)
     with quiet_pythae():
-        sampler = record.load_fit()(request)
+        sampler = getattr(fits, record.fit)(request)
         sampler.is_fitted = True
         batches = []
         for batch in draw_samples(sampler, num_samples):
@@ -286,3 +288,62 @@ def generate_by_class(
 
     order = np.random.default_rng(seed).permutation(num_samples)
     return torch.cat(samples)[torch.from_numpy(order)], classes.repeat(class_sizes)[order]
+
+
+def describe_own_prior(model: BaseAE) -> str:
+    """Describes the prior from which :func:`draw_own_samples` draws."""
+    if not isinstance(model, InjectiveFlow):
+        return find_sampler(_find_own_sampler(model)).description
+    if model.prior is not None:
+        return f"the fitted prior ({model.model_config.fitted_prior})"
+    return f"the prior of the training ({model.model_config.latent_distribution})"
+
+
+def draw_own_samples(
+    model: BaseAE,
+    num_samples: int,
+    *,
+    seed: int,
+    labels: Labels = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
+    """Draws samples from the prior of a model.
+
+    It is the fitted prior of an injective flow if there is one, and the prior of the training
+    otherwise.
+
+    Args:
+        model: A trained model.
+        num_samples: Number of samples n.
+        seed: Random seed; it sets torch's global random state.
+        labels: One class, or one condition vector (1, c), of a conditional model.
+        progress: Called with the number of samples after each batch, and n.
+
+    Returns:
+        Samples (n, ...), on the CPU.
+
+    Raises:
+        ConfigError: The model is conditional and there are no labels, or the reverse.
+    """
+    torch.manual_seed(seed)
+    batches: Iterable[Tensor]
+    if isinstance(model, InjectiveFlow):
+        sizes = map(len, torch.arange(num_samples).split(BATCH_SIZE))
+        batches = (model.sample(size, labels=labels) for size in sizes)
+    elif labels is not None:
+        raise ConfigError(f"{model.model_name} takes no labels")
+    else:
+        _, sampler_class = PYTHAE_SAMPLERS[_find_own_sampler(model)]
+        batches = draw_samples(sampler_class(model), num_samples)
+
+    samples: list[Tensor] = []
+    for batch in batches:
+        samples.append(batch.cpu())
+        progress(sum(map(len, samples)), num_samples)
+    return torch.cat(samples)[:num_samples]
+
+
+def _find_own_sampler(model: BaseAE) -> str:
+    """Returns the sampler of a model of Pythae's own prior; the standard normal's for most."""
+    names = [name for name, (cls, _) in PYTHAE_SAMPLERS.items() if isinstance(model, cls)]
+    return names[-1]

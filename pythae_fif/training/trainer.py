@@ -19,6 +19,7 @@ from torch import Tensor
 from pythae_fif.device import default_device, random_state, set_random_state
 from pythae_fif.errors import ConfigError, NonFiniteError, StoreError
 from pythae_fif.models.outputs import without_gradients
+from pythae_fif.models.saved import save_data_description
 from pythae_fif.names import Precision
 from pythae_fif.training.checkpoint import RunFiles, check_can_be_saved, default_run_id
 from pythae_fif.training.config import SchedulerInterval, TrainerOptions, config_for, set_lengths
@@ -47,9 +48,8 @@ class FIFTrainer:
     interrupted training resumes from the checkpoint in its folder; on a CPU it ends with exactly
     the weights of an uninterrupted one. `FIFTrainingPipeline` trains by this class.
 
-    If a model has a method `stage_at(passes, share_done)`, it gives the model's `stage` before each
-    epoch. A stage starts from the best weights of the stage before it, with a new optimizer, and
-    chooses its best weights separately.
+    A model may have a method `stage_at(passes, share_done)`, which gives its `stage` before each
+    epoch. Each stage starts from the previous one's best weights and with a new optimizer.
 
     Args:
         model: The model, trained in place; on the GPU, if there is one, unless `no_cuda` is set.
@@ -64,9 +64,8 @@ class FIFTrainer:
             resume. By default it is a new folder in the configuration's `output_dir`, named by the
             model and the time, and the model in it is called `final_model`.
         run_id: Identifier of everything that defines the result. It is written into all files, and
-            files with another one are set aside; if the folder holds a finished model, that is
-            loaded and not trained again. By default it is a digest of configurations, networks and
-            numbers of data, and a finished model is an error.
+            files with another one are set aside; a finished model in the folder is loaded. By
+            default it is a digest of the training's options, and a finished model is an error.
         on_epoch: Function that is called after each epoch with its row of the log.
         checkpoint_every_seconds: Minimum time between two checkpoints; 0 for one per epoch.
         wall_clock: Seconds of training steps, over all attempts, after which the training ends.
@@ -441,4 +440,5 @@ class FIFTrainer:
     def _save(self, folder: Path) -> None:
         """Saves the model and the training's configuration into a folder."""
         self.model.save(str(folder))
+        save_data_description(self.model, folder)  # Pythae's models do not save it
         self.training_config.save_json(str(folder), "training_config")

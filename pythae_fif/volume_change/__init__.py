@@ -2,8 +2,7 @@
 
 __all__ = [
     "autograd_surrogate", "decoder_log_volume", "decoder_singular_values", "encoder_log_volume",
-    "fif_loss", "log_volume", "published_surrogate", "sample_hutchinson", "squared_error",
-    "volume_surrogate",
+    "fif_loss", "log_volume", "sample_hutchinson", "squared_error", "volume_surrogate",
 ]  # fmt: skip
 
 from pythae_fif.volume_change.exact import (
@@ -16,7 +15,6 @@ from pythae_fif.volume_change.hutchinson import sample_hutchinson
 from pythae_fif.volume_change.loss import (
     autograd_surrogate,
     fif_loss,
-    published_surrogate,
     squared_error,
     volume_surrogate,
 )

@@ -5,14 +5,13 @@ There are two functions for its volume term (eq. 15): a fast one, and one for an
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from typing_extensions import deprecated
 
 from pythae_fif.errors import DataError
 from pythae_fif.volume_change.replay import Tape
@@ -314,14 +313,6 @@ def _decode_with_tangent(decode: Map, z: Tensor, vector: Tensor) -> tuple[Tensor
         x_hat, tangent = forward_ad.unpack_dual(decode(forward_ad.make_dual(z, vector)))
     is_constant = tangent is None  # x_hat does not depend on z
     return x_hat, torch.zeros_like(x_hat) if is_constant else tangent.detach()
-
-
-@deprecated("renamed to autograd_surrogate")
-def published_surrogate(
-    encode: Map, decode: Map, x: Tensor, eps: Tensor, **options: Any
-) -> SurrogateOutput:
-    """Deprecated name of :func:`autograd_surrogate`."""
-    return autograd_surrogate(encode, decode, x, eps, **options)
 
 
 def make_jvp(value: Tensor, point: Tensor) -> Callable[..., Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pythae.models import AE, AEConfig
 from support.experiments import make_tiny_plan
@@ -74,6 +75,23 @@ def test_grey_folders_with_grey_files(score, order):
     pixels = np.stack([np.asarray(Image.open(path)) for path in Path("b").iterdir()])
     np.savez("b.npz", data=pixels[:, :8])
     assert score(*order, *PIXELS, "--training", "a")["memorisation"]
+
+
+def test_a_model_samples_from_its_fitted_prior(score, capsys):
+    model = FIF(FIFConfig(input_dim=(3, 8, 8), latent_dim=2))
+    model.fit_prior(5 + torch.rand(60, 3, 8, 8), "gaussian")
+    model.save("model")
+    assert cli.main(["score", "model", "b", *PIXELS, "--num-samples", "300"]) == 0
+    assert "samples of the model, from the fitted prior (gaussian)" in capsys.readouterr().out
+
+    torch.manual_seed(0)
+    pixels = (model.sample(300).clip(0, 1) * 255).round().byte().movedim(1, -1).numpy()
+    np.savez("samples.npz", data=pixels)
+    distances = [
+        score(samples, "b", *PIXELS, "--num-samples", 300)["frechet"]["reference"]
+        for samples in ("model", "samples.npz")
+    ]
+    assert distances[0] == pytest.approx(distances[1], rel=1e-3)
 
 
 def test_an_own_score(score):
@@ -148,7 +166,7 @@ def test_a_trusted_pickle_is_opened(score):
         ("d.npz c.npz --extractor pixels", "d.npz has images of shape (3, 6, 6), not (1, 6, 6)"),
         (
             "labelled c.npz --extractor pixels",
-            "samplers do not take labels: pass model.conditioned_on(label)",
+            "needs labels: class indices 0 to 2",
         ),
     ],
 )
@@ -159,3 +177,12 @@ def test_input_that_does_not_fit_is_one_error_line(score, words, part):
     np.savez("c.npz", data=np.full((30, 6, 6), 90, np.uint8))
     np.savez("d.npz", data=np.arange(30 * 108).reshape(30, 6, 6, 3).astype(np.uint8))
     assert part in score(*words.split())
+
+
+def test_trust_is_advised_only_where_it_helps(score):
+    FIF(FIFConfig(input_dim=(3, 8, 8), latent_dim=2)).save("model")
+    file = Path("model/model_config.json")
+    file.write_text(json.dumps({**read_json(file), "betta": 1}))
+    error = score("model", "b", *PIXELS)
+    assert "betta" in error
+    assert "--trust" not in error

@@ -2,6 +2,7 @@
 
 import copy
 
+import pandas as pd
 import pytest
 import torch
 from pythae.data.datasets import DatasetOutput
@@ -120,6 +121,25 @@ def test_the_model_of_a_label_is_saved_and_loaded(tmp_path):
     fif.conditioned_on(1).save(str(tmp_path))
     loaded = AutoModel.load_from_folder(str(tmp_path), trust=True).eval()
     assert torch.equal(loaded.embed(data), fif.embed(data, labels=1))
+
+
+def test_classes_have_names(tmp_path):
+    fif = model().eval()
+    fif.class_names = ("male", "female", "7")
+    fif.save(str(tmp_path))
+    loaded = AutoModel.load_from_folder(str(tmp_path))
+    data, _ = batch(3, dtype=torch.float32)
+    names = pd.Series(["7", "male", "female"])
+    for named in (fif, loaded):
+        assert torch.equal(named.embed(data, names), fif.embed(data, [2, 0, 1]))
+        assert torch.equal(named.embed(data, "female"), fif.embed(data, 1))
+        class_model = named.conditioned_on("female")
+        assert torch.equal(class_model.embed(data), fif.conditioned_on(1).embed(data))
+
+    with pytest.raises(ConfigError, match="class 'femal' is unknown: did you mean 'female'"):
+        loaded.sample(2, labels="femal")
+    with pytest.raises(ConfigError, match="needs labels: class indices 0 to 2, or the names male"):
+        loaded.sample(2)
 
 
 def test_pythaes_samplers_take_the_model_of_a_label(tmp_path):

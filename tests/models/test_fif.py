@@ -220,6 +220,7 @@ def linear_model(cls, config_class, latent):
 MODEL_CLASSES = [(FIF, FIFConfig), (RectangularFlow, RectangularFlowConfig)]
 
 
+@pytest.mark.filterwarnings("ignore:.* has no columns")
 @pytest.mark.parametrize("latent", LATENTS)
 @pytest.mark.parametrize(("cls", "config_class"), MODEL_CLASSES)
 def test_log_prob_of_a_linear_model_is_the_closed_form(cls, config_class, latent):

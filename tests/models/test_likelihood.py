@@ -1,8 +1,10 @@
 """Fitted priors, densities of autoencoders, the marginal likelihood, and beta='auto'."""
 
+import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pythae.models import AE, VAE, VQVAE, AEConfig, AutoModel, VAEConfig, VQVAEConfig
@@ -92,21 +94,6 @@ def test_a_mixture_is_scikit_learn_s_and_each_class_has_the_mixture_of_its_codes
     second_only = fit_new_prior("mixture", class_codes, seed=3)
     density = by_class.log_prob(class_codes, classes[is_second])
     assert torch.allclose(density, second_only.log_prob(class_codes), atol=1e-12)
-
-
-def test_a_mixture_loads_files_that_name_its_cholesky_factors_triangles():
-    codes, is_second = two_bows()
-    model = FIF(FIFConfig(input_dim=(5,), latent_dim=2, condition_dim=2)).double()
-    model.prior = fit_new_prior("mixture", codes, one_hot(is_second))
-    weights = model.state_dict()
-    old_weights = {name.replace("scale_trils", "triangles"): w for name, w in weights.items()}
-    assert "prior.triangles" in old_weights
-
-    loaded = FIF(FIFConfig(input_dim=(5,), latent_dim=2, condition_dim=2, fitted_prior="mixture"))
-    loaded.load_state_dict(old_weights, assign=True)
-    assert torch.equal(loaded.prior.scale_trils, model.prior.scale_trils)
-    assert loaded.state_dict().keys() == weights.keys()
-    assert "prior.triangles" in old_weights  # the caller's dictionary is not changed
 
 
 def test_a_flow_changes_variables():
@@ -422,7 +409,7 @@ def test_the_benchmark_scores_both_splits_with_every_prior(classes):
             nats = model.marginal_log_prob(rows.parts[split], noise_std, labels).numpy()
             likelihood = scores[name][split]
             assert likelihood.nats == pytest.approx(nats, abs=1e-3)
-            assert [*likelihood.rows] == [*range(40)]
+            assert [*likelihood.examples] == [*range(40)]
 
             score = likelihood.score
             assert score.nats == pytest.approx(nats.mean(), abs=1e-3)
@@ -447,17 +434,26 @@ def test_the_number_of_scored_points(split, latent_dim, num_samples, count):
     assert (rows[0], rows[-1]) == (0, 9_999)
 
 
-def test_likelihoods_are_written_point_by_point(tmp_path):
+@pytest.mark.parametrize("source", ["split", "table", "folder"])
+def test_likelihoods_are_written_point_by_point(tmp_path, source):
     rows = Rows(0)
+    examples = {
+        "split": [*range(40)],
+        "table": [*np.random.default_rng(0).permutation(400)[:40]],
+        "folder": [f"cats, old/{number}.png" for number in range(40)],
+    }[source]
+    if source != "split":
+        example_ids = {split: np.array(examples) for split in rows.parts}
+        rows.splits = dataclasses.replace(rows.splits, example_ids=example_ids)
     priors = fit_priors(rows.model, ["normal"], rows.codes, None, **FIT)
     scores = marginal_likelihoods(rows.model, priors, rows.splits, {}, **rows.options)
     test_scores = scores["normal"]["test"]
 
     path = tmp_path / "likelihood.csv"
     path.write_text(test_scores.to_csv())
-    table = np.genfromtxt(path, delimiter=",", names=True)
-    assert [*table["row"]] == [*range(40)]
-    assert table["nats"] == pytest.approx(test_scores.nats, abs=1e-4)
+    table = pd.read_csv(path)
+    assert [*table["file" if source == "folder" else "row"]] == examples
+    assert table["nats"].to_numpy() == pytest.approx(test_scores.nats, abs=1e-4)
 
 
 def test_the_flow_sampler_and_the_likelihood_fit_the_same_prior():

@@ -278,6 +278,12 @@ class TestNotes:
         notes = "\n".join(make_report([RESULTS[4], on_gpu]).notes)
         assert "Machines: cpu (x86_64) with 2 cores; or cuda (X) with 2 cores." in notes
 
+    def test_notes_name_the_classes_and_the_units_of_a_table(self):
+        splits = replace(TABLE, class_names=("female", "male"))
+        notes = make_report(splits=splits).notes
+        assert "Classes, by index from 0: female, male." in notes
+        assert "Log-likelihoods are those of standardised rows." in notes
+
     def test_notes_explain_the_columns(self):
         notes = "\n".join(REPORT.notes)
         assert "FD-classifier is a FID only if its features are Inception's" in notes
@@ -373,6 +379,16 @@ class TestFiles:
         assert len(addresses) == 3
         assert "<script" not in text
         assert all(address.startswith("data:image/") for address in addresses)
+
+        chosen = re.findall(
+            r'/([0-9a-f]{12})/">[^<]*</a>: <b>chosen by validation</b> for ([\w, ]+)<', text
+        )
+        chosen_pairs = {(run_id, name) for run_id, names in chosen for name in names.split(", ")}
+        table = REPORT.table
+        pairs = zip(table["run_ids"], table["sampler"], strict=True)
+        assert chosen_pairs == {(run_id, name) for ids, name in pairs for run_id in ids.split()}
+        first_table = text[text.index("<table") : text.index("</table")]
+        assert "beta=10" in first_table
 
         links = [store.root / unquote(link) for link in re.findall('href="([^"]+)"', text)]
         assert all(link.exists() for link in links)

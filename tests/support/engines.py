@@ -14,6 +14,12 @@ class InProcess(Engine):
 
     executed: list = []  # noqa: RUF012 - pydantic copies it
 
+    def parallel_runs(self, run_bytes=0):
+        return 1
+
+    def describe(self, run_bytes=0):
+        return "this process, 1 run at once"
+
     def execute(self, specs, store, command):
         for spec in specs:
             self.executed.append(spec)

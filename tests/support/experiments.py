@@ -10,6 +10,9 @@ from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.data import Splits, load_images
+from pythae_fif.runs.store import Store
+from pythae_fif.runs.worker import execute_run
+from support.tabular_files import table, write_csv
 
 PROFILE = {
     "note": "a test", "epochs": 1, "batch_size": 50, "learning_rate": 1e-3, "num_samples": 20,
@@ -59,3 +62,20 @@ def fake_splits(*shape: int, content_hash: str = "0" * 16, num_train: int = 60) 
     return SimpleNamespace(
         input_dim=shape, content_hash=content_hash, train=range(num_train), labels=None
     )
+
+
+def train_on_table(folder: Path, models: list[str]) -> tuple[Store, list[ImageSpec]]:
+    """Trains models on a table of 120 rows, `table.csv`, which is written into the folder.
+
+    Returns:
+        The store, and the specifications of the runs.
+    """
+    write_csv(folder / "table.csv", table() * [1, 100, 0.01], "a,b,c")
+    flags = {"data": str(folder / "table.csv"), "models": models, "seeds": [0, 1]}
+    file = write_tiny(folder, extractor="columns", arch="tabular")
+    experiment = load_experiment("csv", flags, file)
+    plan = expand(experiment, load_images("csv", data=experiment.data).subset(60, 12, 12))
+    store = Store(folder / "results")
+    for spec in plan:
+        execute_run(spec, store)
+    return store, plan

@@ -1,6 +1,9 @@
 """Writes tables of the archive's form, with random rows, and a user's tables."""
 
+import io
 import pickle
+import struct
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,6 +21,16 @@ class PickledCall:
         return self.parts
 
 
+class Python2Pickler(pickle._Pickler):
+    """A pickler that writes bytes as Python 2 does: as text."""
+
+    def save_bytes(self, content):
+        self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
+        self.memoize(content)
+
+    dispatch: ClassVar = {**pickle._Pickler.dispatch, bytes: save_bytes}
+
+
 def old_frame(columns):
     """Returns a data frame as pandas 0.19 of Python 2 pickled it: one block of floats."""
     labels = np.array(list(columns), dtype=object)
@@ -29,7 +42,9 @@ def old_frame(columns):
 
     manager = PickledCall(PickledCall, state=(axes, [values], axes, {"0.14.1": content}))
     frame = PickledCall(PickledCall, state={"_typ": "dataframe", "_data": manager})
-    return pickle.dumps(frame, protocol=2)
+    file = io.BytesIO()
+    Python2Pickler(file, protocol=2).dump(frame)
+    return file.getvalue()
 
 
 def gas_columns():

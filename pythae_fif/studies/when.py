@@ -1,0 +1,360 @@
+"""When joint training beats two stages: FIF and autoencoders on data of known density.
+
+Method and hypotheses, fixed before the runs:
+
+* *Data*: :class:`~pythae_fif.studies.tori.EmbeddedTorus` with noise 0.03, for latent dimensions d,
+  dimensions D and numbers n of training points. 500 further points choose the epoch, the prior and
+  the noise's scale.
+* *Models*: see `MODELS`. All have the networks of the tables with width 64, the same data, Adam at
+  0.001 and batches of 100, and train for the same processor time on one thread: for as many epochs
+  as take it, by a timing of 300 steps. They keep the epoch of lowest validation loss.
+* *Measure*: KL(p || q) in nats. log p is known, and log q is the marginal likelihood with the
+  model's noise; the mean is over 2,000 test points.
+* *Priors*: N, or the fitted one (mixture or flow) of the higher validation likelihood.
+* *FIF wins* a cell if its mean KL is below the best rival's (lowest mean KL) and p < 0.05 in the
+  paired two-sided t-test over seeds; it *loses* if it is above with p < 0.05.
+* *Hypothesis A*: with N, FIF wins at least half of the cells.
+* *Hypothesis B*: with fitted priors, FIF wins where n <= 500 or d >= 4, and nowhere else.
+"""
+
+import itertools
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.colors import TwoSlopeNorm
+from pythae.models import AE, WAE_MMD, AEConfig, BaseAE, BetaVAE, BetaVAEConfig, WAE_MMD_Config
+from scipy.stats import ttest_rel
+from torch import Tensor
+
+from pythae_fif.benchmark.pythae_patches import patch_slow_ops
+from pythae_fif.models import FIF, FIFConfig, InjectiveFlow
+from pythae_fif.models.config import InjectiveFlowConfig
+from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
+from pythae_fif.pictures import new_figure
+from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
+from pythae_fif.studies.study import StudyOptions
+from pythae_fif.studies.tori import EmbeddedTorus
+from pythae_fif.training import FIFTrainer, FIFTrainerConfig, OnEpoch
+
+ModelName = Literal["fif", "ae", "wae_10", "wae_100", "vae"]
+MODELS: dict[ModelName, str] = {
+    "fif": 'FIF, beta="auto"',
+    "ae": "AE",
+    "wae_10": "WAE-IMQ, weight 10",
+    "wae_100": "WAE-IMQ, weight 100",
+    "vae": "VAE, true noise",
+}
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {"latent_dims": (1, 4), "dims": (16,), "points": (500, 10_000), "seconds": 6.0},
+    "paper": {
+        "latent_dims": (1, 2, 4, 8),
+        "dims": (16, 64),
+        "points": (500, 2_000, 10_000),
+        "seconds": 60.0,
+    },
+}
+NOISE = 0.03
+VALIDATION_POINTS = 500
+TEST_POINTS = 2_000
+WIDTH = 64
+BATCH_SIZE = 100
+TIMED_STEPS = 300
+LEARNING_RATE = 1e-3
+FITTED_PRIORS: tuple[Literal["mixture", "flow"], ...] = ("mixture", "flow")
+PRIOR_LABELS = {"normal": "N", "fitted": "fitted prior"}
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class WhenResult:
+    """What one model reaches.
+
+    Attributes:
+        kl: 'normal' or 'fitted' -> KL(p || q) in nats.
+        kl_error: The same for its standard error over test points.
+        prior: Name of the fitted prior that validation chose.
+        reconstruction: Mean squared error of a test point, |g(f(x)) - x|^2.
+        epochs: Number of epochs trained.
+        best_epoch: The epoch that was kept.
+    """
+
+    kl: dict[str, float]
+    kl_error: dict[str, float]
+    prior: str
+    reconstruction: float
+    epochs: int
+    best_epoch: int
+
+
+class TorusModel(StudySpec):
+    """One model of one data set and seed.
+
+    Attributes:
+        model: A key of `MODELS`.
+        latent_dim: d.
+        dim: D.
+        points: Number n of training points.
+        seconds: Processor time of the training.
+        seed: Seed of the points, the weights and the training.
+    """
+
+    kind: ClassVar[str] = "when"
+    result: ClassVar[Any] = WhenResult
+    on_cpu: ClassVar[bool] = True
+
+    model: ModelName
+    latent_dim: int
+    dim: int
+    points: int
+    seconds: float
+    seed: int
+
+    def compute(self, report_progress: ProgressCallback) -> WhenResult:
+        """Trains the model, and measures its distance to the data's density with both priors."""
+        torch.set_num_threads(1)
+        torus = EmbeddedTorus(self.latent_dim, self.dim, NOISE)
+        generator = torch.Generator().manual_seed(self.seed)
+        train = torus.sample(self.points, generator).points
+        val = torus.sample(VALIDATION_POINTS, generator).points
+        test = torus.sample(TEST_POINTS, generator)
+
+        epochs = self._epochs_in_time(train, val)
+        model, best_epoch = self._train(
+            train, val, epochs, lambda row: report_progress(row.share_done)
+        )
+        density = _as_density(model)
+        density.prior = None
+        noise_std = density.estimate_noise_std(val)
+        likelihood = density.marginal_likelihood(test.points, noise_std)
+        torch.manual_seed(self.seed)
+        true_log_prob = torus.log_prob(test)
+        differences = {
+            "normal": true_log_prob - likelihood.log_prob(density.latent_distribution(val))
+        }
+
+        best = -math.inf
+        chosen = ""
+        for prior in FITTED_PRIORS:
+            density.fit_prior(train, prior, seed=self.seed)
+            validation = density.marginal_log_prob(val, noise_std).mean().item()
+            if validation > best or not chosen:
+                best = validation
+                chosen = prior
+                log_prob = likelihood.log_prob(density.latent_distribution(val))
+                differences["fitted"] = true_log_prob - log_prob
+
+        errors = (density.reconstruct(test.points) - test.points).square().sum(1)
+        return WhenResult(
+            kl={prior: values.mean().item() for prior, values in differences.items()},
+            kl_error={
+                prior: values.std().item() / math.sqrt(TEST_POINTS)
+                for prior, values in differences.items()
+            },
+            prior=chosen,
+            reconstruction=errors.mean().item(),
+            epochs=epochs,
+            best_epoch=best_epoch,
+        )
+
+    def _epochs_in_time(self, train: Tensor, val: Tensor) -> int:
+        """Returns the number of epochs that take the processor time of the training.
+
+        A copy of the model trains for about `TIMED_STEPS` steps. The first epoch is not timed.
+        """
+        timed_epochs = max(2, math.ceil(TIMED_STEPS * BATCH_SIZE / len(train)))
+        times: list[float] = []
+        self._train(train, val, timed_epochs + 1, lambda _: times.append(time.process_time()))
+        epoch_seconds = (times[-1] - times[0]) / timed_epochs
+        return max(1, round(self.seconds / epoch_seconds))
+
+    def _train(
+        self, train: Tensor, val: Tensor, epochs: int, on_epoch: OnEpoch
+    ) -> tuple[BaseAE, int]:
+        """Returns a model after a number of epochs, and the epoch that was kept."""
+        torch.manual_seed(self.seed)
+        config = FIFTrainerConfig(
+            num_epochs=epochs,
+            per_device_train_batch_size=BATCH_SIZE,
+            per_device_eval_batch_size=VALIDATION_POINTS,
+            learning_rate=LEARNING_RATE,
+            seed=self.seed,
+            no_cuda=True,
+        )
+        with tempfile.TemporaryDirectory() as run_dir:
+            trainer = FIFTrainer(
+                self._build_model(),
+                train,
+                val,
+                config,
+                run_dir=run_dir,
+                on_epoch=on_epoch,
+                checkpoint_every_seconds=math.inf,
+            )
+            result = trainer.train()
+        return trainer.model, result.best_epoch
+
+    def _build_model(self) -> BaseAE:
+        """Builds the model with random weights."""
+        sizes: dict[str, Any] = {"input_dim": (self.dim,), "latent_dim": self.latent_dim}
+        encoder = TabularEncoder(**sizes, hidden_dim=WIDTH, variational=self.model == "vae")
+        networks = encoder, TabularDecoder(**sizes, hidden_dim=WIDTH)
+        match self.model:
+            case "fif":
+                return FIF(FIFConfig(**sizes, beta="auto", noise=0.0), *networks)
+            case "ae":
+                return AE(AEConfig(**sizes), *networks)
+            case "vae":  # with this beta the loss is proportional to the ELBO with the data's noise
+                return BetaVAE(BetaVAEConfig(**sizes, beta=NOISE**2), *networks)
+
+        weight = float(self.model.removeprefix("wae_"))
+        config = WAE_MMD_Config(**sizes, kernel_choice="imq", reg_weight=weight)
+        return patch_slow_ops(WAE_MMD(config, *networks))
+
+
+def _as_density(model: BaseAE) -> InjectiveFlow:
+    """Returns the density of a model; a VAE's codes are its posterior means."""
+    config = InjectiveFlowConfig(model.model_config.input_dim, model.latent_dim)
+    return InjectiveFlow(config, model.encoder, model.decoder)
+
+
+def run_when(options: StudyOptions) -> list[StudyReport]:
+    """Trains all models on all data sets, and makes the map of where FIF wins."""
+    size = SIZES[options.profile]
+    specs = [
+        TorusModel(
+            model=model, latent_dim=d, dim=dim, points=points, seconds=size["seconds"], seed=seed
+        )
+        for seed, d, dim, points, model in itertools.product(
+            options.seeds, size["latent_dims"], size["dims"], size["points"], MODELS
+        )
+    ]
+    results = collect_results(specs, options)
+    rows = _make_rows(specs, results)
+    cells = pd.concat([compare_cells(rows, prior) for prior in PRIOR_LABELS], ignore_index=True)
+    table = cells.assign(prior=cells["prior"].map(PRIOR_LABELS), rival=cells["rival"].map(MODELS))
+
+    return [
+        StudyReport(
+            f"when-{options.profile}",
+            "When joint training beats two stages",
+            f"KL(p || model) in nats on embedded tori, after {size['seconds']:g} s of processor "
+            f"time, mean ± standard deviation over {len(options.seeds)} seeds. The rival has the "
+            "lowest mean KL of the other models; p is from a paired t-test over seeds.",
+            table,
+            rows,
+            _draw_map(cells),
+            notes=[*judge_hypotheses(cells), "Figure: the best rival's KL minus FIF's, in nats."],
+        )
+    ]
+
+
+def _make_rows(specs: list[TorusModel], results: list[WhenResult]) -> pd.DataFrame:
+    """Returns one row per model, data set, seed and prior."""
+    return pd.DataFrame(
+        [
+            {
+                "d": spec.latent_dim,
+                "D": spec.dim,
+                "n": spec.points,
+                "seed": spec.seed,
+                "model": spec.model,
+                "prior": prior,
+                "kl": result.kl[prior],
+                "kl_error": result.kl_error[prior],
+                "fitted_prior": result.prior,
+                "reconstruction": result.reconstruction,
+                "epochs": result.epochs,
+                "best_epoch": result.best_epoch,
+            }
+            for spec, result in zip(specs, results, strict=True)
+            for prior in PRIOR_LABELS
+        ]
+    )
+
+
+def compare_cells(rows: pd.DataFrame, prior: str) -> pd.DataFrame:
+    """Compares FIF with the best rival on each data set.
+
+    Args:
+        rows: One row per model, data set, seed and prior, with its `kl`.
+        prior: A key of `PRIOR_LABELS`.
+
+    Returns:
+        One row per data set with `gain`, the rival's KL minus FIF's, and `verdict`: 'wins',
+        'loses' or 'undecided'.
+    """
+    cells = []
+    for (d, dim, points), cell in rows[rows["prior"] == prior].groupby(["d", "D", "n"]):
+        by_seed = cell.pivot(index="seed", columns="model", values="kl")
+        rival = by_seed.drop(columns="fif").mean().idxmin()
+        gain = by_seed[rival] - by_seed["fif"]
+        p = float(ttest_rel(by_seed[rival], by_seed["fif"]).pvalue) if len(gain) > 1 else math.nan
+        decided = "wins" if gain.mean() > 0 else "loses"
+        cells.append(
+            {
+                "d": d,
+                "D": dim,
+                "n": points,
+                "prior": prior,
+                "FIF": f"{by_seed['fif'].mean():.3f} ± {by_seed['fif'].std():.3f}",
+                "rival": rival,
+                "rival's": f"{by_seed[rival].mean():.3f} ± {by_seed[rival].std():.3f}",
+                "gain": gain.mean(),
+                "p": p,
+                "verdict": decided if p < SIGNIFICANCE else "undecided",
+            }
+        )
+    return pd.DataFrame(cells)
+
+
+def judge_hypotheses(cells: pd.DataFrame) -> list[str]:
+    """Returns one sentence for each hypothesis.
+
+    Args:
+        cells: The rows of :func:`compare_cells` for both priors.
+    """
+    wins = cells["verdict"] == "wins"
+    is_normal = cells["prior"] == "normal"
+    is_predicted = (cells["n"] <= 500) | (cells["d"] >= 4)
+    normal_wins = int(wins[is_normal].sum())
+    normal_cells = int(is_normal.sum())
+    as_predicted = (wins == is_predicted)[~is_normal]
+
+    holds = "holds" if 2 * normal_wins >= normal_cells else "does not hold"
+    holds_too = "holds" if as_predicted.all() else "does not hold"
+    return [
+        f"Hypothesis A {holds}: with N, FIF wins {normal_wins} of {normal_cells} data sets.",
+        f"Hypothesis B {holds_too}: with fitted priors, {int(as_predicted.sum())} of "
+        f"{len(as_predicted)} data sets are as predicted (FIF wins where n <= 500 or d >= 4, and "
+        f"nowhere else); it wins {int(wins[~is_normal].sum())}.",
+    ]
+
+
+def _draw_map(cells: pd.DataFrame) -> Any:
+    """Draws the gain over the best rival by d and n, with one panel for each prior and D."""
+    dims = sorted(set(cells["D"]))
+    figure = new_figure(4.5 * len(dims) + 1, 7)
+    panels: Any = figure.subplots(len(PRIOR_LABELS), len(dims), squeeze=False)
+    largest = float(cells["gain"].abs().max()) or 1.0
+    colours = {"cmap": "RdBu", "norm": TwoSlopeNorm(0, -largest, largest)}
+
+    for (prior, label), row in zip(PRIOR_LABELS.items(), panels, strict=True):
+        for dim, axis in zip(dims, row, strict=True):
+            panel = cells[(cells["prior"] == prior) & (cells["D"] == dim)]
+            gains = panel.pivot(index="d", columns="n", values="gain")
+            verdicts = panel.pivot(index="d", columns="n", values="verdict")
+            image = axis.imshow(gains, aspect="auto", **colours)
+            for i, j in np.ndindex(gains.shape):
+                text = f"{gains.iloc[i, j]:+.2f}\n{verdicts.iloc[i, j]}"
+                axis.text(j, i, text, ha="center", va="center", fontsize=9)
+            axis.set(title=f"{label}, D = {dim}", xlabel="n", ylabel="d")
+            axis.set_xticks(range(len(gains.columns)), [f"{n:,}" for n in gains.columns])
+            axis.set_yticks(range(len(gains.index)), list(gains.index))
+    figure.colorbar(image, ax=panels, label="KL of the best rival - KL of FIF, nats")
+    return figure

@@ -1,0 +1,102 @@
+"""`best` loads the model that validation chose; `load_trained` loads the model of any run."""
+
+import math
+
+import pandas as pd
+import pytest
+import torch
+from pythae.models import AutoModel
+from support.experiments import train_on_table
+from support.report_store import RESULTS, fill_store, make_result
+
+from pythae_fif.benchmark import best, load_trained
+from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.models import as_density
+
+pytestmark = pytest.mark.filterwarnings("ignore:scores of")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The store and the runs of FIF, in two configurations, and of an AE, with two seeds each."""
+    return train_on_table(tmp_path_factory.mktemp("table"), ["fif", "ae"])
+
+
+def test_best_is_the_configuration_of_lowest_mean_validation_distance(trained):
+    store, plan = trained
+    model = best(store.root, dataset="csv", model="fif")
+    distances = pd.Series(
+        {
+            (spec.configuration, spec.seed): ImageResult.read(store, spec)
+            .scores["normal"]
+            .result.frechet["val"]
+            for spec in plan
+            if spec.model == "fif"
+        }
+    )
+    means = distances.groupby(level=0).mean()
+    assert len(means) == 2
+    assert model.run.configuration == means.idxmin()
+    assert model.run.spec.seed == distances[means.idxmin()].idxmin()
+    assert model.run.folder == store.folder(model.run.spec)
+    weights = torch.load(model.run.folder / "model/model.pt")["model_state_dict"]
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["fif", "ae"])
+def test_runs_on_tables_save_their_columns(trained, name):
+    store, plan = trained
+    frame = pd.read_csv(store.root.parent / "table.csv")
+    spec = next(spec for spec in plan if spec.model == name)
+    for folder in (store.folder(spec), store.folder(spec) / "model"):
+        model = load_trained(folder)
+        assert model.columns.names == ["a", "b", "c"]
+        assert as_density(model).log_prob(frame[["c", "a", "b"]]).isfinite().all()
+        if name == "fif":
+            assert AutoModel.load_from_folder(str(folder)).columns == model.columns
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"model": "vae"}, DataError, "no finished run of vae on mnist with these fields"),
+        (
+            {"model": "fif", "archs": "resnet"},
+            ConfigError,
+            "'archs' is unknown: did you mean 'arch'?",
+        ),
+        ({"model": "fif"}, ConfigError, r"choose profile \(long, quick\)$"),
+        (
+            {"model": "fif", "profile": "quick", "num_samples": 2000},
+            DataError,
+            "fif/.* has no model",
+        ),
+    ],
+)
+def test_what_cannot_be_chosen_is_one_line(tmp_path, fields, error, message):
+    quick = RESULTS[0]
+    longer = make_result("fif", {"beta": 1}, 0, {"normal": (1, 1)}, profile="long")
+    store = fill_store(tmp_path, [quick, longer])
+    with pytest.raises(error, match=message):
+        best(store.root, dataset="mnist", **fields)
+
+
+@pytest.mark.parametrize("distances", [{"normal": math.nan}, {"normal": math.nan, "gmm": 2.0}])
+def test_a_diverged_run_is_chosen_last(tmp_path, distances):
+    pairs = {sampler: (value, value) for sampler, value in distances.items()}
+    result = make_result("ae", {}, 0, pairs)
+    store = fill_store(tmp_path, [result])
+    result.spec.build((1, 28, 28)).save(str(store.folder(result.spec) / "model"))
+    assert best(store.root, dataset="mnist", model="ae").run.sampler == [*distances][-1]
+
+
+@pytest.mark.parametrize(("sampler", "beta"), [("normal", 10), ("gmm", 5), (None, 5)])
+def test_each_sampler_chooses(tmp_path, sampler, beta):
+    store = fill_store(tmp_path, RESULTS)
+    for result in RESULTS:
+        if result.spec.model == "fif":
+            result.spec.build((1, 28, 28)).save(str(store.folder(result.spec) / "model"))
+    run = best(store.root, dataset="mnist", model="fif", sampler=sampler).run
+    assert run.spec.parameters["beta"] == beta
+    assert run.sampler == (sampler or "gmm")

@@ -1,0 +1,192 @@
+"""`sample` and `likelihood` write what a trained model says as PNG and CSV files."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from pythae.models import AE, VAE, VAMP, AEConfig, VAEConfig, VAMPConfig
+from support.experiments import train_on_table
+from support.tabular_files import table
+
+from pythae_fif import FIF, FIFConfig, cli
+from pythae_fif.benchmark import load_trained
+from pythae_fif.data import load_images, load_table, to_float
+
+pytestmark = pytest.mark.filterwarnings("ignore:scores of")
+
+
+@pytest.fixture(scope="module")
+def table_run(tmp_path_factory):
+    """The folder of a run on `table.csv`."""
+    store, plan = train_on_table(tmp_path_factory.mktemp("table"), ["fif"])
+    return store.folder(plan[0])
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Runs a command in an empty folder: run(*words) -> its exit code and line of output."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_command(*words) -> tuple[int, str]:
+        code = cli.main([*map(str, words)])
+        out, err = capsys.readouterr()
+        assert out.count("\n") == (code == 0)
+        return code, err or out
+
+    return run_command
+
+
+@pytest.fixture
+def photos(tmp_path) -> list[str]:
+    """Grey images of 8 x 8 pixels in the folder `photos`; returns their names."""
+    (tmp_path / "photos/dark").mkdir(parents=True)
+    names = ["9.png", "a.png", "dark/b.png"]
+    for number, name in enumerate(names):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / name)
+    return names
+
+
+def test_samples_of_a_table(run, table_run):
+    words = ("sample", table_run, "--to", "rows.csv", "--number", 600)
+    line = "600 samples from the prior of the training (normal) written to rows.csv\n"
+    assert run(*words) == (0, line)
+    frame = pd.read_csv("rows.csv")
+    assert (len(frame), [*frame]) == (600, ["a", "b", "c"])
+    original = pd.DataFrame(table() * [1, 100, 0.01], columns=[*"abc"])
+    ratios = frame.mean() / original.mean()
+    assert ratios.between(0.2, 5).all()
+
+    run(*words[:4], "--to", "again.csv", "--number", 600)
+    assert Path("again.csv").read_bytes() == Path("rows.csv").read_bytes()
+
+
+def test_samples_of_images(run):
+    FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2, condition_dim=3)).save("fif")
+    assert run("sample", "fif", "--to", "digits", "--number", 3, "--label", 2)[0] == 0
+    assert sorted(path.name for path in Path("digits").iterdir()) == [
+        "00000.png",
+        "00001.png",
+        "00002.png",
+    ]
+    image = Image.open("digits/00002.png")
+    assert (image.size, image.mode) == ((8, 8), "L")
+
+    VAE(VAEConfig(input_dim=(3, 6, 6), latent_dim=2)).save("vae")
+    assert run("sample", "vae", "--to", "colours", "--number", 2)[0] == 0
+    assert Image.open("colours/00001.png").mode == "RGB"
+
+
+@pytest.mark.parametrize("original_units", [False, True])
+def test_likelihoods_of_rows(run, table_run, original_units):
+    frame = pd.read_csv(table_run.parents[5] / "table.csv")
+    frame.loc[7, "b"] = None
+    frame[["c", "b", "a"]].to_csv("mine.csv", index=False)
+    flags = ["--original-units"] * original_units
+    code, line = run("likelihood", table_run, "mine.csv", "--to", "nats.csv", *flags)
+    assert code == 0
+    units = "original" if original_units else "standardised"
+    assert line == (
+        f"119 log-likelihoods in nats, for rows in {units} units, written to nats.csv; "
+        "1 row with missing values\n"
+    )
+
+    result = pd.read_csv("nats.csv", index_col="row")
+    complete = frame.drop(index=7)
+    model = load_trained(table_run)
+    expected = model.log_prob(complete, original_units=original_units)
+    x = torch.tensor(model.columns.transform(complete), dtype=torch.float32)
+    distance = (model.reconstruct(complete) - x).norm(dim=1)
+    assert [*result.index] == [*range(120)]
+    assert result.loc[7].isna().all()
+    np.testing.assert_allclose(result["log_likelihood"].drop(index=7), expected, rtol=1e-4)
+    np.testing.assert_allclose(result["distance"].drop(index=7), distance, rtol=1e-4)
+
+
+def test_classes_by_name(run):
+    """A class by name, and each row's class from a column of the table."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(200, 3)), columns=[*"abc"])
+    frame["sex"] = rng.choice(["male", "female"], 200)
+    frame.to_csv("t.csv", index=False)
+    splits = load_table("t.csv", label="sex")
+    torch.manual_seed(0)
+    model = FIF(FIFConfig(input_dim=(3,), latent_dim=2, condition_dim=2))
+    model.columns = splits.columns
+    model.class_names = splits.class_names
+    model.save("fif")
+
+    for label in ("male", "1"):
+        assert run("sample", "fif", "--to", f"{label}.csv", "--number", 4, "--label", label)[0] == 0
+    assert Path("male.csv").read_bytes() == Path("1.csv").read_bytes()
+
+    assert run("likelihood", "fif", "t.csv", "--to", "nats.csv", "--label", "sex")[0] == 0
+    expected = model.log_prob(frame, frame["sex"])
+    np.testing.assert_allclose(pd.read_csv("nats.csv")["log_likelihood"], expected, rtol=1e-4)
+    assert (
+        "needs labels: class indices 0 to 1, or the names female, male"
+        in run("likelihood", "fif", "t.csv", "--to", "nats.csv")[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "prior"),
+    [
+        (VAMP(VAMPConfig(input_dim=(1, 8, 8), latent_dim=2)), "VAMP's own prior"),
+        (AE(AEConfig(input_dim=(1, 8, 8), latent_dim=2)), "standard normal codes"),
+        (FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2)), "the fitted prior (gaussian)"),
+    ],
+)
+def test_samples_come_from_the_models_own_prior(run, model, prior):
+    if isinstance(model, FIF):
+        model.fit_prior(torch.rand(50, 1, 8, 8), "gaussian")
+    model.save("model")
+    code, line = run("sample", "model", "--to", "samples", "--number", 7)
+    assert code == 0
+    assert f"7 samples from {prior}" in line
+
+
+def test_likelihoods_of_images(run, photos):
+    model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2))
+    model.save("fif")
+    assert run("likelihood", "fif", "photos", "--to", "nats.csv")[0] == 0
+    result = pd.read_csv("nats.csv", index_col="file")
+    assert [*result.index] == photos
+    pixels = np.stack([np.asarray(Image.open(f"photos/{name}"))[None] for name in photos])
+    np.testing.assert_allclose(
+        result["log_likelihood"], model.log_prob(to_float(pixels)), rtol=1e-3
+    )
+
+    np.savez("digits.npz", data=load_images("digits")["test"][:5])
+    assert run("likelihood", "fif", "digits.npz", "--to", "nats.csv")[0] == 0
+    assert [*pd.read_csv("nats.csv")["row"]] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("sample nowhere --to x", "nowhere: neither a saved model nor a run with a model"),
+        ("sample fif", "sample: to"),
+        ("sample fif --to x.csv", "--to x.csv: samples of this model need a new folder"),
+        ("sample fif --to photos", "--to photos: samples of this model need a new folder"),
+        ("sample rows --to x", "--to x: samples of this model need a file that ends in .csv"),
+        ("sample rows --to x.csv", "FIF does not know the columns of a table: set model.columns"),
+        ("likelihood rows t.csv --to x.csv", "FIF does not know the columns of a table"),
+        ("likelihood RUN t.csv --to x.csv", "the table has no column 'b': the model needs a, b, c"),
+        ("likelihood vae photos --to x.csv", "VAE is not a deterministic autoencoder"),
+    ],
+)
+def test_wrong_input_is_one_line(run, table_run, photos, words, message):
+    FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2)).save("fif")
+    FIF(FIFConfig(input_dim=(3,), latent_dim=2)).save("rows")
+    VAE(VAEConfig(input_dim=(1, 8, 8), latent_dim=2)).save("vae")
+    Path("t.csv").write_text("a,c\n1,2\n3,4\n")
+    code, error = run(*words.replace("RUN", str(table_run)).split())
+    assert code == 2
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not Path("x.csv").exists()
