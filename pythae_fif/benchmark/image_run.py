@@ -25,7 +25,7 @@ from pythae_fif.evaluation import Features, load_extractor, score_codes, score_s
 from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.evaluation.likelihood import fit_priors, marginal_likelihoods
 from pythae_fif.evaluation.scores import Scores, find_columns
-from pythae_fif.files import atomic_folder, checksum, quarantine, read_json
+from pythae_fif.files import atomic_folder, checksum, quarantine
 from pythae_fif.models.priors import Prior
 from pythae_fif.names import import_object
 from pythae_fif.nn import build_networks
@@ -33,7 +33,7 @@ from pythae_fif.runs.store import Record, Spec, Store
 from pythae_fif.runs.worker import Run
 from pythae_fif.sampling.samplers import embed, generate, generate_by_class, reconstruction_mse
 from pythae_fif.training import FIFTrainer, OnEpoch, keep_freed_memory
-from pythae_fif.training.checkpoint import LOG_NAME, RESULT_NAME
+from pythae_fif.training.checkpoint import LOG_NAME
 from pythae_fif.training.config import network_prefixes
 
 WEIGHTS = "model/model.pt"
@@ -313,11 +313,8 @@ class ImageSpec(Spec):
 
     def _save_training(self, run: Run, result: Mapping[str, Any], model: BaseAE) -> None:
         """Saves the record of a training if it is new, and sets scores of other weights aside."""
-        model_files = read_json(run.folder / "model" / RESULT_NAME)["files"]
-        files = {f"model/{name}": sha for name, sha in model_files.items()}
-        for name in (f"model/{RESULT_NAME}", LOG_NAME):
-            if (run.folder / name).is_file():
-                files[name] = checksum(run.folder / name)
+        paths = [*run.folder.glob("model/*"), *run.folder.glob(LOG_NAME)]
+        files = {path.relative_to(run.folder).as_posix(): checksum(path) for path in paths}
         previous = run.load("training.json", Training)
 
         if previous is None or previous.files.get(WEIGHTS) != files[WEIGHTS]:

@@ -77,17 +77,12 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
 
     with _collect(missing_files):
         splits = _load_data(experiment, console, offline)
+    if missing_files and (experiment.offline or not flags.dry_run):
+        raise ConfigError(*map(str, missing_files))
     if missing_files:
-        if experiment.offline or not flags.dry_run:
-            raise ConfigError(*map(str, missing_files))
-        for error in missing_files:
-            console.say(f"to download: {error.download}")
-            experiment = experiment.model_copy(update=error.substitute)
-        console.say(
-            f"timed with {experiment.extractor} and, if data are missing, random images; the runs' "
-            "ids follow from the data"
-        )
+        experiment = _without_missing_files(experiment, console, missing_files)
         splits = _load_data(experiment, console, offline)
+
     plan = expand(experiment, splits)
     plan = _with_rescoring(plan, store) if flags.rescore else plan
     requested = _requested_runs(experiment, plan, store)
@@ -131,6 +126,20 @@ def _collect(errors: list[DownloadError]) -> Iterator[None]:
         yield
     except DownloadError as error:
         errors.append(error)
+
+
+def _without_missing_files(
+    experiment: Experiment, console: Terminal, errors: list[DownloadError]
+) -> Experiment:
+    """Lists what a run would download; returns an experiment that can be timed without it."""
+    for error in errors:
+        console.say(f"to download: {error.download}")
+        experiment = experiment.model_copy(update=error.substitute)
+    console.say(
+        f"timed with {experiment.extractor} and, if data are missing, random images; the runs' ids "
+        "follow from the data"
+    )
+    return experiment
 
 
 def _with_rescoring(plan: list[ImageSpec], store: Store) -> list[ImageSpec]:

@@ -13,6 +13,10 @@ from rich.segment import Segment
 from pythae_fif.errors import pluralized, strip_control_characters
 from pythae_fif.runs import launch
 
+BAR_COLUMNS = 36
+"""Characters of the bar, the percentage, the remaining time and the spaces between."""
+MIN_TITLE = 8
+
 
 class Terminal(Console):
     """A console that removes control characters from all text.
@@ -72,7 +76,11 @@ class Terminal(Console):
     def _update(self, bar: Progress, progress: launch.Progress) -> None:
         """Shows the progress of all runs, and prints lines for those that have ended since."""
         summary = _summarize(progress)
-        stages = [f"{spec.title}: {status.stage}" for spec, status in progress.running.items()]
+        room = self.width - len(summary) - BAR_COLUMNS
+        stages = [
+            f"{_shorten(spec.title, room - len(status.stage) - 2)}: {status.stage}"
+            for spec, status in progress.running.items()
+        ]
         bar.update(
             bar.task_ids[0],
             description=summary,
@@ -89,6 +97,12 @@ class Terminal(Console):
             time_left = "" if seconds is None else f", {timedelta(seconds=round(seconds))} left"
             self.say(f"{summary}; {progress.share:.0%}{time_left}")
         self._reported = len(progress.outcomes)
+
+
+def _shorten(title: str, length: int) -> str:
+    """Cuts a run's title to a length, but not below the name of a model."""
+    length = max(length, MIN_TITLE)
+    return title if len(title) <= length else f"{title[: length - 1]}…"
 
 
 def _summarize(progress: launch.Progress) -> str:

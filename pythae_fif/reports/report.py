@@ -60,6 +60,7 @@ class Report:
         table: One row per model and sampler.
         tables: Name -> table to show; the first is the overview.
         warnings: Why numbers are missing, or mean less than they seem to.
+        commands: The command lines that made the runs.
         notes: How the numbers were obtained, and what they mean.
     """
 
@@ -108,6 +109,8 @@ class Report:
             for column in columns
             if column.function is not None and self.frame[column.name].isna().any()
         ]
+        provenances = [result.training.provenance.model_dump() for result in results]
+        self.commands = sorted({str(p["command"]) for p in provenances if p.get("command")})
         self.notes = score_notes(experiment, results, self.frame, self.table, splits)
 
     def terminal(self) -> RenderableType:

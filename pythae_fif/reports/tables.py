@@ -18,6 +18,7 @@ DASH = "–"
 USUAL = "usual"  # the column of each model's usual sampler
 CONFIGURATION = "chosen configuration"
 UNSIGNED_NUMBER = r"\d*\.?\d+(e[+-]?\d+)?"
+LEGEND = " Bold: lowest value; underlined: second lowest; =: tied with the lowest within the noise."
 NUMBER_PATTERN = rf"[-+]?\d|nan\b|-?inf\b|{DASH}"  # start of a number, or of a missing one
 
 
@@ -67,15 +68,19 @@ class Table:
         return f"## {escape_markdown(self.title)}\n\n{text}\n\n{notes}"
 
     def to_latex(self) -> str:
-        r"""Returns the table as LaTeX with booktabs, for `\input`."""
+        r"""Returns a `table` of LaTeX with booktabs, caption and notes, for `\input`."""
         cells = self.mark_ranks(_escape_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
         notes = [rf"{_escape_latex(note)}\par" for note in self.notes]
         table = cells.to_latex(
             index=False,
             column_format="".join("r" if numeric else "l" for numeric in self.numeric_columns),
             escape=False,
+            caption=f"{_escape_latex(self.title)}.{LEGEND if self.ranks else ''}",
+            position="tb",
         )
-        return "\n".join([table, r"\par\medskip{\footnotesize", *notes, "}"]) + "\n"
+        end = r"\end{table}"
+        foot = "\n".join([r"\par\medskip{\footnotesize", *notes, "}", end])
+        return table.replace(end, foot)
 
 
 def escape_markdown(text: str) -> str:

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 import webbrowser
+from unittest import mock
 
 import pytest
 import torch
@@ -307,11 +308,11 @@ class TestDisplay:
         return [TaskSpec(seed=seed) for seed in range(4)]
 
     @staticmethod
-    def display(states, terminal: bool) -> str:
+    def display(states, terminal: bool, width: int = 90) -> str:
         """Returns what the console writes while the progress has these states."""
         console = Terminal()
         console.file = io.StringIO()
-        console.width = 90
+        console.width = width
         with console.runs() as on_change:
             for state in states:
                 on_change(state)
@@ -325,6 +326,17 @@ class TestDisplay:
         assert failed == f"failed: {specs[1].title}: NaN [2J"
         assert state.startswith("4 runs: 1 done, 1 failed, 1 running; 52%")
         assert self.display([first], terminal=False) == ""
+
+    def test_titles_are_shortened_before_counts_and_time_left(self, specs, monkeypatch):
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        spec = mock.Mock(title="wae_imq reg_weight=0.001, kernel_bandwidth=0.5 seed 0")
+        state = Progress(18, 1, {}, {spec: _training(0.3)})
+        out = self.display([state, state], terminal=True, width=80)
+        text = re.sub(r"\x1b\[[\d;?]*\w", "", out)
+        assert re.search(
+            r"18 runs: 1 done, 1 running ━\S+ +\d+% (-|\d):\S+ wae_imq.*…: training", text
+        )
 
     def test_bars_and_the_time_left_on_a_terminal(self, specs, monkeypatch):
         monkeypatch.setenv("TERM", "xterm")

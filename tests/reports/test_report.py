@@ -308,6 +308,8 @@ class TestForms:
         assert r"a\_b|\textless{}i\textgreater{} & \textbf{1.00} \\" in text
         assert r"c & \underline{2.00} \\" in text and r"\begin{tabular}{lr}" in text
         assert r"\texttt{x\_y} \& more\par" in text
+        assert r"\caption{T \& x. Bold: lowest value; underlined: second lowest; =: tied" in text
+        assert text.startswith(r"\begin{table}[tb]") and text.endswith("\\end{table}\n")
 
     @pytest.mark.parametrize("width", [80, 120])
     def test_terminal(self, width):
@@ -371,7 +373,7 @@ class TestFiles:
         assert text.index("Sampled from") < text.index("| Model") < text.index("## Notes")
 
     def test_the_page_is_complete_and_loads_nothing(self, written_report):
-        store, _, page = written_report
+        store, report, page = written_report
         text = page.read_text("utf-8")
         addresses = re.findall(r'src="([^"]+)"', text)
         assert len(addresses) == 3
@@ -389,8 +391,13 @@ class TestFiles:
         assert "beta=10" in first_table
 
         links = [store.root / unquote(link) for link in re.findall('href="([^"]+)"', text)]
-        assert len(links) == len(RESULTS)
-        assert all((link / "spec.json").is_file() for link in links)
+        assert all(link.exists() for link in links)
+        assert len([link for link in links if (link / "spec.json").is_file()]) == len(RESULTS)
+        names = {link.name for link in links if link.is_file()}
+        assert names == {f"{NAME}.csv", f"{NAME}-runs.csv"} | {
+            f"{NAME}-{key}.tex" for key in report.tables
+        }
+        assert "<code>run_benchmark.py --dataset mnist</code>" in text
 
         parts = ['class="sentence"', "<img", "N(0, I)&nbsp;↓", "<details"]
         positions = [text.index(part) for part in parts]
