@@ -16,7 +16,8 @@ backward pass of the encoder (the tangents and their gradient), a forward pass o
 other tangents) and the noise on the data; each is timed here.
 
 Variants take turns in every round, and medians are reported, since machines are noisy. In a round
-of the small networks each takes `REPEATS` steps. Every peak of memory is measured in a separate
+of the small networks each takes `REPEATS` steps. With one thread on a CPU the time is the
+processor's, which does not count other programs. Every peak of memory is measured in a separate
 process.
 """
 
@@ -27,6 +28,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -196,7 +198,17 @@ def _trace(step: Callable[[], None], device: str) -> float:
     """Makes a step trace itself, and returns the seconds of this step."""
     for _ in range(STEPS_BEFORE_TRACE):
         step()
-    return seconds(step, device)
+    return _step_seconds(step, device)
+
+
+def _step_seconds(function: Callable[[], object], device: str) -> float:
+    """Seconds of one call, without the time of other processes if it has one thread."""
+    if device == "cuda" or torch.get_num_threads() > 1:
+        return seconds(function, device)
+
+    start = time.process_time()
+    function()
+    return time.process_time() - start
 
 
 def _time_in_turns(
@@ -208,7 +220,7 @@ def _time_in_turns(
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            total = seconds(partial(_repeat, function, repeats), device)
+            total = _step_seconds(partial(_repeat, function, repeats), device)
             times[name].append(total / repeats)
     return times
 

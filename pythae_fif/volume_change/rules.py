@@ -155,6 +155,26 @@ def _relu_rule(step: Step, get_tangent: GetTangent) -> Tensor:
     return torch.ops.aten.threshold_backward(tangent, out, 0)
 
 
+def _silu_rule(step: Step, get_tangent: GetTangent) -> Tensor:
+    """Rule for SiLU: the product with its slope, as forward mode computes it.
+
+    Forward mode itself copies the tangent of a part of the batch.
+    """
+    x = step.argument(0, "input")
+    tangent = _single_tangent(step, get_tangent).to(x.dtype)
+    if not torch.is_grad_enabled():
+        return torch.ops.aten.silu_backward(tangent, x)
+
+    sigmoid = x.sigmoid()
+    return tangent * sigmoid * (1 + x * (1 - sigmoid))
+
+
+def _sigmoid_rule(step: Step, get_tangent: GetTangent) -> Tensor:
+    """Rule for the sigmoid: as for SiLU."""
+    tangent = _single_tangent(step, get_tangent).to(step.out.dtype)
+    return torch.ops.aten.sigmoid_backward(tangent, step.out)
+
+
 def _batch_norm_rule(step: Step, get_tangent: GetTangent) -> Tensor:
     """Rule for BatchNorm; in training mode it is the derivative of the whole-batch map.
 
@@ -202,6 +222,8 @@ _RULES: list[tuple[Rule, str]] = [
         "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
     ),
     (_relu_rule, "relu"),
+    (_silu_rule, "silu"),
+    (_sigmoid_rule, "sigmoid"),
     (_sum_rule, "add sub __add__ __radd__ __sub__"),
     (_reshape_rule, "reshape view flatten unflatten squeeze unsqueeze"),
     (_concat_rule, "cat concat concatenate stack"),
@@ -214,7 +236,7 @@ _RULES: list[tuple[Rule, str]] = [
     (_linear_rule, "pixel_shuffle pixel_unshuffle avg_pool1d avg_pool2d adaptive_avg_pool2d"),
     (_forward_mode_rule, "__rsub__ div __truediv__ __rtruediv__ pow __pow__ __rpow__ reciprocal"),
     (_forward_mode_rule, "square sqrt rsqrt exp log log1p sin cos erf abs clamp maximum minimum"),
-    (_forward_mode_rule, "where sigmoid tanh silu gelu softplus leaky_relu elu selu celu mish"),
+    (_forward_mode_rule, "where tanh gelu softplus leaky_relu elu selu celu mish"),
     (_forward_mode_rule, "hardtanh relu6 softmax log_softmax logsumexp logsigmoid max_pool2d pad"),
 ]
 
