@@ -24,7 +24,7 @@ class Training(BaseModel, frozen=True, extra="allow"):
         seconds: Duration of the training.
         log: One row per epoch.
         images: Number of images that the training used, counting repetitions.
-        surrogate: How FIF's Jacobian products were computed; None for other models.
+        surrogate: How FIF's volume term was computed; None for other models.
         Others: See :class:`~pythae_fif.training.TrainingResult`; early records lack some.
     """
 
