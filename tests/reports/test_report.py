@@ -63,7 +63,7 @@ class TestTable:
         normal = table_row(REPORT, "fif", "normal")
         assert normal.configuration == "beta=10, hutchinson_samples=1"
         assert (normal.frechet_val, normal.frechet_test, normal.candidates) == (5.25, 6.5, 2)
-        assert normal.spread == pytest.approx(math.sqrt(0.5))
+        assert normal.frechet_test_spread == pytest.approx(math.sqrt(0.5))
 
         mixture = table_row(REPORT, "fif", "gmm")
         assert mixture.configuration == "beta=5, hutchinson_samples=2"
@@ -145,10 +145,32 @@ class TestTable:
             results.append(replace(result, scores=scores))
 
         cells = make_report(results).tables["scores"].cells
-        assert set(cells["log-likelihood, nats ↑ / bits per dim."]) == {"-4.50 / 1.25"}
+        assert set(cells["log-likelihood, nats ↑ / bits per dim."]) == {
+            "-4.50 ± 0.00 / 1.25 ± 0.00"
+        }
         assert {"MSE ↓", "mem. / auth.", "KL, nats ↓"} <= set(cells)
         without = set(REPORT.tables["scores"].cells)
         assert set(cells) - without == {"log-likelihood, nats ↑ / bits per dim."}
+
+    def test_all_measured_columns_have_standard_deviations_over_the_seeds(self):
+        overview = REPORT.tables["overview"]
+        scores = REPORT.tables["scores"]
+        fif = overview.cells["Model"] == "FIF"
+        assert overview.cells.loc[fif, "train s"].item() == "20 ± 1"
+        assert overview.cells.loc[fif, "MSE ↓"].item() == "0.0128 ± 0.0007"
+
+        unmeasured = ["Model", "Sampler", "parameters", "chosen configuration"]
+        (row,) = scores.cells.drop(columns=unmeasured)[scores.cells["Model"] == "FIF"][
+            :1
+        ].to_numpy()
+        assert all("±" in part for cell in row for part in cell.split(" / "))
+        assert "0.0128 $\\pm$ 0.0007" in scores.to_latex()
+        assert {f"{name}_spread" for name in ("kernel", "recall", "training_seconds")} <= {
+            *REPORT.table
+        }
+
+        (single,) = make_report(RESULTS[:1]).tables["scores"].cells[:1].to_dict("records")
+        assert not any("±" in cell for cell in single.values())
 
     @pytest.mark.parametrize(
         ("reference", "expected"),
