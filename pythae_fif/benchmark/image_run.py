@@ -268,7 +268,16 @@ class ImageSpec(Spec):
                 failures.append(f"sampler {sampler}: {format_error(error)}")
             else:
                 likelihood = likelihoods.get(sampler, {})
-                save_scores(run, sampler, scores, likelihood, samples, classes, records[sampler])
+                save_scores(
+                    run,
+                    sampler,
+                    scores,
+                    likelihood,
+                    samples,
+                    classes,
+                    previous=records[sampler],
+                    columns=splits.columns,
+                )
         if failures:
             raise FIFError("; ".join(failures))
 
