@@ -19,7 +19,7 @@ from pythae_fif.models.saved import load_data_description, load_errors_as_data_e
 from pythae_fif.register import MODEL_FILE, find_model
 from pythae_fif.runs.store import SPEC_FILE, Store, read_file, read_spec
 
-FIELDS = {*ImageSpec.model_fields, *Settings.model_fields}
+FIELDS = [*ImageSpec.model_fields, *Settings.model_fields]
 """Names of the fields by which runs can be selected."""
 
 
