@@ -88,8 +88,8 @@ class Variant(NamedTuple):
 VARIANTS = {
     "AE": Variant(),
     "traced": Variant({}, trace=True),
-    "traced 1/4": Variant({"surrogate_fraction": 0.25}, trace=True),
-    "traced 1/10": Variant({"surrogate_fraction": 0.1}, trace=True),
+    "traced-1/4": Variant({"surrogate_fraction": 0.25}, trace=True),
+    "traced-1/10": Variant({"surrogate_fraction": 0.1}, trace=True),
     "replayed": Variant({}),
     "published": Variant({}, "published"),
     "K=2": Variant({"hutchinson_samples": 2}),

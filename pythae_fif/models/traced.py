@@ -1,7 +1,7 @@
 """Traces a training step to a graph, which computes the loss and its gradients.
 
 The graph repeats the operations of the step, so that both give equal numbers. It saves the time
-that Python and autograd need between the operations, up to half of a small step.
+that Python and autograd need between the operations.
 """
 
 import operator

@@ -64,7 +64,9 @@ def make_spec(model: str, arch: str = "convnet", *, epochs: int = 1, **changes) 
 
 def make_splits(shape: tuple[int, ...], count: int = 4):
     images = np.random.default_rng(0).integers(0, 256, (2 * count, *shape), dtype=np.uint8)
-    return types.SimpleNamespace(train=images[:count], val=images[count:], input_dim=shape)
+    return types.SimpleNamespace(
+        train=images[:count], val=images[count:], input_dim=shape, columns=None, class_names=None
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)

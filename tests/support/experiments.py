@@ -60,7 +60,11 @@ def make_tiny_plan(tmp_path: Path, flags: dict | None = None, **profile) -> list
 def fake_splits(*shape: int, content_hash: str = "0" * 16, num_train: int = 60) -> SimpleNamespace:
     """Returns what a plan needs to know of data, without the data."""
     return SimpleNamespace(
-        input_dim=shape, content_hash=content_hash, train=range(num_train), labels=None
+        input_dim=shape,
+        content_hash=content_hash,
+        train=range(num_train),
+        labels=None,
+        class_names=None,
     )
 
 
