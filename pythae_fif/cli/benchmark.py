@@ -29,7 +29,7 @@ from pythae_fif.errors import ConfigError, DownloadError, RunsLeftError, format_
 from pythae_fif.evaluation.extractors import load_extractor, require_extractor
 from pythae_fif.files import check_can_be_written
 from pythae_fif.names import import_object
-from pythae_fif.runs.launch import RUN_BYTES, Engine, run_all
+from pythae_fif.runs.launch import Engine, run_all
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import execute_run
 from pythae_fif.sampling.catalog import is_user_sampler
@@ -136,8 +136,8 @@ def _without_missing_files(
         console.say(f"to download: {error.download}")
         experiment = experiment.model_copy(update=error.substitute)
     console.say(
-        f"timed with {experiment.extractor} and, if data are missing, random images; the runs' ids "
-        "follow from the data"
+        f"the estimate uses extractor {experiment.extractor} and, if data are missing, random "
+        "images, with which the ids of the runs differ"
     )
     return experiment
 
@@ -261,53 +261,31 @@ def print_estimate(
             estimate does not include them.
     """
     subset = _subset_for_timing(splits)
+    torch.set_num_threads(engine.threads_per_run)
+    seconds, problems = _time_models(console, plan, subset, num_train)
     run_counts = Counter(spec.model for spec in plan)
     table = Table("model", "runs", "training", "samplers, scores", "all its runs", box=None)
-    problems: list[str] = []
-    untimed: list[str] = []
-    total = 0.0
-    longest = 0.0
-
-    torch.set_num_threads(engine.threads_per_run)
-    # A real run writes warnings and standard error to its `output.log`.
-    quiet_stderr = contextlib.redirect_stderr(io.StringIO())
-    with (
-        console.stage("timing") as progress,
-        quiet_pythae(),
-        warnings.catch_warnings(),
-        quiet_stderr,
-    ):
-        warnings.simplefilter("ignore")
-        start = time.monotonic()
-        for number, (model, run_count) in enumerate(run_counts.items()):
-            progress(number, len(run_counts))
-            if longest and time.monotonic() - start > TIMING_SECONDS:
-                untimed.append(model)
-                continue
-            spec = next(spec for spec in plan if spec.model == model)
-            try:
-                training, scoring = _estimate_run(spec, subset, num_train)
-            except Exception as error:  # a user's model may raise any exception
-                problems.append(f"model {model} fails in a short run: {format_error(error)}")
-                continue
-            all_runs = run_count * (training + scoring)
-            total += all_runs
-            longest = max(longest, training + scoring)
-            table.add_row(
-                model, str(run_count), *map(_format_seconds, (training, scoring, all_runs))
-            )
+    for model, (training, scoring) in seconds.items():
+        times = (training, scoring, run_counts[model] * (training + scoring))
+        table.add_row(model, str(run_counts[model]), *map(_format_seconds, times))
     console.print(table)
-    if untimed:
-        total += longest * sum(run_counts[model] for model in untimed)
-        console.say(f"counted as the slowest, to save time: {', '.join(untimed)}")
 
-    run_bytes = RUN_BYTES
+    longest = max(map(sum, seconds.values()), default=0.0)
+    untimed = [model for model in run_counts if model not in {*seconds, *problems}]
+    if untimed:
+        console.say(f"counted as the slowest, to save time: {', '.join(untimed)}")
+    total = sum(run_counts[model] * sum(times) for model, times in seconds.items())
+    total += longest * sum(run_counts[model] for model in untimed)
+
     peak_bytes = torch.cuda.max_memory_allocated()  # 0 without a GPU
     if peak_bytes:
         # Memorisation scores hold the features and a copy of them in float64.
         run_bytes = CONTEXT_BYTES + max(peak_bytes + feature_bytes, 3 * feature_bytes)
-        console.say(f"by the memory that short runs used: {engine.describe(run_bytes)}")
-    parallel_runs = engine.parallel_runs(run_bytes)
+        console.say(
+            f"GPU memory of a run: {run_bytes / 2**30:.1f} GB; --runs-per-gpu sets how many share "
+            "a GPU"
+        )
+    parallel_runs = engine.parallel_runs()
     if parallel_runs is None:
         parallel = f"{_format_seconds(longest)} for the longest run"
     else:
@@ -319,7 +297,43 @@ def print_estimate(
         "other samplers takes additional time)"
     )
     if problems:
-        raise RunsLeftError(*problems)
+        raise RunsLeftError(*problems.values())
+
+
+def _time_models(
+    console: Terminal, plan: list[ImageSpec], subset: Splits, num_train: int
+) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
+    """Executes a short run of each model, until `TIMING_SECONDS` have passed.
+
+    Returns:
+        Model -> seconds of training and of scoring in a run; and model -> error line of a model
+        that fails. The slow models that were not executed are in neither.
+    """
+    first_specs: dict[str, ImageSpec] = {}
+    for spec in plan:
+        first_specs.setdefault(spec.model, spec)
+    seconds: dict[str, tuple[float, float]] = {}
+    problems: dict[str, str] = {}
+
+    # A real run writes warnings and standard error to its `output.log`.
+    quiet_stderr = contextlib.redirect_stderr(io.StringIO())
+    with (
+        console.stage("timing") as progress,
+        quiet_pythae(),
+        warnings.catch_warnings(),
+        quiet_stderr,
+    ):
+        warnings.simplefilter("ignore")
+        start = time.monotonic()
+        for number, (model, spec) in enumerate(first_specs.items()):
+            progress(number, len(first_specs))
+            if seconds and time.monotonic() - start > TIMING_SECONDS:
+                break
+            try:
+                seconds[model] = _estimate_run(spec, subset, num_train)
+            except Exception as error:  # a user's model may raise any exception
+                problems[model] = f"model {model} fails in a short run: {format_error(error)}"
+    return seconds, problems
 
 
 def _subset_for_timing(splits: Splits) -> Splits:
