@@ -117,11 +117,11 @@ class ImageSpec(Spec):
         return training.run_id
 
     @property
-    def comparable(self) -> str:
-        """Text that is equal for two runs if their scores can be compared in one table."""
+    def protocol(self) -> dict[str, Any]:
+        """Fields that are equal for two runs if their scores can be compared in one table."""
         shared = {"dataset", "arch", "image_size", "extractor", "profile", "data_hash"}
         settings = self.settings.model_dump(exclude=PER_MODEL_SETTINGS)
-        return repr((self.model_dump(include=shared), settings))
+        return {**self.model_dump(include=shared), **settings}
 
     @property
     def outputs(self) -> Mapping[str, type]:
