@@ -11,7 +11,6 @@ import webbrowser
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import torch
 from rich.table import Table
@@ -63,32 +62,13 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     store = Store(flags.results)
     for name in (*experiment.scores, *filter(is_user_sampler, experiment.samplers)):
         import_object(name)  # a mistake is reported before anything is computed
-    offline = experiment.offline or flags.dry_run
-    extractor_options: dict[str, Any] = {
-        "weights": experiment.extractor_weights,
-        "offline": offline,
-    }
-    missing_files: list[DownloadError] = []
-    if not any(store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")):
-        # A missing extractor is reported before the data are loaded. If the store has runs, their
-        # table is shown without it.
-        with _collect(missing_files):
-            require_extractor(experiment.extractor, **extractor_options)
-
-    with _collect(missing_files):
-        splits = _load_data(experiment, console, offline)
-    if missing_files and (experiment.offline or not flags.dry_run):
-        raise ConfigError(*map(str, missing_files))
-    if missing_files:
-        experiment = _without_missing_files(experiment, console, missing_files)
-        splits = _load_data(experiment, console, offline)
-
+    experiment, splits, num_missing = _load(experiment, console, store, flags.dry_run)
     plan = expand(experiment, splits)
     plan = _with_rescoring(plan, store) if flags.rescore else plan
     requested = _requested_runs(experiment, plan, store)
     todo = [spec for spec in requested if not store.is_done(spec)]
     if todo:
-        image_bytes = _prepare_extractor(experiment, console, splits, extractor_options)
+        image_bytes = _prepare_extractor(experiment, console, splits)
 
     profile = experiment.active_profile
     if profile.wall_clock is not None:
@@ -99,9 +79,9 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
         print_plan(console, experiment, plan, todo)
         if todo:
             check_can_be_written(store.root)
-            # The epochs that make a number of steps follow from the images in use.
-            num_missing = 0 if profile.steps else sum(error.num_train for error in missing_files)
-            num_train = min(num_missing, profile.train_size or num_missing) or len(splits.train)
+            num_train = len(splits.train)
+            if num_missing and not profile.steps:  # steps were converted to epochs of the images
+                num_train = min(num_missing, profile.train_size or num_missing)
             print_estimate(console, splits, todo, engine, image_bytes * num_train, num_train)
         return True
 
@@ -117,6 +97,42 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
             f"{pluralized(len(missing), 'run')} without a record; the same command tries again"
         )
     return not missing
+
+
+def _load(
+    experiment: Experiment, console: Terminal, store: Store, is_dry_run: bool
+) -> tuple[Experiment, Splits, int]:
+    """Checks the extractor and loads the data; in a dry run, without a download.
+
+    Returns:
+        The experiment, which in a dry run has substitutes for missing files; its data; and the
+        number of training images that are missing.
+
+    Raises:
+        ConfigError: Files are missing and may not be downloaded, one line each.
+    """
+    is_offline = experiment.offline
+    if is_dry_run:
+        experiment = experiment.model_copy(update={"offline": True})
+    missing_files: list[DownloadError] = []
+    if not any(store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")):
+        # A missing extractor is reported before the data are loaded. If the store has runs, their
+        # table is shown without it.
+        with _collect(missing_files):
+            require_extractor(
+                experiment.extractor,
+                weights=experiment.extractor_weights,
+                offline=experiment.offline,
+            )
+
+    with _collect(missing_files):
+        splits = _load_data(experiment, console)
+    if missing_files and (is_offline or not is_dry_run):
+        raise ConfigError(*map(str, missing_files))
+    if missing_files:
+        experiment = _without_missing_files(experiment, console, missing_files)
+        splits = _load_data(experiment, console)
+    return experiment, splits, sum(error.num_train for error in missing_files)
 
 
 @contextlib.contextmanager
@@ -165,12 +181,12 @@ def _requested_runs(experiment: Experiment, plan: list[ImageSpec], store: Store)
     return [spec for spec in plan if not store.packed_run(spec)]
 
 
-def _load_data(experiment: Experiment, console: Terminal, offline: bool) -> Splits:
+def _load_data(experiment: Experiment, console: Terminal) -> Splits:
     """Loads the data, and logs notes on what was left out or looks unusual."""
     with console.stage(f"loading {experiment.dataset}") as progress:
         splits = load(
             experiment.dataset,
-            experiment.model_copy(update={"offline": offline}),
+            experiment,
             image_size=experiment.image_size,
             progress=progress,
             **experiment.settings_for(experiment.models[0]).data_subset,
@@ -181,12 +197,16 @@ def _load_data(experiment: Experiment, console: Terminal, offline: bool) -> Spli
     return splits
 
 
-def _prepare_extractor(
-    experiment: Experiment, console: Terminal, splits: Splits, options: dict[str, Any]
-) -> int:
+def _prepare_extractor(experiment: Experiment, console: Terminal, splits: Splits) -> int:
     """Loads the extractor once for all runs; returns the bytes of features per image."""
     with console.stage(f"preparing extractor {experiment.extractor}"):
-        extractor = load_extractor(experiment.extractor, splits.input_dim, splits.name, **options)
+        extractor = load_extractor(
+            experiment.extractor,
+            splits.input_dim,
+            splits.name,
+            weights=experiment.extractor_weights,
+            offline=experiment.offline,
+        )
         features, _ = extractor(to_float(splits.test, limit=2))
     return features.nbytes // len(features)
 

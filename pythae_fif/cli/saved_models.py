@@ -69,7 +69,9 @@ class SampleFlags(ModelFlags):
     """The argument and flags of `sample`."""
 
     model: str
-    to: Annotated[str, Flag("new folder for PNG files, or a .csv file for a table", "PATH")]
+    to: Annotated[
+        str, Flag("new folder for PNG files, or a .csv file for a table (required)", "PATH")
+    ]
     number: Annotated[AtLeastOne, Flag("number of samples (default: 1000)", "N")] = 1000
     seed: Annotated[Seed, Flag("random seed (default: 0)", "SEED")] = 0
 
@@ -79,7 +81,7 @@ class LikelihoodFlags(ModelFlags):
 
     model: str
     data: str
-    to: Annotated[str, Flag("CSV file to write", "FILE")]
+    to: Annotated[str, Flag("CSV file to write (required)", "FILE")]
     skip_broken: SkipBroken = False
     original_units: Annotated[
         bool, Flag("densities in a table's original units, not in standardised ones")
@@ -221,19 +223,19 @@ def likelihood_command(words: list[str]) -> bool:
     examples, names, labels = _read_examples(model, flags)
     complete = examples.flatten(1).isfinite().all(1).nonzero()[:, 0]
 
-    log_probs = []
-    distances = []
+    batches = complete.split(BATCH_SIZE)
+    values = torch.full((len(examples), 2), torch.nan, dtype=torch.float64)
     terminal = Terminal()
     with terminal.stage("computing likelihoods") as progress:
-        for rows in complete.split(BATCH_SIZE):
+        for number, rows in enumerate(batches):
             x = to_float(examples[rows]).to(device)
             classes = None if labels is None else labels[rows.numpy()]
-            log_probs += model.log_prob(x, classes, original_units=flags.original_units).tolist()
-            distances += (model.reconstruct(x, classes) - x).flatten(1).norm(dim=1).tolist()
-            progress(len(log_probs), len(complete))
+            log_probs = model.log_prob(x, classes, original_units=flags.original_units)
+            distances = (model.reconstruct(x, classes) - x).flatten(1).norm(dim=1)
+            values[rows] = torch.stack([log_probs, distances], dim=1).to(values)
+            progress(number + 1, len(batches))
 
-    values = {"log_likelihood": log_probs, "distance": distances}
-    frame = pandas.DataFrame(values, index=names[complete.numpy()]).reindex(names)
+    frame = pandas.DataFrame(values.numpy(), names, ["log_likelihood", "distance"])
     write_bytes(Path(flags.to).expanduser(), frame.to_csv().encode())
 
     units = "original" if flags.original_units else "standardised"
