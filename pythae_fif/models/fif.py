@@ -73,6 +73,7 @@ class FIF(HutchinsonFlow):
             and runs twice in a step, as with ``jacobian_at="reconstruction"``.
 
     Example:
+        >>> import torch
         >>> model, x = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=4)), torch.rand(5, 1, 8, 8)
         >>> z = model.encode(x)
         >>> z.shape, model.decode(z).shape, model.log_prob(x.numpy()).shape

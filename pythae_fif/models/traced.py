@@ -126,7 +126,7 @@ class TracedStep:
             self._graphs.clear()
 
         weights = self._structure.weights
-        tensors = [x if isinstance(x, Tensor) else inputs[0].new_full((), x) for x in inputs]
+        tensors = [x if isinstance(x, Tensor) else _as_scalar(x, inputs[0]) for x in inputs]
         key = tuple((x.shape, x.stride(), x.dtype, x.device) for x in tensors)
         self._steps[key] += 1
         if weights and self._steps[key] == MIN_STEPS_TO_TRACE + 1:
@@ -137,6 +137,11 @@ class TracedStep:
             return compute(*inputs), False
         run_graph: Any = _GraphStep.apply
         return run_graph(graph, compute, tensors, *weights), True
+
+
+def _as_scalar(number: float, like: Tensor) -> Tensor:
+    """Returns a number as a tensor; beyond the range of the type it is infinite."""
+    return torch.tensor(number, dtype=torch.float64).to(like)
 
 
 class _Structure:
