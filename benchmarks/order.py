@@ -153,7 +153,7 @@ def welch_tests(table: pd.DataFrame) -> Iterator[dict[str, str]]:
     """Tests FIF's distance against each other model's, if both have two seeds or more."""
     repeated = table[table["seeds"] > 1]
     rivals = repeated[repeated["model"] != "fif"]
-    columns = ["frechet_test", "spread", "seeds"]
+    columns = ["frechet_test", "frechet_test_spread", "seeds"]
     for _, fif in repeated[repeated["model"] == "fif"].iterrows():
         for _, rival in rivals[rivals["sampler"] == fif["sampler"]].iterrows():
             test = ttest_ind_from_stats(*fif[columns], *rival[columns], equal_var=False)
@@ -167,7 +167,7 @@ def welch_tests(table: pd.DataFrame) -> Iterator[dict[str, str]]:
 
 
 def _distance_and_seeds(row: pd.Series) -> str:
-    return f"{number(row['frechet_test'], row['spread'])} ({row['seeds']})"
+    return f"{number(row['frechet_test'], row['frechet_test_spread'])} ({row['seeds']})"
 
 
 def distances_by_steps(frame: pd.DataFrame) -> pd.DataFrame:

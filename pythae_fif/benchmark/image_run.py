@@ -268,7 +268,16 @@ class ImageSpec(Spec):
                 failures.append(f"sampler {sampler}: {format_error(error)}")
             else:
                 likelihood = likelihoods.get(sampler, {})
-                save_scores(run, sampler, scores, likelihood, samples, classes, records[sampler])
+                save_scores(
+                    run,
+                    sampler,
+                    scores,
+                    likelihood,
+                    samples,
+                    classes,
+                    previous=records[sampler],
+                    columns=splits.columns,
+                )
         if failures:
             raise FIFError("; ".join(failures))
 
@@ -308,10 +317,10 @@ class ImageSpec(Spec):
         del trainer  # and the images that it keeps on a GPU
 
         run.device = str(next(model.parameters()).device)
-        self._save_training(run, vars(result), model)
+        self._save_training(run, vars(result))
         return model
 
-    def _save_training(self, run: Run, result: Mapping[str, Any], model: BaseAE) -> None:
+    def _save_training(self, run: Run, result: Mapping[str, Any]) -> None:
         """Saves the record of a training if it is new, and sets scores of other weights aside."""
         paths = [*run.folder.glob("model/*"), *run.folder.glob(LOG_NAME)]
         files = {path.relative_to(run.folder).as_posix(): checksum(path) for path in paths}
@@ -321,8 +330,7 @@ class ImageSpec(Spec):
             for path in [*run.folder.glob("evaluation.json"), *run.folder.glob("scores/*.json")]:
                 quarantine(path, "it was made with other weights")
         if previous is None or not previous.files.items() <= files.items():
-            training = Training(**result, surrogate=getattr(model, "surrogate_mode", None))
-            run.save("training.json", training, files)
+            run.save("training.json", Training(**result), files)
 
     def _evaluate(
         self, run: Run, model: BaseAE, splits: Splits, labels: Labels, codes: torch.Tensor

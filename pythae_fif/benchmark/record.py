@@ -1,6 +1,7 @@
 """The records of a benchmark run: their contents, and the writing of scores."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,11 +9,15 @@ import torch
 from pydantic import BaseModel, FiniteFloat
 
 from pythae_fif.benchmark.pictures import samples_picture
+from pythae_fif.columns import Columns
 from pythae_fif.evaluation.likelihood import SplitLikelihood
 from pythae_fif.evaluation.scores import CodeScores, Scores
 from pythae_fif.runs.store import Record
 from pythae_fif.runs.worker import Run
 from pythae_fif.training.progress import EpochRow
+
+SAMPLE_ROWS = 1000
+"""Samples of a table that a run keeps."""
 
 
 class Training(BaseModel, frozen=True, extra="allow"):
@@ -24,7 +29,7 @@ class Training(BaseModel, frozen=True, extra="allow"):
         seconds: Duration of the training.
         log: One row per epoch.
         images: Number of images that the training used, counting repetitions.
-        surrogate: How FIF's Jacobian products were computed; None for other models.
+        surrogate: How FIF's volume term was computed; None for other models.
         Others: See :class:`~pythae_fif.training.TrainingResult`; early records lack some.
     """
 
@@ -73,8 +78,11 @@ def save_scores(
     samples: torch.Tensor,
     classes: np.ndarray | None,
     previous: Record[Scores] | None,
+    columns: Columns | None = None,
 ) -> None:
-    """Saves a sampler's record, a picture of images, and the likelihoods of the test points.
+    """Saves a sampler's record, some of its samples, and the likelihoods of the test points.
+
+    Samples are a picture of images, or a CSV file of rows in original units.
 
     Args:
         run: The run.
@@ -84,10 +92,16 @@ def save_scores(
         samples: The samples (N, ...).
         classes: Their classes (N,) if the model takes labels.
         previous: The sampler's previous record. The user's scores that only it has are kept.
+        columns: The columns of a table; None for images.
     """
     files: dict[str, str] = {}
-    if samples.ndim == 4:
+    if columns is None:
         files |= run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
+    else:
+        # Evenly spaced rows, because samples of a conditional model are grouped by class.
+        frame = columns.to_frame(samples[:: math.ceil(len(samples) / SAMPLE_ROWS)])
+        content = frame.to_csv(index=False, float_format="%.6g").encode()
+        files |= run.write(f"samples-{sampler}.csv", content)
     if likelihood:
         files |= run.write(f"likelihood-{sampler}.csv", likelihood["test"].to_csv().encode())
 

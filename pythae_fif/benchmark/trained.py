@@ -162,6 +162,8 @@ def select(frame: pandas.DataFrame) -> pandas.DataFrame:
 def load_trained(folder: str | Path, trust: bool = False) -> BaseAE:
     """Loads the model of a run, or a saved model.
 
+    Weights in half precision become float32, since some operations have no half precision.
+
     Args:
         folder: The folder of the run or of the model.
         trust: Whether files in the folder may run code.
@@ -179,8 +181,12 @@ def load_trained(folder: str | Path, trust: bool = False) -> BaseAE:
         spec = read_spec(read_file(model_folder.parent / SPEC_FILE) or b"")
     with load_errors_as_data_error(model_folder):
         if isinstance(spec, ImageSpec) and (trust or _is_trusted(spec)):
-            return _rebuild_model(spec, model_folder)
-        return load_model(str(model_folder), trust)
+            model = _rebuild_model(spec, model_folder)
+        else:
+            model = load_model(str(model_folder), trust)
+
+        is_half = any(weight.dtype.itemsize < 4 for weight in model.parameters())
+        return model.float() if is_half else model
 
 
 def _rebuild_model(spec: ImageSpec, folder: Path) -> BaseAE:

@@ -2,8 +2,10 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from functools import partial
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
@@ -16,13 +18,15 @@ from pythae_fif.runs import launch
 BAR_COLUMNS = 36
 """Characters of the bar, the percentage, the remaining time and the spaces between."""
 MIN_TITLE = 8
+LINE_SECONDS = 10
+"""Least time between two lines on a stage, where there is no bar."""
 
 
 class Terminal(Console):
     """A console that removes control characters from all text.
 
     Progress is shown by a bar with the remaining time on a terminal, and elsewhere by one line for
-    every run that ends.
+    every run that ends, and by a line from time to time in long stages.
     """
 
     def __init__(self) -> None:
@@ -64,14 +68,30 @@ class Terminal(Console):
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
         """Shows a stage during the block; yields a callback `progress(done, total)`."""
+        self._last_line = time.monotonic()
         with self._bar(name, None) as bar:
-            yield lambda done, total: bar.update(bar.task_ids[0], completed=done, total=total)
+            yield partial(self._update_stage, bar)
 
     @contextlib.contextmanager
     def runs(self) -> Iterator[launch.OnChange]:
         """Shows the progress of runs during the block; yields the callback for `run_all`."""
         with self._bar("starting", 1) as bar:
             yield lambda progress: self._update(bar, progress)
+
+    def _update_stage(self, bar: Progress, done: int, total: int) -> None:
+        """Shows the progress of a stage."""
+        bar.update(bar.task_ids[0], completed=done, total=total)
+        if time.monotonic() - self._last_line > LINE_SECONDS:
+            self._say_progress(bar, f"{bar.tasks[0].description}: {done:,} of {total:,}")
+
+    def _say_progress(self, bar: Progress, text: str) -> None:
+        """Prints a text and the remaining time as a line, unless the bar shows them."""
+        if self.is_terminal:
+            return
+        seconds = bar.tasks[0].time_remaining
+        time_left = "" if seconds is None else f", {timedelta(seconds=round(seconds))} left"
+        self.say(f"{text}{time_left}")
+        self._last_line = time.monotonic()
 
     def _update(self, bar: Progress, progress: launch.Progress) -> None:
         """Shows the progress of all runs, and prints lines for those that have ended since."""
@@ -92,10 +112,8 @@ class Terminal(Console):
             if error:
                 self.say(f"failed: {spec.title}: {error}")
 
-        if len(progress.outcomes) > self._reported and not self.is_terminal:
-            seconds = bar.tasks[0].time_remaining
-            time_left = "" if seconds is None else f", {timedelta(seconds=round(seconds))} left"
-            self.say(f"{summary}; {progress.share:.0%}{time_left}")
+        if len(progress.outcomes) > self._reported:
+            self._say_progress(bar, f"{summary}; {progress.share:.0%}")
         self._reported = len(progress.outcomes)
 
 

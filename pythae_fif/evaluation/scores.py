@@ -150,7 +150,6 @@ class ScoreColumn:
         better: Which values are better; shown after the heading.
         format: Format of its numbers, such as `.2f`; if empty, one to three decimals.
         scale: Factor of the numbers in the table.
-        spread: Column of the standard deviation, for numbers that are shown with it.
         is_optional: Whether the table leaves it out if no row has it.
         read: Reads the number from `Scores` and
             :class:`~pythae_fif.benchmark.record.Evaluation`; None, if they lack it. By default it
@@ -164,7 +163,6 @@ class ScoreColumn:
     better: Literal["↓", "↑", ""] = ""
     format: str = ""
     scale: float = 1
-    spread: str = ""
     is_optional: bool = False
     read: Callable[[Scores, Any], float | None] | None = None
     function: "Callable[[Features, Features], float] | None" = None
@@ -175,7 +173,6 @@ SCORE_COLUMNS = [
         "frechet_test",
         "{distance} test",
         "↓",
-        spread="spread",
         read=lambda scores, _: scores.frechet["test"],
     ),
     ScoreColumn("frechet_val", "validation", "↓", read=lambda scores, _: scores.frechet["val"]),
@@ -187,7 +184,6 @@ SCORE_COLUMNS = [
         "score",
         "{score}",
         "↑",
-        spread="score_spread",
         read=lambda scores, _: scores.score.mean if scores.score else None,
     ),
     ScoreColumn(

@@ -20,7 +20,7 @@ from typing_extensions import Self
 from pythae_fif.columns import Columns
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, DataError, FIFError, format_error, requires_extra
-from pythae_fif.files import read_json, write_json
+from pythae_fif.files import check_regular_file, read_json, write_json
 from pythae_fif.nn import build, coupling  # noqa: F401 - their builders record recipes
 from pythae_fif.nn.recipe import get_recipe, rebuild
 from pythae_fif.register import find_model, find_model_class
@@ -174,13 +174,14 @@ class SavedModel(HubModel):
         for side in SIDES:
             if getattr(config, f"uses_default_{side}"):
                 continue
+            pickle = Path(dir_path, f"{side}.pkl")
             if recipes.get(side) is not None:
                 networks[side] = rebuild(recipes[side], side)
-            elif trust:
-                # The method is Pythae's.
-                networks[side] = getattr(cls, f"_load_custom_{side}_from_folder")(dir_path)
+            elif pickle.exists() and not trust:
+                raise _untrusted(pickle)
             else:
-                raise _untrusted(Path(dir_path, f"{side}.pkl"))
+                # The method is Pythae's. It says that a pickle is missing.
+                networks[side] = getattr(cls, f"_load_custom_{side}_from_folder")(dir_path)
         return networks
 
 
@@ -279,10 +280,15 @@ def _tie_shared_parameters(model: nn.Module, weights: Mapping[str, Tensor]) -> N
 def load_errors_as_data_error(folder: str | Path) -> Iterator[None]:
     """Converts any error of torch and Pythae in the block, which loads a model, to a DataError.
 
+    A pipe or a device in the folder, which could be read without an end, is an error, too.
+
     Args:
         folder: The model's folder, which the error names.
     """
     try:
+        for path in sorted(Path(folder).iterdir()):
+            if not path.is_dir():
+                check_regular_file(path)
         yield
     except FIFError:
         raise

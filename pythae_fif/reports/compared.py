@@ -11,7 +11,7 @@ from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.reports.frame import first_scores, ranks
-from pythae_fif.reports.tables import DASH, Table, format_column, number
+from pythae_fif.reports.tables import DASH, Table, format_column
 from pythae_fif.sampling.catalog import find_sampler, sampler_position
 
 PUBLISHED_SOURCES = {
@@ -68,10 +68,10 @@ def comparison_tables(
         rows = _merge_with_published(table, table2, variants=all_rows)
         published_parameters = table2[table2["metric"] == "parameters"].set_index("row")["text"]
         sizes = {
-            "d": format_column(rows["latent_dim"], ".0f"),
-            "# parameters": format_column(rows["parameters"] / 1e6, ".2f"),
+            "d": format_column(rows, "latent_dim", ".0f"),
+            "# parameters": format_column(rows, "parameters", ".2f", scale=1e-6),
             "# parameters published": rows["row"].map(published_parameters),
-            "images seen": format_column(rows["images"], ",.0f"),
+            "images seen": format_column(rows, "images", ",.0f"),
         }
         tables["table2"] = _comparison_table(experiment, 2, rows, results, sizes)
     return tables
@@ -120,11 +120,9 @@ def _comparison_table(
         "Model": rows["row"] + rows["learned"].map({False: " †"}).fillna(""),
         "Sampler": samplers,
         **(sizes or {}),
-        distance_heading: list(map(number, rows["frechet_test"], rows["spread"])),
+        distance_heading: format_column(rows, "frechet_test"),
         "FID published ↓": rows["FID"],
-        f"{scores.score_name or 'score'}, {count} ↑": list(
-            map(number, rows["score"], rows["score_spread"])
-        ),
+        f"{scores.score_name or 'score'}, {count} ↑": format_column(rows, "score"),
         "IS published ↑": rows["IS"],
     }
     frame = pandas.DataFrame(cells).dropna(axis="columns", how="all").fillna(DASH)

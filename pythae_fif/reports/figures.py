@@ -1,14 +1,17 @@
-"""Figures 1, 10 and 11 of the paper for an experiment."""
+"""Figures 1, 10 and 11 of the paper for an experiment, and distributions of a table's columns."""
 
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
 from PIL import Image
 
+from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.pictures import SAMPLES_PER_CLASS
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.data import Splits
@@ -27,6 +30,8 @@ LABEL_WIDTH = 170  # pixels, of the names to the left of the images
 IMAGE_SIZE = 48  # pixels, about: images are enlarged by a whole number
 GAP = 2  # pixels between images
 MAX_WEBP_SIDE = 16_383  # pixels
+MAX_COLUMNS = 12  # histograms of a table's columns
+HISTOGRAMS_PER_ROW = 4
 DRAWN_PARAMETERS = {"beta", "hutchinson_samples"}  # the x-axis and the lines of figure 10
 
 
@@ -51,17 +56,20 @@ def draw_figures(
     store: Store,
     splits: Splits,
 ) -> Iterator[Figure]:
-    """Draws samples, for images, and the effect of beta, if several values of it were run.
+    """Draws samples, and the effect of beta, if several values of it were run.
 
     Args:
         frame: One row per run and sampler, from :func:`~pythae_fif.reports.frame.score_frame`.
         table: One row per model and sampler, from :func:`~pythae_fif.reports.frame.chosen_frame`.
         results: Results of the runs.
         store: The store with the pictures of the runs.
-        splits: The data, for test images.
+        splits: The data, for test images or rows.
     """
+    runs = {result.spec.run_id: result.spec for result in results}
     if splits.columns is None:
-        yield from _sample_figures(table, results, store, splits.test)
+        yield from _sample_figures(table, runs, store, splits.test)
+    else:
+        yield from _marginal_figures(table, runs, store, splits.columns.to_frame(splits.test))
 
     distance = first_scores(results).distance_name
     content = _draw_beta(frame, distance)
@@ -74,16 +82,13 @@ def draw_figures(
 
 
 def _sample_figures(
-    table: pandas.DataFrame, results: Sequence[ImageResult], store: Store, test: np.ndarray
+    table: pandas.DataFrame, runs: Mapping[str, ImageSpec], store: Store, test: np.ndarray
 ) -> Iterator[Figure]:
     """Draws samples of the best models, and of all models if there are more."""
-    runs = {result.spec.run_id: result for result in results}
     all_rows = list(_sample_rows(table, runs, store, test.shape[2:]))
     test_row = {"test images": _image_row(test[:MAX_IMAGES].transpose(0, 2, 3, 1))}
 
-    models = table[table["learned"]].sort_values("frechet_val")["model"]
-    with_fif_first = dict.fromkeys([*models[models == "fif"], *models])
-    best_models = list(with_fif_first)[:MAX_MODELS]
+    best_models = list(_best_rows(table)["model"])
     best_rows = [row for row in all_rows if row[0] in best_models]
     best_rows.sort(key=lambda row: best_models.index(row[0]))
 
@@ -98,8 +103,15 @@ def _sample_figures(
         yield Figure("samples.webp", caption, draw(all_rows))
 
 
+def _best_rows(table: pandas.DataFrame) -> pandas.DataFrame:
+    """Returns FIF and the models of lowest validation distance, each with its best sampler."""
+    learned = table[table["learned"]].sort_values("frechet_val", kind="stable")
+    rows = learned.drop_duplicates("model")
+    return rows.sort_values("model", key=lambda model: model != "fif", kind="stable")[:MAX_MODELS]
+
+
 def _sample_rows(
-    table: pandas.DataFrame, runs: Mapping[str, ImageResult], store: Store, size: Sequence[int]
+    table: pandas.DataFrame, runs: Mapping[str, ImageSpec], store: Store, size: Sequence[int]
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """Reads the samples of every model and sampler, of the first seed, model by model.
 
@@ -108,29 +120,96 @@ def _sample_rows(
     """
     by_model = pandas.concat([rows for _, rows in table.groupby("model", sort=False)])
     for row in by_model.itertuples():
-        spec = runs[row.run_ids.split()[0]].spec
-        name = f"samples-{row.sampler}.png"
-        try:
-            content = store.read(spec, name)
-            if content is None:
-                continue
-            with Image.open(io.BytesIO(content)) as image:
-                sheet = np.asarray(image.convert("RGB"))
-            images = _cut_sheet(sheet, size, by_class=spec.labels_hash is not None)
-        except Exception as error:  # a damaged picture raises anything
-            logger.warning(
-                "%s is left out of the figures (%s): the command of its run makes it again",
-                store.folder(spec) / name,
-                format_error(error),
-            )
-            continue
-
-        label = f"{row.label}, {find_sampler(row.sampler).label}"
-        yield row.model, label, _image_row(images)
+        spec = runs[row.run_ids.split()[0]]
+        parse = partial(_read_sheet, size=size, by_class=spec.labels_hash is not None)
+        images = _read_samples(store, spec, f"samples-{row.sampler}.png", parse)
+        if images is not None:
+            yield row.model, _row_label(row), _image_row(images)
 
 
-def _cut_sheet(sheet: np.ndarray, size: Sequence[int], by_class: bool) -> np.ndarray:
+def _row_label(row: Any) -> str:
+    """Returns the label of a row's model and sampler."""
+    return f"{row.label}, {find_sampler(row.sampler).label}"
+
+
+def _read_samples(
+    store: Store, spec: ImageSpec, name: str, parse: Callable[[io.BytesIO], Any]
+) -> Any:
+    """Reads a file of samples; None if it is missing, or if it is damaged, with a warning.
+
+    Args:
+        store: The store.
+        spec: The run.
+        name: Name of the file.
+        parse: Reads its content.
+    """
+    try:
+        content = store.read(spec, name)
+        return None if content is None else parse(io.BytesIO(content))
+    except Exception as error:  # a damaged file raises anything
+        logger.warning(
+            "%s is left out of the figures (%s): the command of its run makes it again",
+            store.folder(spec) / name,
+            format_error(error),
+        )
+        return None
+
+
+def _marginal_figures(
+    table: pandas.DataFrame, runs: Mapping[str, ImageSpec], store: Store, test: pandas.DataFrame
+) -> Iterator[Figure]:
+    """Draws histograms of a table's columns, of test rows and of samples of the best models."""
+    names = list(test)[:MAX_COLUMNS]
+    frames = {"test rows": test}
+    for row in _best_rows(table).itertuples():
+        file_name = f"samples-{row.sampler}.csv"
+        spec = runs[row.run_ids.split()[0]]
+        frame = _read_samples(
+            store, spec, file_name, lambda f: pandas.read_csv(f, dtype=float)[names]
+        )
+        if frame is not None:
+            frames[_row_label(row)] = frame
+    if len(frames) == 1:
+        return
+
+    rows = math.ceil(len(names) / HISTOGRAMS_PER_ROW)
+    figure = new_figure(8, 0.6 + 1.6 * rows)
+    for number, name in enumerate(names, start=1):
+        axis: Any = figure.add_subplot(rows, HISTOGRAMS_PER_ROW, number)
+        values = [frame[name] for frame in frames.values()]
+        axis.hist(
+            values,
+            bins=30,
+            range=tuple(test[name].quantile([0.005, 0.995])),
+            weights=[np.full(len(column), 1 / len(column)) for column in values],
+            histtype="step",
+            color=["black", "C0", "C1", "C2", "C3"][: len(values)],
+            label=list(frames),
+        )
+        axis.set_title(name[:24], size=8, parse_math=False)
+        axis.set_yticks([])
+        axis.tick_params(labelsize=7)
+    figure.legend(
+        *axis.get_legend_handles_labels(),
+        loc="outside upper left",
+        ncols=3,
+        fontsize=8,
+        reverse=True,
+    )
+
+    caption = (
+        f"Distributions of {len(names)} of {test.shape[1]} columns, in test rows and in samples of "
+        "FIF and the models of lowest distance, each with its best sampler, by validation. Each "
+        "axis shows the central 99 % of the test rows"
+    )
+    yield Figure("marginals.png", caption, figure_bytes(figure))
+
+
+def _read_sheet(file: io.BytesIO, size: Sequence[int], by_class: bool) -> np.ndarray:
     """Cuts a sheet of samples into images (n, h, w, 3), without the black ones at its end."""
+    with Image.open(file) as image:
+        sheet = np.asarray(image.convert("RGB"))
+
     height, width = size
     columns = sheet.shape[1] // width
     grid = sheet.reshape(-1, height, columns, width, 3).swapaxes(1, 2)  # (rows, columns, h, w, 3)

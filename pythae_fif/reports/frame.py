@@ -104,8 +104,9 @@ def chosen_frame(
         the seeds that have the score. There are these columns in addition to the means:
 
         * `learned`: whether the model learned with every seed; if not, its label has a dagger;
-        * `spread`: standard deviation of the test distance over the seeds or, for a single seed,
-          over draws of samples;
+        * `<score>_spread` and `training_seconds_spread`: standard deviation over the seeds. If no
+          row has several seeds, there is only that of the test distance;
+        * `frechet_test_spread`: for a single seed it is over draws of samples;
         * `noise`: twice the standard error of the test distance;
         * `reference`: the largest relative difference of a score from the reference runs;
         * `rank`: see :func:`ranks`;
@@ -118,6 +119,8 @@ def chosen_frame(
     )
 
     groups = selected.groupby(["model", "sampler"], sort=False)
+    shown_names = [*(column.name for column in columns if column.heading), "training_seconds"]
+    spreads = groups[shown_names].std().dropna(axis="columns", how="all").add_suffix("_spread")
     counts = groups[names].count().add_suffix("_seeds")
     is_partial = counts.gt(0) & counts.lt(groups.size(), axis="index")
     table = (
@@ -126,17 +129,18 @@ def chosen_frame(
         .join(groups[names].agg(lambda values: values.mean()))
         .join(groups[COST_COLUMNS].agg(lambda values: values.mean(skipna=False)))
         .join(counts.loc[:, is_partial.any()])
+        .join(spreads)
         .assign(
             seeds=groups.size(),
             run_ids=groups["run_id"].agg(" ".join),
-            score_spread=groups["score"].std(),
+            frechet_test_spread=groups["frechet_test"].std(),
             # A single seed that did not learn is enough to spoil the mean.
             learned=groups["reconstruction_mse"].max() < MAX_ERROR_RATIO * constant_mse,
         )
     )
     table.loc[~table["learned"], "label"] += " †"
 
-    table["spread"] = groups["frechet_test"].std().fillna(table["frechet_error"])
+    table["frechet_test_spread"] = table["frechet_test_spread"].fillna(table["frechet_error"])
     table["noise"] = _noise(table)
     if selected["reference"].notna().any():
         table["reference"] = groups["reference"].agg(lambda values: values.max(skipna=False))
@@ -156,7 +160,7 @@ def _noise(table: pandas.DataFrame) -> "pandas.Series[float]":
     choice of the test images, estimated from how validation and test distance differ.
     """
     # Each seed draws its own samples, so the spread over seeds includes the one over draws.
-    spread = table[["spread", "frechet_error"]].max(axis=1).fillna(0)
+    spread = table[["frechet_test_spread", "frechet_error"]].max(axis=1).fillna(0)
     sampling_error = spread / np.sqrt(table["seeds"])
 
     # 1.5 median absolute deviations estimate the standard deviation of the logarithm of the ratio

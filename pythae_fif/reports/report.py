@@ -123,6 +123,8 @@ class Report:
         )
         cells = overview.mark_ranks(escape, "[bold]{}[/]", "[underline]{}[/]")
         cells = cells.drop(columns=CONFIGURATION)  # the last column, which is too wide
+        unranked = list(cells.columns[1:].difference(overview.ranks))
+        cells[unranked] = cells[unranked].replace(" ±.*", "", regex=True)
         for heading, numeric in zip(cells, overview.numeric_columns, strict=False):
             rich_table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
         for row in cells.itertuples(index=False):
@@ -272,7 +274,9 @@ def _doubt_of_lead(rows: pandas.DataFrame) -> str:
     if rows["seeds"].min() < 2:
         return "one seed does not show the noise of training"
 
-    moments = rows[["frechet_test", "spread", "seeds"]].to_numpy(float).T  # (3, models)
+    moments = (
+        rows[["frechet_test", "frechet_test_spread", "seeds"]].to_numpy(float).T
+    )  # (3, models)
     result = ttest_ind_from_stats(*moments[:, 0], *moments[:, 1:], equal_var=False)
     is_significant = (result.pvalue < SIGNIFICANCE).all()
     return "" if is_significant else f"a t-test at {SIGNIFICANCE:.0%} does not tell them apart"
@@ -374,8 +378,8 @@ def score_notes(
         "Each row shows the configuration of lowest validation distance, among those with the most "
         "seeds. The lowest test distance of a sampler is bold, the second lowest underlined. If "
         "the lowest does not stand out, `=` marks all that are tied with it within the noise of "
-        "split, seeds and draws. ± is the standard deviation over seeds or, for a single seed, "
-        "over draws.",
+        "split, seeds and draws. ± is the standard deviation over seeds or, for the distance of a "
+        "single seed, over draws.",
         "ref is the largest relative difference from the same runs in our results. MSE and train s "
         "belong to the chosen configuration that is shown: it is the first column's, or one that "
         "did not learn (†).",

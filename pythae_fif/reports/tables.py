@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 
 import pandas
 
@@ -121,12 +120,14 @@ def to_csv(frame: pandas.DataFrame) -> str:
     return frame.map(escape).rename(columns=escape).to_csv(index=False)
 
 
-def number(value: float, spread: float = math.nan) -> str:
-    """Formats a measured number with one to three decimals, fewer if it is large; NaN is a dash.
+def number(value: float, spread: float = math.nan, form: str = "") -> str:
+    """Formats a measured number; NaN is a dash.
 
     Args:
         value: The number.
         spread: Its standard deviation; left out if NaN.
+        form: A format specification, such as `.2f`; if empty, one to three decimals, fewer if the
+            number is large.
 
     Example:
         >>> number(150.75, 0.7), number(2.5), number(math.nan)
@@ -134,18 +135,26 @@ def number(value: float, spread: float = math.nan) -> str:
     """
     if pandas.isna(value):
         return DASH
-    digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
-    return f"{value:.{digits}f}" + ("" if pandas.isna(spread) else f" ± {spread:.{digits}f}")
+    form = form or f".{1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3}f"
+    return f"{value:{form}}" + ("" if pandas.isna(spread) else f" ± {spread:{form}}")
 
 
-def format_column(values: "pandas.Series[float]", form: str) -> list[str]:
-    """Formats a column of numbers; NaN is a dash.
+def format_column(
+    frame: pandas.DataFrame, name: str, form: str = "", *, scale: float = 1
+) -> list[str]:
+    """Formats a column of numbers, with their standard deviations if the frame has them.
 
     Args:
-        values: The numbers.
-        form: A format specification, such as `.2f`.
+        frame: The numbers, and their standard deviations in a column `<name>_spread`.
+        name: Name of the column.
+        form: See :func:`number`.
+        scale: Factor of the numbers.
     """
-    return [DASH if pandas.isna(value) else format(value, form) for value in values]
+    spreads = frame.get(f"{name}_spread", pandas.Series(math.nan, frame.index))
+    return [
+        number(scale * value, scale * spread, form)
+        for value, spread in zip(frame[name], spreads, strict=True)
+    ]
 
 
 def overview_table(table: pandas.DataFrame, distance: str, requested: Sequence[str]) -> Table:
@@ -168,16 +177,16 @@ def overview_table(table: pandas.DataFrame, distance: str, requested: Sequence[s
     marks = {}
     for name in columns:
         heading = f"{_column_label(name, table['usual_sampler'])} ↓"
-        distances = wide["frechet_test", name]
-        cells[heading] = list(map(number, distances, wide["spread", name]))
-        marks[heading] = ranks(distances, wide["noise", name])
+        rows = wide.xs(name, axis="columns", level="column")
+        cells[heading] = format_column(rows, "frechet_test")
+        marks[heading] = ranks(rows["frechet_test"], rows["noise"])
     cells |= {
-        "MSE ↓": format_column(models["reconstruction_mse"], ".4f"),
-        "train s": format_column(models["training_seconds"], ".0f"),
+        "MSE ↓": format_column(models, "reconstruction_mse", ".4f"),
+        "train s": format_column(models, "training_seconds", ".0f"),
     }
     if "reference" in table:
-        differences = format_column(wide["reference"].max(axis=1), ".1%")
         words = {"0.0%": "same", "inf%": "other extractor"}
+        differences = [number(value, form=".1%") for value in wide["reference"].max(axis=1)]
         cells["ref"] = [words.get(text, text) for text in differences]
     cells[CONFIGURATION] = list(models["configuration"])
     return Table(f"{distance} to test data, by sampler", pandas.DataFrame(cells), marks)
@@ -232,8 +241,8 @@ def score_table(
         "Model": table["label"],
         "Sampler": [find_sampler(name).label for name in table["sampler"]],
         **{heading: _format_scores(table, group) for heading, group in groups.items()},
-        "parameters": format_column(table["parameters"], ",.0f"),
-        "train s": format_column(table["training_seconds"], ".0f"),
+        "parameters": format_column(table, "parameters", ",.0f"),
+        "train s": format_column(table, "training_seconds", ".0f"),
         CONFIGURATION: list(table["configuration"] + candidates),
     }
     return Table("All scores", pandas.DataFrame(cells), {f"{distance} test ↓": table["rank"]})
@@ -242,10 +251,7 @@ def score_table(
 def _format_scores(table: pandas.DataFrame, group: Sequence[ScoreColumn]) -> list[str]:
     """Formats scores that share a cell, such as `0.50 / 0.75 (1 of 2 seeds)`."""
     parts = [
-        format_column(column.scale * table[column.name], column.format)
-        if column.format
-        else map(number, table[column.name], table.get(column.spread, repeat(math.nan)))
-        for column in group
+        format_column(table, column.name, column.format, scale=column.scale) for column in group
     ]
     counts = table.get(f"{group[0].name}_seeds", table["seeds"])
 

@@ -136,6 +136,8 @@ class TrainingResult:
         stage: The model's last stage, if it is trained in stages.
         ended_by: The limit that ended the training: 'num_epochs', 'wall_clock' or
             'early_stopping_patience'. None before the end, and in results of version 0.2.
+        surrogate: How FIF's volume term was computed in the last epoch, see `FIF.surrogate_mode`;
+            None for other models.
     """
 
     best_epoch: int = 0
@@ -148,6 +150,7 @@ class TrainingResult:
     log: list[EpochRow] = field(default_factory=list)
     stage: str | None = None
     ended_by: Limit | None = None
+    surrogate: str | None = None
 
     def with_epoch(self, images: int, train_seconds: float, seconds: float) -> "TrainingResult":
         """Returns the result with the counts of another epoch added.

@@ -309,7 +309,8 @@ class FIFTrainer:
             share_done,
             progress.stage,
         )
-        return replace(progress, log=[*progress.log, row])
+        surrogate = getattr(self.model, "surrogate_mode", None)
+        return replace(progress, log=[*progress.log, row], surrogate=surrogate)
 
     def _train_epoch(
         self, progress: TrainingResult, epoch: int, show_share: Callable[[float], None]

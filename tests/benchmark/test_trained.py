@@ -12,6 +12,7 @@ from support.report_store import RESULTS, fill_store, make_result
 from pythae_fif.benchmark import best, load_trained
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.evaluation.scores import Scores
 from pythae_fif.models import as_density
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of")
@@ -42,6 +43,18 @@ def test_best_is_the_configuration_of_lowest_mean_validation_distance(trained):
     assert model.run.folder == store.folder(model.run.spec)
     weights = torch.load(model.run.folder / "model/model.pt")["model_state_dict"]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+
+
+def test_runs_on_tables_keep_samples_in_original_units(trained):
+    store, plan = trained
+    table = pd.read_csv(store.root.parent / "table.csv")
+    for spec in plan:
+        frame = pd.read_csv(store.folder(spec) / "samples-normal.csv")
+        assert [*frame] == ["a", "b", "c"]
+        assert len(frame) == spec.settings.num_samples
+        assert ((frame.mean() - table.mean()) / table.std()).abs().max() < 2
+        files = store.record(spec, "scores/normal.json", Scores).files
+        assert "samples-normal.csv" in files
 
 
 @pytest.mark.parametrize("name", ["fif", "ae"])

@@ -199,6 +199,15 @@ class TestDryRun:
         assert re.search(r"estimate: 0:00:\d\d one after the other, 0:00:\d\d with 1 run", words)
         assert not run.results.exists()
 
+    @pytest.mark.parametrize(("seconds", "has_lines"), [(0, True), (1000, False)])
+    def test_its_progress_is_a_line_from_time_to_time(
+        self, run, tiny, monkeypatch, seconds, has_lines
+    ):
+        monkeypatch.setattr("pythae_fif.cli.display.LINE_SECONDS", seconds)
+        _, out, _ = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
+        line = r"^timing: 1 of 2(, 0:00:\d\d left)?$"
+        assert bool(re.search(line, out, re.MULTILINE)) == has_lines
+
     @pytest.mark.parametrize("folder", ["/proc/foo", "file/below"])
     def test_results_that_cannot_be_written_are_one_error_line(self, run, tiny, tmp_path, folder):
         (tmp_path / "file").touch()

@@ -106,6 +106,19 @@ def test_likelihoods_of_rows(run, table_run, original_units):
     np.testing.assert_allclose(result["distance"].drop(index=7), distance, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("prior", ["gaussian", "mixture"])
+def test_models_in_half_precision(run, photos, prior, dtype):
+    """PyTorch solves no triangular systems in half precision."""
+    model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2))
+    model.fit_prior(torch.rand(60, 1, 8, 8), prior)
+    model.to(dtype).save("fif")
+    assert load_trained("fif").encoder(torch.rand(1, 1, 8, 8)).embedding.dtype == torch.float32
+    assert run("sample", "fif", "--to", "digits", "--number", 3)[0] == 0
+    assert run("likelihood", "fif", "photos", "--to", "nats.csv")[0] == 0
+    assert pd.read_csv("nats.csv")["log_likelihood"].notna().all()
+
+
 def test_classes_by_name(run):
     """A class by name, and each row's class from a column of the table."""
     rng = np.random.default_rng(0)

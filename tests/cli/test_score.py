@@ -1,6 +1,7 @@
 """`score` takes folders, files, saved models and runs, and runs no code that is not trusted."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -190,3 +191,28 @@ def test_trust_is_advised_only_where_it_helps(score):
     error = score("model", "b", *PIXELS)
     assert "betta" in error
     assert "--trust" not in error
+
+
+@pytest.mark.parametrize("trust", [(), ("--trust",)])
+@pytest.mark.parametrize("name", ["model.pt", "environment.json", "networks.json", "encoder.pkl"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("model_class", [AE, FIF])
+def test_a_file_without_an_end_is_not_read(score, model_class, kind, name, trust):
+    shape = (3, 8, 8)
+    config = (AEConfig if model_class is AE else FIFConfig)(input_dim=shape, latent_dim=2)
+    model_class(config, *build_networks("convnet", shape, 2)).save("model")
+    path = Path("model", name)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    error = score("model", "b", *PIXELS, *trust)
+    assert f"not a regular file: 'model/{name}'" in error
+    assert "trust" not in error
+
+
+def test_trust_is_advised_only_for_pickles(score):
+    shape = (3, 8, 8)
+    FIF(FIFConfig(input_dim=shape, latent_dim=2), *build_networks("convnet", shape, 2)).save("fif")
+    Path("fif/networks.json").write_text("{")
+    error = score("fif", "b", *PIXELS)
+    assert "Missing encoder pkl file" in error
+    assert "trust" not in error

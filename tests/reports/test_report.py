@@ -28,6 +28,7 @@ from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.data import Columns
 from pythae_fif.evaluation.scores import MarginalLikelihoodScore
+from pythae_fif.files import write_bytes
 from pythae_fif.pictures import pixel_bytes
 from pythae_fif.reports.figures import _image_row, _stack_rows, draw_figures
 from pythae_fif.reports.frame import ranks
@@ -36,7 +37,14 @@ from pythae_fif.reports.tables import Table, to_csv
 from pythae_fif.runs.store import Store
 
 NAME = "mnist-resnet-quick"
-TABLE = replace(make_splits(), columns=Columns([], [], []))
+ROWS = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+TABLE = replace(
+    make_splits(),
+    train=ROWS,
+    val=ROWS,
+    test=ROWS,
+    columns=Columns(["a", "$b", "c"], [1] * 3, [9] * 3),
+)
 
 
 def make_report(results=RESULTS, experiment=None, splits=None, **options):
@@ -63,7 +71,7 @@ class TestTable:
         normal = table_row(REPORT, "fif", "normal")
         assert normal.configuration == "beta=10, hutchinson_samples=1"
         assert (normal.frechet_val, normal.frechet_test, normal.candidates) == (5.25, 6.5, 2)
-        assert normal.spread == pytest.approx(math.sqrt(0.5))
+        assert normal.frechet_test_spread == pytest.approx(math.sqrt(0.5))
 
         mixture = table_row(REPORT, "fif", "gmm")
         assert mixture.configuration == "beta=5, hutchinson_samples=2"
@@ -145,10 +153,32 @@ class TestTable:
             results.append(replace(result, scores=scores))
 
         cells = make_report(results).tables["scores"].cells
-        assert set(cells["log-likelihood, nats ↑ / bits per dim."]) == {"-4.50 / 1.25"}
+        assert set(cells["log-likelihood, nats ↑ / bits per dim."]) == {
+            "-4.50 ± 0.00 / 1.25 ± 0.00"
+        }
         assert {"MSE ↓", "mem. / auth.", "KL, nats ↓"} <= set(cells)
         without = set(REPORT.tables["scores"].cells)
         assert set(cells) - without == {"log-likelihood, nats ↑ / bits per dim."}
+
+    def test_all_measured_columns_have_standard_deviations_over_the_seeds(self):
+        overview = REPORT.tables["overview"]
+        scores = REPORT.tables["scores"]
+        fif = overview.cells["Model"] == "FIF"
+        assert overview.cells.loc[fif, "train s"].item() == "20 ± 1"
+        assert overview.cells.loc[fif, "MSE ↓"].item() == "0.0128 ± 0.0007"
+
+        unmeasured = ["Model", "Sampler", "parameters", "chosen configuration"]
+        (row,) = scores.cells.drop(columns=unmeasured)[scores.cells["Model"] == "FIF"][
+            :1
+        ].to_numpy()
+        assert all("±" in part for cell in row for part in cell.split(" / "))
+        assert "0.0128 $\\pm$ 0.0007" in scores.to_latex()
+        assert {f"{name}_spread" for name in ("kernel", "recall", "training_seconds")} <= {
+            *REPORT.table
+        }
+
+        (single,) = make_report(RESULTS[:1]).tables["scores"].cells[:1].to_dict("records")
+        assert not any("±" in cell for cell in single.values())
 
     @pytest.mark.parametrize(
         ("reference", "expected"),
@@ -433,7 +463,8 @@ class TestFiles:
 
 
 def draw(report, store=None, splits=TABLE):
-    """Draws the figures of a report; those of a table need no store."""
+    """Draws the figures of a report, without a store only figure 10."""
+    store = store or Store("missing")
     figures = draw_figures(report.frame, report.table, report.results, store, splits)
     return {figure.name: figure for figure in figures}
 
@@ -459,6 +490,32 @@ class TestFigures:
             for noise in (1, 2)
         ]
         assert "beta.png" not in draw(make_report(grid))
+
+    def test_distributions_of_the_columns_of_a_table(self, tmp_path, caplog):
+        results = [RESULTS[0], RESULTS[6]]
+        store = Store(tmp_path)
+        report = make_report(results)
+        assert "marginals.png" not in draw(report, store)
+
+        # The samplers of lowest validation distance; the first of two that are level.
+        names = ["samples-gmm.csv", "samples-normal.csv"]
+        paths = [
+            store.folder(result.spec) / name for result, name in zip(results, names, strict=True)
+        ]
+        contents = []
+        for path in reversed(paths):
+            write_bytes(path, to_csv(TABLE.columns.to_frame(ROWS)).encode())
+            contents.append(draw(report, store)["marginals.png"].content)
+        assert contents[0] != contents[1], "each model adds its lines"
+        assert caplog.text == ""
+
+        for damage, is_drawn in zip(
+            (b"a,$b\n1,2\n", b"a,$b,c\n1,2,x\n"), (True, False), strict=True
+        ):
+            write_bytes(paths.pop(), damage)
+            assert ("marginals.png" in draw(report, store)) == is_drawn
+        assert caplog.text.count("samples-normal.csv is left out of the figures") == 2
+        assert caplog.text.count("samples-gmm.csv is left out of the figures") == 1
 
     def test_samples_are_enlarged_and_not_smoothed(self, tmp_path):
         store = fill_store(tmp_path, RESULTS[:2])

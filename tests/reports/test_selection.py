@@ -76,7 +76,8 @@ def test_means_are_over_the_seeds_that_have_a_score_and_their_number_is_shown():
 
     complete = frame.fillna({"log_likelihood": 3.0, "bits_per_dim": 3.0})
     assert (chosen_frame(complete)["log_likelihood"] == 2).all()
-    assert set(score_table(chosen_frame(complete), "FD", None).cells[LIKELIHOOD]) == {"2.00 / 2.00"}
+    cells = score_table(chosen_frame(complete), "FD", None).cells
+    assert set(cells[LIKELIHOOD]) == {"2.00 ± 1.41 / 2.00 ± 1.41"}
     assert (
         LIKELIHOOD not in score_table(chosen_frame(frame.assign(**NO_LIKELIHOOD)), "FD", None).cells
     )

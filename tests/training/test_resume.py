@@ -213,6 +213,14 @@ def test_files_of_another_run_are_set_aside(tmp_path, caplog):
     assert caplog.text.count("set aside as") == 2
 
 
+def test_a_training_that_resumes_after_its_last_epoch_names_its_surrogate(tmp_path):
+    options = {"model": build_model("FIF"), "epochs": 2, "run_id": "1f"}
+    train_until_killed(2, "FIF", tmp_path, **options)
+    for _ in ("from the checkpoint", "from the finished model"):
+        result = build_trainer("FIF", tmp_path, **options | {"model": build_model("FIF")}).train()
+        assert result.surrogate == "replay"
+
+
 @pytest.mark.parametrize("damage", ["changed", "gone", "no record", "pipe"])
 def test_a_model_that_was_changed_is_set_aside(damage, tmp_path):
     build_trainer("AE", tmp_path, epochs=1, run_id="1f").train()
