@@ -35,6 +35,7 @@ ARCHITECTURES: dict[str, str] = {
 
 
 Precision = Literal["float32", "bfloat16"]
+SkipBroken = Annotated[bool, Flag("leave out images that cannot be read")]
 
 DATA_VARIABLE = "PYTHAE_FIF_DATA"
 """Environment variable with the folder of the data sets."""
@@ -98,7 +99,7 @@ class DataOptions(StrictModel):
         None
     )
     label: Annotated[str | None, Flag("column of a table with the class", "COLUMN")] = None
-    skip_broken: Annotated[bool, Flag("leave out images that cannot be read")] = False
+    skip_broken: SkipBroken = False
     reader: str | None = None
 
 

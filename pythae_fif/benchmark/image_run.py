@@ -21,7 +21,7 @@ from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import FIFError, StoreError, check_choice, format_error
-from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
+from pythae_fif.evaluation import Extractor, Features, load_extractor, score_codes, score_samples
 from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.evaluation.likelihood import fit_priors, marginal_likelihoods
 from pythae_fif.evaluation.scores import Scores, find_columns
@@ -117,11 +117,11 @@ class ImageSpec(Spec):
         return training.run_id
 
     @property
-    def comparable(self) -> str:
-        """Text that is equal for two runs if their scores can be compared in one table."""
+    def protocol(self) -> dict[str, Any]:
+        """Fields that are equal for two runs if their scores can be compared in one table."""
         shared = {"dataset", "arch", "image_size", "extractor", "profile", "data_hash"}
         settings = self.settings.model_dump(exclude=PER_MODEL_SETTINGS)
-        return repr((self.model_dump(include=shared), settings))
+        return {**self.model_dump(include=shared), **settings}
 
     @property
     def outputs(self) -> Mapping[str, type]:
@@ -224,16 +224,28 @@ class ImageSpec(Spec):
             weights=self.location.extractor_weights,
             offline=self.location.offline,
         )
-        train_labels = labels.get("train")
-        codes = embed(model, splits.train, labels=train_labels, seed=self.seed)
+        codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
         evaluation = self._evaluate(run, model, splits, labels, codes)
+        val_mse = evaluation.reconstruction_mse["val"]
+        self._score_samplers(run, model, splits, labels, codes, extractor, val_mse)
+
+    def _score_samplers(
+        self,
+        run: Run,
+        model: BaseAE,
+        splits: Splits,
+        labels: Labels,
+        codes: torch.Tensor,
+        extractor: Extractor,
+        val_mse: float,
+    ) -> None:
+        """Draws and scores samples of the samplers that have no complete record yet."""
+        train_labels = labels.get("train")
         references = Features.from_splits(splits, extractor)
         training = references.pop("train")
 
         records = {name: run.load(f"scores/{name}.json", Scores) for name in self.samplers}
-        unscored = [
-            sampler for sampler in records if not self.is_complete(records[sampler], run.store)
-        ]
+        unscored = [name for name in records if not self.is_complete(records[name], run.store)]
         run.report("likelihood", 0.9)
         priors = fit_priors(
             model, unscored, codes, train_labels, seed=self.seed, steps=self.settings.fit_steps
@@ -243,7 +255,7 @@ class ImageSpec(Spec):
             priors,
             splits,
             labels,
-            val_mse=evaluation.reconstruction_mse["val"],
+            val_mse=val_mse,
             num_samples=self.settings.num_samples,
             seed=self.seed,
         )

@@ -182,12 +182,12 @@ def leaderboard(
         without a result are left out.
     """
     planned = {spec.run_id: spec for spec in plan}
-    comparable = {spec.comparable for spec in planned.values()}
+    protocols = [spec.protocol for spec in planned.values()]
     known_models = {*list_configs("models"), *experiment.models}
 
     def is_comparable(spec: ImageSpec) -> bool:
         """Whether a run has this data and protocol, and its model's file has not changed."""
-        if spec.comparable not in comparable or spec.model not in known_models:
+        if spec.protocol not in protocols or spec.model not in known_models:
             return False
         entry = experiment.entry_for(spec.model)
         settings = experiment.settings_for(spec.model, len(splits.train))

@@ -12,14 +12,14 @@ import torch
 from pythae.models import BaseAE
 
 from pythae_fif.benchmark.config import Settings
-from pythae_fif.benchmark.image_run import PER_MODEL_SETTINGS, ImageSpec
+from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.errors import ConfigError, DataError, StoreError, check_choice
 from pythae_fif.models.saved import load_data_description, load_errors_as_data_error, load_model
 from pythae_fif.register import MODEL_FILE, find_model
 from pythae_fif.runs.store import SPEC_FILE, Store, read_file, read_spec
 
-FIELDS = {*ImageSpec.model_fields, *Settings.model_fields}
+FIELDS = [*ImageSpec.model_fields, *Settings.model_fields]
 """Names of the fields by which runs can be selected."""
 
 
@@ -116,13 +116,11 @@ def _validation_distances(
 
 
 def _check_comparable(specs: list[ImageSpec]) -> None:
-    """Refuses runs with scores that cannot be compared, see :attr:`ImageSpec.comparable`."""
-    shared_settings = sorted({*Settings.model_fields} - PER_MODEL_SETTINGS)
-    choices = []
-    for name in ("arch", "profile", "extractor", "image_size", "data_hash", *shared_settings):
-        values = {str(_fields(spec)[name]) for spec in specs}
-        if len(values) > 1:
-            choices.append(f"{name} ({', '.join(sorted(values))})")
+    """Refuses runs with scores that cannot be compared, see :attr:`ImageSpec.protocol`."""
+    protocols = pandas.DataFrame([spec.protocol for spec in specs], dtype=object)
+    texts = protocols.astype(str)
+    differing = texts.loc[:, texts.nunique() > 1]
+    choices = [f"{name} ({', '.join(sorted(set(values)))})" for name, values in differing.items()]
     if choices:
         raise ConfigError(f"the runs cannot be compared: choose {' and '.join(choices)}")
 

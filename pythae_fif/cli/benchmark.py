@@ -11,7 +11,6 @@ import webbrowser
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import torch
 from rich.table import Table
@@ -29,7 +28,7 @@ from pythae_fif.errors import ConfigError, DownloadError, RunsLeftError, format_
 from pythae_fif.evaluation.extractors import load_extractor, require_extractor
 from pythae_fif.files import check_can_be_written
 from pythae_fif.names import import_object
-from pythae_fif.runs.launch import RUN_BYTES, Engine, run_all
+from pythae_fif.runs.launch import Engine, run_all
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import execute_run
 from pythae_fif.sampling.catalog import is_user_sampler
@@ -63,32 +62,13 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     store = Store(flags.results)
     for name in (*experiment.scores, *filter(is_user_sampler, experiment.samplers)):
         import_object(name)  # a mistake is reported before anything is computed
-    offline = experiment.offline or flags.dry_run
-    extractor_options: dict[str, Any] = {
-        "weights": experiment.extractor_weights,
-        "offline": offline,
-    }
-    missing_files: list[DownloadError] = []
-    if not any(store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")):
-        # A missing extractor is reported before the data are loaded. If the store has runs, their
-        # table is shown without it.
-        with _collect(missing_files):
-            require_extractor(experiment.extractor, **extractor_options)
-
-    with _collect(missing_files):
-        splits = _load_data(experiment, console, offline)
-    if missing_files and (experiment.offline or not flags.dry_run):
-        raise ConfigError(*map(str, missing_files))
-    if missing_files:
-        experiment = _without_missing_files(experiment, console, missing_files)
-        splits = _load_data(experiment, console, offline)
-
+    experiment, splits, num_missing = _load(experiment, console, store, flags.dry_run)
     plan = expand(experiment, splits)
     plan = _with_rescoring(plan, store) if flags.rescore else plan
     requested = _requested_runs(experiment, plan, store)
     todo = [spec for spec in requested if not store.is_done(spec)]
     if todo:
-        image_bytes = _prepare_extractor(experiment, console, splits, extractor_options)
+        image_bytes = _prepare_extractor(experiment, console, splits)
 
     profile = experiment.active_profile
     if profile.wall_clock is not None:
@@ -99,9 +79,9 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
         print_plan(console, experiment, plan, todo)
         if todo:
             check_can_be_written(store.root)
-            # The epochs that make a number of steps follow from the images in use.
-            num_missing = 0 if profile.steps else sum(error.num_train for error in missing_files)
-            num_train = min(num_missing, profile.train_size or num_missing) or len(splits.train)
+            num_train = len(splits.train)
+            if num_missing and not profile.steps:  # steps were converted to epochs of the images
+                num_train = min(num_missing, profile.train_size or num_missing)
             print_estimate(console, splits, todo, engine, image_bytes * num_train, num_train)
         return True
 
@@ -117,6 +97,42 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
             f"{pluralized(len(missing), 'run')} without a record; the same command tries again"
         )
     return not missing
+
+
+def _load(
+    experiment: Experiment, console: Terminal, store: Store, is_dry_run: bool
+) -> tuple[Experiment, Splits, int]:
+    """Checks the extractor and loads the data; in a dry run, without a download.
+
+    Returns:
+        The experiment, which in a dry run has substitutes for missing files; its data; and the
+        number of training images that are missing.
+
+    Raises:
+        ConfigError: Files are missing and may not be downloaded, one line each.
+    """
+    is_offline = experiment.offline
+    if is_dry_run:
+        experiment = experiment.model_copy(update={"offline": True})
+    missing_files: list[DownloadError] = []
+    if not any(store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")):
+        # A missing extractor is reported before the data are loaded. If the store has runs, their
+        # table is shown without it.
+        with _collect(missing_files):
+            require_extractor(
+                experiment.extractor,
+                weights=experiment.extractor_weights,
+                offline=experiment.offline,
+            )
+
+    with _collect(missing_files):
+        splits = _load_data(experiment, console)
+    if missing_files and (is_offline or not is_dry_run):
+        raise ConfigError(*map(str, missing_files))
+    if missing_files:
+        experiment = _without_missing_files(experiment, console, missing_files)
+        splits = _load_data(experiment, console)
+    return experiment, splits, sum(error.num_train for error in missing_files)
 
 
 @contextlib.contextmanager
@@ -136,8 +152,8 @@ def _without_missing_files(
         console.say(f"to download: {error.download}")
         experiment = experiment.model_copy(update=error.substitute)
     console.say(
-        f"timed with {experiment.extractor} and, if data are missing, random images; the runs' ids "
-        "follow from the data"
+        f"the estimate uses extractor {experiment.extractor} and, if data are missing, random "
+        "images, with which the ids of the runs differ"
     )
     return experiment
 
@@ -165,12 +181,12 @@ def _requested_runs(experiment: Experiment, plan: list[ImageSpec], store: Store)
     return [spec for spec in plan if not store.packed_run(spec)]
 
 
-def _load_data(experiment: Experiment, console: Terminal, offline: bool) -> Splits:
+def _load_data(experiment: Experiment, console: Terminal) -> Splits:
     """Loads the data, and logs notes on what was left out or looks unusual."""
     with console.stage(f"loading {experiment.dataset}") as progress:
         splits = load(
             experiment.dataset,
-            experiment.model_copy(update={"offline": offline}),
+            experiment,
             image_size=experiment.image_size,
             progress=progress,
             **experiment.settings_for(experiment.models[0]).data_subset,
@@ -181,12 +197,16 @@ def _load_data(experiment: Experiment, console: Terminal, offline: bool) -> Spli
     return splits
 
 
-def _prepare_extractor(
-    experiment: Experiment, console: Terminal, splits: Splits, options: dict[str, Any]
-) -> int:
+def _prepare_extractor(experiment: Experiment, console: Terminal, splits: Splits) -> int:
     """Loads the extractor once for all runs; returns the bytes of features per image."""
     with console.stage(f"preparing extractor {experiment.extractor}"):
-        extractor = load_extractor(experiment.extractor, splits.input_dim, splits.name, **options)
+        extractor = load_extractor(
+            experiment.extractor,
+            splits.input_dim,
+            splits.name,
+            weights=experiment.extractor_weights,
+            offline=experiment.offline,
+        )
         features, _ = extractor(to_float(splits.test, limit=2))
     return features.nbytes // len(features)
 
@@ -261,53 +281,31 @@ def print_estimate(
             estimate does not include them.
     """
     subset = _subset_for_timing(splits)
+    torch.set_num_threads(engine.threads_per_run)
+    seconds, problems = _time_models(console, plan, subset, num_train)
     run_counts = Counter(spec.model for spec in plan)
     table = Table("model", "runs", "training", "samplers, scores", "all its runs", box=None)
-    problems: list[str] = []
-    untimed: list[str] = []
-    total = 0.0
-    longest = 0.0
-
-    torch.set_num_threads(engine.threads_per_run)
-    # A real run writes warnings and standard error to its `output.log`.
-    quiet_stderr = contextlib.redirect_stderr(io.StringIO())
-    with (
-        console.stage("timing") as progress,
-        quiet_pythae(),
-        warnings.catch_warnings(),
-        quiet_stderr,
-    ):
-        warnings.simplefilter("ignore")
-        start = time.monotonic()
-        for number, (model, run_count) in enumerate(run_counts.items()):
-            progress(number, len(run_counts))
-            if longest and time.monotonic() - start > TIMING_SECONDS:
-                untimed.append(model)
-                continue
-            spec = next(spec for spec in plan if spec.model == model)
-            try:
-                training, scoring = _estimate_run(spec, subset, num_train)
-            except Exception as error:  # a user's model may raise any exception
-                problems.append(f"model {model} fails in a short run: {format_error(error)}")
-                continue
-            all_runs = run_count * (training + scoring)
-            total += all_runs
-            longest = max(longest, training + scoring)
-            table.add_row(
-                model, str(run_count), *map(_format_seconds, (training, scoring, all_runs))
-            )
+    for model, (training, scoring) in seconds.items():
+        times = (training, scoring, run_counts[model] * (training + scoring))
+        table.add_row(model, str(run_counts[model]), *map(_format_seconds, times))
     console.print(table)
-    if untimed:
-        total += longest * sum(run_counts[model] for model in untimed)
-        console.say(f"counted as the slowest, to save time: {', '.join(untimed)}")
 
-    run_bytes = RUN_BYTES
+    longest = max(map(sum, seconds.values()), default=0.0)
+    untimed = [model for model in run_counts if model not in {*seconds, *problems}]
+    if untimed:
+        console.say(f"counted as the slowest, to save time: {', '.join(untimed)}")
+    total = sum(run_counts[model] * sum(times) for model, times in seconds.items())
+    total += longest * sum(run_counts[model] for model in untimed)
+
     peak_bytes = torch.cuda.max_memory_allocated()  # 0 without a GPU
     if peak_bytes:
         # Memorisation scores hold the features and a copy of them in float64.
         run_bytes = CONTEXT_BYTES + max(peak_bytes + feature_bytes, 3 * feature_bytes)
-        console.say(f"by the memory that short runs used: {engine.describe(run_bytes)}")
-    parallel_runs = engine.parallel_runs(run_bytes)
+        console.say(
+            f"GPU memory of a run: {run_bytes / 2**30:.1f} GB; --runs-per-gpu sets how many share "
+            "a GPU"
+        )
+    parallel_runs = engine.parallel_runs()
     if parallel_runs is None:
         parallel = f"{_format_seconds(longest)} for the longest run"
     else:
@@ -319,7 +317,43 @@ def print_estimate(
         "other samplers takes additional time)"
     )
     if problems:
-        raise RunsLeftError(*problems)
+        raise RunsLeftError(*problems.values())
+
+
+def _time_models(
+    console: Terminal, plan: list[ImageSpec], subset: Splits, num_train: int
+) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
+    """Executes a short run of each model, until `TIMING_SECONDS` have passed.
+
+    Returns:
+        Model -> seconds of training and of scoring in a run; and model -> error line of a model
+        that fails. The slow models that were not executed are in neither.
+    """
+    first_specs: dict[str, ImageSpec] = {}
+    for spec in plan:
+        first_specs.setdefault(spec.model, spec)
+    seconds: dict[str, tuple[float, float]] = {}
+    problems: dict[str, str] = {}
+
+    # A real run writes warnings and standard error to its `output.log`.
+    quiet_stderr = contextlib.redirect_stderr(io.StringIO())
+    with (
+        console.stage("timing") as progress,
+        quiet_pythae(),
+        warnings.catch_warnings(),
+        quiet_stderr,
+    ):
+        warnings.simplefilter("ignore")
+        start = time.monotonic()
+        for number, (model, spec) in enumerate(first_specs.items()):
+            progress(number, len(first_specs))
+            if seconds and time.monotonic() - start > TIMING_SECONDS:
+                break
+            try:
+                seconds[model] = _estimate_run(spec, subset, num_train)
+            except Exception as error:  # a user's model may raise any exception
+                problems[model] = f"model {model} fails in a short run: {format_error(error)}"
+    return seconds, problems
 
 
 def _subset_for_timing(splits: Splits) -> Splits:

@@ -158,7 +158,7 @@ class Parser(argparse.ArgumentParser):
             ConfigError: A flag is unknown, or a value is not valid.
         """
         values = self.parsed_values(cls.model_fields)
-        return read_checked(cls, values, self._command, flags=values)
+        return read_checked(cls, values, self._command, flags=flag_fields(cls))
 
     def engine(self) -> Engine:
         """Builds the engine from `--engine` and its flags.

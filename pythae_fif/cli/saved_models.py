@@ -1,9 +1,12 @@
 """Commands on saved models: `score`, `sample` and `likelihood`."""
 
+import contextlib
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas
 import torch
 from PIL import Image
@@ -22,13 +25,16 @@ from pythae_fif.data.table_files import read_table_file
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError, pluralized
 from pythae_fif.evaluation import Features, load_extractor, score_samples
-from pythae_fif.files import write_bytes, write_json
+from pythae_fif.files import check_regular_file, write_bytes, write_json
 from pythae_fif.models import InjectiveFlow, as_density
 from pythae_fif.models.saved import require_columns
+from pythae_fif.names import SkipBroken
 from pythae_fif.pictures import pixel_bytes
 from pythae_fif.register import find_model
 from pythae_fif.sampling.samplers import BATCH_SIZE, describe_own_prior, draw_own_samples
 from pythae_fif.validation import AtLeastOne, Flag, StrictModel
+
+logger = logging.getLogger(__name__)
 
 MODEL_HELP = "the folder of a model or run"
 
@@ -54,6 +60,7 @@ class ScoreFlags(ModelFlags):
     seed: Annotated[Seed, Flag("random seed of samples and subsets (default: 0)", "SEED")] = 0
     extractor_weights: Annotated[str | None, Flag("file of the extractor's weights", "FILE")] = None
     offline: Annotated[bool, Flag("never download anything")] = False
+    skip_broken: SkipBroken = False
     scores: OwnScores = Field(default_factory=list)
     to_json: Annotated[str | None, Flag("also write the scores to this file", "FILE")] = None
 
@@ -62,7 +69,9 @@ class SampleFlags(ModelFlags):
     """The argument and flags of `sample`."""
 
     model: str
-    to: Annotated[str, Flag("new folder for PNG files, or a .csv file for a table", "PATH")]
+    to: Annotated[
+        str, Flag("new folder for PNG files, or a .csv file for a table (required)", "PATH")
+    ]
     number: Annotated[AtLeastOne, Flag("number of samples (default: 1000)", "N")] = 1000
     seed: Annotated[Seed, Flag("random seed (default: 0)", "SEED")] = 0
 
@@ -72,7 +81,8 @@ class LikelihoodFlags(ModelFlags):
 
     model: str
     data: str
-    to: Annotated[str, Flag("CSV file to write", "FILE")]
+    to: Annotated[str, Flag("CSV file to write (required)", "FILE")]
+    skip_broken: SkipBroken = False
     original_units: Annotated[
         bool, Flag("densities in a table's original units, not in standardised ones")
     ] = False
@@ -103,30 +113,29 @@ def score_command(words: list[str]) -> bool:
     )
     parser.add_flags(ScoreFlags)
     flags = parser.read(ScoreFlags)
-    terminal = Terminal()
-    device = default_device()
-    folder = Path(flags.samples).expanduser()
-    model = _load_model(folder, flags.trust) if find_model(folder) else None
-    model_shape = None if model is None else tuple(model.model_config.input_dim)
-    reference = _read_images(flags.reference, model_shape)
+    model = None
+    model_shape = None
+    if find_model(Path(flags.samples).expanduser()):
+        model = _load_model(flags.samples, flags.trust)
+        model_shape = tuple(model.model_config.input_dim)
+        if len(model_shape) != 3:
+            raise ConfigError(f"{flags.samples}: a model of a table; score takes models of images")
+
+    reference, _ = _read_images(flags.reference, model_shape, flags)
     shape = tuple(reference.shape[1:])
-    training = None if flags.training is None else _read_images(flags.training, shape, "train")
+    training = None
+    if flags.training is not None:
+        training, _ = _read_images(flags.training, shape, flags, "train")
+    terminal = Terminal()
     if model is None:
-        samples = _read_images(flags.samples, shape)
+        samples, _ = _read_images(flags.samples, shape, flags)
     else:
-        with terminal.stage("drawing samples") as progress:
-            samples = draw_own_samples(
-                model.to(device),
-                flags.num_samples,
-                seed=flags.seed,
-                labels=_read_label(model, flags.label),
-                progress=progress,
-            )
+        samples = _draw_samples(model, flags.num_samples, flags, terminal)
 
     extractor = load_extractor(
         flags.extractor,
         shape,
-        device=device,
+        device=default_device(),
         weights=flags.extractor_weights,
         offline=flags.offline,
     )
@@ -164,8 +173,7 @@ def sample_command(words: list[str]) -> bool:
     )
     parser.add_flags(SampleFlags)
     flags = parser.read(SampleFlags)
-    device = default_device()
-    model = _load_model(Path(flags.model).expanduser(), flags.trust).to(device)
+    model = _load_model(flags.model, flags.trust)
     path = Path(flags.to).expanduser()
     is_table = len(model.model_config.input_dim) == 1
     if is_table != (path.suffix.lower() == ".csv") or (path.is_dir() and any(path.iterdir())):
@@ -173,14 +181,7 @@ def sample_command(words: list[str]) -> bool:
         raise ConfigError(f"--to {flags.to}: samples of this model need {target}")
 
     terminal = Terminal()
-    with terminal.stage("drawing samples") as progress:
-        samples = draw_own_samples(
-            model,
-            flags.number,
-            seed=flags.seed,
-            labels=_read_label(model, flags.label),
-            progress=progress,
-        )
+    samples = _draw_samples(model, flags.number, flags, terminal)
     with terminal.stage("writing") as progress:
         if is_table:
             frame = require_columns(model).to_frame(samples)
@@ -218,23 +219,23 @@ def likelihood_command(words: list[str]) -> bool:
     parser.add_flags(LikelihoodFlags)
     flags = parser.read(LikelihoodFlags)
     device = default_device()
-    model = as_density(_load_model(Path(flags.model).expanduser(), flags.trust)).to(device)
-    names, examples, labels = _read_examples(model, flags)
+    model = as_density(_load_model(flags.model, flags.trust)).to(device)
+    examples, names, labels = _read_examples(model, flags)
     complete = examples.flatten(1).isfinite().all(1).nonzero()[:, 0]
 
-    log_probs = []
-    distances = []
+    batches = complete.split(BATCH_SIZE)
+    values = torch.full((len(examples), 2), torch.nan, dtype=torch.float64)
     terminal = Terminal()
     with terminal.stage("computing likelihoods") as progress:
-        for rows in complete.split(BATCH_SIZE):
+        for number, rows in enumerate(batches):
             x = to_float(examples[rows]).to(device)
-            classes = labels if isinstance(labels, int | str | None) else labels[rows.numpy()]
-            log_probs += model.log_prob(x, classes, original_units=flags.original_units).tolist()
-            distances += (model.reconstruct(x, classes) - x).flatten(1).norm(dim=1).tolist()
-            progress(len(log_probs), len(complete))
+            classes = None if labels is None else labels[rows.numpy()]
+            log_probs = model.log_prob(x, classes, original_units=flags.original_units)
+            distances = (model.reconstruct(x, classes) - x).flatten(1).norm(dim=1)
+            values[rows] = torch.stack([log_probs, distances], dim=1).to(values)
+            progress(number + 1, len(batches))
 
-    values = {"log_likelihood": log_probs, "distance": distances}
-    frame = pandas.DataFrame(values, index=names[complete.numpy()]).reindex(names)
+    frame = pandas.DataFrame(values.numpy(), names, ["log_likelihood", "distance"])
     write_bytes(Path(flags.to).expanduser(), frame.to_csv().encode())
 
     units = "original" if flags.original_units else "standardised"
@@ -248,22 +249,27 @@ def likelihood_command(words: list[str]) -> bool:
     return True
 
 
-def _load_model(folder: Path, trust: bool) -> BaseAE:
-    """Loads the model of a run, or a saved model, for a command with the flag `--trust`.
-
-    Args:
-        folder: The folder of the run or of the model.
-        trust: Whether files in the folder may run code.
-
-    Raises:
-        ConfigError: A file would run code that is not trusted.
-        DataError: A file is missing or damaged.
-    """
+def _load_model(folder: str, trust: bool) -> BaseAE:
+    """Loads the model of a run, or a saved model; an error about trust names the flag `--trust`."""
     try:
-        return load_trained(folder, trust)
+        return load_trained(Path(folder).expanduser(), trust)
     except ConfigError as error:  # its message may name an argument of a function
         hint = "; in this command: --trust" if "trust=True" in str(error) else ""
         raise ConfigError(f"{error}{hint}") from error
+
+
+def _draw_samples(
+    model: BaseAE, number: int, flags: ScoreFlags | SampleFlags, terminal: Terminal
+) -> Tensor:
+    """Draws samples of a model on the GPU, if there is one, and shows the progress."""
+    with terminal.stage("drawing samples") as progress:
+        return draw_own_samples(
+            model.to(default_device()),
+            number,
+            seed=flags.seed,
+            labels=_read_label(model, flags.label),
+            progress=progress,
+        )
 
 
 def _read_label(model: BaseAE, word: str | None) -> int | str | None:
@@ -277,70 +283,88 @@ def _read_label(model: BaseAE, word: str | None) -> int | str | None:
     return int(word) if word is not None and word.isdecimal() and not is_name else word
 
 
-def _read_images(word: str, shape: tuple[int, ...] | None, split: str = "test") -> Tensor:
+def _read_examples(
+    model: InjectiveFlow, flags: LikelihoodFlags
+) -> "tuple[Tensor, pandas.Index[Any], np.ndarray | None]":
+    """Reads a table, or images.
+
+    Returns:
+        The examples (N, ...); their row numbers or file names; and their labels (N,), or None.
+    """
+    label = _read_label(model, flags.label)
+    shape = tuple(model.model_config.input_dim)
+    if len(shape) > 1:
+        examples, names = _read_images(flags.data, shape, flags)
+    else:
+        table, _ = read_table_file(Path(flags.data))
+        if label in table:
+            label = table[label].astype(str)
+        examples = torch.from_numpy(require_columns(model).transform(table)).float()
+        names = pandas.RangeIndex(len(examples), name="row")
+    return examples, names, None if label is None else np.broadcast_to(label, len(examples))
+
+
+def _read_images(
+    word: str,
+    shape: tuple[int, ...] | None,
+    flags: ScoreFlags | LikelihoodFlags,
+    split: str = "test",
+) -> "tuple[Tensor, pandas.Index[Any]]":
     """Reads images, resized if they are in a folder.
 
     Args:
-        word: A folder of images or an .npz file, which has them by the key `data` or by the split.
+        word: A folder of images or an .npz file, which has them by the key `data`, the split, or
+            its first key.
         shape: The shape (C, H, W) that the images must have; None for the first image's shape. Grey
             images are converted to C channels.
+        flags: The flags of the command.
         split: The key of an .npz file that is used if it has no key `data`.
 
     Returns:
-        uint8 images (N, C, H, W).
+        uint8 images (N, C, H, W), and their file names or row numbers.
 
     Raises:
         DataError: There are no images, or they have another shape.
     """
     path = Path(word).expanduser()
-    images = _read_npz(path, split) if path.is_file() else _read_folder(path, shape)
+    if path.is_file():
+        arrays = read_npz(path)
+        key = next((key for key in ("data", split, *arrays) if key in arrays), "data")
+        images = torch.from_numpy(to_uint8(arrays[key], f"{path}, key {key!r}"))
+        names: pandas.Index[Any] = pandas.RangeIndex(len(images), name="row")
+    else:
+        images, names = _read_folder(path, shape, flags.skip_broken)
     if shape is None:
-        return images
+        return images, names
 
     if images.shape[1] != shape[0] and bool((images == images[:, :1]).all()):
         images = images[:, :1].expand(-1, shape[0], -1, -1)
     if images.shape[1:] != shape:
         raise DataError(f"{path} has images of shape {tuple(images.shape[1:])}, not {shape}")
-    return images
+    return images, names
 
 
-def _read_npz(path: Path, split: str) -> Tensor:
-    """Reads the images of an .npz file by the key `data`, the split, or the first key."""
-    arrays = read_npz(path)
-    key = next((key for key in ("data", split, *arrays) if key in arrays), "data")
-    return torch.from_numpy(to_uint8(arrays[key], f"{path}, key {key!r}"))
-
-
-def _read_folder(path: Path, shape: tuple[int, ...] | None) -> Tensor:
-    """Reads the images of a folder, resized to squares of the shorter side."""
-    names = find_images(path) if path.exists() else []
+def _read_folder(
+    path: Path, shape: tuple[int, ...] | None, skip_broken: bool
+) -> "tuple[Tensor, pandas.Index[Any]]":
+    """Reads the images of a folder, resized to squares, and their names."""
+    names = find_images(path)
     if not names:
         raise DataError(f"{path}: neither a folder of images, nor an .npz file, nor a saved model")
-    if shape is None:
-        with Image.open(path / names[0]) as image:
-            side = min(image.size)
-    else:
-        side = min(shape[-2:])
-    return torch.from_numpy(decode_files(path, names, side).images)
+    sides = (_shorter_side(path / name) for name in names) if shape is None else iter(shape[1:])
+    side = next(filter(None, sides), 1)
+
+    decoded = decode_files(path, names, side, skip_broken=skip_broken)
+    for note in decoded.notes:
+        logger.warning("%s: %s", path, note)
+    file_names = pandas.Index(names, name="file")[decoded.indices]
+    return torch.from_numpy(decoded.images), file_names
 
 
-def _read_examples(model: InjectiveFlow, flags: LikelihoodFlags) -> tuple[Any, Tensor, Any]:
-    """Reads a table, or images.
-
-    Returns:
-        Row numbers or file names; the examples (N, ...); and their labels (N,), one label for all,
-        or None.
-    """
-    path = Path(flags.data).expanduser()
-    label = _read_label(model, flags.label)
-    shape = tuple(model.model_config.input_dim)
-    if len(shape) == 1:
-        table, _ = read_table_file(path)
-        rows = torch.from_numpy(require_columns(model).transform(table)).float()
-        labels = table[label].astype(str).to_numpy() if label in table else label
-        return pandas.RangeIndex(len(rows), name="row"), rows, labels
-
-    images = _read_images(flags.data, shape)
-    if path.is_dir():
-        return pandas.Index(find_images(path), name="file"), images, label
-    return pandas.RangeIndex(len(images), name="row"), images, label
+def _shorter_side(path: Path) -> int:
+    """Returns the shorter side of an image in pixels; 0 if the file cannot be read."""
+    with contextlib.suppress(Exception):  # Pillow's plugins raise a dozen unrelated types
+        check_regular_file(path)
+        with Image.open(path) as image:
+            return min(image.size)
+    return 0

@@ -1,6 +1,7 @@
 """Reads images from a user's folder or .npz file, and decodes, crops and resizes image files."""
 
 import math
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
@@ -170,6 +171,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         check_regular_file(path)
+        if not zipfile.is_zipfile(path):  # numpy would advise to open it as a pickle
+            raise ValueError("it is not a zip archive of arrays")
         with np.load(path) as archive:
             return {key: archive[key] for key in archive.files}
     except Exception as error:  # even a MemoryError, if a header claims a large array

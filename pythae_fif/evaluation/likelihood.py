@@ -1,13 +1,12 @@
 """The marginal likelihood, by which all deterministic autoencoders are comparable."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
+import pandas
 import torch
 from pythae.models import BaseAE
 from torch import Tensor
@@ -49,11 +48,9 @@ class SplitLikelihood(NamedTuple):
 
     def to_csv(self) -> str:
         """Returns a table with one row for each point: its file or row number, and its nats."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file" if self.examples.dtype.kind in "UO" else "row", "nats"])
-        writer.writerows(zip(self.examples, map("{:.4f}".format, self.nats), strict=True))
-        return text.getvalue()
+        name = "file" if self.examples.dtype.kind in "UO" else "row"
+        frame = pandas.DataFrame({name: self.examples, "nats": self.nats})
+        return frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
 
 
 def fit_priors(

@@ -40,9 +40,6 @@ class Progress:
 MAX_WRITING_SECONDS = 3600
 """Time after which a temporary file is taken to be a leftover."""
 
-RUN_BYTES = 6 * 2**30
-"""GPU memory of a run if its need is not known."""
-
 OnChange = Callable[[Progress], None]
 """A callback that shows the progress."""
 
@@ -66,22 +63,16 @@ class Engine(StrictModel):
         return self.cpus_per_run or 1
 
     @abstractmethod
-    def parallel_runs(self, run_bytes: int = RUN_BYTES) -> int | None:
+    def parallel_runs(self) -> int | None:
         """Returns how many runs the engine executes at once; None if a scheduler decides.
-
-        Args:
-            run_bytes: GPU memory that a run needs.
 
         Raises:
             ConfigError: Something that the engine needs is missing.
         """
 
     @abstractmethod
-    def describe(self, run_bytes: int = RUN_BYTES) -> str:
+    def describe(self) -> str:
         """Describes in one line where runs are executed, and how many at once.
-
-        Args:
-            run_bytes: GPU memory that a run needs.
 
         Raises:
             ConfigError: Something that the engine needs is missing.

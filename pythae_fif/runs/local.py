@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from typing import Annotated, Any
 
 from pythae_fif.errors import pluralized
-from pythae_fif.runs.launch import RUN_BYTES, Engine, FinishedRuns
+from pythae_fif.runs.launch import Engine, FinishedRuns
 from pythae_fif.runs.store import Spec, Store
 from pythae_fif.runs.worker import Slot, execute_run
 from pythae_fif.validation import AtLeastOne, Flag
@@ -21,6 +21,8 @@ GRACE_SECONDS = 20
 """Time that a terminated run has to end, before it is killed."""
 MAX_RUNS = 4
 """Default limit of the runs at once, on a GPU or on the CPU."""
+RUN_BYTES = 6 * 2**30
+"""GPU memory for which a run is counted by default."""
 EXIT_CODES = "1: its folder could not be written; -9: killed, for example when out of memory"
 
 
@@ -35,19 +37,13 @@ class LocalEngine(Engine):
 
     runs_per_gpu: Annotated[AtLeastOne | None, Flag("runs at once on a GPU", "N")] = None
 
-    def slots(self, run_bytes: int = RUN_BYTES) -> list[Slot]:
-        """Returns one slot for each run that fits on the machine at once.
-
-        Args:
-            run_bytes: GPU memory that a run needs.
-        """
+    def slots(self) -> list[Slot]:
+        """Returns one slot for each run that fits on the machine at once."""
         core_count = cores()
         gpus = _visible_gpus()
 
         if gpus:
-            runs_per_gpu = self.runs_per_gpu or _default_runs_per_gpu(
-                run_bytes, cores_per_gpu=core_count // len(gpus)
-            )
+            runs_per_gpu = self.runs_per_gpu or _default_runs_per_gpu(core_count // len(gpus))
             # The GPUs alternate, so that the first runs are spread over all of them.
             devices = gpus * runs_per_gpu
         else:
@@ -61,8 +57,8 @@ class LocalEngine(Engine):
     def threads_per_run(self) -> int:
         return self.slots()[0].threads
 
-    def parallel_runs(self, run_bytes: int = RUN_BYTES) -> int:
-        return len(self.slots(run_bytes))
+    def parallel_runs(self) -> int:
+        return len(self.slots())
 
     def without_sharing(self) -> "LocalEngine":
         """Returns an engine that executes one run on each device, unless a flag allows more."""
@@ -71,8 +67,8 @@ class LocalEngine(Engine):
             defaults["cpus_per_run"] = cores()
         return LocalEngine(**{**defaults, **self.model_dump(exclude_none=True)})
 
-    def describe(self, run_bytes: int = RUN_BYTES) -> str:
-        slots = self.slots(run_bytes)
+    def describe(self) -> str:
+        slots = self.slots()
         devices = {slot.device for slot in slots}
         run_count = pluralized(len(slots), "run")
         thread_count = pluralized(slots[0].threads, "thread")
@@ -81,7 +77,7 @@ class LocalEngine(Engine):
             return f"CPU, {run_count} at once, {thread_count} each"
 
         default = (
-            f"as cores and {run_bytes / 2**30:.1f} GB per run allow, at most {MAX_RUNS} per GPU; "
+            f"as cores and {RUN_BYTES >> 30} GB per run allow, at most {MAX_RUNS} per GPU; "
             "--runs-per-gpu changes it"
         )
         reason = "--runs-per-gpu" if self.runs_per_gpu else default
@@ -134,11 +130,11 @@ def _visible_gpus() -> list[str]:
     return visible.replace(" ", "").split(",")[:count]
 
 
-def _default_runs_per_gpu(run_bytes: int, cores_per_gpu: int) -> int:
+def _default_runs_per_gpu(cores_per_gpu: int) -> int:
     """Returns how many runs fit on a GPU at once."""
     import torch
 
-    runs_in_memory = torch.cuda.get_device_properties(0).total_memory // run_bytes
+    runs_in_memory = torch.cuda.get_device_properties(0).total_memory // RUN_BYTES
     return max(1, min(MAX_RUNS, runs_in_memory, cores_per_gpu))
 
 

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Annotated, Any
 
 from pythae_fif.errors import ConfigError, format_error, pluralized, requires_extra
-from pythae_fif.runs.launch import RUN_BYTES, Engine, FinishedRuns
+from pythae_fif.runs.launch import Engine, FinishedRuns
 from pythae_fif.runs.store import Spec, Store
 from pythae_fif.runs.worker import Slot, execute_run
 from pythae_fif.validation import Flag
@@ -39,7 +39,7 @@ class RayEngine(Engine):
         str | None, Flag("Ray cluster: auto, local or ray://HOST:PORT", "ADDRESS")
     ] = None
 
-    def parallel_runs(self, run_bytes: int = RUN_BYTES) -> int:
+    def parallel_runs(self) -> int:
         """See :class:`~pythae_fif.runs.launch.Engine`. Connects to the cluster, if it must."""
         ray = self._connect()
         resources = ray.cluster_resources()
@@ -48,7 +48,7 @@ class RayEngine(Engine):
             run_count = min(run_count, int(resources["GPU"]))
         return run_count
 
-    def describe(self, run_bytes: int = RUN_BYTES) -> str:
+    def describe(self) -> str:
         run_count = pluralized(self.parallel_runs(), "run")
         return f"Ray, {run_count} at once, {pluralized(self.threads_per_run, 'thread')} each"
 

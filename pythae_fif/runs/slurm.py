@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from pythae_fif.errors import ConfigError, format_error, pluralized, requires_extra
 from pythae_fif.files import write_bytes
-from pythae_fif.runs.launch import RUN_BYTES, Engine, FinishedRuns
+from pythae_fif.runs.launch import Engine, FinishedRuns
 from pythae_fif.runs.store import Spec, Store, read_file
 from pythae_fif.runs.worker import Slot, execute_run
 from pythae_fif.validation import Flag, parse_duration
@@ -50,10 +50,10 @@ class SlurmEngine(Engine):
         Field([])
     )
 
-    def parallel_runs(self, run_bytes: int = RUN_BYTES) -> None:
+    def parallel_runs(self) -> None:
         """See :class:`~pythae_fif.runs.launch.Engine`. Slurm decides."""
 
-    def describe(self, run_bytes: int = RUN_BYTES) -> str:
+    def describe(self) -> str:
         return (
             f"Slurm, one job per run with a limit of {timedelta(minutes=self.time)}, "
             f"{pluralized(self.threads_per_run, 'thread')} each"

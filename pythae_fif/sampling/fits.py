@@ -43,11 +43,6 @@ class FitRequest:
     steps: int | None = None
     prior: Prior | None = None
 
-    @property
-    def pythae_steps(self) -> int:
-        """Steps for one of Pythae's density models, which need a number."""
-        return self.steps or FIT_STEPS
-
 
 class CodeSampler(samplers.BaseSampler):
     """A sampler of Pythae that decodes the codes of a prior, or of a user's sampler.
@@ -114,13 +109,13 @@ def fit_prior(request: FitRequest) -> samplers.BaseSampler:
 def fit_maf(request: FitRequest) -> samplers.BaseSampler:
     """Fits a masked autoregressive flow to standardised codes."""
     sampler = samplers.MAFSampler(request.model)
-    sampler.maf_model = _UnstandardizingFlow(sampler, request.codes, request.pythae_steps)
+    sampler.maf_model = _UnstandardizingFlow(sampler, request.codes, request.steps)
     return sampler
 
 
 def fit_iaf(request: FitRequest) -> samplers.BaseSampler:
     """Fits an inverse autoregressive flow to standardised codes."""
-    steps = request.pythae_steps
+    steps = request.steps or FIT_STEPS
     # The density of an IAF takes d passes, so it is trained for fewer steps.
     steps = min(steps, max(50, 4 * steps // request.codes.shape[1]))
     sampler = samplers.IAFSampler(request.model)
@@ -133,7 +128,7 @@ def fit_two_stage(request: FitRequest) -> samplers.BaseSampler:
     _require_class(request, models.VAE)
     config = samplers.TwoStageVAESamplerConfig(second_layers_dim=256)
     sampler = samplers.TwoStageVAESampler(request.model, config)
-    _train(sampler.second_vae, request.codes, request.pythae_steps)
+    _train(sampler.second_vae, request.codes, request.steps)
     return sampler
 
 
@@ -143,7 +138,7 @@ def fit_pixelcnn(request: FitRequest) -> samplers.BaseSampler:
     config = samplers.PixelCNNSamplerConfig(n_layers=4)
     sampler = samplers.PixelCNNSampler(request.model, config)
     indices = _nearest_code_vectors(request.model, request.codes)
-    _train(sampler.pixelcnn_model, indices, request.pythae_steps)
+    _train(sampler.pixelcnn_model, indices, request.steps)
     return sampler
 
 
@@ -188,7 +183,7 @@ def _require_class(request: FitRequest, model_class: type[BaseAE]) -> None:
 class _UnstandardizingFlow(nn.Module):
     """A flow of Pythae, fitted to standardised codes, that draws codes of the original scale."""
 
-    def __init__(self, sampler: samplers.BaseSampler, codes: Tensor, steps: int) -> None:
+    def __init__(self, sampler: samplers.BaseSampler, codes: Tensor, steps: int | None) -> None:
         super().__init__()
         deviation, self.mean = torch.std_mean(codes, dim=0)
         self.scale = torch.where(deviation > 0, deviation, 1.0)
@@ -212,6 +207,11 @@ def _nearest_code_vectors(model: BaseAE, codes: Tensor) -> Tensor:
     return indices.reshape(len(codes), 1, *points.shape[1:3]).float()
 
 
-def _train(module: nn.Module, data: Tensor, steps: int) -> None:
+def _train(module: nn.Module, data: Tensor, steps: int | None) -> None:
     """Trains one of Pythae's density models on codes."""
-    train_density(module, lambda batch: module({"data": batch}).loss / len(batch), [data], steps)
+    train_density(
+        module,
+        lambda batch: module({"data": batch}).loss / len(batch),
+        [data],
+        steps or FIT_STEPS,
+    )

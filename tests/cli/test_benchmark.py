@@ -25,7 +25,7 @@ from pythae_fif.cli.display import Terminal
 from pythae_fif.evaluation import Extractor, networks
 from pythae_fif.files import read_json
 from pythae_fif.runs.launch import Progress
-from pythae_fif.runs.local import LocalEngine, cores
+from pythae_fif.runs.local import cores
 from pythae_fif.runs.worker import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
@@ -223,22 +223,11 @@ class TestDryRun:
         assert err == "error: model ae fails in a short run: sampler normal: KeyError: 'x'\n"
 
     @pytest.mark.parametrize("peak", [7 * 2**30, 1])
-    def test_memory_of_short_runs_decides_how_many_runs_fit_a_gpu(
-        self, run, tiny, monkeypatch, peak
-    ):
-        """A run also needs the features, here pixels, of 60 training images."""
-        needs = []
-
-        def describe(_, run_bytes=0):
-            needs.append(run_bytes)
-            return "4 runs"
-
-        monkeypatch.setattr(LocalEngine, "describe", describe)
+    def test_it_prints_the_memory_that_a_run_needs(self, run, tiny, monkeypatch, peak):
+        """A run also needs a context, and the features of training images."""
         monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak)
         _, out, _ = run("--config", tiny(), "--dry-run")
-        assert "by the memory that short runs used: 4 runs" in out
-        feature_bytes = 60 * 64 * 4
-        assert needs == [0, 2**30 + max(peak + feature_bytes, 3 * feature_bytes)]
+        assert f"GPU memory of a run: {1 + peak // 2**30}.0 GB; --runs-per-gpu" in out
 
     def test_it_prints_the_ids_of_the_runs(self, run, tiny):
         _, out, _ = run("--config", tiny(), "--dry-run")

@@ -178,11 +178,24 @@ def test_likelihoods_of_images(run, photos):
     assert [*pd.read_csv("nats.csv")["row"]] == [0, 1, 2, 3, 4]
 
 
+def test_broken_images_are_left_out_on_request(run, photos, caplog):
+    FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2)).save("fif")
+    Path("photos/9.jpg").write_text("no image")
+    code, error = run("likelihood", "fif", "photos", "--to", "nats.csv")
+    assert (code, "leave them out by --skip-broken" in error) == (2, True)
+
+    assert run("likelihood", "fif", "photos", "--to", "nats.csv", "--skip-broken")[0] == 0
+    assert "photos: 1 file that cannot be decoded left out: 9.jpg" in caplog.text
+    assert [*pd.read_csv("nats.csv")["file"]] == photos
+    words = ("--extractor", "pixels", "--num-samples", 20, "--skip-broken")
+    assert run("score", "photos", "photos", *words)[1].endswith("not 3 and 3\n")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ("sample nowhere --to x", "nowhere: neither a saved model nor a run with a model"),
-        ("sample fif", "sample: to"),
+        ("sample fif", "--to: field required"),
         ("sample fif --to x.csv", "--to x.csv: samples of this model need a new folder"),
         ("sample fif --to photos", "--to photos: samples of this model need a new folder"),
         ("sample rows --to x", "--to x: samples of this model need a file that ends in .csv"),

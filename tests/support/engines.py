@@ -14,10 +14,10 @@ class InProcess(Engine):
 
     executed: list = []  # noqa: RUF012 - pydantic copies it
 
-    def parallel_runs(self, run_bytes=0):
+    def parallel_runs(self):
         return 1
 
-    def describe(self, run_bytes=0):
+    def describe(self):
         return "this process, 1 run at once"
 
     def execute(self, specs, store, command):
