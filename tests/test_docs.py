@@ -213,6 +213,8 @@ def test_command_is_parsed(arguments, monkeypatch):
     for name in (
         "show.Terminal",
         "benchmark.run_benchmark",
+        "saved_models.find_model",
+        "saved_models._load_model",
         "saved_models.default_device",
     ):
         monkeypatch.setattr(f"pythae_fif.cli.{name}", stop)
