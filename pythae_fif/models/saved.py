@@ -177,8 +177,8 @@ class SavedModel(HubModel):
             pickle = Path(dir_path, f"{side}.pkl")
             if recipes.get(side) is not None:
                 networks[side] = rebuild(recipes[side], side)
-            elif pickle.exists() and not trust:
-                raise _untrusted(pickle)
+            elif not trust and (side in recipes or pickle.exists()):
+                raise _untrusted(pickle)  # it may not even have been downloaded
             else:
                 # The method is Pythae's. It says that a pickle is missing.
                 networks[side] = getattr(cls, f"_load_custom_{side}_from_folder")(dir_path)
