@@ -312,7 +312,7 @@ class TestNotes:
         splits = replace(TABLE, class_names=("female", "male"))
         notes = make_report(splits=splits).notes
         assert "Classes, by index from 0: female, male." in notes
-        assert "Log-likelihoods are those of standardised rows." in notes
+        assert "Log-likelihoods are for standardised rows." in notes
 
     def test_notes_explain_the_columns(self):
         notes = "\n".join(REPORT.notes)
