@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
@@ -68,8 +67,8 @@ class Terminal(Console):
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
         """Shows a stage during the block; yields a callback `progress(done, total)`."""
-        self._last_line = time.monotonic()
         with self._bar(name, None) as bar:
+            self._last_line = bar.get_time()
             yield partial(self._update_stage, bar)
 
     @contextlib.contextmanager
@@ -81,17 +80,15 @@ class Terminal(Console):
     def _update_stage(self, bar: Progress, done: int, total: int) -> None:
         """Shows the progress of a stage."""
         bar.update(bar.task_ids[0], completed=done, total=total)
-        if time.monotonic() - self._last_line > LINE_SECONDS:
+        if not self.is_terminal and bar.get_time() - self._last_line > LINE_SECONDS:
             self._say_progress(bar, f"{bar.tasks[0].description}: {done:,} of {total:,}")
 
     def _say_progress(self, bar: Progress, text: str) -> None:
-        """Prints a text and the remaining time as a line, unless the bar shows them."""
-        if self.is_terminal:
-            return
+        """Prints a text and the remaining time as a line."""
         seconds = bar.tasks[0].time_remaining
         time_left = "" if seconds is None else f", {timedelta(seconds=round(seconds))} left"
         self.say(f"{text}{time_left}")
-        self._last_line = time.monotonic()
+        self._last_line = bar.get_time()
 
     def _update(self, bar: Progress, progress: launch.Progress) -> None:
         """Shows the progress of all runs, and prints lines for those that have ended since."""
@@ -112,7 +109,7 @@ class Terminal(Console):
             if error:
                 self.say(f"failed: {spec.title}: {error}")
 
-        if len(progress.outcomes) > self._reported:
+        if len(progress.outcomes) > self._reported and not self.is_terminal:
             self._say_progress(bar, f"{summary}; {progress.share:.0%}")
         self._reported = len(progress.outcomes)
 

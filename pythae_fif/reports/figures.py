@@ -106,8 +106,11 @@ def _sample_figures(
 def _best_rows(table: pandas.DataFrame) -> pandas.DataFrame:
     """Returns FIF and the models of lowest validation distance, each with its best sampler."""
     learned = table[table["learned"]].sort_values("frechet_val", kind="stable")
-    rows = learned.drop_duplicates("model")
-    return rows.sort_values("model", key=lambda model: model != "fif", kind="stable")[:MAX_MODELS]
+    return (
+        learned.drop_duplicates("model")
+        .sort_values("model", key=lambda model: model != "fif", kind="stable")
+        .head(MAX_MODELS)
+    )
 
 
 def _sample_rows(
@@ -160,13 +163,11 @@ def _marginal_figures(
 ) -> Iterator[Figure]:
     """Draws histograms of a table's columns, of test rows and of samples of the best models."""
     names = list(test)[:MAX_COLUMNS]
+    parse = partial(pandas.read_csv, usecols=names, dtype=float)
     frames = {"test rows": test}
     for row in _best_rows(table).itertuples():
-        file_name = f"samples-{row.sampler}.csv"
         spec = runs[row.run_ids.split()[0]]
-        frame = _read_samples(
-            store, spec, file_name, lambda f: pandas.read_csv(f, dtype=float)[names]
-        )
+        frame = _read_samples(store, spec, f"samples-{row.sampler}.csv", parse)
         if frame is not None:
             frames[_row_label(row)] = frame
     if len(frames) == 1:
@@ -181,14 +182,13 @@ def _marginal_figures(
             values,
             bins=30,
             range=tuple(test[name].quantile([0.005, 0.995])),
-            weights=[np.full(len(column), 1 / len(column)) for column in values],
+            weights=[np.full(len(column), 1 / max(1, len(column))) for column in values],
             histtype="step",
             color=["black", "C0", "C1", "C2", "C3"][: len(values)],
             label=list(frames),
         )
         axis.set_title(name[:24], size=8, parse_math=False)
-        axis.set_yticks([])
-        axis.tick_params(labelsize=7)
+        axis.tick_params(labelsize=7, left=False, labelleft=False)
     figure.legend(
         *axis.get_legend_handles_labels(),
         loc="outside upper left",
