@@ -42,7 +42,7 @@ PER_MODEL_SETTINGS = {"batch_size", "epochs", "learning_rate", "weight_decay"}
 follows from the number of steps and the batch size."""
 Name = Annotated[str, Field(pattern=r"^[\w=+@-][\w.=+@-]*$")]
 """One part of a path; it cannot lead out of the store."""
-SplitLabels = Mapping[str, np.ndarray]
+Labels = Mapping[str, np.ndarray]
 """Split -> class of each image; empty if the model takes no labels."""
 
 
@@ -234,7 +234,7 @@ class ImageSpec(Spec):
         run: Run,
         model: BaseAE,
         splits: Splits,
-        labels: SplitLabels,
+        labels: Labels,
         codes: torch.Tensor,
         extractor: Extractor,
         val_mse: float,
@@ -314,7 +314,7 @@ class ImageSpec(Spec):
                 run.write("training.json", own_record.to_bytes())
                 return
 
-    def _train(self, run: Run, splits: Splits, labels: SplitLabels) -> BaseAE:
+    def _train(self, run: Run, splits: Splits, labels: Labels) -> BaseAE:
         """Trains the model, unless it is trained already, and saves the record of its training."""
         trainer = build_trainer(
             self,
@@ -345,7 +345,7 @@ class ImageSpec(Spec):
             run.save("training.json", Training(**result), files)
 
     def _evaluate(
-        self, run: Run, model: BaseAE, splits: Splits, labels: SplitLabels, codes: torch.Tensor
+        self, run: Run, model: BaseAE, splits: Splits, labels: Labels, codes: torch.Tensor
     ) -> Evaluation:
         """Measures reconstruction errors, codes and number of weights, unless the run has them."""
         record = run.load("evaluation.json", Evaluation)
@@ -391,11 +391,7 @@ class ImageSpec(Spec):
 
 
 def build_trainer(
-    spec: ImageSpec,
-    splits: Splits,
-    labels: SplitLabels,
-    folder: Path,
-    on_epoch: OnEpoch | None = None,
+    spec: ImageSpec, splits: Splits, labels: Labels, folder: Path, on_epoch: OnEpoch | None = None
 ) -> FIFTrainer:
     """Builds the model of a run, seeded, in a trainer that trains it or finds it trained.
 
