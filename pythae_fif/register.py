@@ -108,7 +108,7 @@ def _model_class_on_hub(hf_hub_path: str) -> Any:
     try:
         from huggingface_hub import hf_hub_download
 
-        config_file = hf_hub_download(repo_id=hf_hub_path, filename="model_config.json")
+        config_file = hf_hub_download(repo_id=hf_hub_path, filename=MODEL_FILE)
     except Exception:  # Pythae says what is wrong
         return None
     return find_model_class(config_file)

@@ -81,7 +81,7 @@ def _dataset_defaults(word: str) -> dict[str, Any]:
     """Returns the values of a data set's YAML file, with the name of the data set.
 
     A user's YAML file names the :class:`~pythae_fif.data.Dataset` as `reader`. If the user gives
-    only that object, the other values are those of `csv` for a table and of `npz` for images.
+    only that object, the other values come from `csv` for a table and from `npz` for images.
     """
     built_in = list_configs()
     if word in built_in:

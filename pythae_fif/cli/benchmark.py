@@ -62,7 +62,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     store = Store(flags.results)
     for name in (*experiment.scores, *filter(is_user_sampler, experiment.samplers)):
         import_object(name)  # a mistake is reported before anything is computed
-    experiment, splits, num_missing = _load(experiment, console, store, flags.dry_run)
+    experiment, splits, num_missing = _load_or_substitute(experiment, console, store, flags.dry_run)
     plan = expand(experiment, splits)
     plan = _with_rescoring(plan, store) if flags.rescore else plan
     requested = _requested_runs(experiment, plan, store)
@@ -99,7 +99,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
     return not missing
 
 
-def _load(
+def _load_or_substitute(
     experiment: Experiment, console: Terminal, store: Store, is_dry_run: bool
 ) -> tuple[Experiment, Splits, int]:
     """Checks the extractor and loads the data; in a dry run, without a download.
@@ -118,14 +118,14 @@ def _load(
     if not any(store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")):
         # A missing extractor is reported before the data are loaded. If the store has runs, their
         # table is shown without it.
-        with _collect(missing_files):
+        with _collect_missing_files(missing_files):
             require_extractor(
                 experiment.extractor,
                 weights=experiment.extractor_weights,
                 offline=experiment.offline,
             )
 
-    with _collect(missing_files):
+    with _collect_missing_files(missing_files):
         splits = _load_data(experiment, console)
     if missing_files and (is_offline or not is_dry_run):
         raise ConfigError(*map(str, missing_files))
@@ -136,7 +136,7 @@ def _load(
 
 
 @contextlib.contextmanager
-def _collect(errors: list[DownloadError]) -> Iterator[None]:
+def _collect_missing_files(errors: list[DownloadError]) -> Iterator[None]:
     """Appends the error of a file that must be downloaded to a list."""
     try:
         yield

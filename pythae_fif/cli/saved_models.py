@@ -233,7 +233,7 @@ def likelihood_command(words: list[str]) -> bool:
             log_probs = model.log_prob(x, classes, original_units=flags.original_units)
             distances = (model.reconstruct(x, classes) - x).flatten(1).norm(dim=1)
             values[rows] = torch.stack([log_probs, distances], dim=1).to(values)
-            progress(number + 1, len(batches))
+            progress(min((number + 1) * BATCH_SIZE, len(complete)), len(complete))
 
     frame = pandas.DataFrame(values.numpy(), names, ["log_likelihood", "distance"])
     write_bytes(Path(flags.to).expanduser(), frame.to_csv().encode())
@@ -354,7 +354,8 @@ def _read_folder(
     sides = (_shorter_side(path / name) for name in names) if shape is None else iter(shape[1:])
     side = next(filter(None, sides), 1)
 
-    decoded = decode_files(path, names, side, skip_broken=skip_broken)
+    with Terminal().stage(f"reading {path.name}") as progress:
+        decoded = decode_files(path, names, side, progress, skip_broken=skip_broken)
     for note in decoded.notes:
         logger.warning("%s: %s", path, note)
     file_names = pandas.Index(names, name="file")[decoded.indices]

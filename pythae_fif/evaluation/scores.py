@@ -145,12 +145,12 @@ class ScoreColumn:
     Attributes:
         name: Its name in records, data frames and CSV files.
         heading: Its heading in the table of all scores, with its unit; empty if it is not shown.
+            The table leaves out a score that no row has.
             Scores with the same heading share a cell. `{distance}` and `{score}` are the names that
             the extractor gives to its scores.
         better: Which values are better; shown after the heading.
         format: Format of its numbers, such as `.2f`; if empty, one to three decimals.
         scale: Factor of the numbers in the table.
-        is_optional: Whether the table leaves it out if no row has it.
         read: Reads the number from `Scores` and
             :class:`~pythae_fif.benchmark.record.Evaluation`; None, if they lack it. By default it
             is in `Scores.extra`, for test data.
@@ -163,7 +163,6 @@ class ScoreColumn:
     better: Literal["↓", "↑", ""] = ""
     format: str = ""
     scale: float = 1
-    is_optional: bool = False
     read: Callable[[Scores, Any], float | None] | None = None
     function: "Callable[[Features, Features], float] | None" = None
 
@@ -246,14 +245,12 @@ SCORE_COLUMNS = [
         "log_likelihood",
         "log-likelihood, nats ↑ / bits per dim.",
         format=".2f",
-        is_optional=True,
         read=lambda scores, _: scores.tube["test"].nats if scores.tube else None,
     ),
     ScoreColumn(
         "bits_per_dim",
         "log-likelihood, nats ↑ / bits per dim.",
         format=".2f",
-        is_optional=True,
         read=lambda scores, _: scores.tube["test"].bits_per_dim if scores.tube else None,
     ),
     ScoreColumn(
@@ -263,8 +260,8 @@ SCORE_COLUMNS = [
         read=lambda _, evaluation: evaluation.codes.divergence if evaluation.codes else None,
     ),
 ]
-"""The built-in scores, in the order of the table. To add one, add a record with a function and
-`is_optional=True`. `--rescore` computes it for finished runs."""
+"""The built-in scores, in the order of the table. To add one, add a record with a function.
+`--rescore` computes it for finished runs."""
 
 
 def find_columns(names: Sequence[str] = ()) -> list[ScoreColumn]:
@@ -274,8 +271,7 @@ def find_columns(names: Sequence[str] = ()) -> list[ScoreColumn]:
         names: The user's scores, as `module:function`.
     """
     own_columns = [
-        ScoreColumn(name, name.rpartition(":")[2], is_optional=True, function=partial(_call, name))
-        for name in names
+        ScoreColumn(name, name.rpartition(":")[2], function=partial(_call, name)) for name in names
     ]
     return [*SCORE_COLUMNS, *own_columns]
 

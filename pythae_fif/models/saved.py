@@ -23,7 +23,7 @@ from pythae_fif.errors import ConfigError, DataError, FIFError, format_error, re
 from pythae_fif.files import check_regular_file, read_json, write_json
 from pythae_fif.nn import build, coupling  # noqa: F401 - their builders record recipes
 from pythae_fif.nn.recipe import get_recipe, rebuild
-from pythae_fif.register import find_model, find_model_class
+from pythae_fif.register import MODEL_FILE, find_model, find_model_class
 
 NETWORKS_FILE = "networks.json"
 """File with the recipes to rebuild `encoder` and `decoder`; null for a pickled network."""
@@ -156,7 +156,7 @@ class SavedModel(HubModel):
         dir_path = str(find_model(dir_path) or dir_path)
         # Networks are built with random weights, which must not change the caller's random state.
         with load_errors_as_data_error(dir_path), fork_rng():
-            config = cls.config_class.from_json_file(f"{dir_path}/model_config.json")
+            config = cls.config_class.from_json_file(f"{dir_path}/{MODEL_FILE}")
             path = Path(dir_path, "model.pt")
             weights = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
             model = cls(config, **cls._load_networks(config, dir_path, trust))
@@ -230,7 +230,7 @@ def load_model(dir_path: str, trust: bool = False) -> BaseAE:
     Raises:
         ConfigError: A network is an untrusted pickle.
     """
-    model_class = find_model_class(Path(dir_path, "model_config.json"))
+    model_class = find_model_class(Path(dir_path, MODEL_FILE))
     if model_class is not None:
         return model_class.load_from_folder(dir_path, trust)
     require_trust(dir_path, trust)

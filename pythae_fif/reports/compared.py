@@ -43,7 +43,7 @@ def read_published_table(number: int) -> pandas.DataFrame:
 def comparison_tables(
     experiment: Experiment, results: Sequence[ImageResult], table: pandas.DataFrame
 ) -> dict[str, Table]:
-    """Makes those of tables 2, 3 and 8 that have rows for the data set.
+    """Makes the tables among 2, 3 and 8 that have rows for the data set.
 
     Args:
         experiment: The experiment.

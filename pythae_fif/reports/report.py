@@ -374,15 +374,19 @@ def score_notes(
         "mem. is the probability that a sample is nearer to the training data than a test example "
         "is (0.5 for new samples, 1 for copies). auth. is the share of samples that are no copies. "
         "KL is the divergence from the standard normal of a Gaussian fitted to the training codes.",
-        *(["Log-likelihoods are those of standardised rows."] if splits.columns else []),
+        *(["Log-likelihoods are for standardised rows."] if splits.columns else []),
         "Each row shows the configuration of lowest validation distance, among those with the most "
         "seeds. The lowest test distance of a sampler is bold, the second lowest underlined. If "
         "the lowest does not stand out, `=` marks all that are tied with it within the noise of "
         "split, seeds and draws. ± is the standard deviation over seeds or, for the distance of a "
         "single seed, over draws.",
-        "ref is the largest relative difference from the same runs in our results. MSE and train s "
-        "belong to the chosen configuration that is shown: it is the first column's, or one that "
-        "did not learn (†).",
+        *(
+            ["ref is the largest relative difference from the same runs in our results."]
+            if "reference" in table
+            else []
+        ),
+        "MSE and train s belong to the chosen configuration that is shown: it is the first "
+        "column's, or one that did not learn (†).",
         f"Machines: {'; or '.join(dict.fromkeys(frame['machine']))}. Each record names the "
         "versions, the revision and, if it was recorded, the command.",
         *(f"{entry.label}: {' '.join(entry.notes)}" for entry in entries if entry.notes),

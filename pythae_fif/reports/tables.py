@@ -229,9 +229,10 @@ def score_table(
         score: Name of the score; None if the extractor has none.
         columns: The scores of the table.
     """
+    measured_names = {"frechet_test", *table.columns[table.notna().any()]}
     groups: dict[str, list[ScoreColumn]] = {}
     for column in columns:
-        if column.heading and not (column.is_optional and table[column.name].isna().all()):
+        if column.heading and column.name in measured_names:
             heading = f"{column.heading} {column.better}".rstrip()
             heading = heading.format(distance=distance, score=score or "score")
             groups.setdefault(heading, []).append(column)

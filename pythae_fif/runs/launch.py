@@ -138,7 +138,7 @@ def run_all(
 
 
 def _remove_leftovers(store: Store) -> None:
-    """Removes partial files of killed processes; those of an hour may still be written."""
+    """Removes partial files of killed processes; a file of the last hour may still be written."""
     for path in store.root.rglob(f"*.????????{TEMPORARY_SUFFIX}"):
         if path.lstat().st_mtime < time.time() - MAX_WRITING_SECONDS:
             remove(path)

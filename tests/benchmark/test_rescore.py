@@ -176,7 +176,7 @@ def test_a_damaged_picture_is_drawn_again_from_the_model(run, tiny, has_model, c
 
 def test_a_further_built_in_score_needs_one_record(run, tiny, monkeypatch):
     run("--config", tiny())
-    column = ScoreColumn("new", "new, units", "↓", is_optional=True, function=frechet_distance)
+    column = ScoreColumn("new", "new, units", "↓", function=frechet_distance)
     columns = [*score_types.SCORE_COLUMNS, column]
     monkeypatch.setattr(score_types, "SCORE_COLUMNS", columns)
 

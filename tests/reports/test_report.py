@@ -200,8 +200,10 @@ class TestTable:
     def test_difference_from_the_committed_results(self, tmp_path, reference, expected):
         report = make_report(RESULTS[:1], reference=fill_store(tmp_path, [reference]))
         assert list(report.tables["overview"].cells["ref"]) == [expected]
+        assert any(note.startswith("ref is ") for note in report.notes)
         report = make_report(RESULTS[:1], reference=fill_store(tmp_path / "none", []))
         assert "ref" not in report.tables["overview"].cells
+        assert not any(note.startswith("ref is ") for note in report.notes)
 
 
 def make_pair(sampler, ae, vae, seeds=(0,), step=0.1, **fields):
@@ -312,12 +314,12 @@ class TestNotes:
         splits = replace(TABLE, class_names=("female", "male"))
         notes = make_report(splits=splits).notes
         assert "Classes, by index from 0: female, male." in notes
-        assert "Log-likelihoods are those of standardised rows." in notes
+        assert "Log-likelihoods are for standardised rows." in notes
 
     def test_notes_explain_the_columns(self):
         notes = "\n".join(REPORT.notes)
         assert "FD-classifier is a FID only if its features are Inception's" in notes
-        for abbreviation in ("mem.", "auth.", "KL", "±", "ref", "MSE"):
+        for abbreviation in ("mem.", "auth.", "KL", "±", "MSE"):
             assert f"{abbreviation} is " in notes or f"{abbreviation} and " in notes
 
 

@@ -81,6 +81,8 @@ def test_means_are_over_the_seeds_that_have_a_score_and_their_number_is_shown():
     assert (
         LIKELIHOOD not in score_table(chosen_frame(frame.assign(**NO_LIKELIHOOD)), "FD", None).cells
     )
+    unscored = frame.assign(score=np.nan)
+    assert "score ↑" not in score_table(chosen_frame(unscored), "FD", None).cells
     assert (chosen_frame(frame.assign(images=100 * frame["seed"]))["images"] == 50).all()
 
 
