@@ -21,7 +21,7 @@ import itertools
 import math
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -37,6 +37,7 @@ from pythae_fif.models import FIF, FIFConfig, InjectiveFlow
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.pictures import new_figure
+from pythae_fif.runs.local import LocalEngine
 from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
 from pythae_fif.studies.study import StudyOptions
 from pythae_fif.studies.tori import EmbeddedTorus
@@ -234,7 +235,8 @@ def run_when(options: StudyOptions) -> list[StudyReport]:
             options.seeds, size["latent_dims"], size["dims"], size["points"], MODELS
         )
     ]
-    results = collect_results(specs, options)
+    engine = options.engine or LocalEngine(cpus_per_run=1)
+    results = collect_results(specs, replace(options, engine=engine))
     rows = _make_rows(specs, results)
     cells = pd.concat([compare_cells(rows, prior) for prior in PRIOR_LABELS], ignore_index=True)
     table = cells.assign(prior=cells["prior"].map(PRIOR_LABELS), rival=cells["rival"].map(MODELS))
