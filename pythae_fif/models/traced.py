@@ -141,7 +141,7 @@ class TracedStep:
 
 def _as_scalar(number: float, like: Tensor) -> Tensor:
     """Returns a number as a tensor; beyond the range of the type it is infinite."""
-    return torch.tensor(number, dtype=torch.float64).to(like)
+    return like.new_full((), number, dtype=torch.float64).to(like.dtype)
 
 
 class _Structure:

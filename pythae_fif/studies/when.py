@@ -333,8 +333,8 @@ def judge_hypotheses(cells: pd.DataFrame) -> list[str]:
     return [
         f"Hypothesis A {holds}: with N, FIF wins {normal_wins} of {normal_cells} data sets.",
         f"Hypothesis B {holds_too}: with fitted priors, {int(as_predicted.sum())} of "
-        f"{len(as_predicted)} data sets are as predicted (FIF wins where n <= 500 or d >= 4, and "
-        f"nowhere else); it wins {int(wins[~is_normal].sum())}.",
+        f"{len(as_predicted)} data sets are as predicted (FIF wins where n is at most 500 or d is "
+        f"at least 4, and nowhere else); it wins {int(wins[~is_normal].sum())}.",
     ]
 
 
@@ -353,8 +353,10 @@ def _draw_map(cells: pd.DataFrame) -> Any:
             verdicts = panel.pivot(index="d", columns="n", values="verdict")
             image = axis.imshow(gains, aspect="auto", **colours)
             for i, j in np.ndindex(gains.shape):
-                text = f"{gains.iloc[i, j]:+.2f}\n{verdicts.iloc[i, j]}"
-                axis.text(j, i, text, ha="center", va="center", fontsize=9)
+                gain = gains.iloc[i, j]
+                colour = "white" if abs(gain) > 0.6 * largest else "black"
+                text = f"{gain:+.2f}\n{verdicts.iloc[i, j]}"
+                axis.text(j, i, text, ha="center", va="center", fontsize=9, color=colour)
             axis.set(title=f"{label}, D = {dim}", xlabel="n", ylabel="d")
             axis.set_xticks(range(len(gains.columns)), [f"{n:,}" for n in gains.columns])
             axis.set_yticks(range(len(gains.index)), list(gains.index))
