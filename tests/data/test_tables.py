@@ -220,11 +220,11 @@ def test_infinite_values_are_missing_values():
 
 
 def test_a_line_may_be_longer_than_a_field_of_the_csv_module(tmp_path):
-    rows = np.random.RandomState(0).randn(120, 9_000)
-    text = "\n".join(",".join(f"{value:.12f}" for value in row) for row in rows)
+    rows = np.random.RandomState(0).randn(120, 1_200)
+    text = "\n".join(",".join(f"{value:.110f}" for value in row) for row in rows)
     (tmp_path / "wide.csv").write_text(text)
     assert len(text.splitlines()[0]) > 131_072
-    assert load_table(tmp_path / "wide.csv").input_dim == (9_000,)
+    assert load_table(tmp_path / "wide.csv").input_dim == (1_200,)
 
 
 @pytest.mark.parametrize(

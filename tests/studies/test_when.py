@@ -41,7 +41,9 @@ def test_same_seed_gives_the_same_distribution(latent_dim):
 @pytest.mark.parametrize("model", ["fif", "wae_10", "vae"])
 def test_a_model_is_trained_and_measured(model, monkeypatch):
     monkeypatch.setattr(when, "FITTED_PRIORS", ("mixture",))  # a flow takes ten times as long
-    spec = TorusModel(model=model, latent_dim=1, dim=16, points=200, seconds=0.3, seed=0)
+    monkeypatch.setattr(when, "TEST_POINTS", 200)
+    monkeypatch.setattr(when, "TIMED_STEPS", 20)
+    spec = TorusModel(model=model, latent_dim=1, dim=16, points=200, seconds=0.2, seed=0)
     result = spec.compute(lambda share: None)
     assert result.kl.keys() == {"normal", "fitted"}
     assert all(value > 0 for value in result.kl.values())
