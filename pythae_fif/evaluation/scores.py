@@ -145,9 +145,8 @@ class ScoreColumn:
     Attributes:
         name: Its name in records, data frames and CSV files.
         heading: Its heading in the table of all scores, with its unit; empty if it is not shown.
-            The table leaves out a score that no row has.
-            Scores with the same heading share a cell. `{distance}` and `{score}` are the names that
-            the extractor gives to its scores.
+            The table leaves out a score that no row has. Scores with the same heading share a cell.
+            `{distance}` and `{score}` are the names that the extractor gives to its scores.
         better: Which values are better; shown after the heading.
         format: Format of its numbers, such as `.2f`; if empty, one to three decimals.
         scale: Factor of the numbers in the table.

@@ -240,8 +240,8 @@ def _is_close(result: Tensor, expected: Tensor) -> bool:
 class _GraphStep(torch.autograd.Function):
     """The outputs of a graph, with the gradients of the first one that it computed.
 
-    An eager step computes all other derivatives: those of other outputs, second derivatives, and
-    those of a second backward pass.
+    An eager step computes all other derivatives: of other outputs, of second order, and in a second
+    backward pass.
     """
 
     @staticmethod

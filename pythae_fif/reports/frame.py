@@ -104,9 +104,9 @@ def chosen_frame(
         the seeds that have the score. There are these columns in addition to the means:
 
         * `learned`: whether the model learned with every seed; if not, its label has a dagger;
-        * `<score>_spread` and `training_seconds_spread`: standard deviation over the seeds. If no
-          row has several seeds, there is only that of the test distance;
-        * `frechet_test_spread`: for a single seed it is over draws of samples;
+        * `<score>_spread` and `training_seconds_spread`: standard deviation over the seeds, if any
+          row has several seeds;
+        * `frechet_test_spread`: the same or, for a single seed, over draws of samples;
         * `noise`: twice the standard error of the test distance;
         * `reference`: the largest relative difference of a score from the reference runs;
         * `rank`: see :func:`ranks`;

@@ -274,9 +274,8 @@ def _doubt_of_lead(rows: pandas.DataFrame) -> str:
     if rows["seeds"].min() < 2:
         return "one seed does not show the noise of training"
 
-    moments = (
-        rows[["frechet_test", "frechet_test_spread", "seeds"]].to_numpy(float).T
-    )  # (3, models)
+    names = ["frechet_test", "frechet_test_spread", "seeds"]
+    moments = rows[names].to_numpy(float).T  # (3, models)
     result = ttest_ind_from_stats(*moments[:, 0], *moments[:, 1:], equal_var=False)
     is_significant = (result.pvalue < SIGNIFICANCE).all()
     return "" if is_significant else f"a t-test at {SIGNIFICANCE:.0%} does not tell them apart"

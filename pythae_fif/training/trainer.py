@@ -65,7 +65,8 @@ class FIFTrainer:
             model and the time, and the model in it is called `final_model`.
         run_id: Identifier of everything that defines the result. It is written into all files, and
             files with another one are set aside; a finished model in the folder is loaded. By
-            default it is a digest of the training's options, and a finished model is an error.
+            default it is a digest of configurations, networks and numbers of data, and a finished
+            model is an error.
         on_epoch: Function that is called after each epoch with its row of the log.
         checkpoint_every_seconds: Minimum time between two checkpoints; 0 for one per epoch.
         wall_clock: Seconds of training steps, over all attempts, after which the training ends.

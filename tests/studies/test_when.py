@@ -42,6 +42,7 @@ def test_same_seed_gives_the_same_distribution(latent_dim):
 def test_a_model_is_trained_and_measured(model, monkeypatch):
     monkeypatch.setattr(when, "FITTED_PRIORS", ("mixture",))  # a flow takes ten times as long
     monkeypatch.setattr(when, "TEST_POINTS", 200)
+    monkeypatch.setattr(when, "FIRST_STEPS", 4)
     monkeypatch.setattr(when, "TIMED_STEPS", 20)
     spec = TorusModel(model=model, latent_dim=1, dim=16, points=200, seconds=0.2, seed=0)
     result = spec.compute(lambda share: None)
