@@ -5,7 +5,8 @@ import gzip
 import itertools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,20 +90,30 @@ def read_table_file(path: Path) -> "tuple[DataFrame, list[str]]":
     return frame, notes
 
 
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Lets the csv module read fields of any length in the block. Its limit is a global setting."""
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
 def _sniff_separator(lines: Sequence[str]) -> tuple[str, list[list[str]]]:
     """Returns the first separator that gives every line the same number of cells, and the rows."""
-    csv.field_size_limit(sys.maxsize)  # pandas has no limit, either
     ragged_line = ""
-    for separator in "\t;|, ":
-        reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-        numbered_rows = [(reader.line_num, row) for row in reader if row]
-        rows = [row for _, row in numbered_rows]
-        lengths = {len(row) for row in rows}
-        if len(lengths) == 1 and lengths.pop() >= 2:
-            return separator, rows
+    with _long_fields():
+        for separator in "\t;|, ":
+            reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+            numbered_rows = [(reader.line_num, row) for row in reader if row]
+            rows = [row for _, row in numbered_rows]
+            lengths = {len(row) for row in rows}
+            if len(lengths) == 1 and lengths.pop() >= 2:
+                return separator, rows
 
-        if not ragged_line and rows and len(rows[0]) >= 2:
-            ragged_line = _describe_ragged_line(numbered_rows)
+            if not ragged_line and rows and len(rows[0]) >= 2:
+                ragged_line = _describe_ragged_line(numbered_rows)
 
     raise ValueError(
         "it needs the same number of values in each line, separated by commas, semicolons or tabs"

@@ -1,5 +1,6 @@
 """A user's table: modelled and left-out columns, detected formats, and errors of one line."""
 
+import csv
 import gzip
 import re
 
@@ -224,7 +225,9 @@ def test_a_line_may_be_longer_than_a_field_of_the_csv_module(tmp_path):
     text = "\n".join(",".join(f"{value:.110f}" for value in row) for row in rows)
     (tmp_path / "wide.csv").write_text(text)
     assert len(text.splitlines()[0]) > 131_072
+    limit = csv.field_size_limit()
     assert load_table(tmp_path / "wide.csv").input_dim == (1_200,)
+    assert csv.field_size_limit() == limit
 
 
 @pytest.mark.parametrize(
