@@ -43,13 +43,23 @@ class Difference(NamedTuple):
 
     @property
     def margin(self) -> float:
-        """Half the length of the 90 % interval, from the noise of seeds and of test points.
+        """Half the length of the 90 % interval, from the noise of seeds and of test points."""
+        quantile = student_t.ppf((1 + CONFIDENCE) / 2, self._freedom)
+        return float(quantile) * self._standard_error
 
-        The degrees of freedom are Satterthwaite's, with those of the points taken as infinite.
-        """
-        variance = self.seed_error**2 + self.point_error**2
-        freedom = (self.seeds - 1) * variance**2 / self.seed_error**4
-        return float(student_t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
+    @property
+    def p_with_points(self) -> float:
+        """Two-sided p-value of a t-test with the noise of seeds and of test points."""
+        return float(2 * student_t.sf(abs(self.mean) / self._standard_error, self._freedom))
+
+    @property
+    def _standard_error(self) -> float:
+        return math.hypot(self.seed_error, self.point_error)
+
+    @property
+    def _freedom(self) -> float:
+        """Satterthwaite's degrees of freedom, with those of the points taken as infinite."""
+        return (self.seeds - 1) * self._standard_error**4 / self.seed_error**4
 
 
 def compare(
@@ -220,24 +230,39 @@ def run_command(
         seeds: Task -> its seeds.
         report: Makes the tables of the records, in Markdown.
     """
+    flags = parse_flags(description, tasks, ["run", "report"])
+    if flags.command == "run":
+        chosen = [tasks[name] for name in flags.tasks]
+        chosen_seeds = {name: flags.seeds or seeds[name] for name in flags.tasks}
+        run_all(chosen, arms, chosen_seeds, flags.records, flags.data_root)
+    else:
+        write_report(report(read_folder(flags.records)), flags.output)
+
+
+def parse_flags(
+    description: str | None, tasks: Mapping[str, Task], commands: Sequence[str]
+) -> argparse.Namespace:
+    """Parses the command line of an experiment.
+
+    Args:
+        description: The experiment's docstring.
+        tasks: Name -> task.
+        commands: Names of the commands.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("command", choices=["run", "report"])
+    parser.add_argument("command", choices=commands)
     parser.add_argument("records", type=Path, help="folder of the records")
     parser.add_argument("--data-root", default="")
     parser.add_argument("--tasks", nargs="+", choices=tasks, default=list(tasks))
     parser.add_argument("--seeds", nargs="+", type=int, help="default: all")
     parser.add_argument("--output", type=Path, help="Markdown file to write the tables to")
-    flags = parser.parse_args()
+    return parser.parse_args()
 
-    if flags.command == "run":
-        chosen = [tasks[name] for name in flags.tasks]
-        chosen_seeds = {name: flags.seeds or seeds[name] for name in flags.tasks}
-        run_all(chosen, arms, chosen_seeds, flags.records, flags.data_root)
-        return
 
-    text = report(read_folder(flags.records))
+def write_report(text: str, path: Path | None) -> None:
+    """Prints the tables, and writes them to a file if there is a path."""
     print(text)
-    if flags.output:
-        write_bytes(flags.output, text.encode())
+    if path:
+        write_bytes(path, text.encode())

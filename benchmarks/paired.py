@@ -15,12 +15,13 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from pythae.models import BaseAE
 from pythae.models.nn import BaseDecoder, BaseEncoder
+from pythae.trainers import BaseTrainerConfig, CoupledOptimizerTrainerConfig
 from pythae.trainers.trainer_utils import set_seed
 from pythae.trainers.training_callbacks import TrainingCallback
 from torch import Tensor
@@ -37,6 +38,7 @@ from pythae_fif.models import InjectiveFlow, as_density
 from pythae_fif.names import Precision
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.provenance import git_state, processor
+from pythae_fif.training import OnEpoch
 from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian
 
 PRIORS = ("mixture", "normal")
@@ -82,15 +84,18 @@ class Task(NamedTuple):
         """Builds networks with random weights; seed torch before calling."""
         return build_networks(self.arch, splits.input_dim, self.latent_dim)
 
-    def build_fif(self, splits: Splits, **options: Any) -> FIF:
-        """Builds a FIF with `beta="auto"`; seed torch before calling.
+    def build_fif(
+        self, splits: Splits, beta: float | Literal["auto"] = "auto", **options: Any
+    ) -> FIF:
+        """Builds a FIF; seed torch before calling.
 
         Args:
             splits: The data.
+            beta: Weight of the reconstruction error.
             **options: Further options of `FIFConfig`.
         """
         config = FIFConfig(
-            input_dim=splits.input_dim, latent_dim=self.latent_dim, beta="auto", **options
+            input_dim=splits.input_dim, latent_dim=self.latent_dim, beta=beta, **options
         )
         return FIF(config, *self.build_networks(splits))
 
@@ -101,10 +106,15 @@ class Training(NamedTuple):
     Attributes:
         model: The model with its first weights.
         callbacks: What the arm does after a step or before an epoch.
+        decoder_weight_decay: Weight decay of the decoder. Encoder and decoder then have one Adam
+            each, as Pythae's RAE-L2 has.
+        epochs: Epochs of this arm; None for the task's.
     """
 
     model: BaseAE
     callbacks: Sequence[TrainingCallback] = ()
+    decoder_weight_decay: float | None = None
+    epochs: int | None = None
 
 
 Arm = Callable[[Task, Splits], Training]
@@ -197,26 +207,8 @@ def execute_run(task: Task, arm: Arm, seed: int, splits: Splits) -> dict[str, An
 
 def _train(training: Training, task: Task, seed: int, splits: Splits) -> dict[str, Any]:
     """Trains the model in place and returns its epoch of lowest validation loss and its beta."""
-    config = FIFTrainerConfig(
-        num_epochs=task.epochs,
-        per_device_train_batch_size=task.batch_size,
-        per_device_eval_batch_size=task.batch_size,
-        learning_rate=task.learning_rate,
-        seed=seed,
-        precision=task.precision,
-        no_cuda=True,
-    )
     with tempfile.TemporaryDirectory() as run_dir:
-        trainer = FIFTrainer(
-            training.model,
-            ImageDataset(splits.train),
-            ImageDataset(splits.val),
-            config,
-            callbacks=list(training.callbacks),
-            run_dir=run_dir,
-            checkpoint_every_seconds=math.inf,
-        )
-        result = trainer.train()
+        result = build_trainer(training, task, seed, splits, run_dir).train()
 
     beta = getattr(training.model, "beta", None)
     return {
@@ -224,6 +216,50 @@ def _train(training: Training, task: Task, seed: int, splits: Splits) -> dict[st
         "best_epoch": result.best_epoch,
         "beta": None if beta is None else float(beta),
     }
+
+
+def build_trainer(
+    training: Training,
+    task: Task,
+    seed: int,
+    splits: Splits,
+    run_dir: str,
+    on_epoch: OnEpoch | None = None,
+) -> FIFTrainer:
+    """Builds the trainer of an arm.
+
+    Args:
+        training: What the arm trains.
+        task: The task.
+        seed: Seed of the batches.
+        splits: The task's data.
+        run_dir: Folder of the training.
+        on_epoch: Called after each epoch.
+    """
+    config: BaseTrainerConfig = FIFTrainerConfig(learning_rate=task.learning_rate)
+    if training.decoder_weight_decay is not None:
+        config = CoupledOptimizerTrainerConfig(
+            encoder_learning_rate=task.learning_rate,
+            decoder_learning_rate=task.learning_rate,
+            decoder_optimizer_params={"weight_decay": training.decoder_weight_decay},
+        )
+    config.num_epochs = training.epochs or task.epochs
+    config.per_device_train_batch_size = task.batch_size
+    config.per_device_eval_batch_size = task.batch_size
+    config.seed = seed
+    config.no_cuda = True
+
+    return FIFTrainer(
+        training.model,
+        ImageDataset(splits.train),
+        ImageDataset(splits.val),
+        config,
+        callbacks=list(training.callbacks),
+        run_dir=run_dir,
+        checkpoint_every_seconds=math.inf,
+        precision=task.precision,
+        on_epoch=on_epoch,
+    )
 
 
 def score(model: BaseAE, task: Task, splits: Splits, seed: int) -> dict[str, Any]:
@@ -238,8 +274,8 @@ def score(model: BaseAE, task: Task, splits: Splits, seed: int) -> dict[str, Any
     Returns:
         `mse`, the squared error of a point; `variance`, the error of the mean training point;
         `trace`, the mean of tr f'g' / d; `noise_std`; and for each prior the mean marginal
-        likelihood `nats`, its values `point_nats` (N), and the Frechet `distance` of samples to
-        test data.
+        likelihood `nats`, its values `point_nats` (N), its mean `val_nats` for the validation
+        points that gave the noise's scale, and the Frechet `distance` of samples to test data.
 
     Raises:
         NonFiniteError: A score is not finite.
@@ -248,8 +284,10 @@ def score(model: BaseAE, task: Task, splits: Splits, seed: int) -> dict[str, Any
     density.prior = None
     rows = np.unique(np.linspace(0, len(splits.test) - 1, TEST_POINTS).astype(int))
     test = to_float(splits.test[rows])
-    noise_std = density.estimate_noise_std(to_float(splits.val[:NOISE_POINTS]))
+    val = to_float(splits.val[:NOISE_POINTS])
+    noise_std = density.estimate_noise_std(val)
     likelihood = density.marginal_likelihood(test, noise_std)
+    val_likelihood = density.marginal_likelihood(val, noise_std)
     errors = (density.reconstruct(test) - test).flatten(1).square().sum(1)
     mean_point = to_float(splits.train[:PRIOR_POINTS]).mean(0)
 
@@ -260,6 +298,7 @@ def score(model: BaseAE, task: Task, splits: Splits, seed: int) -> dict[str, Any
         "variance": (test - mean_point).flatten(1).square().sum(1).mean().item(),
         "trace": mean_trace(model, test[:TRACE_POINTS]) / task.latent_dim,
         "nats": {},
+        "val_nats": {},
         "distance": {},
         "point_nats": {},
     }
@@ -268,9 +307,11 @@ def score(model: BaseAE, task: Task, splits: Splits, seed: int) -> dict[str, Any
             density.fit_prior(to_float(splits.train[:PRIOR_POINTS]), "mixture", seed=seed)
         torch.manual_seed(seed)
         nats = likelihood.log_prob(density.latent_distribution(test))
+        val_nats = val_likelihood.log_prob(density.latent_distribution(val))
         if not nats.isfinite().all():
             raise NonFiniteError(f"the likelihood with {prior} is not finite")
         scores["nats"][prior] = nats.mean().item()
+        scores["val_nats"][prior] = val_nats.mean().item()
         scores["point_nats"][prior] = nats.numpy()
         scores["distance"][prior] = _distance(density, task, splits, seed)
     return scores

@@ -18,7 +18,7 @@ def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     return {
         name: importlib.import_module(name)
-        for name in ("paired", "comparison", "cost", "surrogate_fraction")
+        for name in ("paired", "comparison", "cost", "equal_time", "surrogate_fraction")
     }
 
 
@@ -158,3 +158,64 @@ def test_recommended_fraction_is_the_last_before_a_worse_one(scripts, verdicts, 
     fractions = list(scripts["surrogate_fraction"].ARMS)[1:]
     by_fraction = dict(zip(fractions, verdicts, strict=True))
     assert scripts["surrogate_fraction"].recommend(by_fraction) == recommended
+
+
+@pytest.mark.parametrize(
+    ("mean", "seed_error", "point_error", "verdict"),
+    [
+        (0.9, 0.05, 0.05, "yes"),
+        (-0.9, 0.05, 0.05, "no"),
+        (0.9, 0.05, 0.9, "undecided"),
+        (0.9, 0.9, 0.05, "undecided"),
+        (0.01, 0.02, 0.02, "level"),
+    ],
+)
+def test_equal_time_is_judged_with_the_noise_of_seeds_and_points(
+    scripts, mean, seed_error, point_error, verdict
+):
+    difference = scripts["comparison"].Difference(mean, 3, (0, 0), seed_error, point_error, 0.5)
+    assert scripts["equal_time"].judge(difference, margin=0.3) == verdict
+
+
+def test_arms_are_chosen_by_validation_and_without_failed_runs(scripts):
+    val_nats = {"fif_5": (3.0, 3.0), "fif_10": (5.0, 5.0), "fif_25": (9.0, 0.0)}
+    arms = {
+        name: {
+            seed: record([0.0]) | {"val_nats": {"mixture": nats}}
+            for seed, nats in enumerate(values)
+        }
+        for name, values in val_nats.items()
+    }
+    arms["fif_auto"] = {0: {"failure": "NaN"}}
+    names = list(scripts["equal_time"].FIFS)
+    assert scripts["equal_time"].choose(arms, names, "mixture") == "fif_10"
+    assert scripts["equal_time"].choose(arms, ["fif_auto"], "mixture") is None
+
+
+def test_arms_train_for_epochs_of_equal_time(scripts, tmp_path, monkeypatch):
+    equal_time = scripts["equal_time"]
+    splits = load_images("digits").subset(train=100, val=20, test=10)
+    monkeypatch.setattr(equal_time, "load_data", lambda *_: splits)
+    monkeypatch.setattr(scripts["paired"], "load_data", lambda *_: splits)
+    monkeypatch.setattr(scripts["paired"], "SAMPLES", 500)
+    for name, value in {"FIRST_STEPS": 4, "TIMED_STEPS": 12, "TIMING_ROUNDS": 1}.items():
+        monkeypatch.setattr(equal_time, name, value)
+    task = equal_time.TASKS["digits"]._replace(epochs=10)
+    arms = {name: equal_time.ARMS[name] for name in ("fif_auto", "rae_l2", "wae_10")}
+    monkeypatch.setattr(equal_time, "TASKS", {"digits": task})
+    monkeypatch.setattr(equal_time, "ARMS", arms)
+
+    equal_time.run_timing(tmp_path, ["digits"], "")
+    epochs = equal_time.read_epochs(tmp_path)
+    assert epochs["digits"]["fif_auto"]["epochs"] == 10
+    assert epochs["digits"]["rae_l2"]["epochs"] > 10
+
+    timed_arms = equal_time.arms_of_equal_time(epochs)
+    scripts["paired"].run_all([task], timed_arms, {"digits": [0]}, tmp_path, "")
+    records = scripts["paired"].read_folder(tmp_path)
+    steps = {name: runs[0]["steps"] for name, runs in records["digits"].items()}
+    assert steps == {name: 2 * epochs["digits"][name]["epochs"] for name in arms}
+
+    text = equal_time.report(records, epochs)
+    assert "undecided: digits 1 of 3 seeds" in text
+    assert "FIF and its best rival, mixture" in text
