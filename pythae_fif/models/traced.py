@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Graph
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._pytree import tree_leaves
 
@@ -55,16 +56,39 @@ def trace(function: Callable[..., Any], *inputs: Any) -> Callable[..., Any]:
     from torch.fx.experimental.proxy_tensor import make_fx  # takes long to import
 
     module = make_fx(partial(function))(*inputs)
-    (output,) = module.graph.find_nodes(op="output")
-    for node in module.graph.nodes:
-        if node.target in ALIASES and output not in node.users:
-            node.replace_all_uses_with(node.args[0])
+    _skip_aliases(module.graph)
+    _merge_transposes(module.graph)
     module.graph.eliminate_dead_code()
 
     for node in module.graph.nodes:
         node.target = _find_binding(node.target)
     module.recompile()
     return module.forward
+
+
+def _skip_aliases(graph: Graph) -> None:
+    """Uses the arguments of `ALIASES` in place of their results, except as outputs."""
+    (output,) = graph.find_nodes(op="output")
+    for node in graph.nodes:
+        if node.target in ALIASES and output not in node.users:
+            node.replace_all_uses_with(node.args[0])
+
+
+def _merge_transposes(graph: Graph) -> None:
+    """Uses one transpose of each matrix, and the matrix itself as the transpose of that one."""
+    (output,) = graph.find_nodes(op="output")
+    transposes: dict[Any, Any] = {}
+    for node in graph.nodes:
+        if node.target != torch.ops.aten.t.default:
+            continue
+
+        matrix = node.args[0]
+        same = transposes.get(matrix)
+        if same is None:
+            transposes[matrix] = node
+            transposes[node] = matrix
+        elif output not in node.users or output not in same.users:  # outputs have own memory
+            node.replace_all_uses_with(same)
 
 
 def _find_binding(operation: Any) -> Any:

@@ -156,17 +156,43 @@ def _relu_rule(step: Step, get_tangent: GetTangent) -> Tensor:
 
 
 def _silu_rule(step: Step, get_tangent: GetTangent) -> Tensor:
-    """Rule for SiLU: the product with its slope, as forward mode computes it.
+    """Rule for SiLU: the product with its slope.
 
     Forward mode itself copies the tangent of a part of the batch.
     """
     x = step.argument(0, "input")
     tangent = _single_tangent(step, get_tangent).to(x.dtype)
-    if not torch.is_grad_enabled():
+    product: Any = SiLUSlopeProduct.apply
+    return product(tangent, x)
+
+
+class SiLUSlopeProduct(torch.autograd.Function):
+    """The product of a tangent with SiLU's slope at x, by the kernel of SiLU's backward pass.
+
+    PyTorch cannot differentiate this kernel. The formula that it can differentiate takes twice as
+    many operations.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(tangent: Tensor, x: Tensor) -> Tensor:
         return torch.ops.aten.silu_backward(tangent, x)
 
-    sigmoid = x.sigmoid()
-    return tangent * sigmoid * (1 + x * (1 - sigmoid))
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        tangent, x = ctx.saved_tensors
+        product: Any = SiLUSlopeProduct.apply
+
+        # With s = sigmoid(x), the second derivative of x s is s (1 - s) (2 + x - 2 x s).
+        sigmoid = x.sigmoid()
+        factor = torch.addcmul(x, x, sigmoid, value=-2) + 2
+        x_gradient = torch.ops.aten.sigmoid_backward(gradient * tangent * factor, sigmoid)
+        return product(gradient, x), x_gradient
 
 
 def _sigmoid_rule(step: Step, get_tangent: GetTangent) -> Tensor:

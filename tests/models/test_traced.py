@@ -427,3 +427,17 @@ def test_the_tracer_is_imported_when_it_is_used():
         "print({n for n in {*sys.modules} - names if 'proxy_tensor' in n or n == 'sympy'})"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "set()\n"
+
+
+def test_transposes_are_merged_except_as_outputs():
+    a, b = torch.randn(3, 4), torch.randn(3, 4)
+    graph = traced.trace(lambda a, b: (a.t() @ b, a.t().t() @ b.t(), a.t(), a.t()), a, b)
+    count = len(graph.__self__.graph.find_nodes(op="call_function", target=torch.t))
+
+    product, gram, first, second = graph(a, b)
+    assert count == 3  # one of b, and two of a because two are returned
+    torch.testing.assert_close(product, a.T @ b)
+    torch.testing.assert_close(gram, a @ b.T)
+    assert first is not second
+    assert torch.equal(first, a.T)
+    assert torch.equal(second, a.T)

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pythae_fif.errors import UnsupportedOperationError
 from pythae_fif.volume_change import volume_surrogate
 from pythae_fif.volume_change.replay import Tape, check_replay
-from pythae_fif.volume_change.rules import batch_norm_jvp
+from pythae_fif.volume_change.rules import SiLUSlopeProduct, batch_norm_jvp
 
 pytestmark = pytest.mark.usefixtures("float64")
 D = 6
@@ -206,3 +206,15 @@ def test_batch_norm_tangents_of_bfloat16_activations(layout):
     exact = gradients(torch.float64, torch.float64)
     for actual, expected in zip(rounded, exact, strict=True):
         assert 0 < (actual - expected).norm() < 0.02 * expected.norm()
+
+
+def test_product_with_the_slope_of_silu_has_first_and_second_derivatives():
+    torch.manual_seed(0)
+    tangent = torch.randn(7, dtype=torch.float64, requires_grad=True)
+    x = torch.linspace(-4, 4, 7, dtype=torch.float64, requires_grad=True)
+    product = SiLUSlopeProduct.apply
+
+    _, expected = torch.func.jvp(F.silu, (x,), (tangent,))
+    torch.testing.assert_close(product(tangent, x), expected)
+    assert torch.autograd.gradcheck(product, (tangent, x))
+    assert torch.autograd.gradgradcheck(product, (tangent, x))
