@@ -5,7 +5,7 @@ All differences are of log-densities of the same test points, with the same seed
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -230,23 +230,22 @@ def run_command(
         seeds: Task -> its seeds.
         report: Makes the tables of the records, in Markdown.
     """
-    flags = parse_flags(description, tasks, ["run", "report"])
+    flags = parse_flags(description, tasks, arms, ["run", "report"])
     if flags.command == "run":
-        chosen = [tasks[name] for name in flags.tasks]
-        chosen_seeds = {name: flags.seeds or seeds[name] for name in flags.tasks}
-        run_all(chosen, arms, chosen_seeds, flags.records, flags.data_root)
+        run_chosen(flags, tasks, arms, seeds)
     else:
         write_report(report(read_folder(flags.records)), flags.output)
 
 
 def parse_flags(
-    description: str | None, tasks: Mapping[str, Task], commands: Sequence[str]
+    description: str | None, tasks: Iterable[str], arms: Iterable[str], commands: Sequence[str]
 ) -> argparse.Namespace:
     """Parses the command line of an experiment.
 
     Args:
         description: The experiment's docstring.
-        tasks: Name -> task.
+        tasks: Names of the tasks.
+        arms: Names of the arms.
         commands: Names of the commands.
     """
     parser = argparse.ArgumentParser(
@@ -256,9 +255,30 @@ def parse_flags(
     parser.add_argument("records", type=Path, help="folder of the records")
     parser.add_argument("--data-root", default="")
     parser.add_argument("--tasks", nargs="+", choices=tasks, default=list(tasks))
+    parser.add_argument("--arms", nargs="+", choices=arms, default=list(arms))
     parser.add_argument("--seeds", nargs="+", type=int, help="default: all")
     parser.add_argument("--output", type=Path, help="Markdown file to write the tables to")
     return parser.parse_args()
+
+
+def run_chosen(
+    flags: argparse.Namespace,
+    tasks: Mapping[str, Task],
+    arms: Mapping[str, Arm],
+    seeds: Mapping[str, Sequence[int]],
+) -> None:
+    """Makes the runs that the flags of :func:`parse_flags` choose.
+
+    Args:
+        flags: The flags.
+        tasks: Name -> task.
+        arms: Name -> arm.
+        seeds: Task -> its seeds.
+    """
+    chosen_tasks = [tasks[name] for name in flags.tasks]
+    chosen_arms = {name: arms[name] for name in flags.arms}
+    chosen_seeds = {name: flags.seeds or seeds[name] for name in flags.tasks}
+    run_all(chosen_tasks, chosen_arms, chosen_seeds, flags.records, flags.data_root)
 
 
 def write_report(text: str, path: Path | None) -> None:

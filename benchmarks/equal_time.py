@@ -50,6 +50,7 @@ from comparison import (
     level_table,
     missing_seeds,
     parse_flags,
+    run_chosen,
     write_report,
 )
 from paired import (
@@ -62,7 +63,6 @@ from paired import (
     has_failed,
     load_data,
     read_folder,
-    run_all,
 )
 from pythae.models import AE, RAE_L2, WAE_MMD, AEConfig, RAE_L2_Config, WAE_MMD_Config
 from pythae.trainers.trainer_utils import set_seed
@@ -363,15 +363,13 @@ def report(records: Records, epochs: Epochs) -> str:
 
 
 def main() -> None:
-    flags = parse_flags(__doc__, TASKS, ["time", "run", "report"])
+    flags = parse_flags(__doc__, TASKS, ARMS, ["time", "run", "report"])
     epochs = read_epochs(flags.records)
     match flags.command:
         case "time":
             run_timing(flags.records, flags.tasks, flags.data_root)
         case "run":
-            tasks = [TASKS[name] for name in flags.tasks]
-            seeds = {name: flags.seeds or SEEDS[name] for name in flags.tasks}
-            run_all(tasks, arms_of_equal_time(epochs), seeds, flags.records, flags.data_root)
+            run_chosen(flags, TASKS, arms_of_equal_time(epochs), SEEDS)
         case "report":
             write_report(report(read_folder(flags.records), epochs), flags.output)
 

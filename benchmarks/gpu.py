@@ -30,7 +30,8 @@ from machine import command, markdown, peak_memory_mb, seconds
 from step import NETS, VARIANTS, stepper
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.image_run import ImageSpec, build_trainer
+from pythae_fif.benchmark.image_run import build_trainer
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.data import Splits

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from scipy.stats import ttest_ind_from_stats
 
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.data.tables import load_tabular
 from pythae_fif.pictures import figure_bytes, new_figure

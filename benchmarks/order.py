@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.ticker import LogLocator
 from scipy.stats import spearmanr, ttest_ind_from_stats
 
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import list_configs
 from pythae_fif.benchmark.plan import ImageResult

@@ -12,7 +12,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.plan import ImageResult, expand, leaderboard
 from pythae_fif.cli.flags import read_request
 from pythae_fif.data.load import load

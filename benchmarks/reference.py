@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
-import pythae_fif.benchmark.image_run  # noqa: F401 - registers the runs of images
+import pythae_fif.benchmark.image_spec  # noqa: F401 - registers the runs of images
 from pythae_fif.errors import FIFError, StoreError
 from pythae_fif.files import write_bytes
 from pythae_fif.runs.store import SPEC_FILE, PackedRun, Spec, Store
