@@ -107,12 +107,13 @@ def add(source: Path, target: Path, replace: bool) -> Iterator[Path]:
 
 def _add_runs(store: Store, target: Path, replace: bool) -> Iterator[Path]:
     packed_runs = dict(Store(target).packed)
+    file_names = set()
     for spec in store.specs(Spec):
         is_new = replace or spec.path not in packed_runs
         if is_new and store.is_done(spec):
             packed_runs[spec.path] = packed(store.folder(spec), spec.path)
+            file_names.add(spec.path.partition("/")[0])
 
-    file_names = {run.partition("/")[0] for run in packed_runs}
     for file_name in sorted(file_names):
         runs = [run for run in sorted(packed_runs) if run.startswith(f"{file_name}/")]
         lines = [f"{packed_runs[run].model_dump_json()}\n" for run in runs]

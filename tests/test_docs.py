@@ -15,7 +15,7 @@ from support.reference import REFERENCE, ROOT
 
 import pythae_fif
 from pythae_fif.benchmark.config import Experiment, Profile, describe_length
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.models import (
     ModelEntry,
     configs_dir,

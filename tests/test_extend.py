@@ -10,7 +10,7 @@ import pytest
 from support.image_files import noise
 from support.reference import ROOT
 
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.runs.store import Store

@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from pythae_fif.benchmark.config import DataLocation, Experiment
-from pythae_fif.benchmark.image_run import PER_MODEL_SETTINGS, ImageSpec, training_config
+from pythae_fif.benchmark.image_run import training_config
+from pythae_fif.benchmark.image_spec import PER_MODEL_SETTINGS, ImageSpec
 from pythae_fif.benchmark.models import ModelEntry, list_configs
 from pythae_fif.benchmark.record import Evaluation, Training
 from pythae_fif.data import Splits

@@ -12,7 +12,7 @@ import torch
 from pythae.models import BaseAE
 
 from pythae_fif.benchmark.config import Settings
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.errors import ConfigError, DataError, StoreError, check_choice
 from pythae_fif.models.saved import load_data_description, load_errors_as_data_error, load_model

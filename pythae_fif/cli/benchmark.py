@@ -16,7 +16,7 @@ import torch
 from rich.table import Table
 
 from pythae_fif.benchmark.config import Experiment, describe_length
-from pythae_fif.benchmark.image_run import WEIGHTS, ImageSpec
+from pythae_fif.benchmark.image_spec import WEIGHTS, ImageSpec
 from pythae_fif.benchmark.load import DEFAULTS
 from pythae_fif.benchmark.plan import ImageResult, expand, leaderboard
 from pythae_fif.cli.display import Terminal

@@ -75,7 +75,7 @@ def verify_command(words: list[str]) -> bool:
     root = Path(parser.parsed_values()["results"]).expanduser()
 
     # The modules that define the kinds of runs import torch.
-    import pythae_fif.benchmark.image_run  # noqa: F401
+    import pythae_fif.benchmark.image_spec  # noqa: F401
     from pythae_fif.runs.verify import VERDICTS, verify
 
     studies.import_studies()

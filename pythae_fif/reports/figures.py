@@ -11,7 +11,7 @@ import numpy as np
 import pandas
 from PIL import Image
 
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.pictures import SAMPLES_PER_CLASS
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.data import Splits

@@ -9,7 +9,7 @@ from support.engines import InProcess
 from support.experiments import fake_splits
 from support.reference import REFERENCE, ROOT
 
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import ImageResult, expand
@@ -18,7 +18,7 @@ from pythae_fif.names import DataOptions
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.studies.spectrum import SpectrumModel
-from pythae_fif.studies.study import StudyOptions, run_study
+from pythae_fif.studies.study import StudyOptions, import_studies, run_study
 from pythae_fif.studies.tabular import TabularProtocol, train_configurations
 from pythae_fif.studies.tabular_models import TabularModels
 
@@ -101,6 +101,7 @@ def test_every_committed_run_has_its_records(committed):
 
 @pytest.mark.parametrize("root", STORES)
 def test_every_committed_record_was_made_by_committed_code(root):
+    import_studies()
     assert {verdict.kind for verdict in verify(root)} <= {"packed", "unfinished"}
 
 

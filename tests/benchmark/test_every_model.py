@@ -9,7 +9,8 @@ import torch
 from support.trainings import Killed, assert_same_weights, kill_at
 
 from pythae_fif.benchmark.config import Settings
-from pythae_fif.benchmark.image_run import ImageSpec, build_trainer
+from pythae_fif.benchmark.image_run import build_trainer
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.models import list_configs, read_entry
 from pythae_fif.models.saved import load_model
 from pythae_fif.sampling.samplers import embed, generate

@@ -14,7 +14,8 @@ from support.experiments import fake_splits, load_splits, make_tiny_plan, tiny_e
 from support.report_store import RESULTS, fill_store, make_result
 
 from pythae_fif.benchmark.config import DataLocation, Settings
-from pythae_fif.benchmark.image_run import ImageSpec, training_config
+from pythae_fif.benchmark.image_run import training_config
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import ModelClasses, configs_dir, list_configs, read_entry
 from pythae_fif.benchmark.plan import expand, leaderboard

@@ -7,7 +7,7 @@ import sys
 import pandas
 import pytest
 
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.evaluation import scores as score_types
 from pythae_fif.evaluation.distances import frechet_distance

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import yaml
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.data import Splits, load_images

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import read_entry
 from pythae_fif.benchmark.plan import ImageResult
