@@ -116,7 +116,7 @@ class Ensemble:
             permutations = self._draw_permutations(len(data))
             for rows in permutations[:, :rows_per_epoch].split(batch_size, 1):
                 x, eps = self._draw_batch(data[rows])
-                gradients = compute_gradients(self._weights, x, eps, self._betas)
+                gradients = compute_gradients(x, eps, self._betas, *self._weights.values())
                 for weight, gradient in zip(self._weights.values(), gradients, strict=True):
                     weight.grad.copy_(gradient)
                 optimizer.step()
@@ -169,20 +169,21 @@ class Ensemble:
         return self._template.loss_terms(x, eps, beta, networks=networks).loss.mean()
 
     def _gradients(
-        self, weights: Weights, x: Tensor, eps: Tensor, betas: Tensor
+        self, x: Tensor, eps: Tensor, betas: Tensor, *weights: Tensor
     ) -> tuple[Tensor, ...]:
-        """The gradients of each member's loss, stacked.
+        """The gradients of each member's loss by its weights, stacked.
 
         They are the gradients of the summed loss, because members do not share weights.
         """
         with torch.enable_grad():
-            leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
-            losses = torch.vmap(self._loss, (0, 0, 1, 0))(leaves, x, eps, betas)
-            return torch.autograd.grad(losses.sum(), [*leaves.values()], materialize_grads=True)
+            leaves = [weight.detach().requires_grad_() for weight in weights]
+            named_weights = dict(zip(self._weights, leaves, strict=True))
+            losses = torch.vmap(self._loss, (0, 0, 1, 0))(named_weights, x, eps, betas)
+            return torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
 
     def _trace_gradients(
         self, steps: int, batch_size: int, dim: int
-    ) -> Callable[..., tuple[Tensor, ...]]:
+    ) -> Callable[..., Sequence[Tensor]]:
         """Returns the function `_gradients`, traced to a graph if there are enough steps."""
         if steps < MIN_STEPS_TO_TRACE:
             return self._gradients
@@ -191,7 +192,7 @@ class Ensemble:
         members = len(self.models)
         x = self._example_weight.new_zeros(members, batch_size, dim)
         eps = x.new_zeros(config.hutchinson_samples, members, batch_size, config.latent_dim)
-        return trace(self._gradients, self._weights, x, eps, self._betas)
+        return trace(self._gradients, x, eps, self._betas, *self._weights.values())
 
     def _encode(self, weights: Weights, x: Tensor) -> Tensor:
         return self._apply_network("encoder", weights, x)["embedding"]

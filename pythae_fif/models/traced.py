@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph
+from torch.fx.graph import CodeGen, Graph
 from torch.nn.utils.stateless import _reparametrize_module
-from torch.utils._pytree import tree_leaves
 
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import UnsupportedOperationError, format_error
@@ -43,11 +42,13 @@ class SlowerSurrogateWarning(UserWarning):
     """Training is slower because of a network; the message says why."""
 
 
-def trace(function: Callable[..., Any], *inputs: Any) -> Callable[..., Any]:
+def trace(
+    function: Callable[..., Sequence[Tensor | None]], *inputs: Tensor
+) -> Callable[..., list[Any]]:
     """Traces a function to a graph of its operations.
 
     Args:
-        function: A function of tensors, or of nested containers of them.
+        function: A function of tensors that returns several tensors.
         *inputs: Inputs of the shapes, types and devices that the graph will be used with.
 
     Returns:
@@ -62,6 +63,7 @@ def trace(function: Callable[..., Any], *inputs: Any) -> Callable[..., Any]:
 
     for node in module.graph.nodes:
         node.target = _find_binding(node.target)
+    module.graph.set_codegen(CodeGen())  # which does not look for containers in the inputs
     module.recompile()
     return module.forward
 
@@ -227,22 +229,23 @@ def _trace_step(
     """
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]
 
-    def step(values: Sequence[Tensor], *inputs: Tensor) -> Any:
+    def step(*values: Tensor) -> list[Tensor | None]:
         with torch.enable_grad():
-            leaves = [value.detach().requires_grad_() for value in values]
+            leaves = [value.detach().requires_grad_() for value in values[: len(names)]]
             state = dict(zip(names, leaves, strict=True))
             # A shared module is stacked: its weights are replaced under each of its names.
             with _reparametrize_module(model, state, tie_weights=True, stack_weights=True):
-                outputs = compute(*inputs)
-            return torch.autograd.grad(outputs[0], leaves, allow_unused=True), tuple(outputs)
+                outputs = compute(*values[len(names) :])
+            gradients = torch.autograd.grad(outputs[0], leaves, allow_unused=True)
+            return [*gradients, *outputs]
 
     try:
         with fork_rng():
-            graph = trace(step, weights, *inputs)
+            graph = trace(step, *weights, *inputs)
         with fork_rng(), torch.no_grad():
-            results = tree_leaves(graph(weights, *inputs))
+            results = graph(*weights, *inputs)
         with fork_rng():
-            expected_results = tree_leaves(step(weights, *inputs))
+            expected_results = step(*weights, *inputs)
         for result, expected in zip(results, expected_results, strict=True):
             if expected is not None and not _is_close(result, expected):
                 raise UnsupportedOperationError("its steps are not always the same operations")
@@ -276,8 +279,9 @@ class _GraphStep(torch.autograd.Function):
         generators: Any = torch.cuda if inputs[0].is_cuda else torch
         set_random_state = partial(generators.set_rng_state, generators.get_rng_state())
         ctx.eager_step = compute, inputs, weights, set_random_state
-        ctx.gradients, outputs = graph([*weights], *inputs)
-        return tuple(outputs)
+        results = graph(*weights, *inputs)
+        ctx.gradients = results[: len(weights)]
+        return tuple(results[len(weights) :])
 
     @staticmethod
     def backward(ctx: Any, *output_gradients: Any) -> Any:
