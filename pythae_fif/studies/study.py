@@ -26,19 +26,19 @@ class Study:
 
     Attributes:
         description: One line for `--help`.
-        seeds: Numbers of seeds of the profiles `quick` and `paper`. None if the data set's YAML
-            file defines the profiles; these have five seeds.
+        seeds: Numbers of seeds of the profiles `quick`, `paper` and, if the study has it, `medium`.
+            None if the data set's YAML file defines the profiles; these have five seeds.
         datasets: Valid data sets, the default first; empty if the study makes its own data.
     """
 
     description: str
-    seeds: tuple[int, int] | None
+    seeds: tuple[int, ...] | None
     datasets: tuple[str, ...] = ()
 
     @property
     def profiles(self) -> dict[str, int]:
         """Name of each profile -> its number of seeds, which are then 0, 1, ..."""
-        return dict(zip(("quick", "paper"), self.seeds or (), strict=False))
+        return dict(zip(("quick", "paper", "medium"), self.seeds or (), strict=False))
 
     @property
     def extra_options(self) -> set[str]:
@@ -58,7 +58,7 @@ STUDIES = {
     "spectrum": Study("figures 8 and 9: what a conditional decoder spans", (2, 5), IMAGE_DATASETS),
     "toy": Study("densities on curves and surfaces (--dataset circle, ...)", (3, 20), TOY_DATASETS),
     "curvature": Study("figures 2, 12, 13: what training does to the manifold", (5, 20)),
-    "when": Study("known densities: where FIF beats training in two stages", (3, 10)),
+    "when": Study("known densities: where FIF beats training in two stages", (3, 10, 3)),
     "tabular": Study(
         "tables 1 and 5: FIF against rectangular flows on tables", None, TABULAR_DATASETS
     ),

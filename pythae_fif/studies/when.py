@@ -53,8 +53,10 @@ MODELS: dict[ModelName, str] = {
     "wae_100": "WAE-IMQ, weight 100",
     "vae": "VAE, true noise",
 }
+FEW_DATA_SETS: dict[str, Any] = {"latent_dims": (1, 4), "dims": (16,), "points": (500, 10_000)}
 SIZES: dict[str, dict[str, Any]] = {
-    "quick": {"latent_dims": (1, 4), "dims": (16,), "points": (500, 10_000), "seconds": 6.0},
+    "quick": {**FEW_DATA_SETS, "seconds": 6.0},
+    "medium": {**FEW_DATA_SETS, "seconds": 30.0},
     "paper": {
         "latent_dims": (1, 2, 4, 8),
         "dims": (16, 64),
