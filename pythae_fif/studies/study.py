@@ -58,7 +58,7 @@ STUDIES = {
     "spectrum": Study("figures 8 and 9: what a conditional decoder spans", (2, 5), IMAGE_DATASETS),
     "toy": Study("densities on curves and surfaces (--dataset circle, ...)", (3, 20), TOY_DATASETS),
     "curvature": Study("figures 2, 12, 13: what training does to the manifold", (5, 20)),
-    "when": Study("known densities: where FIF beats training in two stages", (3, 10, 3)),
+    "when": Study("known densities: where FIF beats two stages (also profile medium)", (3, 10, 3)),
     "tabular": Study(
         "tables 1 and 5: FIF against rectangular flows on tables", None, TABULAR_DATASETS
     ),
