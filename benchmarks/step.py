@@ -1,12 +1,12 @@
 """Compares a training step of FIF with one of an autoencoder, for every network.
 
-    python benchmarks/step.py [--nets mnist-resnet ...] [--variants AE traced ...] [--rounds 15]
+    python benchmarks/step.py [--nets mnist-resnet ...] [--variants AE-traced ...] [--rounds 15]
                               [--threads 1] [--no-memory] [--device cuda] [--output F]
 
 An autoencoder's step is 1. The columns of the variants are:
 
 * `traced`: the step as a graph; all variants without this word are eager
-* `AE traced`: the autoencoder's step as a graph, as nobody runs it today
+* `AE-traced`: the autoencoder's step as a graph, as nobody runs it today
 * `replayed` and `published`: the two surrogates
 * `K=2`: two Hutchinson vectors
 * `1/4` and `1/10`: the surrogate on the first part of the batch
@@ -88,7 +88,7 @@ class Variant(NamedTuple):
 
 VARIANTS = {
     "AE": Variant(),
-    "AE traced": Variant(trace=True),
+    "AE-traced": Variant(trace=True),
     "traced": Variant({}, trace=True),
     "traced-1/4": Variant({"surrogate_fraction": 0.25}, trace=True),
     "traced-1/10": Variant({"surrogate_fraction": 0.1}, trace=True),
