@@ -177,14 +177,17 @@ class SiLUSlopeProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(tangent: Tensor, x: Tensor) -> Tensor:
+        """Returns the product; both arguments have any same shape."""
         return torch.ops.aten.silu_backward(tangent, x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Keeps the arguments for the backward pass."""
         ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the gradients by the tangent and by x."""
         tangent, x = ctx.saved_tensors
         product: Any = SiLUSlopeProduct.apply
 
