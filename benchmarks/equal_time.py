@@ -321,6 +321,18 @@ def compare_tasks(records: Records, prior: str) -> tuple[Table, list[str]]:
     return Table(f"FIF and its best rival, {PRIOR_LABELS[prior]}", pd.DataFrame(lines)), verdicts
 
 
+def fraction_table(records: Records) -> Table:
+    """Compares a quarter of the surrogate with the whole, which was not asked before the runs."""
+    lines = []
+    for task in TASKS.values():
+        arms = records.get(task.name, {})
+        for prior in PRIORS:
+            difference = compare(arms.get("fif_auto_quarter", {}), arms.get(REFERENCE, {}), prior)
+            names = {"data": task.name, "prior": PRIOR_LABELS[prior]}
+            lines.append(names | difference_cells(difference))
+    return Table("A quarter of the surrogate, minus the whole (exploratory)", pd.DataFrame(lines))
+
+
 def _mean_nats(runs: dict[int, dict[str, Any]], prior: str) -> str:
     values = [record["nats"][prior] for record in runs.values()]
     return number(float(np.mean(values)), float(np.std(values, ddof=1)))
@@ -357,6 +369,7 @@ def report(records: Records, epochs: Epochs) -> str:
             answer = f"undecided: {', '.join(missing)}"
         parts.append(f"FIF is worth its time, {PRIOR_LABELS[prior]}: **{answer}**\n")
         parts.append(table.to_markdown())
+    parts.append(fraction_table(records).to_markdown())
     parts.append(time_table(records, epochs).to_markdown())
     parts.append(level_table(records, TASKS, ARM_LABELS).to_markdown())
     return "\n".join(parts)
