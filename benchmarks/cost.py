@@ -47,8 +47,7 @@ from comparison import (
     missing_seeds,
     run_command,
 )
-from paired import PRIORS, Arm, Records, Task, Training
-from pythae.models import AE, AEConfig
+from paired import DIGITS, MINIBOONE, POWER, PRIORS, Arm, Records, Task, Training, autoencoder
 from pythae.trainers.training_callbacks import TrainingCallback
 from torch import Tensor
 
@@ -65,9 +64,9 @@ from pythae_fif.volume_change.loss import Map, SurrogateOutput
 TASKS = {
     task.name: task
     for task in (
-        Task("power", "power", "tabular", 3, 8, 128, 1e-3),
-        Task("miniboone", "miniboone", "tabular", 8, 25, 128, 1e-3),
-        Task("digits", "digits", "convnet", 8, 40, 50, 2e-3),
+        POWER,
+        MINIBOONE._replace(latent_dim=8),
+        DIGITS,
     )
 }
 SEEDS = dict.fromkeys(TASKS, range(10))
@@ -208,11 +207,6 @@ def more_decoder_steps(task: Task, splits: Splits) -> Training:
     return Training(model, [ExtraDecoderSteps(model, task, splits)])
 
 
-def autoencoder(task: Task, splits: Splits) -> Training:
-    config = AEConfig(input_dim=splits.input_dim, latent_dim=task.latent_dim)
-    return Training(AE(config, *task.build_networks(splits)))
-
-
 def refitted_prior(task: Task, splits: Splits) -> Training:
     model = task.build_fif(splits)
     model.prior = MixturePrior(task.latent_dim, 10, 0)  # the standard normal, until it is fitted
@@ -331,7 +325,8 @@ def comparison_table(title: str, comparisons: list[Comparison]) -> Table:
 
 def report(records: Records) -> str:
     """Makes the tables: verdicts, comparisons and arms."""
-    missing = missing_seeds(records, list(dict.fromkeys(sum(CONFIRMATORY, ()))), SEEDS)
+    compared_arms = [arm for pair in CONFIRMATORY for arm in pair]
+    missing = missing_seeds(records, compared_arms, SEEDS)
     parts = []
     for prior in PRIORS:
         label = PRIOR_LABELS[prior]

@@ -5,7 +5,7 @@
     python benchmarks/equal_time.py report RECORDS [--output FILE.md]
 
 `time` measures how long an epoch of every arm takes, and writes the numbers of epochs to
-RECORDS/epochs.json. `run` trains for so many epochs.
+RECORDS/epochs.json. `run` trains for these numbers of epochs.
 
 Method and criteria, fixed before the runs:
 
@@ -54,17 +54,21 @@ from comparison import (
     write_report,
 )
 from paired import (
+    DIGITS,
+    MINIBOONE,
+    POWER,
     PRIORS,
     Arm,
     Records,
     Task,
     Training,
+    autoencoder,
     build_trainer,
     has_failed,
     load_data,
     read_folder,
 )
-from pythae.models import AE, RAE_L2, WAE_MMD, AEConfig, RAE_L2_Config, WAE_MMD_Config
+from pythae.models import RAE_L2, WAE_MMD, RAE_L2_Config, WAE_MMD_Config
 from pythae.trainers.trainer_utils import set_seed
 
 from pythae_fif.benchmark.pythae_patches import patch_slow_ops
@@ -73,14 +77,7 @@ from pythae_fif.files import write_bytes
 from pythae_fif.models.traced import MIN_STEPS_TO_TRACE
 from pythae_fif.reports.tables import DASH, Table, number
 
-TASKS = {
-    task.name: task
-    for task in (
-        Task("digits", "digits", "convnet", 8, 40, 50, 2e-3),
-        Task("miniboone", "miniboone", "tabular", 21, 25, 128, 1e-3),
-        Task("power", "power", "tabular", 3, 8, 128, 1e-3),
-    )
-}
+TASKS = {task.name: task for task in (DIGITS, MINIBOONE, POWER)}
 SEEDS = dict.fromkeys(TASKS, range(3))
 MARGIN = 0.1
 """Nats per latent dimension within which models are level."""
@@ -97,11 +94,6 @@ TIMED_STEPS = 200
 
 def fif(task: Task, splits: Splits, **options: Any) -> Training:
     return Training(task.build_fif(splits, **options))
-
-
-def autoencoder(task: Task, splits: Splits) -> Training:
-    config = AEConfig(input_dim=splits.input_dim, latent_dim=task.latent_dim)
-    return Training(AE(config, *task.build_networks(splits)))
 
 
 def rae_l2(task: Task, splits: Splits) -> Training:

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pythae.models import BaseAE
+from pythae.models import AE, AEConfig, BaseAE
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainerConfig, CoupledOptimizerTrainerConfig
 from pythae.trainers.trainer_utils import set_seed
@@ -117,9 +117,19 @@ class Training(NamedTuple):
     epochs: int | None = None
 
 
+DIGITS = Task("digits", "digits", "convnet", 8, 40, 50, 2e-3)
+MINIBOONE = Task("miniboone", "miniboone", "tabular", 21, 25, 128, 1e-3)
+POWER = Task("power", "power", "tabular", 3, 8, 128, 1e-3)
+
 Arm = Callable[[Task, Splits], Training]
 Records = dict[str, dict[str, dict[int, dict[str, Any]]]]
 """Task -> arm -> seed -> record."""
+
+
+def autoencoder(task: Task, splits: Splits) -> Training:
+    """The arm of Pythae's autoencoder."""
+    config = AEConfig(input_dim=splits.input_dim, latent_dim=task.latent_dim)
+    return Training(AE(config, *task.build_networks(splits)))
 
 
 @cache

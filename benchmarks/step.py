@@ -6,7 +6,7 @@
 An autoencoder's step is 1. The columns of the variants are:
 
 * `traced`: the step as a graph; all variants without this word are eager
-* `AE-traced`: the autoencoder's step as a graph, as nobody runs it today
+* `AE-traced`: the autoencoder's step as a graph, which no trainer makes
 * `replayed` and `published`: the two surrogates
 * `K=2`: two Hutchinson vectors
 * `1/4` and `1/10`: the surrogate on the first part of the batch

@@ -38,7 +38,7 @@ from comparison import (
     missing_seeds,
     run_command,
 )
-from paired import PRIORS, Arm, Records, Task, Training
+from paired import DIGITS, MINIBOONE, POWER, PRIORS, Arm, Records, Task, Training
 
 from pythae_fif.data.splits import Splits
 from pythae_fif.reports.tables import Table
@@ -46,9 +46,9 @@ from pythae_fif.reports.tables import Table
 TASKS = {
     task.name: task
     for task in (
-        Task("digits", "digits", "convnet", 8, 40, 50, 2e-3),
-        Task("miniboone", "miniboone", "tabular", 21, 25, 128, 1e-3),
-        Task("power", "power", "tabular", 3, 8, 128, 1e-3),
+        DIGITS,
+        MINIBOONE,
+        POWER,
         Task("mnist", "mnist", "resnet", 16, 12, 100, 1e-4, "bfloat16"),
     )
 }

@@ -205,10 +205,18 @@ def test_arms_train_for_epochs_of_equal_time(scripts, tmp_path, monkeypatch):
     monkeypatch.setattr(equal_time, "TASKS", {"digits": task})
     monkeypatch.setattr(equal_time, "ARMS", arms)
 
+    measured = equal_time.time_training(arms["wae_10"], task, splits)
+    assert measured.first_seconds > 0
+    assert measured.epoch_seconds > 0
+
+    # The first two epochs and eight more of FIF take 10 s.
+    times = {"fif_auto": (2.0, 1.0), "rae_l2": (1.0, 0.5), "wae_10": (2.5, 2.5)}
+    seconds_of_arm = {arms[name]: equal_time.TrainingTime(*times[name]) for name in arms}
+    monkeypatch.setattr(equal_time, "time_training", lambda arm, *_: seconds_of_arm[arm])
     equal_time.run_timing(tmp_path, ["digits"], "")
     epochs = equal_time.read_epochs(tmp_path)
-    assert epochs["digits"]["fif_auto"]["epochs"] == 10
-    assert epochs["digits"]["rae_l2"]["epochs"] > 10
+    numbers = {name: values["epochs"] for name, values in epochs["digits"].items()}
+    assert numbers == {"fif_auto": 10, "rae_l2": 20, "wae_10": 5}
 
     timed_arms = equal_time.arms_of_equal_time(epochs)
     scripts["paired"].run_all([task], timed_arms, {"digits": [0]}, tmp_path, "")
