@@ -69,6 +69,8 @@ class Task(NamedTuple):
         batch_size: Points in a batch.
         learning_rate: Adam's constant learning rate.
         precision: Precision of the training steps.
+        train_size: First training points that are used; all if None.
+        val_size: The same for validation.
     """
 
     name: str
@@ -79,6 +81,8 @@ class Task(NamedTuple):
     batch_size: int
     learning_rate: float
     precision: Precision = "float32"
+    train_size: int | None = None
+    val_size: int | None = None
 
     def build_networks(self, splits: Splits) -> tuple[BaseEncoder, BaseDecoder]:
         """Builds networks with random weights; seed torch before calling."""
@@ -133,11 +137,13 @@ def autoencoder(task: Task, splits: Splits) -> Training:
 
 
 @cache
-def load_data(dataset: str, data_root: str) -> Splits:
-    """Loads a data set: rows of a table of the tabular study, or images."""
-    if dataset in ("power", "miniboone"):
-        return load_tabular(dataset, data_root)
-    return load_images(dataset, data_root)
+def load_data(task: Task, data_root: str) -> Splits:
+    """Loads a task's data: rows of a table of the tabular study, or images."""
+    if task.dataset in ("power", "miniboone"):
+        splits = load_tabular(task.dataset, data_root)
+    else:
+        splits = load_images(task.dataset, data_root)
+    return splits.subset(train=task.train_size, val=task.val_size)
 
 
 # -------------------------------------------------------------------------------- a run
@@ -175,7 +181,7 @@ def _run_seed(task: Task, arms: Mapping[str, Arm], seed: int, folder: Path, data
             continue
 
         record = {"task": task.name, "arm": name, "seed": seed}
-        record |= execute_run(task, arm, seed, load_data(task.dataset, data_root))
+        record |= execute_run(task, arm, seed, load_data(task, data_root))
         write_records(path, [*records, record])
         print(time.strftime("%H:%M:%S"), _summary(record), flush=True)
 

@@ -198,7 +198,7 @@ def test_arms_train_for_epochs_of_equal_time(scripts, tmp_path, monkeypatch):
     monkeypatch.setattr(equal_time, "load_data", lambda *_: splits)
     monkeypatch.setattr(scripts["paired"], "load_data", lambda *_: splits)
     monkeypatch.setattr(scripts["paired"], "SAMPLES", 500)
-    for name, value in {"FIRST_STEPS": 4, "TIMED_STEPS": 12, "TIMING_ROUNDS": 1}.items():
+    for name, value in {"FIRST_STEPS": 4, "TIMED_STEPS": 12, "TIMING_ROUNDS": {"digits": 1}}.items():
         monkeypatch.setattr(equal_time, name, value)
     task = equal_time.TASKS["digits"]._replace(epochs=10)
     arms = {name: equal_time.ARMS[name] for name in ("fif_auto", "rae_l2", "wae_10")}
