@@ -214,6 +214,22 @@ def missing_seeds(
     return missing
 
 
+def restrict(records: Records, seeds: Mapping[str, Sequence[int]]) -> Records:
+    """Returns the records of some seeds.
+
+    Args:
+        records: The records.
+        seeds: Task -> its seeds.
+    """
+    return {
+        task: {
+            arm: {seed: record for seed, record in runs.items() if seed in seeds[task]}
+            for arm, runs in arms.items()
+        }
+        for task, arms in records.items()
+    }
+
+
 def run_command(
     description: str | None,
     tasks: Mapping[str, Task],

@@ -36,6 +36,7 @@ from comparison import (
     difference_cells,
     level_table,
     missing_seeds,
+    restrict,
     run_command,
 )
 from paired import DIGITS, MINIBOONE, POWER, PRIORS, Arm, Records, Task, Training
@@ -131,20 +132,9 @@ def recommend(verdicts: dict[str, list[str]]) -> str | None:
     return recommended
 
 
-def restrict(records: Records) -> Records:
-    """Returns the records of the criterion's seeds."""
-    return {
-        task: {
-            name: {seed: record for seed, record in runs.items() if seed in SEEDS[task]}
-            for name, runs in arms.items()
-        }
-        for task, arms in records.items()
-    }
-
-
 def report(records: Records) -> str:
     """Makes the tables: the recommendation, differences and all arms."""
-    criterion_records = restrict(records)
+    criterion_records = restrict(records, SEEDS)
     table, verdicts = fraction_table(criterion_records)
     missing = ", ".join(missing_seeds(criterion_records, list(ARMS), SEEDS))
     recommended = recommend(verdicts)

@@ -100,6 +100,30 @@ def test_fractions_are_judged_by_mean_and_noise(scripts, mean, seed_error, failu
     assert scripts["surrogate_fraction"].judge(difference, margin=0.06) == verdict
 
 
+@pytest.mark.parametrize(
+    ("means", "verdict"),
+    [
+        ((0.5, 0.4, 0.0), "yes"),
+        ((0.5, 0.0, 0.0), "no"),
+        ((0.5, 0.4, -0.5), "no"),
+        ((-0.5, -0.4, 0.0), "no"),
+    ],
+)
+def test_decoder_steps_are_worth_their_time(scripts, means, verdict):
+    cost = scripts["cost"]
+    noise = 0.01 * np.arange(5)
+    records = {
+        task: {
+            "decoder_steps": {seed: record(mean + noise[[seed, seed]]) for seed in range(5)},
+            "longer": {seed: record([0.02, 0.02]) for seed in range(5)},
+        }
+        for task, mean in zip(cost.TASKS, means, strict=True)
+    }
+    comparisons = cost.compare_arms(records, [cost.PRICE], "mixture")
+    assert cost.judge_price(comparisons, []) == verdict
+    assert cost.judge_price(comparisons, ["power"]) == "undecided: power"
+
+
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
 def test_exact_volumes_have_the_gradient_of_a_linear_map(scripts, side):
     torch.manual_seed(0)
@@ -198,7 +222,11 @@ def test_arms_train_for_epochs_of_equal_time(scripts, tmp_path, monkeypatch):
     monkeypatch.setattr(equal_time, "load_data", lambda *_: splits)
     monkeypatch.setattr(scripts["paired"], "load_data", lambda *_: splits)
     monkeypatch.setattr(scripts["paired"], "SAMPLES", 500)
-    for name, value in {"FIRST_STEPS": 4, "TIMED_STEPS": 12, "TIMING_ROUNDS": {"digits": 1}}.items():
+    for name, value in {
+        "FIRST_STEPS": 4,
+        "TIMED_STEPS": 12,
+        "TIMING_ROUNDS": {"digits": 1},
+    }.items():
         monkeypatch.setattr(equal_time, name, value)
     task = equal_time.TASKS["digits"]._replace(epochs=10)
     arms = {name: equal_time.ARMS[name] for name in ("fif_auto", "rae_l2", "wae_10")}
