@@ -43,10 +43,6 @@ from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian
 
 PRIORS = ("mixture", "normal")
 
-TEST_POINTS = 2_000
-"""Test points of a likelihood, spread evenly; all test points if there are fewer."""
-NOISE_POINTS = 2_000
-"""First validation points that give the scale of the noise around a manifold."""
 PRIOR_POINTS = 10_000
 """First training points that a mixture is fitted to."""
 TRACE_POINTS = 200
@@ -71,6 +67,8 @@ class Task(NamedTuple):
         precision: Precision of the training steps.
         train_size: First training points that are used; all if None.
         val_size: The same for validation.
+        points: Test points of a likelihood, spread evenly, and first validation points, which give
+            the scale of the noise around a manifold; all points if there are fewer.
     """
 
     name: str
@@ -83,6 +81,7 @@ class Task(NamedTuple):
     precision: Precision = "float32"
     train_size: int | None = None
     val_size: int | None = None
+    points: int = 2_000
 
     def build_networks(self, splits: Splits) -> tuple[BaseEncoder, BaseDecoder]:
         """Builds networks with random weights; seed torch before calling."""
@@ -298,9 +297,9 @@ def score(model: BaseAE, task: Task, splits: Splits, seed: int) -> dict[str, Any
     """
     density = as_density(model)
     density.prior = None
-    rows = np.unique(np.linspace(0, len(splits.test) - 1, TEST_POINTS).astype(int))
+    rows = np.unique(np.linspace(0, len(splits.test) - 1, task.points).astype(int))
     test = to_float(splits.test[rows])
-    val = to_float(splits.val[:NOISE_POINTS])
+    val = to_float(splits.val[: task.points])
     noise_std = density.estimate_noise_std(val)
     likelihood = density.marginal_likelihood(test, noise_std)
     val_likelihood = density.marginal_likelihood(val, noise_std)
