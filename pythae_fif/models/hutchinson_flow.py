@@ -27,6 +27,11 @@ from pythae_fif.volume_change.loss import FIFLoss, LossTerms, Map, Surrogate, fi
 
 EVALUATED_POINTS = 64
 """Points of an evaluation set that get the exact volume change in the evaluation loss."""
+MIN_EVALUATED_POINTS = 16
+"""The same for codes of 64 dimensions or more."""
+EVALUATED_CODE_DIMS = 1024
+"""Dimensions of all codes of these points, unless the points are as few as possible. Each takes a
+pass of a network."""
 
 # beta='auto' moves towards (D - d) / (2 E), for the mean squared error E of an epoch, which is the
 # fixed point of probabilistic PCA. It falls slowly: a large beta does no harm, because the model
@@ -39,6 +44,15 @@ AUTO_BETA_RISE = 2.0
 """Largest factor of beta='auto' from one epoch to the next."""
 AUTO_BETA_MAX = 1e6
 """Largest value of beta='auto'. Without noise, an exact reconstruction asks for infinity."""
+
+
+def evaluated_points(latent_dim: int) -> int:
+    """Returns how many points get the exact volume change in an evaluation: 16 to 64.
+
+    Args:
+        latent_dim: d. The cost of a point is proportional to it.
+    """
+    return min(EVALUATED_POINTS, max(MIN_EVALUATED_POINTS, EVALUATED_CODE_DIMS // latent_dim))
 
 
 class HutchinsonFlow(InjectiveFlow):
@@ -93,9 +107,10 @@ class HutchinsonFlow(InjectiveFlow):
                 of the training that is done, for a schedule of beta. ``epoch`` is needed for
                 ``beta="auto"``. ``nll_weight`` weights the negative log-likelihood in training.
                 ``dataset_size`` is the size of the evaluation set: the exact volume change is
-                computed for 64 points spread evenly over it. They are exactly 64 if ``position``,
-                from this package's trainers, says how many of its points came in earlier batches.
-                Without it every batch has one of them at least.
+                computed for some of its points, spread evenly over it, see
+                :func:`evaluated_points`. They are exactly so many if ``position``, from this
+                package's trainers, says how many of its points came in earlier batches. Without it
+                every batch has one of them at least.
 
         Returns:
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
@@ -255,7 +270,7 @@ class HutchinsonFlow(InjectiveFlow):
         # The exact volume is computed for `total` points spread evenly over the data set;
         # `count` of them fall into this batch, which begins at point `start`.
         size = dataset_size or len(x)
-        total = min(size, EVALUATED_POINTS)
+        total = min(size, evaluated_points(self.latent_dim))
         start = position or 0
         count = math.ceil(total * (start + len(x)) / size) - math.ceil(total * start / size)
         # Without a position, any batch counts its points as the first one does.

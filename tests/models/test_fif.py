@@ -16,7 +16,7 @@ from support.networks import Map, linear_decoder, linear_encoder
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
-from pythae_fif.models.hutchinson_flow import EVALUATED_POINTS
+from pythae_fif.models.hutchinson_flow import EVALUATED_POINTS, evaluated_points
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.nn import build_networks
 from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian, log_volume
@@ -195,6 +195,13 @@ def test_evaluation_nll_is_computed_at_points_spread_over_the_set(size, batch_si
         first_rows = [batch[:count] for batch, count in zip(batches, counts, strict=True)]
         expected = [exact_nll(x, fif.encode(x))[0].mean() for x in first_rows]
         torch.testing.assert_close(means, [value.detach() for value in expected])
+
+
+@pytest.mark.parametrize(
+    ("latent_dim", "points"), [(1, 64), (16, 64), (21, 48), (64, 16), (512, 16)]
+)
+def test_larger_codes_have_fewer_exact_points(latent_dim, points):
+    assert evaluated_points(latent_dim) == points
 
 
 def test_the_points_of_an_evaluation_have_equal_weights():
