@@ -49,8 +49,8 @@ class StoreError(FIFError, OSError):
     """A results folder cannot be written, or a record in it cannot be read."""
 
 
-class RunsLeftError(FIFError):
-    """Runs of a study or of a dry run failed. Each argument is the error line of one run."""
+class FailedRunsError(FIFError):
+    """Runs failed, or are corrupt. Each argument is one error line."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -26,7 +26,7 @@ class Training(BaseModel, frozen=True, extra="allow"):
     The checksums of the model's files are in the same record.
 
     Attributes:
-        seconds: Duration of the training.
+        seconds: Time in training and evaluation steps.
         log: One row per epoch.
         images: Number of images that the training used, counting repetitions.
         surrogate: How FIF's volume term was computed; None for other models.

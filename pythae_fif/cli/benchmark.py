@@ -24,7 +24,7 @@ from pythae_fif.cli.flags import RunFlags
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import ConfigError, DownloadError, RunsLeftError, format_error, pluralized
+from pythae_fif.errors import ConfigError, DownloadError, FailedRunsError, format_error, pluralized
 from pythae_fif.evaluation.extractors import load_extractor, require_extractor
 from pythae_fif.files import check_can_be_written
 from pythae_fif.names import import_object
@@ -47,7 +47,7 @@ CONTEXT_BYTES = 2**30
 """GPU memory of a run besides the model and the features of training images."""
 
 
-def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bool:
+def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> None:
     """Trains, scores and compares the models that are not in the store yet, and prints the table.
 
     Args:
@@ -55,8 +55,8 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
         experiment: The models, data and settings.
         engine: Where the runs are executed.
 
-    Returns:
-        True if all runs have their records, and after a dry run.
+    Raises:
+        FailedRunsError: Runs have no record, because they failed.
     """
     console = Terminal()
     store = Store(flags.results)
@@ -83,7 +83,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
             if num_missing and not profile.steps:  # steps were converted to epochs of the images
                 num_train = min(num_missing, profile.train_size or num_missing)
             print_estimate(console, splits, todo, engine, image_bytes * num_train, num_train)
-        return True
+        return
 
     with console.runs() as on_change:
         run_all(requested, store, engine, on_change)
@@ -93,10 +93,9 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> bo
         logger.warning("--open: there is no browser on this machine")
     missing = [spec for spec in requested if not store.is_done(spec)]
     if missing:
-        console.say(
+        raise FailedRunsError(
             f"{pluralized(len(missing), 'run')} without a record; the same command tries again"
         )
-    return not missing
 
 
 def _load_or_substitute(
@@ -277,7 +276,7 @@ def print_estimate(
         num_train: Number of training images in an epoch.
 
     Raises:
-        RunsLeftError: The short runs of some models failed. Each has an error line, and the
+        FailedRunsError: The short runs of some models failed. Each has an error line, and the
             estimate does not include them.
     """
     subset = _subset_for_timing(splits)
@@ -317,7 +316,7 @@ def print_estimate(
         "other samplers takes additional time)"
     )
     if problems:
-        raise RunsLeftError(*problems.values())
+        raise FailedRunsError(*problems.values())
 
 
 def _time_models(
@@ -372,7 +371,11 @@ def _format_seconds(seconds: float) -> str:
 
 
 def _estimate_run(spec: ImageSpec, subset: Splits, num_train: int) -> tuple[float, float]:
-    """Returns the seconds of training and of scoring in a run, from a short run on a subset."""
+    """Returns the seconds of training and of scoring in a run, from a short run on a subset.
+
+    An evaluation counts as it is, because FIF's takes about as long on any number of data, and
+    others' are short.
+    """
     short_spec = _shorten(spec, subset)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
@@ -380,10 +383,12 @@ def _estimate_run(spec: ImageSpec, subset: Splits, num_train: int) -> tuple[floa
         result = ImageResult.read(store, short_spec)
     assert result is not None
 
-    epoch = result.training.result.log[-1].seconds  # the first epoch is a warm-up
+    epoch = result.training.result.log[-1]  # the first epoch is a warm-up
+    train_seconds = epoch.train_seconds or 0.0
+    evaluation_seconds = epoch.seconds - train_seconds
+    epoch_seconds = train_seconds * num_train / len(subset.train) + evaluation_seconds
     epochs = spec.settings.epochs or math.inf
-    wall_clock = spec.settings.wall_clock or math.inf
-    training = min(epoch * num_train / len(subset.train) * epochs, wall_clock)
+    training = min(epoch_seconds * epochs, spec.settings.wall_clock or math.inf)
 
     # Records count their seconds from the start of the run.
     (scores,) = result.scores.values()

@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Sequence
 
 from pythae_fif.errors import (
+    FailedRunsError,
     FIFError,
-    RunsLeftError,
     check_choice,
     requires_extra,
     strip_control_characters,
@@ -25,12 +25,9 @@ COMMANDS = {
     "sample": "pythae_fif.cli.saved_models:sample_command",
     "likelihood": "pythae_fif.cli.saved_models:likelihood_command",
 }
-"""Name of a command -> import path of the function that executes it.
+"""Name of a command -> import path of the function that executes it, given its words."""
 
-The function takes the words of the command, and returns whether all records are there.
-"""
-
-MISSING_RUNS = 1
+FAILED_RUNS = 1
 WRONG_INPUT = 2
 INTERRUPTED = 130
 
@@ -42,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words of the command line; `sys.argv` if None.
 
     Returns:
-        The exit code: 0 if all records are there, 1 if runs are missing, 2 for wrong input, 130 if
-        the user interrupted.
+        The exit code: 0 for success, 1 if runs failed or are corrupt, 2 for wrong input, 130 if the
+        user interrupted.
     """
     all_words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, handlers=[_TerminalHandler()])
@@ -55,12 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = lambda message, *_, **__: _print_line("warning", message)
             command, words = _split_command(all_words)
             execute = pkgutil.resolve_name(COMMANDS[command])
-            return 0 if execute(words) else MISSING_RUNS
+            execute(words)
+            return 0
     except (FIFError, OSError) as error:
         lines = error.args if isinstance(error, FIFError) else [error]
         for line in lines:
             _print_line("error", line)
-        return MISSING_RUNS if isinstance(error, RunsLeftError) else WRONG_INPUT
+        return FAILED_RUNS if isinstance(error, FailedRunsError) else WRONG_INPUT
     except KeyboardInterrupt:
         jobs = " and Slurm's jobs continue" if "slurm" in all_words else ""
         _print_line("interrupted", f"finished runs are kept{jobs}; the same command resumes")
@@ -90,15 +88,15 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
     return command, words
 
 
-def run_command(words: list[str]) -> bool:
-    """Executes `run`; returns whether all its records are there."""
+def run_command(words: list[str]) -> None:
+    """Executes `run`."""
     from pythae_fif.cli.flags import read_request
 
     request = read_request(words)
     # Imported here, because it imports torch, and `--help` would wait for that.
     from pythae_fif.cli.benchmark import run_benchmark
 
-    return run_benchmark(*request)
+    run_benchmark(*request)
 
 
 class _TerminalHandler(logging.Handler):

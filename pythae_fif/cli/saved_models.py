@@ -92,11 +92,8 @@ class LikelihoodFlags(ModelFlags):
     ] = None
 
 
-def score_command(words: list[str]) -> bool:
+def score_command(words: list[str]) -> None:
     """Prints the scores of samples against reference images.
-
-    Returns:
-        True.
 
     Raises:
         ConfigError: A flag is unknown, a value is not valid, or the model is not trusted.
@@ -152,14 +149,10 @@ def score_command(words: list[str]) -> bool:
     terminal.say(str(scores))
     if flags.to_json is not None:
         write_json(Path(flags.to_json).expanduser(), asdict(scores))
-    return True
 
 
-def sample_command(words: list[str]) -> bool:
+def sample_command(words: list[str]) -> None:
     """Draws samples of a trained model, and writes PNG files or a CSV file.
-
-    Returns:
-        True.
 
     Raises:
         ConfigError: A flag is not valid, or does not fit the model.
@@ -194,14 +187,10 @@ def sample_command(words: list[str]) -> bool:
     terminal.say(
         f"{pluralized(len(samples), 'sample')} from {describe_own_prior(model)} written to {path}"
     )
-    return True
 
 
-def likelihood_command(words: list[str]) -> bool:
+def likelihood_command(words: list[str]) -> None:
     """Computes the log-likelihood of each example of a data set, and writes a CSV file.
-
-    Returns:
-        True.
 
     Raises:
         ConfigError: A flag is not valid, or the model has no density.
@@ -246,7 +235,6 @@ def likelihood_command(words: list[str]) -> bool:
         f"{pluralized(len(complete), 'log-likelihood')} in nats{unit_note} written to "
         f"{flags.to}{note}"
     )
-    return True
 
 
 def _load_model(folder: str, trust: bool) -> BaseAE:

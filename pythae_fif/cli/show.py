@@ -8,19 +8,15 @@ from rich.table import Table
 from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry, read_yaml
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
-from pythae_fif.errors import pluralized
+from pythae_fif.errors import FailedRunsError, pluralized
 from pythae_fif.evaluation.catalog import EXTRACTORS
 from pythae_fif.names import ARCHITECTURES
 from pythae_fif.sampling.catalog import SAMPLERS
 from pythae_fif.studies import study as studies
 
 
-def list_command(words: list[str]) -> bool:
-    """Prints the data sets, studies, architectures, models, samplers and extractors.
-
-    Returns:
-        True.
-    """
+def list_command(words: list[str]) -> None:
+    """Prints the data sets, studies, architectures, models, samplers and extractors."""
     Parser(
         "list",
         words,
@@ -33,7 +29,6 @@ def list_command(words: list[str]) -> bool:
         for name, description in descriptions.items():
             table.add_row(f"  {name}", escape(description))
         console.print(table)
-    return True
 
 
 def _choices() -> dict[str, dict[str, str]]:
@@ -60,11 +55,11 @@ def _choices() -> dict[str, dict[str, str]]:
     }
 
 
-def verify_command(words: list[str]) -> bool:
+def verify_command(words: list[str]) -> None:
     """Reads a store and prints the verdict on each run.
 
-    Returns:
-        True if no run is corrupt.
+    Raises:
+        FailedRunsError: A run is corrupt.
     """
     parser = Parser(
         "verify",
@@ -93,5 +88,7 @@ def verify_command(words: list[str]) -> bool:
 
     corrupt = sum(verdict.kind == "corrupt" for verdict in verdicts)
     run_count = pluralized(len({verdict.run for verdict in verdicts}), "run")
-    console.say(f"{run_count} checked, {corrupt or 'none'} corrupt")
-    return not corrupt
+    summary = f"{run_count} checked, {corrupt or 'none'} corrupt"
+    if corrupt:
+        raise FailedRunsError(summary)
+    console.say(summary)

@@ -25,14 +25,12 @@ class StudyFlags(CommonFlags, DataOptions):
     seeds: Annotated[UniqueList[Seed] | None, Flag("random seeds of the models", "SEED")] = None
 
 
-def study_command(words: list[str]) -> bool:
+def study_command(words: list[str]) -> None:
     """Runs the study that the first word names, and prints the paths of the written files.
-
-    Returns:
-        True.
 
     Raises:
         ConfigError: The study or a flag is unknown, or a value is not valid.
+        FailedRunsError: Runs of the study failed.
     """
     if not words or words[0].startswith("-"):
         _show_studies(words)
@@ -44,7 +42,6 @@ def study_command(words: list[str]) -> bool:
     with console.runs() as on_change:
         paths = run_study(name, options, on_change)
     console.say(f"written: {', '.join(map(str, paths))}")
-    return True
 
 
 def _show_studies(words: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from pythae_fif.device import default_device
-from pythae_fif.errors import RunsLeftError
+from pythae_fif.errors import FailedRunsError
 from pythae_fif.files import write_bytes
 from pythae_fif.names import DataOptions
 from pythae_fif.pictures import figure_bytes
@@ -74,7 +74,7 @@ def collect_results(specs: Sequence[StudySpec], options: StudyOptions) -> list[A
         The result of every output of every run, in their order.
 
     Raises:
-        RunsLeftError: Runs failed; the results of the others are kept.
+        FailedRunsError: Runs failed; the results of the others are kept.
     """
     store = Store(options.results)
     engine = options.engine or LocalEngine(cpus_per_run=cores() if len(specs) == 1 else None)
@@ -85,7 +85,7 @@ def collect_results(specs: Sequence[StudySpec], options: StudyOptions) -> list[A
         causes = [
             f"{spec.title}/{spec.run_id}: {errors.get(spec) or 'no record'}" for spec in unfinished
         ]
-        raise RunsLeftError(f"{len(unfinished)} of {len(specs)} runs failed: {'; '.join(causes)}")
+        raise FailedRunsError(f"{len(unfinished)} of {len(specs)} runs failed: {'; '.join(causes)}")
 
     results: list[Any] = []
     for spec in specs:

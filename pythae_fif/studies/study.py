@@ -120,7 +120,7 @@ def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Pat
 
     Raises:
         ConfigError: The study does not have this data set or profile.
-        RunsLeftError: Runs failed.
+        FailedRunsError: Runs failed.
         StoreError: The results folder cannot be written.
     """
     study = STUDIES[name]

@@ -95,6 +95,7 @@ class EpochRow:
         seconds: Time in training and evaluation steps.
         share_done: Share of the training that is done after the epoch, in [0, 1].
         stage: The model's stage, if it is trained in stages.
+        train_seconds: Time in training steps; None in early logs.
     """
 
     epoch: int
@@ -104,6 +105,7 @@ class EpochRow:
     seconds: float
     share_done: float
     stage: str | None = None
+    train_seconds: float | None = None
 
 
 OnEpoch = Callable[[EpochRow], None]

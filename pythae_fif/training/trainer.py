@@ -309,9 +309,13 @@ class FIFTrainer:
             seconds,
             share_done,
             progress.stage,
+            train_seconds,
         )
-        surrogate = getattr(self.model, "surrogate_mode", None)
-        return replace(progress, log=[*progress.log, row], surrogate=surrogate)
+        return replace(
+            progress,
+            log=[*progress.log, row],
+            surrogate=getattr(self.model, "surrogate_mode", None),
+        )
 
     def _train_epoch(
         self, progress: TrainingResult, epoch: int, show_share: Callable[[float], None]

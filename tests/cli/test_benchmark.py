@@ -91,10 +91,10 @@ class TestRun:
     def test_a_failed_run_does_not_affect_others_and_is_retried(self, run, tiny):
         file = tiny(models=["fif", "ae"], beta=[1e39], hutchinson_samples=[1])
         for attempt in (1, 2):
-            code, out, _ = run("--config", file)
+            code, out, err = run("--config", file)
             assert (code, run.executed) == (1, 2 if attempt == 1 else 1)
             assert re.search(r"^failed: fif .*epoch 1", out, re.M)
-            assert "1 run without a record; the same command tries again" in out
+            assert err == "error: 1 run without a record; the same command tries again\n"
             (status,) = (run.results / "runs/digits/convnet/fif").glob("*/status.json")
             assert read_json(status)["attempt"] == attempt
         assert "1 run without a result" in out
@@ -294,6 +294,25 @@ class TestMissingFiles:
         assert "counted as the slowest, to save time: ae, vae" in out
         times = re.search(r"fif +2 +(\S+) +(\S+) +(\S+)", out)
         assert re.search(r"estimate: (\S+) one", out)[1] >= times[3]
+
+
+def test_an_estimate_scales_training_with_the_data_and_not_the_evaluation(monkeypatch):
+    epoch = mock.Mock(seconds=5.0, train_seconds=2.0)
+    result = mock.Mock(scores={"normal": mock.Mock()})
+    result.training.result.log = [mock.Mock(seconds=99.0, train_seconds=99.0), epoch]
+    result.training.provenance.seconds = 10.0
+    result.scores["normal"].provenance.seconds = 14.0
+    monkeypatch.setattr(benchmark, "execute_run", mock.Mock())
+    monkeypatch.setattr(benchmark.ImageResult, "read", lambda *_: result)
+
+    settings = mock.Mock(epochs=3, wall_clock=None, num_samples=100)
+    short_spec = mock.Mock(settings=mock.Mock(num_samples=50))
+    spec = mock.Mock(settings=settings, samplers=["normal", "gmm"])
+    monkeypatch.setattr(benchmark, "_shorten", lambda *_: short_spec)
+    subset = mock.Mock(train=range(10))
+    training, scoring = benchmark._estimate_run(spec, subset, num_train=40)
+    assert training == 3 * (4 * 2.0 + 3.0)
+    assert scoring == 2 * 2 * 4.0
 
 
 def _training(share: float) -> Status:

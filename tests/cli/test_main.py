@@ -227,10 +227,10 @@ def test_hostile_names_do_not_control_the_terminal(tmp_path, capsys):
     run.mkdir(parents=True)
     (run / "spec.json").write_text("{}")
     assert cli.main(["verify", str(tmp_path)]) == 1
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "x[2J]0;mine31m" in "".join(out.split())
     assert strip_control_characters(out) == out
-    assert "1 run checked, 1 corrupt" in out
+    assert err == "error: 1 run checked, 1 corrupt\n"
 
     assert cli.main(["run", "--dataset", hostile]) == 2
     err = capsys.readouterr().err

@@ -10,7 +10,7 @@ from support.engines import InProcess
 
 from pythae_fif.data.tables import ARCHIVED
 from pythae_fif.data.toy import TOY_DATA
-from pythae_fif.errors import RunsLeftError, StoreError
+from pythae_fif.errors import FailedRunsError, StoreError
 from pythae_fif.runs.store import SPECS, Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.studies import curvature, estimator, linear, toy
@@ -168,7 +168,7 @@ def test_failed_runs_are_named_and_the_others_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(linear, "SIZES", {"quick": SMALL_STUDIES["linear"].size})
     options = StudyOptions(tmp_path, seeds=[0, 1], engine=FailingEngine(executed=[]))
     message = r"1 of 2 runs failed: studies/linear/\w{12}: no record"
-    with pytest.raises(RunsLeftError, match=message):
+    with pytest.raises(FailedRunsError, match=message):
         run_study("linear", options, lambda _: None)
     assert not (tmp_path / "figures").exists()
     assert len(list(Store(tmp_path).specs(linear.LinearModels))) == 1
