@@ -28,7 +28,7 @@ Method and criteria, fixed before the runs:
 * FIF is *worth its time* for a prior if at least one of the data sets is a yes and none is a no.
 * *MNIST* has the sizes, the batch and the learning rate of the benchmark's profile `quick`. It was
   added when the verdicts on the other three data sets were known. The likelihood of an image takes
-  0.3 CPU seconds, so it has 400 test points.
+  0.14 CPU seconds with both priors, so it has 400 test points.
 * A run fails as in benchmarks/cost.py. An arm with a failed run is not chosen.
 * *Budget*: about 90 CPU minutes for digits and the tables, and two hours for MNIST.
 """
