@@ -108,6 +108,8 @@ def compare_choices(beta: object, seed: int) -> dict[str, str]:
         for count in counts:
             hutchinson_flow.EVALUATED_POINTS = hutchinson_flow.MIN_EVALUATED_POINTS = count
             losses[-1].append(model(val).loss.item())
+        hutchinson_flow.EVALUATED_POINTS = EVALUATED_POINTS
+        hutchinson_flow.MIN_EVALUATED_POINTS = MIN_EVALUATED_POINTS
 
     with tempfile.TemporaryDirectory() as run_dir:
         build_trainer(Training(model), CHOICE, seed, splits, run_dir, evaluate).train()

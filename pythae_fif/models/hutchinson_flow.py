@@ -30,8 +30,8 @@ EVALUATED_POINTS = 64
 MIN_EVALUATED_POINTS = 16
 """The same for codes of 64 dimensions or more."""
 EVALUATED_CODE_DIMS = 1024
-"""Dimensions of all codes of these points, unless the points are as few as possible. Each takes a
-pass of a network."""
+"""Largest number of points times latent dimensions, if that leaves `MIN_EVALUATED_POINTS`. Each
+dimension of a code costs a pass of a network."""
 
 # beta='auto' moves towards (D - d) / (2 E), for the mean squared error E of an epoch, which is the
 # fixed point of probabilistic PCA. It falls slowly: a large beta does no harm, because the model
@@ -108,7 +108,7 @@ class HutchinsonFlow(InjectiveFlow):
                 ``beta="auto"``. ``nll_weight`` weights the negative log-likelihood in training.
                 ``dataset_size`` is the size of the evaluation set: the exact volume change is
                 computed for some of its points, spread evenly over it, see
-                :func:`evaluated_points`. They are exactly so many if ``position``, from this
+                :func:`evaluated_points`. They are exactly that many if ``position``, from this
                 package's trainers, says how many of its points came in earlier batches. Without it
                 every batch has one of them at least.
 
