@@ -5,6 +5,7 @@ import copy
 import importlib.util
 import re
 import shlex
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
@@ -204,8 +205,10 @@ class CommandParsed(Exception):
 def test_command_is_parsed(arguments, monkeypatch):
     for file in re.findall(r"\w+\.yaml", arguments):  # the file of a user's own model
         Path(file).write_text((configs_dir() / "models/ae.yaml").read_text())
-    (dataset_code,) = [text for text in code_blocks("python")["docs/extend"] if "SHAPES" in text]
-    Path("shapes.py").write_text(dataset_code)
+    shutil.copytree(ROOT / "studies", "studies")
+    for word, file in {"SHAPES": "shapes.py", "STUDY": "studies/circle.py"}.items():
+        (code,) = [text for text in code_blocks("python")["docs/extend"] if word in text]
+        Path(file).write_text(code)
 
     def stop(*_):
         raise CommandParsed

@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -13,22 +14,26 @@ from support.reference import ROOT
 from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.cli import main
+from pythae_fif.errors import ConfigError
 from pythae_fif.runs.store import Store
+from pythae_fif.studies.study import find_study, import_studies, study_descriptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
 PAGE = (ROOT / "docs/extend.md").read_text()
 FILES = dict(
-    re.findall(r"`(\w+\.\w+)`[^`]*?:\n\n```\w+\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    re.findall(r"`([\w/]+\.\w+)`[^`]*?:\n\n```\w+\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 )
 """Name of a file of the page -> its content."""
 COMMANDS = re.findall(r"^python run_benchmark\.py (.*)$", PAGE, re.MULTILINE)
-MODULES = {name.removesuffix(".py") for name in FILES if name.endswith(".py")}
+MODULES = {name.removesuffix(".py").replace("/", ".") for name in FILES if name.endswith(".py")}
 
 
 @pytest.fixture
 def page_files(tmp_path, monkeypatch):
     """The files of the page are in the working directory, with data for its data set."""
+    (tmp_path / "studies").mkdir()
     for name, content in FILES.items():
         (tmp_path / name).write_text(content)
     general = (configs_dir() / "npz.yaml").read_text()
@@ -57,10 +62,13 @@ EXPECTED = {
 }
 """Command of the page -> what a column of the runs' table has."""
 
+STUDY_COMMAND = "study circle --seeds 0"
+
 
 def test_the_page_has_these_recipes():
-    assert set(COMMANDS) == set(EXPECTED)
-    assert {"my_model", "shapes", "my_features", "my_sampler", "my_scores"} == MODULES
+    assert set(COMMANDS) == {*EXPECTED, STUDY_COMMAND}
+    modules = {"my_model", "shapes", "my_features", "my_sampler", "my_scores", "studies.circle"}
+    assert modules == MODULES
 
 
 @pytest.mark.usefixtures("page_files")
@@ -87,3 +95,26 @@ def test_a_recipe_works_as_the_page_shows_it(run, tiny, command):
             {"val", "test"}
         ]
         assert "| spread_ratio |" in next(run.results.glob("tables/*.md")).read_text()
+
+
+@pytest.mark.usefixtures("page_files")
+def test_the_recipe_of_a_study_works_as_the_page_shows_it(run, capsys):
+    code, _, err = run(*shlex.split(STUDY_COMMAND))
+    assert (code, err) == (0, "")
+    table = pandas.read_csv(run.results / "tables/circle-beta.csv")
+    assert list(table.beta) == [1, 10]
+    assert table.squared_error[1] < table.squared_error[0] < 1
+
+    assert main(["list"]) == 0
+    assert "How beta changes the reconstruction of a circle" in capsys.readouterr().out
+    assert main(["verify", str(run.results)]) == 0
+    assert "2 runs checked, none corrupt" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("page_files")
+def test_a_file_that_is_no_study_is_neither_listed_nor_imported():
+    Path("studies/script.py").write_text("raise SystemExit\n")
+    assert "script" not in study_descriptions()
+    import_studies()
+    with pytest.raises(ConfigError, match="study 'script' is neither built in nor a file in "):
+        find_study("script")

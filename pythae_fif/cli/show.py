@@ -12,7 +12,7 @@ from pythae_fif.errors import FailedRunsError, pluralized
 from pythae_fif.evaluation.catalog import EXTRACTORS
 from pythae_fif.names import ARCHITECTURES
 from pythae_fif.sampling.catalog import SAMPLERS
-from pythae_fif.studies import study as studies
+from pythae_fif.studies.study import import_studies, study_descriptions
 
 
 def list_command(words: list[str]) -> None:
@@ -40,9 +40,7 @@ def _choices() -> dict[str, dict[str, str]]:
             name: read_yaml(configs_dir() / f"{name}.yaml")["description"]
             for name in list_configs()
         },
-        "studies (study NAME)": {
-            name: study.description for name, study in studies.STUDIES.items()
-        },
+        "studies (study NAME)": study_descriptions(),
         "architectures (--arch)": ARCHITECTURES,
         "models (--models; --dry-run shows their configurations)": {
             name: f"{entry.label}; {entry.source.partition(';')[0]}"
@@ -73,7 +71,7 @@ def verify_command(words: list[str]) -> None:
     import pythae_fif.benchmark.image_spec  # noqa: F401
     from pythae_fif.runs.verify import VERDICTS, verify
 
-    studies.import_studies()
+    import_studies()
     verdicts = verify(root)
     console = Terminal()
     for kind, meaning in VERDICTS.items():

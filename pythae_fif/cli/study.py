@@ -6,10 +6,15 @@ from typing import Annotated
 from pythae_fif.benchmark.config import Seed
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import ENGINE_FLAGS, USUAL_FLAGS, CommonFlags, Parser
-from pythae_fif.errors import check_choice
 from pythae_fif.names import DataOptions
 from pythae_fif.runs.engines import ENGINES
-from pythae_fif.studies.study import STUDIES, Study, StudyOptions, run_study
+from pythae_fif.studies.study import (
+    Study,
+    StudyOptions,
+    find_study,
+    run_study,
+    study_descriptions,
+)
 from pythae_fif.validation import AtLeastOne, Flag, UniqueList
 
 
@@ -35,9 +40,7 @@ def study_command(words: list[str]) -> None:
     if not words or words[0].startswith("-"):
         _show_studies(words)
     name = words[0]
-    check_choice(name, STUDIES, f"study {name!r} is unknown")
-
-    options = _read_options(name, STUDIES[name], words[1:])
+    options = _read_options(name, find_study(name), words[1:])
     console = Terminal()
     with console.runs() as on_change:
         paths = run_study(name, options, on_change)
@@ -46,7 +49,7 @@ def study_command(words: list[str]) -> None:
 
 def _show_studies(words: list[str]) -> None:
     """Shows `study --help`; raises a ConfigError if the words do not ask for it."""
-    lines = [f"  {name:10} {study.description}" for name, study in STUDIES.items()]
+    lines = [f"  {name:10} {text}" for name, text in study_descriptions().items()]
     description = "\n".join(["Reproduces an experiment of the paper.", "", *lines])
     positionals = {"name": "the study; NAME --help shows its flags"}
     Parser("study", words, description, positionals=positionals).parsed_values()
@@ -54,7 +57,7 @@ def _show_studies(words: list[str]) -> None:
 
 def _read_options(name: str, study: Study, words: list[str]) -> StudyOptions:
     """Parses the words after the name of a study."""
-    description = f"Study {name}: {study.description}"
+    description = f"Study {name}: {study_descriptions()[name]}"
     if study.datasets:
         description += f"\ndata sets: {', '.join(study.datasets)}"
     option_names = {"profile", "data_root", "offline"} | study.extra_options

@@ -1,19 +1,18 @@
 """The list of studies and their options.
 
-A study `name` is a function `run_name` in a module of this package. It takes
-:class:`StudyOptions` and returns a list of :class:`~pythae_fif.studies.spec.StudyReport`. This
-module imports neither torch nor pandas, so that the command line can list the studies at once.
+The studies of data sets are in this package. Every other study is a file in the folder `studies` of
+the working directory, such as `studies/linear.py` of the repository. This module imports neither
+torch nor pandas, so that the command line can list the studies at once.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 from pythae_fif.benchmark.models import list_configs
 from pythae_fif.errors import check_choice
-from pythae_fif.names import TOY_DATASETS, DataOptions
+from pythae_fif.files import read_bytes
+from pythae_fif.names import TOY_DATASETS, DataOptions, import_object
 from pythae_fif.runs.launch import Engine, OnChange
 
 IMAGE_DATASETS = tuple(sorted(list_configs(), key=lambda name: name != "mnist"))  # default first
@@ -25,15 +24,18 @@ class Study:
     """The declaration of a study.
 
     Attributes:
-        description: One line for `--help`.
+        run: Import path of a function that takes :class:`StudyOptions` and returns a list of
+            :class:`~pythae_fif.studies.spec.StudyReport`.
         seeds: Numbers of seeds of the profiles `quick`, `paper` and, if the study has it, `medium`.
             None if the data set's YAML file defines the profiles; these have five seeds.
         datasets: Valid data sets, the default first; empty if the study makes its own data.
+        description: One line for `--help`. Files in `studies` say it in their first line.
     """
 
-    description: str
+    run: str
     seeds: tuple[int, ...] | None
     datasets: tuple[str, ...] = ()
+    description: str = ""
 
     @property
     def profiles(self) -> dict[str, int]:
@@ -52,20 +54,32 @@ class Study:
 
 
 STUDIES = {
-    "sinusoid": Study("figures 3 and 7: what is learnt of a sinusoid", (20, 20), ("sinusoid",)),
-    "linear": Study("appendix C: a linear model's directions, against theorem C.4", (1, 1)),
-    "estimator": Study("figure 6: the noise of the trace estimator", (1, 1), IMAGE_DATASETS),
-    "spectrum": Study("figures 8 and 9: what a conditional decoder spans", (2, 5), IMAGE_DATASETS),
-    "toy": Study("densities on curves and surfaces (--dataset circle, ...)", (3, 20), TOY_DATASETS),
-    "curvature": Study("figures 2, 12, 13: what training does to the manifold", (5, 20)),
-    "when": Study("known densities: where FIF beats two stages (also profile medium)", (3, 10, 3)),
+    "sinusoid": Study(
+        run="pythae_fif.studies.toy:run_sinusoid",
+        seeds=(20, 20),
+        datasets=("sinusoid",),
+        description="figures 3 and 7: what is learnt of a sinusoid",
+    ),
+    "toy": Study(
+        run="pythae_fif.studies.toy:run_toy",
+        seeds=(3, 20),
+        datasets=TOY_DATASETS,
+        description="densities on curves and surfaces (--dataset circle, ...)",
+    ),
     "tabular": Study(
-        "tables 1 and 5: FIF against rectangular flows on tables", None, TABULAR_DATASETS
+        run="pythae_fif.studies.tabular:run_tabular",
+        seeds=None,
+        datasets=TABULAR_DATASETS,
+        description="tables 1 and 5: FIF against rectangular flows on tables",
     ),
     "ablation": Study(
-        "tables 6 and 7: estimator, network, on or off the manifold", None, TABULAR_DATASETS
+        run="pythae_fif.studies.tabular:run_ablation",
+        seeds=None,
+        datasets=TABULAR_DATASETS,
+        description="tables 6 and 7: estimator, network, on or off the manifold",
     ),
 }
+"""The studies of this package."""
 
 DATASETS: dict[str, str] = {
     dataset: name
@@ -107,11 +121,31 @@ class StudyOptions:
     on_change: OnChange = lambda progress: None
 
 
+def find_study(name: str) -> Study:
+    """Returns a study of this package or of the folder `studies`.
+
+    Raises:
+        ConfigError: There is no such study, or its file cannot be imported.
+    """
+    problem = f"study {name!r} is neither built in nor a file in {Path('studies').absolute()}"
+    check_choice(name, study_descriptions(), problem)
+    study: Study = STUDIES.get(name) or import_object(f"studies.{name}:STUDY")
+    return study
+
+
+def study_descriptions() -> dict[str, str]:
+    """Returns the name of each study -> a one-line description; imports no study."""
+    descriptions = {name: study.description for name, study in STUDIES.items()}
+    for name, code in _study_files().items():
+        descriptions[name] = code.partition("\n")[0].strip('".')
+    return descriptions
+
+
 def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Path]:
     """Runs a study and writes its tables and figures.
 
     Args:
-        name: A key of `STUDIES`.
+        name: The name of the study.
         options: The study's options.
         on_change: Called when a run changes.
 
@@ -119,11 +153,11 @@ def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Pat
         The paths of the written files.
 
     Raises:
-        ConfigError: The study does not have this data set or profile.
+        ConfigError: There is no such study, or it does not have this data set or profile.
         FailedRunsError: Runs failed.
         StoreError: The results folder cannot be written.
     """
-    study = STUDIES[name]
+    study = find_study(name)
     dataset = options.dataset or next(iter(study.datasets), "")
     if study.profiles:
         problem = f"study {name} has no profile {options.profile!r}"
@@ -133,17 +167,23 @@ def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Pat
 
     seeds = options.seeds or range(study.profiles.get(options.profile, 5))
     options = replace(options, dataset=dataset, seeds=seeds, on_change=on_change)
-    run = getattr(_import_study(name), f"run_{name}")
-    return [path for report in run(options) for path in report.write(options.results)]
+    reports = import_object(study.run)(options)
+    return [path for report in reports for path in report.write(options.results)]
 
 
 def import_studies() -> None:
     """Imports all studies, which registers their kinds of runs for readers of a store."""
-    for name in STUDIES:
-        _import_study(name)
+    for study in STUDIES.values():
+        import_object(study.run)
+    for name in _study_files():
+        import_object(f"studies.{name}:STUDY")
 
 
-def _import_study(name: str) -> ModuleType:
-    """Imports the module of a study."""
-    shared_modules = {"ablation": "tabular", "sinusoid": "toy"}
-    return import_module(f"pythae_fif.studies.{shared_modules.get(name, name)}")
+def _study_files() -> dict[str, str]:
+    """Returns the name of each study in the folder `studies` of the working directory -> its code.
+
+    A file without the line `STUDY = ` is not a study, and is never imported.
+    """
+    paths = sorted(Path("studies").glob("*.py"))
+    codes = {path.stem: read_bytes(path).decode(errors="replace") for path in paths}
+    return {name: code for name, code in codes.items() if "\nSTUDY = " in code}

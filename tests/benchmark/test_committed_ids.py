@@ -17,10 +17,10 @@ from pythae_fif.data.load import load
 from pythae_fif.names import DataOptions
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
-from pythae_fif.studies.spectrum import SpectrumModel
 from pythae_fif.studies.study import StudyOptions, import_studies, run_study
 from pythae_fif.studies.tabular import TabularProtocol, train_configurations
 from pythae_fif.studies.tabular_models import TabularModels
+from studies.spectrum import SpectrumModel
 
 TABLE_2 = configs_dir() / "experiments/table2.yaml"
 BEST_OF_TEN = configs_dir() / "experiments/best_of_ten.yaml"

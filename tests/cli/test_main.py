@@ -30,7 +30,7 @@ from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
 from pythae_fif.sampling.catalog import SAMPLERS
-from pythae_fif.studies.study import STUDIES, StudyOptions
+from pythae_fif.studies.study import StudyOptions, study_descriptions
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,9 @@ def test_list_shows_every_name_in_lines_that_fit(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
-    for name in (*list_configs("models"), *list_configs(), *SAMPLERS, *EXTRACTORS, *STUDIES):
+    for name in (*list_configs("models"), *list_configs(), *SAMPLERS, *EXTRACTORS):
+        assert f"  {name} " in out
+    for name in study_descriptions():
         assert f"  {name} " in out
     words = " ".join(out.split())
     assert "FIF; Sorrenson" in words
@@ -75,7 +77,7 @@ def test_help_has_two_levels(capsys):
     ("words", "parts"),
     [
         ("run", ["--dataset celeba --arch resnet", "study NAME", "130 interrupted"]),
-        ("study", ["sinusoid", "figure 6"]),
+        ("study", ["sinusoid", "Figure 6"]),
         ("study tabular", ["--data", "--results", "--latent-dim", "data sets: miniboone, "]),
         ("study linear --help-all", ["--sbatch", "runs at once on a GPU"]),
         ("verify", ["RESULTS"]),
@@ -171,10 +173,16 @@ def test_settings_of_table_2_and_of_a_user(tmp_path):
         ("verify", ["RESULTS"]),
         ("verify nowhere", ["no runs in nowhere"]),
         ("study", ["NAME"]),
-        ("study lineer", ["study 'lineer' is unknown: did you mean 'linear'?"]),
-        ("study linear --beta 3", ["study linear does not take '--beta'"]),
+        (
+            "study tabuler",
+            [
+                "study 'tabuler' is neither built in nor a file in ",
+                "studies: did you mean 'tabular'?",
+            ],
+        ),
+        ("study toy --beta 3", ["study toy does not take '--beta'"]),
         ("--dataset circle --dry-run", ["study toy does not take '--dry-run'"]),
-        ("study linear --profile slow", ["study linear has no profile 'slow'"]),
+        ("study toy --profile slow", ["study toy has no profile 'slow'"]),
         ("study toy --dataset torsu", ["study toy has no data set 'torsu': did you mean 'torus'"]),
     ],
 )

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from pythae_fif.data import load_images, to_float
-from pythae_fif.studies import curvature, estimator, linear, spectrum, toy
+from pythae_fif.studies import toy
 from pythae_fif.volume_change import sample_hutchinson, volume_surrogate
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
+from studies import curvature, estimator, linear, spectrum
 
 
 def ignore_progress(share):

@@ -14,9 +14,9 @@ from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import execute_run
-from pythae_fif.studies import spectrum
-from pythae_fif.studies.spectrum import Spectrum
 from pythae_fif.studies.study import StudyOptions, run_study
+from studies import spectrum
+from studies.spectrum import Spectrum
 
 
 def train_model_of_gaussians(beta):

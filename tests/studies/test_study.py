@@ -13,8 +13,9 @@ from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import FailedRunsError, StoreError
 from pythae_fif.runs.store import SPECS, Store
 from pythae_fif.runs.verify import verify
-from pythae_fif.studies import curvature, estimator, linear, toy
+from pythae_fif.studies import toy
 from pythae_fif.studies.study import DATASETS, STUDIES, StudyOptions, import_studies, run_study
+from studies import curvature, estimator, linear
 
 
 class SmallStudy(NamedTuple):

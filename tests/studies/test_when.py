@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from pythae_fif.studies import when
-from pythae_fif.studies.tori import EmbeddedTorus
-from pythae_fif.studies.when import TorusModel, compare_cells, judge_hypotheses
+from studies import when
+from studies.tori import EmbeddedTorus
+from studies.when import TorusModel, compare_cells, judge_hypotheses
 
 NOISE = 0.03
 

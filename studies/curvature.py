@@ -15,8 +15,10 @@ from pythae_fif.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
-from pythae_fif.studies.study import StudyOptions
+from pythae_fif.studies.study import Study, StudyOptions
 from pythae_fif.volume_change.loss import JacobianAt
+
+STUDY = Study(run="studies.curvature:run_curvature", seeds=(5, 20))
 
 NOISE = 0.1
 BETA = 0.5

@@ -2,7 +2,7 @@
 
 Method and hypotheses, fixed before the runs:
 
-* *Data*: :class:`~pythae_fif.studies.tori.EmbeddedTorus` with noise 0.03, for latent dimensions d,
+* *Data*: :class:`~studies.tori.EmbeddedTorus` with noise 0.03, for latent dimensions d,
   dimensions D and numbers n of training points. 500 further points choose the epoch, the prior and
   the noise's scale.
 * *Models*: see `MODELS`. All have the networks of the tables with width 64, the same data, Adam at
@@ -41,9 +41,11 @@ from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
-from pythae_fif.studies.study import StudyOptions
-from pythae_fif.studies.tori import EmbeddedTorus
+from pythae_fif.studies.study import Study, StudyOptions
 from pythae_fif.training import FIFTrainer, FIFTrainerConfig, OnEpoch
+from studies.tori import EmbeddedTorus
+
+STUDY = Study(run="studies.when:run_when", seeds=(3, 10, 3))
 
 ModelName = Literal["fif", "ae", "wae_10", "wae_100", "vae"]
 MODELS: dict[ModelName, str] = {

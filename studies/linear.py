@@ -9,8 +9,10 @@ from torch import Tensor
 
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
-from pythae_fif.studies.study import StudyOptions
+from pythae_fif.studies.study import Study, StudyOptions
 from pythae_fif.volume_change import fif_loss, sample_hutchinson
+
+STUDY = Study(run="studies.linear:run_linear", seeds=(1, 1))
 
 DIM = 5
 LATENT = 2
