@@ -54,12 +54,6 @@ class Study:
 
 
 STUDIES = {
-    "sinusoid": Study(
-        run="pythae_fif.studies.toy:run_sinusoid",
-        seeds=(20, 20),
-        datasets=("sinusoid",),
-        description="figures 3 and 7: what is learnt of a sinusoid",
-    ),
     "toy": Study(
         run="pythae_fif.studies.toy:run_toy",
         seeds=(3, 20),

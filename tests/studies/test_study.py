@@ -14,8 +14,15 @@ from pythae_fif.errors import FailedRunsError, StoreError
 from pythae_fif.runs.store import SPECS, Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.studies import toy
-from pythae_fif.studies.study import DATASETS, STUDIES, StudyOptions, import_studies, run_study
-from studies import curvature, estimator, linear
+from pythae_fif.studies.study import (
+    DATASETS,
+    STUDIES,
+    StudyOptions,
+    import_studies,
+    run_study,
+    study_descriptions,
+)
+from studies import curvature, estimator, linear, sinusoid
 
 
 class SmallStudy(NamedTuple):
@@ -38,8 +45,8 @@ class SmallStudy(NamedTuple):
 
 SMALL_STUDIES = {
     "sinusoid": SmallStudy(
-        module=toy,
-        constant="SINUSOID_SIZES",
+        module=sinusoid,
+        constant="SIZES",
         size={"points": 256, "epochs": 1, "blocks": 1, "width": 8},
         options={"seeds": [0, 7]},
         run_count=3,
@@ -87,12 +94,13 @@ def test_every_dataset_starts_its_study():
     manifolds = dict.fromkeys(TOY_DATA, "toy")
     assert set(STUDIES["toy"].datasets) == set(TOY_DATA)
     assert set(STUDIES["tabular"].datasets) == {*ARCHIVED, "csv"}
-    assert manifolds | {"sinusoid": "sinusoid"} | tables == DATASETS
+    assert manifolds | tables == DATASETS
 
 
 def test_importing_the_studies_registers_their_kinds_of_runs():
     import_studies()
-    assert STUDIES.keys() - {"ablation", "sinusoid"} <= SPECS.keys()
+    kinds = study_descriptions().keys() - {"ablation", "sinusoid"}  # they share those of others
+    assert {"toy", "tabular", "linear", "when"} <= kinds <= SPECS.keys()
 
 
 def test_a_results_folder_that_cannot_be_written_is_found_before_training(tmp_path):
