@@ -26,16 +26,12 @@ from pythae_fif.register import lazy_names
 if TYPE_CHECKING:
     from pythae_fif.sampling.flow_sampler import (
         FlowGenerationPipeline,
-        FlowMatchingSampler,
-        FlowMatchingSamplerConfig,
         FlowSampler,
         FlowSamplerConfig,
     )
 
 __all__ = [
     "FlowGenerationPipeline",
-    "FlowMatchingSampler",
-    "FlowMatchingSamplerConfig",
     "FlowSampler",
     "FlowSamplerConfig",
 ]

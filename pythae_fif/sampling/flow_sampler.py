@@ -1,6 +1,6 @@
 """Samplers in Pythae's style that fit a flow of this package to the codes of an autoencoder."""
 
-from typing import Any, ClassVar
+from typing import Any, Literal
 
 import torch
 from pythae.models import BaseAE
@@ -12,7 +12,7 @@ from typing_extensions import Self
 from pythae_fif.device import random_state, set_random_state
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.fitted_priors import fit_new_prior
-from pythae_fif.models.priors import Prior, PriorKind
+from pythae_fif.models.priors import Prior
 from pythae_fif.sampling.fits import CodeSampler
 from pythae_fif.sampling.samplers import BATCH_SIZE, Array, draw_samples, embed
 from pythae_fif.validation import AtLeastOne, config_dataclass
@@ -23,27 +23,20 @@ class FlowSamplerConfig(BaseSamplerConfig):
     """Configuration of a :class:`FlowSampler`.
 
     Parameters:
+        kind (str): `flow` for a neural spline flow, or `flow_matching` for a flow that is trained
+            by flow matching. Default: flow.
         steps (int): Steps of Adam, with 100 codes each. None ends the training when a held-out
             tenth of the codes stops improving. Default: None.
         seed (int): Random seed of the fit, and of the codes of a model that draws them. Default: 0.
     """
 
+    kind: Literal["flow", "flow_matching"] = "flow"
     steps: AtLeastOne | None = None
     seed: int = 0
 
 
-@config_dataclass
-class FlowMatchingSamplerConfig(FlowSamplerConfig):
-    """Configuration of a :class:`FlowMatchingSampler`.
-
-    Parameters:
-        steps (int): See :class:`FlowSamplerConfig`.
-        seed (int): See :class:`FlowSamplerConfig`.
-    """
-
-
 class FlowSampler(BaseSampler):
-    """Samples from a neural spline flow that is fitted to the codes of an autoencoder.
+    """Samples from a flow that is fitted to the codes of an autoencoder.
 
     It serves any model of Pythae whose codes are vectors. :class:`FlowGenerationPipeline` takes its
     configuration.
@@ -67,18 +60,14 @@ class FlowSampler(BaseSampler):
         torch.Size([3, 1, 8, 8])
     """
 
-    config_class: ClassVar[type[FlowSamplerConfig]] = FlowSamplerConfig
-    prior_kind: ClassVar[PriorKind] = "flow"
-    prior: Prior | None
-
     def __init__(self, model: BaseAE, sampler_config: FlowSamplerConfig | None = None) -> None:
         if getattr(model, "condition_dim", 0):
             raise ConfigError(
-                f"{type(self).__name__} does not take labels: pass model.conditioned_on(label), "
-                "the model of one label"
+                "FlowSampler does not take labels: pass model.conditioned_on(label), the model of "
+                "one label"
             )
-        super().__init__(model, sampler_config or self.config_class())
-        self.prior = None
+        super().__init__(model, sampler_config or FlowSamplerConfig())
+        self.prior: Prior | None = None
 
     def fit(self, train_data: Array, eval_data: Any = None, training_config: Any = None) -> Self:
         """Fits the flow to the codes of training data.
@@ -98,21 +87,19 @@ class FlowSampler(BaseSampler):
             ConfigError: The codes of the model are not vectors.
             NonFiniteError: A code is NaN or infinite.
         """
-        seed = self.sampler_config.seed
+        config = self.sampler_config
         state = random_state()
         try:
-            codes = embed(self.model, train_data, seed=seed)
+            codes = embed(self.model, train_data, seed=config.seed)
         finally:
             set_random_state(state)
         if codes.ndim != 2:
             raise ConfigError(
-                f"{type(self).__name__} needs a model whose codes are vectors: "
+                "FlowSampler needs a model whose codes are vectors: "
                 f"{type(self.model).__name__} has codes of shape {tuple(codes.shape[1:])}"
             )
 
-        self.prior = fit_new_prior(
-            self.prior_kind, codes, seed=seed, steps=self.sampler_config.steps
-        )
+        self.prior = fit_new_prior(config.kind, codes, seed=config.seed, steps=config.steps)
         self.is_fitted = True
         return self
 
@@ -140,7 +127,7 @@ class FlowSampler(BaseSampler):
             ConfigError: The sampler is not fitted.
         """
         if self.prior is None:
-            raise ConfigError(f"{type(self).__name__} is not fitted: call fit(train_data) first")
+            raise ConfigError("FlowSampler is not fitted: call fit(train_data) first")
 
         sampler = CodeSampler(self.model, self.prior)
         samples = torch.cat(list(draw_samples(sampler, num_samples, batch_size)))
@@ -152,22 +139,8 @@ class FlowSampler(BaseSampler):
         return samples if return_gen else None
 
 
-class FlowMatchingSampler(FlowSampler):
-    """Samples from a flow that is trained by flow matching on the codes of an autoencoder.
-
-    See :class:`FlowSampler`.
-
-    Args:
-        model: A trained model.
-        sampler_config: The configuration; None for the defaults.
-    """
-
-    config_class = FlowMatchingSamplerConfig
-    prior_kind = "flow_matching"
-
-
 class FlowGenerationPipeline(GenerationPipeline):
-    """Pythae's ``GenerationPipeline``, which takes configurations of these two samplers as well.
+    """Pythae's ``GenerationPipeline``, which takes a :class:`FlowSamplerConfig` as well.
 
     Pythae's own pipeline knows only Pythae's samplers.
 
@@ -178,13 +151,7 @@ class FlowGenerationPipeline(GenerationPipeline):
     """
 
     def __init__(self, model: BaseAE, sampler_config: BaseSamplerConfig | None = None) -> None:
-        flow_classes: dict[type, type[FlowSampler]] = {
-            sampler_class.config_class: sampler_class
-            for sampler_class in (FlowSampler, FlowMatchingSampler)
-        }
-        flow_class = flow_classes.get(type(sampler_config))
-        if flow_class is None:
-            super().__init__(model, sampler_config)
-        else:
-            super().__init__(model)
-            self.sampler = flow_class(model, sampler_config)
+        is_flow = isinstance(sampler_config, FlowSamplerConfig)
+        super().__init__(model, None if is_flow else sampler_config)
+        if is_flow:
+            self.sampler = FlowSampler(model, sampler_config)

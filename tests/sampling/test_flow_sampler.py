@@ -14,8 +14,6 @@ from pythae_fif.models.flow_matching_prior import FlowMatchingPrior
 from pythae_fif.nn import spatial_networks
 from pythae_fif.sampling import (
     FlowGenerationPipeline,
-    FlowMatchingSampler,
-    FlowMatchingSamplerConfig,
     FlowSampler,
     FlowSamplerConfig,
 )
@@ -23,7 +21,7 @@ from pythae_fif.sampling import (
 SHAPE = (1, 8, 8)
 IMAGES = np.random.default_rng(0).integers(0, 100, (40, *SHAPE), dtype=np.uint8)
 
-BOTH = [(FlowSampler, FlowSamplerConfig), (FlowMatchingSampler, FlowMatchingSamplerConfig)]
+KINDS = ["flow", "flow_matching"]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,10 +34,10 @@ def model_of(name: str, **options) -> models.BaseAE:
     return getattr(models, name)(getattr(models, f"{name}Config")(**sizes))
 
 
-@pytest.mark.parametrize(("sampler_class", "config_class"), BOTH)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["AE", "FIF", "VAE", "HVAE", "VAMP", "FactorVAE"])
-def test_it_fits_any_autoencoder_and_samples(name, sampler_class, config_class):
-    sampler = sampler_class(model_of(name), config_class(steps=3))
+def test_it_fits_any_autoencoder_and_samples(name, kind):
+    sampler = FlowSampler(model_of(name), FlowSamplerConfig(kind, steps=3))
     random_state = torch.get_rng_state()
     assert sampler.fit(IMAGES) is sampler
     assert torch.equal(torch.get_rng_state(), random_state)
@@ -84,10 +82,11 @@ def test_fits_are_seeded():
     assert not torch.equal(densities[0], densities[2])
 
 
-@pytest.mark.parametrize(("sampler_class", "config_class"), BOTH)
-def test_the_pipeline_uses_it(sampler_class, config_class, tmp_path):
-    pipeline = FlowGenerationPipeline(model=model_of("AE"), sampler_config=config_class(steps=3))
-    assert type(pipeline.sampler) is sampler_class
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_pipeline_uses_it(kind, tmp_path):
+    config = FlowSamplerConfig(kind, steps=3)
+    pipeline = FlowGenerationPipeline(model=model_of("AE"), sampler_config=config)
+    assert type(pipeline.sampler) is FlowSampler
     samples = pipeline(
         num_samples=4,
         batch_size=3,
@@ -97,8 +96,8 @@ def test_the_pipeline_uses_it(sampler_class, config_class, tmp_path):
     )
     assert samples.shape == (4, *SHAPE)
     assert len(list(tmp_path.glob("*.png"))) == 4
-    saved = config_class.from_json_file(str(tmp_path / "sampler_config.json"))
-    assert saved == config_class(steps=3)
+    saved = FlowSamplerConfig.from_json_file(str(tmp_path / "sampler_config.json"))
+    assert saved == config
 
 
 def test_the_pipeline_uses_pythae_s_samplers_too():
@@ -108,7 +107,7 @@ def test_the_pipeline_uses_pythae_s_samplers_too():
 
 
 def test_images_are_saved_and_not_returned(tmp_path):
-    sampler = FlowMatchingSampler(model_of("AE"), FlowMatchingSamplerConfig(steps=2)).fit(IMAGES)
+    sampler = FlowSampler(model_of("AE"), FlowSamplerConfig("flow_matching", steps=2)).fit(IMAGES)
     assert isinstance(sampler.prior, FlowMatchingPrior)
     assert sampler.sample(2, output_dir=str(tmp_path), return_gen=False) is None
     assert len(list(tmp_path.glob("*.png"))) == 2
