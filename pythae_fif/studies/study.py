@@ -1,8 +1,8 @@
 """The list of studies and their options.
 
-The studies of data sets are in this package. Every other study is a file in the folder `studies` of
-the working directory, such as `studies/linear.py` of the repository. This module imports neither
-torch nor pandas, so that the command line can list the studies at once.
+The studies `toy` and `tabular` are in this package. Every other study is a file in the folder
+`studies` of the working directory, such as `studies/linear.py` of the repository. This module
+imports neither torch nor pandas, so that the command line can list the studies at once.
 """
 
 from collections.abc import Sequence
@@ -66,22 +66,16 @@ STUDIES = {
         datasets=TABULAR_DATASETS,
         description="tables 1 and 5: FIF against rectangular flows on tables",
     ),
-    "ablation": Study(
-        run="pythae_fif.studies.tabular:run_ablation",
-        seeds=None,
-        datasets=TABULAR_DATASETS,
-        description="tables 6 and 7: estimator, network, on or off the manifold",
-    ),
 }
 """The studies of this package."""
 
 DATASETS: dict[str, str] = {
     dataset: name
-    for name, study in reversed(STUDIES.items())
+    for name, study in STUDIES.items()
     for dataset in study.datasets
     if dataset not in list_configs()
 }
-"""Data set that the benchmark does not have -> the first study that has it.
+"""Data set that the benchmark does not have -> the study that has it.
 
 `--dataset` with such a name starts that study.
 """

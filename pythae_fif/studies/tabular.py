@@ -1,4 +1,4 @@
-"""Tables 1, 5, 6 and 7: FIF and rectangular flows on tabular data."""
+"""Tables 1 and 5: FIF and rectangular flows on tabular data."""
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,7 +20,6 @@ from pythae_fif.studies.spec import StudyReport, collect_results
 from pythae_fif.studies.study import StudyOptions
 from pythae_fif.studies.tabular_models import (
     CONFIGURATIONS,
-    FREE_FORM,
     RF_CODE,
     TabularBudget,
     TabularModels,
@@ -222,71 +221,25 @@ def run_tabular(options: StudyOptions) -> list[StudyReport]:
         "speedup is the CPU ms a step of the rectangular flow divided by those of the model."
     )
     models = ["fif", "rectangular_flow", *CLOSED_FORM]
-    return [_compare_with_published("tabular", models, caption, options)]
+    return [compare_with_published("tabular", models, caption, options)]
 
 
-def run_ablation(options: StudyOptions) -> list[StudyReport]:
-    """Trains the models of tables 6 and 7: all configurations by default.
-
-    They differ in the estimator, in the network, and in training on or off the manifold.
-    """
-    caption = (
-        "FIF estimates with the encoder's Jacobian (eqs. 10 and 15), RF by conjugate gradients "
-        "(eq. 6). On manifold, the Jacobian is taken at the projection. Off manifold, it is taken "
-        "at the data point; there RF uses the encoder's volume change, as we read the paper."
-    )
-    autoencoders = [
-        name for name, configuration in CONFIGURATIONS.items() if configuration.jacobian_at
-    ]
-    models = [*autoencoders, *CLOSED_FORM]
-    table6 = _compare_with_published("ablation", models, caption, options)
-    table7 = _reconstruction_table(table6.rows, str(options.dataset))
-    if table7.empty:
-        return [table6]
-
-    reconstruction = StudyReport(
-        f"{table6.name}-reconstruction",
-        f"{table6.title}: reconstruction of free-form FIF (table 7)",
-        "Mean squared error of a test row, for models trained on and off manifold. Outliers "
-        "removed: without the seed of the largest error.",
-        table7,
-        table7,
-        notes=table6.notes,
-    )
-    return [table6, reconstruction]
-
-
-def _reconstruction_table(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Returns the rows of table 7: the errors of free-form FIFs, with and without outliers."""
-    rows = []
-    for name, errors in scores.groupby("configuration", sort=False).reconstruction:
-        configuration = CONFIGURATIONS[name]
-        net = configuration.net
-        if configuration.model != "fif" or net not in FREE_FORM:
-            continue
-
-        place = configuration.place.capitalize()
-        trainings = {place: errors}
-        if place != "Off manifold" and len(errors) > 1:
-            largest = errors.fillna(np.inf).idxmax()
-            trainings[f"{place} (outliers removed)"] = errors.drop(largest)
-
-        for training, selected_errors in trainings.items():
-            published = _published_value(7, dataset=dataset, row=training)
-            rows.append(
-                {
-                    "Training": training + net.removeprefix("free-form"),
-                    "reconstruction loss ↓": spread(selected_errors),
-                    "published": published if net == "free-form" else DASH,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _compare_with_published(
+def compare_with_published(
     study: str, default: list[str], caption: str, options: StudyOptions
 ) -> StudyReport:
-    """Trains the options' configurations and compares their scores with the published ones."""
+    """Trains configurations and compares their scores with the published ones.
+
+    Args:
+        study: Name of the study.
+        default: Keys of `CONFIGURATIONS` that are trained unless the options name others.
+        caption: Sentences below the table.
+        options: The study's options.
+
+    Raises:
+        ConfigError: An unknown configuration, or see :meth:`TabularProtocol.load`.
+        DataError: See :func:`~pythae_fif.data.tables.load_tabular`.
+        FailedRunsError: Runs failed.
+    """
     table = TabularProtocol.load(options)
     names = [*(options.models or default)]
     for name in names:
@@ -392,10 +345,10 @@ def _read_published(name: str, dataset: str) -> dict[str, str]:
     configuration = CONFIGURATIONS[name]
     if configuration.settings == RF_CODE:
         published_name = "rf"
-        distance = _published_value(1, dataset=dataset, model="rf")
+        distance = published_value(1, dataset=dataset, model="rf")
     else:
         published_name = name
-        distance = _published_value(
+        distance = published_value(
             6,
             dataset=dataset,
             model="fif" if configuration.model == "fif" else "rf",
@@ -403,11 +356,11 @@ def _read_published(name: str, dataset: str) -> dict[str, str]:
             estimator=configuration.place,
         )
 
-    speedup = _published_value(1, dataset=dataset, metric="speedup")
+    speedup = published_value(1, dataset=dataset, metric="speedup")
     return {
         "published FID-like": distance,
         "published speedup": speedup if name == "fif" else DASH,
-        "published min": _published_value(
+        "published min": published_value(
             5, dataset=dataset, model=published_name, metric="training time"
         ),
     }
@@ -421,7 +374,7 @@ def spread(values: "pd.Series[float]") -> str:
     return number(values.mean(), values.std())
 
 
-def _published_value(table: int, **filters: str) -> str:
+def published_value(table: int, **filters: str) -> str:
     """Returns the published number with these values in its columns, or a dash if none has."""
     cells = read_published_table(table)
     for column, value in filters.items():
