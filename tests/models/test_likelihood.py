@@ -55,7 +55,7 @@ def test_a_fitted_prior_is_a_density_near_its_codes_and_samples_from_it(kind, co
     condition = [one_hot(is_second)] if conditional else []
     prior = fit_new_prior(kind, codes, *condition, steps=60)
 
-    grid, cell = grid_of_plane(6, 201)
+    grid, cell = grid_of_plane(6, 121)
     second = torch.tensor([[0.0, 1.0]]).double()
     grid_condition = [second.expand(len(grid), -1)] if conditional else []
     density = prior.log_prob(grid, *grid_condition).exp()
