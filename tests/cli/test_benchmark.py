@@ -279,6 +279,8 @@ class TestMissingFiles:
         monkeypatch.setattr(
             "torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("it does")
         )
+        monkeypatch.setattr(benchmark, "IMAGES", 40)
+        monkeypatch.setattr(benchmark, "MIN_IMAGES", 40)
         words = f"--dataset {dataset} --models {model} --dry-run --extractor inception --epochs 3"
         code, out, err = run(*words.split())
         assert (code, err) == (0, "")
