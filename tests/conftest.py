@@ -1,5 +1,6 @@
 """Fixtures of all tests: real data next to the checkout, a separate cache, and fixed seeds."""
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from support.tabular_files import write_archive
 
 from pythae_fif import cli
 from pythae_fif.errors import FIFError
+from pythae_fif.models.marginal_likelihood import MarginalLikelihood
 from pythae_fif.runs.local import LocalEngine, Slot
 from pythae_fif.runs.store import Store
 
@@ -122,13 +124,23 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 
 @pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs estimate marginal likelihoods from two draws, not 50, which was most of their time.
+
+    `models/test_likelihood.py` tests the estimate.
+    """
+    draw_few = functools.partialmethod(MarginalLikelihood.log_prob, samples=2)
+    monkeypatch.setattr(MarginalLikelihood, "log_prob", draw_few)
+
+
+@pytest.fixture
 def tiny(tmp_path):
     """Writes settings of a fast benchmark: tiny(key=value, ...) -> the path of their file."""
     return lambda *profile, **values: str(write_tiny(tmp_path, *profile, **values))
 
 
 @pytest.fixture
-def run(tmp_path, capsys, monkeypatch, one_thread):
+def run(tmp_path, capsys, monkeypatch, one_thread, few_draws):
     """Runs the program: run(*words) -> exit code, standard output, standard error.
 
     The runs are executed in this process. `run.executed` counts them, `run.engine` is the engine

@@ -147,6 +147,7 @@ def test_refitted_prior_keeps_the_scale_of_the_codes(scripts):
     torch.testing.assert_close(covariance, torch.eye(2).double(), atol=1e-5, rtol=0)
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_every_arm_runs_and_resumes(scripts, tmp_path, monkeypatch):
     cost = scripts["cost"]
     splits = load_images("digits").subset(train=100, val=20, test=10)
@@ -216,6 +217,7 @@ def test_arms_are_chosen_by_validation_and_without_failed_runs(scripts):
     assert scripts["equal_time"].choose(arms, ["fif_auto"], "mixture") is None
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_arms_train_for_epochs_of_equal_time(scripts, tmp_path, monkeypatch):
     equal_time = scripts["equal_time"]
     splits = load_images("digits").subset(train=100, val=20, test=10)

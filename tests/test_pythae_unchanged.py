@@ -1,12 +1,10 @@
 """Importing pythae_fif changes nothing of Pythae, apart from three methods of its auto classes."""
 
 import json
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-SCRIPT = Path(__file__).with_name("support") / "pythae_models.py"
+from support import pythae_models
 
 SNAPSHOTS = """
 import importlib, inspect, logging, pkgutil, sys, tempfile
@@ -71,17 +69,12 @@ def test_only_the_documented_attributes_change():
 
 
 def test_pythae_s_models_are_loaded_as_without_the_import(tmp_path):
-    results = []
-    run_python(SCRIPT, "save", tmp_path / "models")
-    for packages in ([], ["pythae_fif"]):
-        folder = tmp_path / "copy"  # the same path, which is part of messages
-        shutil.copytree(tmp_path / "models", folder)
-        results.append(json.loads(run_python(SCRIPT, "load", folder, *packages)))
-        shutil.rmtree(folder)
-
+    pythae_models.save(str(tmp_path))
+    results = json.loads(run_python(pythae_models.__file__, tmp_path, "pythae_fif"))
     without_import, with_import = results
     assert with_import == without_import
+
     loaded = [text for text in without_import.values() if text.startswith("<class")]
-    num_models = len(list((tmp_path / "models").iterdir()))
+    num_models = len(list(tmp_path.iterdir()))
     assert num_models > 50
     assert len(loaded) == num_models + 1

@@ -27,7 +27,7 @@ from pythae_fif.sampling.samplers import embed, reconstruction_mse
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:scores of 20 samples"),
-    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.usefixtures("one_thread", "few_draws"),
 ]
 
 

@@ -272,12 +272,14 @@ def descendants(pid: int) -> set[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux' /proc")
-def test_an_interrupted_grid_is_resumed_by_the_same_command(tmp_path, capsys):
-    results = tmp_path / "results"
+@pytest.mark.filterwarnings("ignore:scores of 20 samples")
+def test_an_interrupted_grid_is_resumed_by_the_same_command(tmp_path, run):
+    """The program is a process of its own when it is interrupted, but not when it resumes."""
+    results = run.results
     # There is room for one run, so the second starts when the first is finished.
     file = write_tiny(tmp_path, {"epochs": 30}, seeds=[0, 1])
-    words = ["--config", file, "--results", results, "--cpus-per-run", cores()]
-    arguments = [*map(str, words)]
+    words = ["--config", file, "--cpus-per-run", cores()]
+    arguments = [*map(str, words), "--results", str(results)]
 
     def states() -> list[str]:
         return [(read_json(path) or {}).get("state", "") for path in results.rglob("status.json")]
@@ -309,8 +311,8 @@ def test_an_interrupted_grid_is_resumed_by_the_same_command(tmp_path, capsys):
     finished = score_times(results)
     assert finished
 
-    assert cli.main(arguments) == 0
-    assert capsys.readouterr().err == ""
+    code, _, err = run(*words)
+    assert (code, run.executed, err) == (0, 1, "")
     assert states() == ["finished"] * 2
     all_scores = score_times(results)
     assert len(all_scores) == 2

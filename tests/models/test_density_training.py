@@ -78,7 +78,8 @@ def test_held_out_codes_are_a_tenth_and_never_trained_on():
     assert not held_out & module.training_values
 
 
-def test_it_ends_with_the_weights_of_the_lowest_held_out_loss():
+def test_it_ends_with_the_weights_of_the_lowest_held_out_loss(monkeypatch):
+    monkeypatch.setattr(density_training, "MAX_STEPS_PER_RATE", 500)
     module = Gaussian()
     codes = 5 + 2 * torch.randn(300, 1)
     train_until_converged(module, module.loss, [codes])

@@ -121,13 +121,13 @@ def test_more_codes_than_a_chunk(monkeypatch):
 
 def test_gaussian_codes_give_their_gaussian():
     codes, gaussian = correlated_codes(2000)
-    prior = fit_new_prior("flow_matching", codes, steps=200)
-    new_codes = gaussian.sample((500,))
+    prior = fit_new_prior("flow_matching", codes, steps=100)
+    new_codes = gaussian.sample((250,))
     error = prior.log_prob(new_codes) - gaussian.log_prob(new_codes)
     assert float(error.mean()) > -0.05
     assert float(error.abs().mean()) < 0.15
 
-    samples = prior.sample(4000)
+    samples = prior.sample(2000)
     torch.testing.assert_close(samples.mean(0), gaussian.mean, atol=0.15, rtol=0)
     torch.testing.assert_close(samples.T.cov(), gaussian.covariance_matrix, atol=0.25, rtol=0)
 
@@ -136,7 +136,7 @@ def test_codes_that_no_gaussian_fits_with_a_condition():
     side = torch.arange(400) % 2
     codes = 0.1 * torch.randn(400, 1) + 2.0 * side[:, None] - 1
     condition = torch.nn.functional.one_hot(side).double()
-    prior = fit_new_prior("flow_matching", codes, condition, steps=250)
+    prior = fit_new_prior("flow_matching", codes, condition, steps=150)
     entropy = math.log(0.1) + 0.5 * math.log(2 * math.pi * math.e)
     assert float(prior.log_prob(codes, condition).mean()) > -entropy - 0.2
     assert float(prior.log_prob(codes, condition.flip(1)).mean()) < -entropy - 5

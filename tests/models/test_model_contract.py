@@ -283,24 +283,30 @@ def test_an_unknown_recipe_is_one_line(recipe, tmp_path):
 
 PRINT_IMPORTED = "print(*(name in sys.modules for name in ('torch', 'pythae', 'torch._dynamo')))"
 PRINT_LOADED = "print(type(AutoModel.load_from_folder(sys.argv[1])).__name__)"
+PRINT_TRACER = """
+import pythae_fif.ensemble
+print([name for name in {*sys.modules} - names if "proxy_tensor" in name or name == "sympy"])
+"""
 
 
 @pytest.mark.parametrize("pythae_first", [True, False])
 def test_a_fresh_process_loads_by_automodel(pythae_first, tmp_path):
-    """It imports torch and Pythae only when they are needed, and dynamo not for a model."""
+    """It imports torch, Pythae and the tracer when they are needed, and dynamo not for a model."""
     torch.manual_seed(0)
     model = rectangular(*build_coupling((5,), 3, data_blocks=2, data_hidden=[8], latent_hidden=[8]))
     model.save(str(tmp_path))
-    imports = ["import pythae_fif", PRINT_IMPORTED, "from pythae.models import AutoModel"]
+    import_pythae = "from pythae.models import AutoModel; names = {*sys.modules}"
+    imports = ["import pythae_fif", PRINT_IMPORTED, import_pythae]
     if pythae_first:
         imports.reverse()
-    lines = ["import sys", *imports, "from pythae_fif import FIF", PRINT_IMPORTED, PRINT_LOADED]
+    first_lines = ["import sys", *imports, "from pythae_fif import FIF"]
+    lines = [*first_lines, PRINT_IMPORTED, PRINT_LOADED, PRINT_TRACER]
 
     command = [sys.executable, "-c", "\n".join(lines), str(tmp_path)]
     process = subprocess.run(command, capture_output=True, text=True)
     with_torch_and_pythae = ["True", "True", "False"]
     first_printed = with_torch_and_pythae if pythae_first else ["False"] * 3
-    expected = [*first_printed, *with_torch_and_pythae, "RectangularFlow"]
+    expected = [*first_printed, *with_torch_and_pythae, "RectangularFlow", "[]"]
     assert process.stdout.split() == expected, process.stderr
 
 

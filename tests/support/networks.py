@@ -10,11 +10,10 @@ from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
 from pythae_fif.nn.coupling import build_coupling
 
 
-def coupling(columns=5, latent_dim=3):
+def coupling(columns=5, latent_dim=3, **options):
     """Builds an encoder and its inverse, which share their weights, in float64."""
-    encoder, decoder = build_coupling(
-        (columns,), latent_dim, data_blocks=3, data_hidden=[8], latent_hidden=[8]
-    )
+    sizes = {"data_blocks": 3, "data_hidden": [8], "latent_hidden": [8], **options}
+    encoder, decoder = build_coupling((columns,), latent_dim, **sizes)
     return encoder.double(), decoder.double()
 
 

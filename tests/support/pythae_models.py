@@ -1,4 +1,4 @@
-"""A script that saves and loads each of Pythae's models: save FOLDER, load FOLDER [pythae_fif].
+"""A script that loads each of Pythae's models before and after an import: FOLDER PACKAGE.
 
 It is a process of its own, so that it can load them without importing this package.
 """
@@ -66,16 +66,14 @@ def describe(function, *arguments, **options) -> str:
     return " ".join([text, *(str(warning.message) for warning in caught)])
 
 
-def load(folder: str, *packages: str) -> None:
-    """Prints as JSON what Pythae's two classes load, after an import of the packages."""
-    for package in packages:
-        importlib.import_module(package)
-
+def load(folder: str) -> dict[str, str]:
+    """Describes what Pythae's two classes load, and leaves the folder as it was."""
     results = {}
     for path in sorted(Path(folder).iterdir()):
-        config_file = str(path / "model_config.json")
         results[path.name] = describe(AutoModel.load_from_folder, str(path))
-        results[f"{path.name}, config"] = describe(AutoConfig.from_json_file, config_file)
+        results[f"{path.name}, config"] = describe(
+            AutoConfig.from_json_file, str(path / "model_config.json")
+        )
 
     some_model = f"{folder}/AE"
     results["keyword"] = describe(AutoModel.load_from_folder, dir_path=some_model)
@@ -83,12 +81,19 @@ def load(folder: str, *packages: str) -> None:
     results["unknown argument"] = describe(AutoModel.load_from_folder, some_model, trust=True)
     results["no folder"] = describe(AutoModel.load_from_folder, "no-such-folder")
     results["no file"] = describe(AutoConfig.from_json_file, "no-such-file.json")
+
+    config_file = Path(some_model, "model_config.json")
+    original_content = config_file.read_text()
     for content in ("{}", "[1]", "{", '{"name": "NoSuchConfig"}', '{"name": ["AEConfig"]}'):
-        Path(some_model, "model_config.json").write_text(content)
+        config_file.write_text(content)
         results[content] = describe(AutoModel.load_from_folder, some_model)
-    print(json.dumps(results))
+    config_file.write_text(original_content)
+    return results
 
 
 if __name__ == "__main__":
-    command, *arguments = sys.argv[1:]
-    {"save": save, "load": load}[command](*arguments)
+    folder, package = sys.argv[1:]
+    results_without_import = load(folder)
+    assert package not in sys.modules
+    importlib.import_module(package)
+    print(json.dumps([results_without_import, load(folder)]))

@@ -1,15 +1,16 @@
 """A small store of made-up results, with pictures, for the tests of reports."""
 
+import functools
 import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.config import Experiment, Settings
 from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
-from pythae_fif.benchmark.models import read_entry
+from pythae_fif.benchmark.models import ModelClasses, read_entry
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.benchmark.record import DataUsed, Evaluation, Training
 from pythae_fif.data import Splits
@@ -29,6 +30,18 @@ def make_experiment(profile: str = "quick", dataset: str = "mnist", **flags) -> 
     """Loads an experiment of ResNets with two seeds."""
     flags = {"arch": "resnet", "profile": profile, "seeds": [0, 1], **flags}
     return load_experiment(dataset, flags)
+
+
+@functools.cache
+def default_settings(model: str) -> Settings:
+    """Returns the settings of a model in the experiment."""
+    return make_experiment().settings_for(model)
+
+
+@functools.cache
+def read_classes(model: str) -> ModelClasses:
+    """Returns the classes of a model, from its file."""
+    return read_entry(model).classes
 
 
 def make_splits() -> Splits:
@@ -80,10 +93,10 @@ def make_result(
         fields: Further fields of the specification.
     """
     values = {
-        "dataset": "mnist", "arch": "resnet", "model": model, "classes": read_entry(model).classes,
+        "dataset": "mnist", "arch": "resnet", "model": model, "classes": read_classes(model),
         "parameters": parameters, "varied": list(parameters), "latent_dim": 16, "image_size": None,
         "seed": seed, "extractor": extractor, "samplers": list(distances), "profile": "quick",
-        "data_hash": "d" * 16, "settings": make_experiment().settings_for(model),
+        "data_hash": "d" * 16, "settings": default_settings(model),
     }  # fmt: skip
     spec = spec or ImageSpec(**{**values, **fields})
     run_provenance = Provenance(**{**PROVENANCE, **(provenance or {})})

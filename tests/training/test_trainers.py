@@ -155,8 +155,9 @@ def test_wall_clock_ends_the_training_and_cuts_passes(name, tmp_path):
 @pytest.mark.usefixtures("ticking_clock")
 def test_wall_clock_joins_short_passes_into_an_epoch(tmp_path):
     """Three steps make a pass; 1/100 of the clock is ten steps, so four passes make an epoch."""
+    model = build_model("AE", networks="mlp")
     options = {"epochs": 10**6, "wall_clock": 1000.0, "checkpoint_every_seconds": 1e9}
-    result = build_trainer("AE", tmp_path, **options).train()
+    result = build_trainer("AE", tmp_path, model=model, **options).train()
     assert 60 <= result.epochs <= 100
     assert result.images / 40 == pytest.approx(4 * result.epochs, rel=0.1)
 
