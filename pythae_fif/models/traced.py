@@ -56,7 +56,9 @@ def trace(
     """
     from torch.fx.experimental.proxy_tensor import make_fx  # takes long to import
 
-    module = make_fx(partial(function))(*inputs)
+    # Tracing is faster without values. Frozen weights and buffers are not inputs.
+    tracer = make_fx(partial(function), tracing_mode="fake", _allow_non_fake_inputs=True)
+    module = tracer(*inputs)
     _skip_aliases(module.graph)
     _merge_transposes(module.graph)
     module.graph.eliminate_dead_code()
