@@ -136,11 +136,3 @@ def pluralized(number: int, thing: str) -> str:
         thing: The noun in the singular.
     """
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
-
-
-def strip_control_characters(text: object) -> str:
-    """Removes control characters, so that untrusted text cannot control the terminal.
-
-    Every character that Unicode classifies as not printable is removed, except tabs and line ends.
-    """
-    return "".join(char for char in str(text) if char.isprintable() or char in "\t\n")

@@ -10,7 +10,6 @@ import re
 import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -98,17 +97,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
 
 
-def check_can_be_written(folder: Path) -> None:
-    """Checks that files could be written into a folder, which need not exist.
-
-    Raises:
-        StoreError: They could not.
-    """
-    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    with os_errors_as_store_error(f"write {folder}"), tempfile.TemporaryDirectory(dir=parent):
-        pass
-
-
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file atomically, unless it has that content already.
 
@@ -151,21 +139,17 @@ def check_regular_file(path: Path) -> None:
         raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
-def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+def read_bytes(path: Path) -> bytes:
     """Returns the content of a regular file.
 
-    Args:
-        path: The file.
-        max_bytes: The largest size of a file that is read.
-
     Raises:
-        OSError: The file cannot be read, is not a regular file, or is too large.
+        OSError: The file cannot be read, is not a regular file, or is larger than `MAX_BYTES`.
     """
     check_regular_file(path)
     with open(path, "rb") as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise OSError(errno.EFBIG, f"larger than {max_bytes >> 10:,} KiB", str(path))
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"larger than {MAX_BYTES >> 10:,} KiB", str(path))
     return content
 
 

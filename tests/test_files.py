@@ -118,9 +118,11 @@ def test_reading_what_has_no_end_is_an_error(read, kind, tmp_path):
     assert read_json(path) is None
 
 
-def test_large_files_are_not_read_at_once(tmp_path):
+def test_large_files_are_not_read_at_once(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"12345")
-    assert files.read_bytes(path, max_bytes=5) == b"12345"
+    monkeypatch.setattr(files, "MAX_BYTES", 5)
+    assert files.read_bytes(path) == b"12345"
+    monkeypatch.setattr(files, "MAX_BYTES", 4)
     with pytest.raises(OSError, match="larger than"):
-        files.read_bytes(path, max_bytes=4)
+        files.read_bytes(path)

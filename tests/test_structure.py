@@ -41,7 +41,7 @@ BENCHMARK = {"pictures", "runs", "evaluation", "benchmark", "reports", "studies"
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-MAX_STATEMENTS = 9_424
+MAX_STATEMENTS = 9_300
 MAX_MODULE_LINES = 450
 PAGES = [
     ROOT / "README.md",

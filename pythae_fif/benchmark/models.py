@@ -18,12 +18,6 @@ SamplerName = Annotated[str, AfterValidator(check_sampler_name)]
 Grid = dict[str, UniqueList[Any]]
 """Hyper-parameter -> its values."""
 
-MAX_YAML_BYTES = 2**18
-"""Size of the largest YAML file that is read."""
-
-MAX_YAML_VALUES = 100_000
-"""Number of values in it. A few aliases (`*name`) can make billions of them."""
-
 FIF = "pythae_fif.models.FIF"
 """Import path of FIF, which identifies it among the entries."""
 
@@ -153,31 +147,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, is not YAML, or its top level is not a mapping.
     """
     try:
-        text = read_bytes(path, max_bytes=MAX_YAML_BYTES)
-        content = yaml.safe_load(text)
+        content = yaml.safe_load(read_bytes(path))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # or a date such as 2024-13-40
         raise ConfigError(f"{path} is not YAML: {format_error(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a mapping of keys to values is needed")
-    if _has_many_values(content):
-        raise ConfigError(f"{path} has more than {MAX_YAML_VALUES:,} values, or one within itself")
     return content
-
-
-def _has_many_values(content: Any) -> bool:
-    """Returns whether nested values are more than `MAX_YAML_VALUES`, by repetition or without."""
-    pending = [content]
-    for _ in range(MAX_YAML_VALUES):
-        if not pending:
-            return False
-        value = pending.pop()
-        if isinstance(value, dict):
-            pending += value.values()
-        elif isinstance(value, list):
-            pending += value
-    return True
 
 
 def format_value(value: Any) -> str:

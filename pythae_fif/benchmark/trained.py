@@ -88,8 +88,6 @@ def best(
     selected["mean"] = selected.groupby("sampler")["frechet_val"].transform("mean")
     row = selected.sort_values(["mean", "frechet_val"], kind="stable").iloc[0]
     folder = store.folder(row["spec"])
-    if find_model(folder) is None:
-        raise DataError(f"{folder} has no model: packed runs have none; train it again")
     trained: Any = load_trained(folder, trust)
     trained.run = ChosenRun(folder, row["spec"], row["spec"].configuration, row["sampler"])
     return cast(BaseAE, trained)
@@ -174,7 +172,9 @@ def load_trained(folder: str | Path, trust: bool = False) -> BaseAE:
     """
     model_folder = find_model(folder)
     if model_folder is None:
-        raise DataError(f"{folder}: neither a saved model nor a run with a model")
+        raise DataError(
+            f"{folder}: neither a saved model nor a run with a model (packed runs have none)"
+        )
 
     spec = None
     with contextlib.suppress(StoreError):

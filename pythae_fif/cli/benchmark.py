@@ -7,7 +7,6 @@ import math
 import tempfile
 import time
 import warnings
-import webbrowser
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -26,7 +25,6 @@ from pythae_fif.data.load import load
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import ConfigError, DownloadError, FailedRunsError, format_error, pluralized
 from pythae_fif.evaluation.extractors import load_extractor, require_extractor
-from pythae_fif.files import check_can_be_written
 from pythae_fif.names import import_object
 from pythae_fif.runs.launch import Engine, run_all
 from pythae_fif.runs.store import Store
@@ -78,7 +76,6 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> No
     if flags.dry_run:
         print_plan(console, experiment, plan, todo)
         if todo:
-            check_can_be_written(store.root)
             num_train = len(splits.train)
             if num_missing and not profile.steps:  # steps were converted to epochs of the images
                 num_train = min(num_missing, profile.train_size or num_missing)
@@ -88,9 +85,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> No
     with console.runs() as on_change:
         run_all(requested, store, engine, on_change)
 
-    page = _report(experiment, console, splits, plan, store)
-    if flags.open and page is not None and not webbrowser.open(page):
-        logger.warning("--open: there is no browser on this machine")
+    _report(experiment, console, splits, plan, store)
     missing = [spec for spec in requested if not store.is_done(spec)]
     if missing:
         raise FailedRunsError(
@@ -212,16 +207,12 @@ def _prepare_extractor(experiment: Experiment, console: Terminal, splits: Splits
 
 def _report(
     experiment: Experiment, console: Terminal, splits: Splits, plan: list[ImageSpec], store: Store
-) -> str | None:
-    """Prints the table of this command's runs, and writes the table of all comparable runs.
-
-    Returns:
-        The page's URI, or None if no run has scores yet.
-    """
+) -> None:
+    """Prints the table of this command's runs, and writes the table of all comparable runs."""
     comparable = leaderboard(store, experiment, plan, splits)
     planned = [result for result in comparable if result.spec in plan]
     if not planned:
-        return None
+        return
     from pythae_fif.reports.report import Report  # imported here, because it takes seconds
 
     missing = sum(not store.is_done(spec) for spec in plan)
@@ -230,7 +221,6 @@ def _report(
     console.print(Report(experiment, planned, splits, missing, reference).terminal())
     *_, page = Report(experiment, comparable, splits, missing, reference).write(store)
     console.say(f"written: {page}")
-    return page.resolve().as_uri()
 
 
 def print_plan(

@@ -1,17 +1,16 @@
-"""The terminal: progress and messages. Untrusted text cannot control it."""
+"""The terminal: progress and messages."""
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
-from rich.segment import Segment
 
-from pythae_fif.errors import pluralized, strip_control_characters
+from pythae_fif.errors import pluralized
 from pythae_fif.runs import launch
 
 BAR_COLUMNS = 36
@@ -31,19 +30,6 @@ class Terminal(Console):
     def __init__(self) -> None:
         super().__init__(highlight=False)
         self._reported = 0
-
-    def render(
-        self, renderable: RenderableType, options: ConsoleOptions | None = None
-    ) -> Iterable[Segment]:
-        """Yields the segments to print. Only rich's own control segments move the cursor.
-
-        Args:
-            renderable: What to print.
-            options: Rich's options.
-        """
-        for segment in super().render(renderable, options):
-            safe_text = strip_control_characters(segment.text)
-            yield segment if segment.control else segment._replace(text=safe_text)
 
     def say(self, text: str) -> None:
         """Prints a text as it is, without wrapping its lines."""

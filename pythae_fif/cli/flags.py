@@ -27,7 +27,7 @@ M = TypeVar("M", bound=BaseModel)
 ENGINE_FLAGS = {name for cls in ENGINES.values() for name in flag_fields(cls)}
 USUAL_FLAGS = {
     "dataset", "data", "arch", "models", "samplers", "seeds", "beta", "hutchinson_samples",
-    "latent_dim", "profile", "epochs", "config", "results", "dry_run", "open", "engine",
+    "latent_dim", "profile", "epochs", "config", "results", "dry_run", "engine",
 }  # fmt: skip
 """Flags that `--help` shows. `--help-all` shows the others too."""
 
@@ -74,7 +74,6 @@ class RunFlags(CommonFlags):
     rescore: Annotated[
         bool, Flag("compute the missing scores of finished runs from their models")
     ] = False
-    open: Annotated[bool, Flag("open the report in the browser at the end")] = False
 
 
 class Parser(argparse.ArgumentParser):

@@ -13,7 +13,6 @@ from pythae_fif.errors import (
     FIFError,
     check_choice,
     requires_extra,
-    strip_control_characters,
 )
 
 COMMANDS = {
@@ -108,4 +107,4 @@ class _TerminalHandler(logging.Handler):
 
 def _print_line(kind: str, text: object) -> None:
     """Prints one line on standard error."""
-    print(f"{kind}:", *strip_control_characters(text).split(), file=sys.stderr)
+    print(f"{kind}:", *str(text).split(), file=sys.stderr)

@@ -96,11 +96,6 @@ class FIF(HutchinsonFlow):
         super().__init__(model_config, encoder, decoder)
         self._step = TracedStep()
 
-    @property
-    def condition_dim(self) -> int:
-        """Length c of a conditional model's condition; 0 for other models."""
-        return int(self.model_config.condition_dim)
-
     @classmethod
     def _networks(
         cls, config: Any, encoder: BaseEncoder | None, decoder: BaseDecoder | None

@@ -94,7 +94,7 @@ class InjectiveFlow(SavedModel):
     @property
     def condition_dim(self) -> int:
         """Length c of a conditional model's condition; 0 for other models."""
-        return 0
+        return int(getattr(self.model_config, "condition_dim", 0))
 
     @classmethod
     def _networks(

@@ -18,7 +18,7 @@ from scipy.stats import ttest_ind_from_stats
 from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.data import Splits
-from pythae_fif.errors import pluralized, strip_control_characters
+from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.scores import find_columns
 from pythae_fif.evaluation.scoring import MIN_SAMPLES
 from pythae_fif.files import write_bytes
@@ -31,7 +31,6 @@ from pythae_fif.reports.tables import (
     number,
     overview_table,
     score_table,
-    to_csv,
     to_html,
 )
 from pythae_fif.runs.store import Store
@@ -76,7 +75,7 @@ class Report:
         self.results = results
         self.splits = splits
         file_name = "" if experiment.data is None else f" {Path(experiment.data).name}"
-        self.title = strip_control_characters(
+        self.title = (
             f"{experiment.dataset}{file_name}, {experiment.arch}, profile {experiment.profile}"
         )
 
@@ -153,8 +152,8 @@ class Report:
                 f"tables/{self.name}-{key}.tex": table.to_latex()
                 for key, table in self.tables.items()
             },
-            f"tables/{self.name}.csv": to_csv(self.table),
-            f"tables/{self.name}-runs.csv": to_csv(self.frame),
+            f"tables/{self.name}.csv": self.table.to_csv(index=False),
+            f"tables/{self.name}-runs.csv": self.frame.to_csv(index=False),
             f"tables/{self.name}.md": self._markdown_page(figures),
             f"{self.name}.html": self._html_page(figures, store),
         }

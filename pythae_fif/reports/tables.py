@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import pandas
 
-from pythae_fif.errors import strip_control_characters
 from pythae_fif.evaluation.scores import SCORE_COLUMNS, ScoreColumn
 from pythae_fif.reports.frame import TIED_RANK, ranks
 from pythae_fif.sampling.catalog import find_sampler, sampler_position
@@ -16,7 +15,6 @@ from pythae_fif.sampling.catalog import find_sampler, sampler_position
 DASH = "–"
 USUAL = "usual"  # the column of each model's usual sampler
 CONFIGURATION = "chosen configuration"
-UNSIGNED_NUMBER = r"\d*\.?\d+(e[+-]?\d+)?"
 LEGEND = " Bold: lowest value; underlined: second lowest; =: tied with the lowest within the noise."
 NUMBER_PATTERN = rf"[-+]?\d|nan\b|-?inf\b|{DASH}"  # start of a number, or of a missing one
 
@@ -84,14 +82,14 @@ class Table:
 
 def escape_markdown(text: str) -> str:
     """Escapes HTML, links and pictures, so that foreign text cannot add any; keeps `code`."""
-    line = " ".join(strip_control_characters(text).split())
+    line = " ".join(text.split())
     line = re.sub(r"&(?=[#\w]+;)", "&amp;", line)
     return line.replace("<", "&lt;").replace("](", "]\\(").replace("|", "\\|")
 
 
 def to_html(text: str) -> str:
     """Escapes a line for HTML; text between backticks becomes code."""
-    line = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(strip_control_characters(text)))
+    line = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))
     return re.sub(r" ([↑↓])", r"&nbsp;\1", line)
 
 
@@ -106,18 +104,8 @@ _LATEX = str.maketrans({
 
 def _escape_latex(text: str) -> str:
     """Escapes a line for LaTeX; text between backticks becomes code."""
-    line = strip_control_characters(text).translate(_LATEX)
+    line = text.translate(_LATEX)
     return re.sub(r"`([^`]*)`", r"\\texttt{\1}", line)
-
-
-def to_csv(frame: pandas.DataFrame) -> str:
-    """Returns a frame as CSV; an apostrophe precedes texts that a spreadsheet would execute."""
-
-    def escape(cell: object) -> object:
-        is_formula = isinstance(cell, str) and re.match(rf"[=+@\t\r-](?!{UNSIGNED_NUMBER}$)", cell)
-        return f"'{cell}" if is_formula else cell
-
-    return frame.map(escape).rename(columns=escape).to_csv(index=False)
 
 
 def number(value: float, spread: float = math.nan, form: str = "") -> str:

@@ -1,13 +1,12 @@
 """The driver: hands runs to an engine until each one has its records or has failed."""
 
 import contextlib
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from pythae_fif.files import TEMPORARY_SUFFIX, os_errors_as_store_error, remove
+from pythae_fif.files import os_errors_as_store_error
 from pythae_fif.runs.provenance import command_line
 from pythae_fif.runs.store import Spec, Store
 from pythae_fif.runs.worker import Status
@@ -36,9 +35,6 @@ class Progress:
         under_way = sum(status.share for status in self.running.values())
         return (self.done + len(self.outcomes) + under_way) / max(1, self.total)
 
-
-MAX_WRITING_SECONDS = 3600
-"""Time after which a temporary file is taken to be a leftover."""
 
 OnChange = Callable[[Progress], None]
 """A callback that shows the progress."""
@@ -117,7 +113,6 @@ def run_all(
             same call resumes them.
         StoreError: The store cannot be written, or a record in it cannot be read.
     """
-    _remove_leftovers(store)
     earlier = {spec: Status.read(store.folder(spec)) for spec in specs if not store.is_done(spec)}
     progress = Progress(total=len(specs), done=len(specs) - len(earlier))
     if not earlier:
@@ -135,13 +130,6 @@ def run_all(
             on_change(progress)
 
     return progress.outcomes
-
-
-def _remove_leftovers(store: Store) -> None:
-    """Removes partial files of killed processes; a file of the last hour may still be written."""
-    for path in store.root.rglob(f"*.????????{TEMPORARY_SUFFIX}"):
-        if path.lstat().st_mtime < time.time() - MAX_WRITING_SECONDS:
-            remove(path)
 
 
 def _error_line(spec: Spec, store: Store, cause: str, earlier: Status) -> str:

@@ -38,10 +38,6 @@ MUTABLE_SETTINGS = {
 }  # fmt: skip
 """Keys of the configuration that may differ when a training resumes."""
 
-LATER_OPTIONS = ("gradient_clip_norm", "scheduler_interval")
-"""Options that are left out of identifiers if they have their defaults, so that the identifiers of
-trainings from before these options stay the same."""
-
 
 class RunFiles:
     """Reads and writes the log, the checkpoint and the model of a run.
@@ -199,14 +195,15 @@ def default_run_id(
         datasets: The training set, and the evaluation set or None.
     """
     settings = {
-        key: value
-        for key, value in config.to_dict().items()
-        if key not in MUTABLE_SETTINGS and key not in LATER_OPTIONS
+        key: value for key, value in config.to_dict().items() if key not in MUTABLE_SETTINGS
     }
     sizes = [None if dataset is None else len(dataset) for dataset in datasets]
-    parts = [model.model_config.to_dict(), settings, model, options.precision, sizes]
-
-    for name in LATER_OPTIONS:
-        if getattr(options, name) != getattr(TrainerOptions, name):
-            parts.append((name, getattr(options, name)))
-    return digest(*parts)
+    return digest(
+        model.model_config.to_dict(),
+        settings,
+        model,
+        options.precision,
+        options.gradient_clip_norm,
+        options.scheduler_interval,
+        sizes,
+    )

@@ -83,7 +83,7 @@ def test_runs_on_tables_save_their_columns(trained, name):
         (
             {"model": "fif", "profile": "quick", "num_samples": 2000},
             DataError,
-            "fif/.* has no model",
+            "fif/.*: neither a saved model nor a run with a model",
         ),
     ],
 )

@@ -22,7 +22,6 @@ from pythae_fif import cli
 from pythae_fif.benchmark.models import configs_dir, list_configs
 from pythae_fif.cli import study as study_module
 from pythae_fif.cli.flags import read_request
-from pythae_fif.errors import strip_control_characters
 from pythae_fif.evaluation.catalog import EXTRACTORS
 from pythae_fif.files import read_json
 from pythae_fif.names import DataOptions
@@ -226,24 +225,6 @@ def test_flags_reach_the_study(tmp_path, monkeypatch, flags, options):
     default_options, changed_options = calls
     assert default_options == StudyOptions(tmp_path)
     assert vars(changed_options) == vars(default_options) | options
-
-
-def test_hostile_names_do_not_control_the_terminal(tmp_path, capsys):
-    """The name clears the screen, sets the title, and reverses the direction of text."""
-    hostile = "x\x1b[2J\x1b]0;mine\x07\x9b31m\u202e"
-    run = tmp_path / "runs/a" / hostile
-    run.mkdir(parents=True)
-    (run / "spec.json").write_text("{}")
-    assert cli.main(["verify", str(tmp_path)]) == 1
-    out, err = capsys.readouterr()
-    assert "x[2J]0;mine31m" in "".join(out.split())
-    assert strip_control_characters(out) == out
-    assert err == "error: 1 run checked, 1 corrupt\n"
-
-    assert cli.main(["run", "--dataset", hostile]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert strip_control_characters(err) == err
 
 
 def test_slurms_jobs_are_mentioned_only_where_there_are_some(monkeypatch, capsys):

@@ -178,17 +178,3 @@ def test_runs_of_a_killed_driver_end_and_another_driver_resumes_them(store):
     assert run_all(specs, store, ONE_AT_ONCE, lambda _: driver.kill()) == {specs[1]: ""}
     assert all(map(store.is_done, specs))
     assert [Status.read(store.folder(spec)).attempt for spec in specs] == [1, 2]
-
-
-def test_partial_files_of_killed_processes_are_removed(store):
-    (store.root / "tables").mkdir(parents=True)
-    leftover = store.root / "tables/x.md.0123abcd.tmp"
-    fresh = store.root / "page.html.89abcdef.tmp"
-    foreign = store.root / "notes.tmp"
-    for path in (leftover, fresh, foreign):
-        path.touch()
-    for path in (leftover, foreign):
-        os.utime(path, (0, 0))
-    run_all([], store, LocalEngine())
-    assert not leftover.exists()
-    assert fresh.exists() and foreign.exists()
