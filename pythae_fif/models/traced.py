@@ -21,7 +21,7 @@ from pythae_fif.device import fork_rng
 from pythae_fif.errors import UnsupportedOperationError, format_error
 
 MIN_STEPS_TO_TRACE = 200
-"""Number of steps from which a graph pays for its tracing, which takes 0.5 to 2 s."""
+"""Number of steps from which a graph pays for its tracing, which takes 0.3 to 1.2 s."""
 
 MAX_RELATIVE_ERROR = 1e-3
 """Largest error of a graph's first results, which is zero unless the graph is wrong."""
