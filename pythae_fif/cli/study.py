@@ -1,4 +1,4 @@
-"""`study`: reproduces an experiment of the paper, with the flags that the study declares."""
+"""`study`: runs an experiment of the paper or of a user, with the flags that the study declares."""
 
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +50,9 @@ def study_command(words: list[str]) -> None:
 def _show_studies(words: list[str]) -> None:
     """Shows `study --help`; raises a ConfigError if the words do not ask for it."""
     lines = [f"  {name:10} {text}" for name, text in study_descriptions().items()]
-    description = "\n".join(["Reproduces an experiment of the paper.", "", *lines])
+    description = "\n".join(
+        ["Runs an experiment of the paper, or a file of yours in the folder studies.", "", *lines]
+    )
     positionals = {"name": "the study; NAME --help shows its flags"}
     Parser("study", words, description, positionals=positionals).parsed_values()
 

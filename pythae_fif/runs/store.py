@@ -183,7 +183,10 @@ def read_spec(content: bytes) -> Spec:
             )
         return cls.model_validate_json(json.dumps(values["spec"]))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StoreError(f"{SPEC_FILE} is not a valid specification of a run") from error
+        raise StoreError(
+            f"{SPEC_FILE} is not a valid specification of a run, or its study is not in the folder "
+            "studies of the working directory"
+        ) from error
 
 
 class PackedRun(BaseModel):
