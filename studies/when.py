@@ -56,15 +56,15 @@ MODELS: dict[ModelName, str] = {
     "vae": "VAE, true noise",
 }
 FEW_DATA_SETS: dict[str, Any] = {"latent_dims": (1, 4), "dims": (16,), "points": (500, 10_000)}
+ALL_DATA_SETS: dict[str, Any] = {
+    "latent_dims": (1, 2, 4, 8),
+    "dims": (16, 64),
+    "points": (500, 2_000, 10_000),
+}
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {**FEW_DATA_SETS, "seconds": 6.0},
-    "medium": {**FEW_DATA_SETS, "seconds": 30.0},
-    "paper": {
-        "latent_dims": (1, 2, 4, 8),
-        "dims": (16, 64),
-        "points": (500, 2_000, 10_000),
-        "seconds": 60.0,
-    },
+    "medium": {**ALL_DATA_SETS, "seconds": 30.0},
+    "paper": {**ALL_DATA_SETS, "seconds": 60.0},
 }
 NOISE = 0.03
 VALIDATION_POINTS = 500
