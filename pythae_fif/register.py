@@ -15,14 +15,13 @@ Nothing else of Pythae changes by an import. Some calls set attributes for a tim
 * ``FIFTrainer``, on its model: ``device``, as Pythae's trainers do, and ``stage``, which only
   models of this package have. In bfloat16, hooks within a step keep losses in float32.
 * ``sampling.samplers.generate``, on a sampler that it makes: ``gmm``, ``maf_model``,
-  ``iaf_model``, ``grad_func`` and ``is_fitted``. Pythae's ``fit`` takes no seed and no codes.
+  ``iaf_model`` and ``is_fitted``. Pythae's ``fit`` takes no seed and no codes.
 * ``sampling.samplers.draw_samples``, on a copy of a ``PixelCNNSampler``: ``model``, with code
   vectors that can be called. Pythae calls them even where they are a buffer.
 * ``nn.build_networks``, on an encoder of Pythae that it makes: the first convolution, which gets
   input channels for the condition.
 * ``benchmark.pythae_patches``, on a model that a run makes: ``imq_kernel`` of WAE_MMD and
   INFOVAE_MMD, and ``_permute_dims`` of FactorVAE, by faster functions with the same result.
-* ``baselines.RHVAE``, a subclass, ignores the functions that Pythae assigns to ``G`` and ``G_inv``.
 """
 
 import functools
@@ -42,7 +41,6 @@ MODELS = {
     "InjectiveFlowConfig": "pythae_fif.models:InjectiveFlow",
     "RectangularFlowConfig": "pythae_fif.models:RectangularFlow",
     "DNFConfig": "pythae_fif.baselines:DNF",
-    "SavedMetricRHVAEConfig": "pythae_fif.baselines:RHVAE",
     "TrumpetConfig": "pythae_fif.baselines:Trumpet",
 }
 """Name of a configuration class in ``model_config.json`` -> import path of its model."""

@@ -29,7 +29,7 @@ import tempfile
 import torch
 from pythae.models import VAE, VAEConfig
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig, FIFTrainingPipeline
-from pythae_fif.baselines import DNF, RHVAE, Trumpet
+from pythae_fif.baselines import DNF, Trumpet
 from pythae_fif.data import ImageDataset, load_images
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.ensemble import Ensemble

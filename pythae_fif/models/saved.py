@@ -52,54 +52,7 @@ model = AutoModel.load_from_hf_hub("{repository}")
 """
 
 
-class HubModel(BaseAE):
-    """A model on the Hugging Face hub, from where no pickle is opened unless it is trusted."""
-
-    def push_to_hf_hub(self, hf_hub_path: str) -> None:
-        """Uploads what `save` writes, and a card that says how to load the model.
-
-        Args:
-            hf_hub_path (str): The repository, `owner/name`, which is created if it is missing.
-
-        Raises:
-            ConfigError: `huggingface_hub` is not installed.
-        """
-        with requires_extra("hub", "the hub"):
-            from huggingface_hub import HfApi
-
-        with tempfile.TemporaryDirectory() as folder:
-            self.save(folder)
-            Path(folder, "README.md").write_text(
-                MODEL_CARD.format(model=self.model_name, repository=hf_hub_path), encoding="utf-8"
-            )
-            HfApi().create_repo(hf_hub_path, exist_ok=True)
-            HfApi().upload_folder(repo_id=hf_hub_path, folder_path=folder)
-
-    @classmethod
-    def load_from_hf_hub(cls, hf_hub_path: str, allow_pickle: bool = False) -> Self:
-        """Loads a model from the Hugging Face hub.
-
-        ``AutoModel.load_from_hf_hub`` takes the same arguments.
-
-        Args:
-            hf_hub_path (str): The repository, `owner/name`.
-            allow_pickle (bool): Whether pickled networks may be downloaded and opened; see
-                `load_from_folder`.
-
-        Returns:
-            The model.
-
-        Raises:
-            ConfigError: See `load_from_folder`; or `huggingface_hub` is not installed.
-        """
-        with requires_extra("hub", "the hub"):
-            from huggingface_hub import snapshot_download
-        pickles = ["*.pkl"] if allow_pickle else []
-        folder = snapshot_download(hf_hub_path, allow_patterns=["*.json", "model.pt", *pickles])
-        return cls.load_from_folder(folder, trust=allow_pickle)
-
-
-class SavedModel(HubModel):
+class SavedModel(BaseAE):
     """A model that is loaded without opening a pickle if its networks can be rebuilt.
 
     Attributes:
@@ -164,6 +117,49 @@ class SavedModel(HubModel):
             _tie_shared_parameters(model, weights)
             load_data_description(model, dir_path)
             return model
+
+    def push_to_hf_hub(self, hf_hub_path: str) -> None:
+        """Uploads what `save` writes, and a card that says how to load the model.
+
+        Args:
+            hf_hub_path (str): The repository, `owner/name`, which is created if it is missing.
+
+        Raises:
+            ConfigError: `huggingface_hub` is not installed.
+        """
+        with requires_extra("hub", "the hub"):
+            from huggingface_hub import HfApi
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            Path(folder, "README.md").write_text(
+                MODEL_CARD.format(model=self.model_name, repository=hf_hub_path), encoding="utf-8"
+            )
+            HfApi().create_repo(hf_hub_path, exist_ok=True)
+            HfApi().upload_folder(repo_id=hf_hub_path, folder_path=folder)
+
+    @classmethod
+    def load_from_hf_hub(cls, hf_hub_path: str, allow_pickle: bool = False) -> Self:
+        """Loads a model from the Hugging Face hub.
+
+        ``AutoModel.load_from_hf_hub`` takes the same arguments.
+
+        Args:
+            hf_hub_path (str): The repository, `owner/name`.
+            allow_pickle (bool): Whether pickled networks may be downloaded and opened; see
+                `load_from_folder`.
+
+        Returns:
+            The model.
+
+        Raises:
+            ConfigError: See `load_from_folder`; or `huggingface_hub` is not installed.
+        """
+        with requires_extra("hub", "the hub"):
+            from huggingface_hub import snapshot_download
+        pickles = ["*.pkl"] if allow_pickle else []
+        folder = snapshot_download(hf_hub_path, allow_patterns=["*.json", "model.pt", *pickles])
+        return cls.load_from_folder(folder, trust=allow_pickle)
 
     @classmethod
     def _load_networks(cls, config: Any, dir_path: str, trust: bool) -> dict[str, nn.Module]:
@@ -233,17 +229,12 @@ def load_model(dir_path: str, trust: bool = False) -> BaseAE:
     model_class = find_model_class(Path(dir_path, MODEL_FILE))
     if model_class is not None:
         return model_class.load_from_folder(dir_path, trust)
-    require_trust(dir_path, trust)
-    model = AutoModel.load_from_folder(dir_path)
-    load_data_description(model, dir_path)
-    return model
-
-
-def require_trust(dir_path: str, trust: bool) -> None:
-    """Raises a ConfigError if a folder has pickles and they are not trusted."""
     pickles = sorted(Path(dir_path).glob("*.pkl"))
     if pickles and not trust:
         raise _untrusted(pickles[0])
+    model = AutoModel.load_from_folder(dir_path)
+    load_data_description(model, dir_path)
+    return model
 
 
 def _untrusted(pickle: Path) -> ConfigError:

@@ -99,11 +99,6 @@ SAMPLERS = {
         "wrapped normal codes in the Poincaré ball, for PoincareVAE",
         "use_pythae_sampler",
     ),
-    "rhvae": SamplerRecord(
-        "RHVAE",
-        "RHVAE's own prior, the volume of its metric, by Hamiltonian Monte Carlo",
-        "use_rhvae_prior",
-    ),
     "pixelcnn": SamplerRecord(
         "PixelCNN",
         "PixelCNN, fitted to the codebook indices, for VQVAE",

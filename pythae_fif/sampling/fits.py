@@ -142,15 +142,6 @@ def fit_pixelcnn(request: FitRequest) -> samplers.BaseSampler:
     return sampler
 
 
-def use_rhvae_prior(request: FitRequest) -> samplers.BaseSampler:
-    """Returns the sampler of an RHVAE's own prior."""
-    _require_class(request, models.RHVAE)
-    sampler = samplers.RHVAESampler(request.model)
-    if hasattr(request.model, "sampler_force"):
-        sampler.grad_func = lambda z, model: model.sampler_force(z)
-    return sampler
-
-
 def fit_user_sampler(request: FitRequest) -> samplers.BaseSampler:
     """Fits a user's sampler, `module:Class`.
 

@@ -216,8 +216,8 @@ def _check_config(model: BaseAE, config: BaseTrainerConfig) -> None:
 
     if isinstance(model, InjectiveFlow) and network_prefixes(config) != [""]:
         raise ConfigError(f"{model.model_name} has one optimizer: use a FIFTrainerConfig")
-    if isinstance(model, RHVAE) and "_extra_state" not in model.state_dict():
-        raise ConfigError("Pythae's RHVAE does not save its metric: use pythae_fif.baselines.RHVAE")
+    if isinstance(model, RHVAE):
+        raise ConfigError("Pythae's RHVAE does not save its metric: use Pythae's trainer")
 
 
 def _check_data(model: BaseAE, name: str, data: Any) -> None:

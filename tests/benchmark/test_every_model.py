@@ -158,7 +158,7 @@ def test_large_networks_take_a_step_and_sample(model, arch, shape, tmp_path, mon
     assert samples.shape == (2, *shape)
 
 
-@pytest.mark.parametrize("model", ["fif", "rhvae", "dnf", "trumpet"])
+@pytest.mark.parametrize("model", ["fif", "dnf", "trumpet"])
 def test_killed_run_resumes_to_the_same_weights(model, tmp_path):
     """For models with a state of a special form; others are in `training/test_resume.py`."""
     changes = {"beta": "auto", "surrogate_fraction": 0.25} if model == "fif" else {}

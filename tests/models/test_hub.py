@@ -12,7 +12,7 @@ import torch
 from pythae.models import AE, AEConfig, AutoModel
 from support.networks import Opened
 
-from pythae_fif.baselines import RHVAE
+from pythae_fif.baselines import DNF
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder, build_networks
@@ -52,7 +52,7 @@ def test_pickled_networks_are_opened_if_allowed(hub):
     assert torch.equal(loaded.embed(x), model.embed(x))
 
 
-@pytest.mark.parametrize("model_class", [FIF, RHVAE])
+@pytest.mark.parametrize("model_class", [FIF, DNF])
 def test_the_card_loads_the_model(model_class, hub):
     model = model_class(model_class.config_class(input_dim=SHAPE, latent_dim=3))
     model.push_to_hf_hub("someone/model")

@@ -11,7 +11,6 @@ from pythae.samplers import NormalSampler, PixelCNNSampler, VAMPSampler
 from support.networks import Map
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.baselines import RHVAE
 from pythae_fif.data import to_float
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.nn import spatial_networks
@@ -28,7 +27,7 @@ SHAPE = (1, 8, 8)
 IMAGES = np.random.default_rng(0).integers(0, 100, (40, *SHAPE), dtype=np.uint8)
 """Darker than Pythae's own fits allow: they ask for a maximum of at least 1."""
 DETERMINISTIC = ("AE", "FIF", "RAE_L2", "RAE_GP", "WAE_MMD")
-RANDOM = ("VAE", "VAMP", "SVAE", "PoincareVAE", "RHVAE", "HVAE", "FactorVAE", "Adversarial_AE",
+RANDOM = ("VAE", "VAMP", "SVAE", "PoincareVAE", "HVAE", "FactorVAE", "Adversarial_AE",
          "VQVAE", "maps")  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -40,8 +39,6 @@ def build_model(name: str, latent_dim: int = 4, **options) -> BaseAE:
     sizes = {"input_dim": SHAPE, "latent_dim": latent_dim, **options}
     if name == "FIF":
         return FIF(FIFConfig(**sizes))
-    if name == "RHVAE":
-        return RHVAE(models.RHVAEConfig(**sizes))
     if name == "maps":
         networks = spatial_networks("convnet", SHAPE, latent_dim)
         return models.VQVAE(models.VQVAEConfig(use_ema=True, **sizes), *networks)
@@ -68,7 +65,7 @@ CASES = (
     ("AE", "normal"), ("AE", "gaussian"), ("AE", "gmm"), ("AE", "maf"), ("AE", "iaf"),
     ("AE", "flow"), ("AE", "flow_matching"), ("VAE", "flow_matching"),
     ("VAE", "two_stage"), ("VAMP", "vamp"), ("SVAE", "hypersphere"), ("PoincareVAE", "poincare"),
-    ("maps", "pixelcnn"), ("VQVAE", "pixelcnn"), ("RHVAE", "rhvae"), ("FIF", "own_prior"),
+    ("maps", "pixelcnn"), ("VQVAE", "pixelcnn"), ("FIF", "own_prior"),
 )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def test_fif_trainer_config_rejects(options, message):
             RHVAE(RHVAEConfig(input_dim=SHAPE, latent_dim=2)),
             Images(),
             FIFTrainerConfig,
-            "RHVAE does not save its metric: use pythae_fif.baselines.RHVAE",
+            "RHVAE does not save its metric: use Pythae's trainer",
         ),
         (
             FIF(FIFConfig(input_dim=SHAPE, latent_dim=2)),
