@@ -109,9 +109,10 @@ def _load_or_substitute(
     if is_dry_run:
         experiment = experiment.model_copy(update={"offline": True})
     missing_files: list[DownloadError] = []
-    if not any(store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")):
-        # A missing extractor is reported before the data are loaded. If the store has runs, their
-        # table is shown without it.
+    specs = store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")
+    if not any(spec.extractor == experiment.extractor for spec in specs):
+        # A missing extractor is reported before the data are loaded. If the store has runs with it,
+        # their table is shown without it.
         with _collect_missing_files(missing_files):
             require_extractor(
                 experiment.extractor,

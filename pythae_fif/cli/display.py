@@ -21,7 +21,7 @@ LINE_SECONDS = 10
 
 
 class Terminal(Console):
-    """A console that removes control characters from all text.
+    """A console that shows progress.
 
     Progress is shown by a bar with the remaining time on a terminal, and elsewhere by one line for
     every run that ends, and by a line from time to time in long stages.

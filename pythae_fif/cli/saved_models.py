@@ -285,9 +285,10 @@ def _read_examples(
         examples, names = _read_images(flags.data, shape, flags)
     else:
         table, _ = read_table_file(Path(flags.data))
-        if label in table:
-            label = table[label].astype(str)
         examples = torch.from_numpy(require_columns(model).transform(table)).float()
+        if label in table:
+            label = table[label].convert_dtypes().astype(str)
+            examples[label.isna().to_numpy()] = torch.nan
         names = pandas.RangeIndex(len(examples), name="row")
     return examples, names, None if label is None else np.broadcast_to(label, len(examples))
 

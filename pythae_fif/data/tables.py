@@ -79,7 +79,8 @@ def load_table(
     labels = None
     class_names = None
     if label is not None:
-        classes, values_of_label = frame[label][rows.index].factorize(sort=True)
+        # A missing cell turns whole numbers into floats.
+        classes, values_of_label = frame[label][rows.index].convert_dtypes().factorize(sort=True)
         class_names = tuple(map(str, values_of_label))
         labels = {
             split: classes[split_rows].astype(np.int64) for split, split_rows in indices.items()

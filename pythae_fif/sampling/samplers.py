@@ -323,7 +323,8 @@ def draw_own_samples(
         Samples (n, ...), on the CPU.
 
     Raises:
-        ConfigError: The model is conditional and there are no labels, or the reverse.
+        ConfigError: The model is conditional and there are no labels, or the reverse; or it has no
+            prior.
     """
     torch.manual_seed(seed)
     batches: Iterable[Tensor]
@@ -345,5 +346,7 @@ def draw_own_samples(
 
 def _find_own_sampler(model: BaseAE) -> str:
     """Returns the sampler of a model of Pythae's own prior; the standard normal's for most."""
+    if isinstance(model, models.VQVAE):
+        raise ConfigError("a VQVAE has no prior: fit Pythae's PixelCNNSampler")
     names = [name for name, (cls, _) in PYTHAE_SAMPLERS.items() if isinstance(model, cls)]
     return names[-1]

@@ -273,6 +273,14 @@ class TestMissingFiles:
         assert "estimate: " in out
         assert [*tmp_path.glob("results*")] == []
 
+    def test_runs_with_another_extractor_do_not_hide_a_download(self, run, tiny, monkeypatch):
+        monkeypatch.setattr(benchmark, "IMAGES", 40)
+        monkeypatch.setattr(benchmark, "MIN_IMAGES", 40)
+        assert run("--config", tiny())[0] == 0
+        code, out, err = run("--config", tiny(), "--extractor", "inception", "--dry-run")
+        assert (code, err) == (0, "")
+        assert "to download: Inception's weights" in out
+
     def test_the_time_of_an_estimate_is_bounded(self, run, tiny, monkeypatch):
         monkeypatch.setattr(benchmark, "TIMING_SECONDS", 0)
         code, out, _ = run("--config", tiny(models=["fif", "ae", "vae"]), "--dry-run")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from pythae.models import AE, VAE, VAMP, AEConfig, VAEConfig, VAMPConfig
+from pythae.models import AE, VAE, VAMP, VQVAE, AEConfig, VAEConfig, VAMPConfig, VQVAEConfig
 from support.experiments import train_on_table
 from support.tabular_files import table
 
@@ -143,6 +143,30 @@ def test_classes_by_name(run):
         "needs labels: class indices 0 to 1, or the names female, male"
         in run("likelihood", "fif", "t.csv", "--to", "nats.csv")[1]
     )
+
+
+def test_a_row_without_its_class_has_no_likelihood(run):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(200, 3)), columns=[*"abc"])
+    frame["kind"] = pd.Series(rng.integers(1, 4, 200), dtype="Int64")
+    frame.loc[7, "kind"] = pd.NA
+    frame.to_csv("t.csv", index=False)
+    splits = load_table("t.csv", label="kind")
+    assert splits.class_names == ("1", "2", "3")
+
+    model = FIF(FIFConfig(input_dim=(3,), latent_dim=2, condition_dim=3))
+    model.columns = splits.columns
+    model.class_names = splits.class_names
+    model.save("fif")
+    assert run("likelihood", "fif", "t.csv", "--to", "nats.csv", "--label", "kind")[0] == 0
+    assert [*pd.read_csv("nats.csv").query("log_likelihood.isna()")["row"]] == [7]
+
+
+def test_a_vqvae_has_no_prior(run):
+    VQVAE(VQVAEConfig(input_dim=(1, 8, 8), latent_dim=2)).save("vqvae")
+    code, error = run("sample", "vqvae", "--to", "samples", "--number", 2, "--trust")
+    assert code == 2
+    assert error == "error: a VQVAE has no prior: fit Pythae's PixelCNNSampler\n"
 
 
 @pytest.mark.parametrize(

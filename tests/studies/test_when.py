@@ -74,16 +74,16 @@ def test_verdicts_follow_the_paired_test_against_the_best_rival():
 
 
 @pytest.mark.parametrize(
-    ("gains", "holds"),
+    ("gains", "verdicts"),
     [
-        ({(1, 16, 500): 0.5, (1, 16, 2_000): -0.5, (4, 16, 2_000): 0.5}, ("holds", "holds")),
-        ({(1, 16, 500): 0.5, (1, 16, 2_000): 0.5, (4, 16, 2_000): 0.5}, ("holds", "does not")),
-        ({(1, 16, 500): -0.5, (1, 16, 2_000): -0.5}, ("does not", "does not")),
+        ({(1, 16, 500): 0.5, (1, 16, 2_000): -0.5, (4, 16, 2_000): 0.5}, ("is", "is")),
+        ({(1, 16, 500): 0.5, (1, 16, 2_000): 0.5, (4, 16, 2_000): 0.5}, ("is", "is not")),
+        ({(1, 16, 500): -0.5, (1, 16, 2_000): -0.5}, ("is not", "is not")),
     ],
 )
-def test_hypotheses_are_judged_as_written(gains, holds):
+def test_hypotheses_are_judged_as_written(gains, verdicts):
     rows = make_rows(gains)
     cells = pd.concat([compare_cells(rows, prior) for prior in ("normal", "fitted")])
     sentences = judge_hypotheses(cells.reset_index(drop=True))
-    for sentence, name, answer in zip(sentences, "AB", holds, strict=True):
-        assert sentence.startswith(f"Hypothesis {name} {answer}")
+    for sentence, name, verdict in zip(sentences, "AB", verdicts, strict=True):
+        assert sentence.startswith(f"Hypothesis {name} {verdict} confirmed:")
