@@ -41,7 +41,7 @@ class Ensemble:
     step.
 
     Args:
-        models: The members. Training starts from their present weights.
+        models: The members. Training starts from the weights that they have now.
         seeds: A seed for each member's random draws.
 
     Attributes:

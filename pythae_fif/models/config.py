@@ -144,7 +144,9 @@ class FIFConfig(HutchinsonConfig):
         surrogate_fraction (float): Share of each batch, in (0, 1], that is used to estimate the
             volume change. The estimate is unbiased because batches are shuffled. Below 1
             BatchNorm's batch statistics count as constants for a data point, as in evaluation
-            mode; at 1 the Jacobian of the whole batch's map is used. Default: 1, as in the paper.
+            mode; at 1 the Jacobian of the whole batch's map is used. A network that cannot be
+            replayed gains no time, and its BatchNorm always has the whole batch's Jacobian.
+            Default: 1, as in the paper.
         condition_dim (int): Number of classes, or length c of the condition vectors, of a
             conditional model; 0 for an unconditional one. A conditional model needs data sets with
             "labels", class indices (B,) or condition vectors (B, c). The encoder takes them as

@@ -8,7 +8,7 @@ from pythae_fif.models.injective_flow import InjectiveFlow
 
 
 def is_density(model: BaseAE) -> bool:
-    """Returns whether :func:`as_density` accepts a model."""
+    """Returns whether a model is deterministic, as :func:`as_density` asks for."""
     return isinstance(model, AE | InjectiveFlow) and not isinstance(model, VQVAE)
 
 
@@ -23,7 +23,8 @@ def as_density(model: BaseAE) -> InjectiveFlow:
         ``fit_prior`` fits another.
 
     Raises:
-        ConfigError: The model draws its codes at random, or is a VQVAE.
+        ConfigError: The model draws its codes at random, is a VQVAE, or has more latent dimensions
+            than its data have dimensions.
 
     Example:
         >>> import torch

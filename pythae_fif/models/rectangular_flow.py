@@ -93,16 +93,19 @@ class RectangularFlow(HutchinsonFlow):
                 "they are two directions of one flow"
             )
 
-        for module in (*encoder.modules(), *decoder.modules()):
-            if isinstance(module, nn.modules.batchnorm._NormBase | nn.LayerNorm):
-                raise ConfigError(
-                    "RectangularFlow: the gradient of a volume is wrong through "
-                    f"{type(module).__name__}: use GroupNorm or RMSNorm"
-                )
-
         if hasattr(encoder, "flow") and hasattr(decoder, "flow"):
             encoder.flow = decoder.flow  # two directions of one flow share its weights
         return encoder, decoder
+
+    def set_encoder(self, encoder: BaseEncoder) -> None:
+        """Replaces f."""
+        _check_norms(encoder)
+        super().set_encoder(encoder)
+
+    def set_decoder(self, decoder: BaseDecoder) -> None:
+        """Replaces g."""
+        _check_norms(decoder)
+        super().set_decoder(decoder)
 
     def _surrogate(self, x: Tensor, *condition: Tensor) -> Surrogate:
         """Returns the surrogate of the log-volume, which records the conjugate gradient steps."""
@@ -238,3 +241,13 @@ def rectangular_surrogate(
         volume = products.mean(0) / 2
 
     return SurrogateOutput(-volume if uses_encoder else volume, z, x_hat), iterations
+
+
+def _check_norms(network: nn.Module) -> None:
+    """Raises a ConfigError if a network has a layer with a wrong gradient of the volume."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase | nn.LayerNorm):
+            raise ConfigError(
+                "RectangularFlow: the gradient of a volume is wrong through "
+                f"{type(module).__name__}: use GroupNorm or RMSNorm"
+            )

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import torch
 from pythae.models.nn import BaseDecoder, BaseEncoder
 
+from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError
 from pythae_fif.files import digest
 
@@ -43,7 +44,8 @@ def records_recipe(build: B) -> B:
 
 def _structure(network: torch.nn.Module) -> str:
     """A digest of the layers and of the names of weights and buffers."""
-    return digest(network, *network.state_dict())
+    with fork_rng():  # the description of zuko's networks draws random numbers
+        return digest(network, *network.state_dict())
 
 
 def get_recipe(network: Any) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from pydantic import Field
 from pythae.models import RHVAE, BaseAE
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
+from torch.utils.data import Subset
 
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.injective_flow import InjectiveFlow
@@ -67,8 +68,8 @@ class TrainerOptions:
 
         Args:
             config: The training's configuration, of any kind.
-            arguments: The trainer's arguments by name, which come first; None for the value of the
-                configuration.
+            arguments: The trainer's arguments by name, which override the configuration's
+                values; None for the configuration's value.
         """
         values: dict[str, Any] = {
             field.name: getattr(config, field.name, field.default) for field in fields(cls)
@@ -217,13 +218,18 @@ def _check_config(model: BaseAE, config: BaseTrainerConfig) -> None:
     if isinstance(model, InjectiveFlow) and network_prefixes(config) != [""]:
         raise ConfigError(f"{model.model_name} has one optimizer: use a FIFTrainerConfig")
     if isinstance(model, RHVAE):
-        raise ConfigError("Pythae's RHVAE does not save its metric: use Pythae's trainer")
+        raise ConfigError(
+            "the metric of Pythae's RHVAE is not in its state_dict, so FIFTrainer cannot restore "
+            "it: use Pythae's trainer"
+        )
 
 
 def _check_data(model: BaseAE, name: str, data: Any) -> None:
     """Raises a DataError or ConfigError if a data set cannot be used with the model."""
     if data is not None and not len(data):
         raise DataError(f"the {name} set is empty")
+    while isinstance(data, Subset):
+        data = data.dataset
     if getattr(model, "condition_dim", 0) and not getattr(data, "labelled", True):
         raise ConfigError(
             f"the {name} set has no labels, but {model.model_name} has "

@@ -48,10 +48,8 @@ def as_dataset(data: Any, name: str) -> Any:
         )
     if isinstance(data, np.ndarray | Tensor):
         return _tensors_as_dataset(place, data)
-    if isinstance(data, Subset) and isinstance(data.dataset, TensorDataset):
-        data = TensorDataset(
-            *data.dataset[data.indices]
-        )  # such a subset is what `random_split` returns
+    if isinstance(data, Subset) and _is_part_of_tensors(data):
+        data = TensorDataset(*data.dataset[[*map(int, data.indices)]])
     if isinstance(data, TensorDataset):
         if len(data.tensors) > 2:
             raise DataError(
@@ -63,6 +61,13 @@ def as_dataset(data: Any, name: str) -> Any:
     if data is not None:
         _check_items(place, data)
     return data
+
+
+def _is_part_of_tensors(data: Any) -> bool:
+    """Whether data are what `random_split` makes of a TensorDataset, or of a part of one."""
+    while isinstance(data, Subset):
+        data = data.dataset
+    return isinstance(data, TensorDataset)
 
 
 def _tensors_as_dataset(

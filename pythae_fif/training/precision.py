@@ -49,7 +49,8 @@ class ForwardPass:
             inputs: The batch, a dictionary with "data" (B, ...).
             epoch: Number of the pass over the training data, from 1.
             dataset_size: Number of data points in the data set of the batch.
-            progress: `share_done`, the share of the training that is done, for batches of training.
+            progress: `share_done`, the share of the training that is done, for batches of training,
+                and `position`, the number of earlier data points, for batches of evaluation.
         """
         uses_bfloat16 = self._uses_bfloat16 and self._model.training
         with networks_in_bfloat16(self._model, self._device, uses_bfloat16):

@@ -59,7 +59,7 @@ class FIFTrainer:
         eval_dataset: The same, or None to keep the weights of the lowest training loss.
         training_config: A `FIFTrainerConfig`, or Pythae's configuration if the model has several
             optimizers. It is copied.
-        callbacks: Pythae's callbacks. Saves, evaluations and beginnings of steps call none.
+        callbacks: Pythae's callbacks. Saves, evaluation steps and beginnings of steps call none.
         run_dir: Folder of the log, the checkpoint and the final `model`. Give the same folder to
             resume. By default it is a new folder in the configuration's `output_dir`, named by the
             model and the time, and the model in it is called `final_model`.
@@ -72,7 +72,7 @@ class FIFTrainer:
         wall_clock: Seconds of training steps, over all attempts, after which the training ends.
         keep_last: Whether to keep the last weights, regardless of their loss.
         precision: See :class:`~pythae_fif.training.TrainerOptions`. This and the next three
-            arguments come before the configuration's values, for configurations of any kind.
+            arguments override the configuration's values, for configurations of any kind.
         early_stopping_patience, gradient_clip_norm, scheduler_interval: See there.
 
     Attributes:

@@ -368,6 +368,13 @@ def test_a_rectangular_flow_refuses_norms_through_which_a_volume_has_no_gradient
     config = RectangularFlowConfig(input_dim=(D,), latent_dim=d)
     with pytest.raises(ConfigError, match=r"gradient of a volume is wrong through"):
         RectangularFlow(config, Encoder(name), Decoder(name))
+    model = RectangularFlow(config)
+    for replace_network, network in (
+        (model.set_encoder, Encoder(name)),
+        (model.set_decoder, Decoder(name)),
+    ):
+        with pytest.raises(ConfigError, match=r"gradient of a volume is wrong through"):
+            replace_network(network)
 
 
 @pytest.mark.parametrize(

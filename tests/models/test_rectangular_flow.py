@@ -65,3 +65,10 @@ def test_missing_networks_are_refused():
         RectangularFlow(RectangularFlowConfig(input_dim=(5,), latent_dim=3), encoder)
     with pytest.raises(ConfigError, match=r"or neither for rows"):
         RectangularFlow(RectangularFlowConfig(input_dim=(1, 8, 8), latent_dim=3))
+
+
+def test_saving_draws_no_random_numbers(tmp_path):
+    model = RectangularFlow(RectangularFlowConfig(input_dim=(5,), latent_dim=2))
+    state = torch.get_rng_state()
+    model.save(str(tmp_path))
+    assert torch.equal(torch.get_rng_state(), state)

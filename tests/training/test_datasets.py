@@ -47,9 +47,12 @@ def test_tensors_become_a_data_set(data, expected):
 
 def test_a_part_of_a_tensor_data_set_is_its_rows():
     indices = [5, 3, 8]
-    dataset = as_dataset(Subset(TensorDataset(ROWS, LABELS), indices), "training")
-    assert torch.equal(dataset.images, ROWS[indices])
-    assert torch.equal(dataset.labels, LABELS[indices].float())
+    part = Subset(TensorDataset(ROWS, LABELS), indices)
+    nested_part = Subset(Subset(TensorDataset(ROWS, LABELS), [8, 3, 1, 5]), [3, 1, 0])
+    for subset in (part, nested_part):
+        dataset = as_dataset(subset, "training")
+        assert torch.equal(dataset.images, ROWS[indices])
+        assert torch.equal(dataset.labels, LABELS[indices].float())
 
 
 @pytest.mark.parametrize("dataset", [Images(), BaseDataset(FLOATS, LABELS), Subset(Images(), [1])])

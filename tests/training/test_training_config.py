@@ -5,6 +5,7 @@ import torch
 from pythae.models import RHVAE, RHVAEConfig
 from pythae.trainers import AdversarialTrainerConfig, BaseTrainerConfig
 from support.trainings import SHAPE, Images, build_config, build_model
+from torch.utils.data import Subset
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset
@@ -36,7 +37,7 @@ def test_fif_trainer_config_rejects(options, message):
             RHVAE(RHVAEConfig(input_dim=SHAPE, latent_dim=2)),
             Images(),
             FIFTrainerConfig,
-            "RHVAE does not save its metric: use Pythae's trainer",
+            "RHVAE is not in its state_dict, .*: use Pythae's trainer",
         ),
         (
             FIF(FIFConfig(input_dim=SHAPE, latent_dim=2)),
@@ -50,6 +51,12 @@ def test_fif_trainer_config_rejects(options, message):
         (
             FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=3)),
             ImageDataset(torch.zeros(8, *SHAPE, dtype=torch.uint8)),
+            FIFTrainerConfig,
+            "the training set has no labels",
+        ),
+        (
+            FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=3)),
+            Subset(ImageDataset(torch.zeros(8, *SHAPE, dtype=torch.uint8)), [1, 2]),
             FIFTrainerConfig,
             "the training set has no labels",
         ),
