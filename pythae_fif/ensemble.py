@@ -41,7 +41,8 @@ class Ensemble:
     step.
 
     Args:
-        models: The members. Training starts from the weights that they have now.
+        models: The members. Training starts from the weights that they have when the ensemble is
+            built.
         seeds: A seed for each member's random draws.
 
     Attributes:

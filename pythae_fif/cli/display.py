@@ -21,10 +21,10 @@ LINE_SECONDS = 10
 
 
 class Terminal(Console):
-    """A console that shows progress.
+    """A console that shows the progress of runs and stages.
 
-    Progress is shown by a bar with the remaining time on a terminal, and elsewhere by one line for
-    every run that ends, and by a line from time to time in long stages.
+    On a terminal that is a bar with the remaining time. Elsewhere it is one line for every run that
+    ends, and a line from time to time in long stages.
     """
 
     def __init__(self) -> None:

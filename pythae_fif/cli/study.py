@@ -60,6 +60,8 @@ def _show_studies(words: list[str]) -> None:
 def _read_options(name: str, study: Study, words: list[str]) -> StudyOptions:
     """Parses the words after the name of a study."""
     description = f"Study {name}: {study_descriptions()[name]}"
+    if study.profiles:
+        description += f"\nprofiles: {', '.join(study.profiles)}"
     if study.datasets:
         description += f"\ndata sets: {', '.join(study.datasets)}"
     option_names = {"profile", "data_root", "offline"} | study.extra_options

@@ -8,7 +8,7 @@ from pythae_fif.models.injective_flow import InjectiveFlow
 
 
 def is_density(model: BaseAE) -> bool:
-    """Returns whether a model is deterministic, as :func:`as_density` asks for."""
+    """Returns whether :func:`as_density` accepts the class of a model."""
     return isinstance(model, AE | InjectiveFlow) and not isinstance(model, VQVAE)
 
 

@@ -9,11 +9,11 @@ from pydantic import Field
 from pythae.models import RHVAE, BaseAE
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
-from torch.utils.data import Subset
 
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.names import Precision
+from pythae_fif.training.datasets import find_whole
 from pythae_fif.validation import config_dataclass
 
 SchedulerInterval = Literal["epoch", "step"]
@@ -228,9 +228,8 @@ def _check_data(model: BaseAE, name: str, data: Any) -> None:
     """Raises a DataError or ConfigError if a data set cannot be used with the model."""
     if data is not None and not len(data):
         raise DataError(f"the {name} set is empty")
-    while isinstance(data, Subset):
-        data = data.dataset
-    if getattr(model, "condition_dim", 0) and not getattr(data, "labelled", True):
+    is_labelled = getattr(find_whole(data), "labelled", True)
+    if getattr(model, "condition_dim", 0) and not is_labelled:
         raise ConfigError(
             f"the {name} set has no labels, but {model.model_name} has "
             f"condition_dim={model.condition_dim}: use ImageDataset(images, labels)"

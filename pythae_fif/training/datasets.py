@@ -48,7 +48,7 @@ def as_dataset(data: Any, name: str) -> Any:
         )
     if isinstance(data, np.ndarray | Tensor):
         return _tensors_as_dataset(place, data)
-    if isinstance(data, Subset) and _is_part_of_tensors(data):
+    if isinstance(data, Subset) and isinstance(find_whole(data), TensorDataset):
         data = TensorDataset(*data.dataset[[*map(int, data.indices)]])
     if isinstance(data, TensorDataset):
         if len(data.tensors) > 2:
@@ -63,11 +63,11 @@ def as_dataset(data: Any, name: str) -> Any:
     return data
 
 
-def _is_part_of_tensors(data: Any) -> bool:
-    """Whether data are what `random_split` makes of a TensorDataset, or of a part of one."""
+def find_whole(data: Any) -> Any:
+    """Returns the data set of which data are a part, by `random_split`; other data as they are."""
     while isinstance(data, Subset):
         data = data.dataset
-    return isinstance(data, TensorDataset)
+    return data
 
 
 def _tensors_as_dataset(

@@ -59,7 +59,7 @@ class FIFTrainer:
         eval_dataset: The same, or None to keep the weights of the lowest training loss.
         training_config: A `FIFTrainerConfig`, or Pythae's configuration if the model has several
             optimizers. It is copied.
-        callbacks: Pythae's callbacks. Saves, evaluation steps and beginnings of steps call none.
+        callbacks: Pythae's callbacks. None is called at a save, an evaluation or a step's start.
         run_dir: Folder of the log, the checkpoint and the final `model`. Give the same folder to
             resume. By default it is a new folder in the configuration's `output_dir`, named by the
             model and the time, and the model in it is called `final_model`.

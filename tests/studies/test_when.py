@@ -9,7 +9,13 @@ import torch
 
 from studies import when
 from studies.tori import EmbeddedTorus
-from studies.when import TorusModel, compare_cells, judge_hypotheses
+from studies.when import (
+    TorusModel,
+    compare_cells,
+    count_by_rival,
+    describe_trainings,
+    judge_hypotheses,
+)
 
 NOISE = 0.03
 
@@ -74,16 +80,54 @@ def test_verdicts_follow_the_paired_test_against_the_best_rival():
 
 
 @pytest.mark.parametrize(
-    ("gains", "verdicts"),
+    ("gains", "is_confirmed"),
     [
-        ({(1, 16, 500): 0.5, (1, 16, 2_000): -0.5, (4, 16, 2_000): 0.5}, ("is", "is")),
-        ({(1, 16, 500): 0.5, (1, 16, 2_000): 0.5, (4, 16, 2_000): 0.5}, ("is", "is not")),
-        ({(1, 16, 500): -0.5, (1, 16, 2_000): -0.5}, ("is not", "is not")),
+        (
+            {(1, 16, 500): 0.5, (1, 16, 2_000): -0.5, (4, 16, 2_000): 0.5},
+            (True, True),
+        ),
+        (
+            {(1, 16, 500): 0.5, (1, 16, 2_000): 0.5, (4, 16, 2_000): 0.5},
+            (True, False),
+        ),
+        ({(1, 16, 500): -0.5, (1, 16, 2_000): -0.5}, (False, False)),
     ],
 )
-def test_hypotheses_are_judged_as_written(gains, verdicts):
+def test_hypotheses_are_judged_as_written(gains, is_confirmed):
     rows = make_rows(gains)
     cells = pd.concat([compare_cells(rows, prior) for prior in ("normal", "fitted")])
     sentences = judge_hypotheses(cells.reset_index(drop=True))
-    for sentence, name, verdict in zip(sentences, "AB", verdicts, strict=True):
-        assert sentence.startswith(f"Hypothesis {name} {verdict} confirmed:")
+    for sentence, name, confirmed in zip(sentences, "AB", is_confirmed, strict=True):
+        verdict = "is confirmed" if confirmed else "is not confirmed"
+        assert sentence.startswith(f"Hypothesis {name} {verdict}:")
+
+
+def test_data_sets_are_counted_for_each_rival():
+    rows = make_rows({(1, 16, 500): 0.5, (1, 16, 2_000): -0.5, (4, 16, 500): 0.0})
+    is_vae = rows["model"] == "vae"
+    rows.loc[is_vae, "kl"] += rows.loc[is_vae, "seed"]  # a test needs differences that vary
+    further = [rows[is_vae].assign(model=name) for name in ("wae_10", "wae_100")]
+    counts = count_by_rival(pd.concat([rows, *further])).set_index(["prior", "rival"])
+    ae = counts.loc["N", "AE"]
+    assert (ae["wins"], ae["loses"]) == (1, 1)
+    assert ae["median gain"] == pytest.approx(0, abs=0.02)
+    vae = counts.loc["fitted prior", "VAE, true noise"]
+    assert (vae["FIF is lower"], vae["median gain"]) == ("3 of 3", 10.0)
+
+
+def test_trainings_are_described_by_their_epochs_and_errors():
+    rows = pd.DataFrame(
+        [
+            {"d": 1, "D": 16, "n": n, "model": model, "prior": prior, "kl": kl, "kl_error": 0.5,
+             "epochs": 10 * (n // 500) * (1 + (model == "ae")), "best_epoch": 10}
+            for model in when.MODELS
+            for prior, kl in (("normal", 3.0), ("fitted", 1.0))
+            for n in (500, 1_000)
+        ]
+    )  # fmt: skip
+    prior_gain, epochs, kept, noise = describe_trainings(rows)
+    assert prior_gain.startswith("A fitted prior lowers the mean KL by 2 (FIF")
+    assert "0.50 to 0.50 (VAE" in epochs
+    assert "1.00 (FIF" in kept
+    assert "0.50 (AE)" in kept
+    assert "0.5 nats on average, 0.5 at most" in noise
