@@ -182,7 +182,12 @@ def as_config_error(
     if path and not isinstance(error["input"], Mapping | BaseModel):
         value = repr(error["input"])[:MAX_VALUE_LENGTH]
         place += f" {value}" if is_flag else f"={value}"
-    return ConfigError(f"{place}: {_describe_requirement(error)}")
+
+    requirement = _describe_requirement(error)
+    for other in errors[1:]:  # of a union, such as `float | Literal["auto"]`
+        if other["type"] == "literal_error" and _readable_path(other["loc"]) == path:
+            requirement += f", or {other['ctx']['expected']}"
+    return ConfigError(f"{place}: {requirement}")
 
 
 def _unknown_key_error(error: Mapping[str, Any], source: str, cls: Any) -> ConfigError:
@@ -203,7 +208,8 @@ def _readable_path(location: tuple[int | str, ...]) -> list[str]:
 
 def _without_union_members(location: tuple[int | str, ...]) -> list[int | str]:
     """Drops the parts that name the members of a union, such as `float | Literal[...]`."""
-    return [part for part in location if "constrained-float" not in str(part)]
+    members = ("constrained-float", "literal[")
+    return [part for part in location if not any(member in str(part) for member in members)]
 
 
 def _describe_requirement(error: Mapping[str, Any]) -> str:

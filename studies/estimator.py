@@ -14,12 +14,12 @@ from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.device import default_device
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
-from pythae_fif.studies.study import IMAGE_DATASETS, Study, StudyOptions
+from pythae_fif.studies.study import LABELLED_DATASETS, Study, StudyOptions
 from pythae_fif.volume_change import sample_hutchinson, volume_surrogate
 from pythae_fif.volume_change.loss import Map
 from studies.spectrum import build_model, plan_models
 
-STUDY = Study(run="studies.estimator:run_estimator", seeds=(1, 1), datasets=IMAGE_DATASETS)
+STUDY = Study(run="studies.estimator:run_estimator", seeds=(1, 1), datasets=LABELLED_DATASETS)
 
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"steps": 400, "repeats": 5, "batches": (1, 4, 16), "channel_multiplier": 0.25},

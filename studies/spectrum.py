@@ -24,12 +24,12 @@ from pythae_fif.pictures import new_figure, pixel_bytes
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Run
 from pythae_fif.studies.spec import RESULT_FILE, StudyReport, StudySpec, collect_results
-from pythae_fif.studies.study import IMAGE_DATASETS, Study, StudyOptions
+from pythae_fif.studies.study import LABELLED_DATASETS, Study, StudyOptions
 from pythae_fif.training.checkpoint import RESULT_NAME
 from pythae_fif.validation import StrictModel
 from pythae_fif.volume_change import decoder_singular_values
 
-STUDY = Study(run="studies.spectrum:run_spectrum", seeds=(2, 5), datasets=IMAGE_DATASETS)
+STUDY = Study(run="studies.spectrum:run_spectrum", seeds=(2, 5), datasets=LABELLED_DATASETS)
 
 BETAS = (0.1, 1.0, 10.0, 100.0)
 LATENT_DIM = 16  # of the conditional MNIST model of figure 6

@@ -98,7 +98,7 @@ def save_scores(
     if columns is None:
         files |= run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
     else:
-        # Evenly spaced rows, because samples of a conditional model are grouped by class.
+        # Evenly spaced rows, so that all classes are among them.
         frame = columns.to_frame(samples[:: math.ceil(len(samples) / SAMPLE_ROWS)])
         content = frame.to_csv(index=False, float_format="%.6g").encode()
         files |= run.write(f"samples-{sampler}.csv", content)

@@ -51,8 +51,10 @@ class FIF(HutchinsonFlow):
         + \beta \lVert g(f(x)) - x \rVert^2
 
     (eq. 46 and the reconstruction error), on the manifold the negative of :meth:`log_prob` plus the
-    same squared error (eq. 3). With ``condition_dim`` above 0 the model is conditional, and its
-    methods need ``labels``.
+    same squared error (eq. 3). Here beta is the last value of a schedule. ``beta="auto"`` changes
+    from epoch to epoch; the loss then also has the constant of a normal likelihood with this beta,
+    -(D - d) / 2 log(beta / pi), so that epochs can be compared. With ``condition_dim`` above 0 the
+    model is conditional, and its methods need ``labels``.
 
     Args:
         model_config (FIFConfig): The configuration.
@@ -157,6 +159,7 @@ class FIF(HutchinsonFlow):
         config = dataclasses.replace(self.model_config, condition_dim=0, fitted_prior=None)
         model = FIF(config, encoder, decoder)
         model.columns = self.columns
+        model._buffers.update(self._buffers)  # of beta="auto"
         model.train(self.training)
         return model
 

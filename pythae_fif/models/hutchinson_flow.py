@@ -56,17 +56,11 @@ def evaluated_points(latent_dim: int) -> int:
 
 
 class HutchinsonFlow(InjectiveFlow):
-    r"""An injective flow with a volume term that is estimated by Hutchinson vectors in training.
+    """An injective flow with a volume term that is estimated by Hutchinson vectors in training.
 
     A subclass says how: `_surrogate` computes the volume term. The other terms, the weights, noise
     and evaluation are here. In evaluation mode the loss is exact, so that trainers can choose the
-    best model. Off the manifold, with ``jacobian_at="data"``, that is
-
-    .. math:: -\log p_Z(f(x)) - \frac12 \log\det f'(x) f'(x)^\top
-        + \beta \lVert g(f(x)) - x \rVert^2
-
-    (eq. 46 and the reconstruction error), on the manifold the negative of :meth:`log_prob` plus the
-    same squared error (eq. 3).
+    best model; :class:`FIF` has its formula.
     """
 
     config_class: ClassVar[Any] = HutchinsonConfig

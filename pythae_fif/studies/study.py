@@ -15,7 +15,10 @@ from pythae_fif.files import read_bytes
 from pythae_fif.names import TOY_DATASETS, DataOptions, import_object
 from pythae_fif.runs.launch import Engine, OnChange
 
-IMAGE_DATASETS = tuple(sorted(list_configs(), key=lambda name: name != "mnist"))  # default first
+LABELLED_DATASETS = tuple(
+    sorted({*list_configs()} - {"celeba", "csv"}, key=lambda name: (name != "mnist", name))
+)
+"""Data sets of images with class labels, the default first."""
 TABULAR_DATASETS = ("miniboone", "power", "gas", "hepmass", "csv")
 
 
@@ -47,7 +50,7 @@ class Study:
         """The fields of :class:`StudyOptions` that this study takes and not every study does."""
         options_by_datasets: dict[tuple[str, ...], set[str]] = {
             (): set(),
-            IMAGE_DATASETS: {"dataset", "latent_dim", "data"},
+            LABELLED_DATASETS: {"dataset", "latent_dim", "data"},
             TABULAR_DATASETS: {"dataset", "latent_dim", "data", "models"},
         }
         return options_by_datasets.get(self.datasets, {"dataset"})

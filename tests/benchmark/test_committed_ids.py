@@ -105,6 +105,7 @@ def test_every_committed_record_was_made_by_committed_code(root):
     assert {verdict.kind for verdict in verify(root)} <= {"packed", "unfinished"}
 
 
+@pytest.mark.slow
 def test_the_committed_order_is_what_its_command_makes():
     make_page = runpy.run_path(str(ROOT / "benchmarks/order.py"))["page"]
     text, figures = make_page(REFERENCE)

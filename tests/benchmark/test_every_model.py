@@ -50,6 +50,12 @@ LARGE = [
 ]
 LARGE += [(model, "convnet", shape) for model in OWN_NETWORKS for shape in (MNIST, CIFAR, CELEBA)]
 
+# FIF's networks are always tested. Those of other models for colour images are slow tests.
+LARGE_CASES = [
+    pytest.param(*case, marks=[pytest.mark.slow] if case[0] != "fif" and case[2][0] == 3 else [])
+    for case in LARGE
+]
+
 
 def make_spec(model: str, arch: str = "convnet", *, epochs: int = 1, **changes) -> ImageSpec:
     entry = read_entry(model)
@@ -138,7 +144,7 @@ def test_each_column_of_codes_is_permuted_independently():
 
 
 @pytest.mark.parametrize(
-    ("model", "arch", "shape"), LARGE, ids=lambda v: v if isinstance(v, str) else str(v[1])
+    ("model", "arch", "shape"), LARGE_CASES, ids=lambda v: v if isinstance(v, str) else str(v[1])
 )
 def test_large_networks_take_a_step_and_sample(model, arch, shape, tmp_path, monkeypatch):
     """They are pickled before the training, but not saved after it, which takes a third of it."""

@@ -115,6 +115,15 @@ def test_samples_with_a_label_are_samples_of_the_model_of_that_label():
     assert torch.equal(fif.predict(data, labels).embedding, fif.embed(data, labels))
 
 
+def test_the_model_of_a_label_has_the_loss_of_its_data():
+    fif = model(beta="auto").double().eval()
+    fif.beta.fill_(50)
+    data, _ = batch()
+    labels = torch.ones(len(data), dtype=torch.long)
+    class_loss = fif.conditioned_on(1)(DatasetOutput(data=data)).loss
+    assert torch.allclose(class_loss, fif(DatasetOutput(data=data, labels=labels)).loss)
+
+
 def test_the_model_of_a_label_is_saved_and_loaded(tmp_path):
     fif = model().eval()
     data, _ = batch(dtype=torch.float32)

@@ -24,6 +24,7 @@ WRONG = [
     ([FIFConfig], {"student_t_df": math.inf}, "student_t_df=inf: should be a finite number"),
     (WITH_BETA, {"betta": 3}, "unknown key 'betta': did you mean 'beta'"),
     (WITH_BETA, {"beta": -1}, "beta=-1: should be greater than or equal to 0"),
+    ([FIFConfig], {"beta": "Auto"}, "unable to parse string as a number, or 'auto'"),
     (WITH_BETA, {"beta": math.nan}, "beta=nan: should be a finite number"),
     ([TrumpetConfig], {"beta": 3.0}, "unknown key 'beta'"),
     (HUTCHINSON, {"hutchinson_samples": 4}, "hutchinson_samples=4: at most 3"),

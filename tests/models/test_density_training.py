@@ -126,6 +126,7 @@ def test_a_training_that_diverges_returns_to_its_best_weights():
     assert float(module.mean) == 0
 
 
+@pytest.mark.slow
 def test_a_flow_trains_longer_on_more_codes_and_does_not_overfit_few():
     def codes(count):
         angle = 2 * math.pi * torch.rand(count)

@@ -84,6 +84,7 @@ def test_a_linear_model_that_diverged_is_not_the_best(monkeypatch):
 # ---------------------------------------------------------------- curvature
 
 
+@pytest.mark.slow
 def test_on_manifold_training_bends_and_off_manifold_training_straightens():
     curvatures = {}
     for jacobian_at, variant in curvature.VARIANTS.items():
