@@ -28,6 +28,9 @@ from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import STATUS_FILE
 from pythae_fif.studies.study import import_studies
 
+REFUSED = ("corrupt", "unknown study", "dirty tree")
+"""Kinds of verdicts on runs that are not added."""
+
 SHEET_ROWS = 8
 """Rows of a sheet of samples."""
 
@@ -42,7 +45,7 @@ def check(root: Path) -> None:
         StoreError: If the store has no runs, or runs that are damaged or of unknown code; the
             message names the first of them.
     """
-    refused = [verdict for verdict in verify(root) if verdict.kind in ("corrupt", "dirty tree")]
+    refused = [verdict for verdict in verify(root) if verdict.kind in REFUSED]
     if refused:
         first = refused[0]
         count = len({verdict.run for verdict in refused})

@@ -85,7 +85,8 @@ def verify_command(words: list[str]) -> None:
                 console.say(f"  {verdict.run}: {verdict.detail}".rstrip(": "))
 
     corrupt = sum(verdict.kind == "corrupt" for verdict in verdicts)
-    run_count = pluralized(len({verdict.run for verdict in verdicts}), "run")
+    checked = {verdict.run for verdict in verdicts if verdict.kind != "unknown study"}
+    run_count = pluralized(len(checked), "run")
     summary = f"{run_count} checked, {corrupt or 'none'} corrupt"
     if corrupt:
         raise FailedRunsError(summary)

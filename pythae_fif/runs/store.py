@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from pydantic import Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
-from pythae_fif.errors import StoreError
+from pythae_fif.errors import StoreError, UnknownStudyError
 from pythae_fif.files import checksum, os_errors_as_store_error, read_bytes
 from pythae_fif.validation import StrictModel
 
@@ -172,10 +172,16 @@ def read_spec(content: bytes) -> Spec:
     """Reads the content of a `spec.json`.
 
     Raises:
-        StoreError: The content is not a specification of a kind in `SPECS`.
+        UnknownStudyError: Its kind is not in `SPECS`.
+        StoreError: The content is not a specification of a run.
     """
     try:
         values = json.loads(content)
+        if values["kind"] not in SPECS:
+            raise UnknownStudyError(
+                f"{SPEC_FILE}: kind {values['kind']!r} belongs to no study of this package or of "
+                "the folder studies in the working directory"
+            )
         cls = SPECS[values["kind"]]
         if values["schema"] != cls.schema_version:
             raise StoreError(
@@ -183,10 +189,7 @@ def read_spec(content: bytes) -> Spec:
             )
         return cls.model_validate_json(json.dumps(values["spec"]))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StoreError(
-            f"{SPEC_FILE} is not a valid specification of a run, or its study is not in the folder "
-            "studies of the working directory"
-        ) from error
+        raise StoreError(f"{SPEC_FILE} is not a valid specification of a run") from error
 
 
 class PackedRun(BaseModel):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pythae_fif.errors import StoreError
+from pythae_fif.errors import StoreError, UnknownStudyError
 from pythae_fif.runs.store import SPEC_FILE, Record, Spec, Store
 from pythae_fif.runs.worker import STATUS_FILE, Status
 
@@ -15,6 +15,7 @@ VERDICTS = {
     "corrupt": "a file is missing, cannot be read, or was changed",
     "failed": "the last attempt failed; the same command tries again",
     "unfinished": "there is no record yet; the same command resumes",
+    "unknown study": "not checked, because its study is not installed",
     "set aside": "a damaged or foreign file was renamed and kept for inspection",
     "dirty tree": "made with code or configurations that are not committed",
 }
@@ -44,7 +45,7 @@ def verify(root: Path) -> list[Verdict]:
         root: The results folder.
 
     Returns:
-        For every run one verdict of the kinds `fine` to `unfinished`, and notes of the other kinds.
+        For every run one verdict of the kinds `fine` to `unknown study`, and notes of the others.
 
     Raises:
         StoreError: The folder has no runs, or a folder in it cannot be read.
@@ -79,6 +80,9 @@ def _verdicts(store: Store, run: str) -> Iterator[Verdict]:
         records = _read_records(store, spec)
         for record in records:
             store.check_files(spec, record)
+    except UnknownStudyError as error:
+        yield Verdict("unknown study", run, str(error))
+        return
     except StoreError as error:
         yield Verdict("corrupt", run, str(error))
         return

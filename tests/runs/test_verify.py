@@ -93,6 +93,8 @@ CASES = {
     "changed model": (flip_bit_in("model/weights"), "corrupt", "model/weights was changed"),
     "no specification": (remove(SPEC_FILE), "corrupt", SPEC_FILE),
     "bad specification": (overwrite(SPEC_FILE, "{"), "corrupt", SPEC_FILE),
+    "unknown study": (
+        edit(SPEC_FILE, b'"kind": "tasks"', b'"kind": "own"'), "unknown study", "kind 'own'"),
     "other schema": (edit(SPEC_FILE, b'"schema": 3', b'"schema": 1'), "corrupt", "needs 3"),
     "specification of another": (
         overwrite(SPEC_FILE, json.dumps(TaskSpec(seed=9).to_dict())), "corrupt", "belongs to run"),
