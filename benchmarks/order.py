@@ -7,14 +7,14 @@ Writes `tables/order.md` and `figures/steps-*.png` below the folder of results.
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator
-from scipy.stats import spearmanr, ttest_ind_from_stats
+from scipy.stats import spearmanr, ttest_ind, ttest_ind_from_stats
 
 from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
@@ -28,8 +28,11 @@ from pythae_fif.reports.tables import DASH, Table, number
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling.catalog import find_sampler, sampler_position
 
-STORES = ["", "beta", "best_of_ten/seeds"]
-"""Folders of packed runs; the first is the main store."""
+MODEL_STORES = ("", "best_of_ten/seeds")
+"""Folders of packed runs of several models; the first is the main store."""
+
+BETA_STORE = "beta"
+"""Folder of packed runs of FIF with several weights beta."""
 
 MIN_MODELS = 6
 """Fewer models have no order to compare."""
@@ -58,7 +61,7 @@ class LengthFreeSetting(NamedTuple):
 def read_results(root: Path) -> Iterator[tuple[str, ImageSpec, ImageResult]]:
     """Yields the store, specification and result of each run whose model the package has."""
     known_models = list_configs("models")
-    for part in STORES:
+    for part in (*MODEL_STORES, BETA_STORE):
         store = Store(root / part)
         for spec in store.specs(ImageSpec):
             result = ImageResult.read(store, spec)
@@ -66,11 +69,11 @@ def read_results(root: Path) -> Iterator[tuple[str, ImageSpec, ImageResult]]:
                 yield part, spec, result
 
 
-def group_by_setting(root: Path) -> dict[Setting, list[ImageResult]]:
-    """Groups the runs that one table compares."""
+def group_by_setting(root: Path, parts: Collection[str]) -> dict[Setting, list[ImageResult]]:
+    """Groups the runs that one table compares, of some folders of packed runs."""
     groups: dict[Setting, list[ImageResult]] = defaultdict(list)
     for part, spec, result in read_results(root):
-        if part != "beta":
+        if part in parts:
             epochs = spec.settings.epochs
             length = f"{epochs} epochs" if epochs else f"{spec.settings.wall_clock:.0f} s"
             details = filter(None, [length, spec.settings.precision, spec.extractor, part])
@@ -89,7 +92,7 @@ def group_by_length_free_setting(
     """
     groups: dict[LengthFreeSetting, dict[str, ImageResult]] = defaultdict(dict)
     for part, spec, result in read_results(root):
-        if spec.settings.epochs and part in ("", "beta"):
+        if spec.settings.epochs and part in ("", BETA_STORE):
             key = LengthFreeSetting(
                 spec.dataset, spec.arch, spec.settings.precision, spec.extractor, spec.data_hash
             )
@@ -166,6 +169,28 @@ def welch_tests(table: pd.DataFrame) -> Iterator[dict[str, str]]:
             }
 
 
+def compare_betas(frame: pd.DataFrame) -> Iterator[dict[str, str]]:
+    """Tests the distances of the smallest beta against the largest one's, with K = 1.
+
+    Args:
+        frame: One row for each run of FIF and each sampler.
+    """
+    single_vector = frame[frame["vectors"] == 1]
+    betas = single_vector["beta"].agg(["min", "max"])
+    for sampler, rows in single_vector.groupby("sampler", sort=False):
+        distances = [rows.loc[rows["beta"] == beta, "frechet_test"] for beta in betas]
+        if min(map(len, distances)) > 1:
+            cells = {
+                f"{size} beta, its distance (seeds)": f"{beta:g}, "
+                f"{number(values.mean(), values.std())} ({len(values)})"
+                for size, beta, values in zip(
+                    ("smallest", "largest"), betas, distances, strict=True
+                )
+            }
+            test = ttest_ind(*distances, equal_var=False)
+            yield {"codes": find_sampler(sampler).label, **cells, "p": f"{test.pvalue:.2g}"}
+
+
 def _distance_and_seeds(row: pd.Series) -> str:
     return f"{number(row['frechet_test'], row['frechet_test_spread'])} ({row['seeds']})"
 
@@ -227,11 +252,16 @@ def page(root: Path) -> tuple[str, dict[str, bytes]]:
     """
     order_rows: list[dict[str, str]] = []
     test_rows: list[dict[str, str]] = []
-    for setting, results in group_by_setting(root).items():
+    for setting, results in group_by_setting(root, MODEL_STORES).items():
         experiment = load_experiment(setting.dataset, {"models": ["all"]})
         table = chosen_frame(score_frame(experiment, results))
         order_rows += compare_orders(setting, table)
         test_rows += [{"data": setting.title} | line for line in welch_tests(table)]
+
+    beta_rows: list[dict[str, str]] = []
+    for setting, results in group_by_setting(root, [BETA_STORE]).items():
+        frame = score_frame(load_experiment(setting.dataset, {"models": ["fif"]}), results)
+        beta_rows += [{"data": setting.title} | line for line in compare_betas(frame)]
 
     step_tables: list[Table] = []
     figures: dict[str, bytes] = {}
@@ -249,6 +279,7 @@ def page(root: Path) -> tuple[str, dict[str, bytes]]:
         Table("Order of the models, and table 8's", pd.DataFrame(order_rows)),
         *step_tables,
         Table("FIF's distance and others'", pd.DataFrame(test_rows), notes=[note]),
+        Table("FIF's distance with the smallest and the largest beta", pd.DataFrame(beta_rows)),
     ]
     return "\n".join(table.to_markdown() for table in tables), figures
 
