@@ -1,5 +1,6 @@
 """The execution of a run of the benchmark: it trains, samples and scores the model."""
 
+import math
 import shutil
 import traceback
 from collections.abc import Mapping
@@ -193,6 +194,7 @@ class ImageRun:
             self.labels,
             val_mse=val_mse,
             num_samples=spec.settings.num_samples,
+            training_images=(spec.settings.epochs or math.inf) * len(self.splits.train),
             seed=spec.seed,
         )
 

@@ -24,12 +24,18 @@ from pythae_fif.sampling.catalog import find_sampler
 MAX_POINTS = {"val": 500, "test": 2_000}
 """Split -> maximum number of data points that are scored; validation data only choose."""
 MIN_POINTS = 50
-"""Minimum number of data points, if there are as many."""
+"""Minimum number of data points, if there are as many. If they have too many columns, none are
+scored."""
 SAMPLES_PER_POINT = 5
-"""A profile that scores so many samples scores one data point: likelihoods of short profiles must
-not take longer than their training."""
+"""A profile that scores so many samples scores one data point."""
 MAX_JACOBIAN_COLUMNS = 42_000
 """Columns of all Jacobians of a split that limit the number of points: 2,000 for d = 21."""
+IMAGES_PER_COLUMN = 2
+"""A training on so many images, counted in each epoch, allows one column. Likelihoods of short
+trainings must not take longer than the training: for each prior, a column is computed several
+times, and each time takes as long as about two passes of the decoder."""
+FREE_COLUMNS = 1_000
+"""Columns that every training allows."""
 
 
 class SplitLikelihood(NamedTuple):
@@ -105,6 +111,7 @@ def marginal_likelihoods(
     *,
     val_mse: float,
     num_samples: int,
+    training_images: float,
     seed: int,
 ) -> dict[str, dict[str, SplitLikelihood]]:
     """Computes the marginal likelihood of data under a trained model, with several priors.
@@ -120,12 +127,15 @@ def marginal_likelihoods(
         val_mse: Mean squared error per value of the validation data, which gives the noise's scale.
         num_samples: Number of samples that the run scores. It limits the number of data points, see
             :data:`SAMPLES_PER_POINT`.
+        training_images: Number of images that the training used, counted in each epoch; infinite
+            if it is not known. It also limits the number of data points, see
+            :data:`IMAGES_PER_COLUMN`.
         seed: Seed of the draws.
 
     Returns:
         Sampler -> split, 'val' or 'test' -> likelihoods, for the samplers with a finite one. Empty
-        if the model has all D dimensions or reconstructs exactly, or if its Jacobians are not
-        finite.
+        if the model has all D dimensions or reconstructs exactly, if its Jacobians are not finite,
+        or if they take too long.
     """
     dims = math.prod(splits.input_dim)
     if not (priors and val_mse) or model.latent_dim == dims:
@@ -135,9 +145,14 @@ def marginal_likelihoods(
     device = next(model.parameters()).device
     noise_std = math.sqrt(val_mse * dims / (dims - model.latent_dim))
     rows = {
-        split: _choose_rows(split, len(splits[split]), model.latent_dim, num_samples)
+        split: _choose_rows(
+            split, len(splits[split]), model.latent_dim, num_samples, training_images
+        )
         for split in MAX_POINTS
     }
+    if not len(rows["test"]):
+        return {}
+
     ids = splits.example_ids or {split: np.arange(len(splits[split])) for split in rows}
     densities = {}
     try:
@@ -165,11 +180,16 @@ def marginal_likelihoods(
     return scores
 
 
-def _choose_rows(split: str, size: int, latent_dim: int, num_samples: int) -> np.ndarray:
-    """Chooses the points of a split that are scored, at equal distances."""
-    count = min(
-        MAX_POINTS[split], num_samples // SAMPLES_PER_POINT, MAX_JACOBIAN_COLUMNS // latent_dim
-    )
+def _choose_rows(
+    split: str, size: int, latent_dim: int, num_samples: int, training_images: float
+) -> np.ndarray:
+    """Chooses the points of a split that are scored, at equal distances; none if it takes long."""
+    allowed_columns = max(FREE_COLUMNS, training_images / IMAGES_PER_COLUMN)
+    affordable_points = int(min(MAX_JACOBIAN_COLUMNS, allowed_columns) // latent_dim)
+    if affordable_points < MIN_POINTS:
+        return np.empty(0, dtype=int)
+
+    count = min(MAX_POINTS[split], num_samples // SAMPLES_PER_POINT, affordable_points)
     return np.unique(np.linspace(0, size - 1, max(MIN_POINTS, count)).astype(int))
 
 

@@ -385,7 +385,12 @@ class Rows:
         self.train_labels = self.labels.get("train")
         self.codes = self.model.encode(self.parts["train"], self.train_labels)
         val_mse = reconstruction_mse(self.model, self.parts["val"], self.labels.get("val"))
-        self.options = {"val_mse": val_mse, "num_samples": 2000, "seed": 0}
+        self.options = {
+            "val_mse": val_mse,
+            "num_samples": 2000,
+            "training_images": math.inf,
+            "seed": 0,
+        }
 
 
 @pytest.mark.parametrize("classes", [0, 2])
@@ -421,20 +426,23 @@ def test_the_benchmark_scores_both_splits_with_every_prior(classes, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("split", "latent_dim", "num_samples", "count"),
+    ("split", "latent_dim", "num_samples", "training_images", "count"),
     [
-        ("test", 16, 10_000, 2_000),
-        ("val", 16, 10_000, 500),
-        ("test", 21, 10_000, 2_000),
-        ("test", 64, 10_000, 656),  # many columns of Jacobians
-        ("test", 16, 2_000, 400),  # a short profile
-        ("test", 1_000, 10, 50),
+        ("test", 16, 10_000, math.inf, 2_000),
+        ("val", 16, 10_000, 600_000, 500),
+        ("test", 21, 10_000, math.inf, 2_000),
+        ("test", 64, 10_000, 400_000, 656),  # many columns of Jacobians
+        ("test", 16, 2_000, 24_000, 400),  # a short profile
+        ("test", 16, 2_000, 6_400, 200),  # a short training
+        ("test", 20, 10, 1, 50),  # a very short one with few columns
+        ("test", 256, 2_000, 20_000, 0),  # ... with many
     ],
 )
-def test_the_number_of_scored_points(split, latent_dim, num_samples, count):
-    rows = likelihood_module._choose_rows(split, 10_000, latent_dim, num_samples)
+def test_the_number_of_scored_points(split, latent_dim, num_samples, training_images, count):
+    rows = likelihood_module._choose_rows(split, 10_000, latent_dim, num_samples, training_images)
     assert len(rows) == count
-    assert (rows[0], rows[-1]) == (0, 9_999)
+    if count:
+        assert (rows[0], rows[-1]) == (0, 9_999)
 
 
 @pytest.mark.parametrize("source", ["split", "table", "folder"])
