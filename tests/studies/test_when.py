@@ -14,6 +14,7 @@ from studies.when import (
     compare_cells,
     count_by_rival,
     describe_trainings,
+    describe_true_noise,
     judge_hypotheses,
 )
 
@@ -125,6 +126,14 @@ def test_data_sets_are_counted_for_each_rival():
     assert ae["median gain"] == pytest.approx(0, abs=0.02)
     vae = counts.loc["fitted prior", "VAE, true noise"]
     assert (vae["lower"], vae["median gain"]) == ("3 of 3", 10.0)
+
+
+def test_the_gain_by_the_true_noise_is_counted_for_each_number_of_points():
+    gains = {(1, 16, 500): 8.5, (4, 16, 500): 8.5, (1, 16, 2_000): 8.5, (1, 16, 10_000): 0.0}
+    normal, fitted = describe_true_noise(make_rows(gains))  # FIF has 1, with the noise 9 - gain
+    counts = "2 of 2 (n = 500), 1 of 1 (n = 2,000), 0 of 1 (n = 10,000) data sets"
+    assert f"{counts} (N)" in normal
+    assert f"{counts} (fitted prior)" in fitted
 
 
 def test_trainings_are_described_by_their_epochs_and_errors():
