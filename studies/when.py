@@ -65,7 +65,7 @@ MODELS: dict[ModelName, str] = {
 }
 FIFS: tuple[ModelName, ...] = ("fif", "fif_true_noise")
 RIVALS = [model for model in MODELS if model not in FIFS]
-PAIRS = [("fif", rival) for rival in RIVALS]
+PAIRS: list[tuple[ModelName, ModelName]] = [("fif", rival) for rival in RIVALS]
 PAIRS += [("fif_true_noise", rival) for rival in ("fif", *RIVALS)]
 """Models that are compared with each other, on all data sets."""
 FEW_DATA_SETS: dict[str, Any] = {"latent_dims": (1, 4), "dims": (16,), "points": (500, 10_000)}
