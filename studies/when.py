@@ -67,7 +67,7 @@ FIFS: tuple[ModelName, ...] = ("fif", "fif_true_noise")
 RIVALS = [model for model in MODELS if model not in FIFS]
 PAIRS: list[tuple[ModelName, ModelName]] = [("fif", rival) for rival in RIVALS]
 PAIRS += [("fif_true_noise", rival) for rival in ("fif", *RIVALS)]
-"""Models that are compared with each other, on all data sets."""
+"""Each FIF and a model that it is compared with, on all data sets."""
 FEW_DATA_SETS: dict[str, Any] = {"latent_dims": (1, 4), "dims": (16,), "points": (500, 10_000)}
 ALL_DATA_SETS: dict[str, Any] = {
     "latent_dims": (1, 2, 4, 8),
@@ -343,11 +343,11 @@ def _make_rows(specs: list[TorusModel], results: list[WhenResult]) -> pd.DataFra
 
 
 def compare_cells(rows: pd.DataFrame, model: str, prior: str) -> pd.DataFrame:
-    """Compares a model with the best of all others on each data set.
+    """Compares a FIF with the best of the other models on each data set.
 
     Args:
         rows: One row per model, data set, seed and prior, with its `kl`.
-        model: A key of `MODELS`, one of `FIFS`.
+        model: The FIF, one of `FIFS`.
         prior: A key of `PRIOR_LABELS`.
 
     Returns:

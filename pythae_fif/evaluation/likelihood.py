@@ -24,18 +24,18 @@ from pythae_fif.sampling.catalog import find_sampler
 MAX_POINTS = {"val": 500, "test": 2_000}
 """Split -> maximum number of data points that are scored; validation data only choose."""
 MIN_POINTS = 50
-"""Minimum number of data points, if there are as many. If they have too many columns, none are
-scored."""
+"""Minimum number of data points, if there are as many. None are scored if their Jacobians have more
+columns than the training allows."""
 SAMPLES_PER_POINT = 5
 """A profile that scores so many samples scores one data point."""
 MAX_JACOBIAN_COLUMNS = 42_000
 """Columns of all Jacobians of a split that limit the number of points: 2,000 for d = 21."""
-IMAGES_PER_COLUMN = 2
-"""A training on so many images, counted in each epoch, allows one column. Likelihoods of short
-trainings must not take longer than the training: for each prior, a column is computed several
-times, and each time takes as long as about two passes of the decoder."""
+IMAGES_PER_COLUMN = 5
+"""A training allows one column of a split for so many images, counted in each epoch, because
+likelihoods should not take longer than the training. With two priors, a column of both splits took
+as long as training on five images (MNIST, ConvNets, one core)."""
 FREE_COLUMNS = 1_000
-"""Columns that every training allows."""
+"""Columns of a split that every training allows."""
 
 
 class SplitLikelihood(NamedTuple):

@@ -159,7 +159,7 @@ class FIF(HutchinsonFlow):
         config = dataclasses.replace(self.model_config, condition_dim=0, fitted_prior=None)
         model = FIF(config, encoder, decoder)
         model.columns = self.columns
-        model._buffers.update(self._buffers)  # of beta="auto"
+        model._buffers.update(self._buffers)  # the present value of beta="auto"
         model.train(self.training)
         return model
 

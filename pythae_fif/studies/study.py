@@ -18,7 +18,7 @@ from pythae_fif.runs.launch import Engine, OnChange
 LABELLED_DATASETS = tuple(
     sorted({*list_configs()} - {"celeba", "csv"}, key=lambda name: (name != "mnist", name))
 )
-"""Data sets of images with class labels, the default first."""
+"""Data sets of images that can have class labels, the default first."""
 TABULAR_DATASETS = ("miniboone", "power", "gas", "hepmass", "csv")
 
 

@@ -432,8 +432,8 @@ def test_the_benchmark_scores_both_splits_with_every_prior(classes, monkeypatch)
         ("val", 16, 10_000, 600_000, 500),
         ("test", 21, 10_000, math.inf, 2_000),
         ("test", 64, 10_000, 400_000, 656),  # many columns of Jacobians
-        ("test", 16, 2_000, 24_000, 400),  # a short profile
-        ("test", 16, 2_000, 6_400, 200),  # a short training
+        ("test", 16, 2_000, 48_000, 400),  # a short profile
+        ("test", 16, 2_000, 16_000, 200),  # a short training
         ("test", 20, 10, 1, 50),  # a very short one with few columns
         ("test", 256, 2_000, 20_000, 0),  # ... with many
     ],
@@ -473,6 +473,15 @@ def test_the_flow_sampler_and_the_likelihood_fit_the_same_prior():
     options = {"num_samples": 5, "seed": 0, "fit_steps": 10}
     with_prior = generate("flow", rows.model, rows.codes, prior=prior, **options)
     assert torch.equal(with_prior, generate("flow", rows.model, rows.codes, **options))
+
+
+def test_the_benchmark_leaves_out_likelihoods_that_take_too_long(monkeypatch):
+    rows = Rows(0)
+    priors = fit_priors(rows.model, ["normal"], rows.codes, **FIT)
+    options = {**rows.options, "training_images": 1}
+    assert marginal_likelihoods(rows.model, priors, rows.splits, {}, **options)  # few columns
+    monkeypatch.setattr(likelihood_module, "FREE_COLUMNS", 0)
+    assert marginal_likelihoods(rows.model, priors, rows.splits, {}, **options) == {}
 
 
 @pytest.mark.parametrize("classes", [0, 2])
