@@ -24,6 +24,8 @@ REFERENCE = Path("results/reference")
 CONFIGURATIONS_TABLE = r"^## FIF's configurations.*?(?=^## )"
 
 CIFAR10 = "--dataset cifar10 --profile medium --precision bfloat16"
+CONVNETS = "--arch convnet --profile quick --precision bfloat16"
+CONVNET_BETAS = f"{CONVNETS} --models fif --max-configurations 5"
 FACES = "--dataset celeba --arch resnet"
 MNIST = "--dataset mnist --profile medium --precision bfloat16"
 MNIST_FLOAT32 = "--dataset mnist --profile medium --models fif"
@@ -31,6 +33,7 @@ MNIST_PAPER = "--dataset mnist --arch resnet --profile paper --precision bfloat1
 TABLE_2 = "--experiment table2 --profile table2-quick --wall-clock 5min --max-configurations 1"
 
 COMMANDS = {
+    "tables/celeba-convnet-quick": f"{CONVNETS} --dataset celeba --num-samples 300",
     "tables/celeba-fif_convnet-table2-quick": f"{TABLE_2} --dataset celeba --image-size 32",
     "tables/celeba-resnet-medium": f"{FACES} --profile medium --epochs 32 --precision bfloat16",
     "tables/celeba-resnet-quick": f"{FACES} --profile quick --models all",
@@ -50,6 +53,8 @@ COMMANDS = {
     "tables/mnist-resnet-quick": "--dataset mnist --profile quick --models all",
     "tables/mnist-resnet_fc2-medium": f"{MNIST} --arch resnet_fc2",
     "tables/mnist-resnet_fc4-medium": f"{MNIST} --arch resnet_fc4",
+    "beta/tables/cifar10-convnet-quick": f"{CONVNET_BETAS} --dataset cifar10 --num-samples 1000",
+    "beta/tables/mnist-convnet-quick": f"{CONVNET_BETAS} --dataset mnist --num-samples 500",
     "beta/tables/mnist-resnet-medium": f"{MNIST} --models fif",
     "beta/tables/mnist-resnet-medium-4epochs": f"{MNIST_FLOAT32} --epochs 4",
     "beta/tables/mnist-resnet-medium-float32": MNIST_FLOAT32,
