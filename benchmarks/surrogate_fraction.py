@@ -20,8 +20,7 @@ Method and criterion, fixed before the runs:
 * Further seeds (`--seeds`) do not change the criterion's verdict. They have a second table. Added
   after seed 0 of digits, where likelihoods of equal settings scatter by about 1 nat: three seeds
   cannot show differences as small as the margin.
-* *Budget*: about 30 CPU minutes for digits and both tables, and about four CPU hours for
-  MNIST.
+* *Budget*: about 30 CPU minutes for digits and both tables, and two CPU hours for MNIST.
 * A run fails as in benchmarks/cost.py. A fraction with a failed run, where fraction 1 did not fail,
   is worse.
 """
