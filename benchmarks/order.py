@@ -170,31 +170,29 @@ def welch_tests(table: pd.DataFrame) -> Iterator[dict[str, str]]:
 
 
 def compare_betas(frame: pd.DataFrame) -> Iterator[dict[str, str]]:
-    """Tests FIF's distance with the smallest beta against that with the largest one, at K = 1.
+    """Compares FIF's distances with several betas, at K = 1.
 
     Args:
         frame: One row for each run of FIF and each sampler.
 
     Yields:
-        The cells of a row, by heading, for each sampler that has two seeds or more of both.
+        The cells of a row, by heading, for each sampler, if there are two betas or more. p is for
+        the smallest and the largest beta.
     """
     single_vector = frame[frame["vectors"] == 1]
-    low, high = single_vector["beta"].min(), single_vector["beta"].max()
-    for sampler, rows in single_vector.groupby("sampler", sort=False):
-        low_distances = rows.loc[rows["beta"] == low, "frechet_test"]
-        high_distances = rows.loc[rows["beta"] == high, "frechet_test"]
-        if min(len(low_distances), len(high_distances)) < 2:
-            continue
+    if single_vector["beta"].nunique() < 2:
+        return
 
-        test = ttest_ind(low_distances, high_distances, equal_var=False)
-        yield {
-            "codes": find_sampler(sampler).label,
-            "smallest beta": f"{low:g}",
-            "its distance (seeds)": _mean_and_seeds(low_distances),
-            "largest beta": f"{high:g}",
-            "distance (seeds)": _mean_and_seeds(high_distances),
-            "p": f"{test.pvalue:.2g}",
+    for sampler, rows in single_vector.groupby("sampler", sort=False):
+        distances = [group for _, group in rows.groupby("beta")["frechet_test"]]
+        cells = {
+            f"beta {beta:g}": _mean_and_seeds(group)
+            for beta, group in rows.groupby("beta")["frechet_test"]
         }
+        has_spread = min(len(distances[0]), len(distances[-1])) > 1
+        test = ttest_ind(distances[0], distances[-1], equal_var=False) if has_spread else None
+        p = DASH if test is None else f"{test.pvalue:.2g}"
+        yield {"codes": find_sampler(sampler).label, **cells, "p": p}
 
 
 def _mean_and_seeds(distances: pd.Series) -> str:
@@ -284,16 +282,17 @@ def page(root: Path) -> tuple[str, dict[str, bytes]]:
             name = f"figures/steps-{key.dataset}-{key.arch}-{key.extractor}.png"
             figures[name] = draw_steps(means)
 
+    beta_cells = pd.DataFrame(beta_rows).fillna(DASH)
+    betas = sorted(beta_cells.filter(like="beta "), key=lambda name: float(name.split()[1]))
+    headings = ["data", "codes", *betas, "p"]
+    beta_note = "K = 1. p: Welch's test of the smallest and the largest beta, each by itself."
+
     note = "Made by `python benchmarks/order.py`. p: Welch's test, each by itself."
     tables = [
         Table("Order of the models, and table 8's", pd.DataFrame(order_rows)),
         *step_tables,
         Table("FIF's distance and others'", pd.DataFrame(test_rows), notes=[note]),
-        Table(
-            "FIF's distance with the smallest and the largest beta",
-            pd.DataFrame(beta_rows),
-            notes=["K = 1. p: Welch's test, each by itself."],
-        ),
+        Table("FIF's distance by beta", beta_cells[headings], notes=[beta_note]),
     ]
     return "\n".join(table.to_markdown() for table in tables), figures
 

@@ -94,8 +94,8 @@ def test_every_committed_run_has_its_records(committed):
             if result is not None:
                 results.append(result)
 
-    assert (num_runs, len(results)) == (439, 438)
-    assert sum(len(result.scores) for result in results) == 1240
+    assert (num_runs, len(results)) == (445, 444)
+    assert sum(len(result.scores) for result in results) == 1252
     assert all(result.training.result.log for result in results)
 
 
