@@ -54,8 +54,8 @@ def page_files(tmp_path, monkeypatch):
 EXPECTED = {
     "--models vae weak_vae.yaml": {"model": {"vae", "weak_vae"}},
     "--models fif small_codes.yaml": {"model": {"fif", "small_codes"}},
-    "--dataset shapes:SHAPES --models fif ae": {"model": {"fif", "ae"}},
-    "--dataset my_shapes.yaml": {"model": {"ae"}},
+    "--dataset shapes:SHAPES --data-root . --models fif ae": {"model": {"fif", "ae"}},
+    "--dataset my_shapes.yaml --data-root .": {"model": {"ae"}},
     "--extractor my_features:network": {"model": {"ae"}},
     "--samplers normal my_sampler:Bootstrap": {"sampler": {"normal", "my_sampler:Bootstrap"}},
     "--scores my_scores:spread_ratio --rescore": {"model": {"ae"}},

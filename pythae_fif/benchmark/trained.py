@@ -183,10 +183,23 @@ def load_trained(folder: str | Path, trust: bool = False) -> BaseAE:
         if isinstance(spec, ImageSpec) and (trust or _is_trusted(spec)):
             model = _rebuild_model(spec, model_folder)
         else:
-            model = load_model(str(model_folder), trust)
+            model = _load_saved_model(model_folder, spec, trust)
 
         is_half = any(weight.dtype.itemsize < 4 for weight in model.parameters())
         return model.float() if is_half else model
+
+
+def _load_saved_model(folder: Path, spec: Any, trust: bool) -> BaseAE:
+    """Loads a saved model; `spec` is the specification of its run, if it has one."""
+    try:
+        return load_model(str(folder), trust)
+    except NameError as error:  # neither Pythae nor this package has the class
+        if not isinstance(spec, ImageSpec):
+            raise
+        raise ConfigError(
+            f"{folder}: {spec.classes.model} is neither in Pythae nor in this package: if you "
+            "trust its code, pass trust=True"
+        ) from error
 
 
 def _rebuild_model(spec: ImageSpec, folder: Path) -> BaseAE:

@@ -303,7 +303,7 @@ def print_estimate(
         parallel = f"{_format_seconds(total / at_once)} with {pluralized(at_once, 'run')} at once"
     console.say(
         f"estimate: {_format_seconds(total)} one after the other, {parallel} (from a short run of "
-        f"each model on this machine, on {len(subset.train):,} images with one sampler; fitting "
+        f"each model on this machine, on {len(subset.train):,} examples with one sampler; fitting "
         "other samplers takes additional time)"
     )
     if problems:

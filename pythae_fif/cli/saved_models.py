@@ -288,7 +288,7 @@ def _read_examples(
         examples = torch.from_numpy(require_columns(model).transform(table)).float()
         if label in table:
             label = table[label].convert_dtypes().astype(str)
-            examples[label.isna().to_numpy()] = torch.nan
+            examples[torch.tensor(label.isna().to_numpy())] = torch.nan
         names = pandas.RangeIndex(len(examples), name="row")
     return examples, names, None if label is None else np.broadcast_to(label, len(examples))
 

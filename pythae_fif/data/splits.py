@@ -126,7 +126,7 @@ class Splits:
             if len(images) < MIN_IMAGES:
                 raise DataError(
                     f"{self.name}: the {split} split has {len(images)} examples, needs at least "
-                    f"{MIN_IMAGES}; {10 * MIN_IMAGES} in all are enough"
+                    f"{MIN_IMAGES}; {10 * MIN_IMAGES} without given splits are enough"
                 )
 
     def __getitem__(self, split: str) -> np.ndarray:

@@ -116,8 +116,8 @@ def _sniff_separator(lines: Sequence[str]) -> tuple[str, list[list[str]]]:
                 ragged_line = _describe_ragged_line(numbered_rows)
 
     raise ValueError(
-        "it needs the same number of values in each line, separated by commas, semicolons or tabs"
-        + ragged_line
+        "it needs the same number of values in each line, at least two, separated by commas, "
+        "semicolons or tabs" + ragged_line
     )
 
 

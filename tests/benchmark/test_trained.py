@@ -1,6 +1,7 @@
 """`best` loads the model that validation chose; `load_trained` loads the model of any run."""
 
 import math
+import shutil
 
 import pandas as pd
 import pytest
@@ -55,6 +56,23 @@ def test_runs_on_tables_keep_samples_in_original_units(trained):
         assert ((frame.mean() - table.mean()) / table.std()).abs().max() < 2
         files = store.record(spec, "scores/normal.json", Scores).files
         assert "samples-normal.csv" in files
+
+
+def test_a_run_of_a_users_model_names_what_loads_it(trained, tmp_path):
+    store, plan = trained
+    fif = next(spec for spec in plan if spec.model == "fif")
+    run = shutil.copytree(store.folder(fif), tmp_path / "run")
+    changes = {
+        "spec.json": (f'"{fif.classes.model}"', '"my_models.MyFIF"'),
+        "model/model_config.json": ('"FIFConfig"', '"MyFIFConfig"'),
+    }
+    for file, change in changes.items():
+        text = (run / file).read_text()
+        assert change[0] in text
+        (run / file).write_text(text.replace(*change))
+
+    with pytest.raises(ConfigError, match=r"my_models.MyFIF is neither in Pythae.*trust=True"):
+        load_trained(run)
 
 
 @pytest.mark.parametrize("name", ["fif", "ae"])
