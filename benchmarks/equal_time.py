@@ -76,8 +76,8 @@ from pythae.trainers.trainer_utils import set_seed
 from pythae_fif.benchmark.pythae_patches import patch_slow_ops
 from pythae_fif.data.splits import Splits
 from pythae_fif.files import write_bytes
-from pythae_fif.models.traced import MIN_STEPS_TO_TRACE
 from pythae_fif.reports.tables import DASH, Table, number
+from pythae_fif.training.traced_step import MIN_STEPS_TO_TRACE
 
 MNIST = Task(
     "mnist",

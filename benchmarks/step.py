@@ -43,10 +43,9 @@ from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.files import write_bytes
-from pythae_fif.models import traced
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.provenance import processor
-from pythae_fif.training import keep_freed_memory
+from pythae_fif.training import TracedStep, keep_freed_memory
 
 NETS = {
     "mnist-resnet": ("resnet", (1, 28, 28), 16, 100),
@@ -115,8 +114,7 @@ def build(net: str, variant: Variant, device: str) -> tuple[BaseAE, Tensor]:
     if variant.options is None:
         model = AE(AEConfig(input_dim=shape, latent_dim=latent_dim), *networks)
     else:
-        options = {"trace": variant.trace, **variant.options}
-        config = FIFConfig(input_dim=shape, latent_dim=latent_dim, **options)
+        config = FIFConfig(input_dim=shape, latent_dim=latent_dim, **variant.options)
         model = FIF(config, *networks)
         model.surrogate_mode = variant.surrogate
     return model.to(device).train(), torch.rand(batch_size, *shape, device=device)
@@ -131,31 +129,17 @@ def stepper(net: str, variant: Variant, device: str) -> Callable[[], None]:
         device: 'cpu' or 'cuda'.
     """
     model, x = build(net, variant, device)
-    is_traced_ae = variant.trace and variant.options is None
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-    compute_loss = partial(_traced_loss, traced.TracedStep()) if is_traced_ae else _loss
+    compute_output = TracedStep(model, min_steps=STEPS_BEFORE_TRACE - 1) if variant.trace else model
 
     def step() -> None:
         optimizer.zero_grad()
         with torch.autocast(device, dtype=torch.bfloat16, enabled=variant.half):
-            loss = compute_loss(model, x)
+            loss = compute_output(DatasetOutput(data=x)).loss
         loss.backward()
         optimizer.step()
 
     return step
-
-
-def _loss(model: BaseAE, x: Tensor) -> Tensor:
-    """Computes a model's loss; a FIF traces it by itself."""
-    return model(DatasetOutput(data=x)).loss
-
-
-def _traced_loss(traced_step: traced.TracedStep, model: BaseAE, x: Tensor) -> Tensor:
-    """Computes a model's loss by a graph, after some steps."""
-    (loss,), _ = traced_step.run(
-        model, lambda x: (_loss(model, x),), [x], settings=None, trust=True
-    )
-    return loss
 
 
 def bound_passes(net: str, device: str) -> dict[str, Callable[[], object]]:
@@ -298,7 +282,6 @@ def main() -> None:
     parser.add_argument("--output", help="Markdown file to write the tables to")
     parser.add_argument("--peak", nargs=2, metavar=("NET", "VARIANT"), help=argparse.SUPPRESS)
     flags = parser.parse_args()
-    traced.MIN_STEPS_TO_TRACE = STEPS_BEFORE_TRACE - 1
     if flags.peak:
         net, variant = flags.peak
         print(json.dumps(peak_memory(net, variant, flags.device)))

@@ -28,8 +28,8 @@ from step import NETS, VARIANTS, build, stepper
 
 from pythae_fif.data import to_float
 from pythae_fif.files import write_bytes
-from pythae_fif.models import hutchinson_flow
-from pythae_fif.models.hutchinson_flow import (
+from pythae_fif.models import evaluation_loss
+from pythae_fif.models.evaluation_loss import (
     EVALUATED_POINTS,
     MIN_EVALUATED_POINTS,
     evaluated_points,
@@ -106,10 +106,10 @@ def compare_choices(beta: object, seed: int) -> dict[str, str]:
         model.eval()
         losses.append([])
         for count in counts:
-            hutchinson_flow.EVALUATED_POINTS = hutchinson_flow.MIN_EVALUATED_POINTS = count
+            evaluation_loss.EVALUATED_POINTS = evaluation_loss.MIN_EVALUATED_POINTS = count
             losses[-1].append(model(val).loss.item())
-        hutchinson_flow.EVALUATED_POINTS = EVALUATED_POINTS
-        hutchinson_flow.MIN_EVALUATED_POINTS = MIN_EVALUATED_POINTS
+        evaluation_loss.EVALUATED_POINTS = EVALUATED_POINTS
+        evaluation_loss.MIN_EVALUATED_POINTS = MIN_EVALUATED_POINTS
 
     with tempfile.TemporaryDirectory() as run_dir:
         build_trainer(Training(model), CHOICE, seed, splits, run_dir, evaluate).train()

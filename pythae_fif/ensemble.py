@@ -1,31 +1,27 @@
 """Trains many small FIFs of one architecture together, by `torch.vmap` over their weights."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from pythae.models.base.base_utils import ModelOutput
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF, FIFConfig
-from pythae_fif.models.traced import MIN_STEPS_TO_TRACE, trace
-from pythae_fif.volume_change import log_volume, sample_hutchinson
+from pythae_fif.training.traced_step import MIN_STEPS_TO_TRACE, TracedStep
+from pythae_fif.volume_change import fif_loss, log_volume, sample_hutchinson
 from pythae_fif.volume_change.exact import decoder_jacobian
 
 MEMBERS_PER_CHUNK = 50  # how many members are evaluated together
-MEMBER_FIELDS = {"beta", "noise"}
-"""Fields of `FIFConfig` that may differ between members."""
-SHARED_FIELDS = {
-    "input_dim", "latent_dim", "latent_distribution", "student_t_df", "hutchinson_samples",
-    "hutchinson_kind", "jacobian_at",
-}  # fmt: skip
-"""Fields that an ensemble uses, with equal values for all members."""
-RECORDED_FIELDS = {"name", "trace", "uses_default_encoder", "uses_default_decoder"}
-"""Fields that do not change the training of an ensemble."""
+UNSUPPORTED_FIELDS = (
+    "beta_final", "surrogate_fraction", "condition_dim", "fitted_prior",
+)  # fmt: skip
+"""Fields of `FIFConfig` that an ensemble would ignore."""
 
 Weights = dict[str, Tensor]
 """A member's weights by their names in its model, or all members' weights stacked, (M, ...)."""
@@ -62,7 +58,7 @@ class Ensemble:
     """
 
     def __init__(self, models: Sequence[FIF], seeds: Sequence[int]) -> None:
-        _check_configs(models)
+        _check_models(models)
         self.models = [model.to(default_device()) for model in models]
         stacked_weights, stacked_buffers = torch.func.stack_module_state(self.models)
         if len(stacked_weights) < len([*models[0].named_parameters(remove_duplicate=False)]):
@@ -74,6 +70,7 @@ class Ensemble:
         self._weights = {name: weight.detach() for name, weight in stacked_weights.items()}
         self._template = copy.deepcopy(models[0]).train()  # its networks run with other weights
         self._template.surrogate_mode = "replay"  # `vmap` takes no other
+        self._template.requires_grad_(False)
         self._example_weight = next(iter(self._weights.values()))  # for its dtype and device
         device = self._example_weight.device
         self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
@@ -104,22 +101,20 @@ class Ensemble:
         """
         data = data.to(self._example_weight)
         batch_size = min(batch_size, len(data))
-        rows_per_epoch = len(data) // batch_size * batch_size
-        steps = epochs * rows_per_epoch // batch_size
+        points_per_epoch = len(data) // batch_size * batch_size
+        steps = epochs * points_per_epoch // batch_size
 
-        optimizer = torch.optim.Adam(self._weights.values(), lr=learning_rate, fused=True)
+        members = _Members(self._template, self._weights, self._betas)
+        step = TracedStep(members, min_steps=0 if steps >= MIN_STEPS_TO_TRACE else steps)
+        optimizer = torch.optim.Adam(members.weights, lr=learning_rate, fused=True)
         scheduler = OneCycleLR(optimizer, learning_rate, total_steps=steps) if one_cycle else None
-        compute_gradients = self._trace_gradients(steps, batch_size, data.shape[1])
-        for weight in self._weights.values():  # fused Adam needs gradients with equal strides
-            weight.grad = torch.empty_like(weight)
 
         for epoch in range(1, epochs + 1):
             permutations = self._draw_permutations(len(data))
-            for rows in permutations[:, :rows_per_epoch].split(batch_size, 1):
-                x, eps = self._draw_batch(data[rows])
-                gradients = compute_gradients(x, eps, self._betas, *self._weights.values())
-                for weight, gradient in zip(self._weights.values(), gradients, strict=True):
-                    weight.grad.copy_(gradient)
+            for indices in permutations[:, :points_per_epoch].split(batch_size, 1):
+                x, eps = self._draw_batch(data[indices])
+                optimizer.zero_grad()
+                step({"data": x, "eps": eps}).loss.backward()
                 optimizer.step()
                 if scheduler:
                     scheduler.step()
@@ -164,52 +159,11 @@ class Ensemble:
             vectors.append(eps)
         return x, torch.stack(vectors, 1)
 
-    def _loss(self, weights: Weights, x: Tensor, eps: Tensor, beta: Tensor) -> Tensor:
-        """The loss of one member."""
-        networks = partial(self._encode, weights), partial(self._decode, weights)
-        return self._template.loss_terms(x, eps, beta, networks=networks).loss.mean()
-
-    def _gradients(
-        self, x: Tensor, eps: Tensor, betas: Tensor, *weights: Tensor
-    ) -> tuple[Tensor, ...]:
-        """The gradients of each member's loss by its weights, stacked.
-
-        They are the gradients of the summed loss, because members do not share weights.
-        """
-        with torch.enable_grad():
-            leaves = [weight.detach().requires_grad_() for weight in weights]
-            named_weights = dict(zip(self._weights, leaves, strict=True))
-            losses = torch.vmap(self._loss, (0, 0, 1, 0))(named_weights, x, eps, betas)
-            return torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
-
-    def _trace_gradients(
-        self, steps: int, batch_size: int, dim: int
-    ) -> Callable[..., Sequence[Tensor]]:
-        """Returns the function `_gradients`, traced to a graph if there are enough steps."""
-        if steps < MIN_STEPS_TO_TRACE:
-            return self._gradients
-
-        config = self._template.model_config
-        members = len(self.models)
-        x = self._example_weight.new_zeros(members, batch_size, dim)
-        eps = x.new_zeros(config.hutchinson_samples, members, batch_size, config.latent_dim)
-        return trace(self._gradients, x, eps, self._betas, *self._weights.values())
-
     def _encode(self, weights: Weights, x: Tensor) -> Tensor:
-        return self._apply_network("encoder", weights, x)["embedding"]
+        return _apply_network(self._template.encoder, "encoder", weights, x)["embedding"]
 
     def _decode(self, weights: Weights, z: Tensor) -> Tensor:
-        return self._apply_network("decoder", weights, z)["reconstruction"]
-
-    def _apply_network(self, side: str, weights: Weights, x: Tensor) -> Any:
-        """The output of one member's 'encoder' or 'decoder'."""
-        prefix = f"{side}."
-        network_weights = {
-            name.removeprefix(prefix): weight
-            for name, weight in weights.items()
-            if name.startswith(prefix)
-        }
-        return torch.func.functional_call(getattr(self._template, side), network_weights, (x,))
+        return _apply_network(self._template.decoder, "decoder", weights, z)["reconstruction"]
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
@@ -255,24 +209,100 @@ class Ensemble:
         return vectorized(self._weights, member_points).to(points.device)
 
 
-def _check_configs(models: Sequence[FIF]) -> None:
-    """Raises ConfigError unless the models can be trained as one ensemble.
+class _Members(nn.Module):
+    """The training step of all members.
 
-    Fields that an ensemble does not know must have their default values: it would ignore others.
+    Args:
+        template: A model of the members' networks and configuration.
+        weights: The members' weights, stacked; they are trained in place.
+        betas: The members' weights of the reconstruction error, (M,).
     """
-    defaults = vars(FIFConfig())
-    first_config = vars(models[0].model_config)
+
+    betas: Tensor
+
+    def __init__(self, template: FIF, weights: Weights, betas: Tensor) -> None:
+        super().__init__()
+        self.template = template
+        self.names = list(weights)
+        self.weights = nn.ParameterList(nn.Parameter(weight) for weight in weights.values())
+        self.register_buffer("betas", betas)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> ModelOutput:
+        """Returns the sum of the members' losses.
+
+        Its gradients are those of each member's loss, because members do not share weights.
+
+        Args:
+            inputs: The members' noisy batches "data", (M, B, D), and their Hutchinson vectors
+                "eps", (K, M, B, d).
+        """
+        weights = dict(zip(self.names, self.weights, strict=True))
+        losses = torch.vmap(self._loss, (0, 0, 1, 0))(
+            weights, inputs["data"], inputs["eps"], self.betas
+        )
+        return ModelOutput(loss=losses.sum())
+
+    def _loss(self, weights: Weights, x: Tensor, eps: Tensor, beta: Tensor) -> Tensor:
+        """Computes the loss of one member, with the terms of a subclass of FIF."""
+        template = self.template
+        loss = fif_loss(
+            lambda x: _apply_network(template.encoder, "encoder", weights, x)["embedding"],
+            lambda z: _apply_network(template.decoder, "decoder", weights, z)["reconstruction"],
+            template.latent_distribution(x).log_prob,
+            x,
+            eps,
+            beta,
+            surrogate=template.surrogate(x),
+            reduce=torch.mean,
+        )
+        return template.total_loss(x, loss)
+
+
+def _apply_network(network: nn.Module, name: str, weights: Weights, x: Tensor) -> Any:
+    """Returns a network's output with other weights; its name is 'encoder' or 'decoder'."""
+    prefix = f"{name}."
+    network_weights = {
+        key.removeprefix(prefix): weight
+        for key, weight in weights.items()
+        if key.startswith(prefix)
+    }
+    return torch.func.functional_call(network, network_weights, (x,))
+
+
+def _check_models(models: Sequence[FIF]) -> None:
+    """Raises ConfigError unless the models can be trained as one ensemble."""
+    first = models[0]
+    defaults = FIFConfig()
     for model in models:
-        for field, value in vars(model.model_config).items():
-            if field in SHARED_FIELDS and value != first_config[field]:
-                raise ConfigError(
-                    f"models of an ensemble may differ only in beta and noise, not in {field}: "
-                    f"{first_config[field]} and {value}"
-                )
-            is_known = field in MEMBER_FIELDS | SHARED_FIELDS | RECORDED_FIELDS
-            if not is_known and value != defaults.get(field):
+        config = model.model_config
+        if config.beta == "auto":
+            raise ConfigError("models of an ensemble need a number for beta, not 'auto'")
+        for field in UNSUPPORTED_FIELDS:
+            value = getattr(config, field)
+            if value != getattr(defaults, field):
                 raise ConfigError(
                     f"an ensemble does not support {field}={value}: leave it at its default"
                 )
-        if model.model_config.beta == "auto":
-            raise ConfigError("models of an ensemble need a number for beta, not 'auto'")
+
+        for field, first_value in vars(first.model_config).items():
+            value = getattr(config, field)
+            if field not in ("beta", "noise") and value != first_value:
+                raise ConfigError(
+                    f"models of an ensemble may differ only in beta and noise, not in {field}: "
+                    f"{first_value} and {value}"
+                )
+        _check_networks(model, first)
+
+
+def _check_networks(model: FIF, first: FIF) -> None:
+    """Raises ConfigError unless a model has the networks of the first one, and trains all of them.
+
+    The networks run as the first model's, with the weights of each.
+    """
+    if repr(model) != repr(first):
+        raise ConfigError("models of an ensemble need networks of the same layers and settings")
+    if not all(weight.requires_grad for weight in model.parameters()):
+        raise ConfigError("an ensemble trains all weights: it does not support frozen ones")
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            raise ConfigError("an ensemble does not support dropout")

@@ -39,7 +39,7 @@ from pythae_fif.files import read_json
 MODELS = {
     "FIFConfig": "pythae_fif.models:FIF",
     "InjectiveFlowConfig": "pythae_fif.models:InjectiveFlow",
-    "RectangularFlowConfig": "pythae_fif.models:RectangularFlow",
+    "RectangularFlowConfig": "pythae_fif.baselines:RectangularFlow",
     "DNFConfig": "pythae_fif.baselines:DNF",
     "TrumpetConfig": "pythae_fif.baselines:Trumpet",
 }

@@ -43,13 +43,13 @@ from torch import Tensor
 from pythae_fif.benchmark.pythae_patches import patch_slow_ops
 from pythae_fif.models import FIF, FIFConfig, InjectiveFlow
 from pythae_fif.models.config import InjectiveFlowConfig
-from pythae_fif.models.traced import MIN_STEPS_TO_TRACE
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
 from pythae_fif.studies.study import Study, StudyOptions
 from pythae_fif.training import FIFTrainer, FIFTrainerConfig, OnEpoch
+from pythae_fif.training.traced_step import MIN_STEPS_TO_TRACE
 from studies.tori import EmbeddedTorus
 
 STUDY = Study(run="studies.when:run_when", seeds=(3, 10, 3))

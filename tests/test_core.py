@@ -33,7 +33,8 @@ from pythae_fif.baselines import DNF, Trumpet
 from pythae_fif.data import ImageDataset, load_images
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.ensemble import Ensemble
-from pythae_fif.models import RectangularFlow, as_density
+from pythae_fif.baselines import RectangularFlow
+from pythae_fif.models import as_density
 from pythae_fif.nn import build_networks
 from pythae_fif.sampling import FlowSampler, FlowSamplerConfig
 from pythae_fif.volume_change import fif_loss, log_volume

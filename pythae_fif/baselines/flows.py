@@ -296,7 +296,7 @@ class DNF(FlowModel):
         config = self.model_config
         if self.training:
             beta = config.beta_at(kwargs.get("share_done"))
-            log_prob, z = self._inflated_log_prob(self._noisy(x))
+            log_prob, z = self._inflated_log_prob(self.add_noise(x))
         else:
             beta = config.beta_at(1.0)
             noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
@@ -410,7 +410,7 @@ class Trumpet(FlowModel):
         """
         x = as_data(inputs["data"], self)
         if self.training:
-            x = self._noisy(x)
+            x = self.add_noise(x)
         trains_density = self.stage == "density"
         with torch.set_grad_enabled(torch.is_grad_enabled() and not trains_density):
             u, _ = self.flow.data_flow(x)

@@ -28,7 +28,7 @@ from pythae_fif.models.priors import Prior
 from pythae_fif.names import import_object
 from pythae_fif.runs.worker import Run
 from pythae_fif.sampling.samplers import embed, generate, generate_by_class, reconstruction_mse
-from pythae_fif.training import FIFTrainer, OnEpoch, keep_freed_memory
+from pythae_fif.training import FIFTrainer, OnEpoch, TrainerOptions, keep_freed_memory
 from pythae_fif.training.checkpoint import LOG_NAME
 from pythae_fif.training.config import network_prefixes
 
@@ -271,7 +271,7 @@ def build_trainer(
         on_epoch=on_epoch,
         wall_clock=spec.settings.wall_clock,
         keep_last=spec.classes.keep_last,
-        precision=spec.settings.precision,
+        options=TrainerOptions(precision=spec.settings.precision),
     )
 
 

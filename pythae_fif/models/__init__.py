@@ -1,16 +1,8 @@
 """The models, with Pythae's interface; importing pythae_fif registers them with its AutoModel."""
 
-__all__ = [
-    "FIF",
-    "FIFConfig",
-    "InjectiveFlow",
-    "RectangularFlow",
-    "RectangularFlowConfig",
-    "as_density",
-]
+__all__ = ["FIF", "FIFConfig", "InjectiveFlow", "as_density"]
 
 from pythae_fif.models.config import FIFConfig
 from pythae_fif.models.density import as_density
 from pythae_fif.models.fif import FIF
 from pythae_fif.models.injective_flow import InjectiveFlow
-from pythae_fif.models.rectangular_flow import RectangularFlow, RectangularFlowConfig

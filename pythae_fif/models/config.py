@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 from pythae.models.base.base_config import BaseAEConfig
+from torch import Tensor
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.priors import LatentDistribution, PriorKind
@@ -61,8 +62,9 @@ class BetaConfig(InjectiveFlowConfig):
     Args:
         beta (float): Weight of the squared reconstruction error. FIF and RectangularFlow also take
             'auto': 10 in the first epoch, then (D - d) / 2 divided by the mean error of the
-            previous epoch. From one epoch to the next it falls by at most 10 % and at most
-            doubles, and it is at most 1e6. Default: 10.
+            previous epoch, see :class:`~pythae_fif.models.adaptive_beta.AdaptiveBeta`. From one
+            epoch to the next it falls by at most 10 % and at most doubles, and it is at most 1e6.
+            Default: 10.
         beta_final (float): If set, beta changes linearly from ``beta`` to ``beta_final`` during
             training (appendix E.3). It needs ``FIFTrainer``: Pythae's trainers do not report the
             length of the training. Default: None.
@@ -71,11 +73,14 @@ class BetaConfig(InjectiveFlowConfig):
     beta: NonNegative | Literal["auto"] = 10.0
     beta_final: NonNegative | None = None
 
-    def beta_at(self, share_done: float | None = None) -> float:
+    def beta_at(self, share_done: float | Tensor | None = None) -> float | Tensor:
         """Returns beta at a point of the training.
 
         Args:
             share_done: Share of the training that is done, in [0, 1]; None if unknown.
+
+        Returns:
+            Beta; a tensor if the share is one.
 
         Raises:
             ConfigError: ``beta_final`` is set and the share is unknown.
@@ -92,10 +97,11 @@ class BetaConfig(InjectiveFlowConfig):
 
 
 @config_dataclass
-class HutchinsonConfig(BetaConfig):
-    """Configuration of a model that estimates volume changes with Hutchinson vectors.
+class FIFConfig(BetaConfig):
+    """Configuration of a free-form injective flow (FIF).
 
-    See :class:`BetaConfig` for the other arguments.
+    The defaults are the choices of the paper (Sorrenson et al., ICLR 2024, appendices D and E.2).
+    See :class:`InjectiveFlowConfig` and :class:`BetaConfig` for the other arguments.
 
     Args:
         hutchinson_samples (int): Number K of Hutchinson vectors for each data point. Default: 1.
@@ -105,11 +111,24 @@ class HutchinsonConfig(BetaConfig):
             (off-manifold), 'reconstruction' at its projection (on-manifold), or
             'detached_reconstruction' at the projection without gradient through it.
             Default: 'data'.
+        surrogate_fraction (float): Share of each batch, in (0, 1], that is used to estimate the
+            volume change. The estimate is unbiased because batches are shuffled. Below 1
+            BatchNorm's batch statistics count as constants for a data point, as in evaluation
+            mode; at 1 the Jacobian of the whole batch's map is used. A network that cannot be
+            replayed gains no time, and its BatchNorm always has the whole batch's Jacobian.
+            Default: 1, as in the paper.
+        condition_dim (int): Number of classes, or length c of the condition vectors, of a
+            conditional model; 0 for an unconditional one. A conditional model needs data sets with
+            "labels", class indices (B,) or condition vectors (B, c). The encoder takes them as
+            further channels or columns of its input, the decoder as further columns of z. Pass a
+            data set, not a tensor: Pythae labels all rows of a tensor 1. Default: 0.
     """
 
     hutchinson_samples: AtLeastOne = 1
     hutchinson_kind: HutchinsonKind = "orthogonal"
     jacobian_at: JacobianAt = "data"
+    surrogate_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    condition_dim: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,36 +149,3 @@ class HutchinsonConfig(BetaConfig):
             raise ConfigError(
                 f"{self.name}: beta='auto' is chosen in every epoch: use it without beta_final"
             )
-
-
-@config_dataclass
-class FIFConfig(HutchinsonConfig):
-    """Configuration of a free-form injective flow (FIF).
-
-    The defaults are the choices of the paper (Sorrenson et al., ICLR 2024, appendices D and E.2).
-    See :class:`InjectiveFlowConfig`, :class:`BetaConfig` and :class:`HutchinsonConfig` for the
-    other arguments.
-
-    Args:
-        surrogate_fraction (float): Share of each batch, in (0, 1], that is used to estimate the
-            volume change. The estimate is unbiased because batches are shuffled. Below 1
-            BatchNorm's batch statistics count as constants for a data point, as in evaluation
-            mode; at 1 the Jacobian of the whole batch's map is used. A network that cannot be
-            replayed gains no time, and its BatchNorm always has the whole batch's Jacobian.
-            Default: 1, as in the paper.
-        condition_dim (int): Number of classes, or length c of the condition vectors, of a
-            conditional model; 0 for an unconditional one. A conditional model needs data sets with
-            "labels", class indices (B,) or condition vectors (B, c). The encoder takes them as
-            further channels or columns of its input, the decoder as further columns of z. Pass a
-            data set, not a tensor: Pythae labels all rows of a tensor 1. Default: 0.
-        trace (bool): Whether training steps may be traced to a graph, which saves up to half of the
-            time of a small network. It takes effect after 200 steps with batches of one shape, and
-            not for networks that write into buffers, as BatchNorm does. A graph repeats the
-            operations of a step without running the networks' Python code: set it for your own
-            networks if this code does the same in every step. By default only modules of PyTorch,
-            Pythae, zuko and this package are traced. Default: None.
-    """
-
-    surrogate_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    condition_dim: Annotated[int, Field(ge=0)] = 0
-    trace: bool | None = None

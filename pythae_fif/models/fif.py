@@ -2,59 +2,38 @@
 
 import dataclasses
 import math
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
+from pythae.data.datasets import BaseDataset
 from pythae.models import BaseAEConfig
+from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
 from torch import Tensor, nn
-from typing_extensions import deprecated
+from torch._compile import _disable_dynamo
 
-from pythae_fif.device import fork_rng, full_float32
-from pythae_fif.errors import ConfigError, UnsupportedOperationError
+from pythae_fif.errors import ConfigError
+from pythae_fif.models.adaptive_beta import AdaptiveBeta
 from pythae_fif.models.config import FIFConfig
-from pythae_fif.models.hutchinson_flow import HutchinsonFlow
-from pythae_fif.models.traced import SlowerSurrogateWarning, TracedStep
-from pythae_fif.nn.base import AtCondition, evaluation_mode
-from pythae_fif.volume_change import autograd_surrogate, volume_surrogate
-from pythae_fif.volume_change.loss import FIFLoss, Surrogate, SurrogateOutput
-from pythae_fif.volume_change.replay import Tape, check_parts, check_replay
-
-SURROGATES: dict[str, Callable[..., SurrogateOutput]] = {
-    "replay": volume_surrogate,
-    "published": autograd_surrogate,
-    "double backward": partial(autograd_surrogate, forward_mode=False),
-}
-"""Surrogate mode -> the function that computes the volume term."""
-
-TRACED = "traced "
-"""First word of the surrogate mode of a traced step."""
-
-INPUTS_OF_STEP = {"beta", "beta_final", "noise"}
-"""Fields of the configuration that are not part of a traced step."""
+from pythae_fif.models.evaluation_loss import evaluation_output
+from pythae_fif.models.injective_flow import InjectiveFlow
+from pythae_fif.models.surrogate_choice import SURROGATES, choose_surrogate
+from pythae_fif.nn.base import AtCondition
+from pythae_fif.volume_change import fif_loss, sample_hutchinson
+from pythae_fif.volume_change.loss import FIFLoss, Surrogate
 
 
-class FIF(HutchinsonFlow):
+class FIF(InjectiveFlow):
     r"""Free-form injective flow (Sorrenson, Draxler et al., ICLR 2024).
 
     Encoder f and decoder g are unconstrained networks. In training the loss is eq. 7, see
     :func:`~pythae_fif.volume_change.fif_loss`; only its gradient is meaningful, its *value* says
     nothing about the fit. In evaluation mode it is the exact loss that training descends
     (approximately, if g' is near the pseudo-inverse of f'), so that trainers can choose the best
-    model. Off the manifold that is
-
-    .. math:: -\log p_Z(f(x)) - \frac12 \log\det f'(x) f'(x)^\top
-        + \beta \lVert g(f(x)) - x \rVert^2
-
-    (eq. 46 and the reconstruction error), on the manifold the negative of :meth:`log_prob` plus the
-    same squared error (eq. 3). Here beta is the last value of a schedule. ``beta="auto"`` changes
-    from epoch to epoch; the loss then also has the constant of a normal likelihood with this beta,
-    -(D - d) / 2 log(beta / pi), so that epochs can be compared. With ``condition_dim`` above 0 the
-    model is conditional, and its methods need ``labels``.
+    model, see :func:`~pythae_fif.models.evaluation_loss.evaluation_output`. With ``condition_dim``
+    above 0 the model is conditional, and its methods need ``labels``.
 
     Args:
         model_config (FIFConfig): The configuration.
@@ -66,9 +45,9 @@ class FIF(HutchinsonFlow):
     Attributes:
         surrogate_mode: How the volume term is computed. The first training step chooses 'replay',
             or 'double backward' if a network cannot be replayed, with a
-            :class:`SlowerSurrogateWarning`. 'published', which uses PyTorch's forward mode, can be
-            set by hand. The word 'traced' comes first, as in 'traced replay', when a step is a
-            graph; see ``trace`` in :class:`FIFConfig`.
+            :class:`~pythae_fif.models.surrogate_choice.SlowerSurrogateWarning`. 'published', which
+            uses PyTorch's forward mode, can be set by hand.
+        adaptive_beta: The value of ``beta="auto"``; None for another beta.
 
     Raises:
         ConfigError: Default networks are needed without ``input_dim``, or the encoder has BatchNorm
@@ -96,7 +75,105 @@ class FIF(HutchinsonFlow):
         decoder: BaseDecoder | None = None,
     ) -> None:
         super().__init__(model_config, encoder, decoder)
-        self._step = TracedStep()
+        self.adaptive_beta = AdaptiveBeta(self) if model_config.beta == "auto" else None
+
+    @_disable_dynamo  # a compiled step would leave a tape on PyTorch's stack
+    def forward(self, inputs: BaseDataset, **progress: Any) -> ModelOutput:
+        """Encodes, decodes and computes the loss of the current mode.
+
+        Args:
+            inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...), and for a conditional model
+                ``inputs["labels"]``, class indices (B,) or condition vectors (B, c).
+            progress: What trainers pass. ``share_done``, from this package's trainers, is the share
+                of the training that is done, for a schedule of beta. ``dataset_size`` and
+                ``position`` of an evaluation: see
+                :func:`~pythae_fif.models.evaluation_loss.evaluation_output`.
+
+        Returns:
+            ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
+            batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d).
+        """
+        x, *condition = self.read_batch(inputs)
+        if not self.training:
+            size, position = progress.get("dataset_size"), progress.get("position")
+            return evaluation_output(self, x, *condition, dataset_size=size, position=position)
+
+        x = self.add_noise(x)
+        eps = self.sample_hutchinson(x)
+        encode, decode = self.networks_at(*condition)
+        prior = self.latent_distribution(x)
+        loss = fif_loss(
+            encode,
+            decode,
+            lambda z: prior.log_prob(z, *condition),
+            x,
+            eps,
+            self.current_beta(x, progress.get("share_done")),
+            surrogate=self.surrogate(x, *condition),
+            reduce=torch.mean,
+        )
+        if self.adaptive_beta is not None:
+            self.adaptive_beta.record(loss.reconstruction, x)
+        return ModelOutput(
+            loss=self.total_loss(x, loss),
+            recon_loss=loss.reconstruction,
+            nll_loss=loss.nll,
+            recon_x=loss.x_hat,
+            z=loss.z,
+        )
+
+    def total_loss(self, x: Tensor, loss: FIFLoss) -> Tensor:
+        """Returns the loss of training and evaluation; a subclass may add terms of its own.
+
+        Args:
+            x: Data, (B, ...), with noise in training.
+            loss: The loss of a FIF with its terms, means over the batch.
+
+        Returns:
+            The loss, ().
+        """
+        return loss.loss
+
+    def current_beta(self, x: Tensor, share_done: float | Tensor | None = None) -> float | Tensor:
+        """Returns the weight of the reconstruction error.
+
+        Args:
+            x: Data; a weight that is a tensor has their type.
+            share_done: Share of the training that is done, in [0, 1], for a schedule.
+        """
+        if self.adaptive_beta is not None:
+            return self.adaptive_beta.value
+        beta = self.model_config.beta_at(share_done)
+        return beta.to(x.dtype) if isinstance(beta, Tensor) else beta
+
+    def surrogate(self, x: Tensor, *condition: Tensor) -> Surrogate:
+        """Returns the function that computes the volume term; the first batch decides which.
+
+        Args:
+            x: A batch of data, (B, ...).
+            *condition: The condition (B, c) of a conditional model.
+        """
+        if self.surrogate_mode is None:
+            self.surrogate_mode = choose_surrogate(self, x, *condition)
+        function = SURROGATES[self.surrogate_mode]
+        return partial(function, jacobian_at=self.model_config.jacobian_at)
+
+    def sample_hutchinson(self, x: Tensor) -> Tensor:
+        """Draws Hutchinson vectors, (K, b, d), for the first b data points of a batch x."""
+        config = self.model_config
+        return sample_hutchinson(
+            math.ceil(config.surrogate_fraction * len(x)),
+            config.latent_dim,
+            config.hutchinson_samples,
+            kind=config.hutchinson_kind,
+            device=x.device,
+            dtype=x.dtype,
+        )
+
+    def update(self) -> None:
+        """Ends an epoch: ``beta="auto"`` follows its errors. Trainers call this."""
+        if self.adaptive_beta is not None:
+            self.adaptive_beta.end_epoch()
 
     @classmethod
     def _networks(
@@ -162,80 +239,3 @@ class FIF(HutchinsonFlow):
         model._buffers.update(self._buffers)  # the present value of beta="auto"
         model.train(self.training)
         return model
-
-    @deprecated("renamed to conditioned_on")
-    def given(self, label: int | Tensor) -> "FIF":
-        """Deprecated name of :meth:`conditioned_on`."""
-        return self.conditioned_on(label)
-
-    def _surrogate(self, x: Tensor, *condition: Tensor) -> Surrogate:
-        """Returns the volume term of the loss; the first batch decides how it is computed."""
-        if self.surrogate_mode is None:
-            self.surrogate_mode = self._choose_surrogate(x, *condition)
-        surrogate = SURROGATES[self.surrogate_mode.removeprefix(TRACED)]
-        return partial(surrogate, jacobian_at=self.model_config.jacobian_at)
-
-    def _training_loss(self, *inputs: Any) -> FIFLoss:
-        config = vars(self.model_config)
-        mode = (self.surrogate_mode or "").removeprefix(TRACED)
-        settings = {name: value for name, value in config.items() if name not in INPUTS_OF_STEP}
-        trust = False if self.prior is not None else self.model_config.trace
-
-        compute = super()._training_loss
-        outputs, is_traced = self._step.run(
-            self, compute, inputs, settings=settings | {"mode": mode}, trust=trust
-        )
-        if is_traced:
-            self.surrogate_mode = TRACED + mode
-        return FIFLoss(*outputs)
-
-    def _choose_surrogate(self, x: Tensor, *condition: Tensor) -> str:
-        """Returns 'replay' if both networks can be replayed; the trial changes no state."""
-        with fork_rng(), full_float32(), _restore_buffers(self):
-            try:
-                self._try_replay(x, *condition)
-                return "replay"
-            except UnsupportedOperationError as error:
-                reason = str(error)
-        warnings.warn(
-            f"{self.model_name} falls back to double backward, which is slower: {reason}",
-            SlowerSurrogateWarning,
-            stacklevel=2,
-        )
-        return "double backward"
-
-    def _try_replay(self, x: Tensor, *condition: Tensor) -> None:
-        """Raises UnsupportedOperationError if a network cannot be replayed."""
-        encode, decode = self.networks_at(*condition)
-        parts = self.model_config.surrogate_fraction < 1
-        with evaluation_mode(self):  # so that two passes give equal values
-            check_replay(encode, x, parts=parts)
-            check_replay(decode, encode(x), parts=parts)
-
-        # With a gradient, operations that the tape does not see leave a graph, which it detects.
-        f = Tape(encode, x.detach().requires_grad_())
-        g = Tape(decode, f.value)
-        if parts:
-            check_parts(f, x)
-            check_parts(g, f.value)
-
-    def _sample_hutchinson(self, x: Tensor) -> Tensor:
-        """Draws Hutchinson vectors, (K, b, d), for the first b data points of a batch."""
-        fraction = self.model_config.surrogate_fraction
-        return super()._sample_hutchinson(x[: math.ceil(fraction * len(x))])
-
-
-@contextmanager
-def _restore_buffers(model: nn.Module) -> Iterator[None]:
-    """Restores all buffers of a model, and their values, after the block."""
-    saved_buffers = []  # the module, the buffer's name, the buffer, a copy of its values
-    for module in model.modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                saved_buffers.append((module, name, buffer, buffer.clone()))
-    try:
-        yield
-    finally:
-        for module, name, buffer, values in saved_buffers:
-            module._buffers[name] = buffer  # a module may have assigned another tensor
-            buffer.data.copy_(values)

@@ -3,7 +3,7 @@
 import copy
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -24,6 +24,7 @@ from pythae_fif.models.saved import SavedModel, require_columns
 from pythae_fif.nn.base import evaluation_mode, join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values, squared_error
 from pythae_fif.volume_change.exact import decoder_gram, warn_if_singular
+from pythae_fif.volume_change.loss import Map
 
 ENCODE_BATCH_SIZE = 500
 
@@ -104,6 +105,16 @@ class InjectiveFlow(SavedModel):
         if encoder is None or decoder is None:
             raise ConfigError(f"{cls.__name__} has no default networks: pass encoder and decoder")
         return encoder, decoder
+
+    def set_encoder(self, encoder: BaseEncoder) -> None:
+        """Replaces f."""
+        super().set_encoder(encoder)
+        self.model_config.uses_default_encoder = False
+
+    def set_decoder(self, decoder: BaseDecoder) -> None:
+        """Replaces g."""
+        super().set_decoder(decoder)
+        self.model_config.uses_default_decoder = False
 
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Returns ``z`` (B, d) and ``recon_x`` (B, ...) of ``inputs["data"]``, without a loss."""
@@ -378,12 +389,29 @@ class InjectiveFlow(SavedModel):
         with evaluation_mode(self, torch.is_grad_enabled()):
             return super().interpolate(*ends, granularity)
 
-    # ------------------------------------------------------------------ internal
+    # ------------------------------------------------------------------ for losses
 
-    def _noisy(self, x: Tensor) -> Tensor:
+    def read_batch(self, inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """Checks a batch of a trainer.
+
+        Args:
+            inputs: The batch, with "data" (B, ...) and, for a conditional model, "labels".
+
+        Returns:
+            The data x (B, ...), and the condition (B, c) of a conditional model.
+        """
+        x = as_data(inputs["data"], self)
+        labels = inputs.get("labels") if self.condition_dim else None
+        return x, *self.condition(labels, x)
+
+    def add_noise(self, x: Tensor) -> Tensor:
         """Adds the noise of training to data."""
         noise = self.model_config.noise
         return x + noise * torch.randn_like(x) if noise > 0 else x
+
+    def networks_at(self, condition: Tensor | None = None) -> tuple[Map, Map]:
+        """Returns f(., c) and g(., c) as functions of x and z, for a condition c (B, c) if any."""
+        return lambda x: self._encode(x, condition), lambda z: self._decode(z, condition)
 
     def condition(self, labels: Labels, like: Tensor) -> tuple[Tensor, ...]:
         """Returns the networks' further arguments: (condition (B, c),), or () if unconditional.
@@ -394,6 +422,8 @@ class InjectiveFlow(SavedModel):
         """
         condition = as_condition(labels, self.condition_dim, like, self.class_names)
         return () if condition is None else (condition,)
+
+    # ------------------------------------------------------------------ internal
 
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Computes codes (B, d) in the current mode."""

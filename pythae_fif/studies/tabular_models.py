@@ -10,9 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
+from pythae_fif.baselines import RectangularFlow, RectangularFlowConfig
 from pythae_fif.data.tables import load_tabular
 from pythae_fif.errors import DataError
-from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
+from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.reports.tables import DASH
@@ -248,7 +249,12 @@ def train(
         permutation = torch.randperm(len(rows))[:rows_per_epoch]
         for indices in permutation.split(batch_size):
             optimizer.zero_grad()
-            model({"data": rows[indices]}, nll_weight=nll_weight).loss.backward()
+            output = model({"data": rows[indices]})
+            loss = output.loss
+            if nll_weight < 1:
+                config: Any = model.model_config
+                loss = nll_weight * output.nll_loss + config.beta * output.recon_loss
+            loss.backward()
             optimizer.step()
             schedule.step()
             if isinstance(model, RectangularFlow) and model.cg_iterations is not None:

@@ -8,11 +8,12 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from pythae_fif.baselines import RectangularFlow
 from pythae_fif.data.splits import Splits
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation import Features, frechet_distance
 from pythae_fif.evaluation.distances import frechet_error
-from pythae_fif.models import FIF, RectangularFlow
+from pythae_fif.models import FIF
 from pythae_fif.studies.tabular_baselines import FlowMatching, LinearGaussian
 from pythae_fif.volume_change import squared_error
 

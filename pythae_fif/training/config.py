@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -37,7 +36,7 @@ class TrainerOptions:
     """Options of :class:`FIFTrainer` beyond those of Pythae's trainers.
 
     They are fields of `FIFTrainerConfig`. For a model with several optimizers, which needs one of
-    Pythae's configurations, they are arguments of `FIFTrainer`.
+    Pythae's configurations, pass them to `FIFTrainer` as ``options``.
 
     Args:
         precision (str): 'float32', or 'bfloat16' for forward and backward passes of the networks
@@ -52,6 +51,9 @@ class TrainerOptions:
             clipping.
         scheduler_interval (str): Whether `scheduler_cls` counts epochs ('epoch', as in Pythae) or
             optimizer steps ('step'). Default: 'epoch'.
+        trace (bool): Whether training steps may run as a graph, which saves up to half of the time
+            of a small network, see :class:`~pythae_fif.training.TracedStep`. Default: None, for
+            FIFs only.
 
     Raises:
         ConfigError: A value has the wrong type or is out of range.
@@ -61,21 +63,7 @@ class TrainerOptions:
     early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
     gradient_clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     scheduler_interval: SchedulerInterval = "epoch"
-
-    @classmethod
-    def for_training(cls, config: BaseTrainerConfig, **arguments: Any) -> "TrainerOptions":
-        """Collects the options of a training.
-
-        Args:
-            config: The training's configuration, of any kind.
-            arguments: The trainer's arguments by name, which override the configuration's
-                values; None for the configuration's value.
-        """
-        values: dict[str, Any] = {
-            field.name: getattr(config, field.name, field.default) for field in fields(cls)
-        }
-        values |= {name: value for name, value in arguments.items() if value is not None}
-        return cls(**values)
+    trace: bool | None = None
 
 
 def network_prefixes(config: type[BaseTrainerConfig] | BaseTrainerConfig) -> list[str]:
@@ -134,7 +122,7 @@ class FIFTrainerConfig(TrainerOptions, BaseTrainerConfig):
     """Configuration of :class:`FIFTrainer`: Pythae's `BaseTrainerConfig` and further options.
 
     See :class:`~pythae_fif.training.TrainerOptions` for the options `precision`,
-    `early_stopping_patience`, `gradient_clip_norm` and `scheduler_interval`.
+    `early_stopping_patience`, `gradient_clip_norm`, `scheduler_interval` and `trace`.
 
     Pythae's own pipeline and trainers take it for a `BaseTrainerConfig`: they train by Pythae's
     loop, where these options have no effect. :class:`~pythae_fif.training.FIFTrainingPipeline`

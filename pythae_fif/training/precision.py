@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pythae_fif.names import Precision
+from pythae_fif.training.traced_step import TracedStep
 
 # Options of glibc's `mallopt`.
 M_TRIM_THRESHOLD = -1
@@ -28,9 +29,14 @@ class ForwardPass:
         model: The model, which is moved to the device.
         device: 'cpu' or 'cuda'.
         precision: Precision of the networks in training mode.
+        trace: Whether training steps may run as a graph.
+
+    Attributes:
+        has_used_graph: Whether a training step ran as a graph.
     """
 
-    def __init__(self, model: BaseAE, device: str, precision: Precision) -> None:
+    def __init__(self, model: BaseAE, device: str, precision: Precision, trace: bool) -> None:
+        self.has_used_graph = False
         self._device = device
         self._uses_bfloat16 = precision == "bfloat16"
         # Convolutions in bfloat16 are up to a quarter faster with channels last, on a CPU.
@@ -39,6 +45,7 @@ class ForwardPass:
 
         self._model = model.to(device, memory_format=self._layout)
         self._model.device = device
+        self._traced_step = TracedStep(self._model) if trace else None
 
     def __call__(
         self, inputs: Any, *, epoch: int, dataset_size: int, **progress: float
@@ -54,13 +61,17 @@ class ForwardPass:
         """
         uses_bfloat16 = self._uses_bfloat16 and self._model.training
         with networks_in_bfloat16(self._model, self._device, uses_bfloat16):
-            return self._model(
+            step = self._traced_step or self._model
+            output = step(
                 self._to_device(inputs),
                 uses_ddp=False,
                 epoch=epoch,
                 dataset_size=dataset_size,
                 **progress,
             )
+        if self._traced_step is not None:
+            self.has_used_graph |= self._traced_step.uses_graph
+        return output
 
     def _to_device(self, inputs: Any) -> dict[str, Any]:
         """Moves the tensors of a batch to the device and the memory layout of the training."""

@@ -138,8 +138,8 @@ class TrainingResult:
         stage: The model's last stage, if it is trained in stages.
         ended_by: The limit that ended the training: 'num_epochs', 'wall_clock' or
             'early_stopping_patience'. None before the end, and in results of version 0.2.
-        surrogate: How FIF's volume term was computed in the last epoch, see `FIF.surrogate_mode`;
-            None for other models.
+        surrogate: How FIF's volume term was computed, see `FIF.surrogate_mode`, after the word
+            'traced' if steps ran as a graph; None for other models.
     """
 
     best_epoch: int = 0

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from pythae_fif.device import default_device, random_state, set_random_state
 from pythae_fif.errors import ConfigError, NonFiniteError, StoreError
+from pythae_fif.models.fif import FIF
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.models.saved import save_data_description
-from pythae_fif.names import Precision
 from pythae_fif.training.checkpoint import RunFiles, check_can_be_saved, default_run_id
-from pythae_fif.training.config import SchedulerInterval, TrainerOptions, config_for, set_lengths
+from pythae_fif.training.config import TrainerOptions, config_for, set_lengths
 from pythae_fif.training.datasets import as_dataset, make_loader
 from pythae_fif.training.precision import ForwardPass
 from pythae_fif.training.progress import (
@@ -71,9 +71,8 @@ class FIFTrainer:
         checkpoint_every_seconds: Minimum time between two checkpoints; 0 for one per epoch.
         wall_clock: Seconds of training steps, over all attempts, after which the training ends.
         keep_last: Whether to keep the last weights, regardless of their loss.
-        precision: See :class:`~pythae_fif.training.TrainerOptions`. This and the next three
-            arguments override the configuration's values, for configurations of any kind.
-        early_stopping_patience, gradient_clip_norm, scheduler_interval: See there.
+        options: Options beyond those of Pythae's configurations. None takes them from a
+            `FIFTrainerConfig`, and the defaults for any other configuration.
 
     Attributes:
         model: The model; after `train` it holds the best weights.
@@ -108,21 +107,13 @@ class FIFTrainer:
         checkpoint_every_seconds: float = 60.0,
         wall_clock: float | None = None,
         keep_last: bool = False,
-        precision: Precision | None = None,
-        early_stopping_patience: int | None = None,
-        gradient_clip_norm: float | None = None,
-        scheduler_interval: SchedulerInterval | None = None,
+        options: TrainerOptions | None = None,
     ) -> None:
         train_dataset = as_dataset(train_dataset, "training")
         eval_dataset = as_dataset(eval_dataset, "evaluation")
         config = config_for(model, train_dataset, eval_dataset, training_config)
-        options = TrainerOptions.for_training(
-            config,
-            precision=precision,
-            early_stopping_patience=early_stopping_patience,
-            gradient_clip_norm=gradient_clip_norm,
-            scheduler_interval=scheduler_interval,
-        )
+        if options is None:
+            options = config if isinstance(config, TrainerOptions) else TrainerOptions()
         if wall_clock is not None and not wall_clock > 0:
             raise ConfigError(f"wall_clock={wall_clock}: use a number of seconds above 0, or None")
         if options.early_stopping_patience is not None and eval_dataset is None:
@@ -156,7 +147,8 @@ class FIFTrainer:
         self.training_dir = str(self._files.path)
 
         self.model = model
-        self._forward = ForwardPass(model, self.device, options.precision)
+        trace = isinstance(model, FIF) if options.trace is None else options.trace
+        self._forward = ForwardPass(model, self.device, options.precision, trace)
         self._callbacks = CallbackHandler(callbacks or [], model=model)
 
     def train(self) -> TrainingResult:
@@ -311,11 +303,12 @@ class FIFTrainer:
             progress.stage,
             train_seconds,
         )
-        return replace(
-            progress,
-            log=[*progress.log, row],
-            surrogate=getattr(self.model, "surrogate_mode", None),
-        )
+        return replace(progress, log=[*progress.log, row], surrogate=self._surrogate_mode())
+
+    def _surrogate_mode(self) -> str | None:
+        """Returns how the volume term was computed; None for models other than FIFs."""
+        mode: str | None = getattr(self.model, "surrogate_mode", None)
+        return f"traced {mode}" if mode and self._forward.has_used_graph else mode
 
     def _train_epoch(
         self, progress: TrainingResult, epoch: int, show_share: Callable[[float], None]

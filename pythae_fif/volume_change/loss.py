@@ -39,13 +39,14 @@ Surrogate = Callable[[Map, Map, Tensor, Tensor], SurrogateOutput]
 """Computes the volume term of the loss from encoder, decoder, x and eps."""
 
 
-class LossTerms(NamedTuple):
-    """The terms of a loss, for each data point or reduced, and the pass that they come from.
+class FIFLoss(NamedTuple):
+    """A loss and its terms, for each data point or reduced, and the pass that they come from.
 
-    In training only the gradients of `volume` and `nll` have a meaning: their values say nothing
-    about the fit.
+    In training only the gradients of `loss`, `nll` and `volume` have a meaning: their values say
+    nothing about the fit.
 
     Attributes:
+        loss: The weighted sum of `nll` and `reconstruction` (eq. 7).
         nll: The negative log-likelihood. In training it has the surrogate in place of the
             log-volume.
         reconstruction: The squared error.
@@ -53,16 +54,6 @@ class LossTerms(NamedTuple):
         z: f(x), (B, d).
         x_hat: g(f(x)), of the shape of x.
     """
-
-    nll: Tensor
-    reconstruction: Tensor
-    volume: Tensor
-    z: Tensor
-    x_hat: Tensor
-
-
-class FIFLoss(NamedTuple):
-    """A loss, by default ``nll + beta * reconstruction``, and its terms, see :class:`LossTerms`."""
 
     loss: Tensor
     nll: Tensor
@@ -177,55 +168,39 @@ def fif_loss(
         >>> fif_loss(encode, decode, normal.log_prob, x, eps, beta=10.0).loss.shape
         torch.Size([7])
     """
-    terms = fif_terms(encode, decode, latent_log_prob, x, eps, surrogate=surrogate, reduce=reduce)
-    return FIFLoss(terms.nll + beta * terms.reconstruction, *terms)
-
-
-def fif_terms(
-    encode: Map,
-    decode: Map,
-    latent_log_prob: Map,
-    x: Tensor,
-    eps: Tensor,
-    *,
-    surrogate: Surrogate = volume_surrogate,
-    reduce: Map | None = None,
-) -> LossTerms:
-    """Computes the terms of a loss, before they are weighted and added.
-
-    Args:
-        encode: f, from (B, ...) to (B, d).
-        decode: g, from (B, d) to the shape of x.
-        latent_log_prob: log p_Z, from (B, d) to (B,).
-        x: Data, (B, ...).
-        eps: Hutchinson vectors, (K, b, d), as for :func:`volume_surrogate`.
-        surrogate: Computes the volume term.
-        reduce: See :func:`fif_loss`.
-
-    Returns:
-        The terms.
-
-    Raises:
-        ValueError: If the terms are not one number for each data point.
-    """
     volume, z, x_hat = surrogate(encode, decode, x, eps)
     log_prior = latent_log_prob(z.to(x.dtype))
     reconstruction = squared_error(x_hat, x)
+    _check_shapes(log_prior, volume, reconstruction, is_reduced=reduce is not None)
 
-    volume_fits = volume.shape == reconstruction.shape or reduce is not None
+    if reduce is not None:
+        volume = reduce(volume)
+        log_prior = reduce(log_prior)
+        reconstruction = reduce(reconstruction)
+
+    nll = volume - log_prior
+    return FIFLoss(weighted_sum(nll, reconstruction, beta), nll, reconstruction, volume, z, x_hat)
+
+
+def weighted_sum(nll: Tensor, reconstruction: Tensor, beta: float | Tensor) -> Tensor:
+    """Adds the terms of a loss: `nll + beta * reconstruction`."""
+    return nll + beta * reconstruction
+
+
+def _check_shapes(
+    log_prior: Tensor, volume: Tensor, reconstruction: Tensor, *, is_reduced: bool
+) -> None:
+    """Raises ValueError unless each term is one number for each data point.
+
+    Terms that are reduced may have the volume of a part of the batch.
+    """
+    volume_fits = volume.shape == reconstruction.shape or is_reduced
     if log_prior.shape != reconstruction.shape or not volume_fits:
         raise ValueError(
             f"log-priors, volumes and squared errors have shapes {tuple(log_prior.shape)}, "
             f"{tuple(volume.shape)} and {tuple(reconstruction.shape)}: each must be one number per "
             "data point, and volumes of part of the batch need `reduce`"
         )
-
-    if reduce is not None:
-        volume = reduce(volume)
-        log_prior = reduce(log_prior)
-        reconstruction = reduce(reconstruction)
-    nll = volume - log_prior
-    return LossTerms(nll, reconstruction, volume, z, x_hat)
 
 
 def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:

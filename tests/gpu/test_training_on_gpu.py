@@ -15,12 +15,12 @@ from support.pretended_gpu import Counts, counting
 from support.trainings import Killed, kill_at
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig, FIFTrainingPipeline
+from pythae_fif.baselines import RectangularFlow, RectangularFlowConfig
 from pythae_fif.benchmark.image_run import training_config
 from pythae_fif.data import ImageDataset, to_float
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.evaluation import Extractor, Features, score_samples
 from pythae_fif.evaluation.extractors import rounded_images
-from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder, build_networks
 from pythae_fif.sampling.samplers import embed, generate
 

@@ -20,9 +20,9 @@ from torch.autograd.functional import jacobian
 from torch.nn.utils import parametrizations
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif.baselines import RectangularFlow, RectangularFlowConfig
 from pythae_fif.errors import ConfigError
-from pythae_fif.models import RectangularFlow, RectangularFlowConfig
-from pythae_fif.models.fif import SlowerSurrogateWarning
+from pythae_fif.models.surrogate_choice import SlowerSurrogateWarning
 from pythae_fif.volume_change import autograd_surrogate, encoder_log_volume
 
 D = 5  # data
@@ -231,9 +231,9 @@ def gradient(model, seed=2):
 def gradient_by_double_backward(model):
     """Returns the gradient of the next step, and leaves the model as it was."""
     state = copy.deepcopy(model.state_dict())
-    model._surrogate = lambda *_: partial(autograd_surrogate, forward_mode=False)
+    model.surrogate = lambda *_: partial(autograd_surrogate, forward_mode=False)
     expected = gradient(model)
-    del model._surrogate
+    del model.surrogate
     model.load_state_dict(state)
     return expected
 
@@ -261,7 +261,7 @@ def reverse_mode_jacobians(function, rows):
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-@pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerSurrogateWarning")
+@pytest.mark.filterwarnings("ignore::pythae_fif.models.surrogate_choice.SlowerSurrogateWarning")
 def test_density(name):
     """Compares with Jacobians of reverse mode, after a training step."""
     model = fif(name).train()
@@ -324,7 +324,7 @@ NETWORKS = st.recursive(
 
 @settings(max_examples=100)
 @given(NETWORKS, NETWORKS, st.integers(1, 2))
-@pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerSurrogateWarning")
+@pytest.mark.filterwarnings("ignore::pythae_fif.models.surrogate_choice.SlowerSurrogateWarning")
 def test_the_gradient_of_any_combination(encoder, decoder, count):
     """A network is either replayed correctly or not at all."""
     model = fif("rounded", hutchinson_samples=count).train()
@@ -340,7 +340,7 @@ def test_the_gradient_of_any_combination(encoder, decoder, count):
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-@pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerSurrogateWarning")
+@pytest.mark.filterwarnings("ignore::pythae_fif.models.surrogate_choice.SlowerSurrogateWarning")
 def test_the_surrogate_of_a_part_of_the_batch_depends_only_on_that_part(name):
     model = fif(name, surrogate_fraction=0.5).train()
     x = points()
@@ -350,7 +350,7 @@ def test_the_surrogate_of_a_part_of_the_batch_depends_only_on_that_part(name):
     weights = [*model.encoder.parameters()]
 
     def surrogate_and_gradients(batch):
-        surrogate = model._surrogate(batch)
+        surrogate = model.surrogate(batch)
         value = surrogate(model._encode, model._decode, batch, eps[:, :2]).surrogate
         gradients = torch.autograd.grad(
             value.sum(), weights, allow_unused=True, materialize_grads=True
@@ -406,7 +406,7 @@ def test_a_new_network_is_replayed_if_it_can_be():
         gradient(model)
 
 
-@pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerSurrogateWarning")
+@pytest.mark.filterwarnings("ignore::pythae_fif.models.surrogate_choice.SlowerSurrogateWarning")
 @pytest.mark.parametrize("name", ["own function", "layer norm", "arithmetic"])
 @pytest.mark.parametrize("options", [{}, {"hutchinson_samples": 2, "surrogate_fraction": 0.5}])
 def test_each_step_runs_each_network_once(name, options):
@@ -421,7 +421,7 @@ def test_each_step_runs_each_network_once(name, options):
 
 
 @pytest.mark.parametrize("name", WITH_STATE)
-@pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerSurrogateWarning")
+@pytest.mark.filterwarnings("ignore::pythae_fif.models.surrogate_choice.SlowerSurrogateWarning")
 def test_killed_resumed_saved_and_loaded(name, tmp_path):
     def train(folder, on_epoch=None):
         data = BaseDataset(points(), torch.ones(4))

@@ -12,8 +12,8 @@ from support.networks import linear_decoder, linear_encoder
 from torch import nn
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.baselines import RectangularFlow, RectangularFlowConfig
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import build_networks
 
 CLASSES = 3

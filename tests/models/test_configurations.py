@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from pythae_fif.baselines import DNFConfig, TrumpetConfig
+from pythae_fif.baselines import DNFConfig, RectangularFlowConfig, TrumpetConfig
 from pythae_fif.errors import ConfigError
-from pythae_fif.models import FIFConfig, RectangularFlowConfig
+from pythae_fif.models import FIFConfig
 
 CONFIGS = [FIFConfig, RectangularFlowConfig, DNFConfig, TrumpetConfig]
 HUTCHINSON = [FIFConfig, RectangularFlowConfig]
@@ -33,8 +33,8 @@ WRONG = [
     (FLOWS, {"hutchinson_samples": 2}, "unknown key 'hutchinson_samples'"),
     (FLOWS, {"step": 2}, "did you mean 'steps'"),
     (FLOWS, {"steps": 0}, "steps=0"),
-    ([RectangularFlowConfig], {"surrogate_fraction": 0.5}, "unknown key 'surrogate_fraction'"),
-    ([RectangularFlowConfig], {"condition_dim": 3}, "unknown key 'condition_dim'"),
+    ([RectangularFlowConfig], {"surrogate_fraction": 0.5}, "condition_dim are for FIFs"),
+    ([RectangularFlowConfig], {"condition_dim": 3}, "condition_dim are for FIFs"),
     ([RectangularFlowConfig], {"cg_tolerence": 0.1}, "did you mean 'cg_tolerance'"),
     ([RectangularFlowConfig], {"cg_tolerance": 0.0}, "cg_tolerance=0.0"),
     ([RectangularFlowConfig], {"jacobian_at": "detached_reconstruction"}, "jacobian_at='detached"),

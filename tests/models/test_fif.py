@@ -14,9 +14,10 @@ from pythae.trainers import BaseTrainerConfig
 from support.networks import Map, linear_decoder, linear_encoder
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.baselines import RectangularFlow, RectangularFlowConfig
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.models import RectangularFlow, RectangularFlowConfig
-from pythae_fif.models.hutchinson_flow import EVALUATED_POINTS, evaluated_points
+from pythae_fif.models import evaluation_loss
+from pythae_fif.models.evaluation_loss import EVALUATED_POINTS, evaluated_points
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.nn import build_networks
 from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian, log_volume
@@ -111,19 +112,18 @@ def test_a_whole_step_in_bfloat16(arch, samples, mode):
 class PenalizedFIF(FIF):
     """A FIF with a further term of the loss."""
 
-    def total_loss(self, x, terms, beta, nll_weight=1.0):
-        return super().total_loss(x, terms, beta, nll_weight) + terms.z.square().sum(1).mean()
+    def total_loss(self, x, loss):
+        return super().total_loss(x, loss) + loss.z.square().sum(1).mean()
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_further_term_and_a_weight_of_the_likelihood(training):
+def test_a_further_term(training):
     plain = model(beta=7.0)
     fif = PenalizedFIF(plain.model_config, plain.encoder, plain.decoder).train(training)
     torch.manual_seed(0)
-    output = fif({"data": images(100)}, nll_weight=0.5)
-    nll_weight = 0.5 if training else 1.0
+    output = fif({"data": images(100)})
     penalty = output.z.square().sum(1).mean()
-    expected = nll_weight * output.nll_loss + 7.0 * output.recon_loss + penalty
+    expected = output.nll_loss + 7.0 * output.recon_loss + penalty
     torch.testing.assert_close(output.loss, expected.detach() if not training else expected)
 
 
@@ -168,19 +168,21 @@ def test_evaluation_loss_is_exact_lazy_and_deterministic(grad, jacobian_at):
 
 @pytest.mark.parametrize("has_position", [True, False])
 @pytest.mark.parametrize("size, batch_size", [(50, 20), (100, 7), (200, 25), (200, 1)])
-def test_evaluation_nll_is_computed_at_points_spread_over_the_set(size, batch_size, has_position):
+def test_evaluation_nll_is_computed_at_points_spread_over_the_set(
+    size, batch_size, has_position, monkeypatch
+):
     """A trainer that reports positions gets as many points as a whole set in one batch."""
     fif = model().eval()
-    exact_nll = fif._exact_nll
+    exact_nll = evaluation_loss._exact_nll
     batches = images(size).split(batch_size)
     starts = range(0, size, batch_size)
     counts = []
 
-    def record(*inputs):
+    def record(model, *inputs):
         counts.append(len(inputs[0]))
-        return exact_nll(*inputs)
+        return exact_nll(model, *inputs)
 
-    fif._exact_nll = record
+    monkeypatch.setattr(evaluation_loss, "_exact_nll", record)
     means = []
     for batch, start in zip(batches, starts, strict=True):
         keywords = {"position": start} if has_position else {}
@@ -193,7 +195,7 @@ def test_evaluation_nll_is_computed_at_points_spread_over_the_set(size, batch_si
     else:
         assert len(counts) == len(batches)
         first_rows = [batch[:count] for batch, count in zip(batches, counts, strict=True)]
-        expected = [exact_nll(x, fif.encode(x))[0].mean() for x in first_rows]
+        expected = [exact_nll(fif, x, fif.encode(x))[0].mean() for x in first_rows]
         torch.testing.assert_close(means, [value.detach() for value in expected])
 
 
@@ -208,7 +210,9 @@ def test_the_points_of_an_evaluation_have_equal_weights():
     fif = model().eval()
     batches = images(200).split(25)
     outputs = [fif({"data": x}, dataset_size=200, position=25 * i) for i, x in enumerate(batches)]
-    nll = torch.cat([fif._exact_nll(x[:8], fif.encode(x[:8]))[0] for x in batches]).detach()
+    nll = torch.cat(
+        [evaluation_loss._exact_nll(fif, x[:8], fif.encode(x[:8]))[0] for x in batches]
+    ).detach()
     mean = sum(output.nll_loss for output in outputs) / len(outputs)
     torch.testing.assert_close(mean, nll.mean())
 

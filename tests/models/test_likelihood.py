@@ -316,14 +316,15 @@ def test_beta_follows_the_error_of_the_previous_epoch():
     model = FIF(config)
     resumed = FIF(config)
     x = 0.2 + 0.6 * torch.rand(10, 1, 4, 4)  # with an error that needs no damping
-    output7 = model({"data": x[:7]}, epoch=1)
-    output3 = model({"data": x[7:]}, epoch=1)
+    output7 = model({"data": x[:7]})
+    output3 = model({"data": x[7:]})
     assert float(model.beta) == 10
 
     resumed.load_state_dict(model.state_dict())  # as from a checkpoint
     mean_error = (7 * output7.recon_loss.item() + 3 * output3.recon_loss.item()) / 10
     for trained in (model, resumed):
-        trained({"data": x}, epoch=2)
+        trained.update()
+        assert trained.errors.tolist() == [0, 0]
         assert float(trained.beta) == pytest.approx(13 / (2 * mean_error), rel=1e-6)
 
 
@@ -331,8 +332,8 @@ def test_the_evaluation_loss_with_beta_auto_has_the_constant_of_the_normal_likel
     torch.manual_seed(0)
     x = torch.rand(10, 1, 4, 4)
     model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta="auto", noise=0.0))
-    for epoch in (1, 2):
-        model({"data": x}, epoch=epoch)
+    model({"data": x})
+    model.update()
     beta = float(model.beta)
     assert beta != 10
 
@@ -348,20 +349,6 @@ def test_configurations_that_beta_auto_refuses():
         FIFConfig(input_dim=(4,), latent_dim=2, beta="auto", beta_final=3.0)
     with pytest.raises(ConfigError, match=r"beta='auto' needs a latent_dim below 4"):
         FIFConfig(input_dim=(4,), latent_dim=4, beta="auto")
-
-
-def test_beta_auto_needs_the_epoch():
-    model = FIF(FIFConfig(input_dim=(4,), latent_dim=2, beta="auto"))
-    x = torch.rand(5, 4)
-    model({"data": x})  # Pythae's trainers try one batch, which does not count
-    model({"data": x}, epoch=1)
-    assert float(model.beta) == 10
-    assert float(model.errors[1]) == 5
-
-    in_own_loop = FIF(model.model_config)
-    in_own_loop({"data": x})
-    with pytest.raises(ConfigError, match="needs `epoch` with each batch"):
-        in_own_loop({"data": x})
 
 
 # ---------------------------------------------------------------- in the benchmark

@@ -14,9 +14,16 @@ from pythae.models import AE, AEConfig, AutoModel, BaseAEConfig
 from support.networks import Opened, hand_built_networks
 from torch import nn
 
-from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
+from pythae_fif.baselines import (
+    DNF,
+    DNFConfig,
+    RectangularFlow,
+    RectangularFlowConfig,
+    Trumpet,
+    TrumpetConfig,
+)
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
+from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.models.saved import load_model
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder

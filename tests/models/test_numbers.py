@@ -6,9 +6,16 @@ import pytest
 import torch
 from support.networks import linear_decoder, linear_encoder
 
-from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
+from pythae_fif.baselines import (
+    DNF,
+    DNFConfig,
+    RectangularFlow,
+    RectangularFlowConfig,
+    Trumpet,
+    TrumpetConfig,
+)
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
+from pythae_fif.models import FIF, FIFConfig
 
 CONFIG = FIFConfig(input_dim=(1, 4, 4), latent_dim=3)
 SCORES = ("log_prob", "log_volume", "singular_values", "embed", "reconstruct")

@@ -1,6 +1,7 @@
 """Small trainings: every kind of model, Pythae's trainer for it, and tiny data."""
 
 import json
+from dataclasses import fields
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from pythae import models, trainers
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import ImageDataset
 from pythae_fif.nn import build_networks
-from pythae_fif.training import FIFTrainer
+from pythae_fif.training import FIFTrainer, TrainerOptions
 
 SHAPE = (1, 4, 4)
 LATENT_DIM = 2
@@ -128,22 +129,24 @@ def build_config(name, *, epochs=6, lr=2e-3, plateau=None, one_cycle=None, **arg
     return kind.config(**{**defaults, **arguments})
 
 
-TRAINER_OPTIONS = (
-    "on_epoch", "wall_clock", "keep_last", "callbacks", "checkpoint_every_seconds", "precision",
-    "run_id", "early_stopping_patience", "gradient_clip_norm", "scheduler_interval",
+TRAINER_ARGUMENTS = (
+    "on_epoch", "wall_clock", "keep_last", "callbacks", "checkpoint_every_seconds", "run_id",
 )  # fmt: skip
+OPTION_NAMES = [field.name for field in fields(TrainerOptions)]
 
 
 def build_trainer(name, run_dir, *, train=None, evaluation="default", model=None, **options):
     """Builds a trainer of a model; `options` go to the trainer or to its configuration."""
-    trainer_options = {key: options.pop(key) for key in TRAINER_OPTIONS if key in options}
+    arguments = {key: options.pop(key) for key in TRAINER_ARGUMENTS if key in options}
+    trainer_options = {key: options.pop(key) for key in OPTION_NAMES if key in options}
     return FIFTrainer(
         model or build_model(name),
         train or Images(),
         Images(seed=1) if evaluation == "default" else evaluation,
         build_config(name, **options),
         run_dir=run_dir,
-        **{"checkpoint_every_seconds": 0, **trainer_options},
+        options=TrainerOptions(**trainer_options),
+        **{"checkpoint_every_seconds": 0, **arguments},
     )
 
 

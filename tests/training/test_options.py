@@ -210,13 +210,16 @@ def test_wrong_options_are_refused(options, message, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"eval_dataset": None, "early_stopping_patience": 2}, "compares evaluation losses: pass"),
+        (
+            {"eval_dataset": None, "options": TrainerOptions(early_stopping_patience=2)},
+            "compares evaluation losses: pass",
+        ),
         ({"wall_clock": 9.0}, "OneCycleLR needs total_steps in scheduler_params: with a wall_clo"),
         ({"model": build_trumpet()}, "OneCycleLR needs total_steps"),
         (
             {
                 "training_config": BaseTrainerConfig(scheduler_cls="ReduceLROnPlateau"),
-                "scheduler_interval": "step",
+                "options": TrainerOptions(scheduler_interval="step"),
             },
             "ReduceLROnPlateau compares the losses of epochs: use scheduler_interval='epoch'",
         ),
@@ -241,9 +244,7 @@ def test_run_ids_depend_on_options_only_if_these_change_the_result():
 
     def run_id(**options):
         config = FIFTrainerConfig(num_epochs=3, **options)
-        return default_run_id(
-            model, config, TrainerOptions.for_training(config), (Images(), Images())
-        )
+        return default_run_id(model, config, config, (Images(), Images()))
 
     assert run_id() == run_id(early_stopping_patience=3, scheduler_interval="epoch")
     changed = [run_id(gradient_clip_norm=1.0), run_id(scheduler_interval="step")]

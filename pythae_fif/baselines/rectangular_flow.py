@@ -8,8 +8,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.models.config import HutchinsonConfig
-from pythae_fif.models.hutchinson_flow import HutchinsonFlow
+from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change.loss import (
@@ -24,12 +23,11 @@ RectangularAt = Literal["data", "reconstruction"]
 
 
 @config_dataclass
-class RectangularFlowConfig(HutchinsonConfig):
+class RectangularFlowConfig(FIFConfig):
     """Configuration of a rectangular flow.
 
-    See :class:`~pythae_fif.models.config.InjectiveFlowConfig`,
-    :class:`~pythae_fif.models.config.BetaConfig` and
-    :class:`~pythae_fif.models.config.HutchinsonConfig` for the other arguments.
+    See :class:`~pythae_fif.models.FIFConfig` for the other arguments. A rectangular flow takes
+    neither ``surrogate_fraction`` nor ``condition_dim``.
 
     Args:
         jacobian_at (str): 'reconstruction', the decoder's volume change at the projection, as
@@ -41,8 +39,15 @@ class RectangularFlowConfig(HutchinsonConfig):
     jacobian_at: RectangularAt = "reconstruction"
     cg_tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.surrogate_fraction != 1 or self.condition_dim != 0:
+            raise ConfigError(
+                f"{self.name}: surrogate_fraction and condition_dim are for FIFs: leave them out"
+            )
 
-class RectangularFlow(HutchinsonFlow):
+
+class RectangularFlow(FIF):
     r"""Rectangular flow (Caterini et al., 'Rectangular Flows for Manifold Learning', NeurIPS 2021).
 
     The loss of a data point is
@@ -52,9 +57,7 @@ class RectangularFlow(HutchinsonFlow):
         \quad z = f(x)
 
     (eq. 3 of Sorrenson et al. 2024), with the gradient of the log-determinant estimated by
-    Hutchinson vectors and conjugate gradients (eq. 6). Everything but this term is shared with
-    :class:`~pythae_fif.models.FIF`, through
-    :class:`~pythae_fif.models.hutchinson_flow.HutchinsonFlow`.
+    Hutchinson vectors and conjugate gradients (eq. 6). Everything but this term is FIF's.
 
     Args:
         model_config (RectangularFlowConfig): The configuration.
@@ -107,8 +110,8 @@ class RectangularFlow(HutchinsonFlow):
         _check_norms(decoder)
         super().set_decoder(decoder)
 
-    def _surrogate(self, x: Tensor, *condition: Tensor) -> Surrogate:
-        """Returns the surrogate of the log-volume, which records the conjugate gradient steps."""
+    def surrogate(self, x: Tensor, *condition: Tensor) -> Surrogate:
+        """Returns the surrogate of the log-volume, which keeps the conjugate gradient steps."""
 
         def surrogate(encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
             output, self.cg_iterations = rectangular_surrogate(

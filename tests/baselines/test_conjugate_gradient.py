@@ -5,7 +5,7 @@ import torch
 from support.networks import coupling
 from torch import nn
 
-from pythae_fif.models.rectangular_flow import conjugate_gradient, rectangular_surrogate
+from pythae_fif.baselines.rectangular_flow import conjugate_gradient, rectangular_surrogate
 from pythae_fif.volume_change import log_volume, sample_hutchinson
 from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian
 

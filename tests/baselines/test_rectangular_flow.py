@@ -5,8 +5,9 @@ import torch
 from pythae.data.datasets import DatasetOutput
 from support.networks import coupling
 
+from pythae_fif.baselines import RectangularFlow, RectangularFlowConfig
 from pythae_fif.errors import ConfigError
-from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
+from pythae_fif.models import FIF, FIFConfig
 
 
 @pytest.mark.parametrize(("columns", "latent_dim"), [(6, 3), (8, 2), (3, 1), (4, 4)])
