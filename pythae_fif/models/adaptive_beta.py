@@ -29,7 +29,12 @@ class AdaptiveBeta:
 
     Args:
         model: The model.
+
+    Attributes:
+        codimension: D - d of the data so far; 0 before the first batch.
     """
+
+    codimension = 0
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -53,14 +58,13 @@ class AdaptiveBeta:
         Raises:
             ConfigError: d = D, so that no dimension is left for an error.
         """
-        data_dim = x[0].numel()
-        latent_dim = self._model.latent_dim
-        if data_dim == latent_dim:
+        self.codimension = x[0].numel() - self._model.latent_dim
+        if self.codimension == 0:
             raise ConfigError(
-                f"{self._model.model_name}: beta='auto' needs a latent_dim below {data_dim}, the "
-                "dimension of the data"
+                f"{self._model.model_name}: beta='auto' needs a latent_dim below {x[0].numel()}, "
+                "the dimension of the data"
             )
-        error = reconstruction.detach() / (data_dim - latent_dim)
+        error = reconstruction.detach() / self.codimension
         self._model.errors += len(x) * torch.stack([error, torch.ones_like(error)])
 
     def end_epoch(self) -> None:

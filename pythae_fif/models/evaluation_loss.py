@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from pythae_fif.device import full_float32
+from pythae_fif.models.adaptive_beta import MAX_BETA
 from pythae_fif.models.outputs import LazyOutput
 from pythae_fif.nn.base import evaluation_mode
 from pythae_fif.volume_change import decoder_log_volume, encoder_log_volume, squared_error
@@ -30,6 +31,26 @@ def evaluated_points(latent_dim: int) -> int:
     return min(EVALUATED_POINTS, max(MIN_EVALUATED_POINTS, EVALUATED_CODE_DIMS // latent_dim))
 
 
+def noise_nll(reconstruction: Tensor, codimension: int) -> Tensor:
+    r"""Computes the negative log-likelihood of the noise around the manifold, at its best scale.
+
+    With normal noise of variance :math:`s^2 = E / (D - d)` it is
+
+    .. math:: \frac{D - d}{2} \left(1 + \log 2 \pi s^2\right),
+
+    the lowest value over all s. A variance below that of the largest beta counts as this one.
+
+    Args:
+        reconstruction: The mean squared error E of a data set, ().
+        codimension: D - d.
+
+    Returns:
+        The mean over the data in nats, ().
+    """
+    variance = (reconstruction / codimension).clamp(min=1 / (2 * MAX_BETA))
+    return codimension / 2 * (1 + (2 * math.pi * variance).log())
+
+
 def evaluation_output(
     model: Any,
     x: Tensor,
@@ -45,9 +66,8 @@ def evaluation_output(
         + \beta \lVert g(f(x)) - x \rVert^2
 
     (eq. 46 and the reconstruction error), on the manifold the negative of `log_prob` plus the same
-    squared error (eq. 3). Here beta is the last value of a schedule. ``beta="auto"`` changes from
-    epoch to epoch; the loss then also has the constant of a normal likelihood with this beta,
-    -(D - d) / 2 log(beta / pi), so that epochs can be compared.
+    squared error (eq. 3). Here beta is the last value of a schedule. With ``beta="auto"`` the last
+    term is :func:`noise_nll`, which does not depend on the beta of training.
 
     The exact volume change is computed for :func:`evaluated_points` points of the evaluation set,
     spread evenly over it.
@@ -62,7 +82,8 @@ def evaluation_output(
 
     Returns:
         ``loss`` and ``nll_loss``, means in nats without gradient, ``recon_loss`` (squared error),
-        ``recon_x`` (B, ...) and ``z`` (B, d).
+        ``recon_x`` (B, ...) and ``z`` (B, d). With ``beta="auto"`` also ``noise_nll``, the last
+        term of the loss.
     """
     z = model._encode(x, *condition)
     x_hat = model._decode(z, *condition)
@@ -84,14 +105,14 @@ def evaluation_output(
                 nll, volume = _exact_nll(model, *(tensor[:count] for tensor in inputs))
             nll = nll.sum() * weight
 
-            beta = model.current_beta(x, share_done=1.0)
-            loss = weighted_sum(nll, reconstruction, beta)
+            losses = {"nll_loss": nll}
+            if model.adaptive_beta is None:
+                loss = weighted_sum(nll, reconstruction, model.current_beta(x, share_done=1.0))
+            else:
+                losses["noise_nll"] = noise_nll(reconstruction, x[0].numel() - z.shape[1])
+                loss = nll + losses["noise_nll"]
             terms = FIFLoss(loss, nll, reconstruction, volume.sum() * weight, z, x_hat)
-            loss = model.total_loss(x, terms)
-            if model.adaptive_beta is not None:
-                # The normal likelihood's constant changes with beta between epochs.
-                loss = loss - (x[0].numel() - z.shape[1]) / 2 * (beta / math.pi).log()
-        return {"loss": loss, "nll_loss": nll}
+            return {"loss": model.total_loss(x, terms), **losses}
 
     return LazyOutput(compute_losses, recon_loss=reconstruction, recon_x=x_hat, z=z)
 

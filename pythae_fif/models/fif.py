@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from torch._compile import _disable_dynamo
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.adaptive_beta import AdaptiveBeta
 from pythae_fif.models.config import FIFConfig
-from pythae_fif.models.evaluation_loss import evaluation_output
+from pythae_fif.models.evaluation_loss import evaluation_output, noise_nll
 from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.surrogate_choice import SURROGATES, choose_surrogate
 from pythae_fif.nn.base import AtCondition
@@ -145,6 +146,20 @@ class FIF(InjectiveFlow):
             return self.adaptive_beta.value
         beta = self.model_config.beta_at(share_done)
         return beta.to(x.dtype) if isinstance(beta, Tensor) else beta
+
+    def evaluation_loss(self, means: Mapping[str, float]) -> float:
+        """Returns the loss of a whole evaluation set, by which trainers compare epochs.
+
+        With ``beta="auto"`` it has the noise of the whole set, not the mean over batches.
+
+        Args:
+            means: The means of ``loss`` and of the output's other losses over the batches.
+        """
+        if self.adaptive_beta is None:
+            return means["loss"]
+        reconstruction = torch.tensor(means["recon_loss"])
+        whole = noise_nll(reconstruction, self.adaptive_beta.codimension).item()
+        return means["loss"] - means["noise_nll"] + whole
 
     def surrogate(self, x: Tensor, *condition: Tensor) -> Surrogate:
         """Returns the function that computes the volume term; the first batch decides which.

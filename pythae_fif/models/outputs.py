@@ -216,12 +216,12 @@ def get_output(output: Any, key: str, model: Any) -> Tensor:
 
 
 class LazyOutput(ModelOutput):
-    """An output that computes `loss` and `nll_loss` when one is first read.
+    """An output that computes `loss` and its terms when one is first read.
 
     Samplers read only `z`, and need not wait for a loss.
 
     Args:
-        compute_losses: Returns both losses by name.
+        compute_losses: Returns the loss and its terms by name.
         **values: The outputs that are there at once.
     """
 
@@ -230,7 +230,7 @@ class LazyOutput(ModelOutput):
         self.__dict__["compute_losses"] = compute_losses
 
     def __getattr__(self, name: str) -> Any:
-        if name not in ("loss", "nll_loss"):
+        if name not in ("loss", "nll_loss", "noise_nll"):
             raise AttributeError(name)
         self.update(self.__dict__["compute_losses"]())
         return self.__dict__[name]

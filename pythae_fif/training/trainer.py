@@ -38,6 +38,9 @@ from pythae_fif.training.progress import (
 )
 from pythae_fif.training.updates import Optimizers
 
+FIF_TERMS = ("recon_loss", "nll_loss", "noise_nll")
+"""Terms of a FIF's evaluation loss that the log has, too."""
+
 
 class FIFTrainer:
     """Trains FIF, or any of Pythae's models, as Pythae's own trainers do.
@@ -351,18 +354,25 @@ class FIFTrainer:
             return {}
 
         meter = LossMeter(f"epoch {epoch}, eval loss", self.device, infinite=True)
+        is_fif = isinstance(self.model, FIF)
 
         def losses(inputs: Any) -> dict[str, Tensor]:
             size = len(self.eval_dataset)
             output = self._forward(
                 inputs, epoch=pass_number, dataset_size=size, position=meter.images
             )
-            return self._optimizers.losses(output)
+            losses = self._optimizers.losses(output)  # which computes the terms of a FIF's loss
+            names = [name for name in FIF_TERMS if is_fif and name in output]
+            return losses | {name: output[name] for name in names}
 
         self.model.eval()
         for inputs in self.eval_loader:
             meter.add(without_gradients(losses, inputs), len(inputs["data"]))
-        return meter.means()
+
+        means = meter.means()
+        if is_fif:
+            means["loss"] = self.model.evaluation_loss(means)
+        return means
 
     def _keep_if_best(self, progress: TrainingResult, epoch: int, loss: float) -> TrainingResult:
         """Keeps a copy of the weights if their loss is the lowest so far, or if the last are kept.

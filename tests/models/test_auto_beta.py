@@ -1,4 +1,4 @@
-"""beta='auto' is damped and bounded, so that neither bad nor exact epochs spoil a training."""
+"""beta='auto' is damped and bounded, and its evaluation loss does not depend on it."""
 
 import math
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError
+from pythae_fif.nn import build_networks
 from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
 
 
@@ -86,3 +87,65 @@ def test_a_bad_start_does_not_trap_beta(single_thread):
         model.update()
     error = (model.reconstruct(x) - x).square().sum(1).mean()
     assert float(error) < 1
+
+
+def test_beta_follows_the_error_of_the_previous_epoch():
+    torch.manual_seed(0)
+    config = FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta="auto", noise=0.0)
+    model = FIF(config)
+    resumed = FIF(config)
+    x = 0.2 + 0.6 * torch.rand(10, 1, 4, 4)  # with an error that needs no damping
+    output7 = model({"data": x[:7]})
+    output3 = model({"data": x[7:]})
+    assert float(model.beta) == 10
+
+    resumed.load_state_dict(model.state_dict())  # as from a checkpoint
+    mean_error = (7 * output7.recon_loss.item() + 3 * output3.recon_loss.item()) / 10
+    for trained in (model, resumed):
+        trained.update()
+        assert trained.errors.tolist() == [0, 0]
+        assert float(trained.beta) == pytest.approx(13 / (2 * mean_error), rel=1e-6)
+
+
+def test_the_evaluation_loss_with_beta_auto_has_the_best_noise_whatever_beta_is():
+    torch.manual_seed(0)
+    x = torch.rand(10, 1, 4, 4)
+    model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta="auto", noise=0.0)).eval()
+    output = model({"data": x})
+    variance = model.estimate_noise_std(x) ** 2
+    expected = float(output.nll_loss) + 6.5 * (1 + math.log(2 * math.pi * variance))
+    assert float(output.loss) == pytest.approx(expected, rel=1e-6)
+
+    model.beta.fill_(100.0)
+    assert torch.equal(model({"data": x}).loss, output.loss)
+
+
+def test_the_evaluation_loss_with_beta_auto_is_that_of_the_whole_set():
+    torch.manual_seed(0)
+    x = torch.rand(40, 6) * torch.linspace(0.1, 3, 40)[:, None]
+    model = FIF(FIFConfig(input_dim=(6,), latent_dim=2, beta="auto"), *small_networks())
+    model.adaptive_beta.record(torch.tensor(1.0), x)
+    model.eval()
+    outputs = [
+        model({"data": batch}, dataset_size=40, position=10 * number)
+        for number, batch in enumerate(x.split(10))
+    ]
+    means = {
+        name: sum(output[name].item() for output in outputs) / 4
+        for name in ("loss", "nll_loss", "recon_loss", "noise_nll")
+    }
+    variance = model.estimate_noise_std(x) ** 2
+    expected = means["nll_loss"] + 2 * (1 + math.log(2 * math.pi * variance))
+    assert model.evaluation_loss(means) == pytest.approx(expected, rel=1e-5)
+    assert model.evaluation_loss(means) - means["loss"] > 0.1
+
+
+def small_networks():
+    return build_networks("tabular", (6,), 2)
+
+
+def test_configurations_that_beta_auto_refuses():
+    with pytest.raises(ConfigError, match=r"beta='auto'.*without beta_final"):
+        FIFConfig(input_dim=(4,), latent_dim=2, beta="auto", beta_final=3.0)
+    with pytest.raises(ConfigError, match=r"beta='auto' needs a latent_dim below 4"):
+        FIFConfig(input_dim=(4,), latent_dim=4, beta="auto")

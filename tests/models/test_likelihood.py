@@ -1,4 +1,4 @@
-"""Fitted priors, densities of autoencoders, the marginal likelihood, and beta='auto'."""
+"""Fitted priors, densities of autoencoders, and the marginal likelihood."""
 
 import dataclasses
 import functools
@@ -305,50 +305,6 @@ def test_for_little_noise_the_marginal_likelihood_is_the_exact_loss_of_fif():
     loss = float(model({"data": x}).loss)
     nll = -model.marginal_log_prob(x, math.sqrt(1 / (2 * beta))).mean()
     assert float(nll) == pytest.approx(loss + 2.5 * math.log(math.pi / beta), abs=1e-4)
-
-
-# ---------------------------------------------------------------- beta='auto'
-
-
-def test_beta_follows_the_error_of_the_previous_epoch():
-    torch.manual_seed(0)
-    config = FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta="auto", noise=0.0)
-    model = FIF(config)
-    resumed = FIF(config)
-    x = 0.2 + 0.6 * torch.rand(10, 1, 4, 4)  # with an error that needs no damping
-    output7 = model({"data": x[:7]})
-    output3 = model({"data": x[7:]})
-    assert float(model.beta) == 10
-
-    resumed.load_state_dict(model.state_dict())  # as from a checkpoint
-    mean_error = (7 * output7.recon_loss.item() + 3 * output3.recon_loss.item()) / 10
-    for trained in (model, resumed):
-        trained.update()
-        assert trained.errors.tolist() == [0, 0]
-        assert float(trained.beta) == pytest.approx(13 / (2 * mean_error), rel=1e-6)
-
-
-def test_the_evaluation_loss_with_beta_auto_has_the_constant_of_the_normal_likelihood():
-    torch.manual_seed(0)
-    x = torch.rand(10, 1, 4, 4)
-    model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta="auto", noise=0.0))
-    model({"data": x})
-    model.update()
-    beta = float(model.beta)
-    assert beta != 10
-
-    fixed = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta=beta))
-    fixed.load_state_dict(model.state_dict(), strict=False)
-    loss = float(model.eval()({"data": x}).loss)
-    fixed_loss = float(fixed.eval()({"data": x}).loss)
-    assert loss == pytest.approx(fixed_loss - 6.5 * math.log(beta / math.pi), rel=1e-5)
-
-
-def test_configurations_that_beta_auto_refuses():
-    with pytest.raises(ConfigError, match=r"beta='auto'.*without beta_final"):
-        FIFConfig(input_dim=(4,), latent_dim=2, beta="auto", beta_final=3.0)
-    with pytest.raises(ConfigError, match=r"beta='auto' needs a latent_dim below 4"):
-        FIFConfig(input_dim=(4,), latent_dim=4, beta="auto")
 
 
 # ---------------------------------------------------------------- in the benchmark
