@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from pythae_fif.register import lazy_names
 
 if TYPE_CHECKING:
+    from pythae_fif.evaluation.build import load_extractor
     from pythae_fif.evaluation.distances import frechet_distance
-    from pythae_fif.evaluation.extractors import Extractor, Features, load_extractor
+    from pythae_fif.evaluation.extractors import Extractor, Features
     from pythae_fif.evaluation.scores import Scores
     from pythae_fif.evaluation.scoring import EvaluationPipeline, score_codes, score_samples
 
@@ -28,7 +29,7 @@ __getattr__ = lazy_names(
         "Features": "pythae_fif.evaluation.extractors",
         "Scores": "pythae_fif.evaluation.scores",
         "frechet_distance": "pythae_fif.evaluation.distances",
-        "load_extractor": "pythae_fif.evaluation.extractors",
+        "load_extractor": "pythae_fif.evaluation.build",
         "score_codes": "pythae_fif.evaluation.scoring",
         "score_samples": "pythae_fif.evaluation.scoring",
     },

@@ -9,8 +9,8 @@ import pytest
 from support.tabular_files import LATENT, PickledCall, gas_columns, old_frame
 
 from pythae_fif.data.frame_pickle import read_frame_pickle
+from pythae_fif.data.sets.papamakarios import load_tabular
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.data.tables import load_tabular
 from pythae_fif.errors import ConfigError, DataError
 
 COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}

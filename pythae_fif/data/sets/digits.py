@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pythae_fif.data.dataset import Dataset
+from pythae_fif.data.source import DataSource
 from pythae_fif.data.splits import SPLIT_NAMES, Splits
 
 
@@ -25,4 +25,4 @@ def read_digits() -> Splits:
     )
 
 
-DATASET = Dataset(find=lambda request: ([], read_digits), is_cached=False)
+DATASET = DataSource(find=lambda request: ([], read_digits), is_cached=False)
