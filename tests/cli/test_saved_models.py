@@ -220,9 +220,9 @@ def test_broken_images_are_left_out_on_request(run, photos, caplog):
     [
         ("sample nowhere --to x", "nowhere: neither a saved model nor a run with a model"),
         ("sample fif", "--to: field required"),
-        ("sample fif --to x.csv", "--to x.csv: samples of this model need a new folder"),
-        ("sample fif --to photos", "--to photos: samples of this model need a new folder"),
-        ("sample rows --to x", "--to x: samples of this model need a file that ends in .csv"),
+        ("sample fif --to x.csv", "x.csv: samples of this model need a new folder"),
+        ("sample fif --to photos", "photos: samples of this model need a new folder"),
+        ("sample rows --to x", "x: samples of this model need a file that ends in .csv"),
         ("sample rows --to x.csv", "FIF does not know the columns of a table: set model.columns"),
         ("likelihood rows t.csv --to x.csv", "FIF does not know the columns of a table"),
         ("likelihood RUN t.csv --to x.csv", "the table has no column 'b': the model needs a, b, c"),
