@@ -122,10 +122,10 @@ def resize_like_tf1(images: Tensor, side: int) -> Tensor:
     """
     left, right, across = _resize_weights(images.shape[3], side, images.device)
     top, bottom, down = _resize_weights(images.shape[2], side, images.device)
-    rows = images[..., left]
-    rows = rows + (images[..., right] - rows) * across
-    upper = rows[..., top, :]
-    return upper + (rows[..., bottom, :] - upper) * down[:, None]
+    widened = images[..., left]
+    widened = widened + (images[..., right] - widened) * across
+    upper = widened[..., top, :]
+    return upper + (widened[..., bottom, :] - upper) * down[:, None]
 
 
 def _resize_weights(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
