@@ -14,6 +14,7 @@ from support.tabular_files import table
 from pythae_fif import FIF, FIFConfig, cli
 from pythae_fif.benchmark import load_trained
 from pythae_fif.data import load_images, load_table, to_float
+from pythae_fif.evaluation import likelihood_frame
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of")
 
@@ -97,6 +98,9 @@ def test_likelihoods_of_rows(run, table_run, original_units):
     result = pd.read_csv("nats.csv", index_col="row")
     complete = frame.drop(index=7)
     model = load_trained(table_run)
+    pd.testing.assert_frame_equal(
+        likelihood_frame(model, frame, original_units=original_units), result, rtol=1e-4
+    )
     expected = model.log_prob(complete, original_units=original_units)
     x = torch.tensor(model.columns.transform(complete), dtype=torch.float32)
     distance = (model.reconstruct(complete) - x).norm(dim=1)
@@ -190,9 +194,12 @@ def test_likelihoods_of_images(run, photos):
         result["log_likelihood"], model.log_prob(to_float(pixels)), rtol=1e-3
     )
 
-    np.savez("digits.npz", data=load_images("digits")["test"][:5])
+    digits = load_images("digits")["test"][:5]
+    np.savez("digits.npz", data=digits)
     assert run("likelihood", "fif", "digits.npz", "--to", "nats.csv")[0] == 0
-    assert [*pd.read_csv("nats.csv")["row"]] == [0, 1, 2, 3, 4]
+    written = pd.read_csv("nats.csv", index_col="row")
+    assert [*written.index] == [0, 1, 2, 3, 4]
+    pd.testing.assert_frame_equal(likelihood_frame(model, digits), written, rtol=1e-4)
 
 
 def test_broken_images_are_left_out_on_request(run, photos, caplog):
