@@ -18,7 +18,7 @@ from scipy.stats import ttest_ind_from_stats
 
 from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.plan import ImageResult
-from pythae_fif.data.tables import load_tabular
+from pythae_fif.data.sets.papamakarios import load_tabular
 from pythae_fif.pictures import figure_bytes, new_figure
 from pythae_fif.reports.tables import Table, number
 from pythae_fif.runs.store import Store

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset, load_images, to_float
+from pythae_fif.data.sets.papamakarios import load_tabular
 from pythae_fif.data.splits import Splits
-from pythae_fif.data.tables import load_tabular
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation import Features, frechet_distance, load_extractor
 from pythae_fif.evaluation.extractors import rounded_images

@@ -4,6 +4,7 @@ The module does not import torch, so that the command line shows its `--help` at
 """
 
 import os
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -33,6 +34,9 @@ ARCHITECTURES: dict[str, str] = {
 }
 """Name of an architecture -> a one-line description."""
 
+
+USER_OBJECT = r"[\w.]+:[\w.]+"
+"""Pattern of the names of users' own data sets, samplers, extractors and scores."""
 
 Precision = Literal["float32", "bfloat16"]
 SkipBroken = Annotated[bool, Flag("leave out images that cannot be read")]
@@ -82,8 +86,8 @@ class DataOptions(StrictModel):
         drop: Columns of a table to leave out.
         label: Column of a table with the class.
         skip_broken: Whether images that cannot be read are left out; otherwise they are an error.
-        reader: `module:object` of a user's :class:`~pythae_fif.data.Dataset`; None for a built-in
-            data set.
+        reader: `module:object` of a user's :class:`~pythae_fif.data.DataSource`; None for a
+            built-in data set.
     """
 
     data_root: Annotated[
@@ -103,8 +107,13 @@ class DataOptions(StrictModel):
     reader: str | None = None
 
 
+def is_user_object(name: str) -> bool:
+    """Returns whether a name is that of a user's object, `module:object`."""
+    return re.fullmatch(USER_OBJECT, name) is not None
+
+
 def import_object(path: str) -> Any:
-    """Imports an object by its dotted path, or by `module:object`.
+    """Imports a user's object by `module:object`, or a class by its dotted path.
 
     Besides installed packages, modules in the working directory can be imported.
 

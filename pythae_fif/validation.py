@@ -4,9 +4,10 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import pydantic.dataclasses
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -170,8 +171,9 @@ def as_config_error(
     if unknown_keys:
         return _unknown_key_error(unknown_keys[0], source, cls)
 
-    error = errors[0]
-    path = _readable_path(error["loc"])
+    alternatives = _errors_of_first_value(errors, cls)
+    error = alternatives[0]
+    path = _Place.find(cls, error["loc"]).keys
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError) and not path:
         return cause  # a check of several keys, with a complete message
@@ -182,34 +184,85 @@ def as_config_error(
     if path and not isinstance(error["input"], Mapping | BaseModel):
         value = repr(error["input"])[:MAX_VALUE_LENGTH]
         place += f" {value}" if is_flag else f"={value}"
-
-    requirement = _describe_requirement(error)
-    for other in errors[1:]:  # of a union, such as `float | Literal["auto"]`
-        if other["type"] == "literal_error" and _readable_path(other["loc"]) == path:
-            requirement += f", or {other['ctx']['expected']}"
-    return ConfigError(f"{place}: {requirement}")
+    return ConfigError(f"{place}: {_describe_requirements(alternatives)}")
 
 
 def _unknown_key_error(error: Mapping[str, Any], source: str, cls: Any) -> ConfigError:
     """Returns the error for an unknown key, with the nearest valid one."""
-    *parents, key = _without_union_members(error["loc"])
-    place = ": ".join([source, *map(str, parents)])
-    hint = did_you_mean(str(key), _keys_at(cls, parents))
+    *parents, key = error["loc"]
+    parent = _Place.find(cls, parents)
+    place = ": ".join([source, *parent.keys])
+    hint = did_you_mean(str(key), _keys_of(parent.annotation))
     return ConfigError(f"{place}: unknown key {key!r}: {hint}")
 
 
-def _readable_path(location: tuple[int | str, ...]) -> list[str]:
-    """Returns the keys that lead to a wrong value, without indices of lists."""
-    path = [part for part in _without_union_members(location) if isinstance(part, str)]
-    if path[-1:] == ["[key]"]:  # a wrong key of a mapping is reported as a wrong mapping
-        del path[-2:]
-    return path
+@dataclass(frozen=True)
+class _Place:
+    """The place of a value in a configuration, found by the types of the configuration's fields.
+
+    Attributes:
+        keys: The keys that lead to it, without indices of lists.
+        annotation: The type of the value.
+        depth: Number of keys and indices that lead to it.
+        union: Number of parts of pydantic's location before the value of a union; None without one.
+    """
+
+    keys: list[str]
+    annotation: Any
+    depth: int
+    union: int | None
+
+    @classmethod
+    def find(cls, annotation: Any, location: Sequence[int | str]) -> "_Place":
+        """Follows one of pydantic's locations, which also names the members of unions."""
+        keys: list[str] = []
+        depth = 0
+        union = None
+        for index, part in enumerate(location):
+            annotation = _without_extras(annotation)
+            members = _union_members(annotation)
+            if members:  # the part is pydantic's name of a member
+                union = index if union is None else union
+                next_part = location[index + 1] if index + 1 < len(location) else None
+                annotation = next((m for m in members if _has_part(m, next_part)), annotation)
+            elif part == "[key]":  # a wrong key of a mapping is reported as a wrong mapping
+                keys.pop()
+            elif _has_part(annotation, part):
+                annotation = _type_of_part(annotation, part)
+                keys += [str(part)] if isinstance(part, str) else []
+                depth += 1
+        return cls(keys, _without_extras(annotation), depth, union)
 
 
-def _without_union_members(location: tuple[int | str, ...]) -> list[int | str]:
-    """Drops the parts that name the members of a union, such as `float | Literal[...]`."""
-    members = ("constrained-float", "literal[")
-    return [part for part in location if not any(member in str(part) for member in members)]
+def _errors_of_first_value(errors: Sequence[Any], cls: Any) -> list[Any]:
+    """Returns the first error, or the errors of all members if its value is that of a union.
+
+    Of these, the members that fit best have the errors in the greatest depth.
+    """
+    first = errors[0]
+    union = _Place.find(cls, first["loc"]).union
+    if union is None:
+        return [first]
+
+    same_value = [error for error in errors if error["loc"][:union] == first["loc"][:union]]
+    depths = [_Place.find(cls, error["loc"]).depth for error in same_value]
+    return [e for e, depth in zip(same_value, depths, strict=True) if depth == max(depths)]
+
+
+def _describe_requirements(alternatives: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what a value should be, as a clause, from one error or those of a union's members."""
+    if len(alternatives) == 1:
+        return _describe_requirement(alternatives[0])
+
+    clauses = []
+    choices = []
+    for error in alternatives:
+        if error["type"] == "literal_error":
+            choices.append(error["ctx"]["expected"])
+        else:
+            clauses.append(_describe_requirement(error))
+    distinct = [*dict.fromkeys(clauses), *choices]
+    return ", or ".join([distinct[0], *(part.removeprefix("should be ") for part in distinct[1:])])
 
 
 def _describe_requirement(error: Mapping[str, Any]) -> str:
@@ -223,20 +276,54 @@ def _describe_requirement(error: Mapping[str, Any]) -> str:
     return message[0].lower() + message[1:]
 
 
-def _keys_at(cls: Any, parents: Iterable[int | str]) -> list[str]:
-    """Returns the valid keys of the class that is found at the end of a path of keys."""
-    for part in parents:
-        field = getattr(cls, "model_fields", {}).get(part)
-        annotations = [field.annotation] if field else []
-        while annotations:  # look inside lists, dictionaries and unions
-            annotation = annotations.pop()
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                cls = annotation
-            annotations += getattr(annotation, "__args__", ())
+def _without_extras(annotation: Any) -> Any:
+    """Returns a type without the validators of `Annotated`, and without None in `T | None`."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, UnionType):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        if len(members) == 1:
+            return _without_extras(members[0])
+    return annotation
 
-    if issubclass(cls, BaseModel):
-        return list(cls.model_fields)
-    return [field.name for field in dataclasses.fields(cls) if field.init]
+
+def _union_members(annotation: Any) -> list[Any]:
+    """Returns the members of a union; an empty list for any other type."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return []
+    return [_without_extras(member) for member in get_args(annotation)]
+
+
+def _has_part(annotation: Any, part: int | str | None) -> bool:
+    """Returns whether a type has fields, keys or items, and the part may be one of them."""
+    if part is None:
+        return False
+    if get_origin(annotation) in (list, tuple, set):
+        return isinstance(part, int)
+    return get_origin(annotation) is dict or part in _keys_of(annotation)
+
+
+def _type_of_part(annotation: Any, part: int | str) -> Any:
+    """Returns the type of a field, or of a container's items."""
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1]
+    if get_origin(annotation) is not None:
+        return get_args(annotation)[0]
+    if issubclass(annotation, BaseModel):
+        return annotation.model_fields[str(part)].annotation
+    return {field.name: field.type for field in dataclasses.fields(annotation)}[str(part)]
+
+
+def _keys_of(annotation: Any) -> list[str]:
+    """Returns the keys of a configuration class, or of those in a union; none for other types."""
+    members = _union_members(annotation)
+    if members:
+        return [key for member in members for key in _keys_of(member)]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return list(annotation.model_fields)
+    if dataclasses.is_dataclass(annotation):
+        return [field.name for field in dataclasses.fields(annotation) if field.init]
+    return []
 
 
 _DURATION = re.compile(r"(?:(\d*\.?\d+)h)?(?:(\d*\.?\d+)m(?:in)?)?(?:(\d*\.?\d+)s)?")

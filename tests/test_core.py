@@ -36,7 +36,7 @@ from pythae_fif.ensemble import Ensemble
 from pythae_fif.baselines import RectangularFlow
 from pythae_fif.models import as_density
 from pythae_fif.nn import build_networks
-from pythae_fif.sampling import FlowSampler, FlowSamplerConfig
+from pythae_fif.sampling.samplers import embed, generate
 from pythae_fif.volume_change import fif_loss, log_volume
 
 images = torch.from_numpy(load_images("digits").train[:40]) / 255
@@ -48,7 +48,8 @@ for kind in ("mixture", "flow", "flow_matching"):
     assert model.sample(3).shape == (3, 1, 8, 8)
     assert model.log_prob(images[:4]).isfinite().all()
 vae = VAE(VAEConfig(input_dim=(1, 8, 8), latent_dim=2))
-assert FlowSampler(vae, FlowSamplerConfig(steps=2)).fit(images).sample(3).shape == (3, 1, 8, 8)
+samples = generate("flow", vae, embed(vae, images), num_samples=3, seed=0, fit_steps=2)
+assert samples.shape == (3, 1, 8, 8)
 """
 
 MISSING = """

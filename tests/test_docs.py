@@ -146,7 +146,7 @@ def check_plain_loop(names: dict[str, Any]) -> None:
 
 
 def check_free_form_flow(names: dict[str, Any]) -> None:
-    """The flow of likelihood.md is nearly invertible, and its likelihood is near the entropy."""
+    """The flow is nearly invertible, and its likelihood is near the entropy."""
     assert names["inverse_error"] < 0.2
     assert float(names["nll"]) == pytest.approx(names["entropy"], abs=0.2)
     assert names["samples"].shape == (1000, 2)
@@ -232,7 +232,6 @@ def test_command_is_parsed(arguments, monkeypatch):
         "benchmark.run_benchmark",
         "saved_models.find_model",
         "saved_models._load_model",
-        "saved_models.default_device",
     ):
         monkeypatch.setattr(f"pythae_fif.cli.{name}", stop)
     monkeypatch.setattr("pythae_fif.cli.study.run_study", stop)

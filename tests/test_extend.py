@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas
+import pandas as pd
 import pytest
 from support.image_files import noise
 from support.reference import ROOT
@@ -77,7 +77,7 @@ def test_a_recipe_works_as_the_page_shows_it(run, tiny, command):
     code, _, err = run("--config", tiny(seeds=[0]), *shlex.split(command))
     assert (code, err) == (0, "")
     (file,) = run.results.glob("tables/*-runs.csv")
-    table = pandas.read_csv(file)
+    table = pd.read_csv(file)
     for column, values in EXPECTED[command].items():
         assert set(table[column]) == values
 
@@ -97,11 +97,16 @@ def test_a_recipe_works_as_the_page_shows_it(run, tiny, command):
         assert "| spread_ratio |" in next(run.results.glob("tables/*.md")).read_text()
 
 
+def test_an_engine_of_the_users_executes_runs(run, tiny):
+    engine = "support.engines:InProcess"
+    assert run("--config", tiny(seeds=[0]), "--models", "ae", "--engine", engine)[0] == 0
+
+
 @pytest.mark.usefixtures("page_files")
 def test_the_recipe_of_a_study_works_as_the_page_shows_it(run, capsys):
     code, _, err = run(*shlex.split(STUDY_COMMAND))
     assert (code, err) == (0, "")
-    table = pandas.read_csv(run.results / "tables/circle-beta.csv")
+    table = pd.read_csv(run.results / "tables/circle-beta.csv")
     assert list(table.beta) == [1, 10]
     assert table.squared_error[1] < table.squared_error[0] < 1
 

@@ -96,6 +96,71 @@ def test_error_of_a_flag_begins_with_the_flag(values, message):
     assert error_line(values, flags=values).startswith(message)
 
 
+class Unions(StrictModel):
+    number: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    count: AtLeastOne | Literal["auto", "all"] = "auto"
+    either: Literal["auto"] | AtLeastOne | None = None
+    many: list[AtLeastOne | Literal["auto"]] | AtLeastOne = 1
+    named: dict[str, Integer | Literal["auto"]] | str = ""
+    model: Inner | AtLeastOne = 1
+
+
+UNION_ERRORS = [
+    ("number", 0, "number=0: should be greater than 0, or 'auto'"),
+    ("number", "x", "number='x': should be a valid number, or 'auto'"),
+    ("number", True, "number=True: should be a valid number, or 'auto'"),
+    ("number", None, "number=None: should be a valid number, or 'auto'"),
+    ("number", math.inf, "number=inf: should be a finite number, or 'auto'"),
+    ("number", (1,), "number=(1,): should be a valid number, or 'auto'"),
+    ("count", 0, "count=0: should be greater than or equal to 1, or 'auto' or 'all'"),
+    ("count", 2.5, "count=2.5: should be a valid integer, or 'auto' or 'all'"),
+    ("count", "al", "count='al': should be a valid integer, or 'auto' or 'all'"),
+    ("count", True, "count=True: should be a valid integer, or 'auto' or 'all'"),
+    ("count", None, "count=None: should be a valid integer, or 'auto' or 'all'"),
+    ("count", (), "count=(): should be a valid integer, or 'auto' or 'all'"),
+    ("either", 0, "either=0: should be greater than or equal to 1, or 'auto'"),
+    ("either", -1.0, "either=-1.0: should be greater than or equal to 1, or 'auto'"),
+    ("either", 1.5, "either=1.5: should be a valid integer, or 'auto'"),
+    ("either", "aut", "either='aut': should be a valid integer, or 'auto'"),
+    ("either", False, "either=False: should be a valid integer, or 'auto'"),
+    ("either", b"x", "either=b'x': should be a valid integer, or 'auto'"),
+    ("many", 0, "many=0: should be a valid list, or greater than or equal to 1"),
+    ("many", "x", "many='x': should be a valid list, or a valid integer"),
+    ("many", [0], "many=0: should be greater than or equal to 1, or 'auto'"),
+    ("many", [1, "x"], "many='x': should be a valid integer, or 'auto'"),
+    ("many", [None], "many=None: should be a valid integer, or 'auto'"),
+    ("many", None, "many=None: should be a valid list, or a valid integer"),
+    ("named", 1, "named=1: should be a valid dictionary, or a valid string"),
+    ("named", None, "named=None: should be a valid dictionary, or a valid string"),
+    ("named", True, "named=True: should be a valid dictionary, or a valid string"),
+    ("named", {"a": "x"}, "named: a='x': should be a valid integer, or 'auto'"),
+    ("named", {"a": None}, "named: a=None: should be a valid integer, or 'auto'"),
+    ("named", {"a": 1.5}, "named: a=1.5: should be a valid integer, or 'auto'"),
+    (
+        "model",
+        0,
+        "model=0: should be a valid dictionary or instance of Inner, or greater",
+    ),
+    (
+        "model",
+        "x",
+        "model='x': should be a valid dictionary or instance of Inner, or a valid",
+    ),
+    ("model", {"size": 0}, "model: size=0: should be greater than or equal to 1"),
+    ("model", {"size": "x"}, "model: size='x': should be a valid integer"),
+    ("model", {"siz": 1}, "model: unknown key 'siz': did you mean 'size'? valid: size, rate"),
+    ("model", {}, "model: size: field required"),
+]
+"""Field, wrong value, beginning of the error line: six fields with six values each."""
+
+
+@pytest.mark.parametrize(("field", "value", "message"), UNION_ERRORS)
+def test_a_wrong_value_of_a_union_names_all_alternatives_that_fit(field, value, message):
+    with pytest.raises(ConfigError) as error:
+        read_checked(Unions, {field: value}, "a.yaml")
+    assert str(error.value).startswith(f"a.yaml: {message}")
+
+
 @pytest.mark.parametrize("value", [10**15 + 1, 1e30, 10**400])
 def test_integers_are_bounded(value):
     assert error_line({"latent_dim": value}).endswith(

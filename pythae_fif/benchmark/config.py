@@ -14,7 +14,7 @@ from pythae_fif.benchmark.models import (
 )
 from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.catalog import check_extractor_name
-from pythae_fif.names import ARCHITECTURES, DataOptions, Precision
+from pythae_fif.names import ARCHITECTURES, USER_OBJECT, DataOptions, Precision
 from pythae_fif.validation import (
     MAX_SECONDS,
     AtLeastOne,
@@ -40,7 +40,7 @@ Seconds = Annotated[
 """A number of seconds, or a text that :func:`parse_duration` reads, such as `10min`."""
 ExtractorName = Annotated[str, AfterValidator(check_extractor_name)]
 OwnScores = Annotated[
-    UniqueList[Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]],
+    UniqueList[Annotated[str, Field(pattern=f"^{USER_OBJECT}$")]],
     Flag("your own scores, as module:function", "SCORE"),
 ]
 Weight = Annotated[

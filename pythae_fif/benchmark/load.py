@@ -13,7 +13,7 @@ from pythae_fif.benchmark.models import (
     read_entry,
     read_yaml,
 )
-from pythae_fif.data.dataset import find_dataset
+from pythae_fif.data.catalog import find_dataset
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.files import safe_name
 from pythae_fif.sampling.catalog import SAMPLERS
@@ -35,7 +35,7 @@ def load_experiment(
 
     Args:
         dataset: Name of a YAML file in `benchmark_configs/`, a user's own YAML file, or
-            `module:object` for a user's own :class:`~pythae_fif.data.Dataset`. None for the data
+            `module:object` for a user's own :class:`~pythae_fif.data.DataSource`. None for the data
             set that `file` names, or digits.
         flags: Keys of :class:`Experiment` and of the active profile; None means not given.
         file: A YAML file of the user's with the same keys.
@@ -80,7 +80,7 @@ def load_experiment(
 def _dataset_defaults(word: str) -> dict[str, Any]:
     """Returns the values of a data set's YAML file, with the name of the data set.
 
-    A user's YAML file names the :class:`~pythae_fif.data.Dataset` as `reader`. If the user gives
+    A user's YAML file names the :class:`~pythae_fif.data.DataSource` as `reader`. If the user gives
     only that object, the other values come from `csv` for a table and from `npz` for images.
     """
     built_in = list_configs()

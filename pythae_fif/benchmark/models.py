@@ -11,7 +11,8 @@ from pydantic import AfterValidator, Field
 import pythae_fif
 from pythae_fif.errors import ConfigError, check_choice, format_error
 from pythae_fif.files import read_bytes
-from pythae_fif.sampling.catalog import check_sampler_name, is_user_sampler
+from pythae_fif.names import is_user_object
+from pythae_fif.sampling.catalog import check_sampler_name
 from pythae_fif.validation import AtLeastOne, StrictModel, UniqueList, read_checked
 
 SamplerName = Annotated[str, AfterValidator(check_sampler_name)]
@@ -109,7 +110,7 @@ class ModelEntry(ModelClasses):
         """
         names = [self.samplers[0] if name == "normal" else name for name in requested]
         return [
-            name for name in dict.fromkeys(names) if name in self.samplers or is_user_sampler(name)
+            name for name in dict.fromkeys(names) if name in self.samplers or is_user_object(name)
         ]
 
 

@@ -24,12 +24,11 @@ from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import ConfigError, DownloadError, FailedRunsError, format_error, pluralized
-from pythae_fif.evaluation.extractors import load_extractor, require_extractor
-from pythae_fif.names import import_object
+from pythae_fif.evaluation.build import load_extractor, require_extractor
+from pythae_fif.names import import_object, is_user_object
 from pythae_fif.runs.launch import Engine, run_all
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import execute_run
-from pythae_fif.sampling.catalog import is_user_sampler
 from pythae_fif.training import quiet_pythae
 
 logger = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> No
     """
     console = Terminal()
     store = Store(flags.results)
-    for name in (*experiment.scores, *filter(is_user_sampler, experiment.samplers)):
+    for name in (*experiment.scores, *filter(is_user_object, experiment.samplers)):
         import_object(name)  # a mistake is reported before anything is computed
     experiment, splits, num_missing = _load_or_substitute(experiment, console, store, flags.dry_run)
     plan = expand(experiment, splits)

@@ -11,14 +11,13 @@ from pythae_fif.benchmark.config import Experiment, Profile
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.runs.engines import ENGINES
+from pythae_fif.runs.engines import ENGINES, find_engine
 from pythae_fif.runs.launch import Engine
 from pythae_fif.validation import (
     Flag,
     StrictModel,
     flag_fields,
     flag_name,
-    one_of,
     read_checked,
 )
 
@@ -55,7 +54,6 @@ class CommonFlags(StrictModel):
     results: Annotated[str, Flag("results folder (default: results)", "DIR")] = "results"
     engine: Annotated[
         str,
-        one_of(lambda: ENGINES),
         Flag(f"where runs are executed: {', '.join(ENGINES)} (default: local)", "NAME"),
     ] = "local"
 
@@ -167,7 +165,7 @@ class Parser(argparse.ArgumentParser):
         """
         name = self.read(CommonFlags).engine
         options = self.parsed_values(ENGINE_FLAGS)
-        return read_checked(ENGINES[name], options, f"engine {name}", ENGINE_FLAGS)
+        return read_checked(find_engine(name), options, f"engine {name}", ENGINE_FLAGS)
 
     def error(self, message: str) -> NoReturn:
         """Raises a ConfigError instead of printing the usage."""

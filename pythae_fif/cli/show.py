@@ -15,20 +15,20 @@ from pythae_fif.sampling.catalog import SAMPLERS
 from pythae_fif.studies.study import import_studies, study_descriptions
 
 
-def list_command(words: list[str]) -> None:
+def list_command(argv: list[str]) -> None:
     """Prints the data sets, studies, architectures, models, samplers and extractors."""
     Parser(
         "list",
-        words,
+        argv,
         "Lists the data sets, studies, architectures, models, samplers and extractors.",
     ).parsed_values()
-    console = Terminal()
+    terminal = Terminal()
     for heading, descriptions in _choices().items():
-        console.print(f"[bold]{heading}[/]")
+        terminal.print(f"[bold]{heading}[/]")
         table = Table.grid(padding=(0, 2))
         for name, description in descriptions.items():
             table.add_row(f"  {name}", escape(description))
-        console.print(table)
+        terminal.print(table)
 
 
 def _choices() -> dict[str, dict[str, str]]:

@@ -67,8 +67,8 @@ def _read_columns(frame: Any) -> dict[str, np.ndarray]:
         is_slice = type(locations).__name__ == "slice"
         selection = slice(*locations.args) if is_slice else _read_array(locations)
         indices = np.arange(len(names))[selection]
-        rows = _read_array(block["values"]).astype(np.float64, copy=False)
-        columns |= dict(zip(indices.tolist(), rows, strict=True))
+        columns_of_block = _read_array(block["values"]).astype(np.float64, copy=False)
+        columns |= dict(zip(indices.tolist(), columns_of_block, strict=True))
     return {name: columns[index] for index, name in enumerate(names)}
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 
 from pythae_fif.data.cache import cached
-from pythae_fif.data.dataset import BUILT_IN, DataRequest, Dataset, find_dataset
+from pythae_fif.data.catalog import find_dataset
+from pythae_fif.data.sets import DATASETS
+from pythae_fif.data.source import DataRequest, DataSource
 from pythae_fif.data.splits import SPLIT_NAMES, Splits
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.files import digest
@@ -21,11 +24,11 @@ DEFAULT_SIDE = 64
 DEFAULT_CROP = 148
 """Sides in pixels of resized images, and of CelebA's centre crop."""
 
-_PLAIN = ("name", "source", "partial", "notes", "class_names")
+PLAIN_FIELDS = ("name", "source", "partial", "notes", "class_names")
+"""Fields of :class:`Splits` that the cache holds as they are."""
 
-# A part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting
-# changes.
-_VERSION = 13
+CACHE_VERSION = 13
+"""A part of the cache's keys: raise it when reading, decoding, cropping or splitting changes."""
 
 
 class ExpectedHashes(NamedTuple):
@@ -57,7 +60,7 @@ def load_images(
 
     Args:
         name: A built-in data set, or ``module:object`` for your own
-            :class:`~pythae_fif.data.Dataset`.
+            :class:`~pythae_fif.data.DataSource`.
         data_root: See :class:`~pythae_fif.names.DataOptions`.
         data: See :class:`~pythae_fif.names.DataOptions`.
         options: Further fields of ``DataOptions``.
@@ -108,21 +111,22 @@ def load(
         ConfigError: An unknown name, or an argument that the data set does not take.
         DataError: The data are missing, unreadable, or not those that were planned.
     """
-    dataset = find_dataset(options.reader or name)
-    _check_arguments(name, dataset, options, image_size, crop)
+    source = find_dataset(options.reader or name)
+    _check_arguments(name, source, options, image_size, crop)
     request = DataRequest(name, options, image_size or DEFAULT_SIDE, crop or DEFAULT_CROP, progress)
-    files, read = dataset.find(request)
+    files, read = source.find(request)
     try:
         stats = [(path, os.stat(path)) for path in files]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
-    if not dataset.is_cached:
+    if not source.is_cached:
         splits = _with_warnings(read())
     else:
         stamps = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+        key = digest(CACHE_VERSION, name, image_size, crop, options.skip_broken, *stamps)
         packed = cached(
-            f"{name}-{digest(_VERSION, name, image_size, crop, options.skip_broken, *stamps)}.pt",
+            f"{name}-{key}.pt",
             lambda: _pack(_with_warnings(read())),
             trusted=planned is not None,  # the command has checked the file
         )
@@ -137,24 +141,24 @@ def load(
 
 
 def _check_arguments(
-    name: str, dataset: Dataset, options: DataOptions, image_size: int | None, crop: int | None
+    name: str, source: DataSource, options: DataOptions, image_size: int | None, crop: int | None
 ) -> None:
     """Raises a ConfigError for an argument that a data set needs or does not take."""
-    if dataset.needs_path and options.data is None:
+    if source.needs_path and options.data is None:
         raise ConfigError(f"data set {name!r} needs your folder or file: give --data PATH")
 
     has_columns = bool(options.label or options.columns or options.drop)
     checks = [
-        ("--data", options.data is not None, "needs_path"),
-        (f"image_size={image_size}", image_size is not None, "takes_image_size"),
-        (f"crop={crop}", crop is not None, "takes_crop"),
-        ("label, columns and drop", has_columns, "is_table"),
+        ("--data", options.data is not None, attrgetter("needs_path")),
+        (f"image_size={image_size}", image_size is not None, attrgetter("takes_image_size")),
+        (f"crop={crop}", crop is not None, attrgetter("takes_crop")),
+        ("label, columns and drop", has_columns, attrgetter("takes_columns")),
     ]
-    for argument, is_given, property_name in checks:
-        if is_given and not getattr(dataset, property_name):
-            others = [key for key in BUILT_IN if getattr(find_dataset(key), property_name)]
+    for argument, is_given, takes in checks:
+        if is_given and not takes(source):
+            takers = [key for key, candidate in DATASETS.items() if takes(candidate)]
             raise ConfigError(
-                f"data set {name!r} does not take {argument}: it applies to {', '.join(others)}"
+                f"data set {name!r} does not take {argument}: it applies to {', '.join(takers)}"
             )
 
 
@@ -172,7 +176,7 @@ def _with_warnings(splits: Splits) -> Splits:
 
 def _pack(splits: Splits) -> dict[str, Any]:
     """Returns the fields of splits as tensors and plain values for the cache."""
-    plain = {key: getattr(splits, key) for key in (*_PLAIN, "content_hash")}
+    plain = {key: getattr(splits, key) for key in (*PLAIN_FIELDS, "content_hash")}
     arrays = {"train": splits.train, "val": splits.val, "test": splits.test}
     arrays |= {f"{split}_labels": labels for split, labels in (splits.labels or {}).items()}
     plain["example_ids"] = {
@@ -189,8 +193,12 @@ def _unpack(packed: dict[str, Any]) -> Splits:
     if "test_labels" in packed:
         labels = {split: packed[f"{split}_labels"].numpy() for split in SPLIT_NAMES}
 
-    plain = {key: packed[key] for key in _PLAIN}
+    plain = {key: packed[key] for key in PLAIN_FIELDS}
     ids = {split: np.array(values) for split, values in packed["example_ids"].items()}
-    splits = Splits(**plain, **arrays, labels=labels, example_ids=ids or None)
-    vars(splits)["content_hash"] = packed["content_hash"]
-    return splits
+    return Splits(
+        **plain,
+        **arrays,
+        labels=labels,
+        example_ids=ids or None,
+        cached_hash=packed["content_hash"],
+    )

@@ -1,13 +1,20 @@
 """Published data sets of images, in Pythae's or torchvision's layout, or downloaded."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from pythae_fif.data.dataset import DataRequest
 from pythae_fif.data.images import read_labelled_npz, to_uint8
-from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, sizes, split_train_val_test
+from pythae_fif.data.source import DataRequest
+from pythae_fif.data.splits import (
+    SPLIT_NAMES,
+    FilesAndReader,
+    Splits,
+    describe_sizes,
+    split_train_val_test,
+)
 from pythae_fif.errors import DataError, DownloadError, format_error, requires_extra
 from pythae_fif.names import DATA_VARIABLE
 
@@ -15,7 +22,8 @@ PLACEHOLDERS = 500
 """Random images in each split that replace missing data."""
 
 
-class PublishedSet(NamedTuple):
+@dataclass(frozen=True)
+class PublishedSet:
     """A published data set of images.
 
     Attributes:
@@ -41,7 +49,7 @@ class PublishedSet(NamedTuple):
     classes: int | None = None
     fixed_side: bool = True
 
-    def find(self, request: DataRequest) -> Source:
+    def find(self, request: DataRequest) -> FilesAndReader:
         """Finds or downloads the files; returns them and their reader.
 
         Raises:
@@ -49,7 +57,7 @@ class PublishedSet(NamedTuple):
         """
         return self.find_pythae_layout(request) or self._find_torchvision_layout(request)
 
-    def find_pythae_layout(self, request: DataRequest) -> Source | None:
+    def find_pythae_layout(self, request: DataRequest) -> FilesAndReader | None:
         """Returns the files and the reader of Pythae's layout; None if there are no such files."""
         paths = [request.path / self.name / f"{part}_data.npz" for part in ("train", "eval")]
         if not any(path.exists() for path in paths):
@@ -60,7 +68,7 @@ class PublishedSet(NamedTuple):
             test_images, test_labels = read_labelled_npz(paths[1], [("data",)])
             arrays = _split_off_validation(train_images["data"], test_images["data"])
             side = arrays["train"].shape[-1]
-            if not self.fixed_side and side != request.side:
+            if not self.fixed_side and side != request.image_size:
                 raise DataError(f"{paths[0]}: images of side {side}: --image-size {side} is needed")
 
             labels = None
@@ -70,7 +78,7 @@ class PublishedSet(NamedTuple):
 
         return paths, read
 
-    def _find_torchvision_layout(self, request: DataRequest) -> Source:
+    def _find_torchvision_layout(self, request: DataRequest) -> FilesAndReader:
         """Finds or downloads the files of a data set with a training and a test part."""
         folder = request.path / self.folder
         parts = [{"train": True}, {"train": False}]
@@ -121,9 +129,9 @@ class PublishedSet(NamedTuple):
                 num_train=int(self.sizes.partition("/")[0]),
             ) from error
 
-    def find_placeholder(self, request: DataRequest) -> Source:
+    def find_placeholder(self, request: DataRequest) -> FilesAndReader:
         """Returns no files, and a reader of random images that replace missing ones for timing."""
-        side = self.shape[-1] if self.fixed_side else request.side
+        side = self.shape[-1] if self.fixed_side else request.image_size
 
         def read() -> Splits:
             shape = (PLACEHOLDERS, self.shape[0], side, side)
@@ -147,8 +155,8 @@ class PublishedSet(NamedTuple):
             arrays: Split -> images.
             labels: Split -> classes, if there are any.
         """
-        partial = sizes(arrays) != self.sizes
-        source = f"{self.title}, {layout}, {sizes(arrays)}"
+        partial = describe_sizes(arrays) != self.sizes
+        source = f"{self.title}, {layout}, {describe_sizes(arrays)}"
         if partial:
             source += f"; partial (published: {self.sizes})"
         return Splits(self.name, **arrays, labels=labels, source=source, partial=partial)

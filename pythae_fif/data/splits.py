@@ -33,33 +33,33 @@ def shuffled_split(count: int) -> dict[str, np.ndarray]:
     return dict(zip(SPLIT_NAMES, np.split(order, cuts), strict=True))
 
 
-def split_train_val_test(parts: dict[str, np.ndarray], shuffle: bool = True) -> dict[str, Any]:
+def split_train_val_test(arrays: dict[str, np.ndarray], shuffle: bool = True) -> dict[str, Any]:
     """Cuts arrays into the three splits.
 
-    Validation rows that are missing are cut from the training rows: 10,000 of 50,000 or more rows,
-    as in the paper (appendix E.4), and a sixth of fewer rows.
+    Missing validation data are cut from the training data: 10,000 of 50,000 or more, as in the
+    paper (appendix E.4), and a sixth of fewer.
 
     Args:
-        parts: One array `data`, which is shuffled and cut; or `train` and `test`; or all three.
-        shuffle: Whether validation rows are cut at random. Otherwise they are the last ones.
+        arrays: One array `data`, which is shuffled and cut; or `train` and `test`; or all three.
+        shuffle: Whether validation data are cut at random. Otherwise they are the last ones.
 
     Returns:
         Split name -> array.
     """
-    if "data" in parts:
-        indices = shuffled_split(len(parts["data"]))
-        return {split: parts["data"][rows] for split, rows in indices.items()}
-    if "val" in parts:
-        return parts
+    if "data" in arrays:
+        split_indices = shuffled_split(len(arrays["data"]))
+        return {split: arrays["data"][indices] for split, indices in split_indices.items()}
+    if "val" in arrays:
+        return arrays
 
-    count = len(parts["train"])
+    count = len(arrays["train"])
     val_count = 10_000 if count >= 50_000 else count // 6
     order = np.random.RandomState(0).permutation(count) if shuffle else np.arange(count)
-    train_rows, val_rows = np.split(order, [count - val_count])
+    train_indices, val_indices = np.split(order, [count - val_count])
     return {
-        "train": parts["train"][np.sort(train_rows)],
-        "val": parts["train"][np.sort(val_rows)],
-        "test": parts["test"],
+        "train": arrays["train"][np.sort(train_indices)],
+        "val": arrays["train"][np.sort(val_indices)],
+        "test": arrays["test"],
     }
 
 
@@ -73,7 +73,7 @@ def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
     return sha.hexdigest()[:16]
 
 
-def sizes(arrays: Mapping[str, np.ndarray]) -> str:
+def describe_sizes(arrays: Mapping[str, np.ndarray]) -> str:
     """Returns the sizes of the three splits, such as `50000/10000/10000`."""
     return "/".join(str(len(arrays[split])) for split in SPLIT_NAMES)
 
@@ -97,6 +97,7 @@ class Splits:
         example_ids: Split name -> where each example is from, (N,): its file, or its row number in
             a table, from 0. None for data that have no other order than that of the splits.
         class_names: Names of the classes 0, 1, ...; None if the data do not name them.
+        cached_hash: The content hash, if it is known from the cache.
 
     Raises:
         DataError: Images have different shapes, or a split has fewer than 10.
@@ -113,6 +114,7 @@ class Splits:
     notes: tuple[str, ...] = ()
     example_ids: dict[str, np.ndarray] | None = None
     class_names: tuple[str, ...] | None = None
+    cached_hash: str | None = None
 
     def __post_init__(self) -> None:
         shape = self.train.shape[1:]
@@ -141,6 +143,8 @@ class Splits:
     @cached_property
     def content_hash(self) -> str:
         """Hash of the images of all splits, without labels; for a table with names and units."""
+        if self.cached_hash is not None:
+            return self.cached_hash
         array_hash = content_hash({split: self[split] for split in SPLIT_NAMES})
         return array_hash if self.columns is None else digest(array_hash, self.columns)
 
@@ -185,12 +189,13 @@ class Splits:
             **arrays,
             labels=cut(self.labels),
             example_ids=cut(self.example_ids),
-            source=f"{self.source}; cut to the first {sizes(arrays)}",
+            source=f"{self.source}; cut to the first {describe_sizes(arrays)}",
             partial=True,
+            cached_hash=None,
         )
 
 
-Source = tuple[Sequence[Path], Callable[[], Splits]]
+FilesAndReader = tuple[Sequence[Path], Callable[[], Splits]]
 """The files of a data set, and the function that reads them."""
 
 

@@ -59,11 +59,11 @@ def read_table_file(path: Path) -> "tuple[DataFrame, list[str]]":
         with open_file(path, "rb") as file:
             encoding = "utf-16" if file.read(2) in UTF16_MARKS else "utf-8-sig"
         with open_file(path, "rt", newline="", encoding=encoding, errors="replace") as file:
-            separator, rows = _sniff_separator([*itertools.islice(file, SNIFFED_LINES)])
-            has_header = _is_header(rows[0])
-            if has_header and len(rows) == 1:
+            separator, lines = _sniff_separator([*itertools.islice(file, SNIFFED_LINES)])
+            has_header = _is_header(lines[0])
+            if has_header and len(lines) == 1:
                 raise ValueError("it has a line of names, and no rows")
-            decimal = _sniff_decimal_sign(rows, separator)
+            decimal = _sniff_decimal_sign(lines, separator)
             file.seek(0)
             frame = pd.read_csv(
                 file,
@@ -100,19 +100,19 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _sniff_separator(lines: Sequence[str]) -> tuple[str, list[list[str]]]:
-    """Returns the first separator that gives every line the same number of cells, and the rows."""
+def _sniff_separator(text_lines: Sequence[str]) -> tuple[str, list[list[str]]]:
+    """Returns the first separator that gives every line the same number of cells, and its lines."""
     ragged_line = ""
     with _long_fields():
         for separator in "\t;|, ":
-            reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+            reader = csv.reader(text_lines, delimiter=separator, skipinitialspace=True)
             numbered_rows = [(reader.line_num, row) for row in reader if row]
-            rows = [row for _, row in numbered_rows]
-            lengths = {len(row) for row in rows}
+            lines = [row for _, row in numbered_rows]
+            lengths = {len(row) for row in lines}
             if len(lengths) == 1 and lengths.pop() >= 2:
-                return separator, rows
+                return separator, lines
 
-            if not ragged_line and rows and len(rows[0]) >= 2:
+            if not ragged_line and lines and len(lines[0]) >= 2:
                 ragged_line = _describe_ragged_line(numbered_rows)
 
     raise ValueError(
@@ -130,9 +130,9 @@ def _describe_ragged_line(numbered_rows: Sequence[tuple[int, Sequence[str]]]) ->
     return ""
 
 
-def _sniff_decimal_sign(rows: Sequence[Sequence[str]], separator: str) -> str:
+def _sniff_decimal_sign(lines: Sequence[Sequence[str]], separator: str) -> str:
     """Returns a comma if some cell has a decimal comma and none has a decimal point."""
-    cells = [cell for row in rows for cell in row]
+    cells = [cell for row in lines for cell in row]
     has_comma = any(re.fullmatch(r"[+-]?\d+,\d+", cell) for cell in cells)
     has_point = any(re.fullmatch(r"[+-]?\d+\.\d+", cell) for cell in cells)
     return "," if has_comma and not has_point and separator != "," else "."

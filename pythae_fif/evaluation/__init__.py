@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 from pythae_fif.register import lazy_names
 
 if TYPE_CHECKING:
+    from pythae_fif.evaluation.build import load_extractor
     from pythae_fif.evaluation.distances import frechet_distance
-    from pythae_fif.evaluation.extractors import Extractor, Features, load_extractor
+    from pythae_fif.evaluation.extractors import Extractor, Features
+    from pythae_fif.evaluation.saved_models import export_samples, likelihood_frame, score_files
     from pythae_fif.evaluation.scores import Scores
     from pythae_fif.evaluation.scoring import EvaluationPipeline, score_codes, score_samples
 
 __all__ = [
-    "EvaluationPipeline", "Extractor", "Features", "Scores", "frechet_distance",
-    "load_extractor", "score_codes", "score_samples",
+    "EvaluationPipeline", "Extractor", "Features", "Scores", "export_samples",
+    "frechet_distance", "likelihood_frame", "load_extractor", "score_codes", "score_files",
+    "score_samples",
 ]  # fmt: skip
 
 
@@ -27,9 +30,12 @@ __getattr__ = lazy_names(
         "Extractor": "pythae_fif.evaluation.extractors",
         "Features": "pythae_fif.evaluation.extractors",
         "Scores": "pythae_fif.evaluation.scores",
+        "export_samples": "pythae_fif.evaluation.saved_models",
         "frechet_distance": "pythae_fif.evaluation.distances",
-        "load_extractor": "pythae_fif.evaluation.extractors",
+        "likelihood_frame": "pythae_fif.evaluation.saved_models",
+        "load_extractor": "pythae_fif.evaluation.build",
         "score_codes": "pythae_fif.evaluation.scoring",
+        "score_files": "pythae_fif.evaluation.saved_models",
         "score_samples": "pythae_fif.evaluation.scoring",
     },
 )

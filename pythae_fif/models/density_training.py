@@ -78,8 +78,8 @@ def train_until_converged(
     Returns:
         The number of gradient steps taken.
     """
-    training_data, held_out_data = _split(data)
-    steps_per_pass = round(len(training_data[0]) / FIT_BATCH)
+    train_data, held_out_data = _split(data)
+    steps_per_pass = round(len(train_data[0]) / FIT_BATCH)
     interval = min(max(steps_per_pass, MIN_CHECK_INTERVAL), MAX_CHECK_INTERVAL)
     seed = int(torch.randint(2**31, ()))
 
@@ -94,7 +94,7 @@ def train_until_converged(
         while failed_checks < PATIENCE and steps < MAX_STEPS_PER_RATE:
             module.train()
             for _ in range(interval):
-                _take_step(optimizer, loss, training_data)
+                _take_step(optimizer, loss, train_data)
             steps += interval
 
             held_out_loss = _validate(module, loss, held_out_data, seed)
@@ -117,11 +117,11 @@ def _split(data: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """
     count = len(data[0])
     order = torch.randperm(count, device=data[0].device)
-    held_out = max(1, int(HELD_OUT_SHARE * count))
-    training = order[held_out:] if count > 1 else order
-    training_data = [tensor[training] for tensor in data]
-    held_out_data = [tensor[order[:held_out]] for tensor in data]
-    return training_data, held_out_data
+    held_out_count = max(1, int(HELD_OUT_SHARE * count))
+    train_indices = order[held_out_count:] if count > 1 else order
+    train_data = [tensor[train_indices] for tensor in data]
+    held_out_data = [tensor[order[:held_out_count]] for tensor in data]
+    return train_data, held_out_data
 
 
 def _take_step(
@@ -129,8 +129,8 @@ def _take_step(
 ) -> None:
     """Takes a step of an optimizer on a random batch."""
     batch_size = min(FIT_BATCH, len(data[0]))
-    rows = torch.randint(len(data[0]), (batch_size,), device=data[0].device)
-    batch = [tensor[rows] for tensor in data]
+    indices = torch.randint(len(data[0]), (batch_size,), device=data[0].device)
+    batch = [tensor[indices] for tensor in data]
     with torch.enable_grad():
         optimizer.zero_grad()
         loss(*batch).backward()

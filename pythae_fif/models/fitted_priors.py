@@ -55,14 +55,13 @@ class MixturePrior(nn.Module, Prior):
         self.register_buffer("means", torch.zeros(*shape, latent_dim))
         self.register_buffer("scale_trils", torch.eye(latent_dim).repeat(*shape, 1, 1))
 
-    def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int | None) -> None:
+    def fit(self, codes: Tensor, condition: Condition, seed: int) -> None:
         """Fits the mixture of each class with scikit-learn.
 
         Args:
             codes: Codes (N, d).
             condition: One-hot classes (N, c), or None.
             seed: Random seed of the fit.
-            steps: Ignored; :meth:`FlowPrior.fit` needs it.
 
         Raises:
             ConfigError: A class has fewer than two codes.
@@ -210,7 +209,10 @@ def fit_new_prior(
     with fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         prior = new_prior(kind, codes.shape[1], condition_dim).to(codes)
-        prior.fit(codes, condition, seed, steps)
+        if isinstance(prior, MixturePrior):
+            prior.fit(codes, condition, seed)
+        else:
+            prior.fit(codes, condition, steps)
     return prior
 
 

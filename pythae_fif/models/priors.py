@@ -84,13 +84,12 @@ class StandardizedPrior(nn.Module, Prior):
         self.register_buffer("mean", torch.zeros(latent_dim))
         self.register_buffer("scale", torch.ones(latent_dim))
 
-    def fit(self, codes: Tensor, condition: Condition, seed: int, steps: int | None) -> None:
-        """Fits the density with Adam.
+    def fit(self, codes: Tensor, condition: Condition, steps: int | None) -> None:
+        """Fits the density with Adam, with random numbers of torch's global state.
 
         Args:
             codes: Codes (N, d).
             condition: Condition vectors (N, c), or None.
-            seed: Ignored, as torch's global random state is seeded; a mixture's fit needs it.
             steps: Number of gradient steps; None for an automatic number, see
                 :func:`~pythae_fif.models.density_training.train_density`.
         """

@@ -31,7 +31,7 @@ NETWORKS_FILE = "networks.json"
 DATA_FILE = "data.json"
 """File with the :class:`~pythae_fif.data.Columns` and class names of a model's training data."""
 
-SIDES = ("encoder", "decoder")
+NETWORK_NAMES = ("encoder", "decoder")
 
 MODEL_CARD = """---
 tags:
@@ -79,11 +79,11 @@ class SavedModel(BaseAE):
         EnvironmentConfig(python_version=python_version).save_json(dir_path, "environment")
         self.model_config.save_json(dir_path, "model_config")
 
-        recipes = {side: get_recipe(getattr(self, side)) for side in SIDES}
+        recipes = {name: get_recipe(getattr(self, name)) for name in NETWORK_NAMES}
         write_json(folder / NETWORKS_FILE, recipes)
-        for side, recipe in recipes.items():
-            if recipe is None and not getattr(self.model_config, f"uses_default_{side}"):
-                _pickle_network(getattr(self, side), folder / f"{side}.pkl")
+        for name, recipe in recipes.items():
+            if recipe is None and not getattr(self.model_config, f"uses_default_{name}"):
+                _pickle_network(getattr(self, name), folder / f"{name}.pkl")
 
         torch.save({"model_state_dict": self.state_dict()}, folder / "model.pt")
         save_data_description(self, folder)
@@ -163,21 +163,21 @@ class SavedModel(BaseAE):
 
     @classmethod
     def _load_networks(cls, config: Any, dir_path: str, trust: bool) -> dict[str, nn.Module]:
-        """Returns the networks that are not the model's defaults, by side."""
+        """Returns the networks that are not the model's defaults, by name."""
         recipes = read_json(Path(dir_path, NETWORKS_FILE)) or {}
         networks = {}
 
-        for side in SIDES:
-            if getattr(config, f"uses_default_{side}"):
+        for name in NETWORK_NAMES:
+            if getattr(config, f"uses_default_{name}"):
                 continue
-            pickle = Path(dir_path, f"{side}.pkl")
-            if recipes.get(side) is not None:
-                networks[side] = rebuild(recipes[side], side)
-            elif not trust and (side in recipes or pickle.exists()):
+            pickle = Path(dir_path, f"{name}.pkl")
+            if recipes.get(name) is not None:
+                networks[name] = rebuild(recipes[name], name)
+            elif not trust and (name in recipes or pickle.exists()):
                 raise _untrusted(pickle)  # it may not even have been downloaded
             else:
                 # The method is Pythae's. It says that a pickle is missing.
-                networks[side] = getattr(cls, f"_load_custom_{side}_from_folder")(dir_path)
+                networks[name] = getattr(cls, f"_load_custom_{name}_from_folder")(dir_path)
         return networks
 
 

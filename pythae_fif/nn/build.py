@@ -152,11 +152,11 @@ def add_latent_blocks(arch: str, input_dim: tuple[int, ...], network: Any, dim: 
         network.layers[0] = nn.Sequential(blocks, network.layers[0])
 
 
-def pythae_net(side: str, arch: str, kind: str, input_dim: tuple[int, ...], latent_dim: int) -> Any:
+def pythae_net(role: str, arch: str, kind: str, input_dim: tuple[int, ...], latent_dim: int) -> Any:
     """Builds one of Pythae's networks.
 
     Args:
-        side: 'Encoder' or 'Decoder'.
+        role: 'Encoder' or 'Decoder'.
         arch: Name of the architecture, 'convnet' or 'resnet' with any ending.
         kind: Pythae's model that the network is for: 'AE', 'VAE', 'SVAE' or 'VQVAE'.
         input_dim: A shape in `PYTHAE_NETS`.
@@ -164,7 +164,7 @@ def pythae_net(side: str, arch: str, kind: str, input_dim: tuple[int, ...], late
     """
     module, dataset = PYTHAE_NETS[input_dim]
     layers = "Conv" if arch.startswith("convnet") else "ResNet"
-    network_class = getattr(module, f"{side}_{layers}_{kind}_{dataset}")
+    network_class = getattr(module, f"{role}_{layers}_{kind}_{dataset}")
     return network_class(BaseAEConfig(input_dim=input_dim, latent_dim=latent_dim))
 
 

@@ -57,21 +57,23 @@ def get_recipe(network: Any) -> dict[str, Any] | None:
     return recipe if recipe and recipe["structure"] == _structure(network) else None
 
 
-def rebuild(recipe: Any, side: str) -> Any:
+def rebuild(recipe: Any, network_name: str) -> Any:
     """Builds a freshly initialised network from a recipe.
 
     Args:
         recipe: The result of :func:`get_recipe`, read from JSON.
-        side: 'encoder' or 'decoder'.
+        network_name: 'encoder' or 'decoder'.
 
     Raises:
         ConfigError: If it is not a recipe, or if this version builds a different network from it.
     """
     try:
         networks = _BUILDERS[recipe["builder"]](*recipe["args"], **recipe["kwargs"])
-        network: Any = networks[("encoder", "decoder").index(side)]
+        network: Any = networks[("encoder", "decoder").index(network_name)]
         if network.recipe["structure"] != recipe["structure"]:
             raise ValueError("this version builds a different network")
         return network
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"networks.json has no {side} of this version: {error}") from error
+        raise ConfigError(
+            f"networks.json has no {network_name} of this version: {error}"
+        ) from error

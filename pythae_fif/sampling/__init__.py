@@ -15,26 +15,6 @@ This package is the only place that works around the peculiarities of Pythae 0.1
 * FactorVAE's forward pass returns codes for only half of a batch, so
   :func:`~pythae_fif.sampling.samplers.embed` calls its encoder.
 
-The names below are imported when they are first used, because the command line needs only the
+Import :mod:`~pythae_fif.sampling.samplers` to draw samples. The command line needs only the
 torch-free :mod:`~pythae_fif.sampling.catalog` at its start.
 """
-
-from typing import TYPE_CHECKING
-
-from pythae_fif.register import lazy_names
-
-if TYPE_CHECKING:
-    from pythae_fif.sampling.flow_sampler import (
-        FlowGenerationPipeline,
-        FlowSampler,
-        FlowSamplerConfig,
-    )
-
-__all__ = [
-    "FlowGenerationPipeline",
-    "FlowSampler",
-    "FlowSamplerConfig",
-]
-
-
-__getattr__ = lazy_names(__name__, dict.fromkeys(__all__, "pythae_fif.sampling.flow_sampler"))

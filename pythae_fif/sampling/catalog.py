@@ -1,13 +1,13 @@
-"""The built-in samplers, one record each.
+"""The built-in samplers, one record each; :data:`~pythae_fif.sampling.fits.FITS` fits them.
 
 The module does not import torch: the command line reads its names at every start.
 """
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.names import is_user_object
 
 if TYPE_CHECKING:
     from pythae_fif.models.priors import PriorKind
@@ -20,7 +20,6 @@ class SamplerRecord:
     Attributes:
         label: Its name in tables, such as N for the standard normal.
         description: A one-line description.
-        fit: Name of the function in :mod:`pythae_fif.sampling.fits` that fits the sampler.
         prior_kind: The kind of fitted prior from which it draws codes, see
             :func:`~pythae_fif.models.fitted_priors.fit_new_prior`.
         has_density: Whether its codes have a density on R^d that this package computes.
@@ -29,80 +28,65 @@ class SamplerRecord:
 
     label: str
     description: str
-    fit: str
     prior_kind: "PriorKind | None" = None
     has_density: bool = False
     min_latent_dim: int = 1
 
 
 SAMPLERS = {
-    "normal": SamplerRecord("N", "standard normal codes", "use_pythae_sampler", has_density=True),
+    "normal": SamplerRecord("N", "standard normal codes", has_density=True),
     "own_prior": SamplerRecord(
         "own prior",
         "the prior with which an injective flow was trained",
-        "use_own_prior",
         has_density=True,
     ),
     "gaussian": SamplerRecord(
         "Gaussian",
         "one Gaussian with full covariance, fitted to the training codes",
-        "fit_gaussians",
         prior_kind="gaussian",
         has_density=True,
     ),
     "gmm": SamplerRecord(
         "GMM",
         "Gaussian mixture with ten components, fitted to the training codes",
-        "fit_gaussians",
         prior_kind="mixture",
         has_density=True,
     ),
     "maf": SamplerRecord(
         "MAF",
         "masked autoregressive flow, fitted to the training codes",
-        "fit_maf",
         min_latent_dim=2,
     ),
     "iaf": SamplerRecord(
         "IAF",
         "inverse autoregressive flow, fitted to the training codes",
-        "fit_iaf",
         min_latent_dim=2,
     ),
     "flow": SamplerRecord(
         "NSF",
         "neural spline flow (from zuko), fitted to the training codes",
-        "fit_prior",
         prior_kind="flow",
         has_density=True,
     ),
     "flow_matching": SamplerRecord(
         "FM",
         "flow trained by flow matching on the training codes",
-        "fit_prior",
         prior_kind="flow_matching",
         has_density=True,
     ),
-    "two_stage": SamplerRecord(
-        "2-stage", "a second VAE, fitted to the codes, for VAEs", "fit_two_stage"
-    ),
+    "two_stage": SamplerRecord("2-stage", "a second VAE, fitted to the codes, for VAEs"),
     "vamp": SamplerRecord(
         "VAMP",
         "VAMP's own prior: the posteriors of its pseudo-inputs",
-        "use_pythae_sampler",
     ),
-    "hypersphere": SamplerRecord(
-        "sphere", "uniform codes on the sphere, for SVAE", "use_pythae_sampler"
-    ),
+    "hypersphere": SamplerRecord("sphere", "uniform codes on the sphere, for SVAE"),
     "poincare": SamplerRecord(
         "Poincaré",
         "wrapped normal codes in the Poincaré ball, for PoincareVAE",
-        "use_pythae_sampler",
     ),
     "pixelcnn": SamplerRecord(
         "PixelCNN",
         "PixelCNN, fitted to the codebook indices, for VQVAE",
-        "fit_pixelcnn",
     ),
 }
 """Name of a sampler in configurations and records -> its record."""
@@ -118,19 +102,13 @@ def find_sampler(name: str) -> SamplerRecord:
     Raises:
         ConfigError: The name is unknown.
     """
-    if is_user_sampler(name):
-        label = name.rpartition(":")[2]
-        return SamplerRecord(label, f"your sampler {name}", "fit_user_sampler")
+    if is_user_object(name):
+        return SamplerRecord(name.rpartition(":")[2], f"your sampler {name}")
     if name not in SAMPLERS:
         raise ConfigError(
             f"sampler {name!r} is unknown: {did_you_mean(name, SAMPLERS)}, or module:Class"
         )
     return SAMPLERS[name]
-
-
-def is_user_sampler(name: str) -> bool:
-    """Returns whether a name has the form `module:Class`."""
-    return re.fullmatch(r"[\w.]+:\w+", name) is not None
 
 
 def check_sampler_name(name: str) -> str:

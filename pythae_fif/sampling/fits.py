@@ -1,5 +1,6 @@
 """Fits Pythae's samplers to codes, and wraps priors and users' own samplers as Pythae's."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,6 +161,21 @@ def fit_user_sampler(request: FitRequest) -> samplers.BaseSampler:
             f"sampler {request.sampler!r} cannot be fitted: {format_error(error)}"
         ) from error
     return CodeSampler(request.model, source)
+
+
+FITS: dict[str, Callable[[FitRequest], samplers.BaseSampler]] = {
+    **dict.fromkeys(PYTHAE_SAMPLERS, use_pythae_sampler),
+    "own_prior": use_own_prior,
+    "gaussian": fit_gaussians,
+    "gmm": fit_gaussians,
+    "maf": fit_maf,
+    "iaf": fit_iaf,
+    "flow": fit_prior,
+    "flow_matching": fit_prior,
+    "two_stage": fit_two_stage,
+    "pixelcnn": fit_pixelcnn,
+}
+"""Name of a built-in sampler -> the function that fits it."""
 
 
 def _require_class(request: FitRequest, model_class: type[BaseAE]) -> None:

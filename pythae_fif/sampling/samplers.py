@@ -18,9 +18,8 @@ from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.outputs import Labels, without_gradients
 from pythae_fif.models.priors import Prior
-from pythae_fif.sampling import fits
 from pythae_fif.sampling.catalog import find_sampler
-from pythae_fif.sampling.fits import PYTHAE_SAMPLERS
+from pythae_fif.sampling.fits import FITS, PYTHAE_SAMPLERS, FitRequest, fit_user_sampler
 from pythae_fif.training import quiet_pythae
 
 BATCH_SIZE = 500
@@ -224,10 +223,10 @@ def generate(
         NonFiniteError: A sample is NaN or infinite, for example after a fit that diverged.
     """
     record = find_sampler(name)
-    request = fits.FitRequest(name, model, codes, seed, record.prior_kind, fit_steps, prior)
+    request = FitRequest(name, model, codes, seed, record.prior_kind, fit_steps, prior)
     set_seed(seed)
     with quiet_pythae():
-        sampler = getattr(fits, record.fit)(request)
+        sampler = FITS.get(name, fit_user_sampler)(request)
         sampler.is_fitted = True
         batches = []
         for batch in draw_samples(sampler, num_samples):

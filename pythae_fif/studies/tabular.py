@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 
 from pythae_fif.benchmark.models import configs_dir, read_yaml
+from pythae_fif.data.sets.papamakarios import load_tabular
 from pythae_fif.data.splits import Splits
-from pythae_fif.data.tables import load_tabular
 from pythae_fif.errors import ConfigError, check_choice, pluralized
 from pythae_fif.reports.compared import read_published_table
 from pythae_fif.reports.tables import DASH, number
@@ -121,7 +121,7 @@ class TabularProtocol:
 
         Raises:
             ConfigError: An unknown profile, or no latent dimension for `csv`.
-            DataError: See :func:`~pythae_fif.data.tables.load_tabular`.
+            DataError: See :func:`~pythae_fif.data.sets.papamakarios.load_tabular`.
         """
         dataset = str(options.dataset)
         path = configs_dir() / "tabular" / f"{dataset}.yaml"
@@ -237,7 +237,7 @@ def compare_with_published(
 
     Raises:
         ConfigError: An unknown configuration, or see :meth:`TabularProtocol.load`.
-        DataError: See :func:`~pythae_fif.data.tables.load_tabular`.
+        DataError: See :func:`~pythae_fif.data.sets.papamakarios.load_tabular`.
         FailedRunsError: Runs failed.
     """
     table = TabularProtocol.load(options)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from pythae_fif.baselines import RectangularFlow, RectangularFlowConfig
-from pythae_fif.data.tables import load_tabular
+from pythae_fif.data.sets.papamakarios import load_tabular
 from pythae_fif.errors import DataError
 from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.nn.coupling import build_coupling

@@ -145,61 +145,6 @@ def test_settings_of_table_2_and_of_a_user(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "parts"),
-    [
-        ("lst", ["unknown command 'lst': did you mean 'list'? valid: run, study, list, "]),
-        ("run digits", ["run does not take 'digits'"]),
-        ("--betas 3", ["run does not take '--betas': did you mean '--beta'?"]),
-        ("--latent-dims=3", ["run does not take '--latent-dims': did you mean '--latent-dim'?"]),
-        ("--lr 3", ["run does not take '--lr': did you mean '--learning-rate'?"]),
-        ("--latent-dim 0", ["--latent-dim 0: should be greater than or equal to 1"]),
-        ("--dataset digit", ["--dataset 'digit' is unknown", "did you mean 'digits'"]),
-        ("--beta -1", ["--beta '-1': should be greater than or equal to 0"]),
-        ("--data here", ["--data", "csv, folder, npz"]),
-        ("--dataset folder", ["'folder'", "--data"]),
-        ("--config toy.yaml", ["dataset 'circle' is unknown"]),
-        ("--dataset mnist --data-root nowhere --extractor pixels", ["nowhere", "--data-root"]),
-        ("--dataset mnist --data-root . --offline --extractor pixels", ["mnist", "--offline"]),
-        ("--samplers nowhere:Sampler", ["cannot import 'nowhere:Sampler'"]),
-        ("--scores nowhere:score", ["cannot import 'nowhere:score'"]),
-        ("--dataset nowhere:DATA", ["cannot import 'nowhere:DATA'"]),
-        ("--extractor nowhere:network", ["'nowhere:network' cannot be loaded"]),
-        ("--experiment table3", ["--experiment 'table3': did you mean 'table2'? valid: table2"]),
-        ("--experiment table2 --config own.yaml", ["--experiment and --config"]),
-        ("--engine ray --time 4h", ["engine ray: unknown key 'time'"]),
-        ("--engine slurm", ["--time: field required"]),
-        ("list --lr 3", ["list does not take '--lr': see its --help"]),
-        ("verify", ["RESULTS"]),
-        ("verify nowhere", ["no runs in nowhere"]),
-        ("study", ["NAME"]),
-        (
-            "study tabuler",
-            [
-                "study 'tabuler' is neither built in nor a file in ",
-                "studies: did you mean 'tabular'?",
-            ],
-        ),
-        ("study toy --beta 3", ["study toy does not take '--beta'"]),
-        ("--dataset circle --dry-run", ["study toy does not take '--dry-run'"]),
-        ("study toy --profile slow", ["study toy has no profile 'slow'"]),
-        ("study toy --dataset torsu", ["study toy has no data set 'torsu': did you mean 'torus'"]),
-    ],
-)
-def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, words, parts):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PYTHAE_FIF_DATA", raising=False)
-    Path("own.yaml").write_text("profiles: {quick: {epoch: 1}}")
-    Path("toy.yaml").write_text("dataset: circle")
-    assert cli.main(words.split()) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert all(part in err for part in parts)
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-@pytest.mark.parametrize(
     ("flags", "options"),
     [
         ("--data-root there", {"location": DataOptions(data_root="there")}),

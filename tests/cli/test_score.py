@@ -159,31 +159,6 @@ def test_a_trusted_pickle_is_opened(score):
     assert score(*words, "--trust")["num_samples"] == 20
 
 
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        ("nowhere b", "nowhere: neither a folder of images"),
-        ("broken a", "cannot load a model from"),
-        ("rows a", "rows: a model of a table; score takes models of images"),
-        ("a t.csv", "t.csv: not a readable .npz file (ValueError: it is not a zip archive"),
-        ("d.npz c.npz --extractor pixels", "d.npz has images of shape (3, 6, 6), not (1, 6, 6)"),
-        (
-            "labelled c.npz --extractor pixels",
-            "needs labels: class indices 0 to 2",
-        ),
-    ],
-)
-def test_input_that_does_not_fit_is_one_error_line(score, words, part):
-    FIF(FIFConfig(input_dim=(1, 6, 6), latent_dim=2, condition_dim=3)).save("labelled")
-    FIF(FIFConfig(input_dim=(3,), latent_dim=2)).save("rows")
-    Path("t.csv").write_text("a,b\n1,2\n")
-    Path("broken").mkdir()
-    Path("broken/model_config.json").write_text('{"input_dim": [1,')
-    np.savez("c.npz", data=np.full((30, 6, 6), 90, np.uint8))
-    np.savez("d.npz", data=np.arange(30 * 108).reshape(30, 6, 6, 3).astype(np.uint8))
-    assert part in score(*words.split())
-
-
 def test_trust_is_advised_only_where_it_helps(score):
     FIF(FIFConfig(input_dim=(3, 8, 8), latent_dim=2)).save("model")
     file = Path("model/model_config.json")

@@ -10,8 +10,8 @@ import pytest
 from support.tabular_files import table
 
 from pythae_fif.data import Columns, load_images, load_table
+from pythae_fif.data.sets.papamakarios import load_tabular
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.data.tables import load_tabular
 from pythae_fif.errors import ConfigError, DataError
 
 
@@ -289,7 +289,7 @@ NUMBERS = "a,b\n" + "\n".join(f"{i * 7 % 31},{i * 3 % 17}" for i in range(120))
         ("t.xlsx", "PK", r"save the sheet as CSV, or pass pandas.read_excel\(...\) to load_table"),
         ("no.csv", None, "No such file"),
         ("t.csv", "", "needs the same number of values in each line"),
-        ("t.csv", NUMBERS.replace("a,b", "a,a "), "t.csv has several columns 'a'"),
+        ("t.csv", NUMBERS.replace("a,b", "a,a "), "t.csv: it has several columns 'a'"),
         ("t.csv.gz", "no gzip", "not a readable table"),
     ],
 )

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from support.tabular_files import LATENT, PickledCall, gas_columns, old_frame
 
+from pythae_fif.data import load_images
 from pythae_fif.data.frame_pickle import read_frame_pickle
+from pythae_fif.data.sets.papamakarios import load_tabular
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.data.tables import load_tabular
 from pythae_fif.errors import ConfigError, DataError
 
 COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
@@ -28,7 +29,8 @@ def test_shapes_are_the_published_ones(archive, name):
 
     train_and_val = np.concatenate([splits.train, splits.val])
     np.testing.assert_allclose(train_and_val.mean(0), 0, atol=0.2 if name == "gas" else 1e-5)
-    assert splits.content_hash == load_tabular(name, archive).content_hash
+    for _ in range(2):  # the second time from the cache
+        assert load_images(name, archive).content_hash == splits.content_hash
 
 
 def test_gas_keeps_one_of_each_pair_and_divides_by_the_unbiased_deviation(archive):
@@ -70,8 +72,10 @@ def test_wrong_archive_files_are_refused_in_one_line(tmp_path):
     advice = r": unpack https://zenodo.* or set --data-root"
     for name in LATENT:
         (tmp_path / name).mkdir()
-        with pytest.raises(DataError, match=f"no {name} data in .*{advice}"):
-            load_tabular(name, tmp_path)
+        with pytest.raises(DataError, match=f"no {name} data in .*it is missing.*{advice}"):
+            load_images(name, tmp_path)
+    with pytest.raises(ConfigError, match=r"'power' does not take label, .*: it applies to csv"):
+        load_images("power", tmp_path, label="x")
 
     np.save(tmp_path / "power" / "data.npy", np.ones((50, 7)))
     (tmp_path / "miniboone" / "data.npy").write_bytes(b"")
@@ -81,7 +85,7 @@ def test_wrong_archive_files_are_refused_in_one_line(tmp_path):
 
     for name in LATENT:
         with pytest.raises(DataError, match=f"no {name} data in .*{advice}"):
-            load_tabular(name, tmp_path)
+            load_images(name, tmp_path)
 
 
 FRAME_PICKLE = old_frame({name: np.arange(30.0) for name in ("a", "b", "c")})

@@ -14,8 +14,8 @@ from support.features import noise_images, normal
 from pythae_fif.data import load_images
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.evaluation import Extractor, Features, load_extractor
+from pythae_fif.evaluation.build import require_extractor
 from pythae_fif.evaluation.catalog import EXTRACTORS
-from pythae_fif.evaluation.extractors import require_extractor
 
 
 class TestEveryExtractor:
@@ -187,7 +187,11 @@ class TestUserNetwork:
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("clasifier", (1, 8, 8), "did you mean 'classifier'.*, module:function"),
+        (
+            "clasifier",
+            (1, 8, 8),
+            "extractor 'clasifier' is unknown: did you mean 'classifier'.*, or module:function",
+        ),
         ("classifier", (1, 8, 9), "only for digits and mnist: choose inception, efficientnet"),
         ("pixels", (64,), "'pixels' does not take a table: choose columns"),
         ("columns", (1, 8, 8), "'columns' does not take images: choose pixels"),

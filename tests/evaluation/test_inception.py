@@ -12,7 +12,7 @@ from support.features import noise_images
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation import load_extractor
 from pythae_fif.evaluation import networks as inception_module
-from pythae_fif.evaluation.extractors import require_extractor
+from pythae_fif.evaluation.build import require_extractor
 from pythae_fif.evaluation.networks import WEIGHTS_URL, resize_like_tf1, weights_file
 
 FILE = WEIGHTS_URL.rpartition("/")[2]

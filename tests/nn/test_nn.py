@@ -140,13 +140,13 @@ def test_latent_blocks_start_as_the_identity_and_have_table_11_s_size(base, shap
 @every_case
 def test_networks_have_a_recipe_until_they_are_changed(arch, shape):
     networks = build_networks(arch, shape, 3)
-    for side, network in zip(("encoder", "decoder"), networks, strict=True):
+    for name, network in zip(("encoder", "decoder"), networks, strict=True):
         recipe = get_recipe(network)
-        rebuilt = rebuild(recipe, side)
+        rebuilt = rebuild(recipe, name)
         assert str(rebuilt) == str(network)
         rebuilt.load_state_dict(network.state_dict())
         with pytest.raises(ConfigError, match=r"networks.json has no .* of this version"):
-            rebuild({**recipe, "structure": "0"}, side)
+            rebuild({**recipe, "structure": "0"}, name)
         network.register_buffer("more", torch.zeros(1))
         assert get_recipe(network) is None
 

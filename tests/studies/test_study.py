@@ -8,7 +8,7 @@ import pandas
 import pytest
 from support.engines import InProcess
 
-from pythae_fif.data.tables import ARCHIVED
+from pythae_fif.data.sets.papamakarios import ARCHIVED
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import FailedRunsError, StoreError
 from pythae_fif.runs.store import SPECS, Store

@@ -1,9 +1,9 @@
 """CelebA's faces, by its published partition."""
 
-from pythae_fif.data.dataset import DataRequest, Dataset
 from pythae_fif.data.images import decode_files
 from pythae_fif.data.published import PublishedSet
-from pythae_fif.data.splits import Source, Splits
+from pythae_fif.data.source import DataRequest, DataSource
+from pythae_fif.data.splits import FilesAndReader, Splits
 
 CELEBA = PublishedSet(
     name="celeba",
@@ -20,12 +20,12 @@ WIDTH = 178
 """Width of the images in pixels; their height is 218."""
 
 
-def find_celeba(request: DataRequest) -> Source:
+def find_celeba(request: DataRequest) -> FilesAndReader:
     """Finds or downloads CelebA's images and its partition; no other file of it is needed."""
     return CELEBA.find_pythae_layout(request) or _find_images(request)
 
 
-def _find_images(request: DataRequest) -> Source:
+def _find_images(request: DataRequest) -> FilesAndReader:
     """Finds or downloads the image files and the partition in torchvision's layout."""
     folder = request.path / CELEBA.folder
     partition = folder.with_name("list_eval_partition.txt")
@@ -41,14 +41,13 @@ def _find_images(request: DataRequest) -> Source:
     def read() -> Splits:
         arrays = {
             split: decode_files(
-                folder, split_names, request.side, request.progress, crop=request.crop / WIDTH
+                folder, split_names, request.image_size, request.progress, crop=request.crop / WIDTH
             ).images
             for split, split_names in names.items()
         }
-        layout = (
-            f"{request.side}x{request.side} of the central {request.crop}x{request.crop}, "
-            "image folder"
-        )
+        side = request.image_size
+        crop = request.crop
+        layout = f"{side}x{side} of the central {crop}x{crop}, image folder"
         return CELEBA.make_splits(layout, arrays)
 
     files = [partition]
@@ -57,7 +56,7 @@ def _find_images(request: DataRequest) -> Source:
     return files, read
 
 
-DATASET = Dataset(find_celeba, takes_image_size=True, takes_crop=True)
-PLACEHOLDER = Dataset(
+DATASET = DataSource(find_celeba, takes_image_size=True, takes_crop=True)
+PLACEHOLDER = DataSource(
     CELEBA.find_placeholder, takes_image_size=True, takes_crop=True, is_cached=False
 )

@@ -1,7 +1,7 @@
 """CIFAR-10."""
 
-from pythae_fif.data.dataset import Dataset
 from pythae_fif.data.published import PublishedSet
+from pythae_fif.data.source import DataSource
 
 CIFAR10 = PublishedSet(
     name="cifar10",
@@ -14,5 +14,5 @@ CIFAR10 = PublishedSet(
     classes=10,
 )
 
-DATASET = Dataset(CIFAR10.find)
-PLACEHOLDER = Dataset(CIFAR10.find_placeholder, is_cached=False)
+DATASET = DataSource(CIFAR10.find)
+PLACEHOLDER = DataSource(CIFAR10.find_placeholder, is_cached=False)

@@ -1,11 +1,11 @@
 """A user's table of numbers."""
 
-from pythae_fif.data.dataset import DataRequest, Dataset
-from pythae_fif.data.splits import Source, Splits
+from pythae_fif.data.source import DataRequest, DataSource
+from pythae_fif.data.splits import FilesAndReader, Splits
 from pythae_fif.data.tables import load_table
 
 
-def find_table(request: DataRequest) -> Source:
+def find_table(request: DataRequest) -> FilesAndReader:
     """Returns a user's table and its reader."""
     options = request.options
 
@@ -17,4 +17,6 @@ def find_table(request: DataRequest) -> Source:
     return [request.path], read
 
 
-DATASET = Dataset(find_table, needs_path=True, is_table=True, is_cached=False)
+DATASET = DataSource(
+    find_table, needs_path=True, is_table=True, takes_columns=True, is_cached=False
+)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pythae_fif.data.dataset import Dataset
+from pythae_fif.data.source import DataSource
 from pythae_fif.data.splits import SPLIT_NAMES, Splits
 
 
@@ -15,14 +15,17 @@ def read_digits() -> Splits:
     digits = load_digits()
     images = np.rint(digits.images[:, None] * (255 / 16)).astype(np.uint8)
     order = np.random.RandomState(0).permutation(len(images))
-    index = dict(zip(SPLIT_NAMES, np.split(order, [1197, 1497]), strict=True))
-    arrays: Any = {split: images[rows] for split, rows in index.items()}
+    split_indices = dict(zip(SPLIT_NAMES, np.split(order, [1197, 1497]), strict=True))
+    arrays: Any = {split: images[indices] for split, indices in split_indices.items()}
     return Splits(
         "digits",
         **arrays,
-        labels={split: digits.target[rows].astype(np.int64) for split, rows in index.items()},
+        labels={
+            split: digits.target[indices].astype(np.int64)
+            for split, indices in split_indices.items()
+        },
         source="digits of scikit-learn, 8x8, 1197/300/300",
     )
 
 
-DATASET = Dataset(find=lambda request: ([], read_digits), is_cached=False)
+DATASET = DataSource(find=lambda request: ([], read_digits), is_cached=False)

@@ -6,13 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from pythae_fif.data.dataset import DataRequest, Dataset
 from pythae_fif.data.images import SUFFIXES, decode_files, find_images
-from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, sizes, split_train_val_test
+from pythae_fif.data.source import DataRequest, DataSource
+from pythae_fif.data.splits import (
+    SPLIT_NAMES,
+    FilesAndReader,
+    Splits,
+    describe_sizes,
+    split_train_val_test,
+)
 from pythae_fif.errors import DataError
 
 
-def find_folder(request: DataRequest) -> Source:
+def find_folder(request: DataRequest) -> FilesAndReader:
     """Finds the images in a folder; returns the files and their reader.
 
     Subfolders train, test and val are the splits; val may be missing. In each of them, or in the
@@ -44,7 +50,7 @@ def find_folder(request: DataRequest) -> Source:
         decoded = decode_files(
             path,
             all_names,
-            request.side,
+            request.image_size,
             request.progress,
             skip_broken=request.options.skip_broken,
         )
@@ -71,13 +77,14 @@ def find_folder(request: DataRequest) -> Source:
         if split_folders and unread:
             notes.append(f"not read: {', '.join(unread)}")
 
+        side = request.image_size
         return Splits(
             "folder",
             **arrays,
             labels=labels,
             example_ids=names_by_split,
             class_names=class_names,
-            source=f"folder {path.name}, {request.side}x{request.side}, {sizes(arrays)}",
+            source=f"folder {path.name}, {side}x{side}, {describe_sizes(arrays)}",
             notes=tuple(notes),
         )
 
@@ -129,4 +136,4 @@ def _labels_by_subfolder(
     return labels, tuple(classes), []
 
 
-DATASET = Dataset(find_folder, needs_path=True, takes_image_size=True)
+DATASET = DataSource(find_folder, needs_path=True, takes_image_size=True)

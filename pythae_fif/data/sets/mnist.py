@@ -1,7 +1,7 @@
 """MNIST."""
 
-from pythae_fif.data.dataset import Dataset
 from pythae_fif.data.published import PublishedSet
+from pythae_fif.data.source import DataSource
 
 MNIST = PublishedSet(
     name="mnist",
@@ -14,5 +14,5 @@ MNIST = PublishedSet(
     classes=10,
 )
 
-DATASET = Dataset(MNIST.find)
-PLACEHOLDER = Dataset(MNIST.find_placeholder, is_cached=False)
+DATASET = DataSource(MNIST.find)
+PLACEHOLDER = DataSource(MNIST.find_placeholder, is_cached=False)

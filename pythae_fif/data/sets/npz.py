@@ -1,11 +1,11 @@
 """A user's .npz file of images."""
 
-from pythae_fif.data.dataset import DataRequest, Dataset
 from pythae_fif.data.images import read_labelled_npz
-from pythae_fif.data.splits import Source, Splits, sizes, split_train_val_test
+from pythae_fif.data.source import DataRequest, DataSource
+from pythae_fif.data.splits import FilesAndReader, Splits, describe_sizes, split_train_val_test
 
 
-def find_npz_file(request: DataRequest) -> Source:
+def find_npz_file(request: DataRequest) -> FilesAndReader:
     """Returns a user's .npz file and its reader, see :func:`read_labelled_npz`."""
 
     def read() -> Splits:
@@ -23,11 +23,11 @@ def find_npz_file(request: DataRequest) -> Source:
             "npz",
             **arrays,
             labels=labels,
-            source=f"npz {request.path.name}, {sizes(arrays)}",
+            source=f"npz {request.path.name}, {describe_sizes(arrays)}",
             notes=notes,
         )
 
     return [request.path], read
 
 
-DATASET = Dataset(find_npz_file, needs_path=True)
+DATASET = DataSource(find_npz_file, needs_path=True)

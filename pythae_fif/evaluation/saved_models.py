@@ -1,0 +1,227 @@
+"""What the commands `score`, `sample` and `likelihood` compute from trained models and files."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pythae.models import BaseAE
+from torch import Tensor
+
+from pythae_fif.data.splits import to_float
+from pythae_fif.data.table_files import read_table_file
+from pythae_fif.data.user_images import read_images
+from pythae_fif.device import default_device
+from pythae_fif.errors import ConfigError
+from pythae_fif.evaluation.build import load_extractor
+from pythae_fif.evaluation.extractors import Features, rounded_images
+from pythae_fif.evaluation.scores import Scores
+from pythae_fif.evaluation.scoring import score_samples
+from pythae_fif.files import write_bytes
+from pythae_fif.models import InjectiveFlow, as_density
+from pythae_fif.models.saved import require_columns
+from pythae_fif.pictures import pixel_bytes
+from pythae_fif.sampling.samplers import BATCH_SIZE, draw_own_samples
+
+Progress = Callable[[int, int], None]
+
+
+def _ignore_progress(done: int, total: int) -> None:
+    """Shows nothing."""
+
+
+def score_files(
+    samples: BaseAE | str | Path,
+    reference: str | Path,
+    extractor: str = "inception",
+    *,
+    training: str | Path | None = None,
+    num_samples: int = 10_000,
+    label: str | None = None,
+    seed: int = 0,
+    extractor_weights: str | Path | None = None,
+    offline: bool = False,
+    skip_broken: bool = False,
+    scores: Sequence[str] = (),
+    progress: Progress = _ignore_progress,
+) -> Scores:
+    """Scores images, or samples of a model of images, against reference images.
+
+    Args:
+        samples: A model, or a folder of images or an .npz file.
+        reference: Images to compare with, in a folder or an .npz file.
+        extractor: Name of the extractor, see :func:`load_extractor`.
+        training: Training images, for the scores of memorisation.
+        num_samples: Number of samples of a model.
+        label: Class of a conditional model's samples, by name or index.
+        seed: Random seed of samples and subsets.
+        extractor_weights: File of the extractor's weights.
+        offline: Whether nothing may be downloaded.
+        skip_broken: Whether images that cannot be read are left out.
+        scores: The user's own scores, as `module:function`.
+        progress: Called as ``progress(done, total)`` while images are read and drawn.
+
+    Raises:
+        ConfigError: A name or value is not valid, or the model is one of a table.
+        DataError: Images are missing, cannot be read, or have another shape.
+    """
+    model = samples if isinstance(samples, BaseAE) else None
+    shape = None if model is None else tuple(model.model_config.input_dim)
+    if shape is not None and len(shape) != 3:
+        raise ConfigError("a model of a table; score takes models of images")
+
+    reading: dict[str, Any] = {"skip_broken": skip_broken, "progress": progress}
+    reference_images, _ = read_images(reference, shape, **reading)
+    shape = tuple(reference_images.shape[1:])
+    training_images = None
+    if training is not None:
+        training_images, _ = read_images(training, shape, split="train", **reading)
+    if model is None:
+        images, _ = read_images(samples, shape, **reading)
+    else:
+        images = draw_from_model(model, num_samples, label=label, seed=seed, progress=progress)
+
+    network = load_extractor(
+        extractor, shape, device=default_device(), weights=extractor_weights, offline=offline
+    )
+    train_features = None
+    if training_images is not None:
+        train_features = Features.from_images(training_images, network)
+    return score_samples(
+        images,
+        network,
+        training=train_features,
+        references={"reference": Features.from_images(reference_images, network)},
+        seed=seed,
+        scores=scores,
+    )
+
+
+def export_samples(
+    model: BaseAE,
+    path: str | Path,
+    num_samples: int = 1000,
+    *,
+    label: str | None = None,
+    seed: int = 0,
+    progress: Progress = _ignore_progress,
+) -> None:
+    """Draws samples of a model, and writes PNG files, or a CSV file in a table's original units.
+
+    Args:
+        model: A trained model.
+        path: A new folder for images, or a .csv file for a table.
+        num_samples: Number of samples n.
+        label: Class of a conditional model's samples, by name or index.
+        seed: Random seed.
+        progress: Called as ``progress(done, total)`` while samples are drawn.
+
+    Raises:
+        ConfigError: The path does not fit the model, or the model has no prior.
+    """
+    path = Path(path).expanduser()
+    is_table = len(model.model_config.input_dim) == 1
+    if is_table != (path.suffix.lower() == ".csv") or (path.is_dir() and any(path.iterdir())):
+        target = "a file that ends in .csv" if is_table else "a new folder"
+        raise ConfigError(f"{path}: samples of this model need {target}")
+
+    samples = draw_from_model(model, num_samples, label=label, seed=seed, progress=progress)
+    if is_table:
+        frame = require_columns(model).to_frame(samples)
+        write_bytes(path, frame.to_csv(index=False).encode())
+        return
+
+    pixels = rounded_images(samples.nan_to_num()).movedim(1, -1).numpy()
+    for number, image in enumerate(pixels):
+        write_bytes(path / f"{number:05d}.png", pixel_bytes(image))
+
+
+def draw_from_model(
+    model: BaseAE, num_samples: int, *, label: str | None, seed: int, progress: Progress
+) -> Tensor:
+    """Draws samples (n, ...) of a model on the GPU, if there is one; arguments as above."""
+    return draw_own_samples(
+        model.to(default_device()),
+        num_samples,
+        seed=seed,
+        labels=_read_label(model, label),
+        progress=progress,
+    )
+
+
+def likelihood_frame(
+    model: BaseAE,
+    data: "str | Path | pd.DataFrame | np.ndarray | Tensor",
+    label: str | None = None,
+    *,
+    original_units: bool = False,
+    skip_broken: bool = False,
+    progress: Progress = _ignore_progress,
+) -> pd.DataFrame:
+    """Computes the log-likelihood of each example, and the distance to its projection.
+
+    Args:
+        model: A model that :func:`~pythae_fif.models.as_density` takes.
+        data: For a model of a table, its file or a DataFrame. For images, a folder or an .npz file,
+            or images (N, C, H, W) as uint8.
+        label: For a conditional model, the class of all data, or a table's column.
+        original_units: Whether densities are in a table's original units.
+        skip_broken: Whether images that cannot be read are left out.
+        progress: Called as ``progress(done, total)``.
+
+    Returns:
+        The columns `log_likelihood`, in nats, and `distance`, NaN for rows with missing values. The
+        index `row` or `file` says where an example is from.
+
+    Raises:
+        ConfigError: The model has no density, or the label is not one of its classes.
+        DataError: The data cannot be read or do not fit the model.
+    """
+    density = as_density(model).to(default_device())
+    examples, names, labels = _read_examples(density, data, label, skip_broken, progress)
+    complete = examples.flatten(1).isfinite().all(1).nonzero()[:, 0]
+
+    values = torch.full((len(examples), 2), torch.nan, dtype=torch.float64)
+    for number, indices in enumerate(complete.split(BATCH_SIZE)):
+        x = to_float(examples[indices]).to(default_device())
+        classes = None if labels is None else labels[indices.numpy()]
+        log_probs = density.log_prob(x, classes, original_units=original_units)
+        distances = (density.reconstruct(x, classes) - x).flatten(1).norm(dim=1)
+        values[indices] = torch.stack([log_probs, distances], dim=1).to(values)
+        progress(min((number + 1) * BATCH_SIZE, len(complete)), len(complete))
+    return pd.DataFrame(values.numpy(), names, ["log_likelihood", "distance"])
+
+
+def _read_label(model: BaseAE, text: str | None) -> int | str | None:
+    """Returns the class that a text names: one of the model's names, or an index."""
+    is_name = text in (getattr(model, "class_names", None) or ())
+    return int(text) if text is not None and text.isdecimal() and not is_name else text
+
+
+def _read_examples(
+    model: InjectiveFlow, data: Any, label_text: str | None, skip_broken: bool, progress: Progress
+) -> "tuple[Tensor, pd.Index[Any], np.ndarray | None]":
+    """Reads a table, or images; arguments as of :func:`likelihood_frame`.
+
+    Returns:
+        The examples (N, ...); their row numbers or file names; and their labels (N,), or None.
+    """
+    label: Any = _read_label(model, label_text)
+    shape = tuple(model.model_config.input_dim)
+    is_file = isinstance(data, str | Path)
+    names: pd.Index[Any]
+    if len(shape) > 1 and is_file:
+        examples, names = read_images(data, shape, skip_broken=skip_broken, progress=progress)
+    elif len(shape) > 1:
+        examples = torch.as_tensor(data)
+        names = pd.RangeIndex(len(examples), name="row")
+    else:
+        frame = read_table_file(Path(data))[0] if is_file else data
+        examples = torch.from_numpy(require_columns(model).transform(frame)).float()
+        if label in frame:
+            label = frame[label].convert_dtypes().astype(str)
+            examples[torch.tensor(label.isna().to_numpy())] = torch.nan
+        names = pd.RangeIndex(len(examples), name="row")
+    return examples, names, None if label is None else np.broadcast_to(label, len(examples))
