@@ -30,12 +30,12 @@ LAYERS = (
     ("evaluation",),
     ("benchmark",),
     ("reports",),
-    ("studies",),
+    ("study",),
     ("cli",),
 )
 """A package imports only from those above it."""
 
-BENCHMARK = {"pictures", "runs", "evaluation", "benchmark", "reports", "studies", "cli"}
+BENCHMARK = {"pictures", "runs", "evaluation", "benchmark", "reports", "study", "cli"}
 """The packages that may import what the extra `benchmark` installs."""
 
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -157,8 +157,8 @@ def package() -> list[Source]:
 
 @pytest.fixture(scope="module")
 def scripts() -> list[Source]:
-    """Tests, benchmarks and studies, which are held to wider bounds than the package."""
-    return read_sources(ROOT / "tests", ROOT / "benchmarks", ROOT / "studies")
+    """Tests, measurements of speed and studies, which are held to wider bounds than the package."""
+    return read_sources(ROOT / "tests", ROOT / "speed", ROOT / "studies")
 
 
 def collect(sources: list[Source], attribute: str) -> list[str]:

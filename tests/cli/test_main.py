@@ -29,7 +29,7 @@ from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
 from pythae_fif.sampling.catalog import SAMPLERS
-from pythae_fif.studies.study import StudyOptions, study_descriptions
+from pythae_fif.study import StudyOptions, study_descriptions
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ from pythae_fif.cli import main
 
 SLOW = {"torch", "pythae", "matplotlib", "numpy", "pandas", "scipy", "sklearn", "zuko"}
 for words in (
-    "--help", "list", "--betas", "study toy --help", "--dataset circle -h", "--latent-dim 0"
+    "--help", "list", "--betas", "study --help", "study tabuler", "--latent-dim 0"
 ):
     try:
         main(words.split())
@@ -175,8 +175,8 @@ def test_settings_of_table_2_and_of_a_user(tmp_path):
         (
             "study tabuler",
             [
-                "study 'tabuler' is neither built in nor a file in ",
-                "studies: did you mean 'tabular'?",
+                "study 'tabuler' is neither a file in ",
+                "needs a clone: did you mean 'tabular'?",
             ],
         ),
         ("study toy --beta 3", ["study toy does not take '--beta'"]),
