@@ -4,17 +4,14 @@ import numpy as np
 import pandas as pd
 
 from pythae_fif.reports.tables import DASH
-from pythae_fif.studies.spec import StudyReport
-from pythae_fif.studies.study import TABULAR_DATASETS, Study, StudyOptions
-from pythae_fif.studies.tabular import (
+from pythae_fif.study import TABLES, Study, StudyOptions, StudyReport
+from studies.tabular.models import CONFIGURATIONS, FREE_FORM
+from studies.tabular.tables import (
     CLOSED_FORM,
     compare_with_published,
     published_value,
     spread,
 )
-from pythae_fif.studies.tabular_models import CONFIGURATIONS, FREE_FORM
-
-STUDY = Study(run="studies.ablation:run_ablation", seeds=None, datasets=TABULAR_DATASETS)
 
 
 def run_ablation(options: StudyOptions) -> list[StudyReport]:
@@ -73,3 +70,11 @@ def _reconstruction_table(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+STUDY = Study(
+    run_ablation,
+    seeds=None,
+    datasets=(*TABLES, "csv"),
+    options=("latent_dim", "data", "models"),
+)

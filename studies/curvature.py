@@ -14,11 +14,15 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
-from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
-from pythae_fif.studies.study import Study, StudyOptions
+from pythae_fif.study import (
+    ProgressCallback,
+    Study,
+    StudyOptions,
+    StudyReport,
+    StudySpec,
+    collect_results,
+)
 from pythae_fif.volume_change.loss import JacobianAt
-
-STUDY = Study(run="studies.curvature:run_curvature", seeds=(5, 20))
 
 NOISE = 0.1
 BETA = 0.5
@@ -122,12 +126,12 @@ class CurvatureResult:
     """Result of one variant.
 
     Attributes:
-        looks: The measurements of all models.
+        measurements: The measurements of all models.
         curves: The first model's manifold after each epoch in `CURVES_IN_FIGURE`, each as points
             (`CURVE_POINTS`, 2).
     """
 
-    looks: list[CurvatureMeasurement]
+    measurements: list[CurvatureMeasurement]
     curves: list[list[list[float]]]
 
 
@@ -161,7 +165,7 @@ class CurvatureSpec(StudySpec):
             curvatures = curve_curvature(curves).median(1).values.tolist()
             errors = ensemble.reconstruction_error(data).mean(1).tolist()
             for seed, curvature, error in zip(self.seeds, curvatures, errors, strict=True):
-                result.looks.append(
+                result.measurements.append(
                     CurvatureMeasurement(epoch * STEPS_PER_EPOCH, seed, curvature, error)
                 )
 
@@ -221,7 +225,7 @@ def run_curvature(options: StudyOptions) -> list[StudyReport]:
 
 def _training_report(results: Mapping[str, CurvatureResult], options: StudyOptions) -> StudyReport:
     """Reports the curvature during the training of every variant (figure 2)."""
-    frames = {variant: pd.DataFrame(result.looks) for variant, result in results.items()}
+    frames = {variant: pd.DataFrame(result.measurements) for variant, result in results.items()}
     rows = pd.concat(frames, names=["variant", None]).reset_index("variant")
     steps = rows.groupby(["variant", "step"], sort=False)
     table = steps[["curvature", "reconstruction"]].median().add_prefix("median_")
@@ -289,3 +293,6 @@ def _circle_report() -> StudyReport:
         frame,
         figure,
     )
+
+
+STUDY = Study(run_curvature, seeds=(5, 20))

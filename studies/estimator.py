@@ -13,13 +13,17 @@ from pythae_fif.data import ImageDataset, Splits, to_float
 from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.device import default_device
 from pythae_fif.pictures import new_figure
-from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
-from pythae_fif.studies.study import LABELLED_DATASETS, Study, StudyOptions
+from pythae_fif.study import (
+    ProgressCallback,
+    Study,
+    StudyOptions,
+    StudyReport,
+    StudySpec,
+    collect_results,
+)
 from pythae_fif.volume_change import sample_hutchinson, volume_surrogate
 from pythae_fif.volume_change.loss import Map
-from studies.spectrum import build_model, plan_models
-
-STUDY = Study(run="studies.estimator:run_estimator", seeds=(1, 1), datasets=LABELLED_DATASETS)
+from studies.spectrum import LABELLED_DATASETS, build_model, plan_models
 
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"steps": 400, "repeats": 5, "batches": (1, 4, 16), "channel_multiplier": 0.25},
@@ -243,3 +247,8 @@ def _draw_distances(rows: pd.DataFrame) -> Any:
         axis.set(xlabel="Hutchinson samples K", ylim=(0, None))
     axes[0].set(ylabel="relative gradient distance", xscale="log")
     return figure
+
+
+STUDY = Study(
+    run_estimator, seeds=(1, 1), datasets=LABELLED_DATASETS, options=("latent_dim", "data")
+)

@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from pythae_fif.pictures import new_figure
-from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
-from pythae_fif.studies.study import Study, StudyOptions
+from pythae_fif.study import (
+    ProgressCallback,
+    Study,
+    StudyOptions,
+    StudyReport,
+    StudySpec,
+    collect_results,
+)
 from pythae_fif.volume_change import fif_loss, sample_hutchinson
-
-STUDY = Study(run="studies.linear:run_linear", seeds=(1, 1))
 
 DIM = 5
 LATENT = 2
@@ -247,3 +251,6 @@ def run_linear(options: StudyOptions) -> list[StudyReport]:
             figure,
         )
     ]
+
+
+STUDY = Study(run_linear, seeds=(1, 1))

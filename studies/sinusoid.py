@@ -7,11 +7,8 @@ import numpy as np
 import pandas as pd
 
 from pythae_fif.pictures import new_figure
-from pythae_fif.studies.spec import StudyReport, collect_results
-from pythae_fif.studies.study import Study, StudyOptions
-from pythae_fif.studies.toy import ToyModels, ToyResult, noisy_test_points
-
-STUDY = Study(run="studies.sinusoid:run_sinusoid", seeds=(20, 20))
+from pythae_fif.study import Study, StudyOptions, StudyReport, collect_results
+from studies.toy import ToyModels, ToyResult, noisy_test_points
 
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"points": 10_000, "epochs": 20, "blocks": 4, "width": 128},
@@ -89,3 +86,6 @@ def _draw_sinusoid(lowest_noise: ToyResult, quartiles: Sequence[pd.DataFrame]) -
             side.set_ylabel(score, color=colour)
         axis.set(xscale="log", yscale="log", xlabel="beta", title=f"noise {noise:g}")
     return figure
+
+
+STUDY = Study(run_sinusoid, seeds=(20, 20))

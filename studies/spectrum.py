@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif.benchmark.models import list_configs
 from pythae_fif.benchmark.pictures import picture_sheet
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.load import ExpectedHashes, load
@@ -23,13 +24,22 @@ from pythae_fif.nn.images import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEnco
 from pythae_fif.pictures import new_figure, pixel_bytes
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Run
-from pythae_fif.studies.spec import RESULT_FILE, StudyReport, StudySpec, collect_results
-from pythae_fif.studies.study import LABELLED_DATASETS, Study, StudyOptions
+from pythae_fif.study import (
+    RESULT_FILE,
+    Study,
+    StudyOptions,
+    StudyReport,
+    StudySpec,
+    collect_results,
+)
 from pythae_fif.training.checkpoint import RESULT_NAME
 from pythae_fif.validation import StrictModel
 from pythae_fif.volume_change import decoder_singular_values
 
-STUDY = Study(run="studies.spectrum:run_spectrum", seeds=(2, 5), datasets=LABELLED_DATASETS)
+LABELLED_DATASETS = tuple(
+    sorted({*list_configs()} - {"celeba", "csv"}, key=lambda name: (name != "mnist", name))
+)
+"""Data sets of images that can have class labels, the default first."""
 
 BETAS = (0.1, 1.0, 10.0, 100.0)
 LATENT_DIM = 16  # of the conditional MNIST model of figure 6
@@ -293,3 +303,8 @@ def _draw_samples(panel: Any, store: Store, specs: Sequence[SpectrumModel]) -> N
         if png:  # packed runs have no samples
             pixels = np.asarray(Image.open(io.BytesIO(png)))
             axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)  # imshow ignores cmap for RGB
+
+
+STUDY = Study(
+    run_spectrum, seeds=(2, 5), datasets=LABELLED_DATASETS, options=("latent_dim", "data")
+)

@@ -46,13 +46,17 @@ from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.local import LocalEngine
-from pythae_fif.studies.spec import ProgressCallback, StudyReport, StudySpec, collect_results
-from pythae_fif.studies.study import Study, StudyOptions
+from pythae_fif.study import (
+    ProgressCallback,
+    Study,
+    StudyOptions,
+    StudyReport,
+    StudySpec,
+    collect_results,
+)
 from pythae_fif.training import FIFTrainer, FIFTrainerConfig, OnEpoch
 from pythae_fif.training.traced_step import MIN_STEPS_TO_TRACE
 from studies.tori import EmbeddedTorus
-
-STUDY = Study(run="studies.when:run_when", seeds=(3, 10, 3))
 
 ModelName = Literal["fif", "fif_true_noise", "ae", "wae_10", "wae_100", "vae"]
 MODELS: dict[ModelName, str] = {
@@ -432,29 +436,33 @@ def describe_trainings(rows: pd.DataFrame) -> list[str]:
         rows: One row per model, data set, seed and prior.
     """
     mean_kl = rows.groupby(["model", "prior"])["kl"].mean().unstack()
-    prior_gains = mean_kl["normal"] - mean_kl["fitted"]
+    gains = _list_by_model((mean_kl["normal"] - mean_kl["fitted"]).map("{:.2g}".format))
 
     epochs = rows.pivot_table(index=["d", "D", "n"], columns="model", values="epochs")
-    shares = epochs.div(epochs["ae"], axis=0)
-    few = rows[rows["n"] == rows["n"].min()]
-    kept = (few["best_epoch"] / few["epochs"]).groupby(few["model"]).mean()
+    shares = epochs.div(epochs["ae"], axis=0).drop(columns="ae")
+    ranges = shares.min().map("{:.2f}".format) + " to " + shares.max().map("{:.2f}".format)
+
+    points = rows["n"].min()
+    few = rows[rows["n"] == points]
+    kept = (few["best_epoch"] / few["epochs"]).groupby(few["model"]).mean().map("{:.2f}".format)
+
+    errors = rows["kl_error"]
     return [
-        "A fitted prior lowers the mean KL by "
-        + ", ".join(f"{prior_gains[model]:.2g} ({MODELS[model]})" for model in MODELS)
-        + " nats.",
+        f"A fitted prior lowers the mean KL by {gains} nats.",
         "Epochs relative to the AE's, lowest and highest of the data sets: "
-        + ", ".join(
-            f"{shares[model].min():.2f} to {shares[model].max():.2f} ({MODELS[model]})"
-            for model in MODELS
-            if model != "ae"
-        )
-        + ". They come from a short timing; the time of the training itself was not recorded.",
-        f"With n = {rows['n'].min()} the kept epoch comes on average after a share of "
-        + ", ".join(f"{kept[model]:.2f} ({MODELS[model]})" for model in MODELS)
-        + " of the training.",
+        f"{_list_by_model(ranges)}. They come from a short timing; the time of the training itself "
+        "was not recorded.",
+        f"With n = {points} the kept epoch comes on average after a share of "
+        f"{_list_by_model(kept)} of the training.",
         "Standard error of a KL by the draw of the test points: "
-        f"{rows['kl_error'].mean():.2g} nats on average, {rows['kl_error'].max():.2g} at most.",
+        f"{errors.mean():.2g} nats on average, {errors.max():.2g} at most.",
     ]
+
+
+def _list_by_model(texts: "pd.Series[str]") -> str:
+    """Joins texts of models, in the order of `MODELS`, such as '0.5 (AE), 0.7 (VAE)'."""
+    names = [model for model in MODELS if model in texts.index]
+    return ", ".join(f"{texts[model]} ({MODELS[model]})" for model in names)
 
 
 def judge_hypotheses(cells: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
@@ -512,3 +520,6 @@ def _draw_map(cells: pd.DataFrame) -> Any:
             axis.set_yticks(range(len(gains.index)), list(gains.index))
     figure.colorbar(image, ax=panels, label="KL of the best rival - KL of FIF, nats")
     return figure
+
+
+STUDY = Study(run_when, seeds=(3, 10, 3))

@@ -17,7 +17,7 @@ from pythae_fif.benchmark.plan import ImageResult
 from pythae_fif.cli import main
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs.store import Store
-from pythae_fif.studies.study import find_study, import_studies, study_descriptions
+from pythae_fif.study import find_study, import_studies, study_descriptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
@@ -121,5 +121,5 @@ def test_a_file_that_is_no_study_is_neither_listed_nor_imported():
     Path("studies/script.py").write_text("raise SystemExit\n")
     assert "script" not in study_descriptions()
     import_studies()
-    with pytest.raises(ConfigError, match="study 'script' is neither built in nor a file in "):
+    with pytest.raises(ConfigError, match="study 'script' is neither a file in "):
         find_study("script")

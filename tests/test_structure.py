@@ -26,12 +26,12 @@ LAYERS = (
     ("evaluation",),
     ("benchmark",),
     ("reports",),
-    ("studies", "study"),
+    ("study",),
     ("cli",),
 )
 """A package imports only from those above it."""
 
-BENCHMARK = {"pictures", "runs", "evaluation", "benchmark", "reports", "studies", "study", "cli"}
+BENCHMARK = {"pictures", "runs", "evaluation", "benchmark", "reports", "study", "cli"}
 """The packages that may import what the extra `benchmark` installs."""
 
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

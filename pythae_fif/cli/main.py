@@ -77,11 +77,11 @@ def _split_command(argv: list[str]) -> tuple[str, list[str]]:
     command, *arguments = argv
     check_choice(command, COMMANDS, f"unknown command {command!r}")
 
-    from pythae_fif.studies import study as studies  # needs packages of the extra `benchmark`
+    from pythae_fif.study import STUDY_OF_DATASET  # needs packages of the extra `benchmark`
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--dataset", nargs="?")
-    study = studies.DATASETS.get(parser.parse_known_args(arguments)[0].dataset)
+    study = STUDY_OF_DATASET.get(parser.parse_known_args(arguments)[0].dataset)
     if command == "run" and study:
         return "study", [study, *arguments]
     return command, arguments

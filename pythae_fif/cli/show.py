@@ -12,7 +12,7 @@ from pythae_fif.errors import FailedRunsError, pluralized
 from pythae_fif.evaluation.catalog import EXTRACTORS
 from pythae_fif.names import ARCHITECTURES
 from pythae_fif.sampling.catalog import SAMPLERS
-from pythae_fif.studies.study import import_studies, study_descriptions
+from pythae_fif.study import import_studies, study_descriptions
 
 
 def list_command(argv: list[str]) -> None:

@@ -8,7 +8,7 @@ from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import ENGINE_FLAGS, USUAL_FLAGS, CommonFlags, Parser
 from pythae_fif.names import DataOptions
 from pythae_fif.runs.engines import ENGINES
-from pythae_fif.studies.study import (
+from pythae_fif.study import (
     Study,
     StudyOptions,
     find_study,
@@ -64,7 +64,9 @@ def _read_options(name: str, study: Study, words: list[str]) -> StudyOptions:
         description += f"\nprofiles: {', '.join(study.profiles)}"
     if study.datasets:
         description += f"\ndata sets: {', '.join(study.datasets)}"
-    option_names = {"profile", "data_root", "offline"} | study.extra_options
+    option_names = {"profile", "data_root", "offline", *study.options}
+    if study.datasets:
+        option_names.add("dataset")
 
     parser = Parser(f"study {name}", words, description, USUAL_FLAGS)
     parser.add_flags(StudyFlags, names={"results", "engine", "seeds"} | option_names)

@@ -17,7 +17,7 @@ ARCHITECTURE = "gap-cnn/1"
 change of them."""
 
 WEIGHTS_FOLDER = Path(__file__).parent / "classifiers"
-"""Folder of the trained networks, `<data set>.pt`, which `benchmarks/classifiers.py` writes."""
+"""Folder of the trained networks, `<data set>.pt`, which `studies/classifiers.py` writes."""
 
 FEATURE_DIM = 128
 

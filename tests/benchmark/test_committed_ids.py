@@ -1,11 +1,8 @@
 """The committed runs have the ids that follow from YAML files, flags and data."""
 
-import dataclasses
 import runpy
 
-import pandas
 import pytest
-from support.engines import InProcess
 from support.experiments import fake_splits
 from support.reference import REFERENCE, ROOT
 
@@ -14,13 +11,9 @@ from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import ImageResult, expand
 from pythae_fif.data.load import load
-from pythae_fif.names import DataOptions
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
-from pythae_fif.studies.study import StudyOptions, import_studies, run_study
-from pythae_fif.studies.tabular import TabularProtocol, train_configurations
-from pythae_fif.studies.tabular_models import TabularModels
-from studies.spectrum import SpectrumModel
+from pythae_fif.study import import_studies
 
 TABLE_2 = configs_dir() / "experiments/table2.yaml"
 BEST_OF_TEN = configs_dir() / "experiments/best_of_ten.yaml"
@@ -107,7 +100,7 @@ def test_every_committed_record_was_made_by_committed_code(root):
 
 @pytest.mark.slow
 def test_the_committed_order_is_what_its_command_makes():
-    make_page = runpy.run_path(str(ROOT / "benchmarks/order.py"))["page"]
+    make_page = runpy.run_path(str(ROOT / "results/reference/order.py"))["page"]
     text, figures = make_page(REFERENCE)
     assert text == (REFERENCE / "tables/order.md").read_text()
     assert all((REFERENCE / name).exists() for name in figures)
@@ -121,63 +114,3 @@ def test_the_committed_runs_used_the_same_data(name, request, committed):
     splits = load(name, experiment, **experiment.settings_for("fif").data_subset)
     planned_ids = {spec.run_id for spec in expand(experiment, splits)}
     assert planned_ids <= {spec.run_id for spec in committed}
-
-
-@pytest.fixture
-def study_options(shared_data, tmp_path):
-    """Options of a study of the committed runs; its engine records the runs that it is given."""
-    (tmp_path / "runs").mkdir()
-    committed_runs = (REFERENCE / "runs/studies.jsonl").read_bytes()
-    (tmp_path / "runs/studies.jsonl").write_bytes(committed_runs)
-    location = DataOptions(data_root=str(shared_data), offline=True)
-    return StudyOptions(tmp_path, location, engine=InProcess(executed=[]))
-
-
-FREE_FORM = "fif fif_on fif_silu fif_silu_on"
-COUPLING = "fif_coupling fif_coupling_on rectangular_flow rectangular_flow_off"
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize(
-    ("dataset", "profile", "names"),
-    [
-        ("power", "quick", f"{FREE_FORM} {COUPLING}"),
-        (
-            "power",
-            "equal_time",
-            f"{FREE_FORM} fif_silu_on_detached fif_on_detached rectangular_flow",
-        ),
-        ("miniboone", "quick", f"{FREE_FORM} {COUPLING}"),
-        ("miniboone", "equal_time", f"{FREE_FORM} fif_silu_on_detached rectangular_flow"),
-    ],
-)
-def test_committed_tables_are_not_trained_again(study_options, dataset, profile, names):
-    """Neither their models nor the models that chose their learning rates."""
-    options = dataclasses.replace(study_options, dataset=dataset, profile=profile, seeds=range(5))
-    protocol = TabularProtocol.load(options)
-    trained = train_configurations(protocol, names.split())
-    assert options.engine.executed == []
-    assert len(trained) == 5 * len(names.split())
-
-
-@pytest.mark.parametrize(
-    ("kind", "runs", "records"), [(TabularModels, 124, 343), (SpectrumModel, 8, 8)]
-)
-def test_every_committed_run_of_a_study_has_its_records(kind, runs, records):
-    """And its id: a store ignores runs that are stored under another id."""
-    store = Store(REFERENCE)
-    specs = list(store.specs(kind))
-    assert len(specs) == runs
-    assert all(map(store.is_done, specs))
-    assert sum(len(spec.outputs) for spec in specs) == records
-
-
-@pytest.mark.shared
-def test_committed_spectra_are_not_trained_again(study_options):
-    paths = run_study("spectrum", study_options, lambda _: None)
-    assert study_options.engine.executed == []
-
-    spectra = pandas.read_csv(next(path for path in paths if path.suffix == ".csv"))
-    assert list(spectra.above_one) == [0, 1, 2, 4, 10, 11, 11, 11]
-    entropy = [-23.81, -19.93, -5.87, 1.13, 19.68, 23.6, 22.39, 23.55]
-    assert list(spectra.entropy) == pytest.approx(entropy, abs=0.01)

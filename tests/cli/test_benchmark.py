@@ -77,7 +77,7 @@ class TestRun:
         assert run(*words)[0] == 0
         (folder,) = (run.results / "runs").glob("*/*/*/*")
 
-        pack = runpy.run_path(str(ROOT / "benchmarks/reference.py"))["packed"]
+        pack = runpy.run_path(str(ROOT / "results/reference/add.py"))["packed"]
         line = pack(folder, folder.relative_to(run.results / "runs").as_posix())
         (run.results / "runs/tiny.jsonl").write_text(line.model_dump_json() + "\n")
         shutil.rmtree(folder)

@@ -29,7 +29,7 @@ from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
 from pythae_fif.sampling.catalog import SAMPLERS
-from pythae_fif.studies.study import StudyOptions, study_descriptions
+from pythae_fif.study import StudyOptions, study_descriptions
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ from pythae_fif.cli import main
 
 SLOW = {"torch", "pythae", "matplotlib", "numpy", "pandas", "scipy", "sklearn", "zuko"}
 for words in (
-    "--help", "list", "--betas", "study toy --help", "--dataset circle -h", "--latent-dim 0"
+    "--help", "list", "--betas", "study --help", "study tabuler", "--latent-dim 0"
 ):
     try:
         main(words.split())

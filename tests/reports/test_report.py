@@ -442,7 +442,7 @@ class TestFiles:
 
     def test_a_packed_store_draws_the_same(self, written_report, tmp_path):
         store, _, _ = written_report
-        reference = runpy.run_path(str(ROOT / "benchmarks/reference.py"))
+        reference = runpy.run_path(str(ROOT / "results/reference/add.py"))
         reference["check"](store.root)
         added = list(reference["add"](store.root, tmp_path, False))
         assert added

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from pythae_fif.data import load_images, to_float
-from pythae_fif.studies import toy
 from pythae_fif.volume_change import sample_hutchinson, volume_surrogate
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
-from studies import curvature, estimator, linear, spectrum
+from studies import curvature, estimator, linear, spectrum, toy
 
 
 def ignore_progress(share):
@@ -89,7 +88,7 @@ def test_on_manifold_training_bends_and_off_manifold_training_straightens():
     curvatures = {}
     for jacobian_at, variant in curvature.VARIANTS.items():
         spec = curvature.CurvatureSpec(jacobian_at=jacobian_at, epochs=30, seeds=(1,))
-        rows = pandas.DataFrame(spec.compute(ignore_progress).looks)
+        rows = pandas.DataFrame(spec.compute(ignore_progress).measurements)
         curvatures[variant] = rows.groupby("step").curvature.median()
 
     on_manifold = curvatures["on-manifold"]

@@ -14,7 +14,7 @@ from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import execute_run
-from pythae_fif.studies.study import StudyOptions, run_study
+from pythae_fif.study import StudyOptions, run_study
 from studies import spectrum
 from studies.spectrum import Spectrum
 

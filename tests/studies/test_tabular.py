@@ -24,19 +24,19 @@ from pythae_fif.reports.compared import read_published_table
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import execute_run
-from pythae_fif.studies import tabular, tabular_models
-from pythae_fif.studies.study import StudyOptions, run_study
-from pythae_fif.studies.tabular import TabularProtocol
-from pythae_fif.studies.tabular_models import (
+from pythae_fif.study import RESULT_FILE, StudyOptions, run_study
+from studies.tabular import models, tables
+from studies.tabular.models import (
     CONFIGURATIONS,
     RF_CODE,
     NetSizes,
     TabularBudget,
-    TabularModels,
+    TabularModel,
     TabularSettings,
     train,
 )
-from pythae_fif.studies.tabular_scores import TabularScores, energy_distance, score_model
+from studies.tabular.scores import TabularScores, energy_distance, score_model
+from studies.tabular.tables import TabularProtocol
 
 SMALL = NetSizes(hidden_dim=8, data_blocks=2, latent_blocks=1, block_dim=8)
 
@@ -109,10 +109,9 @@ def test_table_one_has_a_row_for_each_model_and_its_speedup(options):
 def read_scores(store, configuration):
     """Returns (learning rate, seed) -> scores of the models of a configuration."""
     scores = {}
-    for spec in store.specs(TabularModels, f"studies/tabular/csv/{configuration}"):
-        for file in spec.outputs:
-            key = (*spec.learning_rates, *spec.seeds)
-            scores[key] = store.record(spec, file, TabularScores).result
+    for spec in store.specs(TabularModel, f"studies/tabular/csv/{configuration}"):
+        record = store.record(spec, RESULT_FILE, TabularScores)
+        scores[spec.learning_rate, spec.seed] = record.result
     return scores
 
 
@@ -121,7 +120,7 @@ def test_the_learning_rate_is_the_best_of_the_first_seed(options):
     store = Store(options.results)
     groups = table_one.numbers.groupby("configuration", sort=False)
     for row, (name, group) in zip(table_one.rows, groups, strict=True):
-        if name in tabular.CLOSED_FORM:
+        if name in tables.CLOSED_FORM:
             continue
         scores = read_scores(store, name)
         assert len(scores) == 3  # no model is trained twice
@@ -146,7 +145,7 @@ def test_tables_six_and_seven(options, monkeypatch):
         trainings.append((settings == RF_CODE, config.hutchinson_kind, budget.warmup))
         return train(model, rows, budget, settings, *arguments)
 
-    monkeypatch.setattr(tabular_models, "train", record_training)
+    monkeypatch.setattr(models, "train", record_training)
     table_six, table_seven = run("ablation", options)
     assert trainings.count((False, "orthogonal", None)) == 30
     assert trainings.count((True, "gaussian", (5, 10))) == 3
@@ -215,37 +214,10 @@ def test_a_model_ends_where_a_member_of_an_ensemble_does(name):
 
 
 def test_a_table_that_changed_since_the_plan_is_refused(options):
-    (planned,) = TabularProtocol.load(options).runs([("fif", 1e-3, 0)])
+    planned = TabularProtocol.load(options).plan_run("fif", 1e-3, 0)
     changed = planned.model_copy(update={"data_hash": "0123"})
     with pytest.raises(DataError, match="the table csv changed since the plan"):
         execute_run(changed, Store(options.results))
-
-
-def test_finished_runs_of_version_two_are_shown_with_a_dash_for_new_scores(options, monkeypatch):
-    def score_as_in_version_two(*arguments):
-        scores = dataclasses.asdict(score_model(*arguments))
-        return TabularScores(**dict([*scores.items()][:6]))
-
-    store = Store(options.results)
-    (new_run,) = TabularProtocol.load(options).runs([("fif", 1e-3, 0)])
-    with monkeypatch.context() as patch:
-        patch.setattr(tabular_models, "score_model", score_as_in_version_two)
-        for rates, seeds in (([1e-3, 1e-2], [0, 0]), ([1e-3] * 2, [0, 1]), ([1e-2] * 2, [0, 1])):
-            changes = {"learning_rates": rates, "seeds": seeds, "scored_rows": 1000}
-            execute_run(new_run.model_copy(update=changes), store)
-
-    energy_column = "1,000 × energy distance ↓"
-    (mixed,) = run("tabular", options, models=["fif", "ppca"])
-    assert {spec.configuration.name for spec in options.engine.executed} == {"ppca"}
-    fif, ppca = mixed.rows
-    assert fif[energy_column] == "–" != ppca[energy_column]
-    assert "(" not in fif["FID-like ↓"]
-    assert "records before version 0.3.0" in mixed.path.read_text()
-
-    (old,) = run("tabular", options, models=["fif"])
-    assert energy_column not in old.rows[0]
-    (new,) = run("tabular", options, models=["ppca"])
-    assert "records before version 0.3.0" not in new.path.read_text()
 
 
 def test_published_values_have_separate_columns(options, archive):
@@ -269,12 +241,12 @@ def test_a_diverged_seed_is_reported_and_not_averaged(options):
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
 
-    scores = score_model(model.eval(), splits, 0, 10, 1.0, None)
+    scores = score_model(model.eval(), splits, 0, 1.0, None)
     assert math.isnan(scores.wasserstein)
     assert math.isnan(scores.energy)
     assert math.isnan(scores.reconstruction)
-    assert tabular.spread(pandas.Series([1.0, math.nan])) == "diverged (1 of 2)"
-    assert tabular.spread(pandas.Series([1.0, 3.0])) == "2.00 ± 1.41"
+    assert tables.spread(pandas.Series([1.0, math.nan])) == "diverged (1 of 2)"
+    assert tables.spread(pandas.Series([1.0, 3.0])) == "2.00 ± 1.41"
 
 
 def gaussian_splits(scale=1.0):
@@ -301,7 +273,7 @@ def test_gaussians_are_fitted_by_maximum_likelihood(name, rank):
     expected = MultivariateNormal(rows.double().mean(0), vectors @ values.diag() @ vectors.T)
     assert model.log_prob(rows).allclose(expected.log_prob(rows.double()))
 
-    scores = score_model(model, splits, 0, 2000, 0.0, None)
+    scores = score_model(model, splits, 0, 0.0, None)
     assert scores.reconstruction == pytest.approx((4 - rank) * 0.3**2, abs=0.01)
     assert scores.wasserstein < 0.02
     assert abs(scores.energy) < 0.005
@@ -320,8 +292,8 @@ def test_a_manifold_with_its_noise_is_scored_as_the_gaussian_that_it_is():
 
     networks = linear_encoder(torch.linalg.pinv(loadings)), linear_decoder(loadings)
     fif = FIF(FIFConfig(input_dim=(4,), latent_dim=2), *networks)  # without the mean, which is 0
-    expected = score_model(ppca, splits, 0, 2000, 0.0, None)
-    scores = score_model(fif.eval(), splits, 0, 2000, 0.0, None)
+    expected = score_model(ppca, splits, 0, 0.0, None)
+    scores = score_model(fif.eval(), splits, 0, 0.0, None)
     assert scores.noise_std == pytest.approx(0.3, rel=0.02)
     assert scores.noisy_wasserstein < 0.02 < scores.wasserstein
     assert abs(scores.noisy_energy) < 0.005

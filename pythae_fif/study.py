@@ -1,0 +1,315 @@
+"""What all studies share: their declaration, their options, their runs and their reports.
+
+A study is an experiment that is one command and ends in a table and a figure. It is a file or a
+folder in `studies`, of a clone of the repository or of the working directory. This module imports
+neither torch nor pandas, so that the command line lists the studies at once.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pythae_fif.errors import FailedRunsError, check_choice
+from pythae_fif.files import read_bytes, write_bytes
+from pythae_fif.names import TOY_DATASETS, DataOptions, import_object
+from pythae_fif.runs.launch import Engine, OnChange, run_all
+from pythae_fif.runs.local import LocalEngine, cores
+from pythae_fif.runs.store import Spec, Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pythae_fif.runs.worker import Run
+
+RESULT_FILE = "result.json"
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+TABLES = ("miniboone", "power", "gas", "hepmass")
+"""Tables of the study `tabular`."""
+
+STUDY_OF_DATASET = dict.fromkeys(TOY_DATASETS, "toy") | dict.fromkeys(TABLES, "tabular")
+"""Data set that the benchmark does not have -> the study that has it.
+
+`--dataset` with such a name starts that study.
+"""
+
+ProgressCallback = Callable[[float], None]
+"""Called with the share of a run that is done, in [0, 1]."""
+
+
+# ------------------------------------------------------------------ declaration and options
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """The options of a study.
+
+    Attributes:
+        results: Folder of the store; the study writes to `figures/` and `tables/` in it.
+        location: Location of the data.
+        dataset: Name of the data set; None for the study's default.
+        models: Names of the models; None for the study's default.
+        seeds: Random seeds; empty for the profile's seeds.
+        profile: `paper` for the full protocol, `quick` for minutes on two cores; some studies have
+            more.
+        latent_dim: Latent dimension; None for the study's default.
+        engine: Executes the study's runs; None for this machine.
+        on_change: Called when a run changes; :func:`run_study` sets it.
+    """
+
+    results: Path
+    location: DataOptions = field(default_factory=DataOptions)
+    dataset: str | None = None
+    models: Sequence[str] | None = None
+    seeds: Sequence[int] = ()
+    profile: str = "quick"
+    latent_dim: int | None = None
+    engine: Engine | None = None
+    on_change: OnChange = lambda progress: None
+
+
+@dataclass(frozen=True)
+class Study:
+    """The declaration of a study, which its file has as `STUDY`.
+
+    Attributes:
+        run: Makes the runs that are missing, and reports on all of them.
+        seeds: Numbers of seeds of the profiles `quick`, `paper` and, if the study has it, `medium`.
+            None if the data set's YAML file defines the profiles; these have five seeds.
+        datasets: Valid data sets, the default first; empty if the study makes its own data.
+        options: Further fields of :class:`StudyOptions`, or `data`, that this study takes and not
+            every study does.
+    """
+
+    run: "Callable[[StudyOptions], Sequence[StudyReport | StudyPage]]"
+    seeds: tuple[int, ...] | None
+    datasets: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    @property
+    def profiles(self) -> dict[str, int]:
+        """Name of each profile -> its number of seeds, which are then 0, 1, ..."""
+        return dict(zip(("quick", "paper", "medium"), self.seeds or (), strict=False))
+
+
+# ------------------------------------------------------------------ runs
+
+
+class StudySpec(Spec):
+    """A run of a study: one computation with one record, so that an interrupt loses only this run.
+
+    The constants of a study's module are not in the id: raise `schema_version` when one changes.
+
+    Attributes:
+        result: Type of the result.
+        on_cpu: Whether the run uses the CPU even if there is a GPU.
+        location: Location of the data.
+    """
+
+    kind: ClassVar[str] = "study"
+    fields_outside_id: ClassVar[frozenset[str]] = frozenset({"location"})
+    result: ClassVar[Any]
+    on_cpu: ClassVar[bool] = False
+
+    location: DataOptions = DataOptions()
+
+    @property
+    def folder(self) -> str:
+        """`studies/<kind>`."""
+        return f"studies/{self.kind}"
+
+    @property
+    def outputs(self) -> Mapping[str, type]:
+        return {RESULT_FILE: self.result}
+
+    def compute(self, report_progress: ProgressCallback) -> Any:
+        """Computes the result, of the type `result`."""
+        raise NotImplementedError
+
+    def run(self, run: "Run") -> None:
+        """Computes the result and saves its record."""
+        from pythae_fif.device import default_device  # imports torch
+
+        run.device = "cpu" if self.on_cpu else default_device()
+        run.report("training")
+        run.save(RESULT_FILE, self.compute(lambda share: run.report("training", share)))
+
+
+def collect_results(specs: Sequence[StudySpec], options: StudyOptions) -> list[Any]:
+    """Executes the runs that are missing in the store and reads the results of all runs.
+
+    Args:
+        specs: The runs.
+        options: The study's options: the store's folder, the engine and the callback.
+
+    Returns:
+        The result of every run, in their order.
+
+    Raises:
+        FailedRunsError: Runs failed; the results of the others are kept.
+    """
+    store = Store(options.results)
+    engine = options.engine or LocalEngine(cpus_per_run=cores() if len(specs) == 1 else None)
+    errors = run_all(specs, store, engine, options.on_change)
+
+    results: list[Any] = []
+    causes = []
+    for spec in specs:
+        record = store.record(spec, RESULT_FILE, spec.result)
+        if record is None or not store.is_done(spec):
+            causes.append(f"{spec.title}/{spec.run_id}: {errors.get(spec) or 'no record'}")
+        else:
+            results.append(record.result)
+
+    if causes:
+        raise FailedRunsError(f"{len(causes)} of {len(specs)} runs failed: {'; '.join(causes)}")
+    return results
+
+
+# ------------------------------------------------------------------ reports
+
+
+@dataclass(frozen=True)
+class StudyPage:
+    """The page, the figure and the numbers that a study ends in.
+
+    Attributes:
+        name: Name of the files, without suffix.
+        text: The page in Markdown.
+        rows: Rows of the CSV file; None if there is none.
+        figure: A Matplotlib figure; None if there is none.
+    """
+
+    name: str
+    text: str
+    rows: "pd.DataFrame | None" = None
+    figure: Any = None
+
+    def write(self, results: Path) -> list[Path]:
+        """Writes `tables/<name>.md`, `tables/<name>.csv` and `figures/<name>.png`.
+
+        Raises:
+            StoreError: The results folder cannot be written.
+        """
+        from pythae_fif.pictures import figure_bytes
+
+        files = {f"tables/{self.name}.md": self.text.encode()}
+        if self.rows is not None:
+            numbers = self.rows.to_csv(index=False, float_format="%.6g")
+            files[f"tables/{self.name}.csv"] = numbers.encode()
+        if self.figure is not None:
+            files[f"figures/{self.name}.png"] = figure_bytes(self.figure)
+
+        for name, content in files.items():
+            write_bytes(results / name, content)
+        return [results / name for name in files]
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """A page with one table and what belongs to it.
+
+    Attributes:
+        name: Name of the files, without suffix.
+        title: Heading of the page.
+        caption: Sentences below the table.
+        table: Cells of the page's table.
+        rows: Rows of the CSV file.
+        figure: A Matplotlib figure; None if there is only a table.
+        notes: Further sentences below the caption.
+    """
+
+    name: str
+    title: str
+    caption: str
+    table: "pd.DataFrame"
+    rows: "pd.DataFrame"
+    figure: Any = None
+    notes: Sequence[str] = ()
+
+    def write(self, results: Path) -> list[Path]:
+        """Writes the page, the CSV file and the figure; see :meth:`StudyPage.write`."""
+        from pythae_fif.reports.tables import Table  # imports pandas
+
+        cells = self.table.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
+        text = Table(self.title, cells, notes=[self.caption, *self.notes]).to_markdown()
+        if self.figure is not None:
+            text += f"\n![{self.title}](../figures/{self.name}.png)\n"
+        return StudyPage(self.name, text, self.rows, self.figure).write(results)
+
+
+# ------------------------------------------------------------------ studies by name
+
+
+def study_descriptions() -> dict[str, str]:
+    """Returns the name of each study -> the first line of its file; imports no study."""
+    first_lines = {name: code.partition("\n")[0] for name, code in _study_codes().items()}
+    return {name: line.strip('".') for name, line in first_lines.items()}
+
+
+def find_study(name: str) -> Study:
+    """Returns a study of the repository's clone or of the working directory.
+
+    Raises:
+        ConfigError: There is no such study, or its file cannot be imported.
+    """
+    problem = (
+        f"study {name!r} is neither a file in {Path('studies').absolute()} nor one of the "
+        "repository's folder studies, which needs a clone"
+    )
+    check_choice(name, _study_codes(), problem)
+    if str(CHECKOUT) not in sys.path:  # if the package is installed in editable mode
+        sys.path.append(str(CHECKOUT))
+    study: Study = import_object(f"studies.{name}:STUDY")
+    return study
+
+
+def import_studies() -> None:
+    """Imports all studies, which registers their kinds of runs for readers of a store."""
+    for name in _study_codes():
+        find_study(name)
+
+
+def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Path]:
+    """Runs a study and writes its tables and figures.
+
+    Args:
+        name: The name of the study.
+        options: The study's options.
+        on_change: Called when a run changes.
+
+    Returns:
+        The paths of the written files.
+
+    Raises:
+        ConfigError: There is no such study, or it does not have this data set or profile.
+        FailedRunsError: Runs failed.
+        StoreError: The results folder cannot be written.
+    """
+    study = find_study(name)
+    dataset = options.dataset or next(iter(study.datasets), "")
+    if study.profiles:
+        problem = f"study {name} has no profile {options.profile!r}"
+        check_choice(options.profile, study.profiles, problem)
+    if study.datasets:
+        check_choice(dataset, study.datasets, f"study {name} has no data set {dataset!r}")
+
+    seeds = options.seeds or range(study.profiles.get(options.profile, 5))
+    options = replace(options, dataset=dataset, seeds=seeds, on_change=on_change)
+    return [path for report in study.run(options) for path in report.write(options.results)]
+
+
+def _study_codes() -> dict[str, str]:
+    """Returns the name of each study -> its code, or the code of its folder's `__init__.py`.
+
+    A file without the line `STUDY = ` is not a study, and is never imported. If both folders have a
+    study of one name, it is the clone's.
+    """
+    codes = {}
+    for folder in (Path("studies"), CHECKOUT / "studies"):
+        for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
+            name = path.parent.name if path.name == "__init__.py" else path.stem
+            codes[name] = read_bytes(path).decode(errors="replace")
+    return {name: code for name, code in sorted(codes.items()) if "\nSTUDY = " in code}
