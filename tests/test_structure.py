@@ -21,7 +21,8 @@ LAYERS = (
     ("volume_change",),
     ("nn",),
     ("models", "data"),
-    ("baselines", "training", "ensemble"),
+    ("baselines", "training"),
+    ("ensemble",),
     ("sampling",),
     ("evaluation",),
     ("benchmark",),
@@ -36,7 +37,7 @@ BENCHMARK = {"pictures", "runs", "evaluation", "benchmark", "reports", "study", 
 
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))
-MAX_MODULE_LINES = 450
+MAX_MODULE_LINES = 500
 
 
 def imported_packages(path: Path) -> set[str]:

@@ -33,7 +33,7 @@ from pythae_fif.names import DataOptions, Precision
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.study import TABLES, ProgressCallback, StudyOptions, StudySpec, collect_results
-from pythae_fif.training import OnEpoch
+from pythae_fif.training import OnEpoch, TrainerOptions
 from pythae_fif.validation import StrictModel
 from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian
 
@@ -316,7 +316,7 @@ def build_trainer(
         callbacks=list(trainee.callbacks),
         run_dir=run_dir,
         checkpoint_every_seconds=math.inf,
-        precision=task.precision,
+        options=TrainerOptions(precision=task.precision),
         on_epoch=on_epoch,
     )
 

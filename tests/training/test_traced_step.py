@@ -18,7 +18,8 @@ from pythae_fif.errors import DataError
 from pythae_fif.models.surrogate_choice import SlowerSurrogateWarning
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
-from pythae_fif.training import TracedStep, traced_step
+from pythae_fif.training import TracedStep
+from pythae_fif.training.graph import trace
 
 IMAGE = (1, 8, 8)
 D = 6
@@ -466,7 +467,7 @@ def test_a_change_that_is_not_seen_is_found_by_a_comparison():
 
 @pytest.fixture
 def early_trace(monkeypatch):
-    monkeypatch.setattr(traced_step.TracedStep.__init__, "__kwdefaults__", {"min_steps": 2})
+    monkeypatch.setattr(TracedStep.__init__, "__kwdefaults__", {"min_steps": 2})
 
 
 @pytest.mark.parametrize("trace", [None, False])
@@ -497,7 +498,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, early_trace):
 
 def test_transposes_are_merged_except_as_outputs():
     a, b = torch.randn(3, 4), torch.randn(3, 4)
-    graph = traced_step.trace(lambda a, b: (a.t() @ b, a.t().t() @ b.t(), a.t(), a.t()), a, b)
+    graph = trace(lambda a, b: (a.t() @ b, a.t().t() @ b.t(), a.t(), a.t()), a, b)
     count = len(graph.__self__.graph.find_nodes(op="call_function", target=torch.t))
 
     product, gram, first, second = graph(a, b)
