@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ MODE_TOLERANCE = 0.01
 """Error of the quadratic model of the log-posterior, in nats, that calls for another step."""
 
 
-class MarginalLikelihood(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class MarginalLikelihood:
     """Data modelled as x = g(z) + s eps, with normal noise eps around a decoder's manifold.
 
     Attributes:

@@ -282,7 +282,7 @@ def test_the_marginal_likelihood_with_a_prior_for_each_class(linear_model):
     likelihood = model.marginal_likelihood(two_classes, 30.0)
     classes = one_hot(torch.arange(800) >= 400)
     prior = fit_new_prior("gaussian", likelihood.z, classes)
-    first_class = likelihood._replace(condition=(classes,)).log_prob(prior)[:400]
+    first_class = dataclasses.replace(likelihood, condition=(classes,)).log_prob(prior)[:400]
     assert torch.allclose(first_class, model.marginal_log_prob(x, 30.0), atol=1e-6)
 
 
