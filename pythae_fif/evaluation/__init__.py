@@ -11,7 +11,7 @@ from pythae_fif.register import lazy_names
 if TYPE_CHECKING:
     from pythae_fif.evaluation.distances import frechet_distance
     from pythae_fif.evaluation.extractors import Extractor, Features, load_extractor
-    from pythae_fif.evaluation.scores import Scores
+    from pythae_fif.evaluation.score_types import Scores
     from pythae_fif.evaluation.scoring import EvaluationPipeline, score_codes, score_samples
 
 __all__ = [
@@ -26,7 +26,7 @@ __getattr__ = lazy_names(
         "EvaluationPipeline": "pythae_fif.evaluation.scoring",
         "Extractor": "pythae_fif.evaluation.extractors",
         "Features": "pythae_fif.evaluation.extractors",
-        "Scores": "pythae_fif.evaluation.scores",
+        "Scores": "pythae_fif.evaluation.score_types",
         "frechet_distance": "pythae_fif.evaluation.distances",
         "load_extractor": "pythae_fif.evaluation.extractors",
         "score_codes": "pythae_fif.evaluation.scoring",

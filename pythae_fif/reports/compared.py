@@ -5,11 +5,11 @@ Measured and published numbers have separate columns, and no difference is compu
 
 from collections.abc import Mapping, Sequence
 
-import pandas
+import pandas as pd
 
 from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.results import Result
 from pythae_fif.reports.frame import first_scores, ranks
 from pythae_fif.reports.tables import DASH, Table, format_column
 from pythae_fif.sampling.catalog import find_sampler, sampler_position
@@ -25,14 +25,14 @@ PUBLISHED_SOURCES = {
 """Number of a table of the paper -> where its numbers come from."""
 
 
-def read_published_table(number: int) -> pandas.DataFrame:
+def read_published_table(number: int) -> pd.DataFrame:
     """Reads the printed cells of one of the paper's tables, one row per cell.
 
     Columns are `row`, the heading of the row; coordinates, such as dataset, model and sampler,
     empty if the table has none; and `text`, as printed. Table 3 has fewer columns: it names the
     models of table 8 in each of its rows.
     """
-    return pandas.read_csv(
+    return pd.read_csv(
         configs_dir() / "published" / f"table{number}.csv",
         dtype=str,
         keep_default_na=False,
@@ -41,7 +41,7 @@ def read_published_table(number: int) -> pandas.DataFrame:
 
 
 def comparison_tables(
-    experiment: Experiment, results: Sequence[ImageResult], table: pandas.DataFrame
+    experiment: Experiment, results: Sequence[Result], table: pd.DataFrame
 ) -> dict[str, Table]:
     """Makes the tables among 2, 3 and 8 that have rows for the data set.
 
@@ -78,8 +78,8 @@ def comparison_tables(
 
 
 def _merge_with_published(
-    measured: pandas.DataFrame, published: pandas.DataFrame, variants: pandas.DataFrame
-) -> pandas.DataFrame:
+    measured: pd.DataFrame, published: pd.DataFrame, variants: pd.DataFrame
+) -> pd.DataFrame:
     """Joins measured and published numbers, one row per sampler and row of the paper.
 
     If `variants` has several models for a row, each number is the one of lowest distance.
@@ -90,7 +90,7 @@ def _merge_with_published(
     printed = printed.reindex(columns=["FID", "IS"]).dropna().astype(str).reset_index()
     printed["value"] = printed["FID"].str.split(" ").str[0].astype(float)
 
-    def best_of_each_row(frame: pandas.DataFrame, distance: str) -> pandas.DataFrame:
+    def best_of_each_row(frame: pd.DataFrame, distance: str) -> pd.DataFrame:
         candidates = frame.merge(models_of_rows).sort_values(distance, kind="stable")
         return candidates.drop_duplicates(keys).drop(columns="model")
 
@@ -107,8 +107,8 @@ def _merge_with_published(
 def _comparison_table(
     experiment: Experiment,
     table_number: int,
-    rows: pandas.DataFrame,
-    results: Sequence[ImageResult],
+    rows: pd.DataFrame,
+    results: Sequence[Result],
     sizes: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
     """Makes a table of measured columns and, if there are any, published ones."""
@@ -125,7 +125,7 @@ def _comparison_table(
         f"{scores.score_name or 'score'}, {count} ↑": format_column(rows, "score"),
         "IS published ↑": rows["IS"],
     }
-    frame = pandas.DataFrame(cells).dropna(axis="columns", how="all").fillna(DASH)
+    frame = pd.DataFrame(cells).dropna(axis="columns", how="all").fillna(DASH)
 
     source = results[0].evaluation.result.data.source
     device = results[0].training.provenance.device

@@ -49,14 +49,29 @@ class StudySpec(Spec):
         return f"studies/{self.kind}"
 
     @property
+    def spec(self) -> "StudySpec":
+        """The run of a study is its own job."""
+        return self
+
+    @property
+    def title(self) -> str:
+        """The run's name in messages."""
+        return self.folder
+
+    @property
     def outputs(self) -> Mapping[str, type]:
+        """Name of a record's file -> type of its result. A run is done when all are there."""
         return {RESULT_FILE: self.result}
+
+    def is_done(self, store: Store) -> bool:
+        """Returns whether the store has the records of all outputs."""
+        return store.has_records(self, self.outputs)
 
     def compute(self, report_progress: ProgressCallback) -> Any:
         """Computes the result, of the type `result`."""
         raise NotImplementedError
 
-    def run(self, run: Run) -> None:
+    def execute(self, run: Run) -> None:
         """Computes the result and saves its record."""
         run.device = "cpu" if self.on_cpu else default_device()
         run.report("training")
@@ -78,21 +93,23 @@ def collect_results(specs: Sequence[StudySpec], options: StudyOptions) -> list[A
     """
     store = Store(options.results)
     engine = options.engine or LocalEngine(cpus_per_run=cores() if len(specs) == 1 else None)
-    errors = run_all(specs, store, engine, options.on_change)
+    todo = [spec for spec in specs if not spec.is_done(store)]
+    errors = run_all(todo, store, engine, options.on_change, done=len(specs) - len(todo))
 
-    unfinished = [spec for spec in specs if not store.is_done(spec)]
-    if unfinished:
-        causes = [
-            f"{spec.title}/{spec.run_id}: {errors.get(spec) or 'no record'}" for spec in unfinished
-        ]
-        raise FailedRunsError(f"{len(unfinished)} of {len(specs)} runs failed: {'; '.join(causes)}")
+    causes = [f"{job.title}/{job.spec.run_id}: {error}" for job, error in errors.items() if error]
+    if causes:
+        raise FailedRunsError(f"{len(causes)} of {len(specs)} runs failed: {'; '.join(causes)}")
 
-    results: list[Any] = []
-    for spec in specs:
-        for file_name, result_type in spec.outputs.items():
-            record: Any = store.record(spec, file_name, result_type)
-            results.append(record.result)
-    return results
+    return [result for spec in specs for result in _read_results(store, spec)]
+
+
+def _read_results(store: Store, spec: StudySpec) -> list[Any]:
+    """Reads the result of every output of a run that is done."""
+    records: list[Any] = [
+        store.read_record(spec, file_name, result_type)
+        for file_name, result_type in spec.outputs.items()
+    ]
+    return [record.result for record in records]
 
 
 @dataclass(frozen=True)

@@ -162,14 +162,6 @@ def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Pat
     return [path for report in reports for path in report.write(options.results)]
 
 
-def import_studies() -> None:
-    """Imports all studies, which registers their kinds of runs for readers of a store."""
-    for study in STUDIES.values():
-        import_object(study.run)
-    for name in _study_files():
-        import_object(f"studies.{name}:STUDY")
-
-
 def _study_files() -> dict[str, str]:
     """Returns the name of each study in the folder `studies` of the working directory -> its code.
 

@@ -155,7 +155,7 @@ class TabularProtocol:
             old_runs = [self._plan_run(name, [model], OLD_SCORED_ROWS) for model in group_models]
             old_joint_run = self._plan_run(name, group_models, OLD_SCORED_ROWS)
             candidates = [new_runs, [old_joint_run], old_runs]
-            finished = [plan for plan in candidates if all(map(store.is_done, plan))]
+            finished = [plan for plan in candidates if all(spec.is_done(store) for spec in plan)]
             runs += (finished or candidates)[0]
         return runs
 

@@ -294,7 +294,7 @@ class TabularModels(StudySpec):
             for seed, rate in zip(self.seeds, self.learning_rates, strict=True)
         }
 
-    def run(self, run: Run) -> None:
+    def execute(self, run: Run) -> None:
         """Trains and scores the models.
 
         Raises:

@@ -109,10 +109,10 @@ def test_table_one_has_a_row_for_each_model_and_its_speedup(options):
 def read_scores(store, configuration):
     """Returns (learning rate, seed) -> scores of the models of a configuration."""
     scores = {}
-    for spec in store.specs(TabularModels, f"studies/tabular/csv/{configuration}"):
+    for spec in store.iterate_specs(TabularModels, f"studies/tabular/csv/{configuration}"):
         for file in spec.outputs:
             key = (*spec.learning_rates, *spec.seeds)
-            scores[key] = store.record(spec, file, TabularScores).result
+            scores[key] = store.read_record(spec, file, TabularScores).result
     return scores
 
 
