@@ -46,11 +46,13 @@ class AvailableData(NamedTuple):
         experiment: The experiment, with substitutes for missing files.
         splits: Its data.
         missing: The errors that name the missing files.
+        num_train: Number of training examples, also of data that are missing.
     """
 
     experiment: Experiment
     splits: Splits
     missing: list[DownloadError]
+    num_train: int
 
 
 def load_available(
@@ -93,18 +95,13 @@ def load_available(
         for error in missing:
             experiment = experiment.model_copy(update=error.substitute)
         splits = load_data(experiment)
-    return AvailableData(experiment, splits, missing)
 
-
-def count_training_examples(
-    experiment: Experiment, splits: Splits, missing: Sequence[DownloadError]
-) -> int:
-    """Returns the number of training examples, also if data are missing; see `AvailableData`."""
-    profile = experiment.active_profile
+    num_train = len(splits.train)
     num_missing = sum(error.num_train for error in missing)
-    if not num_missing or profile.steps:  # steps were converted to epochs of the substitutes
-        return len(splits.train)
-    return min(num_missing, profile.train_size or num_missing)
+    profile = experiment.active_profile
+    if num_missing and not profile.steps:  # steps are converted to epochs of the substitutes
+        num_train = min(num_missing, profile.train_size or num_missing)
+    return AvailableData(experiment, splits, missing, num_train)
 
 
 @contextlib.contextmanager

@@ -116,6 +116,24 @@ def make_job(experiment: Experiment, training: Training) -> Job:
     )
 
 
+def find_job(experiment: Experiment, training: Training, splits: Splits) -> Job | None:
+    """Returns the job of a stored training, if the experiment could have made it.
+
+    That is so with any values of the parameters that the model varies, and with any seed.
+
+    Args:
+        experiment: The experiment.
+        training: The stored training.
+        splits: The data of the experiment.
+    """
+    entry = experiment.entries.get(training.model)
+    if entry is None:
+        return None
+    varied = {name: training.parameters[name] for name in entry.varied_in(training.parameters)}
+    expected = make_training(experiment, training.model, splits, varied, training.seed)
+    return make_job(experiment, training) if training == expected else None
+
+
 def _configurations(experiment: Experiment, entry: ModelEntry) -> list[dict[str, Any]]:
     """Returns the varied parameters of a model's runs, one dictionary per configuration.
 

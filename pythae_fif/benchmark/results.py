@@ -8,7 +8,7 @@ import pandas as pd
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.job import Job
 from pythae_fif.benchmark.models import list_configs, read_entry
-from pythae_fif.benchmark.plan import make_job, make_training
+from pythae_fif.benchmark.plan import find_job
 from pythae_fif.benchmark.record import (
     EVALUATION_FILE,
     TRAINING_FILE,
@@ -50,13 +50,13 @@ def read(store: Store, job: Job) -> Result | None:
     Returns:
         The result, or None if no sampler has been scored yet or another record is missing.
     """
-    training = store.read_record(job.training, TRAINING_FILE, TrainingResult)
-    evaluation = store.read_record(job.training, EVALUATION_FILE, Evaluation)
     scores = {
         record.result.scoring.sampler: record
         for record in _read_scorings(store, job.training)
         if record.result.scoring.protocol == job.scorings[0].protocol
     }
+    training = store.read_record(job.training, TRAINING_FILE, TrainingResult)
+    evaluation = store.read_record(job.training, EVALUATION_FILE, Evaluation)
     if training is None or evaluation is None or not scores:
         return None
     return Result(job, training, evaluation, scores)
@@ -119,25 +119,15 @@ def read_comparable(
         result are left out.
     """
     planned = {job.training: job for job in jobs}
-    known_models = {*list_configs("models"), *experiment.models}
-    others = [
-        make_job(experiment, training)
-        for training in store.iterate_specs(Training, f"{experiment.dataset}/{experiment.arch}")
-        if training not in planned
-        and training.model in known_models
-        and training == _expected_training(experiment, training, splits)
+    stored = store.iterate_specs(Training, f"{experiment.dataset}/{experiment.arch}")
+    found = [
+        find_job(experiment, training, splits) for training in stored if training not in planned
     ]
+    others = [job for job in found if job is not None]
     others.sort(key=lambda job: (job.training.model, job.configuration, job.training.seed))
 
     results = [read(store, job) for job in (*planned.values(), *others)]
     return [result for result in results if result is not None]
-
-
-def _expected_training(experiment: Experiment, stored: Training, splits: Splits) -> Training:
-    """Returns the training of an experiment that has a stored one's varied parameters and seed."""
-    varied = experiment.entries[stored.model].varied_in(stored.parameters)
-    values = {name: stored.parameters[name] for name in varied}
-    return make_training(experiment, stored.model, splits, values, stored.seed)
 
 
 def select(frame: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,6 @@ from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.estimate import (
     AvailableData,
     Estimate,
-    count_training_examples,
     estimate_time,
     load_available,
 )
@@ -49,7 +48,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> No
     for name in (*experiment.scores, *filter(is_user_sampler, experiment.samplers)):
         import_object(name)  # a mistake is reported before anything is computed
 
-    experiment, splits, missing = _load_data(terminal, store, experiment, flags)
+    experiment, splits, _, num_train = _load_data(terminal, store, experiment, flags)
     jobs = plan(experiment, splits)
     open_jobs = [job for job in jobs if not job.is_done(store)]
     todo = _without_packed(open_jobs, store, experiment)
@@ -62,7 +61,6 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> No
     if flags.dry_run:
         _print_plan(terminal, experiment, jobs, todo)
         if todo:
-            num_train = count_training_examples(experiment, splits, missing)
             estimate = _estimate(terminal, todo, splits, num_train, engine)
             _print_estimate(terminal, estimate, engine, feature_bytes * num_train)
         return

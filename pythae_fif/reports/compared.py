@@ -3,7 +3,7 @@
 Measured and published numbers have separate columns, and no difference is computed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -54,27 +54,23 @@ def comparison_tables(
         Name -> table: `table8` and `table3` if table 8 has the data set and architecture, `table2`
         if one of its injective flows was run.
     """
-    tables = {}
     table8 = read_published_table(8)
     table8 = table8[(table8["dataset"] == experiment.dataset) & (table8["arch"] == experiment.arch)]
-    if len(table8):
-        for number, variants in {8: table8, 3: read_published_table(3)}.items():
-            rows = _merge_with_published(table, table8, variants)
-            tables[f"table{number}"] = _comparison_table(experiment, number, rows, results)
+    table2 = read_published_table(2)
 
+    published_and_variants = {}
+    if len(table8):
+        published_and_variants = {8: (table8, table8), 3: (table8, read_published_table(3))}
     if set(table["model"]) & {"dnf", "trumpet"}:
-        all_rows = read_published_table(2)
-        table2 = all_rows[all_rows["dataset"] == experiment.dataset]
-        rows = _merge_with_published(table, table2, variants=all_rows)
-        published_parameters = table2[table2["metric"] == "parameters"].set_index("row")["text"]
-        sizes = {
-            "d": format_column(rows, "latent_dim", ".0f"),
-            "# parameters": format_column(rows, "parameters", ".2f", scale=1e-6),
-            "# parameters published": rows["row"].map(published_parameters),
-            "images seen": format_column(rows, "images", ",.0f"),
-        }
-        tables["table2"] = _comparison_table(experiment, 2, rows, results, sizes)
-    return tables
+        published = table2[table2["dataset"] == experiment.dataset]
+        published_and_variants[2] = (published, table2)
+
+    return {
+        f"table{number}": _comparison_table(
+            experiment, number, _merge_with_published(table, *pair), results, pair[0]
+        )
+        for number, pair in published_and_variants.items()
+    }
 
 
 def _merge_with_published(
@@ -109,9 +105,18 @@ def _comparison_table(
     table_number: int,
     rows: pd.DataFrame,
     results: Sequence[Result],
-    sizes: Mapping[str, Sequence[str]] | None = None,
+    published: pd.DataFrame,
 ) -> Table:
     """Makes a table of measured columns and, if there are any, published ones."""
+    sizes = {}
+    if table_number == 2:
+        parameters = published[published["metric"] == "parameters"].set_index("row")["text"]
+        sizes = {
+            "d": format_column(rows, "latent_dim", ".0f"),
+            "# parameters": format_column(rows, "parameters", ".2f", scale=1e-6),
+            "# parameters published": rows["row"].map(parameters),
+            "images seen": format_column(rows, "images", ",.0f"),
+        }
     scores = first_scores(results)
     count = f"{scores.num_samples:,} samples"
     distance_heading = f"{scores.distance_name}, {count} ↓"
@@ -119,7 +124,7 @@ def _comparison_table(
     cells = {
         "Model": rows["row"] + rows["learned"].map({False: " †"}).fillna(""),
         "Sampler": samplers,
-        **(sizes or {}),
+        **sizes,
         distance_heading: format_column(rows, "frechet_test"),
         "FID published ↓": rows["FID"],
         f"{scores.score_name or 'score'}, {count} ↑": format_column(rows, "score"),

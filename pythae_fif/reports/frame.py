@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.results import Result, select
+from pythae_fif.benchmark.results import Result, read, select
 from pythae_fif.evaluation.score_types import Scores
-from pythae_fif.evaluation.scores import SCORE_COLUMNS, ScoreColumn, find_columns
+from pythae_fif.evaluation.scores import SCORE_COLUMNS, ScoreColumn
+from pythae_fif.runs.store import Store
 from pythae_fif.sampling.catalog import sampler_position
 
 TIED_RANK = 3
@@ -25,17 +26,48 @@ def first_scores(results: Sequence[Result]) -> Scores:
     return next(iter(results[0].scores.values())).result.scores
 
 
-def score_frame(experiment: Experiment, results: Iterable[Result]) -> pd.DataFrame:
+def make_frames(
+    experiment: Experiment,
+    results: Sequence[Result],
+    columns: Sequence[ScoreColumn],
+    reference: Store | None = None,
+    constant_mse: float = np.inf,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Makes the frames of :func:`score_frame` and :func:`chosen_frame`.
+
+    Args:
+        experiment: The experiment.
+        results: Results of its runs.
+        columns: The scores.
+        reference: A store with the same runs, made elsewhere.
+        constant_mse: See :func:`chosen_frame`.
+    """
+    frame = score_frame(experiment, results, columns)
+
+    reference_frame = None
+    if reference is not None:
+        stored = [read(reference, result.job) for result in results]
+        reference_results = [result for result in stored if result is not None]
+        if reference_results:
+            reference_frame = score_frame(experiment, reference_results, columns)
+    return frame, chosen_frame(frame, reference_frame, constant_mse, columns)
+
+
+def score_frame(
+    experiment: Experiment,
+    results: Iterable[Result],
+    columns: Sequence[ScoreColumn] = SCORE_COLUMNS,
+) -> pd.DataFrame:
     """Collects all numbers of runs.
 
     Args:
         experiment: The experiment of the runs.
         results: The results of the runs.
+        columns: The scores.
 
     Returns:
         One row per run and sampler, with NaN where a record lacks a number.
     """
-    columns = find_columns(experiment.scores)
     rows = [
         _score_row(experiment, result, sampler, columns)
         for result in results

@@ -16,7 +16,7 @@ from rich.text import Text
 from scipy.stats import ttest_ind_from_stats
 
 from pythae_fif.benchmark.config import Experiment, describe_length
-from pythae_fif.benchmark.results import Result, read
+from pythae_fif.benchmark.results import Result
 from pythae_fif.data import Splits
 from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.scores import find_columns
@@ -24,7 +24,7 @@ from pythae_fif.evaluation.scoring import MIN_SAMPLES
 from pythae_fif.files import write_bytes
 from pythae_fif.reports.compared import comparison_tables
 from pythae_fif.reports.figures import Figure, draw_figures
-from pythae_fif.reports.frame import TIED_RANK, chosen_frame, first_scores, ranks, score_frame
+from pythae_fif.reports.frame import TIED_RANK, first_scores, make_frames, ranks
 from pythae_fif.reports.tables import (
     CONFIGURATION,
     escape_markdown,
@@ -80,9 +80,9 @@ class Report:
         )
 
         columns = find_columns(experiment.scores)
-        self.frame = score_frame(experiment, results)
-        reference_frame = _reference_frame(experiment, results, reference)
-        self.table = chosen_frame(self.frame, reference_frame, constant_error(splits), columns)
+        self.frame, self.table = make_frames(
+            experiment, results, columns, reference, constant_error(splits)
+        )
 
         scores = first_scores(results)
         distance = scores.distance_name
@@ -195,17 +195,6 @@ class Report:
             ],
             to_html=to_html,
         )
-
-
-def _reference_frame(
-    experiment: Experiment, results: Sequence[Result], reference: Store | None
-) -> pd.DataFrame | None:
-    """Returns the numbers of the same runs in the reference store; None if it has none of them."""
-    if reference is None:
-        return None
-    stored_results = [read(reference, result.job) for result in results]
-    reference_results = [result for result in stored_results if result is not None]
-    return score_frame(experiment, reference_results) if reference_results else None
 
 
 def summary_sentence(table: pd.DataFrame, is_short: bool = False) -> str:

@@ -16,7 +16,7 @@ from pythae_fif.reports.tables import Table
 from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.store import Spec, Store
-from pythae_fif.runs.worker import Run
+from pythae_fif.runs.worker import AnyJob, Run
 from pythae_fif.studies.study import StudyOptions
 
 RESULT_FILE = "result.json"
@@ -95,12 +95,16 @@ def collect_results(specs: Sequence[StudySpec], options: StudyOptions) -> list[A
     engine = options.engine or LocalEngine(cpus_per_run=cores() if len(specs) == 1 else None)
     todo = [spec for spec in specs if not spec.is_done(store)]
     errors = run_all(todo, store, engine, options.on_change, done=len(specs) - len(todo))
-
-    causes = [f"{job.title}/{job.spec.run_id}: {error}" for job, error in errors.items() if error]
-    if causes:
-        raise FailedRunsError(f"{len(causes)} of {len(specs)} runs failed: {'; '.join(causes)}")
+    _check_errors(errors, len(specs))
 
     return [result for spec in specs for result in _read_results(store, spec)]
+
+
+def _check_errors(errors: Mapping[AnyJob, str], total: int) -> None:
+    """Raises a FailedRunsError if a run has an error."""
+    causes = [f"{job.title}/{job.spec.run_id}: {error}" for job, error in errors.items() if error]
+    if causes:
+        raise FailedRunsError(f"{len(causes)} of {total} runs failed: {'; '.join(causes)}")
 
 
 def _read_results(store: Store, spec: StudySpec) -> list[Any]:
