@@ -250,8 +250,7 @@ class _Scorer:
         features_of_training = references.pop("train")
 
         run.report("likelihood", TRAINING_SHARE)
-        priors = self._fit_priors(open_scorings)
-        likelihoods = self._likelihoods(open_scorings[0], priors, val_mse)
+        priors, likelihoods = self._likelihoods(open_scorings, val_mse)
 
         failures = []
         for number, scoring in enumerate(open_scorings):
@@ -279,23 +278,21 @@ class _Scorer:
         if failures:
             raise FIFError("; ".join(failures))
 
-    def _fit_priors(self, scorings: list[Scoring]) -> dict[str, Prior]:
-        """Fits the priors of the samplers that have a density."""
-        return fit_priors(
+    def _likelihoods(
+        self, scorings: list[Scoring], val_mse: float
+    ) -> tuple[dict[str, Prior], dict[str, dict[str, SplitLikelihood]]]:
+        """Fits the priors of the samplers that have a density; returns them with likelihoods."""
+        training = self.job.training
+        scoring = scorings[0]
+        priors = fit_priors(
             self.model,
             [scoring.sampler for scoring in scorings],
             self.codes,
             self.labels.get("train"),
-            seed=self.job.training.seed,
-            steps=scorings[0].fit_steps,
+            seed=training.seed,
+            steps=scoring.fit_steps,
         )
-
-    def _likelihoods(
-        self, scoring: Scoring, priors: Mapping[str, Prior], val_mse: float
-    ) -> dict[str, dict[str, SplitLikelihood]]:
-        """Computes the marginal likelihoods with each prior."""
-        training = self.job.training
-        return marginal_likelihoods(
+        likelihoods = marginal_likelihoods(
             self.model,
             priors,
             self.splits,
@@ -305,6 +302,7 @@ class _Scorer:
             training_images=(training.epochs or math.inf) * len(self.splits.train),
             seed=training.seed,
         )
+        return priors, likelihoods
 
     def _sample(self, scoring: Scoring, prior: Prior | None) -> tuple[Tensor, np.ndarray | None]:
         """Draws samples, and their classes if the model takes labels."""
