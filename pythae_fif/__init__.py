@@ -10,7 +10,7 @@ __all__ = [
 
 from pythae_fif.register import lazy_names, register_models
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 register_models()
 

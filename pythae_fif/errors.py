@@ -49,10 +49,6 @@ class StoreError(FIFError, OSError):
     """A results folder cannot be written, or a record in it cannot be read."""
 
 
-class UnknownStudyError(StoreError):
-    """A run belongs to a study that is not installed."""
-
-
 class FailedRunsError(FIFError):
     """Runs failed, or are corrupt. Each argument is one error line."""
 

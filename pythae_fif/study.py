@@ -121,14 +121,29 @@ class StudySpec(Spec):
         return f"studies/{self.kind}"
 
     @property
+    def spec(self) -> "StudySpec":
+        """The run of a study is its own job."""
+        return self
+
+    @property
+    def title(self) -> str:
+        """The run's name in messages."""
+        return self.folder
+
+    @property
     def outputs(self) -> Mapping[str, type]:
+        """Name of a record's file -> type of its result. A run is done when all are there."""
         return {RESULT_FILE: self.result}
+
+    def is_done(self, store: Store) -> bool:
+        """Returns whether the store has the records of all outputs."""
+        return store.has_records(self, self.outputs)
 
     def compute(self, report_progress: ProgressCallback) -> Any:
         """Computes the result, of the type `result`."""
         raise NotImplementedError
 
-    def run(self, run: "Run") -> None:
+    def execute(self, run: "Run") -> None:
         """Computes the result and saves its record."""
         from pythae_fif.device import default_device  # imports torch
 
@@ -152,20 +167,15 @@ def collect_results(specs: Sequence[StudySpec], options: StudyOptions) -> list[A
     """
     store = Store(options.results)
     engine = options.engine or LocalEngine(cpus_per_run=cores() if len(specs) == 1 else None)
-    errors = run_all(specs, store, engine, options.on_change)
+    todo = [spec for spec in specs if not spec.is_done(store)]
+    errors = run_all(todo, store, engine, options.on_change, done=len(specs) - len(todo))
 
-    results: list[Any] = []
-    causes = []
-    for spec in specs:
-        record = store.record(spec, RESULT_FILE, spec.result)
-        if record is None or not store.is_done(spec):
-            causes.append(f"{spec.title}/{spec.run_id}: {errors.get(spec) or 'no record'}")
-        else:
-            results.append(record.result)
-
-    if causes:
-        raise FailedRunsError(f"{len(causes)} of {len(specs)} runs failed: {'; '.join(causes)}")
-    return results
+    failed = {spec: error for spec, error in errors.items() if error}
+    if failed:
+        causes = [f"{spec.title}/{spec.spec.run_id}: {error}" for spec, error in failed.items()]
+        raise FailedRunsError(f"{len(failed)} of {len(specs)} runs failed: {'; '.join(causes)}")
+    records: list[Any] = [store.read_record(spec, RESULT_FILE, spec.result) for spec in specs]
+    return [record.result for record in records]
 
 
 # ------------------------------------------------------------------ reports
@@ -264,12 +274,6 @@ def find_study(name: str) -> Study:
         sys.path.append(str(CHECKOUT))
     study: Study = import_object(f"studies.{name}:STUDY")
     return study
-
-
-def import_studies() -> None:
-    """Imports all studies, which registers their kinds of runs for readers of a store."""
-    for name in _study_codes():
-        find_study(name)
 
 
 def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Path]:

@@ -29,11 +29,11 @@ import torch
 from machine import command, markdown, peak_memory_mb, seconds
 from step import NETS, VARIANTS, stepper
 
+from pythae_fif.benchmark.build import build_trainer
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.image_run import build_trainer
-from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
-from pythae_fif.benchmark.plan import expand
+from pythae_fif.benchmark.plan import plan
+from pythae_fif.benchmark.training import Training
 from pythae_fif.data import Splits
 from pythae_fif.errors import format_error
 from pythae_fif.files import write_bytes
@@ -102,18 +102,17 @@ def random_splits(dataset: str, count: int) -> Splits:
     return Splits(dataset, **images, labels=None, source="random")
 
 
-def train_briefly(spec: ImageSpec, splits: Splits, epochs: int) -> TrainingResult:
-    """Trains a run for some epochs.
+def train_briefly(training: Training, splits: Splits, epochs: int) -> TrainingResult:
+    """Trains a model for some epochs.
 
     Args:
-        spec: The run.
+        training: The training.
         splits: Its data.
-        epochs: Number of epochs, in place of the run's own length.
+        epochs: Number of epochs, in place of its own length.
     """
-    settings = spec.settings.model_copy(update={"epochs": epochs, "wall_clock": None})
-    short_spec = spec.model_copy(update={"settings": settings})
+    short_training = training.model_copy(update={"epochs": epochs, "wall_clock": None})
     with tempfile.TemporaryDirectory() as folder:
-        return build_trainer(short_spec, splits, {}, Path(folder)).train()
+        return build_trainer(short_training, splits, {}, Path(folder)).train()
 
 
 def measure_model(model: str, experiment: Experiment, splits: Splits) -> Row:
@@ -124,7 +123,8 @@ def measure_model(model: str, experiment: Experiment, splits: Splits) -> Row:
         experiment: The published protocol.
         splits: Random data, `EPOCH_BATCHES` batches in each split.
     """
-    runs = [spec for spec in expand(experiment, splits) if spec.model == model]
+    jobs = plan(experiment, splits)
+    runs = [job.training for job in jobs if job.training.model == model]
     train_briefly(runs[0], splits, 1)  # the first training also compiles and allocates
     result = train_briefly(runs[0], splits, TIMED_EPOCHS)
     batches = EPOCH_BATCHES * TIMED_EPOCHS

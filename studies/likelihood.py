@@ -21,8 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from scipy.stats import ttest_ind_from_stats
 
-from pythae_fif.benchmark.image_spec import ImageSpec
-from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.results import Result, read_all
 from pythae_fif.data.sets.papamakarios import load_tabular
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.tables import Table, number
@@ -49,37 +48,36 @@ def write_csv(name: str, path: Path) -> None:
 def read_runs(store: Store) -> pd.DataFrame:
     """Reads likelihoods and distances of a store's runs, one row for each run and prior."""
     rows = []
-    for spec in store.specs(ImageSpec):
-        result = ImageResult.read(store, spec)
-        if result is not None:
-            rows += _rows_of_run(spec, result)
+    for result in read_all(store):
+        rows += _rows_of_run(result)
     return pd.DataFrame(rows)
 
 
-def _rows_of_run(spec: ImageSpec, result: ImageResult) -> list[dict[str, Any]]:
+def _rows_of_run(result: Result) -> list[dict[str, Any]]:
+    training = result.job.training
     evaluation = result.evaluation.result
-    training: Any = result.training.result
     source_name = evaluation.data.source.split(",")[0]
     rows = []
     for sampler, record in result.scores.items():
-        scores = record.result
-        if not scores.tube:  # none, or an early record
+        scores = record.result.scores
+        likelihood = scores.marginal_likelihood
+        if not likelihood:
             continue
         rows.append({
-            "data": source_name if spec.dataset == "csv" else spec.dataset,
-            "run": spec.run_id,
+            "data": source_name if training.dataset == "csv" else training.dataset,
+            "run": training.run_id,
             "revision": result.training.provenance.git_revision,
-            "epochs": spec.settings.epochs,
-            "model": spec.model,
-            "seed": spec.seed,
-            "configuration": spec.configuration,
-            "beta": str(spec.parameters.get("beta", "")),
+            "epochs": training.epochs,
+            "model": training.model,
+            "seed": training.seed,
+            "configuration": result.job.configuration,
+            "beta": str(training.parameters.get("beta", "")),
             "prior": sampler,
-            "asked": 1 / (2 * scores.tube["val"].scale ** 2),
+            "asked": 1 / (2 * likelihood["val"].scale ** 2),
             "mse": evaluation.reconstruction_mse["test"],
-            "seconds": training.train_seconds,
-            "tube_val": scores.tube["val"].nats,
-            "tube_test": scores.tube["test"].nats,
+            "seconds": result.training.result.train_seconds,
+            "tube_val": likelihood["val"].nats,
+            "tube_test": likelihood["test"].nats,
             "distance_val": scores.frechet["val"],
             "distance_test": scores.frechet["test"],
         })  # fmt: skip

@@ -107,7 +107,7 @@ class SpectrumModel(StudySpec):
     data_hash: str
     labels_hash: str
 
-    def run(self, run: Run) -> None:
+    def execute(self, run: Run) -> None:
         """Trains the model, from the checkpoint if there is one, and measures its spectrum."""
         run.report("loading data")
         splits = load(
@@ -299,7 +299,7 @@ def _draw_samples(panel: Any, store: Store, specs: Sequence[SpectrumModel]) -> N
     """Draws the samples of one model for every beta."""
     for axis, spec in zip(panel.subplots(1, len(BETAS)), specs, strict=True):
         axis.set(title=f"beta = {spec.beta:g}", xticks=[], yticks=[])
-        png = store.read(spec, SAMPLES_FILE)
+        png = store.read_file(spec.run_path, SAMPLES_FILE)
         if png:  # packed runs have no samples
             pixels = np.asarray(Image.open(io.BytesIO(png)))
             axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)  # imshow ignores cmap for RGB

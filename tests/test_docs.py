@@ -17,7 +17,6 @@ from support.reference import REFERENCE, ROOT
 
 import pythae_fif
 from pythae_fif.benchmark.config import Experiment, Profile, describe_length
-from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.models import (
     ModelEntry,
     configs_dir,
@@ -25,7 +24,7 @@ from pythae_fif.benchmark.models import (
     read_entry,
     read_yaml,
 )
-from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.results import read_all
 from pythae_fif.cli import main
 from pythae_fif.models import density_training
 from pythae_fif.runs.store import Store
@@ -334,17 +333,17 @@ def distances_after_all_epochs(extractor: str) -> dict[tuple[str, str], dict[int
     """(Model's label, sampler) -> seed -> test distance, of MNIST's runs of 100 epochs."""
     store = Store(REFERENCE)
     distances: dict[tuple[str, str], dict[int, float]] = {}
-    for spec in store.specs(ImageSpec, "mnist/resnet"):
-        settings = spec.settings
-        budget = (settings.precision, settings.epochs)
-        if spec.extractor != extractor or budget != ("bfloat16", 100):
+    for result in read_all(store, "mnist/resnet"):
+        training = result.job.training
+        budget = (training.precision, training.epochs)
+        if result.job.scorings[0].extractor != extractor or budget != ("bfloat16", 100):
             continue
 
-        label = read_entry(spec.model).label
-        for sampler, record in ImageResult.read(store, spec).scores.items():
+        label = read_entry(training.model).label
+        for sampler, record in result.scores.items():
             by_seed = distances.setdefault((label, sampler), {})
-            assert spec.seed not in by_seed, "two runs of one model and seed"
-            by_seed[spec.seed] = record.result.frechet["test"]
+            assert training.seed not in by_seed, "two runs of one model and seed"
+            by_seed[training.seed] = record.result.scores.frechet["test"]
     return distances
 
 

@@ -11,13 +11,12 @@ import pytest
 from support.image_files import noise
 from support.reference import ROOT
 
-from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.results import read_all
 from pythae_fif.cli import main
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs.store import Store
-from pythae_fif.study import find_study, import_studies, study_descriptions
+from pythae_fif.study import find_study, study_descriptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
@@ -58,7 +57,7 @@ EXPECTED = {
     "--dataset my_shapes.yaml --data-root .": {"model": {"ae"}},
     "--extractor my_features:network": {"model": {"ae"}},
     "--samplers normal my_sampler:Bootstrap": {"sampler": {"normal", "my_sampler:Bootstrap"}},
-    "--scores my_scores:spread_ratio --rescore": {"model": {"ae"}},
+    "--scores my_scores:spread_ratio": {"model": {"ae"}},
 }
 """Command of the page -> what a column of the runs' table has."""
 
@@ -82,11 +81,12 @@ def test_a_recipe_works_as_the_page_shows_it(run, tiny, command):
         assert set(table[column]) == values
 
     store = Store(run.results)
-    specs = list(store.specs(ImageSpec))
-    scores = [r.result for spec in specs for r in ImageResult.read(store, spec).scores.values()]
+    results = list(read_all(store))
+    records = [record for result in results for record in result.scores.values()]
+    scores = [record.result.scores for record in records]
     datasets = {"shapes:SHAPES": "SHAPES", "my_shapes.yaml": "my_shapes"}
     expected = next((name for word, name in datasets.items() if word in command), "digits")
-    assert {spec.dataset for spec in specs} == {expected}
+    assert {result.job.training.dataset for result in results} == {expected}
     if "--extractor" in command:
         assert {score.distance_name for score in scores} == {"FD-my_features:network"}
     if "--scores" in command:
@@ -120,6 +120,5 @@ def test_the_recipe_of_a_study_works_as_the_page_shows_it(run, capsys):
 def test_a_file_that_is_no_study_is_neither_listed_nor_imported():
     Path("studies/script.py").write_text("raise SystemExit\n")
     assert "script" not in study_descriptions()
-    import_studies()
     with pytest.raises(ConfigError, match="study 'script' is neither a file in "):
         find_study("script")

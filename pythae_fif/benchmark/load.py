@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pythae_fif.benchmark.config import GRID_FLAGS, Experiment, Profile
+from pythae_fif.benchmark.config import Experiment, Profile
 from pythae_fif.benchmark.models import (
-    FIF,
+    FIF_FLAGS,
     ModelEntry,
     configs_dir,
     list_configs,
@@ -60,10 +60,10 @@ def load_experiment(
     values["latent_dims"] = _latent_dims(values, file_values, flag_values)
     if values["samplers"] == ["all"]:
         values["samplers"] = list(SAMPLERS)
-    values |= _resolve_models(values)
-    _check_grid_flags(user_values, values["entries"])
-
     profile = _active_profile_values(values, source)
+    values |= _resolve_models(values, profile.get("models"), source)
+    _check_fif_flags(user_values, values)
+
     if (dataset or file_dataset) != file_dataset:
         _drop_foreign_crop(values, profile)
     if "extractor" not in user_values:
@@ -162,30 +162,36 @@ def _check_types(values: Mapping[str, Any], source: str) -> None:
             )
 
 
-def _resolve_models(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads the entries of the models, and replaces 'all' and files by names.
+def _resolve_models(values: Mapping[str, Any], changes: Any, source: str) -> dict[str, Any]:
+    """Reads the entries of all models, and replaces 'all' and files by names.
 
-    The name of a user's file is its stem.
+    Args:
+        values: The values of the experiment.
+        changes: Model -> keys of its entry that the profile changes.
+        source: The file of the profile.
 
     Returns:
-        The names as `models`, and the entries by name as `entries`.
+        The names as `models`, and the entries by name as `entries`. The name of a user's file is
+        its stem.
     """
     known_models = list_configs("models")
-    if values["models"] == ["all"]:
-        all_entries = {name: read_entry(name) for name in known_models}
-        entries = {name: entry for name, entry in all_entries.items() if _in_all(entry, values)}
-        return {"models": list(entries), "entries": entries}
-
     words = [str(word) for word in values["models"]]
-    for word in words:
+    user_files = [] if words == ["all"] else [word for word in words if word not in known_models]
+    for word in user_files:
         if word.endswith(".yaml") and Path(word).stem in known_models:
             raise ConfigError(
                 f"--models {word}: the benchmark has a model of this name: rename the file"
             )
-    return {
-        "models": [Path(word).stem for word in words],  # `UniqueList` refuses a name given twice
-        "entries": {Path(word).stem: read_entry(word) for word in dict.fromkeys(words)},
+
+    changes = changes if isinstance(changes, dict) else {}
+    entries = {
+        Path(word).stem: read_entry(word, changes.get(Path(word).stem), source)
+        for word in dict.fromkeys([*known_models, *user_files])
     }
+    names = [Path(word).stem for word in words]  # `UniqueList` refuses a name given twice
+    if words == ["all"]:
+        names = [name for name in known_models if _in_all(entries[name], values)]
+    return {"models": names, "entries": entries}
 
 
 def _in_all(entry: ModelEntry, values: Mapping[str, Any]) -> bool:
@@ -197,12 +203,13 @@ def _in_all(entry: ModelEntry, values: Mapping[str, Any]) -> bool:
     return entry.include_in_all and has_sampler and takes_data and takes_arch
 
 
-def _check_grid_flags(user_values: Mapping[str, Any], entries: Mapping[str, ModelEntry]) -> None:
-    """Refuses values of FIF's grid if no model is a FIF."""
-    has_fif = any(entry.model == FIF for entry in entries.values())
-    if user_values.keys() & set(GRID_FLAGS) and not has_fif:
+def _check_fif_flags(user_values: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Refuses values of FIF's parameters if no model takes them."""
+    if user_values.keys() & set(FIF_FLAGS) and not any(
+        values["entries"][name].takes_fif_flags for name in values["models"]
+    ):
         raise ConfigError(
-            f"{' and '.join(map(flag_name, GRID_FLAGS))} are for model fif, which is not in models"
+            f"{' and '.join(map(flag_name, FIF_FLAGS))} are for model fif, which is not in models"
         )
 
 
@@ -226,7 +233,7 @@ def _check_model_names(experiment: Experiment, source: str) -> None:
     """Refuses settings or latent dimensions for a model that does not exist."""
     known_models = list_configs("models")
     used_names = {*experiment.latent_dims, *experiment.active_profile.models}
-    for name in used_names - {*known_models, *experiment.entries}:
+    for name in used_names - {*experiment.entries}:
         raise ConfigError(
             f"{source}: model {name!r} is unknown: {did_you_mean(name, known_models)}"
         )

@@ -11,22 +11,26 @@ from pydantic import AfterValidator, Field
 import pythae_fif
 from pythae_fif.errors import ConfigError, check_choice, format_error
 from pythae_fif.files import read_bytes
-from pythae_fif.names import is_user_object
+from pythae_fif.names import import_object, is_user_object
 from pythae_fif.sampling.catalog import check_sampler_name
 from pythae_fif.validation import AtLeastOne, StrictModel, UniqueList, read_checked
 
 SamplerName = Annotated[str, AfterValidator(check_sampler_name)]
 Grid = dict[str, UniqueList[Any]]
-"""Hyper-parameter -> its values."""
+"""Parameter -> its values."""
+LearningRate = Annotated[float, Field(gt=0, lt=10)]
+WeightDecay = Annotated[float, Field(ge=0)]
 
-FIF = "pythae_fif.models.FIF"
-"""Import path of FIF, which identifies it among the entries."""
+FIF_FLAGS = ("beta", "hutchinson_samples")
+"""Parameters of FIF that have a flag each: fields of the same names in `Experiment`."""
 
 
-class ModelClasses(StrictModel):
-    """The part of a model's entry that defines the results of its runs, with hyper-parameters.
+class ModelEntry(StrictModel):
+    """One model of the benchmark, from `models/<name>.yaml`, overlaid by the profile.
 
     Attributes:
+        label: Its name in tables.
+        source: Paper of the model, and whether the grid is a paper's or ours.
         model: Import path of the model's class.
         config: Import path of its configuration's class.
         trainer: Import path of the class of its training configuration.
@@ -38,8 +42,23 @@ class ModelClasses(StrictModel):
         keep_last: Keep the last weights and not the ones of lowest evaluation loss, because
             the model's loss does not fall as it learns.
         conditional: Whether it takes labels, as a FIF with one condition per class does.
+        samplers: Samplers that make sense for it. The first one samples its usual prior and
+            replaces `normal`.
+        grid: Parameter -> values; the configurations are their product.
+        configurations: The configurations one by one, in place of a grid.
+        fixed: Parameters of every configuration, unless it gives another value.
+        batch_size: Batch size that replaces the profile's.
+        learning_rate: Learning rate that replaces the profile's.
+        weight_decay: Weight decay that replaces the profile's.
+        images_only: Whether it takes images in [0, 1] only, not rows of a table.
+        max_latent_dim: Largest latent dimension that the model takes; None if any.
+        include_in_all: Whether `all` includes it.
+        architectures: Architectures for which `all` includes it; None for every architecture.
+        notes: Known differences between the model's paper and its code.
     """
 
+    label: str
+    source: str
     model: str
     config: str
     trainer: str = "pythae.trainers.BaseTrainerConfig"
@@ -48,35 +67,15 @@ class ModelClasses(StrictModel):
     discriminator: str | None = None
     keep_last: bool = False
     conditional: bool = False
-
-
-class ModelEntry(ModelClasses):
-    """One model of the benchmark, from `models/<name>.yaml`.
-
-    Attributes:
-        label: Its name in tables.
-        source: Paper of the model, and whether the grid is a paper's or ours.
-        samplers: Samplers that make sense for it. The first one samples its usual prior and
-            replaces `normal`.
-        grid: Hyper-parameter -> values; the configurations are their product.
-        configurations: The configurations one by one, in place of a grid.
-        fixed: Hyper-parameters of every configuration, unless it gives another value.
-        images_only: Whether it takes images in [0, 1] only, not rows of a table.
-        max_latent_dim: Largest latent dimension that the model takes; None if any.
-        include_in_all: Whether `all` includes it.
-        architectures: Architectures for which `all` includes it; None for every architecture.
-        notes: Known differences between the model's paper and its code.
-        Others: See :class:`ModelClasses`.
-    """
-
-    label: str
-    source: str
     samplers: UniqueList[SamplerName] = Field(
         default_factory=lambda: ["normal", "gaussian", "gmm", "maf", "iaf", "flow", "flow_matching"]
     )
     grid: Grid = Field(default_factory=dict)
     configurations: list[dict[str, Any]] = Field(default_factory=list)
     fixed: dict[str, Any] = Field(default_factory=dict)
+    batch_size: AtLeastOne | None = None
+    learning_rate: LearningRate | None = None
+    weight_decay: WeightDecay | None = None
     images_only: bool = False
     max_latent_dim: AtLeastOne | None = None
     include_in_all: bool = True
@@ -84,9 +83,35 @@ class ModelEntry(ModelClasses):
     notes: list[str] = Field(default_factory=list)
 
     @property
-    def classes(self) -> ModelClasses:
-        """The part of the entry that a run's specification embeds."""
-        return ModelClasses(**self.model_dump(include=set(ModelClasses.model_fields)))
+    def takes_fif_flags(self) -> bool:
+        """Whether its configuration is FIF's, or a subclass of it, with FIF's parameters.
+
+        Parameters of the same name in other models, such as beta in a VAE, mean something else.
+        """
+        from pythae_fif.models import FIFConfig  # imported here, because it takes seconds
+
+        return issubclass(import_object(self.config), FIFConfig)
+
+    def varied_in(self, parameters: Mapping[str, Any]) -> list[str]:
+        """Returns the names of those parameters of a run that the model varies.
+
+        These are the ones of the grid, the configurations and FIF's flags, unless a parameter has
+        the value that is fixed for the model.
+
+        Args:
+            parameters: All parameters of the run.
+        """
+        names = [*self.grid]
+        for configuration in self.configurations:
+            names += configuration
+        if self.takes_fif_flags:
+            names += FIF_FLAGS
+        return [
+            name
+            for name in dict.fromkeys(names)
+            if name in parameters
+            and (name not in self.fixed or parameters[name] != self.fixed[name])
+        ]
 
     def choices(self, overrides: Mapping[str, list[Any]] | None = None) -> list[dict[str, Any]]:
         """Returns the configurations, or the product of the grid.
@@ -94,7 +119,7 @@ class ModelEntry(ModelClasses):
         The first key of the grid varies slowest. Keys of `overrides` that the grid lacks come last.
 
         Args:
-            overrides: Hyper-parameter -> values to use in place of the grid's.
+            overrides: Parameter -> values to use in place of the grid's.
         """
         if self.configurations and not overrides:
             return self.configurations
@@ -114,10 +139,16 @@ class ModelEntry(ModelClasses):
         ]
 
 
-def read_entry(name: str) -> ModelEntry:
+def read_entry(name: str, changes: Mapping[str, Any] | None = None, source: str = "") -> ModelEntry:
     """Reads the entry of a model, given its name or the path of the user's YAML file.
 
     None of the model's classes is imported, since that takes seconds.
+
+    Args:
+        name: The name or the path.
+        changes: Keys of the entry that a profile changes. Its `fixed` is merged with the model's;
+            its `grid` replaces the model's grid and configurations.
+        source: The file of the profile, for error messages.
 
     Raises:
         ConfigError: Unknown name, file that cannot be read, or wrong key or value.
@@ -126,7 +157,17 @@ def read_entry(name: str) -> ModelEntry:
     if path.suffix != ".yaml":
         check_choice(name, list_configs("models"), f"model {name!r} is unknown")
         path = configs_dir() / "models" / f"{name}.yaml"
-    return read_checked(ModelEntry, read_yaml(path), path.name)
+    values = read_yaml(path)
+    entry = read_checked(ModelEntry, values, path.name)
+    if not changes:
+        return entry
+
+    merged = {**values, **changes}
+    if "grid" in changes:
+        merged["configurations"] = []
+    if isinstance(changes.get("fixed"), Mapping):
+        merged["fixed"] = {**entry.fixed, **changes["fixed"]}
+    return read_checked(ModelEntry, merged, f"{source}: model {path.stem}")
 
 
 def configs_dir() -> Path:
@@ -159,7 +200,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def format_value(value: Any) -> str:
-    """Formats a hyper-parameter for people: 0.5 for 0.50, Planar+Radial for a list."""
+    """Formats a parameter for people: 0.5 for 0.50, Planar+Radial for a list."""
     if isinstance(value, list):
         return "+".join(map(format_value, value))
     return f"{value:g}" if type(value) in (int, float) else str(value)

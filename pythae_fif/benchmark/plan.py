@@ -1,124 +1,175 @@
-"""The runs of an experiment: those that are planned, and what the store holds of them."""
+"""The plan of an experiment: its jobs, and which trainings the experiment could have made."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from pythae_fif.benchmark.config import DataLocation, Experiment
-from pythae_fif.benchmark.image_run import training_config
-from pythae_fif.benchmark.image_spec import PER_MODEL_SETTINGS, ImageSpec
-from pythae_fif.benchmark.models import ModelEntry, list_configs
-from pythae_fif.benchmark.record import Evaluation, Training
+from pythae_fif.benchmark.build import build_model, model_config, training_config
+from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.job import Job
+from pythae_fif.benchmark.models import FIF_FLAGS, ModelEntry
+from pythae_fif.benchmark.scoring import Scoring
+from pythae_fif.benchmark.training import Training
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, format_error
-from pythae_fif.evaluation.scores import Scores
-from pythae_fif.runs.store import Record, Store
+from pythae_fif.names import DataOptions
 from pythae_fif.sampling.catalog import find_sampler
 from pythae_fif.validation import as_config_error
 
-
-@dataclass(frozen=True)
-class ImageResult:
-    """A run with its records.
-
-    Attributes:
-        spec: The run's specification.
-        training: The record of its training.
-        evaluation: The record of its evaluation.
-        scores: Sampler -> record of its scores; at least one.
-    """
-
-    spec: ImageSpec
-    training: Record[Training]
-    evaluation: Record[Evaluation]
-    scores: Mapping[str, Record[Scores]]
-
-    @classmethod
-    def read(cls, store: Store, spec: ImageSpec) -> "ImageResult | None":
-        """Reads the records of a run.
-
-        Args:
-            store: The store that holds the run.
-            spec: The run's specification.
-
-        Returns:
-            The result, or None if no sampler has been scored yet or another record is missing.
-        """
-        training = store.record(spec, "training.json", Training)
-        evaluation = store.record(spec, "evaluation.json", Evaluation)
-        names = store.names(spec, "scores")
-        records = {Path(name).stem: store.record(spec, name, Scores) for name in names}
-        scores = {sampler: record for sampler, record in records.items() if record is not None}
-        if training is None or evaluation is None or not scores:
-            return None
-        return cls(spec, training, evaluation, scores)
+BUDGET = {
+    "batch_size", "epochs", "learning_rate", "plateau_factor", "precision", "wall_clock",
+    "weight_decay",
+}  # fmt: skip
+"""Fields that a training has of the profile."""
 
 
-def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:
-    """Lists all runs of an experiment, in the order of its models, their grids and the seeds.
+def plan(experiment: Experiment, splits: Splits) -> list[Job]:
+    """Lists all jobs of an experiment, in the order of its models, their grids and the seeds.
 
     Args:
         experiment: The experiment.
         splits: Its data.
 
-    Returns:
-        The specification of each run.
-
     Raises:
         ConfigError: An architecture, model or sampler does not work with the data, or a model's
-            configuration class does not take a hyper-parameter; the message names the model.
+            configuration class does not take a parameter; the message names the model.
     """
-    plan: list[ImageSpec] = []
-
+    jobs = []
     for name in experiment.models:
-        entry = experiment.entry_for(name)
+        entry = experiment.entries[name]
         _check_entry(experiment, name, splits)
-        for number, varied in enumerate(experiment.configurations_for(name)):
+        for number, varied in enumerate(_configurations(experiment, entry)):
             try:
-                spec = _first_seed(experiment, name, entry, splits, varied)
-                training_config(spec)
+                training = make_training(experiment, name, splits, varied)
+                training_config(training)
                 if number == 0:
-                    spec.build(splits.input_dim)
+                    build_model(training, splits.input_dim)
                 else:  # building networks takes a while, and they are the same
-                    spec.configure(splits.input_dim)
+                    model_config(training, splits.input_dim)
             except ValidationError as error:
-                raise as_config_error(error, f"model {name}", ImageSpec) from error
+                raise as_config_error(error, f"model {name}", Training) from error
             except Exception as error:  # the user's function of networks may raise anything
                 raise ConfigError(f"model {name}: {format_error(error)}") from error
-            plan += [spec.model_copy(update={"seed": seed}) for seed in experiment.seeds]
+            jobs += [
+                make_job(experiment, training.model_copy(update={"seed": seed}))
+                for seed in experiment.seeds
+            ]
+    return jobs
 
-    return plan
 
+def make_training(
+    experiment: Experiment, name: str, splits: Splits, varied: Mapping[str, Any], seed: int = 0
+) -> Training:
+    """Returns the training of a model of an experiment.
 
-def _first_seed(
-    experiment: Experiment, name: str, entry: ModelEntry, splits: Splits, varied: dict[str, Any]
-) -> ImageSpec:
-    """Returns the specification of a configuration with seed 0."""
-    shared = {"dataset", "arch", "image_size", "extractor", "profile"}
-    return ImageSpec(
-        **experiment.model_dump(include=shared),
+    Args:
+        experiment: The experiment.
+        name: Name of the model.
+        splits: The data.
+        varied: Values of the parameters that the model varies.
+        seed: Random seed.
+    """
+    entry = experiment.entries[name]
+    data_parameters = {"condition_dim": splits.classes} if entry.conditional else {}
+    return Training(
+        dataset=experiment.dataset,
+        arch=experiment.arch,
+        image_size=experiment.image_size,
         model=name,
-        classes=entry.classes,
-        parameters=_parameters(entry, splits, varied),
-        varied=list(varied),
-        latent_dim=experiment.latent_dim_for(name),
-        settings=experiment.settings_for(name, len(splits.train)),
+        model_class=entry.model,
+        config_class=entry.config,
+        trainer_class=entry.trainer,
+        **entry.model_dump(include={"variational", "networks", "discriminator", "keep_last"}),
+        parameters={**entry.fixed, **data_parameters, **varied},
+        latent_dim=_latent_dim(experiment, name),
+        **_budget(experiment, entry, len(splits.train)),
+        **experiment.active_profile.data_selection,
         data_hash=splits.content_hash,
         labels_hash=splits.labels_hash if entry.conditional else None,
-        samplers=entry.compatible_samplers(experiment.samplers),
-        scores=experiment.scores,
-        location=DataLocation(**experiment.model_dump(include={*DataLocation.model_fields})),
+        seed=seed,
     )
 
 
-def _parameters(entry: ModelEntry, splits: Splits, varied: dict[str, Any]) -> dict[str, Any]:
-    """Returns all hyper-parameters of a run: fixed, given by the data, and varied."""
-    data_parameters = {"condition_dim": splits.classes} if entry.conditional else {}
-    return {**entry.fixed, **data_parameters, **varied}
+def make_job(experiment: Experiment, training: Training) -> Job:
+    """Returns what an experiment asks of a training."""
+    entry = experiment.entries[training.model]
+    profile = experiment.active_profile
+    scorings = [
+        Scoring(
+            sampler=sampler,
+            extractor=experiment.extractor,
+            num_samples=profile.num_samples,
+            fit_steps=profile.fit_steps,
+        )
+        for sampler in entry.compatible_samplers(experiment.samplers) or entry.samplers[:1]
+    ]
+    return Job(
+        training,
+        tuple(scorings),
+        varied=tuple(entry.varied_in(training.parameters)),
+        scores=tuple(experiment.scores),
+        location=DataOptions(**experiment.model_dump(include={*DataOptions.model_fields})),
+        extractor_weights=experiment.extractor_weights,
+    )
+
+
+def find_job(experiment: Experiment, training: Training, splits: Splits) -> Job | None:
+    """Returns the job of a stored training, if the experiment could have made it.
+
+    That is so with any values of the parameters that the model varies, and with any seed.
+
+    Args:
+        experiment: The experiment.
+        training: The stored training.
+        splits: The data of the experiment.
+    """
+    entry = experiment.entries.get(training.model)
+    if entry is None:
+        return None
+    varied = {name: training.parameters[name] for name in entry.varied_in(training.parameters)}
+    expected = make_training(experiment, training.model, splits, varied, training.seed)
+    return make_job(experiment, training) if training == expected else None
+
+
+def _configurations(experiment: Experiment, entry: ModelEntry) -> list[dict[str, Any]]:
+    """Returns the varied parameters of a model's runs, one dictionary per configuration.
+
+    These are the model's first configurations, as many as the profile allows. Values of FIF's
+    parameters that the user gave by flags are all run.
+    """
+    flags = {name: getattr(experiment, name) for name in FIF_FLAGS if getattr(experiment, name)}
+    if flags and entry.takes_fif_flags:
+        return entry.choices(flags)
+    return entry.choices()[: experiment.active_profile.max_configurations]
+
+
+def _latent_dim(experiment: Experiment, name: str) -> int:
+    """Returns a model's latent dimension d: at most the largest one that the model takes."""
+    latent_dim = experiment.latent_dims.get(name, experiment.latent_dim)
+    return min(latent_dim, experiment.entries[name].max_latent_dim or latent_dim)
+
+
+def _budget(experiment: Experiment, entry: ModelEntry, num_train: int) -> dict[str, Any]:
+    """Returns the length of a model's training and its optimizer's settings.
+
+    If the profile counts steps, the number of epochs depends on the number of training examples.
+    """
+    profile = experiment.active_profile
+    values = profile.model_dump(include=BUDGET)
+    for key in ("batch_size", "learning_rate", "weight_decay"):
+        value = getattr(entry, key)
+        if value is not None and key not in experiment.overridden_keys:
+            values[key] = value
+
+    if profile.steps is not None:
+        # As `BatchLoader` counts: a last batch of a single sample joins the batch before it.
+        batch_size = values["batch_size"]
+        batches_per_epoch = math.ceil(max(1, num_train - (batch_size > 1)) / batch_size)
+        values["epochs"] = math.ceil(profile.steps / batches_per_epoch)
+    return values
 
 
 def _check_entry(experiment: Experiment, name: str, splits: Splits) -> None:
@@ -134,7 +185,7 @@ def _check_entry(experiment: Experiment, name: str, splits: Splits) -> None:
             f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it has "
             f"{', '.join(entry.samplers)}"
         )
-    latent_dim = experiment.latent_dim_for(name)
+    latent_dim = _latent_dim(experiment, name)
     for sampler in samplers:
         min_latent_dim = find_sampler(sampler).min_latent_dim
         if latent_dim < min_latent_dim:
@@ -161,53 +212,3 @@ def _check_labels(name: str, dataset: str, splits: Splits) -> None:
             f"model {name}: class {names[counts.argmin()]} of {len(counts)} has {counts.min()} "
             "training examples, needs 2"
         )
-
-
-def leaderboard(
-    store: Store, experiment: Experiment, plan: Iterable[ImageSpec], splits: Splits
-) -> list[ImageResult]:
-    """Reads every result that can be compared with the runs of a plan.
-
-    Such runs differ from a run of the plan only in model, in hyper-parameters that the model
-    varies, and in seed. So the files of an experiment do not depend on how its models were spread
-    over commands.
-
-    Args:
-        store: The store to read.
-        experiment: The experiment.
-        plan: Its runs.
-        splits: Its data.
-
-    Returns:
-        The results of the plan's runs, then the others by model, configuration and seed. Runs
-        without a result are left out.
-    """
-    planned = {spec.run_id: spec for spec in plan}
-    protocols = [spec.protocol for spec in planned.values()]
-    known_models = {*list_configs("models"), *experiment.models}
-
-    def is_comparable(spec: ImageSpec) -> bool:
-        """Whether a run has this data and protocol, and its model's file has not changed."""
-        if spec.protocol not in protocols or spec.model not in known_models:
-            return False
-        entry = experiment.entry_for(spec.model)
-        settings = experiment.settings_for(spec.model, len(splits.train))
-        varied = {key: spec.parameters[key] for key in spec.varied}
-        return (
-            spec.classes == entry.classes
-            and spec.parameters == _parameters(entry, splits, varied)
-            and spec.labels_hash in (None, splits.labels_hash)
-            and spec.latent_dim == experiment.latent_dim_for(spec.model)
-            and all(
-                getattr(spec.settings, key) == getattr(settings, key) for key in PER_MODEL_SETTINGS
-            )
-        )
-
-    stored_specs = store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")
-    unplanned = [
-        spec for spec in stored_specs if spec.run_id not in planned and is_comparable(spec)
-    ]
-    unplanned.sort(key=lambda spec: (spec.model, spec.configuration, spec.seed))
-
-    results = [ImageResult.read(store, spec) for spec in (*planned.values(), *unplanned)]
-    return [result for result in results if result is not None]

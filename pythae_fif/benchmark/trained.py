@@ -7,19 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import pandas
+import pandas as pd
 import torch
 from pythae.models import BaseAE
 
-from pythae_fif.benchmark.config import Settings
-from pythae_fif.benchmark.image_spec import ImageSpec
-from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.build import build_model
+from pythae_fif.benchmark.results import Result, read_all, select
+from pythae_fif.benchmark.scoring import Scoring
+from pythae_fif.benchmark.training import Training
 from pythae_fif.errors import ConfigError, DataError, StoreError, check_choice
 from pythae_fif.models.saved import load_data_description, load_errors_as_data_error, load_model
 from pythae_fif.register import MODEL_FILE, find_model
 from pythae_fif.runs.store import SPEC_FILE, Store, read_file, read_spec
 
-FIELDS = [*ImageSpec.model_fields, *Settings.model_fields]
+FIELDS = [*Training.model_fields, *Scoring.model_fields]
 """Names of the fields by which runs can be selected."""
 
 
@@ -29,13 +30,13 @@ class ChosenRun:
 
     Attributes:
         folder: Its folder.
-        spec: Its specification.
-        configuration: The varied hyper-parameters as `name=value`.
+        training: Its specification.
+        configuration: The varied parameters as `name=value`.
         sampler: The sampler with the lowest distance to validation data.
     """
 
     folder: Path
-    spec: ImageSpec = field(repr=False)
+    training: Training = field(repr=False)
     configuration: str
     sampler: str
 
@@ -60,8 +61,9 @@ def best(
         model: Name of the model.
         sampler: The sampler that is used to choose; None for the one with the lowest distance.
         trust: Whether pickles of the user's own networks may be opened.
-        **fields: Further fields of the specification or its settings, such as `arch`, `profile`,
-            `data_hash` or `num_samples`.
+        **fields: Further fields of :class:`~pythae_fif.benchmark.training.Training` or of
+            :class:`~pythae_fif.benchmark.scoring.Scoring`, such as `arch`, `epochs`, `extractor` or
+            `num_samples`.
 
     Returns:
         The model, on the CPU. Its attribute `run` is the :class:`ChosenRun`.
@@ -74,87 +76,54 @@ def best(
     store = Store(results)
     for name in fields:
         check_choice(name, FIELDS, f"best: {name!r} is unknown")
-    specs = [
-        spec
-        for spec in store.specs(ImageSpec, dataset)
-        if spec.model == model and fields.items() <= _fields(spec).items()
+    found = [
+        result
+        for result in read_all(store, dataset)
+        if result.job.training.model == model and fields.items() <= _fields(result).items()
     ]
-    rows = _validation_distances(store, specs, sampler)
-    if not rows:
+    if sampler is not None:
+        found = [result for result in found if sampler in result.scores]
+    if not found:
         raise DataError(f"{results} has no finished run of {model} on {dataset} with these fields")
-    _check_comparable([row["spec"] for row in rows])
+    _check_comparable(found)
 
-    selected = select(pandas.DataFrame(rows))
-    selected["mean"] = selected.groupby("sampler")["frechet_val"].transform("mean")
-    row = selected.sort_values(["mean", "frechet_val"], kind="stable").iloc[0]
-    folder = store.folder(row["spec"])
-    trained: Any = load_trained(folder, trust)
-    trained.run = ChosenRun(folder, row["spec"], row["spec"].configuration, row["sampler"])
-    return cast(BaseAE, trained)
-
-
-def _validation_distances(
-    store: Store, specs: Iterable[ImageSpec], sampler: str | None
-) -> list[dict[str, Any]]:
-    """Returns one row per run and sampler, for :func:`select`."""
-    results = [ImageResult.read(store, spec) for spec in specs]
-    return [
+    distances = [
         {
-            "model": result.spec.model,
+            "model": model,
             "sampler": name,
-            "setting": setting_id(result.spec),
-            "frechet_val": record.result.frechet["val"],
-            "spec": result.spec,
+            "configuration": result.job.configuration,
+            "frechet_val": record.result.scores.frechet["val"],
+            "result": result,
         }
-        for result in results
-        if result is not None
+        for result in found
         for name, record in result.scores.items()
         if sampler in (None, name)
     ]
+    selected = select(pd.DataFrame(distances))
+    selected["mean"] = selected.groupby("sampler")["frechet_val"].transform("mean")
+    chosen = selected.sort_values(["mean", "frechet_val"], kind="stable").iloc[0]
+
+    training = chosen["result"].job.training
+    folder = store.folder(training)
+    trained: Any = load_trained(folder, trust)
+    trained.run = ChosenRun(folder, training, chosen["configuration"], chosen["sampler"])
+    return cast(BaseAE, trained)
 
 
-def _check_comparable(specs: list[ImageSpec]) -> None:
-    """Refuses runs with scores that cannot be compared, see :attr:`ImageSpec.protocol`."""
-    protocols = pandas.DataFrame([spec.protocol for spec in specs], dtype=object)
-    texts = protocols.astype(str)
+def _fields(result: Result) -> dict[str, Any]:
+    """Returns the fields of a run's training and of its scorings, without the sampler."""
+    scoring = result.job.scorings[0].model_dump(exclude={"sampler"})
+    return {**dict(result.job.training), **scoring}
+
+
+def _check_comparable(results: Iterable[Result]) -> None:
+    """Refuses runs that differ in more than the parameters and the seed."""
+    fields = pd.DataFrame(map(_fields, results), dtype=object)
+    texts = fields.drop(columns=["parameters", "seed"]).astype(str)
     differing = texts.loc[:, texts.nunique() > 1]
     choices = [f"{name} ({', '.join(sorted(set(values)))})" for name, values in differing.items()]
     if choices:
         raise ConfigError(f"the runs cannot be compared: choose {' and '.join(choices)}")
-
-
-def _fields(spec: ImageSpec) -> dict[str, Any]:
-    """Returns the fields of a specification and of its settings."""
-    return {**dict(spec.settings), **dict(spec)}
-
-
-def setting_id(spec: ImageSpec) -> str:
-    """Returns the id of a run with seed 0, which is equal for all seeds."""
-    return spec.model_copy(update={"seed": 0}).run_id
-
-
-def select(frame: pandas.DataFrame) -> pandas.DataFrame:
-    """Selects one configuration for each model and sampler.
-
-    It is the one of lowest mean distance to validation data (appendix E.4). Only the configurations
-    with the most finished seeds compete: one that failed with some seeds must not win with the
-    remaining ones. The test score plays no part.
-
-    Returns:
-        The rows of the selected configurations. `candidates` is the number that competed.
-    """
-    groups = ["model", "sampler"]
-    configuration = [*groups, "setting"]
-    distances = frame.groupby(configuration, sort=False)["frechet_val"]
-    means = distances.agg(["size", "mean"]).reset_index()
-
-    most_seeds = means.groupby(groups)["size"].transform("max")
-    complete = means[means["size"] == most_seeds]
-    complete = complete.assign(candidates=complete.groupby(groups)["size"].transform("size"))
-
-    best = complete.sort_values("mean", kind="stable").drop_duplicates(groups)
-    selected = frame.merge(best[[*configuration, "candidates"]], on=configuration)
-    return selected.sort_values(groups, kind="stable", ignore_index=True)
 
 
 def load_trained(folder: str | Path, trust: bool = False) -> BaseAE:
@@ -176,45 +145,44 @@ def load_trained(folder: str | Path, trust: bool = False) -> BaseAE:
             f"{folder}: neither a saved model nor a run with a model (packed runs have none)"
         )
 
-    spec = None
+    training = None
     with contextlib.suppress(StoreError):
-        spec = read_spec(read_file(model_folder.parent / SPEC_FILE) or b"")
+        training = read_spec(read_file(model_folder.parent / SPEC_FILE) or b"", Training)
     with load_errors_as_data_error(model_folder):
-        if isinstance(spec, ImageSpec) and (trust or _is_trusted(spec)):
-            model = _rebuild_model(spec, model_folder)
+        if training is not None and (trust or _is_trusted(training)):
+            model = _rebuild_model(training, model_folder)
         else:
-            model = _load_saved_model(model_folder, spec, trust)
+            model = _load_saved_model(model_folder, training, trust)
 
         is_half = any(weight.dtype.itemsize < 4 for weight in model.parameters())
         return model.float() if is_half else model
 
 
-def _load_saved_model(folder: Path, spec: Any, trust: bool) -> BaseAE:
-    """Loads a saved model; `spec` is the specification of its run, if it has one."""
+def _load_saved_model(folder: Path, training: Training | None, trust: bool) -> BaseAE:
+    """Loads a saved model; `training` is the specification of its run, if it has one."""
     try:
         return load_model(str(folder), trust)
     except NameError as error:  # neither Pythae nor this package has the class
-        if not isinstance(spec, ImageSpec):
+        if training is None:
             raise
         raise ConfigError(
-            f"{folder}: {spec.classes.model} is neither in Pythae nor in this package: if you "
+            f"{folder}: {training.model_class} is neither in Pythae nor in this package: if you "
             "trust its code, pass trust=True"
         ) from error
 
 
-def _rebuild_model(spec: ImageSpec, folder: Path) -> BaseAE:
-    """Builds the model of a specification, and loads its weights. No pickle is opened."""
+def _rebuild_model(training: Training, folder: Path) -> BaseAE:
+    """Builds the model of a training, and loads its weights. No pickle is opened."""
     weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
     input_dim = tuple(json.loads((folder / MODEL_FILE).read_text())["input_dim"])
-    model = spec.build(input_dim)
+    model = build_model(training, input_dim)
     model.load_state_dict(weights["model_state_dict"])
     load_data_description(model, folder)
     return model
 
 
-def _is_trusted(spec: ImageSpec) -> bool:
+def _is_trusted(training: Training) -> bool:
     """Returns whether all code that a specification names is in Pythae or in this package."""
-    classes = spec.classes
-    optional_paths = [path for path in (classes.networks, classes.discriminator) if path]
-    packages = {path.split(".")[0] for path in (classes.model, classes.config, *optional_paths)}
-    return packages <= {"pythae", "pythae_fif"}
+    optional_paths = [path for path in (training.networks, training.discriminator) if path]
+    paths = (training.model_class, training.config_class, *optional_paths)
+    return {path.split(".")[0] for path in paths} <= {"pythae", "pythae_fif"}

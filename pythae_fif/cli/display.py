@@ -81,8 +81,8 @@ class Terminal(Console):
         summary = _summarize(progress)
         room = self.width - len(summary) - BAR_COLUMNS
         stages = [
-            f"{_shorten(spec.title, room - len(status.stage) - 2)}: {status.stage}"
-            for spec, status in progress.running.items()
+            f"{_shorten(job.title, room - len(status.stage) - 2)}: {status.stage}"
+            for job, status in progress.running.items()
         ]
         bar.update(
             bar.task_ids[0],
@@ -91,9 +91,9 @@ class Terminal(Console):
             stage=escape("\n".join(stages)),
         )
 
-        for spec, error in list(progress.outcomes.items())[self._reported :]:
+        for job, error in list(progress.outcomes.items())[self._reported :]:
             if error:
-                self.say(f"failed: {spec.title}: {error}")
+                self.say(f"failed: {job.title}: {error}")
 
         if len(progress.outcomes) > self._reported and not self.is_terminal:
             self._say_progress(bar, f"{summary}; {progress.share:.0%}")

@@ -69,9 +69,6 @@ class RunFlags(CommonFlags):
     ] = None
     config: Annotated[str | None, Flag("YAML file with settings", "FILE")] = None
     dry_run: Annotated[bool, Flag("show the plan and estimate its time, then stop")] = False
-    rescore: Annotated[
-        bool, Flag("compute the missing scores of finished runs from their models")
-    ] = False
 
 
 class Parser(argparse.ArgumentParser):

@@ -12,7 +12,7 @@ from pythae_fif.errors import FailedRunsError, pluralized
 from pythae_fif.evaluation.catalog import EXTRACTORS
 from pythae_fif.names import ARCHITECTURES
 from pythae_fif.sampling.catalog import SAMPLERS
-from pythae_fif.study import import_studies, study_descriptions
+from pythae_fif.study import study_descriptions
 
 
 def list_command(argv: list[str]) -> None:
@@ -67,26 +67,22 @@ def verify_command(words: list[str]) -> None:
     )
     root = Path(parser.parsed_values()["results"]).expanduser()
 
-    # The modules that define the kinds of runs import torch.
-    import pythae_fif.benchmark.image_spec  # noqa: F401
     from pythae_fif.runs.verify import VERDICTS, verify
 
-    import_studies()
     verdicts = verify(root)
     console = Terminal()
     for kind, meaning in VERDICTS.items():
         same_kind = [verdict for verdict in verdicts if verdict.kind == kind]
         if not same_kind:
             continue
-        run_count = pluralized(len({verdict.run for verdict in same_kind}), "run")
+        run_count = pluralized(len({verdict.run_path for verdict in same_kind}), "run")
         console.say(f"{kind}: {run_count}; {meaning}")
         if kind not in ("fine", "packed"):
             for verdict in same_kind:
-                console.say(f"  {verdict.run}: {verdict.detail}".rstrip(": "))
+                console.say(f"  {verdict.run_path}: {verdict.detail}".rstrip(": "))
 
     corrupt = sum(verdict.kind == "corrupt" for verdict in verdicts)
-    checked = {verdict.run for verdict in verdicts if verdict.kind != "unknown study"}
-    run_count = pluralized(len(checked), "run")
+    run_count = pluralized(len({verdict.run_path for verdict in verdicts}), "run")
     summary = f"{run_count} checked, {corrupt or 'none'} corrupt"
     if corrupt:
         raise FailedRunsError(summary)

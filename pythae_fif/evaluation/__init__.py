@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pythae_fif.evaluation.distances import frechet_distance
     from pythae_fif.evaluation.extractors import Extractor, Features
     from pythae_fif.evaluation.saved_models import export_samples, likelihood_frame, score_files
-    from pythae_fif.evaluation.scores import Scores
+    from pythae_fif.evaluation.score_types import Scores
     from pythae_fif.evaluation.scoring import EvaluationPipeline, score_codes, score_samples
 
 __all__ = [
@@ -29,7 +29,7 @@ __getattr__ = lazy_names(
         "EvaluationPipeline": "pythae_fif.evaluation.scoring",
         "Extractor": "pythae_fif.evaluation.extractors",
         "Features": "pythae_fif.evaluation.extractors",
-        "Scores": "pythae_fif.evaluation.scores",
+        "Scores": "pythae_fif.evaluation.score_types",
         "export_samples": "pythae_fif.evaluation.saved_models",
         "frechet_distance": "pythae_fif.evaluation.distances",
         "likelihood_frame": "pythae_fif.evaluation.saved_models",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pythae_fif.device import full_float32
 from pythae_fif.evaluation.extractors import Features
-from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours
+from pythae_fif.evaluation.score_types import MeanStd, Memorisation, Neighbours
 
 RELATIVE_ROUNDING = 1e-7  # Smaller singular values, relative to the largest, count as zero.
 SQUARES_ROUNDING = 1e-12  # Bound of the rounding of |x - y|^2 in float64, relative to |y|^2.

@@ -15,7 +15,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from pythae_fif.data.splits import Splits, to_float
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import NonFiniteError
-from pythae_fif.evaluation.scores import MarginalLikelihoodScore
+from pythae_fif.evaluation.score_types import MarginalLikelihoodScore
 from pythae_fif.models.density import as_density, is_density
 from pythae_fif.models.fitted_priors import fit_new_prior
 from pythae_fif.models.priors import Prior, StandardNormal

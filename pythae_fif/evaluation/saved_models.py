@@ -17,7 +17,7 @@ from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.build import load_extractor
 from pythae_fif.evaluation.extractors import Features, rounded_images
-from pythae_fif.evaluation.scores import Scores
+from pythae_fif.evaluation.score_types import Scores
 from pythae_fif.evaluation.scoring import score_samples
 from pythae_fif.files import write_bytes
 from pythae_fif.models import InjectiveFlow, as_density

@@ -19,7 +19,6 @@ from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.evaluation.build import load_extractor
 from pythae_fif.evaluation.distances import (
     frechet_distance,
-    frechet_error,
     kernel_distance,
     memorisation,
     neighbour_scores,
@@ -31,7 +30,8 @@ from pythae_fif.evaluation.extractors import (
     rounded_images,
     unit_images,
 )
-from pythae_fif.evaluation.scores import CodeScores, MeanStd, Scores, find_columns
+from pythae_fif.evaluation.score_types import CodeScores, MeanStd, Scores
+from pythae_fif.evaluation.scores import find_columns
 from pythae_fif.sampling.samplers import Array, draw_samples
 from pythae_fif.training import quiet_pythae
 
@@ -102,7 +102,6 @@ def score_samples(
         seed=seed,
         score=None if logits[0] is None else inception_score(torch.cat(logits), seed=seed),
         frechet=by_split(frechet_distance),
-        frechet_error=by_split(frechet_error),
         kernel=by_split(partial(kernel_distance, seed=seed)),
         neighbours=by_split(neighbour_scores),
         memorisation=None if training is None else memorisation(features, training, references),

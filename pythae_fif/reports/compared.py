@@ -3,13 +3,13 @@
 Measured and published numbers have separate columns, and no difference is computed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import pandas
+import pandas as pd
 
 from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.results import Result
 from pythae_fif.reports.frame import first_scores, ranks
 from pythae_fif.reports.tables import DASH, Table, format_column
 from pythae_fif.sampling.catalog import find_sampler, sampler_position
@@ -25,14 +25,14 @@ PUBLISHED_SOURCES = {
 """Number of a table of the paper -> where its numbers come from."""
 
 
-def read_published_table(number: int) -> pandas.DataFrame:
+def read_published_table(number: int) -> pd.DataFrame:
     """Reads the printed cells of one of the paper's tables, one row per cell.
 
     Columns are `row`, the heading of the row; coordinates, such as dataset, model and sampler,
     empty if the table has none; and `text`, as printed. Table 3 has fewer columns: it names the
     models of table 8 in each of its rows.
     """
-    return pandas.read_csv(
+    return pd.read_csv(
         configs_dir() / "published" / f"table{number}.csv",
         dtype=str,
         keep_default_na=False,
@@ -41,7 +41,7 @@ def read_published_table(number: int) -> pandas.DataFrame:
 
 
 def comparison_tables(
-    experiment: Experiment, results: Sequence[ImageResult], table: pandas.DataFrame
+    experiment: Experiment, results: Sequence[Result], table: pd.DataFrame
 ) -> dict[str, Table]:
     """Makes the tables among 2, 3 and 8 that have rows for the data set.
 
@@ -54,32 +54,28 @@ def comparison_tables(
         Name -> table: `table8` and `table3` if table 8 has the data set and architecture, `table2`
         if one of its injective flows was run.
     """
-    tables = {}
     table8 = read_published_table(8)
     table8 = table8[(table8["dataset"] == experiment.dataset) & (table8["arch"] == experiment.arch)]
-    if len(table8):
-        for number, variants in {8: table8, 3: read_published_table(3)}.items():
-            rows = _merge_with_published(table, table8, variants)
-            tables[f"table{number}"] = _comparison_table(experiment, number, rows, results)
+    table2 = read_published_table(2)
 
+    published_and_variants = {}
+    if len(table8):
+        published_and_variants = {8: (table8, table8), 3: (table8, read_published_table(3))}
     if set(table["model"]) & {"dnf", "trumpet"}:
-        all_rows = read_published_table(2)
-        table2 = all_rows[all_rows["dataset"] == experiment.dataset]
-        rows = _merge_with_published(table, table2, variants=all_rows)
-        published_parameters = table2[table2["metric"] == "parameters"].set_index("row")["text"]
-        sizes = {
-            "d": format_column(rows, "latent_dim", ".0f"),
-            "# parameters": format_column(rows, "parameters", ".2f", scale=1e-6),
-            "# parameters published": rows["row"].map(published_parameters),
-            "images seen": format_column(rows, "images", ",.0f"),
-        }
-        tables["table2"] = _comparison_table(experiment, 2, rows, results, sizes)
-    return tables
+        published = table2[table2["dataset"] == experiment.dataset]
+        published_and_variants[2] = (published, table2)
+
+    return {
+        f"table{number}": _comparison_table(
+            experiment, number, _merge_with_published(table, *pair), results, pair[0]
+        )
+        for number, pair in published_and_variants.items()
+    }
 
 
 def _merge_with_published(
-    measured: pandas.DataFrame, published: pandas.DataFrame, variants: pandas.DataFrame
-) -> pandas.DataFrame:
+    measured: pd.DataFrame, published: pd.DataFrame, variants: pd.DataFrame
+) -> pd.DataFrame:
     """Joins measured and published numbers, one row per sampler and row of the paper.
 
     If `variants` has several models for a row, each number is the one of lowest distance.
@@ -90,7 +86,7 @@ def _merge_with_published(
     printed = printed.reindex(columns=["FID", "IS"]).dropna().astype(str).reset_index()
     printed["value"] = printed["FID"].str.split(" ").str[0].astype(float)
 
-    def best_of_each_row(frame: pandas.DataFrame, distance: str) -> pandas.DataFrame:
+    def best_of_each_row(frame: pd.DataFrame, distance: str) -> pd.DataFrame:
         candidates = frame.merge(models_of_rows).sort_values(distance, kind="stable")
         return candidates.drop_duplicates(keys).drop(columns="model")
 
@@ -107,11 +103,20 @@ def _merge_with_published(
 def _comparison_table(
     experiment: Experiment,
     table_number: int,
-    rows: pandas.DataFrame,
-    results: Sequence[ImageResult],
-    sizes: Mapping[str, Sequence[str]] | None = None,
+    rows: pd.DataFrame,
+    results: Sequence[Result],
+    published: pd.DataFrame,
 ) -> Table:
     """Makes a table of measured columns and, if there are any, published ones."""
+    sizes = {}
+    if table_number == 2:
+        parameters = published[published["metric"] == "parameters"].set_index("row")["text"]
+        sizes = {
+            "d": format_column(rows, "latent_dim", ".0f"),
+            "# parameters": format_column(rows, "parameters", ".2f", scale=1e-6),
+            "# parameters published": rows["row"].map(parameters),
+            "images seen": format_column(rows, "images", ",.0f"),
+        }
     scores = first_scores(results)
     count = f"{scores.num_samples:,} samples"
     distance_heading = f"{scores.distance_name}, {count} ↓"
@@ -119,13 +124,13 @@ def _comparison_table(
     cells = {
         "Model": rows["row"] + rows["learned"].map({False: " †"}).fillna(""),
         "Sampler": samplers,
-        **(sizes or {}),
+        **sizes,
         distance_heading: format_column(rows, "frechet_test"),
         "FID published ↓": rows["FID"],
         f"{scores.score_name or 'score'}, {count} ↑": format_column(rows, "score"),
         "IS published ↑": rows["IS"],
     }
-    frame = pandas.DataFrame(cells).dropna(axis="columns", how="all").fillna(DASH)
+    frame = pd.DataFrame(cells).dropna(axis="columns", how="all").fillna(DASH)
 
     source = results[0].evaluation.result.data.source
     device = results[0].training.provenance.device

@@ -8,12 +8,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas
+import pandas as pd
 from PIL import Image
 
-from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.pictures import SAMPLES_PER_CLASS
-from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.results import Result
 from pythae_fif.data import Splits
 from pythae_fif.errors import format_error
 from pythae_fif.pictures import DPI, figure_bytes, new_figure
@@ -50,9 +49,9 @@ class Figure(NamedTuple):
 
 
 def draw_figures(
-    frame: pandas.DataFrame,
-    table: pandas.DataFrame,
-    results: Sequence[ImageResult],
+    frame: pd.DataFrame,
+    table: pd.DataFrame,
+    results: Sequence[Result],
     store: Store,
     splits: Splits,
 ) -> Iterator[Figure]:
@@ -65,7 +64,7 @@ def draw_figures(
         store: The store with the pictures of the runs.
         splits: The data, for test images or rows.
     """
-    runs = {result.spec.run_id: result.spec for result in results}
+    runs = {result.job.training.run_id: result for result in results}
     if splits.columns is None:
         yield from _sample_figures(table, runs, store, splits.test)
     else:
@@ -82,7 +81,7 @@ def draw_figures(
 
 
 def _sample_figures(
-    table: pandas.DataFrame, runs: Mapping[str, ImageSpec], store: Store, test: np.ndarray
+    table: pd.DataFrame, runs: Mapping[str, Result], store: Store, test: np.ndarray
 ) -> Iterator[Figure]:
     """Draws samples of the best models, and of all models if there are more."""
     all_rows = list(_sample_rows(table, runs, store, test.shape[2:]))
@@ -103,7 +102,7 @@ def _sample_figures(
         yield Figure("samples.webp", caption, draw(all_rows))
 
 
-def _best_rows(table: pandas.DataFrame) -> pandas.DataFrame:
+def _best_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Returns FIF and the models of lowest validation distance, each with its best sampler."""
     learned = table[table["learned"]].sort_values("frechet_val", kind="stable")
     return (
@@ -114,18 +113,19 @@ def _best_rows(table: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _sample_rows(
-    table: pandas.DataFrame, runs: Mapping[str, ImageSpec], store: Store, size: Sequence[int]
+    table: pd.DataFrame, runs: Mapping[str, Result], store: Store, size: Sequence[int]
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """Reads the samples of every model and sampler, of the first seed, model by model.
 
     Yields:
         Name of the model; label of model and sampler; samples side by side (h, w, 3).
     """
-    by_model = pandas.concat([rows for _, rows in table.groupby("model", sort=False)])
+    by_model = pd.concat([rows for _, rows in table.groupby("model", sort=False)])
     for row in by_model.itertuples():
-        spec = runs[row.run_ids.split()[0]]
-        parse = partial(_read_sheet, size=size, by_class=spec.labels_hash is not None)
-        images = _read_samples(store, spec, f"samples-{row.sampler}.png", parse)
+        result = runs[row.run_ids.split()[0]]
+        by_class = result.job.training.labels_hash is not None
+        parse = partial(_read_sheet, size=size, by_class=by_class)
+        images = _read_samples(store, result, row.sampler, "png", parse)
         if images is not None:
             yield row.model, _row_label(row), _image_row(images)
 
@@ -136,38 +136,41 @@ def _row_label(row: Any) -> str:
 
 
 def _read_samples(
-    store: Store, spec: ImageSpec, name: str, parse: Callable[[io.BytesIO], Any]
+    store: Store, result: Result, sampler: str, suffix: str, parse: Callable[[io.BytesIO], Any]
 ) -> Any:
     """Reads a file of samples; None if it is missing, or if it is damaged, with a warning.
 
     Args:
         store: The store.
-        spec: The run.
-        name: Name of the file.
+        result: The result of the run.
+        sampler: Name of the sampler.
+        suffix: Suffix of the file.
         parse: Reads its content.
     """
+    training = result.job.training
+    name = f"samples-{result.scores[sampler].result.scoring.name}.{suffix}"
     try:
-        content = store.read(spec, name)
+        content = store.read_file(training.run_path, name)
         return None if content is None else parse(io.BytesIO(content))
     except Exception as error:  # a damaged file raises anything
         logger.warning(
             "%s is left out of the figures (%s): the command of its run makes it again",
-            store.folder(spec) / name,
+            store.folder(training) / name,
             format_error(error),
         )
         return None
 
 
 def _marginal_figures(
-    table: pandas.DataFrame, runs: Mapping[str, ImageSpec], store: Store, test: pandas.DataFrame
+    table: pd.DataFrame, runs: Mapping[str, Result], store: Store, test: pd.DataFrame
 ) -> Iterator[Figure]:
     """Draws histograms of a table's columns, of test rows and of samples of the best models."""
     names = list(test)[:MAX_COLUMNS]
-    parse = partial(pandas.read_csv, usecols=names, dtype=float)
+    parse = partial(pd.read_csv, usecols=names, dtype=float)
     frames = {"test rows": test}
     for row in _best_rows(table).itertuples():
-        spec = runs[row.run_ids.split()[0]]
-        frame = _read_samples(store, spec, f"samples-{row.sampler}.csv", parse)
+        result = runs[row.run_ids.split()[0]]
+        frame = _read_samples(store, result, row.sampler, "csv", parse)
         if frame is not None:
             frames[_row_label(row)] = frame
     if len(frames) == 1:
@@ -259,7 +262,7 @@ def _stack_rows(rows: Mapping[str, np.ndarray]) -> bytes:
     return figure_bytes(figure, ".webp")
 
 
-def _draw_beta(frame: pandas.DataFrame, distance: str) -> bytes | None:
+def _draw_beta(frame: pd.DataFrame, distance: str) -> bytes | None:
     """Draws FIF's validation distance by beta; None if beta or anything else does not allow it.
 
     At least two values of beta are needed, and no other hyper-parameter but K may vary.

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import pandas
+import pandas as pd
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.plan import ImageResult
-from pythae_fif.benchmark.trained import select, setting_id
-from pythae_fif.evaluation.scores import SCORE_COLUMNS, ScoreColumn, Scores, find_columns
+from pythae_fif.benchmark.results import Result, read, select
+from pythae_fif.evaluation.score_types import Scores
+from pythae_fif.evaluation.scores import SCORE_COLUMNS, ScoreColumn
+from pythae_fif.runs.store import Store
 from pythae_fif.sampling.catalog import sampler_position
 
 TIED_RANK = 3
@@ -20,60 +21,90 @@ RUN_COLUMNS = ["label", "usual_sampler", "configuration", "latent_dim", "paramet
 COST_COLUMNS = ["training_seconds", "images"]
 
 
-def first_scores(results: Sequence[ImageResult]) -> Scores:
+def first_scores(results: Sequence[Result]) -> Scores:
     """Returns the scores of the first run; how they were computed is the same for all runs."""
-    return next(iter(results[0].scores.values())).result
+    return next(iter(results[0].scores.values())).result.scores
 
 
-def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> pandas.DataFrame:
+def make_frames(
+    experiment: Experiment,
+    results: Sequence[Result],
+    columns: Sequence[ScoreColumn],
+    reference: Store | None = None,
+    constant_mse: float = np.inf,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Makes the frames of :func:`score_frame` and :func:`chosen_frame`.
+
+    Args:
+        experiment: The experiment.
+        results: Results of its runs.
+        columns: The scores.
+        reference: A store with the same runs, made elsewhere.
+        constant_mse: See :func:`chosen_frame`.
+    """
+    frame = score_frame(experiment, results, columns)
+
+    reference_frame = None
+    if reference is not None:
+        stored = [read(reference, result.job) for result in results]
+        reference_results = [result for result in stored if result is not None]
+        if reference_results:
+            reference_frame = score_frame(experiment, reference_results, columns)
+    return frame, chosen_frame(frame, reference_frame, constant_mse, columns)
+
+
+def score_frame(
+    experiment: Experiment,
+    results: Iterable[Result],
+    columns: Sequence[ScoreColumn] = SCORE_COLUMNS,
+) -> pd.DataFrame:
     """Collects all numbers of runs.
 
     Args:
         experiment: The experiment of the runs.
         results: The results of the runs.
+        columns: The scores.
 
     Returns:
         One row per run and sampler, with NaN where a record lacks a number.
     """
-    columns = find_columns(experiment.scores)
     rows = [
         _score_row(experiment, result, sampler, columns)
         for result in results
         for sampler in result.scores
     ]
     averaged_columns = [*(column.name for column in columns), *COST_COLUMNS]
-    frame = pandas.DataFrame(rows).astype(dict.fromkeys(averaged_columns, float))
-    frame["beta"] = pandas.to_numeric(frame["beta"], errors="coerce")  # NaN for 'auto'
+    frame = pd.DataFrame(rows).astype(dict.fromkeys(averaged_columns, float))
+    frame["beta"] = pd.to_numeric(frame["beta"], errors="coerce")  # NaN for 'auto'
     return frame
 
 
 def _score_row(
-    experiment: Experiment, result: ImageResult, sampler: str, columns: Sequence[ScoreColumn]
+    experiment: Experiment, result: Result, sampler: str, columns: Sequence[ScoreColumn]
 ) -> dict[str, Any]:
     """Returns the numbers of a run and sampler."""
-    spec = result.spec
-    entry = experiment.entry_for(spec.model)
+    run = result.job.training
+    entry = experiment.entries[run.model]
     training = result.training.result
     provenance = result.training.provenance
     evaluation = result.evaluation.result
-    scores = result.scores[sampler].result
+    scores = result.scores[sampler].result.scores
 
     return {
-        "model": spec.model,
+        "model": run.model,
         "label": entry.label,
         "usual_sampler": entry.samplers[0],
-        "configuration": spec.configuration,
-        "setting": setting_id(spec),
-        "beta": spec.parameters.get("beta"),
-        "vectors": spec.parameters.get("hutchinson_samples", 1),
-        "seed": spec.seed,
-        "run_id": spec.run_id,
-        "latent_dim": spec.latent_dim,
+        "configuration": result.job.configuration,
+        "beta": run.parameters.get("beta"),
+        "vectors": run.parameters.get("hutchinson_samples", 1),
+        "seed": run.seed,
+        "run_id": run.run_id,
+        "latent_dim": run.latent_dim,
         "parameters": evaluation.parameters,
         "machine": f"{provenance.device} with {provenance.cores} cores",
         "training_seconds": training.seconds,
         "images": training.images,
-        "steps": training.images and training.images / spec.settings.batch_size,
+        "steps": training.images / run.batch_size,
         "sampler": sampler,
         "extractor_hash": scores.extractor_hash,
         **{
@@ -86,11 +117,11 @@ def _score_row(
 
 
 def chosen_frame(
-    frame: pandas.DataFrame,
-    reference: pandas.DataFrame | None = None,
+    frame: pd.DataFrame,
+    reference: pd.DataFrame | None = None,
     constant_mse: float = np.inf,
     columns: Sequence[ScoreColumn] = SCORE_COLUMNS,
-) -> pandas.DataFrame:
+) -> pd.DataFrame:
     """Averages the selected configuration of each model and sampler over its seeds.
 
     Args:
@@ -153,7 +184,7 @@ def chosen_frame(
     )
 
 
-def _noise(table: pandas.DataFrame) -> "pandas.Series[float]":
+def _noise(table: pd.DataFrame) -> "pd.Series[float]":
     """Returns twice the standard error of the test distance.
 
     The error has two parts. One is the spread over seeds and draws of samples. The other is the
@@ -174,8 +205,8 @@ def _noise(table: pandas.DataFrame) -> "pandas.Series[float]":
 
 
 def _largest_differences(
-    frame: pandas.DataFrame, reference: pandas.DataFrame, names: list[str]
-) -> "pandas.Series[float]":
+    frame: pd.DataFrame, reference: pd.DataFrame, names: list[str]
+) -> "pd.Series[float]":
     """Returns the largest relative difference of each row's scores from the same reference run.
 
     It is NaN if the reference lacks the run, and infinite if other weights of the extractor scored
@@ -193,9 +224,7 @@ def _largest_differences(
     return differences.mask(other_weights, np.inf)
 
 
-def ranks(
-    values: pandas.Series, noise: pandas.Series, groups: pandas.Series | None = None
-) -> pandas.Series:
+def ranks(values: pd.Series, noise: pd.Series, groups: pd.Series | None = None) -> pd.Series:
     """Ranks the lowest values of each group.
 
     Two values are tied if they differ by at most the root of the sum of their squared noises.
@@ -210,9 +239,9 @@ def ranks(
         tied with the lowest, all of these have `TIED_RANK`, and the others 0. A group of one value
         is not ranked.
     """
-    result = pandas.Series(0, index=values.index)
+    result = pd.Series(0, index=values.index)
     if groups is None:
-        groups = pandas.Series(0, index=values.index)
+        groups = pd.Series(0, index=values.index)
 
     for _, group in values.dropna().groupby(groups):
         if len(group) == 1:

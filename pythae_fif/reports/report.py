@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
-import pandas
+import pandas as pd
 from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -16,7 +16,7 @@ from rich.text import Text
 from scipy.stats import ttest_ind_from_stats
 
 from pythae_fif.benchmark.config import Experiment, describe_length
-from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.results import Result
 from pythae_fif.data import Splits
 from pythae_fif.errors import pluralized
 from pythae_fif.evaluation.scores import find_columns
@@ -24,7 +24,7 @@ from pythae_fif.evaluation.scoring import MIN_SAMPLES
 from pythae_fif.files import write_bytes
 from pythae_fif.reports.compared import comparison_tables
 from pythae_fif.reports.figures import Figure, draw_figures
-from pythae_fif.reports.frame import TIED_RANK, chosen_frame, first_scores, ranks, score_frame
+from pythae_fif.reports.frame import TIED_RANK, first_scores, make_frames, ranks
 from pythae_fif.reports.tables import (
     CONFIGURATION,
     escape_markdown,
@@ -66,7 +66,7 @@ class Report:
     def __init__(
         self,
         experiment: Experiment,
-        results: Sequence[ImageResult],
+        results: Sequence[Result],
         splits: Splits,
         missing: int = 0,
         reference: Store | None = None,
@@ -80,9 +80,9 @@ class Report:
         )
 
         columns = find_columns(experiment.scores)
-        self.frame = score_frame(experiment, results)
-        reference_frame = _reference_frame(experiment, results, reference)
-        self.table = chosen_frame(self.frame, reference_frame, constant_error(splits), columns)
+        self.frame, self.table = make_frames(
+            experiment, results, columns, reference, constant_error(splits)
+        )
 
         scores = first_scores(results)
         distance = scores.distance_name
@@ -103,13 +103,13 @@ class Report:
         self.warnings += score_warnings(results, self.frame, self.table)
         self.warnings += [
             f"{column.heading} is missing for {self.frame[column.name].isna().sum()} of "
-            f"{len(self.frame)} pairs of run and sampler: `--rescore` computes it where the model "
-            "was kept."
+            f"{len(self.frame)} pairs of run and sampler: the models of these runs are not in the "
+            "store."
             for column in columns
-            if column.function is not None and self.frame[column.name].isna().any()
+            if column.heading and column.function and self.frame[column.name].isna().any()
         ]
-        provenances = [result.training.provenance.model_dump() for result in results]
-        self.commands = sorted({str(p["command"]) for p in provenances if p.get("command")})
+        commands = {result.training.provenance.command for result in results}
+        self.commands = sorted(command for command in commands if command)
         self.notes = score_notes(experiment, results, self.frame, self.table, splits)
 
     def terminal(self) -> RenderableType:
@@ -190,23 +190,14 @@ class Report:
         return environment.get_template("page.html").render(
             report=self,
             figures=list(figures.values()),
-            runs=[result.spec for result in self.results if store.folder(result.spec).is_dir()],
+            jobs=[
+                result.job for result in self.results if store.folder(result.job.training).is_dir()
+            ],
             to_html=to_html,
         )
 
 
-def _reference_frame(
-    experiment: Experiment, results: Sequence[ImageResult], reference: Store | None
-) -> pandas.DataFrame | None:
-    """Returns the numbers of the same runs in the reference store; None if it has none of them."""
-    if reference is None:
-        return None
-    stored_results = [ImageResult.read(reference, result.spec) for result in results]
-    reference_results = [result for result in stored_results if result is not None]
-    return score_frame(experiment, reference_results) if reference_results else None
-
-
-def summary_sentence(table: pandas.DataFrame, is_short: bool = False) -> str:
+def summary_sentence(table: pd.DataFrame, is_short: bool = False) -> str:
     """Summarises which models are best, from the prior and from the mixture.
 
     Args:
@@ -230,7 +221,7 @@ def summary_sentence(table: pandas.DataFrame, is_short: bool = False) -> str:
     return f"Sampled {'; '.join(clauses)} ({seeds})."
 
 
-def _describe_best(rows: pandas.DataFrame, is_short: bool) -> str:
+def _describe_best(rows: pd.DataFrame, is_short: bool) -> str:
     """Describes which models of a sampler are best, among those that learned if any did.
 
     A model wins only if it is ahead of all others by more than the noise and by a t-test.
@@ -268,7 +259,7 @@ def _describe_best(rows: pandas.DataFrame, is_short: bool) -> str:
     )
 
 
-def _doubt_of_lead(rows: pandas.DataFrame) -> str:
+def _doubt_of_lead(rows: pd.DataFrame) -> str:
     """Returns why the first model's lead over the others may be chance; empty if it is not."""
     if rows["seeds"].min() < 2:
         return "one seed does not show the noise of training"
@@ -292,7 +283,7 @@ def constant_error(splits: Splits) -> float:
 
 
 def score_warnings(
-    results: Sequence[ImageResult], frame: pandas.DataFrame, table: pandas.DataFrame
+    results: Sequence[Result], frame: pd.DataFrame, table: pd.DataFrame
 ) -> list[str]:
     """Lists the reasons why the numbers mean less than they seem to.
 
@@ -336,9 +327,9 @@ def score_warnings(
 
 def score_notes(
     experiment: Experiment,
-    results: Sequence[ImageResult],
-    frame: pandas.DataFrame,
-    table: pandas.DataFrame,
+    results: Sequence[Result],
+    frame: pd.DataFrame,
+    table: pd.DataFrame,
     splits: Splits,
 ) -> list[str]:
     """Describes the data, the training and the scores.
@@ -357,7 +348,7 @@ def score_notes(
     latent_dims = ", ".join(map(str, sorted(set(frame["latent_dim"]))))
     seeds = ", ".join(map(str, sorted(set(frame["seed"]))))
     configurations = pluralized(int(table["candidates"].max()), "configuration")
-    entries = [experiment.entry_for(model) for model in dict.fromkeys(table["model"])]
+    entries = [experiment.entries[model] for model in dict.fromkeys(table["model"])]
     class_names = textwrap.shorten(", ".join(splits.class_names or ()), MAX_CLASSES_LENGTH)
 
     return [

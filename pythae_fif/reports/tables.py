@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import pandas
+import pandas as pd
 
 from pythae_fif.evaluation.scores import SCORE_COLUMNS, ScoreColumn
 from pythae_fif.reports.frame import TIED_RANK, ranks
@@ -31,8 +31,8 @@ class Table:
     """
 
     title: str
-    cells: pandas.DataFrame
-    ranks: Mapping[str, "pandas.Series[int]"] = field(default_factory=dict)
+    cells: pd.DataFrame
+    ranks: Mapping[str, "pd.Series[int]"] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     @property
@@ -40,7 +40,7 @@ class Table:
         """Whether each column holds only numbers, which are aligned to the right."""
         return [bool(cells.str.match(NUMBER_PATTERN).all()) for _, cells in self.cells.items()]
 
-    def mark_ranks(self, escape: Callable[[str], str], best: str, second: str) -> pandas.DataFrame:
+    def mark_ranks(self, escape: Callable[[str], str], best: str, second: str) -> pd.DataFrame:
         """Escapes all cells and headings, and marks the ranked cells.
 
         Args:
@@ -121,15 +121,13 @@ def number(value: float, spread: float = math.nan, form: str = "") -> str:
         >>> number(150.75, 0.7), number(2.5), number(math.nan)
         ('150.8 ± 0.7', '2.50', '–')
     """
-    if pandas.isna(value):
+    if pd.isna(value):
         return DASH
     form = form or f".{1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3}f"
-    return f"{value:{form}}" + ("" if pandas.isna(spread) else f" ± {spread:{form}}")
+    return f"{value:{form}}" + ("" if pd.isna(spread) else f" ± {spread:{form}}")
 
 
-def format_column(
-    frame: pandas.DataFrame, name: str, form: str = "", *, scale: float = 1
-) -> list[str]:
+def format_column(frame: pd.DataFrame, name: str, form: str = "", *, scale: float = 1) -> list[str]:
     """Formats a column of numbers, with their standard deviations if the frame has them.
 
     Args:
@@ -138,14 +136,14 @@ def format_column(
         form: See :func:`number`.
         scale: Factor of the numbers.
     """
-    spreads = frame.get(f"{name}_spread", pandas.Series(math.nan, frame.index))
+    spreads = frame.get(f"{name}_spread", pd.Series(math.nan, frame.index))
     return [
         number(scale * value, scale * spread, form)
         for value, spread in zip(frame[name], spreads, strict=True)
     ]
 
 
-def overview_table(table: pandas.DataFrame, distance: str, requested: Sequence[str]) -> Table:
+def overview_table(table: pd.DataFrame, distance: str, requested: Sequence[str]) -> Table:
     """Makes a table of one row per model, with its distance for up to three samplers.
 
     Args:
@@ -177,7 +175,7 @@ def overview_table(table: pandas.DataFrame, distance: str, requested: Sequence[s
         differences = [number(value, form=".1%") for value in wide["reference"].max(axis=1)]
         cells["ref"] = [words.get(text, text) for text in differences]
     cells[CONFIGURATION] = list(models["configuration"])
-    return Table(f"{distance} to test data, by sampler", pandas.DataFrame(cells), marks)
+    return Table(f"{distance} to test data, by sampler", pd.DataFrame(cells), marks)
 
 
 def _overview_columns(available: set[str], requested: set[str]) -> list[str]:
@@ -187,7 +185,7 @@ def _overview_columns(available: set[str], requested: set[str]) -> list[str]:
     return [name for name in ordered if name in preferred]
 
 
-def _model_rows(table: pandas.DataFrame, is_usual: "pandas.Series[bool]") -> pandas.DataFrame:
+def _model_rows(table: pd.DataFrame, is_usual: "pd.Series[bool]") -> pd.DataFrame:
     """Returns one row per model, since its samplers may have chosen different configurations.
 
     It is a row that did not learn, if there is any, and the usual sampler's row otherwise.
@@ -196,7 +194,7 @@ def _model_rows(table: pandas.DataFrame, is_usual: "pandas.Series[bool]") -> pan
     return order.sort_values(["learned", "is_other"], kind="stable").groupby("model").first()
 
 
-def _column_label(name: str, usual_samplers: "pandas.Series[str]") -> str:
+def _column_label(name: str, usual_samplers: "pd.Series[str]") -> str:
     """Returns the heading of a sampler's column in the overview."""
     if name != USUAL:
         return find_sampler(name).label
@@ -204,7 +202,7 @@ def _column_label(name: str, usual_samplers: "pandas.Series[str]") -> str:
 
 
 def score_table(
-    table: pandas.DataFrame,
+    table: pd.DataFrame,
     distance: str,
     score: str | None,
     columns: Sequence[ScoreColumn] = SCORE_COLUMNS,
@@ -234,10 +232,10 @@ def score_table(
         "train s": format_column(table, "training_seconds", ".0f"),
         CONFIGURATION: list(table["configuration"] + candidates),
     }
-    return Table("All scores", pandas.DataFrame(cells), {f"{distance} test ↓": table["rank"]})
+    return Table("All scores", pd.DataFrame(cells), {f"{distance} test ↓": table["rank"]})
 
 
-def _format_scores(table: pandas.DataFrame, group: Sequence[ScoreColumn]) -> list[str]:
+def _format_scores(table: pd.DataFrame, group: Sequence[ScoreColumn]) -> list[str]:
     """Formats scores that share a cell, such as `0.50 / 0.75 (1 of 2 seeds)`."""
     parts = [
         format_column(table, column.name, column.format, scale=column.scale) for column in group

@@ -8,30 +8,30 @@ from typing import Annotated
 
 from pythae_fif.files import os_errors_as_store_error
 from pythae_fif.runs.provenance import command_line
-from pythae_fif.runs.store import Spec, Store
-from pythae_fif.runs.worker import Status
+from pythae_fif.runs.store import Store
+from pythae_fif.runs.worker import AnyJob, Status
 from pythae_fif.validation import AtLeastOne, Flag, StrictModel
 
 
 @dataclass
 class Progress:
-    """The progress of all runs of a command.
+    """The progress of all jobs of a command.
 
     Attributes:
-        total: Number of runs that the command needs.
-        done: Number of runs that had their records before the command.
-        outcomes: Runs that have ended since -> their error line, empty if all records are there.
-        running: Runs under way -> their status.
+        total: Number of jobs of the command.
+        done: Number of jobs that were done before the command.
+        outcomes: Jobs that have ended since -> their error line, empty if they are done.
+        running: Jobs under way -> the status of their runs.
     """
 
     total: int
     done: int
-    outcomes: dict[Spec, str] = field(default_factory=dict)
-    running: dict[Spec, Status] = field(default_factory=dict)
+    outcomes: dict[AnyJob, str] = field(default_factory=dict)
+    running: dict[AnyJob, Status] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
-        """The share of all runs that is done, in [0, 1]."""
+        """The share of all jobs that is done, in [0, 1]."""
         under_way = sum(status.share for status in self.running.values())
         return (self.done + len(self.outcomes) + under_way) / max(1, self.total)
 
@@ -39,8 +39,8 @@ class Progress:
 OnChange = Callable[[Progress], None]
 """A callback that shows the progress."""
 
-FinishedRuns = Generator[tuple[Spec, str] | None, None, None]
-"""Yields a run when its process has ended, with the cause as far as the engine knows it, and None
+FinishedRuns = Generator[tuple[AnyJob, str] | None, None, None]
+"""Yields a job when its process has ended, with the cause as far as the engine knows it, and None
 every few seconds in between."""
 
 
@@ -79,13 +79,13 @@ class Engine(StrictModel):
         return self
 
     @abstractmethod
-    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
-        """Executes each run in its own process, by :func:`~pythae_fif.runs.worker.execute_run`.
+    def execute(self, jobs: Sequence[AnyJob], store: Store, command: str) -> FinishedRuns:
+        """Executes each job in its own process, by :func:`~pythae_fif.runs.worker.execute_run`.
 
         Closing the generator ends the runs under way, except jobs that outlive this process.
 
         Args:
-            specs: The runs.
+            jobs: The jobs.
             store: The store that receives their records.
             command: The user's command line, for the records.
 
@@ -95,62 +95,67 @@ class Engine(StrictModel):
 
 
 def run_all(
-    specs: Sequence[Spec], store: Store, engine: Engine, on_change: OnChange = lambda progress: None
-) -> dict[Spec, str]:
-    """Executes the runs that have no records yet.
+    jobs: Sequence[AnyJob],
+    store: Store,
+    engine: Engine,
+    on_change: OnChange = lambda progress: None,
+    done: int = 0,
+) -> dict[AnyJob, str]:
+    """Executes jobs.
 
     Args:
-        specs: All runs of the command.
+        jobs: The jobs that are not done yet.
         store: The store with their records.
-        engine: Where the runs are executed.
+        engine: Where they are executed.
         on_change: Called every few seconds with the progress.
+        done: Number of jobs of the command that are done already; the progress counts them.
 
     Returns:
-        The executed runs -> their error line, empty for a run that has all its records.
+        The jobs -> their error line, empty for a job that is done now.
 
     Raises:
         KeyboardInterrupt: The user interrupted. Runs under way were ended, except Slurm's jobs; the
             same call resumes them.
         StoreError: The store cannot be written, or a record in it cannot be read.
     """
-    earlier = {spec: Status.read(store.folder(spec)) for spec in specs if not store.is_done(spec)}
-    progress = Progress(total=len(specs), done=len(specs) - len(earlier))
-    if not earlier:
+    if not jobs:
         return {}
+    earlier = {job: Status.read(store.folder(job.spec)) for job in jobs}
+    progress = Progress(total=done + len(jobs), done=done)
 
     with os_errors_as_store_error(f"write {store.root}"):
         store.runs.mkdir(parents=True, exist_ok=True)
 
-    with contextlib.closing(engine.execute(list(earlier), store, command_line())) as finished_runs:
+    with contextlib.closing(engine.execute(list(jobs), store, command_line())) as finished_runs:
         for finished in finished_runs:
             if finished is not None:
-                spec, cause = finished
-                progress.outcomes[spec] = _error_line(spec, store, cause, earlier.pop(spec))
+                job, cause = finished
+                progress.outcomes[job] = _error_line(job, store, cause, earlier.pop(job))
             progress.running = _running(earlier, store)
             on_change(progress)
 
     return progress.outcomes
 
 
-def _error_line(spec: Spec, store: Store, cause: str, earlier: Status) -> str:
-    """Returns why a run failed, as one line; empty if all its records are there.
+def _error_line(job: AnyJob, store: Store, cause: str, earlier: Status) -> str:
+    """Returns why a job failed, as one line; empty if it is done.
 
     Args:
         cause: What the engine knows of the cause. It is used if the run reported nothing itself.
         earlier: The run's status before this command; its error belongs to an earlier attempt.
     """
-    if store.is_done(spec):
+    if job.is_done(store):
         return ""
-    status = Status.read(store.folder(spec))
+    status = Status.read(store.folder(job.spec))
     new_error = "" if status == earlier else status.error
     return new_error or f"{cause} at {status.stage or 'its start'}; see output.log"
 
 
-def _running(earlier: dict[Spec, Status], store: Store) -> dict[Spec, Status]:
-    """Returns the runs under way: those that have reported since their earlier status."""
-    statuses = {spec: Status.read(store.folder(spec)) for spec in earlier}
+def _running(earlier: dict[AnyJob, Status], store: Store) -> dict[AnyJob, Status]:
+    """Returns the jobs under way: those whose runs have reported since their earlier status."""
+    statuses = {job: Status.read(store.folder(job.spec)) for job in earlier}
     return {
-        spec: status
-        for spec, status in statuses.items()
-        if status.state == "running" and status != earlier[spec]
+        job: status
+        for job, status in statuses.items()
+        if status.state == "running" and status != earlier[job]
     }

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pythae_fif.errors import pluralized
 from pythae_fif.runs.launch import Engine, FinishedRuns
-from pythae_fif.runs.store import Spec, Store
-from pythae_fif.runs.worker import Slot, execute_run
+from pythae_fif.runs.store import Store
+from pythae_fif.runs.worker import AnyJob, Slot, execute_run
 from pythae_fif.validation import AtLeastOne, Flag
 
 POLL_SECONDS = 0.3
@@ -86,27 +86,27 @@ class LocalEngine(Engine):
             f"{thread_count} each"
         )
 
-    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
-        context = _fork_server(specs)
+    def execute(self, jobs: Sequence[AnyJob], store: Store, command: str) -> FinishedRuns:
+        context = _fork_server(jobs)
         free_slots = self.slots()
-        waiting = deque(specs)
-        running: dict[Spec, tuple[Any, Slot]] = {}
+        waiting = deque(jobs)
+        running: dict[AnyJob, tuple[Any, Slot]] = {}
 
         try:
             while waiting or running:
                 while waiting and free_slots:
-                    spec = waiting.popleft()
+                    job = waiting.popleft()
                     slot = free_slots.pop(0)
-                    process = context.Process(target=execute_run, args=(spec, store, command, slot))
-                    running[spec] = (process, slot)
+                    process = context.Process(target=execute_run, args=(job, store, command, slot))
+                    running[job] = (process, slot)
                     process.start()
 
                 wait([process.sentinel for process, _ in running.values()], POLL_SECONDS)
-                for spec, (process, slot) in list(running.items()):
+                for job, (process, slot) in list(running.items()):
                     if process.exitcode is not None:
-                        del running[spec]
+                        del running[job]
                         free_slots.append(slot)
-                        yield spec, f"its process exited with {process.exitcode} ({EXIT_CODES})"
+                        yield job, f"its process exited with {process.exitcode} ({EXIT_CODES})"
                 yield None
         finally:
             _end_processes(process for process, _ in running.values())
@@ -138,16 +138,16 @@ def _default_runs_per_gpu(cores_per_gpu: int) -> int:
     return max(1, min(MAX_RUNS, runs_in_memory, cores_per_gpu))
 
 
-def _fork_server(specs: Sequence[Spec]) -> Any:
+def _fork_server(jobs: Sequence[AnyJob]) -> Any:
     """Starts a fork server that imports torch, Pythae and Matplotlib once for all runs."""
     context: Any = multiprocessing.get_context("forkserver")
 
     # Each child executes the driver's main module again, so what that imports of this package is
     # preloaded too. The first optimizer of a process imports dynamo, which takes seconds.
     package_modules = [name for name in sys.modules if name.startswith("pythae_fif.")]
-    spec_modules = {type(spec).__module__ for spec in specs}
+    job_modules = {type(job).__module__ for job in jobs}
     context.set_forkserver_preload(
-        [*spec_modules, "matplotlib.figure", "torch._dynamo", *package_modules]
+        [*job_modules, "matplotlib.figure", "torch._dynamo", *package_modules]
     )
 
     # The server ignores Ctrl-C, because the driver passes it on to the runs.

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pythae_fif.errors import ConfigError, format_error, pluralized, requires_extra
 from pythae_fif.runs.launch import Engine, FinishedRuns
-from pythae_fif.runs.store import Spec, Store
-from pythae_fif.runs.worker import Slot, execute_run
+from pythae_fif.runs.store import Store
+from pythae_fif.runs.worker import AnyJob, Slot, execute_run
 from pythae_fif.validation import Flag
 
 MAX_CRASHES = 3
@@ -52,13 +52,13 @@ class RayEngine(Engine):
         run_count = pluralized(self.parallel_runs(), "run")
         return f"Ray, {run_count} at once, {pluralized(self.threads_per_run, 'thread')} each"
 
-    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
+    def execute(self, jobs: Sequence[AnyJob], store: Store, command: str) -> FinishedRuns:
         ray = self._connect()
         cpus = self.threads_per_run
         gpus = int("GPU" in ray.cluster_resources())
         slot = Slot("gpu" if gpus else "cpu", cpus)
         task = ray.remote(max_calls=1, max_retries=MAX_CRASHES, num_cpus=cpus, num_gpus=gpus)(_task)
-        tasks = {task.remote(os.getcwd(), spec, store, command, slot): spec for spec in specs}
+        tasks = {task.remote(os.getcwd(), job, store, command, slot): job for job in jobs}
 
         try:
             while tasks:

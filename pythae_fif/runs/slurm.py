@@ -13,8 +13,8 @@ from pydantic import BeforeValidator, Field
 from pythae_fif.errors import ConfigError, format_error, pluralized, requires_extra
 from pythae_fif.files import write_bytes
 from pythae_fif.runs.launch import Engine, FinishedRuns
-from pythae_fif.runs.store import Spec, Store, read_file
-from pythae_fif.runs.worker import Slot, execute_run
+from pythae_fif.runs.store import Store, read_file
+from pythae_fif.runs.worker import AnyJob, Slot, execute_run
 from pythae_fif.validation import Flag, parse_duration
 
 JOB_FILE = "slurm.job"
@@ -59,11 +59,11 @@ class SlurmEngine(Engine):
             f"{pluralized(self.threads_per_run, 'thread')} each"
         )
 
-    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> FinishedRuns:
+    def execute(self, jobs: Sequence[AnyJob], store: Store, command: str) -> FinishedRuns:
         """See :class:`~pythae_fif.runs.launch.Engine`. Closing the generator leaves the jobs alive.
 
         Args:
-            specs: The runs.
+            jobs: The jobs; each becomes one of Slurm's.
             store: The store that receives their records.
             command: The user's command line, for the records.
 
@@ -73,30 +73,30 @@ class SlurmEngine(Engine):
         queue = _queue()
         if queue is None:  # submitting now could submit a job twice
             raise ConfigError("--engine slurm: squeue does not answer; is its controller running?")
-        jobs = {spec: _read_job_id(store.folder(spec)) for spec in specs}
-        new_specs = [spec for spec, job in jobs.items() if job not in queue]
-        if new_specs:
-            jobs |= self._submit(new_specs, store, command)
+        slurm_ids = {job: _read_slurm_id(store.folder(job.spec)) for job in jobs}
+        new_jobs = [job for job, slurm_id in slurm_ids.items() if slurm_id not in queue]
+        if new_jobs:
+            slurm_ids |= self._submit(new_jobs, store, command)
 
-        last_seen = dict.fromkeys(jobs, time.monotonic())
-        while jobs:
+        last_seen = dict.fromkeys(slurm_ids, time.monotonic())
+        while slurm_ids:
             yield None
             time.sleep(QUEUE_SECONDS)
             queue = _queue()
             clock = time.monotonic()
-            for spec, job in list(jobs.items()):
-                if queue is None or job in queue:
-                    last_seen[spec] = clock
-                if store.is_done(spec) or clock - last_seen[spec] > LATE_SECONDS:
-                    del jobs[spec]
-                    yield spec, f"Slurm's job {job} ended before its run"
+            for job, slurm_id in list(slurm_ids.items()):
+                if queue is None or slurm_id in queue:
+                    last_seen[job] = clock
+                if job.is_done(store) or clock - last_seen[job] > LATE_SECONDS:
+                    del slurm_ids[job]
+                    yield job, f"Slurm's job {slurm_id} ended before its run"
 
-    def _submit(self, specs: list[Spec], store: Store, command: str) -> dict[Spec, str]:
-        """Submits runs as an array; returns their jobs, which are also written to their folders."""
+    def _submit(self, jobs: list[AnyJob], store: Store, command: str) -> dict[AnyJob, str]:
+        """Submits jobs as an array; returns Slurm's ids, which the runs' folders keep, too."""
         with requires_extra("slurm", "--engine slurm"):
             import submitit
 
-        class Job(submitit.helpers.Checkpointable):  # a requeued job starts again and resumes
+        class Task(submitit.helpers.Checkpointable):  # a requeued job starts again and resumes
             def __call__(self, *arguments: Any) -> None:
                 execute_run(*arguments)
 
@@ -113,19 +113,19 @@ class SlurmEngine(Engine):
         try:
             with executor.batch():
                 submitted = {
-                    spec: executor.submit(Job(), spec, store, command, slot) for spec in specs
+                    job: executor.submit(Task(), job, store, command, slot) for job in jobs
                 }
         except submitit.core.utils.FailedJobError as error:
             raise ConfigError(f"sbatch: {format_error(error)}") from error
 
-        job_ids = {spec: str(job.job_id) for spec, job in submitted.items()}
-        for spec, job_id in job_ids.items():
-            write_bytes(store.folder(spec) / JOB_FILE, job_id.encode())
-        return job_ids
+        slurm_ids = {job: str(task.job_id) for job, task in submitted.items()}
+        for job, slurm_id in slurm_ids.items():
+            write_bytes(store.folder(job.spec) / JOB_FILE, slurm_id.encode())
+        return slurm_ids
 
 
-def _read_job_id(folder: Path) -> str:
-    """Returns the job that a run was submitted as last; empty if it was never submitted."""
+def _read_slurm_id(folder: Path) -> str:
+    """Returns the id that a run was submitted with last; empty if it was never submitted."""
     return (read_file(folder / JOB_FILE) or b"").decode(errors="replace")
 
 

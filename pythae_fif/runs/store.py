@@ -10,27 +10,51 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from pydantic import Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
-from pythae_fif.errors import StoreError, UnknownStudyError
+from pythae_fif.errors import StoreError
 from pythae_fif.files import checksum, os_errors_as_store_error, read_bytes
 from pythae_fif.validation import StrictModel
 
 ResultT = TypeVar("ResultT")
 CHECKSUM_KEY = "checksum"
 SPEC_FILE = "spec.json"
-SPECS: dict[str, "type[Spec]"] = {}
-"""Kind of run -> its class, once the module that defines the class is imported."""
+_KINDS: dict[str, str] = {}
+"""Kind of run -> its class, as `module.Class`."""
 
 
 class Provenance(BaseModel):
-    """Where, when and with what software a record was made. A run's id does not depend on it."""
+    """Where, when and with what software a record was made. A run's id does not depend on it.
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    None stands for what is not known.
 
+    Attributes:
+        versions: Package -> its version.
+        python: Version of Python.
+        platform: Name of the operating system.
+        command: The user's command line.
+        git_revision: Short revision of the checkout; None outside of one.
+        git_dirty: Whether files that define results differed from the revision.
+        device: The torch device, with the name of its hardware.
+        threads: Number of CPU threads.
+        cores: Number of CPU cores of the machine.
+        started: When the run was started, in UTC.
+        seconds: Time from the start of the run to the record.
+        attempts: How often the run had been started.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    versions: dict[str, str] = Field(default_factory=dict)
+    python: str | None = None
+    platform: str | None = None
+    command: str | None = None
     git_revision: str | None = None
     git_dirty: bool | None = None
     device: str | None = None
+    threads: int | None = None
     cores: int | None = None
+    started: str | None = None
     seconds: float | None = None
+    attempts: int | None = None
 
 
 FileName = Annotated[str, Field(pattern=r"^[^./][^/]*(/[^./][^/]*)*$")]
@@ -65,7 +89,7 @@ class Record(BaseModel, Generic[ResultT]):
 
     @classmethod
     def parse(cls, content: bytes, run_id: str) -> Self:
-        """Reads a record; call it on the parametrized class, such as `Record[Scores]`.
+        """Reads a record; call it on the parametrized class, such as `Record[Evaluation]`.
 
         Args:
             content: The content of the record's file.
@@ -93,25 +117,30 @@ class Spec(StrictModel):
     """Base class of specifications. The fields of a subclass define the result of a run.
 
     Attributes:
-        kind: Name of the subclass in `spec.json`.
+        kind: Name of the subclass in `spec.json`. Two classes of one kind are an error.
         schema_version: Part of the id; raise it when the meaning of results changes.
-        fields_outside_id: Fields that say which outputs are needed, or where the data are. They are
-            neither in the id nor in `spec.json`.
+        fields_outside_id: Fields that say where the data are. They are neither in the id nor in
+            `spec.json`.
     """
 
     kind: ClassVar[str]
-    schema_version: ClassVar[int] = 3
+    schema_version: ClassVar[int] = 1
     fields_outside_id: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        SPECS[cls.kind] = cls
+        if "kind" in vars(cls):
+            name = f"{cls.__module__}.{cls.__qualname__}"
+            previous = _KINDS.setdefault(cls.kind, name)
+            if previous != name:
+                raise StoreError(
+                    f"{name} and {previous} have the same kind of runs, {cls.kind!r}: rename one"
+                )
 
     @property
     def run_id(self) -> str:
         """Twelve hexadecimal digits: a hash of kind, version and the defining fields."""
-        content = json.dumps(self.to_dict(), sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:12]
+        return _hash_spec(self.to_dict())
 
     @property
     @abstractmethod
@@ -119,37 +148,9 @@ class Spec(StrictModel):
         """The folder of similar runs below `runs/`, such as `digits/convnet/fif`."""
 
     @property
-    def path(self) -> str:
+    def run_path(self) -> str:
         """The folder of this run below `runs/`."""
         return f"{self.folder}/{self.run_id}"
-
-    @property
-    def title(self) -> str:
-        """The run's name in messages."""
-        return self.folder
-
-    @property
-    @abstractmethod
-    def outputs(self) -> Mapping[str, type]:
-        """Name of a record's file -> type of its result. A run is done when all are there."""
-
-    def is_complete(self, record: Record[Any] | None, store: "Store") -> bool:
-        """Returns whether the record of an output has all that was requested.
-
-        Args:
-            record: The record; None if it is missing.
-            store: The store that it was read from.
-        """
-        return record is not None
-
-    @abstractmethod
-    def run(self, run: Any) -> None:
-        """Computes the missing outputs and saves them.
-
-        Args:
-            run: The :class:`~pythae_fif.runs.worker.Run` that executes the specification. Its
-                method `save` saves an output.
-        """
 
     def __hash__(self) -> int:
         return hash(self.run_id)
@@ -168,26 +169,29 @@ class Spec(StrictModel):
 SpecT = TypeVar("SpecT", bound=Spec)
 
 
-def read_spec(content: bytes) -> Spec:
+def _hash_spec(content: Any) -> str:
+    """Returns the id of a run, given the content of its `spec.json`."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_spec(content: bytes, kind: type[SpecT]) -> SpecT:
     """Reads the content of a `spec.json`.
 
+    Args:
+        content: The content.
+        kind: The class of the specification.
+
     Raises:
-        UnknownStudyError: Its kind is not in `SPECS`.
-        StoreError: The content is not a specification of a run.
+        StoreError: The content is not a specification of this class.
     """
     try:
         values = json.loads(content)
-        if values["kind"] not in SPECS:
-            raise UnknownStudyError(
-                f"{SPEC_FILE}: kind {values['kind']!r} belongs to no study of this package or of "
-                "the folder studies in the working directory"
-            )
-        cls = SPECS[values["kind"]]
-        if values["schema"] != cls.schema_version:
+        if (values["kind"], values["schema"]) != (kind.kind, kind.schema_version):
             raise StoreError(
-                f"{SPEC_FILE}: schema {values['schema']!r}, needs {cls.schema_version}"
+                f"{SPEC_FILE}: {values['kind']!r} of schema {values['schema']!r}, needs "
+                f"{kind.kind!r} of schema {kind.schema_version}"
             )
-        return cls.model_validate_json(json.dumps(values["spec"]))
+        return kind.model_validate_json(json.dumps(values["spec"]))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise StoreError(f"{SPEC_FILE} is not a valid specification of a run") from error
 
@@ -211,7 +215,8 @@ class PackedRun(BaseModel):
 class Store:
     """The runs below `runs/` in a results folder. Opening a store writes nothing.
 
-    If a run has both a folder and a line of a packed file, the folder is used.
+    A run is named by its folder below `runs/`, its `run_path`. If it has both a folder and a line
+    of a packed file, the folder is used.
 
     Args:
         root: The results folder, which need not exist.
@@ -240,17 +245,17 @@ class Store:
 
     def folder(self, spec: Spec) -> Path:
         """Returns the folder of a run, which may not exist."""
-        return self.runs / spec.path
+        return self.runs / spec.run_path
 
-    def packed_run(self, spec: Spec) -> PackedRun | None:
-        """Returns a run's line of a packed file; None if it has none or has a folder."""
-        return None if (self.folder(spec) / SPEC_FILE).exists() else self.packed.get(spec.path)
+    def is_packed(self, run_path: str) -> bool:
+        """Returns whether a run has a line of a packed file, and no folder."""
+        return run_path in self.packed and not (self.runs / run_path / SPEC_FILE).exists()
 
-    def read(self, spec: Spec, name: str) -> bytes | None:
+    def read_file(self, run_path: str, name: str) -> bytes | None:
         """Reads a file of a run, such as a picture.
 
         Args:
-            spec: The run.
+            run_path: The run's folder below `runs/`.
             name: The file's name below the run's folder.
 
         Returns:
@@ -259,32 +264,30 @@ class Store:
         Raises:
             StoreError: The file cannot be read.
         """
-        packed_run = self.packed_run(spec)
-        if packed_run is None:
-            return read_file(self.folder(spec) / name)
+        if not self.is_packed(run_path):
+            return read_file(self.runs / run_path / name)
+        packed_run = self.packed[run_path]
         if name in packed_run.files:
             return json.dumps(packed_run.files[name]).encode()
         return packed_run.pictures.get(name)
 
-    def names(self, spec: Spec, subfolder: str = ".") -> list[str]:
-        """Lists the JSON files of a run, such as `scores/normal.json`.
+    def list_files(self, run_path: str, subfolder: str = ".") -> list[str]:
+        """Lists the JSON files of a run, such as `scores/normal-classifier-2000.json`.
 
         Args:
-            spec: The run.
+            run_path: The run's folder below `runs/`.
             subfolder: The files' folder, below the run's folder.
 
         Returns:
             Sorted names below the run's folder.
         """
-        packed_run = self.packed_run(spec)
-        if packed_run is None:
-            folder = self.folder(spec)
-            return sorted(
-                path.relative_to(folder).as_posix() for path in folder.glob(f"{subfolder}/*.json")
-            )
-        return sorted(n for n in packed_run.files if PurePath(n).parent == PurePath(subfolder))
+        folder = self.runs / run_path
+        names = [path.relative_to(folder).as_posix() for path in folder.glob(f"{subfolder}/*.json")]
+        if self.is_packed(run_path):
+            names = [*self.packed[run_path].files]
+        return sorted(name for name in names if PurePath(name).parent == PurePath(subfolder))
 
-    def record(self, spec: Spec, name: str, result: type[ResultT]) -> Record[ResultT] | None:
+    def read_record(self, spec: Spec, name: str, result: type[ResultT]) -> Record[ResultT] | None:
         """Reads a record of a run.
 
         Args:
@@ -298,62 +301,82 @@ class Store:
         Raises:
             StoreError: The file cannot be read.
         """
-        content = self.read(spec, name) or b""
+        content = self.read_file(spec.run_path, name) or b""
         record_class: Any = Record[result]  # type: ignore[valid-type] # known only at run time
         try:
             return record_class.parse(content, spec.run_id)
         except StoreError:
             return None
 
-    def is_done(self, spec: Spec) -> bool:
-        """Returns whether a run has its specification and a complete record of each output."""
+    def has_records(self, spec: Spec, outputs: Mapping[str, type]) -> bool:
+        """Returns whether a run has its specification and some records.
+
+        Args:
+            spec: The run.
+            outputs: Name of a record's file -> type of its result.
+        """
         try:
-            self.spec(spec.path)
+            self.read_run_id(spec.run_path)
         except StoreError:  # the next start writes it again
             return False
         return all(
-            spec.is_complete(self.record(spec, name, result), self)
-            for name, result in spec.outputs.items()
+            self.read_record(spec, name, result) is not None for name, result in outputs.items()
         )
 
-    def check_files(self, spec: Spec, record: Record[Any]) -> None:
+    def check_files(self, run_path: str, record: Record[Any]) -> None:
         """Compares the files that belong to a record with their checksums.
 
         Args:
-            spec: The run. A packed run has no files.
+            run_path: The run's folder below `runs/`. A packed run has no files.
             record: One of its records.
 
         Raises:
             StoreError: A file is missing, cannot be read, or was changed.
         """
-        if self.packed_run(spec) is not None:
+        if self.is_packed(run_path):
             return
         for name, expected in record.files.items():
-            path = self.folder(spec) / name
+            path = self.runs / run_path / name
             if not path.is_file():
                 raise StoreError(f"{name} is missing")
             with os_errors_as_store_error(f"read {path}"):
                 if checksum(path) != expected:
                     raise StoreError(f"{name} was changed")
 
-    def spec(self, run: str) -> Spec:
-        """Reads the specification of a run.
+    def read_run_id(self, run_path: str) -> str:
+        """Computes the id of a run from its `spec.json`.
 
         Args:
-            run: The run's folder below `runs/`.
+            run_path: The run's folder below `runs/`.
 
         Raises:
             StoreError: The specification is missing, damaged, or belongs to another run.
         """
-        content = read_file(self.runs / run / SPEC_FILE)
-        if content is None and run in self.packed:
-            content = json.dumps(self.packed[run].files.get(SPEC_FILE)).encode()
-        spec = read_spec(content or b"")
-        if spec.path != run:
+        try:
+            run_id = _hash_spec(json.loads(self.read_file(run_path, SPEC_FILE) or b""))
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"{SPEC_FILE} is not a valid specification of a run") from error
+        if run_id != PurePath(run_path).name:
+            raise StoreError(f"{SPEC_FILE} belongs to run {run_id}")
+        return run_id
+
+    def read_spec(self, run_path: str, kind: type[SpecT]) -> SpecT:
+        """Reads the specification of a run.
+
+        Args:
+            run_path: The run's folder below `runs/`.
+            kind: The class of the specification.
+
+        Raises:
+            StoreError: The specification is missing, damaged, of another class, or belongs to
+                another run.
+        """
+        spec = read_spec(self.read_file(run_path, SPEC_FILE) or b"", kind)
+        if spec.run_path != run_path:
             raise StoreError(f"{SPEC_FILE} belongs to run {spec.run_id}")
         return spec
 
-    def specs(self, kind: type[SpecT], subfolder: str = ".") -> Iterator[SpecT]:
+    def iterate_specs(self, kind: type[SpecT], subfolder: str = ".") -> Iterator[SpecT]:
         """Yields the specifications of the runs of a kind, sorted by their folders' names.
 
         Folders without a valid specification are skipped; `verify` reports them.
@@ -363,16 +386,14 @@ class Store:
             subfolder: A folder below `runs/`, such as `mnist/resnet`.
         """
         files = (self.runs / subfolder).rglob(SPEC_FILE)
-        runs = {file.parent.relative_to(self.runs).as_posix() for file in files}
-        runs |= {run for run in self.packed if PurePath(run).is_relative_to(subfolder)}
+        run_paths = {file.parent.relative_to(self.runs).as_posix() for file in files}
+        run_paths |= {path for path in self.packed if PurePath(path).is_relative_to(subfolder)}
 
-        for run in sorted(runs):
+        for run_path in sorted(run_paths):
             try:
-                spec = self.spec(run)
+                yield self.read_spec(run_path, kind)
             except StoreError:
                 continue
-            if isinstance(spec, kind):
-                yield spec
 
 
 def _read_packed_file(path: Path) -> Iterator[PackedRun]:

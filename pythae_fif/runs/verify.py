@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pythae_fif.errors import StoreError, UnknownStudyError
-from pythae_fif.runs.store import SPEC_FILE, Record, Spec, Store
+from pythae_fif.errors import StoreError
+from pythae_fif.runs.store import SPEC_FILE, Record, Store
 from pythae_fif.runs.worker import STATUS_FILE, Status
 
 VERDICTS = {
@@ -15,7 +15,6 @@ VERDICTS = {
     "corrupt": "a file is missing, cannot be read, or was changed",
     "failed": "the last attempt failed; the same command tries again",
     "unfinished": "there is no record yet; the same command resumes",
-    "unknown study": "not checked, because its study is not installed",
     "set aside": "a damaged or foreign file was renamed and kept for inspection",
     "dirty tree": "made with code or configurations that are not committed",
 }
@@ -27,40 +26,38 @@ class Verdict(NamedTuple):
 
     Attributes:
         kind: A key of `VERDICTS`.
-        run: The run's folder below `runs/`.
+        run_path: The run's folder below `runs/`.
         detail: What is wrong, as one line.
     """
 
     kind: str
-    run: str
+    run_path: str
     detail: str = ""
 
 
 def verify(root: Path) -> list[Verdict]:
-    """Reads all runs of a store. It changes nothing.
-
-    The modules that define the kinds of runs must be imported before.
+    """Reads all runs of a store. It changes nothing, and runs no code of a study or a model.
 
     Args:
         root: The results folder.
 
     Returns:
-        For every run one verdict of the kinds `fine` to `unknown study`, and notes of the others.
+        For every run one verdict of the kinds `fine` to `unfinished`, and notes of the others.
 
     Raises:
         StoreError: The folder has no runs, or a folder in it cannot be read.
     """
     store = Store(root)
-    runs = {*store.packed}
+    run_paths = {*store.packed}
 
     for parent, folders, files in os.walk(store.runs, onerror=_raise, followlinks=True):
         if {SPEC_FILE, STATUS_FILE} & {*files}:
             folders.clear()  # no run is inside another run's folder
-            runs.add(Path(parent).relative_to(store.runs).as_posix())
-    if not runs:
+            run_paths.add(Path(parent).relative_to(store.runs).as_posix())
+    if not run_paths:
         raise StoreError(f"no runs in {root}: give the folder that was passed to --results")
 
-    return [verdict for run in sorted(runs) for verdict in _verdicts(store, run)]
+    return [verdict for path in sorted(run_paths) for verdict in _verdicts(store, path)]
 
 
 def _raise(error: OSError) -> None:
@@ -69,49 +66,44 @@ def _raise(error: OSError) -> None:
         raise StoreError(f"cannot read {error.filename}: {error.strerror}") from error
 
 
-def _verdicts(store: Store, run: str) -> Iterator[Verdict]:
+def _verdicts(store: Store, run_path: str) -> Iterator[Verdict]:
     """Yields the verdict on one run, and the notes on it."""
-    folder = store.runs / run
+    folder = store.runs / run_path
     for path in sorted(folder.rglob("*.corrupt*")):
-        yield Verdict("set aside", run, path.name)
-
-    try:
-        spec = store.spec(run)
-        records = _read_records(store, spec)
-        for record in records:
-            store.check_files(spec, record)
-    except UnknownStudyError as error:
-        yield Verdict("unknown study", run, str(error))
-        return
-    except StoreError as error:
-        yield Verdict("corrupt", run, str(error))
-        return
+        yield Verdict("set aside", run_path, path.name)
 
     status = Status.read(folder)
+    try:
+        records = _read_records(store, run_path)
+        for record in records:
+            store.check_files(run_path, record)
+        if not records and status.state == "finished":
+            raise StoreError("the run is marked as finished, but has no records")
+    except StoreError as error:
+        yield Verdict("corrupt", run_path, str(error))
+        return
+
     if status.state == "failed":
-        yield Verdict("failed", run, status.error)
+        yield Verdict("failed", run_path, status.error)
     elif not records:
-        yield Verdict("unfinished", run, status.error)
+        yield Verdict("unfinished", run_path, status.error)
     else:
-        yield Verdict("packed" if store.packed_run(spec) else "fine", run)
+        yield Verdict("packed" if store.is_packed(run_path) else "fine", run_path)
 
     dirty = [record.provenance for record in records if record.provenance.git_dirty]
     for revision in {str(provenance.git_revision) for provenance in dirty}:
-        yield Verdict("dirty tree", run, revision)
+        yield Verdict("dirty tree", run_path, revision)
 
 
-def _read_records(store: Store, spec: Spec) -> list[Record[Any]]:
-    """Reads all records of a run; a StoreError says which one is damaged."""
+def _read_records(store: Store, run_path: str) -> list[Record[Any]]:
+    """Reads all records of a run; a StoreError says what is damaged."""
+    run_id = store.read_run_id(run_path)
     records = []
-    for name in [*store.names(spec), *store.names(spec, "scores")]:
+    for name in [*store.list_files(run_path), *store.list_files(run_path, "scores")]:
         if name in (SPEC_FILE, STATUS_FILE):
             continue
-        content = store.read(spec, name) or b""
         try:
-            records.append(Record[Any].parse(content, spec.run_id))
+            records.append(Record[Any].parse(store.read_file(run_path, name) or b"", run_id))
         except StoreError as error:
             raise StoreError(f"{name}: {error}") from error
-
-    if not records and Status.read(store.folder(spec)).state == "finished":
-        raise StoreError("the run is marked as finished, but has no records")
     return records

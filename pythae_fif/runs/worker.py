@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -59,6 +59,27 @@ class Status(BaseModel):
             return cls.model_validate_json(read_file(folder / STATUS_FILE) or b"")
         except (StoreError, ValidationError):
             return cls()
+
+
+class AnyJob(Protocol):
+    """What a command asks of a run. Jobs are hashable and can be sent to another process.
+
+    Attributes:
+        spec: The specification of the run.
+        title: Its name in messages.
+    """
+
+    @property
+    def spec(self) -> Spec: ...
+
+    @property
+    def title(self) -> str: ...
+
+    def is_done(self, store: Store) -> bool:
+        """Returns whether the store has every record that is asked for."""
+
+    def execute(self, run: "Run") -> None:
+        """Makes the missing records and saves them."""
 
 
 class Slot(NamedTuple):
@@ -134,7 +155,7 @@ class Run:
         """Writes a result as a record.
 
         Args:
-            name: The record's file, a key of the specification's outputs.
+            name: The record's file.
             result: The result.
             files: Name -> SHA-256 of the files that belong to it, computed when they were written.
         """
@@ -152,21 +173,19 @@ class Run:
 
         hardware = torch.cuda.get_device_name() if self.device.startswith("cuda") else processor()
         revision, is_dirty = git_state()
-        return Provenance.model_validate(
-            {
-                "versions": versions(),
-                "python": platform.python_version(),
-                "platform": platform.system(),
-                "command": self._command,
-                "git_revision": revision,
-                "git_dirty": is_dirty,
-                "device": f"{self.device} ({hardware})",
-                "threads": torch.get_num_threads(),
-                "cores": os.cpu_count(),
-                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._start_time)),
-                "seconds": round(time.monotonic() - self._start_clock, 2),
-                "attempts": self._status.attempt,
-            }
+        return Provenance(
+            versions=versions(),
+            python=platform.python_version(),
+            platform=platform.system(),
+            command=self._command,
+            git_revision=revision,
+            git_dirty=is_dirty,
+            device=f"{self.device} ({hardware})",
+            threads=torch.get_num_threads(),
+            cores=os.cpu_count(),
+            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._start_time)),
+            seconds=round(time.monotonic() - self._start_clock, 2),
+            attempts=self._status.attempt,
         )
 
     def load(self, name: str, result: type[ResultT]) -> Record[ResultT] | None:
@@ -179,19 +198,19 @@ class Run:
         Returns:
             The record, or None if it is missing or not valid.
         """
-        record = self.store.record(self.spec, name, result)
+        record = self.store.read_record(self.spec, name, result)
         if record is None and (self.folder / name).exists():
             quarantine(self.folder / name, "it is damaged or belongs to another run")
         return record
 
 
 def execute_run(
-    spec: Spec, store: Store, command: str | None = None, slot: Slot | None = None
+    job: AnyJob, store: Store, command: str | None = None, slot: Slot | None = None
 ) -> None:
     """Computes what a run lacks, if no other process works on it; otherwise waits for that first.
 
     Args:
-        spec: The specification of the run.
+        job: What is asked of the run.
         store: The store with its folder.
         command: The user's command line, for the records.
         slot: The resources of the run, if this process executes only this run. Its output then
@@ -201,7 +220,7 @@ def execute_run(
         FIFError: The run failed. `status.json` has the same message.
         KeyboardInterrupt: The user interrupted. The same command resumes the run.
     """
-    folder = store.folder(spec)
+    folder = store.folder(job.spec)
     with os_errors_as_store_error(f"write {folder}"):
         if slot is not None:
             _configure_process(slot, folder / "output.log")
@@ -211,22 +230,22 @@ def execute_run(
         # A process that was killed leaves partial files and folders.
         for path in folder.rglob(f"*{TEMPORARY_SUFFIX}"):
             remove(path)
-        if store.is_done(spec):
+        if job.is_done(store):  # another process may have done it meanwhile
             return
 
         git_state()  # reads and caches the state of the running code, before an editor changes it
-        run = Run(spec, store, command)
-        write_json(folder / SPEC_FILE, spec.to_dict())
-        _run_with_status(run, slot)
+        run = Run(job.spec, store, command)
+        write_json(folder / SPEC_FILE, job.spec.to_dict())
+        _execute_with_status(job, run, slot)
 
 
-def _run_with_status(run: Run, slot: Slot | None) -> None:
-    """Computes the outputs of a run, and reports how it ended in its status."""
+def _execute_with_status(job: AnyJob, run: Run, slot: Slot | None) -> None:
+    """Makes the records of a run, and reports how it ended in its status."""
     try:
         _check_device(slot)
         run.report("starting")
-        run.spec.run(run)
-        if not run.store.is_done(run.spec):
+        job.execute(run)
+        if not job.is_done(run.store):
             raise FIFError("the run ended before all of its records were written")
         run.report("", 1.0, "finished")
     except (KeyboardInterrupt, SystemExit):

@@ -20,15 +20,13 @@ from pathlib import Path
 
 from PIL import Image
 
-import pythae_fif.benchmark.image_spec  # noqa: F401 - registers the runs of images
 from pythae_fif.errors import FIFError, StoreError
 from pythae_fif.files import write_bytes
-from pythae_fif.runs.store import SPEC_FILE, PackedRun, Spec, Store
+from pythae_fif.runs.store import SPEC_FILE, PackedRun, Store
 from pythae_fif.runs.verify import verify
-from pythae_fif.runs.worker import STATUS_FILE
-from pythae_fif.study import import_studies
+from pythae_fif.runs.worker import STATUS_FILE, Status
 
-REFUSED = ("corrupt", "unknown study", "dirty tree")
+REFUSED = ("corrupt", "dirty tree")
 """Kinds of verdicts on runs that are not added."""
 
 SHEET_ROWS = 8
@@ -48,9 +46,9 @@ def check(root: Path) -> None:
     refused = [verdict for verdict in verify(root) if verdict.kind in REFUSED]
     if refused:
         first = refused[0]
-        count = len({verdict.run for verdict in refused})
+        count = len({verdict.run_path for verdict in refused})
         raise StoreError(
-            f"{count} runs of {root} cannot be added, the first is {first.run}: {first.kind} "
+            f"{count} runs of {root} cannot be added, the first is {first.run_path}: {first.kind} "
             f"{first.detail}; `python run_benchmark.py verify {root}` lists all of them"
         )
 
@@ -111,11 +109,14 @@ def add(source: Path, target: Path, replace: bool) -> Iterator[Path]:
 def _add_runs(store: Store, target: Path, replace: bool) -> Iterator[Path]:
     packed_runs = dict(Store(target).packed)
     file_names = set()
-    for spec in store.specs(Spec):
-        is_new = replace or spec.path not in packed_runs
-        if is_new and store.is_done(spec):
-            packed_runs[spec.path] = packed(store.folder(spec), spec.path)
-            file_names.add(spec.path.partition("/")[0])
+    for spec_file in sorted(store.runs.rglob(SPEC_FILE)):
+        folder = spec_file.parent
+        run_path = folder.relative_to(store.runs).as_posix()
+        is_new = replace or run_path not in packed_runs
+        is_finished = Status.read(folder).state in ("finished", "")  # empty in a copy of records
+        if is_new and is_finished:
+            packed_runs[run_path] = packed(folder, run_path)
+            file_names.add(run_path.partition("/")[0])
 
     for file_name in sorted(file_names):
         runs = [run for run in sorted(packed_runs) if run.startswith(f"{file_name}/")]
@@ -137,7 +138,6 @@ def main() -> int:
     )
     flags = parser.parse_args()
 
-    import_studies()  # registers the runs of studies
     try:
         check(flags.results)
         for path in add(flags.results, flags.reference, flags.replace):

@@ -16,10 +16,9 @@ import pandas as pd
 from matplotlib.ticker import LogLocator
 from scipy.stats import spearmanr, ttest_ind, ttest_ind_from_stats
 
-from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import list_configs
-from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.results import Result, read_all
 from pythae_fif.files import write_bytes
 from pythae_fif.pictures import figure_bytes, new_figure
 from pythae_fif.reports.compared import read_published_table
@@ -58,45 +57,47 @@ class LengthFreeSetting(NamedTuple):
     data_hash: str
 
 
-def read_results(root: Path) -> Iterator[tuple[str, ImageSpec, ImageResult]]:
-    """Yields the store, specification and result of each run whose model the package has."""
+def read_results(root: Path) -> Iterator[tuple[str, Result]]:
+    """Yields the store and the result of each run whose model the package has."""
     known_models = list_configs("models")
     for part in (*MODEL_STORES, BETA_STORE):
-        store = Store(root / part)
-        for spec in store.specs(ImageSpec):
-            result = ImageResult.read(store, spec)
-            if result is not None and spec.model in known_models:
-                yield part, spec, result
+        for result in read_all(Store(root / part)):
+            if result.job.training.model in known_models:
+                yield part, result
 
 
-def group_by_setting(root: Path, parts: Collection[str]) -> dict[Setting, list[ImageResult]]:
+def group_by_setting(root: Path, parts: Collection[str]) -> dict[Setting, list[Result]]:
     """Groups the runs that one table compares, of some folders of packed runs."""
-    groups: dict[Setting, list[ImageResult]] = defaultdict(list)
-    for part, spec, result in read_results(root):
+    groups: dict[Setting, list[Result]] = defaultdict(list)
+    for part, result in read_results(root):
+        training = result.job.training
+        extractor = result.job.scorings[0].extractor
         if part in parts:
-            epochs = spec.settings.epochs
-            length = f"{epochs} epochs" if epochs else f"{spec.settings.wall_clock:.0f} s"
-            details = filter(None, [length, spec.settings.precision, spec.extractor, part])
-            title = f"{spec.dataset} {spec.arch}, {', '.join(details)}"
-            groups[Setting(spec.dataset, spec.arch, title)].append(result)
+            epochs = training.epochs
+            length = f"{epochs} epochs" if epochs else f"{training.wall_clock:.0f} s"
+            details = filter(None, [length, training.precision, extractor, part])
+            title = f"{training.dataset} {training.arch}, {', '.join(details)}"
+            groups[Setting(training.dataset, training.arch, title)].append(result)
     return groups
 
 
 def group_by_length_free_setting(
     root: Path,
-) -> dict[LengthFreeSetting, dict[str, ImageResult]]:
+) -> dict[LengthFreeSetting, dict[str, Result]]:
     """Groups the runs of FIF's configurations and of the main store by all but their length.
 
     Returns:
         Run id -> result for each setting, so that a run that two stores hold counts once.
     """
-    groups: dict[LengthFreeSetting, dict[str, ImageResult]] = defaultdict(dict)
-    for part, spec, result in read_results(root):
-        if spec.settings.epochs and part in ("", BETA_STORE):
+    groups: dict[LengthFreeSetting, dict[str, Result]] = defaultdict(dict)
+    for part, result in read_results(root):
+        training = result.job.training
+        extractor = result.job.scorings[0].extractor
+        if training.epochs and part in ("", BETA_STORE):
             key = LengthFreeSetting(
-                spec.dataset, spec.arch, spec.settings.precision, spec.extractor, spec.data_hash
+                training.dataset, training.arch, training.precision, extractor, training.data_hash
             )
-            groups[key].setdefault(spec.run_id, result)
+            groups[key].setdefault(training.run_id, result)
     return groups
 
 

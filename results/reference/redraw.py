@@ -12,8 +12,9 @@ import re
 import tempfile
 from pathlib import Path
 
-from pythae_fif.benchmark.image_spec import ImageSpec
-from pythae_fif.benchmark.plan import ImageResult, expand, leaderboard
+from pythae_fif.benchmark.plan import plan
+from pythae_fif.benchmark.results import read, read_comparable
+from pythae_fif.benchmark.training import Training
 from pythae_fif.cli.flags import read_request
 from pythae_fif.data.load import load
 from pythae_fif.files import write_bytes
@@ -81,14 +82,13 @@ def make_report(store: Store, flags: list[str]) -> Report:
         The report. A run counts as missing if the store has the run without its result.
     """
     _, experiment, _ = read_request(flags)
-    subset = experiment.settings_for(experiment.models[0]).data_subset
-    splits = load(experiment.dataset, experiment, image_size=experiment.image_size, **subset)
-    plan = expand(experiment, splits)
-    results = leaderboard(store, experiment, plan, splits)
+    selection = experiment.active_profile.data_selection
+    splits = load(experiment.dataset, experiment, image_size=experiment.image_size, **selection)
+    jobs = plan(experiment, splits)
+    results = read_comparable(store, experiment, jobs, splits)
 
-    planned_ids = {spec.run_id for spec in plan}
-    stored_specs = [spec for spec in store.specs(ImageSpec) if spec.run_id in planned_ids]
-    missing = sum(ImageResult.read(store, spec) is None for spec in stored_specs)
+    stored = {*store.iterate_specs(Training)}
+    missing = sum(job.training in stored and read(store, job) is None for job in jobs)
     return Report(experiment, results, splits, missing)
 
 

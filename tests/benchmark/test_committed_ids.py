@@ -6,14 +6,14 @@ import pytest
 from support.experiments import fake_splits
 from support.reference import REFERENCE, ROOT
 
-from pythae_fif.benchmark.image_spec import ImageSpec
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.benchmark.plan import ImageResult, expand
+from pythae_fif.benchmark.plan import plan
+from pythae_fif.benchmark.results import read_all
+from pythae_fif.benchmark.training import Training
 from pythae_fif.data.load import load
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
-from pythae_fif.study import import_studies
 
 TABLE_2 = configs_dir() / "experiments/table2.yaml"
 BEST_OF_TEN = configs_dir() / "experiments/best_of_ten.yaml"
@@ -57,44 +57,44 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def committed():
-    """Specifications of all committed runs of the benchmark."""
-    return [spec for store in map(Store, STORES) for spec in store.specs(ImageSpec)]
+    """Trainings of all committed runs of the benchmark."""
+    stores = map(Store, STORES)
+    return [training for store in stores for training in store.iterate_specs(Training)]
 
 
 @pytest.mark.parametrize(("dataset", "flags", "file", "shape", "runs"), CASES.values(), ids=CASES)
 def test_every_run_of_the_plan_is_committed(dataset, flags, file, shape, runs, committed):
     experiment = load_experiment(dataset, flags, file)
-    comparable = [
-        spec
-        for spec in committed
-        if (spec.dataset, spec.arch, spec.profile) == (dataset, experiment.arch, experiment.profile)
+    selection = experiment.active_profile.data_selection
+    same_data = [
+        training
+        for training in committed
+        if (training.dataset, training.arch) == (dataset, experiment.arch)
+        and training.image_size == experiment.image_size
+        and training.data_selection == selection
     ]
-    (data_hash,) = {spec.data_hash for spec in comparable}
-    plan = expand(experiment, fake_splits(*shape, content_hash=data_hash))
-    planned_ids = {spec.run_id for spec in plan}
-    assert len(planned_ids) == runs
-    assert planned_ids <= {spec.run_id for spec in comparable}
+    (data_hash,) = {training.data_hash for training in same_data}
+    jobs = plan(experiment, fake_splits(*shape, content_hash=data_hash))
+    planned = {job.training for job in jobs}
+    assert len(planned) == runs
+    assert planned <= {*same_data}
 
 
 def test_every_committed_run_has_its_records(committed):
     """Except for one that failed. Some have an architecture or a setting that no longer exists."""
-    num_runs = 0
     results = []
+    num_trainings = 0
     for store in map(Store, STORES):
-        for spec in store.specs(ImageSpec):
-            num_runs += 1
-            result = ImageResult.read(store, spec)
-            if result is not None:
-                results.append(result)
-
-    assert (num_runs, len(results)) == (445, 444)
+        results_of_store = list(read_all(store))
+        results += results_of_store
+        num_trainings += len({result.job.training for result in results_of_store})
+    assert (len(committed), num_trainings, len(results)) == (435, 434, 444)
     assert sum(len(result.scores) for result in results) == 1252
     assert all(result.training.result.log for result in results)
 
 
 @pytest.mark.parametrize("root", STORES)
 def test_every_committed_record_was_made_by_committed_code(root):
-    import_studies()
     assert {verdict.kind for verdict in verify(root)} <= {"packed", "unfinished"}
 
 
@@ -111,6 +111,5 @@ def test_the_committed_runs_used_the_same_data(name, request, committed):
     data_root = str(request.getfixturevalue("shared_data")) if name == "mnist" else None
     flags = {"profile": "quick", "models": ["fif"], "data_root": data_root, "offline": True}
     experiment = load_experiment(name, flags)
-    splits = load(name, experiment, **experiment.settings_for("fif").data_subset)
-    planned_ids = {spec.run_id for spec in expand(experiment, splits)}
-    assert planned_ids <= {spec.run_id for spec in committed}
+    splits = load(name, experiment, **experiment.active_profile.data_selection)
+    assert {job.training for job in plan(experiment, splits)} <= {*committed}

@@ -1,5 +1,6 @@
 """A model that takes labels: it is trained, sampled class by class, and drawn."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -9,9 +10,10 @@ from PIL import Image
 from support.experiments import load_splits, tiny_experiment
 from support.networks import Map
 
-from pythae_fif.benchmark.image_run import build_trainer
+from pythae_fif.benchmark.build import build_trainer
 from pythae_fif.benchmark.pictures import samples_picture
-from pythae_fif.benchmark.plan import ImageResult, expand
+from pythae_fif.benchmark.plan import plan
+from pythae_fif.benchmark.results import read
 from pythae_fif.errors import DataError
 from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.runs.store import Store
@@ -27,19 +29,22 @@ def test_trains_samples_and_draws_class_by_class(tmp_path):
     experiment = tiny_experiment(tmp_path, flags, num_samples=100, epochs=2)
     splits = load_splits(experiment)
     store = Store(tmp_path / "results")
-    (spec,) = expand(experiment, splits)
-    execute_run(spec, store)
+    (job,) = plan(experiment, splits)
+    execute_run(job, store)
 
-    result = ImageResult.read(store, spec)
+    result = read(store, job)
     assert set(result.scores) == {"normal", "gmm"}
-    assert store.is_done(spec)
-    picture = Image.open(io.BytesIO(store.read(spec, "samples-gmm.png")))
+    assert job.is_done(store)
+    picture = Image.open(
+        io.BytesIO(store.read_file(job.spec.run_path, "samples-gmm-pixels-100.png"))
+    )
     assert picture.size == (16 * 8, 10 * 8)
-    relabelled = spec.model_copy(update={"labels_hash": "0" * 16})
+    training = job.training.model_copy(update={"labels_hash": "0" * 16})
+    relabelled = dataclasses.replace(job, training=training)
     with pytest.raises(DataError, match="data of digits changed since the plan"):
         execute_run(relabelled, store)
 
-    trainer = build_trainer(spec, splits, splits.labels, store.folder(spec))
+    trainer = build_trainer(job.training, splits, splits.labels, store.folder(job.spec))
     trainer.train()  # reads the trained model
     model = trainer.model
     labels = splits.labels["test"]

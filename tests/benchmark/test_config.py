@@ -2,12 +2,13 @@
 
 import pytest
 import yaml
-from support.experiments import make_tiny_plan, tiny_experiment
+from support.experiments import fake_splits, make_tiny_plan, tiny_experiment
 
+from pythae_fif.benchmark.build import training_config
 from pythae_fif.benchmark.config import describe_length
-from pythae_fif.benchmark.image_run import training_config
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry
+from pythae_fif.benchmark.plan import plan
 from pythae_fif.errors import ConfigError
 from pythae_fif.sampling.catalog import SAMPLERS
 
@@ -17,11 +18,11 @@ TABLE2 = configs_dir() / "experiments" / "table2.yaml"
 @pytest.mark.parametrize("name", list_configs())
 def test_every_data_set_loads_with_each_profile(name):
     for profile in load_experiment(name, {}).profiles:
-        assert load_experiment(name, {"profile": profile}).settings_for("fif").epochs >= 1
+        assert describe_length(load_experiment(name, {"profile": profile}).active_profile)
     if name != "csv":  # table 2 is for images
         table2 = load_experiment(name, {}, TABLE2)
         assert table2.models == ["fif", "dnf", "trumpet"]
-        assert table2.settings_for("fif").wall_clock == 5 * 3600
+        assert table2.active_profile.wall_clock == 5 * 3600
         assert table2.active_profile.crop == (140 if name == "celeba" else None)
 
 
@@ -35,7 +36,8 @@ def test_celeba_keeps_its_crop_with_a_file_for_other_images(tmp_path):
     ("text", "seconds"), [("5h", 18000), ("1h30m", 5400), ("10min", 600), ("1m 5s", 65)]
 )
 def test_durations(text, seconds):
-    assert load_experiment("digits", {"wall_clock": text}).settings_for("fif").wall_clock == seconds
+    profile = load_experiment("digits", {"wall_clock": text}).active_profile
+    assert profile.wall_clock == seconds
 
 
 @pytest.mark.parametrize("text", ["", "5", "0s", "-5h", "5d", "1.2.3s", "5s5h", "9" * 20 + "h"])
@@ -45,12 +47,12 @@ def test_wrong_durations(tmp_path, text):
 
 
 def test_wall_clock_replaces_epochs(tmp_path):
-    (spec,) = make_tiny_plan(tmp_path, {"wall_clock": "90s"})
-    assert (spec.settings.wall_clock, spec.settings.epochs) == (90, None)
-    ids = [
-        make_tiny_plan(tmp_path, {"wall_clock": text})[0].run_id for text in ("90s", "1m30s", "91s")
-    ]
-    assert ids[0] == spec.run_id == ids[1] != ids[2]
+    (job,) = make_tiny_plan(tmp_path, {"wall_clock": "90s"})
+    assert (job.training.wall_clock, job.training.epochs) == (90, None)
+    same, longer = (
+        make_tiny_plan(tmp_path, {"wall_clock": text})[0].training for text in ("1m30s", "91s")
+    )
+    assert job.training == same != longer
     with pytest.raises(ConfigError, match="tiny: give epochs or steps"):
         tiny_experiment(tmp_path, steps=3)
 
@@ -61,9 +63,8 @@ def test_steps_become_epochs_that_depend_on_the_size_of_the_data(size, epochs):
     flags = {"data": "a.npz", "models": ["ae"]}
     experiment = load_experiment("npz", flags)
     assert describe_length(experiment.active_profile) == "2,000 steps or 10 min"
-    settings = experiment.settings_for("ae", size)
-    assert (settings.epochs, settings.wall_clock) == (epochs, 600)
-    assert "steps" not in settings.model_dump()
+    (job,) = plan(experiment, fake_splits(1, 8, 8, num_train=size))
+    assert (job.training.epochs, job.training.wall_clock) == (epochs, 600)
 
 
 @pytest.mark.parametrize(
@@ -77,10 +78,10 @@ def test_a_length_of_the_user_replaces_steps_and_clock(flags):
 
 def test_settings_and_grid_of_one_model(tmp_path):
     fif_settings = {"batch_size": 7, "grid": {"beta": [3]}, "fixed": {"noise": 0.02}}
-    plan = make_tiny_plan(tmp_path, {"models": ["ae", "fif"]}, models={"fif": fif_settings})
-    assert [spec.settings.batch_size for spec in plan] == [50, 7]
-    assert plan[1].parameters == {"noise": 0.02, "beta": 3}
-    assert plan[1].varied == ["beta"]
+    ae, fif = make_tiny_plan(tmp_path, {"models": ["ae", "fif"]}, models={"fif": fif_settings})
+    assert (ae.training.batch_size, fif.training.batch_size) == (50, 7)
+    assert fif.training.parameters == {"noise": 0.02, "beta": 3}
+    assert fif.configuration == "beta=3"
     for model in ("fif", "beta_vae"):  # Pythae's class would ignore an unknown key
         with pytest.raises(ConfigError, match="unknown key 'betta': did you mean 'beta'"):
             make_tiny_plan(tmp_path, {"models": [model]}, models={model: {"fixed": {"betta": 2.0}}})
@@ -89,7 +90,10 @@ def test_settings_and_grid_of_one_model(tmp_path):
 @pytest.mark.parametrize(
     ("profile", "message"),
     [
-        ({"models": {"fif": {"fixed": [1]}}}, r"fif: fixed=\[1\]: should be a valid dictionary"),
+        (
+            {"models": {"fif": {"fixed": [1]}}},
+            r"model fif: fixed=\[1\]: should be a valid dict",
+        ),
         ({"models": {"fif": {"grid": {"beta": [5, 5.0]}}}}, "none twice"),
         ({"num_samples": 9}, "profiles: tiny: num_samples=9"),
     ],
@@ -108,10 +112,12 @@ def test_the_default_name_is_data_set_architecture_and_profile():
 
 def test_a_latent_dimension_of_the_user_replaces_those_of_models(tmp_path):
     for flags, expected in (({}, [64, 512, 192]), ({"latent_dim": 32}, [32, 32, 32])):
-        experiment = load_experiment("celeba", flags, TABLE2)
-        assert [experiment.latent_dim_for(model) for model in experiment.models] == expected
-    plan = make_tiny_plan(tmp_path, {"models": ["ae", "svae"], "latent_dim": 64})
-    assert [spec.latent_dim for spec in plan] == [64, 32]
+        experiment = load_experiment("celeba", {**flags, "profile": "table2-quick"}, TABLE2)
+        jobs = plan(experiment, fake_splits(3, 64, 64))
+        latent_dims = {job.training.model: job.training.latent_dim for job in jobs}
+        assert [*latent_dims.values()] == expected
+    jobs = make_tiny_plan(tmp_path, {"models": ["ae", "svae"], "latent_dim": 64})
+    assert [job.training.latent_dim for job in jobs] == [64, 32]
 
 
 def test_a_file_equals_flags_and_flags_override_it(tmp_path):
@@ -127,12 +133,14 @@ def test_a_file_equals_flags_and_flags_override_it(tmp_path):
 
 def test_flags_override_the_profile_and_its_settings_for_single_models():
     flags = {"epochs": 3, "learning_rate": 0.5, "num_samples": 50, "batch_size": 7}
-    default = load_experiment("celeba", {"profile": "table2-quick"}, TABLE2)
-    changed = load_experiment("celeba", {"profile": "table2-quick", **flags}, TABLE2)
-    for model in default.models:
-        expected = default.settings_for(model).model_dump() | flags | {"wall_clock": None}
-        assert changed.settings_for(model).model_dump() == expected
-        assert changed.configurations_for(model) == default.configurations_for(model)
+    splits = fake_splits(3, 64, 64)
+    default = plan(load_experiment("celeba", {"profile": "table2-quick"}, TABLE2), splits)
+    changed = plan(load_experiment("celeba", {"profile": "table2-quick", **flags}, TABLE2), splits)
+    del flags["num_samples"]
+    assert {job.scorings[0].num_samples for job in changed} == {50}
+    for before, after in zip(default, changed, strict=True):
+        expected = before.training.model_copy(update={**flags, "wall_clock": None})
+        assert after.training == expected
 
 
 def test_a_file_with_a_part_of_a_profile_keeps_its_other_keys(tmp_path):
@@ -178,7 +186,7 @@ def test_wrong_model_file(tmp_path):
     ("text", "parts"),
     [
         ("profiles: {quick: {epoch: 3}}", ["own.yaml", "quick", "'epoch'", "mean 'epochs'"]),
-        ("profiles: {swift: {epochs: 3}}", ["own.yaml", "swift", "batch_size: field required"]),
+        ("profiles: {swift: {epochs: 3}}", ["own.yaml", "swift", "note: field required"]),
         ("profiles: 3", ["own.yaml", "profiles=3", "dict"]),
         ("profiles: {quick: {models: {beta-vae: {batch_size: 5}}}}", ["own.yaml", "'beta_vae'?"]),
         ("latent_dims: 5", ["own.yaml", "latent_dims=5", "dictionary"]),
@@ -229,12 +237,12 @@ def test_the_published_protocol_is_scored_by_inception_by_default(tmp_path):
 @pytest.mark.parametrize("factor", [None, 0.5])
 def test_the_profile_sets_the_optimizers(tmp_path, model, factor):
     profile = {"batch_size": 7, "learning_rate": 3e-3, "weight_decay": 0.1}
-    spec = make_tiny_plan(tmp_path, {"models": [model]}, plateau_factor=factor, **profile)[0]
-    config = training_config(spec)
+    (job, *_) = make_tiny_plan(tmp_path, {"models": [model]}, plateau_factor=factor, **profile)
+    config = training_config(job.training)
     assert config.per_device_train_batch_size == 7
     assert config.per_device_eval_batch_size == 7
-    assert config.seed == spec.seed
-    assert config.num_epochs == spec.settings.epochs
+    assert config.seed == job.training.seed
+    assert config.num_epochs == job.training.epochs
 
     schedule = None if factor is None else "ReduceLROnPlateau"
     plateau = None if factor is None else {"factor": 0.5, "patience": 10}

@@ -6,12 +6,12 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from support.report_store import model_fields
 from support.trainings import Killed, assert_same_weights, kill_at
 
-from pythae_fif.benchmark.config import Settings
-from pythae_fif.benchmark.image_run import build_trainer
-from pythae_fif.benchmark.image_spec import ImageSpec
+from pythae_fif.benchmark.build import build_model, build_trainer
 from pythae_fif.benchmark.models import list_configs, read_entry
+from pythae_fif.benchmark.training import Training
 from pythae_fif.models.saved import load_model
 from pythae_fif.sampling.samplers import embed, generate
 
@@ -57,16 +57,13 @@ LARGE_CASES = [
 ]
 
 
-def make_spec(model: str, arch: str = "convnet", *, epochs: int = 1, **changes) -> ImageSpec:
+def make_training(model: str, arch: str = "convnet", *, epochs: int = 1) -> Training:
     entry = read_entry(model)
-    varied = entry.choices()[0]
-    settings = Settings(epochs=epochs, batch_size=4, learning_rate=1e-3, num_samples=20)
-    values = dict(
-        dataset="any", arch=arch, model=model, classes=entry.classes,
-        parameters={**entry.fixed, **varied}, varied=list(varied), latent_dim=4, image_size=None,
-        extractor="pixels", profile="tiny", settings=settings, data_hash="0" * 16,
+    return Training(
+        dataset="any", arch=arch, model=model, **model_fields(model),
+        parameters={**entry.fixed, **entry.choices()[0]}, latent_dim=4, epochs=epochs,
+        batch_size=4, learning_rate=1e-3, data_hash="0" * 16,
     )  # fmt: skip
-    return ImageSpec(**{**values, **changes})
 
 
 def make_splits(shape: tuple[int, ...], count: int = 4):
@@ -78,11 +75,11 @@ def make_splits(shape: tuple[int, ...], count: int = 4):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_builds_takes_a_step_saves_reloads_and_samples(model, tmp_path):
-    spec = make_spec(model)
+    training = make_training(model)
     splits = make_splits(DIGITS, 6)
     torch.manual_seed(0)
-    initial_weights = spec.build(DIGITS).state_dict()
-    trainer = build_trainer(spec, splits, {}, tmp_path)
+    initial_weights = build_model(training, DIGITS).state_dict()
+    trainer = build_trainer(training, splits, {}, tmp_path)
     assert trainer.keep_last == read_entry(model).keep_last
 
     result = trainer.train()
@@ -101,7 +98,7 @@ def test_builds_takes_a_step_saves_reloads_and_samples(model, tmp_path):
     by_pythae = load_model(str(tmp_path / "model"), trust=True)
     for pickled in (tmp_path / "model").glob("*.pkl"):
         pickled.write_bytes(b"pickles are not read")
-    loaded = spec.build(DIGITS)
+    loaded = build_model(training, DIGITS)
     saved = torch.load(tmp_path / "model" / "model.pt", weights_only=True)
     loaded.load_state_dict(saved["model_state_dict"])
     assert type(by_pythae) is type(loaded) is type(trained)
@@ -120,7 +117,7 @@ def test_builds_takes_a_step_saves_reloads_and_samples(model, tmp_path):
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 2e-7)])
 @pytest.mark.parametrize("model", ["wae_imq", "info_vae_imq"])
 def test_kernel_and_its_gradient_equal_pythaes(model, dtype, rtol):
-    built = deepcopy(make_spec(model).build(DIGITS))
+    built = deepcopy(build_model(make_training(model), DIGITS))
     z = torch.randn(2, 100, 4, dtype=dtype, requires_grad=True)
     weights = torch.rand(100, 100)
 
@@ -138,7 +135,7 @@ def test_kernel_and_its_gradient_equal_pythaes(model, dtype, rtol):
 
 def test_each_column_of_codes_is_permuted_independently():
     z = torch.arange(40.0)[:, None].expand(40, 3)
-    permuted = make_spec("factor_vae").build(DIGITS)._permute_dims(z)
+    permuted = build_model(make_training("factor_vae"), DIGITS)._permute_dims(z)
     assert torch.equal(permuted.sort(0).values, z)
     assert len(permuted.unique(dim=1).T) == 3
 
@@ -150,10 +147,10 @@ def test_large_networks_take_a_step_and_sample(model, arch, shape, tmp_path, mon
     """They are pickled before the training, but not saved after it, which takes a third of it."""
     # Each component of VAMP is an image of parameters.
     changes = {"number_components": 3} if model == "vamp" else {}
-    spec = make_spec(model, arch)
-    spec = spec.model_copy(update={"parameters": {**spec.parameters, **changes}})
+    training = make_training(model, arch)
+    training = training.model_copy(update={"parameters": {**training.parameters, **changes}})
     splits = make_splits(shape, 4 if model == "factor_vae" else 2)
-    trainer = build_trainer(spec, splits, {}, tmp_path)
+    trainer = build_trainer(training, splits, {}, tmp_path)
     monkeypatch.setattr(trainer.model, "save", lambda folder: None)
     (row,) = trainer.train().log
     assert np.isfinite([*row.train.values(), *row.eval.values()]).all()
@@ -168,16 +165,16 @@ def test_large_networks_take_a_step_and_sample(model, arch, shape, tmp_path, mon
 def test_killed_run_resumes_to_the_same_weights(model, tmp_path):
     """For models with a state of a special form; others are in `training/test_resume.py`."""
     changes = {"beta": "auto", "surrogate_fraction": 0.25} if model == "fif" else {}
-    spec = make_spec(model, epochs=4)
-    spec = spec.model_copy(update={"parameters": {**spec.parameters, **changes}})
+    training = make_training(model, epochs=4)
+    training = training.model_copy(update={"parameters": {**training.parameters, **changes}})
     splits = make_splits(DIGITS, 12)
-    uninterrupted = build_trainer(spec, splits, {}, tmp_path / "uninterrupted")
+    uninterrupted = build_trainer(training, splits, {}, tmp_path / "uninterrupted")
     expected = uninterrupted.train()
 
     with pytest.raises(Killed):
-        build_trainer(spec, splits, {}, tmp_path / "killed", on_epoch=kill_at(2)).train()
+        build_trainer(training, splits, {}, tmp_path / "killed", on_epoch=kill_at(2)).train()
     torch.manual_seed(99)  # a new process has another random state
-    resumed = build_trainer(spec, splits, {}, tmp_path / "killed")
+    resumed = build_trainer(training, splits, {}, tmp_path / "killed")
     result = resumed.train()
     assert result.epochs == 4
     assert result.best_epoch == expected.best_epoch

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.engines import run_open
 from support.experiments import make_tiny_plan
 from support.processes import is_locked, start_process, wait_until
 
-import pythae_fif.benchmark.image_run as run_module
-from pythae_fif.benchmark.plan import ImageResult
+import pythae_fif.benchmark.build as build_module
+from pythae_fif.benchmark.results import read
 from pythae_fif.errors import StoreError
-from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.store import SPEC_FILE, Store
 from pythae_fif.runs.verify import verify
@@ -38,24 +38,24 @@ def verdict_kinds(store: Store) -> set[str]:
     return {verdict.kind for verdict in verify(store.root)}
 
 
-def read_numbers(store: Store, spec) -> tuple:
+def read_numbers(store: Store, job) -> tuple:
     """Returns the part of a result that does not depend on time and place, weights included."""
-    result = ImageResult.read(store, spec)
+    result = read(store, job)
     weights = result.training.files["model/model.pt"]
-    scores = {sampler: record.result for sampler, record in result.scores.items()}
+    scores = {sampler: record.result.scores for sampler, record in result.scores.items()}
     return weights, result.training.result.best_eval_loss, result.evaluation.result, scores
 
 
-def _execute(spec, root: Path) -> None:
+def _execute(job, root: Path) -> None:
     """Executes a run with a checkpoint every epoch, as the target of a process."""
     torch.set_num_threads(1)
-    run_module.FIFTrainer = functools.partial(FIFTrainer, checkpoint_every_seconds=0)
-    execute_run(spec, Store(root))
+    build_module.FIFTrainer = functools.partial(FIFTrainer, checkpoint_every_seconds=0)
+    execute_run(job, Store(root))
 
 
-def _drive(specs, root: Path) -> None:
+def _drive(jobs, root: Path) -> None:
     """Executes several runs by an engine, as the target of a process."""
-    run_all(specs, Store(root), LocalEngine(cpus_per_run=1))
+    run_open(jobs, Store(root), LocalEngine(cpus_per_run=1))
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +64,13 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHAE_FIF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        specs = make_tiny_plan(folder, {"seeds": [0, 1]}, epochs=4, batch_size=20)
-        for spec in specs:
+        jobs = make_tiny_plan(folder, {"seeds": [0, 1]}, epochs=4, batch_size=20)
+        for job in jobs:
             start = time.monotonic()
-            start_process(_execute, spec, folder).join()
+            start_process(_execute, job, folder).join()
             seconds = time.monotonic() - start
     store = Store(folder)
-    return specs, [read_numbers(store, spec) for spec in specs], seconds
+    return jobs, [read_numbers(store, job) for job in jobs], seconds
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def undisturbed(tmp_path_factory):
 )
 def test_a_killed_run_ends_as_an_undisturbed_one(undisturbed, tmp_path, kills):
     """However often it is killed, each record is missing, or complete and the same bit for bit."""
-    (spec, _), (expected, _), seconds = undisturbed
+    (job, _), (expected, _), seconds = undisturbed
     store = Store(tmp_path)
     rng = random.Random(0)
     killed = 0
     finished = False
 
     while killed < kills or not finished:
-        process = start_process(_execute, spec, tmp_path)
+        process = start_process(_execute, job, tmp_path)
         process.join(rng.uniform(0.05, 1) * seconds if killed < kills else None)
         alive = process.exitcode is None
         process.kill()
@@ -94,15 +94,15 @@ def test_a_killed_run_ends_as_an_undisturbed_one(undisturbed, tmp_path, kills):
         if not alive:
             assert process.exitcode == 0
             assert not [*tmp_path.rglob("*.tmp")]
-        if (store.folder(spec) / SPEC_FILE).exists():
+        if (store.folder(job.spec) / SPEC_FILE).exists():
             assert not verdict_kinds(store) & {"corrupt", "set aside"}
 
-        if store.is_done(spec):
-            execute_run(spec, store)  # in case it was killed while it wrote its last status
-            assert read_numbers(store, spec) == expected
+        if job.is_done(store):
+            execute_run(job, store)  # in case it was killed while it wrote its last status
+            assert read_numbers(store, job) == expected
             assert not [*tmp_path.rglob("*.tmp")]
             finished = True
-            shutil.rmtree(store.folder(spec))
+            shutil.rmtree(store.folder(job.spec))
 
     assert not [*tmp_path.rglob("*.corrupt*")]
 
@@ -111,27 +111,27 @@ def test_a_killed_run_ends_as_an_undisturbed_one(undisturbed, tmp_path, kills):
 @pytest.mark.timeout(900)
 def test_killed_drivers(undisturbed, tmp_path):
     """Of two drivers one is killed many times: each run is executed once, as if undisturbed."""
-    specs, expected, seconds = undisturbed
+    jobs, expected, seconds = undisturbed
     rng = random.Random(0)
     store = Store(tmp_path)
-    surviving_driver = start_process(_drive, specs, tmp_path)
+    surviving_driver = start_process(_drive, jobs, tmp_path)
     for _ in range(20):
-        driver = start_process(_drive, specs, tmp_path)
+        driver = start_process(_drive, jobs, tmp_path)
         driver.join(rng.uniform(0.1, 1) * seconds)
         driver.kill()
         driver.join()
-    start_process(_drive, specs, tmp_path).join()
+    start_process(_drive, jobs, tmp_path).join()
     surviving_driver.join()
 
-    wait_until(lambda: not any(is_locked(store.folder(spec)) for spec in specs))
-    assert [read_numbers(store, spec) for spec in specs] == expected
+    wait_until(lambda: not any(is_locked(store.folder(job.spec)) for job in jobs))
+    assert [read_numbers(store, job) for job in jobs] == expected
     assert verdict_kinds(store) <= {"fine", "dirty tree"}
 
 
 @pytest.mark.parametrize("renamed", [False, True], ids=["before", "after"])
 def test_killed_around_the_moment_when_the_model_is_renamed(tmp_path, monkeypatch, renamed):
     """A model exists with its record of checksums or not at all, so the next start can trust it."""
-    (spec,) = make_tiny_plan(tmp_path, epochs=3)
+    (job,) = make_tiny_plan(tmp_path, epochs=3)
     store = Store(tmp_path / "results")
     replace = os.replace
 
@@ -148,13 +148,13 @@ def test_killed_around_the_moment_when_the_model_is_renamed(tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", replace_or_die)
         with pytest.raises(Killed):
-            execute_run(spec, store)
-    folder = store.folder(spec)
+            execute_run(job, store)
+    folder = store.folder(job.spec)
     assert (folder / "model").is_dir() == renamed
     assert not (folder / "training.json").exists()
 
-    execute_run(spec, store)
-    assert store.is_done(spec)
+    execute_run(job, store)
+    assert job.is_done(store)
     assert "corrupt" not in verdict_kinds(store)
 
 
@@ -163,17 +163,17 @@ def test_files_of_another_run_are_set_aside_and_never_used(
     undisturbed, tmp_path, monkeypatch, name
 ):
     """For `training` the other run was interrupted, and left its checkpoint and log."""
-    (spec, foreign_spec), (expected, _), _ = undisturbed
+    (job, foreign_job), (expected, _), _ = undisturbed
     store = Store(tmp_path)
     with_checkpoints = functools.partial(FIFTrainer, checkpoint_every_seconds=0)
-    monkeypatch.setattr(run_module, "FIFTrainer", with_checkpoints)
+    monkeypatch.setattr(build_module, "FIFTrainer", with_checkpoints)
     if name == "training":
-        _interrupt_training(foreign_spec, store)
+        _interrupt_training(foreign_job, store)
     else:
-        execute_run(foreign_spec, store)
+        execute_run(foreign_job, store)
 
-    foreign_folder = store.folder(foreign_spec)
-    folder = store.folder(spec)
+    foreign_folder = store.folder(foreign_job.spec)
+    folder = store.folder(job.spec)
     folder.mkdir(parents=True)
     foreign_paths = [foreign_folder / name]
     if name == "training":
@@ -182,13 +182,13 @@ def test_files_of_another_run_are_set_aside_and_never_used(
         copy = shutil.copytree if path.is_dir() else shutil.copy
         copy(path, folder / path.name)
 
-    execute_run(spec, store)
-    assert read_numbers(store, spec) == expected
+    execute_run(job, store)
+    assert read_numbers(store, job) == expected
     assert [*folder.rglob("*.corrupt*")]
     assert "corrupt" not in verdict_kinds(store)
 
 
-def _interrupt_training(spec, store: Store) -> None:
+def _interrupt_training(job, store: Store) -> None:
     report = Run.report
 
     def report_or_interrupt(run, stage, share=0.0, *args, **kwargs):
@@ -199,7 +199,7 @@ def _interrupt_training(spec, store: Store) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "report", report_or_interrupt)
         with pytest.raises(KeyboardInterrupt):
-            execute_run(spec, store)
+            execute_run(job, store)
 
 
 @contextlib.contextmanager
@@ -216,10 +216,10 @@ def small_disk(folder: Path, size: str):
 
 
 def test_full_disk(undisturbed, tmp_path):
-    (finished_spec, spec), (finished_numbers, numbers), _ = undisturbed
+    (finished_job, job), (finished_numbers, numbers), _ = undisturbed
     with small_disk(tmp_path / "disk", "6m") as disk:
         store = Store(disk / "results")
-        execute_run(finished_spec, store)
+        execute_run(finished_job, store)
         ballast = disk / "ballast"
         failures = 0
 
@@ -227,30 +227,30 @@ def test_full_disk(undisturbed, tmp_path):
             if free_bytes is not None:
                 ballast.write_bytes(bytes(max(0, shutil.disk_usage(disk).free - free_bytes)))
             try:
-                execute_run(spec, store)
+                execute_run(job, store)
             except StoreError as error:
                 failures += 1
                 assert "cannot" in str(error)
-            assert read_numbers(store, finished_spec) == finished_numbers
+            assert read_numbers(store, finished_job) == finished_numbers
             assert not verdict_kinds(store) & {"corrupt", "set aside"}
             ballast.unlink(missing_ok=True)
-            if store.is_done(spec):
+            if job.is_done(store):
                 break
 
         assert failures >= 3
-        assert read_numbers(store, spec) == numbers
-        assert Status.read(store.folder(spec)).state == "finished"
+        assert read_numbers(store, job) == numbers
+        assert Status.read(store.folder(job.spec)).state == "finished"
         assert not [*disk.rglob("*.tmp")]
 
 
 def test_read_only_results(undisturbed, tmp_path):
-    (finished_spec, spec), _, _ = undisturbed
+    (finished_job, job), _, _ = undisturbed
     with small_disk(tmp_path / "disk", "6m") as disk:
         store = Store(disk / "results")
-        execute_run(finished_spec, store)
+        execute_run(finished_job, store)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         with pytest.raises(StoreError, match=r"cannot write .*Read-only"):
-            execute_run(spec, store)
-        errors = run_all([finished_spec, spec], store, LocalEngine(cpus_per_run=1))
-        assert [*errors] == [spec]
-        assert "its folder could not be written" in errors[spec]
+            execute_run(job, store)
+        errors = run_open([finished_job, job], store, LocalEngine(cpus_per_run=1))
+        assert [*errors] == [job]
+        assert "its folder could not be written" in errors[job]

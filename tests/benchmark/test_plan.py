@@ -1,6 +1,7 @@
-"""The plan of an experiment: its runs, their order and their ids; and the leaderboard."""
+"""The plan of an experiment: its jobs, their order and their ids; and the comparable results."""
 
 import dataclasses
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -13,33 +14,36 @@ from pythae.data.datasets import DatasetOutput
 from support.experiments import fake_splits, load_splits, make_tiny_plan, tiny_experiment
 from support.report_store import RESULTS, fill_store, make_result
 
-from pythae_fif.benchmark.config import DataLocation, Settings
-from pythae_fif.benchmark.image_run import training_config
-from pythae_fif.benchmark.image_spec import ImageSpec
+from pythae_fif.benchmark.build import build_model, training_config
+from pythae_fif.benchmark.job import Job
 from pythae_fif.benchmark.load import load_experiment
-from pythae_fif.benchmark.models import ModelClasses, configs_dir, list_configs, read_entry
-from pythae_fif.benchmark.plan import expand, leaderboard
+from pythae_fif.benchmark.models import configs_dir, list_configs
+from pythae_fif.benchmark.plan import make_job, plan
+from pythae_fif.benchmark.results import read_comparable
+from pythae_fif.benchmark.training import Training
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs.store import Store
 
 DIGITS = fake_splits(1, 8, 8)
 FACES = fake_splits(3, 64, 64)
-SPEC = RESULTS[0].spec
+TRAINING = RESULTS[0].job.training
 CHANGED_FIELDS = {
-    "dataset": "digits", "arch": "convnet", "model": "vae", "classes": read_entry("vae").classes,
-    "parameters": {"beta": 10.5, "hutchinson_samples": 1}, "varied": ["beta"],
-    "latent_dim": 9, "image_size": 64, "seed": 1, "extractor": "pixels", "profile": "other",
-    "data_hash": "0" * 16, "labels_hash": "0" * 16,
-    "settings": SPEC.settings.model_copy(update={"epochs": 2}),
+    "dataset": "digits", "arch": "convnet", "model": "vae", "model_class": "a.B",
+    "config_class": "a.C", "trainer_class": "a.D", "variational": True, "networks": "a.e",
+    "discriminator": "a.F", "keep_last": True,
+    "parameters": {"beta": 10.5, "hutchinson_samples": 1}, "latent_dim": 9, "image_size": 64,
+    "batch_size": 9, "learning_rate": 0.5, "epochs": 9, "wall_clock": 9.0, "weight_decay": 0.5,
+    "plateau_factor": 0.25, "precision": "bfloat16", "train_size": 11, "val_size": 11,
+    "test_size": 11, "crop": 9, "seed": 1, "data_hash": "0" * 16, "labels_hash": "0" * 16,
 }  # fmt: skip
 
 
-def make_spec(**changes) -> ImageSpec:
-    return ImageSpec(**{**{key: getattr(SPEC, key) for key in ImageSpec.model_fields}, **changes})
+def make_training(**changes) -> Training:
+    return Training(**{**dict(TRAINING), **changes})
 
 
-def make_plan(splits, flags: dict, dataset: str = "digits", file=None) -> list[ImageSpec]:
-    return expand(load_experiment(dataset, flags, file), splits)
+def make_plan(splits, flags: dict, dataset: str = "digits", file=None) -> list[Job]:
+    return plan(load_experiment(dataset, flags, file), splits)
 
 
 def test_a_run_has_the_same_id_from_a_grid_and_from_flags():
@@ -49,29 +53,56 @@ def test_a_run_has_the_same_id_from_a_grid_and_from_flags():
     flags |= {"beta": [10.0, 5.0], "hutchinson_samples": [2]}
     from_flags = make_plan(splits, flags, "mnist")
     assert len(from_flags) == 2
-    assert {spec.run_id for spec in from_flags} < {spec.run_id for spec in from_grid}
+    assert {job.training for job in from_flags} < {job.training for job in from_grid}
 
     flags["beta"] = [12.0, 0.5]
-    betas = [spec.parameters["beta"] for spec in make_plan(splits, flags, "mnist")]
+    betas = [job.training.parameters["beta"] for job in make_plan(splits, flags, "mnist")]
     assert [repr(beta) for beta in betas] == ["12", "0.5"]
 
 
 def test_order_overrides_and_seeds(tmp_path):
     flags = {"models": ["ae", "fif"], "beta": [3.0, 1.0, 2.0], "seeds": [4, 5]}
-    plan = make_tiny_plan(tmp_path, flags, max_configurations=1)
-    assert [spec.model for spec in plan] == ["ae"] * 2 + ["fif"] * 12
-    assert [spec.seed for spec in plan[:4]] == [4, 5, 4, 5]
+    jobs = make_tiny_plan(tmp_path, flags, max_configurations=1)
+    trainings = [job.training for job in jobs]
+    assert [training.model for training in trainings] == ["ae"] * 2 + ["fif"] * 12
+    assert [training.seed for training in trainings[:4]] == [4, 5, 4, 5]
     # The profile does not shorten a grid that the user gave.
-    assert [spec.parameters["beta"] for spec in plan[2::4]] == [3.0, 1.0, 2.0]
-    assert len({spec.run_id for spec in plan}) == len(plan)
+    assert [training.parameters["beta"] for training in trainings[2::4]] == [3.0, 1.0, 2.0]
+    assert len({*trainings}) == len(jobs)
 
 
 def test_a_flag_overrides_what_the_profile_fixes_for_fif():
     flags = {"models": ["fif"], "hutchinson_samples": [4]}
     table2 = configs_dir() / "experiments" / "table2.yaml"
-    (spec, *_) = make_plan(FACES, flags, "celeba", table2)
-    assert spec.parameters["hutchinson_samples"] == 4
-    assert "hutchinson_samples" in spec.varied
+    (job, *_) = make_plan(FACES, flags, "celeba", table2)
+    assert job.training.parameters["hutchinson_samples"] == 4
+    assert "hutchinson_samples" in job.varied
+
+
+def test_flags_of_fif_reach_a_users_subclass_and_no_other_model(tmp_path, monkeypatch):
+    """A subclass is a model with a configuration of FIF's class or of a subclass of it."""
+    (tmp_path / "my_fif.py").write_text(
+        "from pydantic.dataclasses import dataclass\n"
+        "from pythae_fif import FIF, FIFConfig\n\n\n"
+        "@dataclass\nclass MyConfig(FIFConfig):\n    penalty: float = 0.1\n\n\n"
+        "class MyFIF(FIF):\n    config_class = MyConfig\n"
+    )
+    entry = {"label": "Mine", "source": "ours", "model": "my_fif.MyFIF"}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({**entry, "config": "my_fif.MyConfig"}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    flags = {"models": ["fif", str(file), "beta_vae"], "beta": [5.0], "hutchinson_samples": [1]}
+    for models, count in ((flags["models"], 6), (flags["models"][1:2], 1)):
+        jobs = make_tiny_plan(tmp_path, {**flags, "models": models})
+        mine = next(job for job in jobs if job.training.model == "mine")
+        assert mine.training.parameters == {"beta": 5, "hutchinson_samples": 1}
+        assert mine.configuration == "beta=5, hutchinson_samples=1"
+        assert len(jobs) == count - 2 * (count == 6)
+    betas = [job.training.parameters["beta"] for job in jobs if job.training.model == "beta_vae"]
+    assert 5 not in betas
+    sys.modules.pop("my_fif")
 
 
 @pytest.mark.parametrize(
@@ -127,37 +158,37 @@ def test_the_id_depends_on_a_models_classes_and_not_on_its_label(tmp_path):
     ids = []
     for variant in variants:
         file.write_text(variant)
-        (spec, *_) = make_tiny_plan(tmp_path, {"models": [str(file)]})
-        ids.append(spec.run_id)
+        (job, *_) = make_tiny_plan(tmp_path, {"models": [str(file)]})
+        ids.append(job.training.run_id)
     assert len(set(ids)) == 3
     assert ids[0] == ids[3]
 
 
 @pytest.mark.parametrize("name", sorted({*list_configs("models")} - {"fif_conditional"}))
 def test_every_model_builds_and_has_a_training_configuration(name):
-    plan = make_plan(DIGITS, {"models": [name], "profile": "full", "latent_dim": 8})
-    assert len(plan) in (1, 10)
-    assert len({repr(spec.parameters) for spec in plan}) == len(plan)
-    for spec in plan:
-        model = spec.build((1, 8, 8))
+    jobs = make_plan(DIGITS, {"models": [name], "profile": "full", "latent_dim": 8})
+    assert len(jobs) in (1, 10)
+    assert len({repr(job.training.parameters) for job in jobs}) == len(jobs)
+    for job in jobs:
+        model = build_model(job.training, (1, 8, 8))
         assert model.latent_dim == 8
-        for key in spec.varied:
-            assert getattr(model.model_config, key) == spec.parameters[key]
-        assert training_config(spec).num_epochs == spec.settings.epochs
+        for key in job.varied:
+            assert getattr(model.model_config, key) == job.training.parameters[key]
+        assert training_config(job.training).num_epochs == job.training.epochs
 
 
 def test_every_model_of_all_takes_rows():
     """Their encoders return what the model needs: the loss of a step is finite."""
     flags = {"models": ["all"], "data": "mine.csv", "latent_dim": 2}
-    plan = make_plan(fake_splits(4), flags, "csv")
-    spec_by_model = {spec.model: spec for spec in plan}
-    assert len(spec_by_model) == 23
+    jobs = make_plan(fake_splits(4), flags, "csv")
+    trainings = {job.training.model: job.training for job in jobs}
+    assert len(trainings) == 23
 
     rows = DatasetOutput(data=torch.randn(6, 4), labels=torch.ones(6))
-    for spec in spec_by_model.values():
+    for name, training in trainings.items():
         torch.manual_seed(0)
-        output = spec.build((4,))(rows, epoch=1, dataset_size=6)
-        assert torch.isfinite(torch.as_tensor(output.loss)), spec.model
+        output = build_model(training, (4,))(rows, epoch=1, dataset_size=6)
+        assert torch.isfinite(torch.as_tensor(output.loss)), name
 
 
 @pytest.mark.parametrize(("arch", "num_models"), [("convnet", 30), ("fif_convnet", 29)])
@@ -167,51 +198,66 @@ def test_every_model_of_all_takes_images(arch, num_models):
     assert len(make_plan(DIGITS, flags)) == num_models
 
 
-def test_the_id_changes_with_every_field_that_defines_the_result():
-    assert set(CHANGED_FIELDS) == set(ImageSpec.model_fields) - ImageSpec.fields_outside_id
-    run_id = make_spec().run_id
+def test_the_id_changes_with_every_field_that_defines_the_model():
+    assert set(CHANGED_FIELDS) == set(Training.model_fields)
+    run_id = make_training().run_id
     for field, value in CHANGED_FIELDS.items():
-        assert make_spec(**{field: value}).run_id != run_id, field
-    for key in Settings.model_fields:
-        settings = SPEC.settings.model_copy(update={key: 10_000})
-        assert make_spec(settings=settings).run_id != run_id, key
+        assert make_training(**{field: value}).run_id != run_id, field
 
-    requested = make_spec(samplers=["gmm"], location=DataLocation(offline=True))
-    assert requested.run_id == run_id
+
+def test_a_profile_of_another_name_and_other_scorings_make_no_new_run(tmp_path):
+    (job, *_) = make_tiny_plan(tmp_path)
+    for flags in ({"samplers": ["gmm"]}, {"extractor": "classifier"}, {"num_samples": 30}):
+        (other, *_) = make_tiny_plan(tmp_path, flags)
+        assert other.training == job.training
+        assert other != job
+
+    text = (tmp_path / "tiny.yaml").read_text().replace("tiny", "renamed")
+    (tmp_path / "other.yaml").write_text(text)
+    experiment = load_experiment("digits", {}, tmp_path / "other.yaml")
+    assert experiment.profile == "renamed"
+    assert plan(experiment, load_splits(experiment))[0].training == job.training
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/a", "a\n", "a\x00b"])
 def test_names_cannot_lead_out_of_the_store(name):
     for field in ("dataset", "arch", "model"):
         with pytest.raises(ValidationError):
-            make_spec(**{field: name})
+            make_training(**{field: name})
 
 
-def store_result(store: Store, spec: ImageSpec) -> None:
-    """Stores a made-up result of a run."""
-    fill_store(store.root, [make_result("fif", {}, 0, {"normal": (1.0, 2.0)}, spec=spec)])
+def store_result(store: Store, experiment, training: Training) -> None:
+    """Stores a made-up result of a training."""
+    result = make_result("fif", {}, 0, {"normal": (1, 2)}, job=make_job(experiment, training))
+    fill_store(store.root, [result])
 
 
 @pytest.fixture
 def board(tmp_path):
-    """An experiment, its plan, a store, and `read`, which reads the leaderboard of these."""
+    """An experiment with its trainings, a store, and functions that write and read results."""
     experiment = tiny_experiment(tmp_path, {"models": ["fif", "vae"]})
     splits = load_splits(experiment)
     store = Store(tmp_path / "results")
-    plan = expand(experiment, splits)
-    read = partial(leaderboard, store, experiment, plan, splits)
-    return SimpleNamespace(experiment=experiment, plan=plan, store=store, read=read)
+    jobs = plan(experiment, splits)
+    return SimpleNamespace(
+        experiment=experiment,
+        trainings=[job.training for job in jobs],
+        store=store,
+        write=partial(store_result, store, experiment),
+        read=partial(read_comparable, store, experiment, jobs, splits),
+    )
 
 
-def test_a_leaderboard_holds_all_comparable_runs_those_of_the_plan_first(board):
-    fif = board.plan[0]
-    vae = board.plan[-1]
+def test_a_table_holds_all_comparable_runs_those_of_the_plan_first(board):
+    fif = board.trainings[0]
+    vae = board.trainings[-1]
     seed2 = fif.model_copy(update={"seed": 2})
     seed1 = fif.model_copy(update={"seed": 1})
-    for spec in (seed2, seed1, vae, fif):
-        store_result(board.store, spec)
-    ids = [result.spec.run_id for result in board.read()]
-    assert ids == [spec.run_id for spec in (fif, vae, seed1, seed2)]
+    beta = seed1.model_copy(update={"parameters": {**fif.parameters, "beta": 7}})
+    for training in (seed2, seed1, beta, vae, fif):
+        board.write(training)
+    trainings = [result.job.training for result in board.read()]
+    assert trainings == [fif, vae, seed1, seed2, beta]
 
 
 def test_models_with_different_batch_sizes_compare_if_the_profile_counts_steps(tmp_path):
@@ -220,50 +266,47 @@ def test_models_with_different_batch_sizes_compare_if_the_profile_counts_steps(t
     experiment = tiny_experiment(tmp_path, flags, epochs=None, steps=20, models=models)
     splits = load_splits(experiment)
     store = Store(tmp_path / "results")
-    plan = expand(experiment, splits)
-    for spec in plan:
-        store_result(store, spec)
-    assert plan[0].settings.epochs != plan[1].settings.epochs
-    assert len(leaderboard(store, experiment, plan[:1], splits)) == 2
+    jobs = plan(experiment, splits)
+    for job in jobs:
+        store_result(store, experiment, job.training)
+    assert jobs[0].training.epochs != jobs[1].training.epochs
+    assert len(read_comparable(store, experiment, jobs[:1], splits)) == 2
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"data_hash": "0" * 16}, {"profile": "paper"}, {"extractor": "inception"},
-     {"image_size": 32}, {"model": "gone"}, {"latent_dim": 5}, {"settings": {"train_size": 11}},
-     {"settings": {"epochs": 9}}, {"settings": {"precision": "bfloat16"}},
-     {"labels_hash": "0" * 16}, {"classes": ModelClasses(model="own.Model", config="own.Of")}],
+    [{"data_hash": "0" * 16}, {"image_size": 32}, {"model": "gone"}, {"latent_dim": 5},
+     {"train_size": 11}, {"epochs": 9}, {"precision": "bfloat16"}, {"labels_hash": "0" * 16},
+     {"model_class": "own.Model"}, {"parameters": {"beta": 10, "noise": 0.1}}],
     ids=str,
 )  # fmt: skip
-def test_a_leaderboard_leaves_out_what_is_not_comparable(board, changes):
-    settings = board.plan[0].settings.model_copy(update=changes.get("settings", {}))
-    spec = board.plan[0].model_copy(update={"seed": 5, **changes, "settings": settings})
-    store_result(board.store, spec)
-    assert board.read() == []
-
-
-def test_a_leaderboard_leaves_out_runs_with_different_fixed_parameters(board):
-    spec = board.plan[0]
-    entries = board.experiment.entries
-    entry = entries["fif"].model_copy(deep=True)
-    entries["fif"] = entry
-    store_result(board.store, spec.model_copy(update={"seed": 5}))
+def test_a_table_leaves_out_what_is_not_comparable(board, changes):
+    training = board.trainings[0].model_copy(update={"seed": 5})
+    board.write(training)
     assert len(board.read()) == 1
-    entry.fixed["noise"] = 0.1
-    assert board.read() == []
 
-    no_longer_fixed = {**spec.parameters, "jacobian_at": "reconstruction"}
-    changes = {"seed": 6, "parameters": no_longer_fixed}
-    store_result(board.store, spec.model_copy(update=changes))
-    del entry.fixed["noise"]
+    job = RESULTS[0].job
+    changed = training.model_copy(update={"seed": 6, **changes})
+    job = dataclasses.replace(make_job(board.experiment, training), training=changed)
+    fill_store(board.store.root, [make_result("fif", {}, 0, {"normal": (1, 2)}, job=job)])
     assert len(board.read()) == 1
 
 
-def test_a_leaderboard_ignores_unfinished_and_damaged_runs(board):
-    for number, name in enumerate(("training.json", "evaluation.json", "scores/normal.json")):
-        spec = board.plan[0].model_copy(update={"seed": number + 5})
-        store_result(board.store, spec)
-        (board.store.folder(spec) / name).write_text("{")
+def test_a_table_leaves_out_other_scorings(board):
+    training = board.trainings[0]
+    job = make_job(board.experiment, training)
+    scorings = [scoring.model_copy(update={"num_samples": 99}) for scoring in job.scorings]
+    job = dataclasses.replace(job, scorings=tuple(scorings))
+    fill_store(board.store.root, [make_result("fif", {}, 0, {"normal": (1, 2)}, job=job)])
+    assert board.read() == []
+
+
+def test_a_table_ignores_unfinished_and_damaged_runs(board):
+    names = ("training.json", "evaluation.json", "scores/normal-pixels-20.json")
+    for number, name in enumerate(names):
+        training = board.trainings[0].model_copy(update={"seed": number + 5})
+        board.write(training)
+        (board.store.folder(training) / name).write_text("{")
     assert board.read() == []
 
 
@@ -271,14 +314,14 @@ def test_classes_and_labels_define_a_conditional_run(tmp_path):
     flags = {"models": ["fif_conditional", "fif"], "beta": [5.0], "hutchinson_samples": [1]}
     experiment = tiny_experiment(tmp_path, flags)
     splits = load_splits(experiment)
-    conditional, plain = expand(experiment, splits)
+    conditional, plain = (job.training for job in plan(experiment, splits))
     assert conditional.parameters["condition_dim"] == 10
     assert conditional.labels_hash == splits.labels_hash
     assert plain.labels_hash is None
 
     new_labels = {split: 9 - labels for split, labels in splits.labels.items()}
     relabelled = dataclasses.replace(splits, labels=new_labels)
-    new_conditional, new_plain = expand(experiment, relabelled)
+    new_conditional, new_plain = (job.training for job in plan(experiment, relabelled))
     assert new_conditional.run_id != conditional.run_id
     assert new_plain.run_id == plain.run_id
 
@@ -286,4 +329,4 @@ def test_classes_and_labels_define_a_conditional_run(tmp_path):
     train_labels[0] = 4
     single = dataclasses.replace(splits, labels={**new_labels, "train": train_labels})
     with pytest.raises(ConfigError, match="class 4 of 10 has 1 training examples, needs 2"):
-        expand(experiment, single)
+        plan(experiment, single)

@@ -11,9 +11,10 @@ from support.experiments import train_on_table
 from support.report_store import RESULTS, fill_store, make_result
 
 from pythae_fif.benchmark import best, load_trained
-from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.build import build_model
+from pythae_fif.benchmark.record import ScoringResult
+from pythae_fif.benchmark.results import read
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.evaluation.scores import Scores
 from pythae_fif.models import as_density
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of")
@@ -26,44 +27,45 @@ def trained(tmp_path_factory):
 
 
 def test_best_is_the_configuration_of_lowest_mean_validation_distance(trained):
-    store, plan = trained
+    store, jobs = trained
     model = best(store.root, dataset="csv", model="fif")
     distances = pd.Series(
         {
-            (spec.configuration, spec.seed): ImageResult.read(store, spec)
+            (job.configuration, job.training.seed): read(store, job)
             .scores["normal"]
-            .result.frechet["val"]
-            for spec in plan
-            if spec.model == "fif"
+            .result.scores.frechet["val"]
+            for job in jobs
+            if job.training.model == "fif"
         }
     )
     means = distances.groupby(level=0).mean()
     assert len(means) == 2
     assert model.run.configuration == means.idxmin()
-    assert model.run.spec.seed == distances[means.idxmin()].idxmin()
-    assert model.run.folder == store.folder(model.run.spec)
+    assert model.run.training.seed == distances[means.idxmin()].idxmin()
+    assert model.run.folder == store.folder(model.run.training)
     weights = torch.load(model.run.folder / "model/model.pt")["model_state_dict"]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
 
 
 def test_runs_on_tables_keep_samples_in_original_units(trained):
-    store, plan = trained
+    store, jobs = trained
     table = pd.read_csv(store.root.parent / "table.csv")
-    for spec in plan:
-        frame = pd.read_csv(store.folder(spec) / "samples-normal.csv")
+    for job in jobs:
+        (scoring,) = job.scorings
+        name = f"samples-{scoring.name}.csv"
+        frame = pd.read_csv(store.folder(job.training) / name)
         assert [*frame] == ["a", "b", "c"]
-        assert len(frame) == spec.settings.num_samples
+        assert len(frame) == scoring.num_samples
         assert ((frame.mean() - table.mean()) / table.std()).abs().max() < 2
-        files = store.record(spec, "scores/normal.json", Scores).files
-        assert "samples-normal.csv" in files
+        assert name in store.read_record(job.training, scoring.file, ScoringResult).files
 
 
 def test_a_run_of_a_users_model_names_what_loads_it(trained, tmp_path):
-    store, plan = trained
-    fif = next(spec for spec in plan if spec.model == "fif")
+    store, jobs = trained
+    fif = next(job.training for job in jobs if job.training.model == "fif")
     run = shutil.copytree(store.folder(fif), tmp_path / "run")
     changes = {
-        "spec.json": (f'"{fif.classes.model}"', '"my_models.MyFIF"'),
+        "spec.json": (f'"{fif.model_class}"', '"my_models.MyFIF"'),
         "model/model_config.json": ('"FIFConfig"', '"MyFIFConfig"'),
     }
     for file, change in changes.items():
@@ -77,10 +79,10 @@ def test_a_run_of_a_users_model_names_what_loads_it(trained, tmp_path):
 
 @pytest.mark.parametrize("name", ["fif", "ae"])
 def test_runs_on_tables_save_their_columns(trained, name):
-    store, plan = trained
+    store, jobs = trained
     frame = pd.read_csv(store.root.parent / "table.csv")
-    spec = next(spec for spec in plan if spec.model == name)
-    for folder in (store.folder(spec), store.folder(spec) / "model"):
+    training = next(job.training for job in jobs if job.training.model == name)
+    for folder in (store.folder(training), store.folder(training) / "model"):
         model = load_trained(folder)
         assert model.columns.names == ["a", "b", "c"]
         assert as_density(model).log_prob(frame[["c", "a", "b"]]).isfinite().all()
@@ -97,9 +99,9 @@ def test_runs_on_tables_save_their_columns(trained, name):
             ConfigError,
             "'archs' is unknown: did you mean 'arch'?",
         ),
-        ({"model": "fif"}, ConfigError, r"choose profile \(long, quick\)$"),
+        ({"model": "fif"}, ConfigError, r"choose epochs \(3, 9\)$"),
         (
-            {"model": "fif", "profile": "quick", "num_samples": 2000},
+            {"model": "fif", "epochs": 3, "num_samples": 2000},
             DataError,
             "fif/.*: neither a saved model nor a run with a model",
         ),
@@ -107,10 +109,15 @@ def test_runs_on_tables_save_their_columns(trained, name):
 )
 def test_what_cannot_be_chosen_is_one_line(tmp_path, fields, error, message):
     quick = RESULTS[0]
-    longer = make_result("fif", {"beta": 1}, 0, {"normal": (1, 1)}, profile="long")
+    longer = make_result("fif", {"beta": 1}, 0, {"normal": (1, 1)}, epochs=9)
     store = fill_store(tmp_path, [quick, longer])
     with pytest.raises(error, match=message):
         best(store.root, dataset="mnist", **fields)
+
+
+def save_model(store, training) -> None:
+    """Saves a new model as that of a training."""
+    build_model(training, (1, 28, 28)).save(str(store.folder(training) / "model"))
 
 
 @pytest.mark.parametrize("distances", [{"normal": math.nan}, {"normal": math.nan, "gmm": 2.0}])
@@ -118,7 +125,7 @@ def test_a_diverged_run_is_chosen_last(tmp_path, distances):
     pairs = {sampler: (value, value) for sampler, value in distances.items()}
     result = make_result("ae", {}, 0, pairs)
     store = fill_store(tmp_path, [result])
-    result.spec.build((1, 28, 28)).save(str(store.folder(result.spec) / "model"))
+    save_model(store, result.job.training)
     assert best(store.root, dataset="mnist", model="ae").run.sampler == [*distances][-1]
 
 
@@ -126,8 +133,8 @@ def test_a_diverged_run_is_chosen_last(tmp_path, distances):
 def test_each_sampler_chooses(tmp_path, sampler, beta):
     store = fill_store(tmp_path, RESULTS)
     for result in RESULTS:
-        if result.spec.model == "fif":
-            result.spec.build((1, 28, 28)).save(str(store.folder(result.spec) / "model"))
+        if result.job.training.model == "fif":
+            save_model(store, result.job.training)
     run = best(store.root, dataset="mnist", model="fif", sampler=sampler).run
-    assert run.spec.parameters["beta"] == beta
+    assert run.training.parameters["beta"] == beta
     assert run.sampler == (sampler or "gmm")

@@ -18,8 +18,8 @@ from support.reference import ROOT
 from support.tasks import TaskSpec
 
 from pythae_fif import cli
-from pythae_fif.benchmark import image_run
-from pythae_fif.cli import benchmark
+from pythae_fif.benchmark import estimate
+from pythae_fif.benchmark import job as job_module
 from pythae_fif.cli.display import Terminal
 from pythae_fif.evaluation import Extractor, networks
 from pythae_fif.files import read_json
@@ -159,7 +159,9 @@ class TestRun:
         extractor = Extractor("inception", "FID", torch.nn.AdaptiveAvgPool2d(2), "0" * 16)
         monkeypatch.setattr(networks, "weights_file", lambda *_, **__: weights)
         monkeypatch.setattr(networks, "inception", lambda *_: extractor)
-        monkeypatch.setattr(image_run, "marginal_likelihoods", lambda *_, **__: {})  # half a minute
+        monkeypatch.setattr(
+            job_module, "marginal_likelihoods", lambda *_, **__: {}
+        )  # half a minute
 
         words = "--dataset celeba --arch resnet --epochs 1 --num-samples 30"
         root = fill_celeba(tmp_path, (40, 30, 30))
@@ -201,7 +203,7 @@ class TestDryRun:
         assert bool(re.search(line, out, re.MULTILINE)) == has_lines
 
     def test_a_sampler_that_fails_is_one_error_line(self, run, tiny, monkeypatch):
-        monkeypatch.setattr(image_run, "generate", lambda *_, **__: {}["x"])
+        monkeypatch.setattr(job_module, "generate", lambda *_, **__: {}["x"])
         code, _, err = run("--config", tiny(), "--dry-run")
         assert code == 1
         assert err == "error: model ae fails in a short run: sampler normal: KeyError: 'x'\n"
@@ -263,8 +265,8 @@ class TestMissingFiles:
         monkeypatch.setattr(
             "torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("it does")
         )
-        monkeypatch.setattr(benchmark, "IMAGES", 40)
-        monkeypatch.setattr(benchmark, "MIN_IMAGES", 40)
+        monkeypatch.setattr(estimate, "EXAMPLES", 40)
+        monkeypatch.setattr(estimate, "MIN_EXAMPLES", 40)
         words = f"--dataset {dataset} --models {model} --dry-run --extractor inception --epochs 3"
         code, out, err = run(*words.split())
         assert (code, err) == (0, "")
@@ -274,15 +276,15 @@ class TestMissingFiles:
         assert [*tmp_path.glob("results*")] == []
 
     def test_runs_with_another_extractor_do_not_hide_a_download(self, run, tiny, monkeypatch):
-        monkeypatch.setattr(benchmark, "IMAGES", 40)
-        monkeypatch.setattr(benchmark, "MIN_IMAGES", 40)
+        monkeypatch.setattr(estimate, "EXAMPLES", 40)
+        monkeypatch.setattr(estimate, "MIN_EXAMPLES", 40)
         assert run("--config", tiny())[0] == 0
         code, out, err = run("--config", tiny(), "--extractor", "inception", "--dry-run")
         assert (code, err) == (0, "")
         assert "to download: Inception's weights" in out
 
     def test_the_time_of_an_estimate_is_bounded(self, run, tiny, monkeypatch):
-        monkeypatch.setattr(benchmark, "TIMING_SECONDS", 0)
+        monkeypatch.setattr(estimate, "TIMING_SECONDS", 0)
         code, out, _ = run("--config", tiny(models=["fif", "ae", "vae"]), "--dry-run")
         assert code == 0
         assert "counted as the slowest, to save time: ae, vae" in out
@@ -296,17 +298,17 @@ def test_an_estimate_scales_training_with_the_data_and_not_the_evaluation(monkey
     result.training.result.log = [mock.Mock(seconds=99.0, train_seconds=99.0), epoch]
     result.training.provenance.seconds = 10.0
     result.scores["normal"].provenance.seconds = 14.0
-    monkeypatch.setattr(benchmark, "execute_run", mock.Mock())
-    monkeypatch.setattr(benchmark.ImageResult, "read", lambda *_: result)
+    monkeypatch.setattr(estimate, "execute_run", mock.Mock())
+    monkeypatch.setattr(estimate, "read", lambda *_: result)
 
-    settings = mock.Mock(epochs=3, wall_clock=None, num_samples=100)
-    short_spec = mock.Mock(settings=mock.Mock(num_samples=50))
-    spec = mock.Mock(settings=settings, samplers=["normal", "gmm"])
-    monkeypatch.setattr(benchmark, "_shorten", lambda *_: short_spec)
+    short_job = mock.Mock(scorings=[mock.Mock(num_samples=50)])
+    monkeypatch.setattr(estimate, "_shorten", lambda *_: short_job)
+    training = mock.Mock(epochs=3, wall_clock=None)
+    job = mock.Mock(training=training, scorings=[mock.Mock(num_samples=100)] * 2)
     subset = mock.Mock(train=range(10))
-    training, scoring = benchmark._estimate_run(spec, subset, num_train=40)
-    assert training == 3 * (4 * 2.0 + 3.0)
-    assert scoring == 2 * 2 * 4.0
+    time = estimate._time_job(job, subset, num_train=40)
+    assert time.training == 3 * (4 * 2.0 + 3.0)
+    assert time.scoring == 2 * 2 * 4.0
 
 
 def _training(share: float) -> Status:

@@ -14,6 +14,7 @@ from support.experiments import make_tiny_plan
 from support.networks import Opened
 
 from pythae_fif import FIF, FIFConfig, cli
+from pythae_fif.benchmark.training import Training
 from pythae_fif.files import read_json
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.store import Store
@@ -98,7 +99,8 @@ def test_a_model_samples_from_its_fitted_prior(score, capsys):
 def test_an_own_score(score):
     Path("sizes.py").write_text("def ratio(samples, reference):\n    return len(samples) / 8\n")
     extra = score("a", "b", *PIXELS, "--scores", "sizes:ratio")["extra"]
-    assert extra == {"sizes:ratio": {"reference": 30 / 8}}
+    assert extra["sizes:ratio"] == {"reference": 30 / 8}
+    assert extra["frechet_error"].keys() == {"reference"}
 
 
 def test_own_network_training_images_and_seed(score):
@@ -117,12 +119,12 @@ def test_own_network_training_images_and_seed(score):
 
 @pytest.mark.parametrize("model", ["fif", "ae"])
 def test_the_model_of_a_run_is_rebuilt_without_pickles(score, tmp_path, model):
-    spec = make_tiny_plan(tmp_path, {"models": [model]})[0]
+    job = make_tiny_plan(tmp_path, {"models": [model]})[0]
     store = Store(tmp_path / "results")
-    execute_run(spec, store)
-    for file in store.folder(spec).glob("model/*.pkl"):
+    execute_run(job, store)
+    for file in store.folder(job.training).glob("model/*.pkl"):
         file.unlink()
-    scores = score(store.folder(spec), "a", *PIXELS, "--num-samples", 20)
+    scores = score(store.folder(job.training), "a", *PIXELS, "--num-samples", 20)
     assert scores["num_samples"] == 20
 
 
@@ -133,13 +135,13 @@ def test_no_file_of_a_model_runs_code_that_is_not_trusted(score, folders, place)
     AE(AEConfig(input_dim=shape, latent_dim=2), *networks).save("run/model")
 
     if place == "spec.json":  # the specification names a function of the user
-        spec = {"dataset": "d", "arch": "echo", "model": "m", "parameters": {}, "varied": [],
-                "latent_dim": 2, "image_size": None, "extractor": "pixels", "profile": "p",
-                "settings": {"batch_size": 1, "learning_rate": 0.1, "num_samples": 10},
-                "data_hash": "0", "classes": {"model": "pythae.models.AE", "networks": "trap.call",
-                                              "config": "pythae.models.AEConfig"}}  # fmt: skip
+        training = Training(
+            dataset="d", arch="echo", model="m", model_class="pythae.models.AE",
+            config_class="pythae.models.AEConfig", networks="trap.call", latent_dim=2,
+            batch_size=1, learning_rate=0.1, data_hash="0",
+        )  # fmt: skip
         Path("trap.py").write_text("def call(*_):\n    open('opened', 'w')\n")
-        Path("run/spec.json").write_text(json.dumps({"kind": "images", "schema": 3, "spec": spec}))
+        Path("run/spec.json").write_text(json.dumps(training.to_dict()))
     else:
         Path("run/model", place).write_bytes(pickle.dumps(Opened(), protocol=2))
 

@@ -16,7 +16,7 @@ from pythae_fif.evaluation.distances import (
     memorisation,
     neighbour_scores,
 )  # fmt: skip
-from pythae_fif.evaluation.scores import Neighbours
+from pythae_fif.evaluation.score_types import Neighbours
 
 
 def frechet_distance_by_nuclear_norm(x: torch.Tensor, y: torch.Tensor) -> float:

@@ -124,7 +124,7 @@ def test_json(train, held_out, tmp_path):
     content = json.loads(path.read_text())
     assert content == asdict(scores)
     assert content["extractor_hash"]
-    assert 0 < content["frechet_error"]["eval"] < content["frechet"]["eval"]
+    assert 0 < content["extra"]["frechet_error"]["eval"] < content["frechet"]["eval"]
 
 
 def test_memorisation_needs_training_images(train, held_out):

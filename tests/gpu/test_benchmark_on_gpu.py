@@ -6,9 +6,9 @@ import pytest
 from support.devices import ON_GPU
 from support.experiments import make_tiny_plan
 
-from pythae_fif.benchmark import image_run
+from pythae_fif.benchmark import job as job_module
 from pythae_fif.benchmark.models import list_configs
-from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.results import read
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import execute_run
 
@@ -28,17 +28,18 @@ def _execute(model, folder):
     if model == "fif_conditional":
         sizes["train_size"] = 100  # so that it has images of each class
     flags = {"models": [model], "samplers": ["all"], "latent_dim": 4}  # IAF needs d passes.
-    (spec,) = make_tiny_plan(folder, flags, **sizes)
+    (job,) = make_tiny_plan(folder, flags, **sizes)
 
     store = Store(folder / "results")
-    execute_run(spec, store)
-    result = ImageResult.read(store, spec)
-    return result.evaluation.provenance.device, set(result.scores), set(spec.samplers)
+    execute_run(job, store)
+    result = read(store, job)
+    samplers = {scoring.sampler for scoring in job.scorings}
+    return result.evaluation.provenance.device, set(result.scores), samplers
 
 
 def _execute_without_likelihoods(*arguments):
     """The pretended device cannot hold the tensors of a Jacobian by forward mode."""
-    with mock.patch.object(image_run, "marginal_likelihoods", return_value={}):
+    with mock.patch.object(job_module, "marginal_likelihoods", return_value={}):
         return _execute(*arguments)
 
 

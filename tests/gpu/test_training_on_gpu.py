@@ -16,7 +16,7 @@ from support.trainings import Killed, kill_at
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig, FIFTrainingPipeline
 from pythae_fif.baselines import RectangularFlow, RectangularFlowConfig
-from pythae_fif.benchmark.image_run import training_config
+from pythae_fif.benchmark.build import build_model, training_config
 from pythae_fif.data import ImageDataset, to_float
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.evaluation import Extractor, Features, score_samples
@@ -78,14 +78,14 @@ class _StepRecorder(TrainingCallback):
 def _count_in_second_step(folder, shape, arch, model, options):
     """Returns the operations and waits of the second step, and the places of all waits."""
     flags = {"models": [model], "arch": arch, "latent_dim": 64 if shape == CELEBA else 16}
-    spec = make_tiny_plan(folder, flags, batch_size=2)[0]
-    spec = spec.model_copy(update={"parameters": {**spec.parameters, **options}})
+    training = make_tiny_plan(folder, flags, batch_size=2)[0].training
+    training = training.model_copy(update={"parameters": {**training.parameters, **options}})
     data = ImageDataset(_draw_images(shape))
 
     with counting() as counts:
         recorder = _StepRecorder(counts)
-        built_model = spec.build(shape)
-        config = training_config(spec)
+        built_model = build_model(training, shape)
+        config = training_config(training)
         trainer = FIFTrainer(built_model, data, data, config, [recorder], run_dir=folder / "run")
         trainer.train()
     (operations_1, waits_1), (operations_2, waits_2) = recorder.steps[:2]

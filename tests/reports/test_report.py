@@ -24,10 +24,9 @@ from support.report_store import (
     make_splits,
 )
 
-from pythae_fif.benchmark.image_spec import ImageSpec
-from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.results import read_all
 from pythae_fif.data import Columns
-from pythae_fif.evaluation.scores import MarginalLikelihoodScore
+from pythae_fif.evaluation.score_types import MarginalLikelihoodScore
 from pythae_fif.files import write_bytes
 from pythae_fif.pictures import pixel_bytes
 from pythae_fif.reports.figures import _image_row, _stack_rows, draw_figures
@@ -144,13 +143,12 @@ class TestTable:
         likelihood = {"test": MarginalLikelihoodScore(-4.5, 0.1, 1.25, 0.05, 64)}
         results = []
         for result in RESULTS:
-            scores = {
-                sampler: record.model_copy(
-                    update={"result": replace(record.result, tube=likelihood)}
-                )
-                for sampler, record in result.scores.items()
-            }
-            results.append(replace(result, scores=scores))
+            records = {}
+            for sampler, record in result.scores.items():
+                scores = replace(record.result.scores, marginal_likelihood=likelihood)
+                content = replace(record.result, scores=scores)
+                records[sampler] = record.model_copy(update={"result": content})
+            results.append(replace(result, scores=records))
 
         cells = make_report(results).tables["scores"].cells
         assert set(cells["log-likelihood, nats ↑ / bits per dim."]) == {
@@ -276,7 +274,7 @@ class TestSentence:
     def test_best_models_and_number_of_seeds(self, results, expected):
         sentence = make_report(results).sentence
         assert sentence.startswith(expected)
-        seeds = {result.spec.seed for result in results}
+        seeds = {result.job.training.seed for result in results}
         assert ("(1 seed)" in sentence) == (len(seeds) == 1)
 
 
@@ -435,9 +433,14 @@ class TestFiles:
     )
     def test_a_damaged_picture_is_left_out(self, tmp_path, damage, caplog):
         store = fill_store(tmp_path, RESULTS[:2])
-        (store.folder(RESULTS[0].spec) / "samples-gmm.png").write_bytes(damage)
+        (store.folder(RESULTS[0].job.training) / "samples-gmm-classifier-2000.png").write_bytes(
+            damage
+        )
         make_report(RESULTS[:2]).write(store)
-        assert re.search("samples-gmm.png is left out of the figures .*: the command", caplog.text)
+        assert re.search(
+            "samples-gmm-classifier-2000.png is left out of the figures .*: the command",
+            caplog.text,
+        )
         assert "best.webp" in draw(make_report(RESULTS[:2]), store, make_splits())
 
     def test_a_packed_store_draws_the_same(self, written_report, tmp_path):
@@ -449,7 +452,7 @@ class TestFiles:
         assert not list(reference["add"](store.root, tmp_path, False))
 
         packed = Store(tmp_path)
-        results = [ImageResult.read(packed, spec) for spec in packed.specs(ImageSpec)]
+        results = list(read_all(packed))
         report = make_report(results)
         pandas.testing.assert_frame_equal(
             report.table.drop(columns="run_ids"), REPORT.table.drop(columns="run_ids")
@@ -475,11 +478,8 @@ class TestFigures:
         assert "beta.png" not in draw(make_report(RESULTS[:2]))
         assert "beta.png" not in draw(make_report(noisy))
 
-    def test_figure_10_takes_means_over_seeds_only(self, monkeypatch):
-        """It is not drawn if another parameter varies, even one that has a flag."""
-        flags = ("beta", "hutchinson_samples", "noise")
-        for module in ("benchmark.config", "reports.figures"):
-            monkeypatch.setattr(f"pythae_fif.{module}.GRID_FLAGS", flags, raising=False)
+    def test_figure_10_takes_means_over_seeds_only(self):
+        """It is not drawn if another parameter varies."""
         grid = [
             make_result("fif", {"beta": beta, "noise": noise}, 0, {"gmm": (noise, 1)})
             for beta in (1, 2)
@@ -494,9 +494,10 @@ class TestFigures:
         assert "marginals.png" not in draw(report, store)
 
         # The samplers of lowest validation distance; the first of two that are level.
-        names = ["samples-gmm.csv", "samples-normal.csv"]
+        names = ["samples-gmm-classifier-2000.csv", "samples-normal-classifier-2000.csv"]
         paths = [
-            store.folder(result.spec) / name for result, name in zip(results, names, strict=True)
+            store.folder(result.job.training) / name
+            for result, name in zip(results, names, strict=True)
         ]
         contents = []
         for path in reversed(paths):
@@ -510,8 +511,10 @@ class TestFigures:
         ):
             write_bytes(paths.pop(), damage)
             assert ("marginals.png" in draw(report, store)) == is_drawn
-        assert caplog.text.count("samples-normal.csv is left out of the figures") == 2
-        assert caplog.text.count("samples-gmm.csv is left out of the figures") == 1
+        assert (
+            caplog.text.count("samples-normal-classifier-2000.csv is left out of the figures") == 2
+        )
+        assert caplog.text.count("samples-gmm-classifier-2000.csv is left out of the figures") == 1
 
     def test_samples_are_enlarged_and_not_smoothed(self, tmp_path):
         store = fill_store(tmp_path, RESULTS[:2])

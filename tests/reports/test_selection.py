@@ -1,6 +1,5 @@
 """The choice among configurations: each sampler chooses by its validation score only."""
 
-import dataclasses
 import random
 
 import numpy as np
@@ -8,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.report_store import make_experiment, make_result
 
-from pythae_fif.reports.frame import chosen_frame, score_frame, select
+from pythae_fif.benchmark.results import select
+from pythae_fif.reports.frame import chosen_frame, score_frame
 from pythae_fif.reports.tables import score_table
 
 SAMPLERS = ("normal", "gmm")
@@ -53,13 +53,6 @@ def test_a_configuration_with_a_failed_seed_does_not_win():
     distances = np.full((2, 2, 2, 2), 5.0)
     distances[1, 0] = 1.0
     assert choose(make_results(distances)[:-1]) == dict.fromkeys(SAMPLERS, ({0}, 1))
-
-
-def test_runs_with_different_labels_are_different_configurations():
-    (result,) = make_results(np.full((1, 1, 2, 2), 5.0))
-    spec = result.spec.model_copy(update={"labels_hash": "0"})
-    labelled = dataclasses.replace(result, spec=spec)
-    assert choose([result, labelled]) == dict.fromkeys(SAMPLERS, ({0}, 2))
 
 
 def test_means_are_over_the_seeds_that_have_a_score_and_their_number_is_shown():

@@ -1,10 +1,10 @@
 """The contract of engines, which each of them passes."""
 
 import pytest
+from support.engines import run_open
 from support.tasks import RESOURCES, TaskSpec
 
 from pythae_fif.runs.engines import ENGINES
-from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.worker import Status
 
@@ -33,24 +33,24 @@ def test_it_describes_itself_in_one_line(engine):
 def test_failed_runs_are_reported_and_do_not_affect_others(engine, store):
     failing = TaskSpec(action="fail")
     other = TaskSpec(action="report resources")
-    outcomes = run_all([failing, other], store, engine)
+    outcomes = run_open([failing, other], store, engine)
     assert outcomes.keys() == {failing, other}
 
     assert "ValueError: broken in" in outcomes[failing]
     assert len(outcomes[failing].splitlines()) == 1
     assert "in _fail" in (store.folder(failing) / "output.log").read_text()
-    assert not store.is_done(failing)
+    assert not failing.is_done(store)
 
     assert outcomes[other] == ""
-    assert store.is_done(other)
+    assert other.is_done(store)
     assert (store.folder(other) / RESOURCES).read_text() == "/1"  # no GPU, one thread
 
 
 def test_the_same_call_executes_only_what_is_missing(engine, store):
     specs = [TaskSpec(seed=seed) for seed in range(2)]
-    assert run_all(specs[:1], store, engine) == {specs[0]: ""}
-    assert run_all(specs, store, engine) == {specs[1]: ""}
-    assert run_all(specs, store, engine) == {}
+    assert run_open(specs[:1], store, engine) == {specs[0]: ""}
+    assert run_open(specs, store, engine) == {specs[1]: ""}
+    assert run_open(specs, store, engine) == {}
     assert [Status.read(store.folder(spec)).attempt for spec in specs] == [1, 1]
 
 
@@ -61,7 +61,7 @@ def test_an_interrupted_call_is_completed_by_the_same_call(engine, store):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_all(specs, store, engine, interrupt)
-    errors = run_all(specs, store, engine)
+        run_open(specs, store, engine, interrupt)
+    errors = run_open(specs, store, engine)
     assert set(errors.values()) <= {""}
-    assert all(map(store.is_done, specs))
+    assert all(spec.is_done(store) for spec in specs)

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from support.engines import run_open
 from support.processes import is_locked, start_process, wait_until
 from support.tasks import NEXT_ACTION, RESOURCES, TaskSpec
 
-from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import EXIT_CODES, LocalEngine, Slot, cores
 from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import Status
@@ -89,16 +89,16 @@ def test_failed_and_killed_runs_do_not_affect_others(store):
         (run_process_id,) = process_ids - other_processes
         os.kill(run_process_id, signal.SIGKILL)
 
-    errors = errors_by_action(run_all(specs, store, ONE_AT_ONCE, kill_the_sleeping_run))
+    errors = errors_by_action(run_open(specs, store, ONE_AT_ONCE, kill_the_sleeping_run))
     assert errors.keys() == ERRORS.keys()
     for action, error in errors.items():
         assert error.startswith(ERRORS[action])
     assert "in _fail" in (store.folder(specs[0]) / "output.log").read_text()
-    assert [store.is_done(spec) for spec in specs] == [not error for error in ERRORS.values()]
+    assert [spec.is_done(store) for spec in specs] == [not error for error in ERRORS.values()]
 
     half_done = specs[4]
-    assert store.record(half_done, "a.json", int)
-    assert not store.record(half_done, "b.json", int)
+    assert store.read_record(half_done, "a.json", int)
+    assert not store.read_record(half_done, "b.json", int)
 
 
 def test_a_failed_run_is_retried_and_finished_runs_are_not(store):
@@ -107,34 +107,34 @@ def test_a_failed_run_is_retried_and_finished_runs_are_not(store):
     folder = store.folder(failing)
     folder.mkdir(parents=True)
     (folder / NEXT_ACTION).write_text("fail")
-    outcomes = run_all(specs[:2], store, TWO_AT_ONCE)
+    outcomes = run_open(specs[:2], store, TWO_AT_ONCE)
     assert [spec for spec, error in outcomes.items() if error] == [failing]
 
     # The second attempt dies before it has a status.
     (folder / ".run.lock").unlink()
     (folder / ".run.lock").mkdir()
-    (error,) = run_all(specs[:2], store, TWO_AT_ONCE).values()
+    (error,) = run_open(specs[:2], store, TWO_AT_ONCE).values()
     assert error.startswith("its process exited with 1")
-    assert not store.is_done(failing)
+    assert not failing.is_done(store)
 
     (folder / ".run.lock").rmdir()
-    assert run_all(specs[:2], store, TWO_AT_ONCE) == {failing: ""}
-    assert store.is_done(failing)
+    assert run_open(specs[:2], store, TWO_AT_ONCE) == {failing: ""}
+    assert failing.is_done(store)
 
 
 def test_progress_counts_finished_runs(store):
     specs = [TaskSpec(seed=seed) for seed in range(3)]
-    run_all(specs[:2], store, TWO_AT_ONCE)
+    run_open(specs[:2], store, TWO_AT_ONCE)
     states = []
 
     def record_state(progress):
         states.append((progress.total, progress.done, progress.share))
 
-    assert run_all(specs, store, TWO_AT_ONCE, record_state) == {specs[2]: ""}
-    assert all(map(store.is_done, specs))
+    assert run_open(specs, store, TWO_AT_ONCE, record_state) == {specs[2]: ""}
+    assert all(spec.is_done(store) for spec in specs)
     assert {(total, done) for total, done, _ in states} == {(3, 2)}
     assert states[-1][2] == 1
-    assert run_all(specs, store, ONE_AT_ONCE) == {}
+    assert run_open(specs, store, ONE_AT_ONCE) == {}
 
 
 def test_a_run_has_the_device_and_the_threads_of_its_slot(store, monkeypatch):
@@ -142,10 +142,10 @@ def test_a_run_has_the_device_and_the_threads_of_its_slot(store, monkeypatch):
     spec = TaskSpec(action="report resources")
     monkeypatch.setattr(LocalEngine, "slots", lambda engine: [Slot("GPU-gone", 1)])
     error = "the run was planned for a GPU, but torch sees none here"
-    assert run_all([spec], store, ONE_AT_ONCE) == {spec: error}
+    assert run_open([spec], store, ONE_AT_ONCE) == {spec: error}
 
     monkeypatch.setattr(LocalEngine, "slots", lambda engine: [Slot("cpu", 2)])
-    assert run_all([spec], store, ONE_AT_ONCE) == {spec: ""}
+    assert run_open([spec], store, ONE_AT_ONCE) == {spec: ""}
     assert (store.folder(spec) / RESOURCES).read_text() == "/2"
 
 
@@ -158,10 +158,10 @@ def test_an_interrupt_ends_the_runs_and_loses_nothing(store):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_all([finished, sleeping], store, ONE_AT_ONCE, interrupt)
+        run_open([finished, sleeping], store, ONE_AT_ONCE, interrupt)
     assert Status.read(store.folder(sleeping)).state == "interrupted"
     assert not is_locked(store.folder(sleeping))
-    assert store.is_done(finished)
+    assert finished.is_done(store)
     kinds = {verdict.kind for verdict in verify(store.root)}
     assert kinds - {"dirty tree"} == {"fine", "unfinished"}
 
@@ -172,9 +172,9 @@ def test_runs_of_a_killed_driver_end_and_another_driver_resumes_them(store):
     endless = store.folder(specs[1])
     endless.mkdir(parents=True)
     (endless / NEXT_ACTION).write_text("sleep")
-    driver = start_process(run_all, specs, store, ONE_AT_ONCE)
+    driver = start_process(run_open, specs, store, ONE_AT_ONCE)
     wait_until(lambda: Status.read(endless).state == "running")
 
-    assert run_all(specs, store, ONE_AT_ONCE, lambda _: driver.kill()) == {specs[1]: ""}
-    assert all(map(store.is_done, specs))
+    assert run_open(specs, store, ONE_AT_ONCE, lambda _: driver.kill()) == {specs[1]: ""}
+    assert all(spec.is_done(store) for spec in specs)
     assert [Status.read(store.folder(spec)).attempt for spec in specs] == [1, 2]

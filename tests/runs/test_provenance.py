@@ -19,7 +19,7 @@ def save_record(folder):
     spec = TaskSpec()
     store = Store(folder)
     Run(spec, store).save("a.json", 1)
-    return store.record(spec, "a.json", int).provenance
+    return store.read_record(spec, "a.json", int).provenance
 
 
 def test_provenance_has_versions_and_not_the_name_of_the_machine(tmp_path, monkeypatch):

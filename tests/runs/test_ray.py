@@ -6,13 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from support.engines import run_open
 from support.experiments import make_tiny_plan
 from support.processes import is_locked, wait_until
 from support.tasks import TaskSpec
 
-from pythae_fif.benchmark.plan import ImageResult
+from pythae_fif.benchmark.results import read
 from pythae_fif.errors import ConfigError
-from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.store import Store
@@ -29,14 +29,14 @@ pytestmark = [
 DRIVER = """
 import sys
 from pathlib import Path
+from support.engines import run_open
 from support.experiments import make_tiny_plan
-from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.store import Store
 folder, address = sys.argv[1:]
 plan = make_tiny_plan(Path(folder), {"seeds": [0, 1]}, epochs=500)
 engine = RayEngine(ray_address=address, cpus_per_run=1)
-sys.exit(any(run_all(plan, Store(folder), engine).values()))
+sys.exit(any(run_open(plan, Store(folder), engine).values()))
 """
 
 
@@ -63,16 +63,16 @@ def test_runs_survive_a_killed_worker_and_a_lost_node(ray_cluster, ray_engine, t
                 ray_cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
             )
 
-    outcomes = run_all(plan, store, ray_engine, kill_worker_then_node)
+    outcomes = run_open(plan, store, ray_engine, kill_worker_then_node)
     assert killed == ["worker", "node"]
     assert outcomes == dict.fromkeys(plan, "")
-    assert sum(Status.read(store.folder(spec)).attempt for spec in plan) >= 4
+    assert sum(Status.read(store.folder(job.spec)).attempt for job in plan) >= 4
 
     local_store = Store(tmp_path / "local")
-    run_all(plan, local_store, LocalEngine(cpus_per_run=1))
-    for spec in plan:
-        ray_result = ImageResult.read(store, spec)
-        local_result = ImageResult.read(local_store, spec)
+    run_open(plan, local_store, LocalEngine(cpus_per_run=1))
+    for job in plan:
+        ray_result = read(store, job)
+        local_result = read(local_store, job)
         assert ray_result.evaluation.result == local_result.evaluation.result
         ray_files = ray_result.training.files
         assert ray_files["model/model.pt"] == local_result.training.files["model/model.pt"]
@@ -88,10 +88,10 @@ def test_runs_of_a_killed_driver_end_and_another_driver_resumes_them(ray_cluster
     driver.kill()
     driver.wait()
     wait_until(lambda: not workers())  # Ray ends the tasks of a dead driver
-    assert not any(map(store.is_done, plan))
+    assert not any(job.is_done(store) for job in plan)
 
     assert subprocess.run(words, env=environment, check=False).returncode == 0
-    assert all(map(store.is_done, plan))
+    assert all(job.is_done(store) for job in plan)
 
 
 def test_an_interrupt_ends_the_runs(ray_engine, tmp_path):
@@ -103,7 +103,7 @@ def test_an_interrupt_ends_the_runs(ray_engine, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_all(specs, store, ray_engine, interrupt)
+        run_open(specs, store, ray_engine, interrupt)
     wait_until(lambda: not any(is_locked(store.folder(spec)) for spec in specs))
     states = sorted(Status.read(store.folder(spec)).state for spec in specs)
     assert states == ["", "interrupted", "interrupted"]
@@ -112,4 +112,4 @@ def test_an_interrupt_ends_the_runs(ray_engine, tmp_path):
 def test_an_address_without_a_cluster_is_an_error(tmp_path):
     engine = RayEngine(ray_address="127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"--ray-address 127.0.0.1:1: no Ray cluster answers"):
-        run_all([TaskSpec()], Store(tmp_path), engine)
+        run_open([TaskSpec()], Store(tmp_path), engine)

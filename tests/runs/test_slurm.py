@@ -4,12 +4,12 @@ import json
 import subprocess
 
 import pytest
+from support.engines import run_open
 from support.experiments import make_tiny_plan
 from support.tasks import TaskSpec
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs import slurm as module
-from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.slurm import SlurmEngine
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Status
@@ -38,18 +38,18 @@ def log_lines(folder) -> list[str]:
 def test_requeued_runs_resume_and_finish(make_slurm_engine, tmp_path):
     """First by scontrol once there is a checkpoint, then by the signal of the time limit."""
     store = Store(tmp_path / "results")
-    (spec,) = make_tiny_plan(tmp_path, epochs=6000)
-    folder = store.folder(spec)
+    (task,) = make_tiny_plan(tmp_path, epochs=6000)
+    folder = store.folder(task.spec)
     first_epochs = []
     requeue_commands = [("scontrol", "requeue"), ("scancel", "--signal=USR2")]
 
     def requeue_twice(progress):
-        job = module._read_job_id(folder)
+        job = module._read_slurm_id(folder)
         # Without this the job would wait for two minutes in the queue.
         words = ["scontrol", "update", f"JobId={job}", "StartTime=now"]
         subprocess.run(words, stderr=subprocess.DEVNULL, check=False)
 
-        status = progress.running.get(spec)
+        status = progress.running.get(task)
         attempt = len(first_epochs) + 1
         if status is None or status.attempt != attempt or not requeue_commands:
             return
@@ -57,7 +57,7 @@ def test_requeued_runs_resume_and_finish(make_slurm_engine, tmp_path):
             first_epochs.append(log_lines(folder)[0])
             run_command(*requeue_commands.pop(0), job)
 
-    assert run_all([spec], store, make_slurm_engine(), requeue_twice) == {spec: ""}
+    assert run_open([task], store, make_slurm_engine(), requeue_twice) == {task: ""}
     assert len(first_epochs) == 2
     assert Status.read(folder).attempt == 3
     assert {log_lines(folder)[0], *first_epochs} == {first_epochs[0]}, "it did not resume"
@@ -74,11 +74,13 @@ def test_an_interrupt_leaves_the_jobs_and_the_same_call_collects_them(make_slurm
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_all(plan, store, make_slurm_engine(), interrupt)
-    jobs = [module._read_job_id(store.folder(spec)) for spec in plan]
+        run_open(plan, store, make_slurm_engine(), interrupt)
+    jobs = [module._read_slurm_id(store.folder(task.spec)) for task in plan]
     assert set(jobs) <= set(module._queue())
-    assert run_all(plan, store, make_slurm_engine()) == dict.fromkeys(plan, "")
-    assert [module._read_job_id(store.folder(spec)) for spec in plan] == jobs, "submitted twice"
+    assert run_open(plan, store, make_slurm_engine()) == dict.fromkeys(plan, "")
+    assert [module._read_slurm_id(store.folder(task.spec)) for task in plan] == jobs, (
+        "submitted twice"
+    )
 
 
 @needs_slurm
@@ -91,7 +93,7 @@ def test_an_interrupt_leaves_the_jobs_and_the_same_call_collects_them(make_slurm
 )
 def test_options_that_slurm_refuses(make_slurm_engine, tmp_path, option, message):
     with pytest.raises(ConfigError, match=message):
-        run_all([TaskSpec()], Store(tmp_path), make_slurm_engine(sbatch=["gres=none", option]))
+        run_open([TaskSpec()], Store(tmp_path), make_slurm_engine(sbatch=["gres=none", option]))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_options_that_are_refused_before_submitting(options, message):
 def test_a_machine_without_slurm_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="--engine slurm: squeue does not answer"):
-        run_all([TaskSpec()], Store(tmp_path), SlurmEngine(time="4h"))
+        run_open([TaskSpec()], Store(tmp_path), SlurmEngine(time="4h"))
 
 
 @pytest.mark.parametrize(("limit", "minutes"), [("4h", 240), ("90min", 90), ("30s", 1)])

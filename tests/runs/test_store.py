@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from typing import ClassVar
 
 import pytest
 from support.tasks import TaskSpec
@@ -27,25 +28,32 @@ def sorted_by_seed(specs) -> list[TaskSpec]:
 
 def test_opening_a_store_writes_nothing(store):
     assert not store.root.exists()
-    assert list(store.specs(TaskSpec)) == []
+    assert list(store.iterate_specs(TaskSpec)) == []
 
 
 def test_the_id_depends_only_on_what_defines_the_result():
     spec = TaskSpec(seed=1)
     assert spec.run_id == TaskSpec(seed=1, records=["a", "b"]).run_id != TaskSpec(seed=2).run_id
     assert spec.model_copy(update={"seed": 2}).run_id == TaskSpec(seed=2).run_id
-    assert spec.to_dict() == {"schema": 3, "kind": "tasks", "spec": {"seed": 1}}
-    assert read_spec(json.dumps(spec.to_dict()).encode()) == spec
+    assert spec.to_dict() == {"schema": 1, "kind": "tasks", "spec": {"seed": 1}}
+    assert read_spec(json.dumps(spec.to_dict()).encode(), TaskSpec) == spec
 
 
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b'{"kind": "unknown"}', b'{"kind": "tasks", "schema": 2, "spec": {}}',
-     b'{"kind": "tasks", "schema": 3, "spec": {"sed": 1}}', b'{"kind": ["a"]}'],
+     b'{"kind": "tasks", "schema": 1, "spec": {"sed": 1}}', b'{"kind": ["a"]}'],
 )  # fmt: skip
 def test_an_invalid_specification_is_refused_in_one_line(content):
     with pytest.raises(StoreError, match=SPEC_FILE):
-        read_spec(content)
+        read_spec(content, TaskSpec)
+
+
+def test_two_classes_of_one_kind_are_an_error():
+    with pytest.raises(StoreError, match=r"support.tasks.TaskSpec have the same kind"):
+
+        class OtherTask(Spec):
+            kind: ClassVar[str] = "tasks"
 
 
 def test_finished_runs_are_listed_and_read(store):
@@ -53,23 +61,23 @@ def test_finished_runs_are_listed_and_read(store):
     for spec in specs:
         execute_run(spec, store)
 
-    assert sorted_by_seed(store.specs(TaskSpec)) == specs
-    assert list(store.specs(TaskSpec, "elsewhere")) == []
-    assert store.record(specs[2], "a.json", int).result == 2
-    assert all(map(store.is_done, specs))
-    assert not store.is_done(TaskSpec(seed=9))
-    assert not store.is_done(TaskSpec(seed=0, records=["a", "b"]))
+    assert sorted_by_seed(store.iterate_specs(TaskSpec)) == specs
+    assert list(store.iterate_specs(TaskSpec, "elsewhere")) == []
+    assert store.read_record(specs[2], "a.json", int).result == 2
+    assert all(spec.is_done(store) for spec in specs)
+    assert not TaskSpec(seed=9).is_done(store)
+    assert not TaskSpec(seed=0, records=["a", "b"]).is_done(store)
 
 
 def test_the_next_start_restores_a_damaged_specification(store):
     spec = TaskSpec()
     execute_run(spec, store)
     (store.folder(spec) / SPEC_FILE).write_text("{")
-    assert not store.is_done(spec)
+    assert not spec.is_done(store)
 
     execute_run(spec, store)
-    assert store.is_done(spec)
-    assert list(store.specs(TaskSpec)) == [spec]
+    assert spec.is_done(store)
+    assert list(store.iterate_specs(TaskSpec)) == [spec]
 
 
 def test_a_run_in_the_folder_of_another_is_skipped(store):
@@ -77,9 +85,9 @@ def test_a_run_in_the_folder_of_another_is_skipped(store):
     overwritten = TaskSpec(seed=2)
     execute_run(misplaced, store)
     store.folder(misplaced).rename(store.folder(overwritten))
-    assert list(store.specs(TaskSpec)) == []
-    assert store.record(overwritten, "a.json", int) is None
-    assert not store.is_done(overwritten)
+    assert list(store.iterate_specs(TaskSpec)) == []
+    assert store.read_record(overwritten, "a.json", int) is None
+    assert not overwritten.is_done(store)
 
 
 def pack(spec: Spec, value: int) -> PackedRun:
@@ -87,7 +95,7 @@ def pack(spec: Spec, value: int) -> PackedRun:
     record = Record[int](run_id=spec.run_id, result=value, provenance=Provenance())
     content = json.loads(record.to_bytes())
     files = {SPEC_FILE: spec.to_dict(), "a.json": content, "scores/b.json": content}
-    return PackedRun(run=spec.path, files=files, pictures={"a.png": b"cGk="})
+    return PackedRun(run=spec.run_path, files=files, pictures={"a.png": b"cGk="})
 
 
 @pytest.fixture
@@ -103,13 +111,14 @@ def packed_specs(tmp_path):
 def test_packed_runs_are_read(tmp_path, packed_specs):
     store = Store(tmp_path)
     spec = packed_specs[1]
+    assert store.is_packed(spec.run_path)
     by_id = sorted(packed_specs, key=lambda spec: spec.run_id)
-    assert list(store.specs(TaskSpec, "tasks")) == by_id
-    assert store.is_done(spec)
-    assert store.record(spec, "a.json", int).result == 1
-    assert store.read(spec, "a.png") == b"pi"
-    assert store.read(spec, "b.png") is None
-    assert store.names(spec, "scores") == ["scores/b.json"]
+    assert list(store.iterate_specs(TaskSpec, "tasks")) == by_id
+    assert spec.is_done(store)
+    assert store.read_record(spec, "a.json", int).result == 1
+    assert store.read_file(spec.run_path, "a.png") == b"pi"
+    assert store.read_file(spec.run_path, "b.png") is None
+    assert store.list_files(spec.run_path, "scores") == ["scores/b.json"]
     assert os.listdir(tmp_path / "runs") == ["tasks.jsonl"]
 
 
@@ -117,8 +126,8 @@ def test_the_folder_of_a_packed_run_takes_precedence(tmp_path, packed_specs):
     store = Store(tmp_path)
     spec = packed_specs[1]
     execute_run(spec.model_copy(update={"records": ["b"]}), store)
-    assert store.record(spec, "a.json", int) is None
-    assert store.names(spec, "scores") == []
+    assert store.read_record(spec, "a.json", int) is None
+    assert store.list_files(spec.run_path, "scores") == []
 
 
 def test_the_error_names_a_damaged_packed_file(tmp_path):

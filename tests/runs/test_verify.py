@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from typing import ClassVar
 
 import pytest
 from support.folders import flip_bit, read_folder
@@ -93,9 +94,9 @@ CASES = {
     "changed model": (flip_bit_in("model/weights"), "corrupt", "model/weights was changed"),
     "no specification": (remove(SPEC_FILE), "corrupt", SPEC_FILE),
     "bad specification": (overwrite(SPEC_FILE, "{"), "corrupt", SPEC_FILE),
-    "unknown study": (
-        edit(SPEC_FILE, b'"kind": "tasks"', b'"kind": "own"'), "unknown study", "kind 'own'"),
-    "other schema": (edit(SPEC_FILE, b'"schema": 3', b'"schema": 1'), "corrupt", "needs 3"),
+    "another kind": (
+        edit(SPEC_FILE, b'"kind": "tasks"', b'"kind": "own"'), "corrupt", "belongs to run"),
+    "another schema": (edit(SPEC_FILE, b'"schema": 1', b'"schema": 2'), "corrupt", "belongs to"),
     "specification of another": (
         overwrite(SPEC_FILE, json.dumps(TaskSpec(seed=9).to_dict())), "corrupt", "belongs to run"),
     "failed": (replace_records_by_status(state="failed", error="why"), "failed", "why"),
@@ -116,7 +117,7 @@ def test_verdict_on_a_changed_run(store, folder, change, kind, detail):
     assert kinds.count(kind) == 1
     verdict = verdicts[kinds.index(kind)]
     assert detail in verdict.detail
-    assert verdict.run.startswith("tasks/")
+    assert verdict.run_path.startswith("tasks/")
     assert kinds.count("corrupt") == (kind == "corrupt")
     assert read_folder(store.root) == files
 
@@ -126,13 +127,13 @@ def test_a_record_of_another_run(store, folder):
     execute_run(foreign, store)
     shutil.copy(store.folder(foreign) / "a.json", folder / "a.json")
     detail = "a.json: the record was changed, or belongs to another run"
-    assert Verdict("corrupt", SPEC.path, detail) in verify(store.root)
+    assert Verdict("corrupt", SPEC.run_path, detail) in verify(store.root)
 
 
 def test_a_packed_run(store, folder):
     names = ("a.json", "b.json", SPEC_FILE)
     files = {name: json.loads((folder / name).read_text()) for name in names}
-    line = PackedRun(run=SPEC.path, files=files).model_dump_json()
+    line = PackedRun(run=SPEC.run_path, files=files).model_dump_json()
     packed_file = store.runs / "tasks.jsonl"
     shutil.rmtree(folder.parent)
     packed_file.write_text(line + "\n")
@@ -142,10 +143,27 @@ def test_a_packed_run(store, folder):
     assert [verdict.kind for verdict in verify(store.root)] == ["corrupt"]
 
 
+def test_runs_of_a_strangers_study_are_checked_without_its_code(store, folder, monkeypatch):
+    """Even if the working directory has a file of its name."""
+    code = store.root / "studies/own.py"
+    code.parent.mkdir()
+    code.write_text('"""Own."""\nraise SystemExit("it was run")\nSTUDY = None\n')
+    monkeypatch.chdir(store.root)
+
+    class OwnSpec(TaskSpec):
+        kind: ClassVar[str] = "own"
+
+    execute_run(OwnSpec(), store)
+    kinds = [verdict.kind for verdict in verify(store.root)]
+    assert kinds.count("fine") == 2
+    (store.folder(OwnSpec()) / "a.json").write_text("{")
+    assert "corrupt" in [verdict.kind for verdict in verify(store.root)]
+
+
 def test_a_run_with_uncommitted_code(tmp_path, monkeypatch):
     monkeypatch.setattr("pythae_fif.runs.worker.git_state", lambda: ("abc", True))
     execute_run(TaskSpec(), Store(tmp_path))
-    assert Verdict("dirty tree", TaskSpec().path, "abc") in verify(tmp_path)
+    assert Verdict("dirty tree", TaskSpec().run_path, "abc") in verify(tmp_path)
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path):

@@ -16,7 +16,7 @@ def test_a_finished_run_is_not_executed_again(store):
     folder = store.folder(spec)
     execute_run(spec, store, command="a command")
     files = read_folder(folder)
-    assert store.record(spec, "a.json", int).provenance.command == "a command"
+    assert store.read_record(spec, "a.json", int).provenance.command == "a command"
 
     (folder / NEXT_ACTION).write_text("fail")
     execute_run(spec, store)
@@ -37,12 +37,12 @@ def test_a_failure_is_in_the_status_and_the_next_start_resumes(store, action):
 
     status = Status.read(folder)
     assert status.state == "failed"
-    assert not store.is_done(spec)
+    assert not spec.is_done(store)
     message = f"ValueError: broken in {folder}/model second line"
     assert status.error in (message, "half of it is missing")
 
     execute_run(spec, store)
-    assert store.is_done(spec)
+    assert spec.is_done(store)
     assert Status.read(folder) == Status(state="finished", share=1.0, attempt=2)
 
 
@@ -58,10 +58,10 @@ def test_a_damaged_or_foreign_record_is_set_aside(store, damage, caplog):
     else:
         shutil.copy(store.folder(foreign) / "a.json", path)
     damaged = path.read_bytes()
-    assert not store.is_done(spec)
+    assert not spec.is_done(store)
 
     execute_run(spec, store)
-    assert store.is_done(spec)
+    assert spec.is_done(store)
     assert path.with_name("a.json.corrupt").read_bytes() == damaged
     assert "a.json is not used" in caplog.text
     assert "set aside as a.json.corrupt" in caplog.text
@@ -96,4 +96,4 @@ def test_the_checksum_is_that_of_the_written_bytes(store):
     (run.folder / "a.png").write_bytes(b"wrong")
     run.save("a.json", 1, checksums)
     expected = run.write("b.png", b"right")["b.png"]
-    assert store.record(spec, "a.json", int).files["a.png"] == expected
+    assert store.read_record(spec, "a.json", int).files["a.png"] == expected

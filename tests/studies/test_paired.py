@@ -221,8 +221,8 @@ def test_every_arm_trains_and_nothing_is_trained_twice(name, study, extra_runs, 
     assert "ndecided" in page
 
     store = Store(options.results)
-    specs = list(store.specs(training.PairedTraining))
-    results = [store.record(spec, RESULT_FILE, PairedResult).result for spec in specs]
+    specs = list(store.iterate_specs(training.PairedTraining))
+    results = [store.read_record(spec, RESULT_FILE, PairedResult).result for spec in specs]
     assert len({result.scores.nats["normal"] for result in results}) == len(study.ARMS)
 
     options.engine.executed.clear()

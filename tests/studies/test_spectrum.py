@@ -104,12 +104,12 @@ def test_figures_are_drawn_from_the_records_only(small_study):
     assert list(rows.above_one) == list((values >= 1).sum(axis=1))
 
     store = Store(root)
-    specs = list(store.specs(spectrum.SpectrumModel))
+    specs = list(store.iterate_specs(spectrum.SpectrumModel))
     sheet_size = (8 * spectrum.SAMPLES_IN_FIGURE, 8 * 10)  # digits of 8 x 8, ten classes
     for spec in specs:
         with Image.open(store.folder(spec) / spectrum.SAMPLES_FILE) as sheet:
             assert sheet.size == sheet_size
-        assert len(store.record(spec, "result.json", Spectrum).result.singular_values) == 4
+        assert len(store.read_record(spec, "result.json", Spectrum).result.singular_values) == 4
 
     contents = {path: path.read_bytes() for path in paths}
     options.engine.executed.clear()
@@ -124,7 +124,7 @@ def test_figures_are_drawn_from_the_records_only(small_study):
 
 def test_a_run_refuses_other_labels_than_planned(small_study, tmp_path):
     options, _ = small_study
-    spec = next(Store(options.results).specs(spectrum.SpectrumModel))
+    spec = next(Store(options.results).iterate_specs(spectrum.SpectrumModel))
     with pytest.raises(DataError, match="the data of digits changed"):
         execute_run(spec.model_copy(update={"labels_hash": "other"}), Store(tmp_path))
 
@@ -133,7 +133,7 @@ def test_an_interrupted_run_resumes_from_its_checkpoint(small_study, tmp_path, m
     """The results of the resumed and of the uninterrupted run are equal bit for bit."""
     options, _ = small_study
     store = Store(options.results)
-    spec = next(store.specs(spectrum.SpectrumModel))
+    spec = next(store.iterate_specs(spectrum.SpectrumModel))
     resumed_store = Store(tmp_path)
     epochs = []
 
@@ -153,7 +153,7 @@ def test_an_interrupted_run_resumes_from_its_checkpoint(small_study, tmp_path, m
     execute_run(spec, resumed_store)
     assert epochs == [1, 2]
 
-    expected = store.record(spec, "result.json", Spectrum)
-    resumed = resumed_store.record(spec, "result.json", Spectrum)
+    expected = store.read_record(spec, "result.json", Spectrum)
+    resumed = resumed_store.read_record(spec, "result.json", Spectrum)
     assert resumed.result == expected.result
     assert resumed.provenance.attempts == 2

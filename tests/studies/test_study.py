@@ -11,15 +11,13 @@ from support.engines import InProcess
 from pythae_fif.data.sets.papamakarios import ARCHIVED
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import FailedRunsError, StoreError
-from pythae_fif.runs.store import SPECS, Store
+from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.study import (
     STUDY_OF_DATASET,
     StudyOptions,
     find_study,
-    import_studies,
     run_study,
-    study_descriptions,
 )
 from studies import curvature, estimator, linear, sinusoid, toy
 
@@ -96,13 +94,6 @@ def test_every_dataset_starts_its_study():
     assert manifolds | tables == STUDY_OF_DATASET
 
 
-def test_importing_the_studies_registers_their_kinds_of_runs():
-    import_studies()
-    kinds = study_descriptions().keys() - {"ablation", "sinusoid"}  # they share those of others
-    kinds -= {"likelihood"}  # it has no runs of its own
-    assert {"toy", "tabular", "linear", "when", "cost"} <= kinds <= SPECS.keys()
-
-
 def test_a_results_folder_that_cannot_be_written_is_found_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write .*file: Not a directory"):
@@ -170,17 +161,18 @@ class FailingEngine(InProcess):
     """An engine that does not execute the first run."""
 
     def execute(self, specs, *arguments):
+        yield specs[0], "it was lost"
         yield from super().execute(specs[1:], *arguments)
 
 
 def test_failed_runs_are_named_and_the_others_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(linear, "SIZES", {"quick": SMALL_STUDIES["linear"].size})
     options = StudyOptions(tmp_path, seeds=[0, 1], engine=FailingEngine(executed=[]))
-    message = r"1 of 2 runs failed: studies/linear/\w{12}: no record"
+    message = r"1 of 2 runs failed: studies/linear/\w{12}: it was lost at its start"
     with pytest.raises(FailedRunsError, match=message):
         run_study("linear", options, lambda _: None)
     assert not (tmp_path / "figures").exists()
-    assert len(list(Store(tmp_path).specs(linear.LinearModels))) == 1
+    assert len(list(Store(tmp_path).iterate_specs(linear.LinearModels))) == 1
 
 
 def test_runs_of_the_local_engine_record_their_device(tmp_path, monkeypatch):
@@ -188,7 +180,7 @@ def test_runs_of_the_local_engine_record_their_device(tmp_path, monkeypatch):
     monkeypatch.setattr(linear, "SIZES", {"quick": SMALL_STUDIES["linear"].size})
     run_study("linear", StudyOptions(tmp_path), lambda _: None)
 
-    for spec in Store(tmp_path).specs(linear.LinearModels):
-        record = Store(tmp_path).record(spec, "result.json", linear.LinearResult)
+    for spec in Store(tmp_path).iterate_specs(linear.LinearModels):
+        record = Store(tmp_path).read_record(spec, "result.json", linear.LinearResult)
         assert record.provenance.device.startswith("cpu")
         assert np.isfinite(record.result.loss_above_theorem).all()

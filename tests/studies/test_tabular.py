@@ -109,8 +109,8 @@ def test_table_one_has_a_row_for_each_model_and_its_speedup(options):
 def read_scores(store, configuration):
     """Returns (learning rate, seed) -> scores of the models of a configuration."""
     scores = {}
-    for spec in store.specs(TabularModel, f"studies/tabular/csv/{configuration}"):
-        record = store.record(spec, RESULT_FILE, TabularScores)
+    for spec in store.iterate_specs(TabularModel, f"studies/tabular/csv/{configuration}"):
+        record = store.read_record(spec, RESULT_FILE, TabularScores)
         scores[spec.learning_rate, spec.seed] = record.result
     return scores
 

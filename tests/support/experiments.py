@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import yaml
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.image_spec import ImageSpec
+from pythae_fif.benchmark.job import Job
 from pythae_fif.benchmark.load import load_experiment
-from pythae_fif.benchmark.plan import expand
+from pythae_fif.benchmark.plan import plan
 from pythae_fif.data import Splits, load_images
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import execute_run
@@ -51,10 +51,10 @@ def load_splits(experiment: Experiment) -> Splits:
     return load_images("digits").subset(profile.train_size, profile.val_size, profile.test_size)
 
 
-def make_tiny_plan(tmp_path: Path, flags: dict | None = None, **profile) -> list[ImageSpec]:
-    """Lists the runs of a tiny experiment."""
+def make_tiny_plan(tmp_path: Path, flags: dict | None = None, **profile) -> list[Job]:
+    """Lists the jobs of a tiny experiment."""
     experiment = tiny_experiment(tmp_path, flags, **profile)
-    return expand(experiment, load_splits(experiment))
+    return plan(experiment, load_splits(experiment))
 
 
 def fake_splits(*shape: int, content_hash: str = "0" * 16, num_train: int = 60) -> SimpleNamespace:
@@ -68,18 +68,18 @@ def fake_splits(*shape: int, content_hash: str = "0" * 16, num_train: int = 60) 
     )
 
 
-def train_on_table(folder: Path, models: list[str]) -> tuple[Store, list[ImageSpec]]:
+def train_on_table(folder: Path, models: list[str]) -> tuple[Store, list[Job]]:
     """Trains models on a table of 120 rows, `table.csv`, which is written into the folder.
 
     Returns:
-        The store, and the specifications of the runs.
+        The store, and the jobs.
     """
     write_csv(folder / "table.csv", table() * [1, 100, 0.01], "a,b,c")
     flags = {"data": str(folder / "table.csv"), "models": models, "seeds": [0, 1]}
     file = write_tiny(folder, extractor="columns", arch="tabular")
     experiment = load_experiment("csv", flags, file)
-    plan = expand(experiment, load_images("csv", data=experiment.data).subset(60, 12, 12))
+    jobs = plan(experiment, load_images("csv", data=experiment.data).subset(60, 12, 12))
     store = Store(folder / "results")
-    for spec in plan:
-        execute_run(spec, store)
-    return store, plan
+    for job in jobs:
+        execute_run(job, store)
+    return store, jobs

@@ -10,9 +10,7 @@ from typing import Any
 import filelock
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["pythae_fif.benchmark.image_run", "matplotlib.figure", "torch._dynamo"]
-)
+CONTEXT.set_forkserver_preload(["pythae_fif.benchmark.job", "matplotlib.figure", "torch._dynamo"])
 
 
 def start_process(target: Callable[..., Any], *arguments: Any) -> BaseProcess:

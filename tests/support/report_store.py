@@ -7,21 +7,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pythae_fif.benchmark.config import Experiment, Settings
-from pythae_fif.benchmark.image_spec import ImageSpec
+from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.job import Job
 from pythae_fif.benchmark.load import load_experiment
-from pythae_fif.benchmark.models import ModelClasses, read_entry
-from pythae_fif.benchmark.plan import ImageResult
-from pythae_fif.benchmark.record import DataUsed, Evaluation, Training
+from pythae_fif.benchmark.models import read_entry
+from pythae_fif.benchmark.record import DataUsed, Evaluation, ScoringResult
+from pythae_fif.benchmark.results import Result
+from pythae_fif.benchmark.scoring import Scoring
+from pythae_fif.benchmark.training import Training
 from pythae_fif.data import Splits
-from pythae_fif.evaluation.scores import CodeScores, MeanStd, Memorisation, Neighbours, Scores
+from pythae_fif.evaluation.score_types import CodeScores, MeanStd, Memorisation, Neighbours, Scores
 from pythae_fif.files import write_bytes, write_json
 from pythae_fif.runs.store import SPEC_FILE, Provenance, Record, Store
-from pythae_fif.training import EpochRow
+from pythae_fif.training import EpochRow, TrainingResult
 
 PROVENANCE = {
     "versions": {"pythae-fif": "0.1.0", "torch": "2.0"},
-    "device": "cpu (x86_64)", "cores": 2, "threads": 1, "seconds": 36.0, "peak_memory_mb": 404,
+    "device": "cpu (x86_64)", "cores": 2, "threads": 1, "seconds": 36.0,
     "command": "run_benchmark.py --dataset mnist",
 }  # fmt: skip
 
@@ -33,15 +35,23 @@ def make_experiment(profile: str = "quick", dataset: str = "mnist", **flags) -> 
 
 
 @functools.cache
-def default_settings(model: str) -> Settings:
-    """Returns the settings of a model in the experiment."""
-    return make_experiment().settings_for(model)
+def model_fields(model: str) -> dict:
+    """Returns the fields of a training that come from a model's file."""
+    entry = read_entry(model)
+    names = {"variational", "networks", "discriminator", "keep_last"}
+    classes = {
+        "model_class": entry.model,
+        "config_class": entry.config,
+        "trainer_class": entry.trainer,
+    }
+    return {**classes, **entry.model_dump(include=names)}
 
 
-@functools.cache
-def read_classes(model: str) -> ModelClasses:
-    """Returns the classes of a model, from its file."""
-    return read_entry(model).classes
+PROFILE = {
+    "epochs": 3, "batch_size": 50, "learning_rate": 3e-4, "train_size": 8000, "val_size": 2000,
+    "test_size": 2000,
+}  # fmt: skip
+"""Fields of a training that come from MNIST's profile `quick`."""
 
 
 def make_splits() -> Splits:
@@ -70,14 +80,14 @@ def make_result(
     error: float | None = None,
     provenance: dict | None = None,
     images: int = 240_000,
-    spec: ImageSpec | None = None,
+    job: Job | None = None,
     **fields,
-) -> ImageResult:
+) -> Result:
     """Makes the result of a run that never was.
 
     Args:
         model: Name of the model.
-        parameters: Hyper-parameters, all of them varied.
+        parameters: Parameters, all of them varied.
         seed: Random seed.
         distances: Sampler -> validation and test distance.
         score: Inception score of seed 0; None if the extractor has none.
@@ -86,23 +96,27 @@ def make_result(
         extractor_hash: Hash of its weights.
         num_samples: Number of samples scored.
         partial: Whether a part of the data was used.
-        error: Standard deviation of the distances over draws; None as in early records.
+        error: Standard deviation of the distances over draws; None if it is missing.
         provenance: Fields of the provenance that differ from `PROVENANCE`.
         images: Number of images that the training used.
-        spec: Specification of the run, in place of the one made of the other arguments.
-        fields: Further fields of the specification.
+        job: The job, in place of the one made of the other arguments.
+        fields: Further fields of the training.
     """
     values = {
-        "dataset": "mnist", "arch": "resnet", "model": model, "classes": read_classes(model),
-        "parameters": parameters, "varied": list(parameters), "latent_dim": 16, "image_size": None,
-        "seed": seed, "extractor": extractor, "samplers": list(distances), "profile": "quick",
-        "data_hash": "d" * 16, "settings": default_settings(model),
+        "dataset": "mnist", "arch": "resnet", "model": model, **model_fields(model), **PROFILE,
+        "parameters": parameters, "latent_dim": 16, "seed": seed, "data_hash": "d" * 16,
     }  # fmt: skip
-    spec = spec or ImageSpec(**{**values, **fields})
+    scorings = [
+        Scoring(sampler=sampler, extractor=extractor, num_samples=num_samples)
+        for sampler in distances
+    ]
+    if job is None:
+        job = Job(Training(**{**values, **fields}), tuple(scorings), varied=tuple(parameters))
+    run_id = job.training.run_id
     run_provenance = Provenance(**{**PROVENANCE, **(provenance or {})})
 
     def make_record(content):
-        return Record[type(content)](run_id=spec.run_id, result=content, provenance=run_provenance)
+        return Record[type(content)](run_id=run_id, result=content, provenance=run_provenance)
 
     scores = {
         sampler: Scores(
@@ -117,8 +131,8 @@ def make_result(
             frechet={"val": val, "test": test},
             kernel={"test": MeanStd(test / 1e3, 0.001)},
             neighbours={"test": Neighbours(0.5, 0.75, 1.25, 0.875)},
-            frechet_error=None if error is None else {"val": error, "test": error},
-            # the VAE has early records, which lack it
+            extra={} if error is None else {"frechet_error": {"val": error, "test": error}},
+            # the VAE's records lack it
             memorisation=None if model == "vae" else Memorisation({"test": 0.5 + seed / 50}, 0.9),
         )
         for sampler, (val, test) in distances.items()
@@ -127,7 +141,7 @@ def make_result(
         EpochRow(epoch, {"loss": 9 / epoch}, {"loss": 10 / epoch}, {}, 1.5, share_done=epoch / 3)
         for epoch in (1, 2, 3)
     ]
-    training = Training(seconds=20.0 + seed, images=images, images_per_second=1500.0, log=log)
+    training = TrainingResult(seconds=20.0 + seed, images=images, images_per_second=1500.0, log=log)
     evaluation = Evaluation(
         reconstruction_mse={"val": 0.01, "test": mse + seed / 1000},
         codes=CodeScores(0.5),
@@ -138,17 +152,18 @@ def make_result(
             sizes={"train": 1197, "val": 300, "test": 300},
         ),
     )
-    return ImageResult(
-        spec=spec,
+    return Result(
+        job=job,
         training=make_record(training),
         evaluation=make_record(evaluation),
-        scores={sampler: make_record(content) for sampler, content in scores.items()},
+        scores={
+            scoring.sampler: make_record(ScoringResult(scoring, scores[scoring.sampler]))
+            for scoring in job.scorings
+        },
     )
 
 
-def make_fif_result(
-    beta: int, vectors: int, seed: int, **distances: tuple[float, float]
-) -> ImageResult:
+def make_fif_result(beta: int, vectors: int, seed: int, **distances: tuple[float, float]) -> Result:
     """Makes the result of a FIF with a beta and a number of Hutchinson vectors."""
     return make_result("fif", {"beta": beta, "hutchinson_samples": vectors}, seed, distances)
 
@@ -178,11 +193,13 @@ def fill_store(root: Path, results=RESULTS) -> Store:
     Image.fromarray(np.ascontiguousarray(sheet)).save(png, "PNG")
 
     for result in results:
-        folder = store.folder(result.spec)
-        write_json(folder / SPEC_FILE, result.spec.to_dict())
+        training = result.job.training
+        folder = store.folder(training)
+        write_json(folder / SPEC_FILE, training.to_dict())
         write_bytes(folder / "training.json", result.training.to_bytes())
         write_bytes(folder / "evaluation.json", result.evaluation.to_bytes())
-        for sampler, record in result.scores.items():
-            write_bytes(folder / f"scores/{sampler}.json", record.to_bytes())
-            write_bytes(folder / f"samples-{sampler}.png", png.getvalue())
+        for record in result.scores.values():
+            scoring = record.result.scoring
+            write_bytes(folder / scoring.file, record.to_bytes())
+            write_bytes(folder / f"samples-{scoring.name}.png", png.getvalue())
     return store

@@ -6,13 +6,12 @@ benchmark.
 
 import os
 import time
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 
 from pythae_fif.errors import FIFError
-from pythae_fif.runs.store import Spec
+from pythae_fif.runs.store import Spec, Store
 from pythae_fif.runs.worker import Run
 
 NEXT_ACTION = ".once"
@@ -22,7 +21,7 @@ RESOURCES = "seen.txt"
 
 
 class TaskSpec(Spec):
-    """The specification of a task.
+    """The specification of a task, which is its own job.
 
     Attributes:
         seed: Distinguishes runs.
@@ -42,10 +41,17 @@ class TaskSpec(Spec):
         return "tasks"
 
     @property
-    def outputs(self) -> Mapping[str, type]:
-        return {f"{name}.json": int for name in self.records}
+    def spec(self) -> "TaskSpec":
+        return self
 
-    def run(self, run: Run) -> None:
+    @property
+    def title(self) -> str:
+        return self.folder
+
+    def is_done(self, store: Store) -> bool:
+        return store.has_records(self, {f"{name}.json": int for name in self.records})
+
+    def execute(self, run: Run) -> None:
         """Takes the action, then writes files and the missing records."""
         action = self.action
         next_action = run.folder / NEXT_ACTION

@@ -1,15 +1,15 @@
-"""Own and new scores of finished runs: computed from the kept model, and shown in the tables."""
+"""Scores that finished runs lack: computed from the kept model, and shown in the tables."""
 
 import dataclasses
 import shutil
 import sys
+from pathlib import Path
 
-import pandas
+import pandas as pd
 import pytest
 
-from pythae_fif.benchmark.image_spec import ImageSpec
-from pythae_fif.benchmark.plan import ImageResult
-from pythae_fif.evaluation import scores as score_types
+from pythae_fif.benchmark.results import read_all
+from pythae_fif.evaluation import scores as scores_module
 from pythae_fif.evaluation.distances import frechet_distance
 from pythae_fif.evaluation.scores import ScoreColumn
 from pythae_fif.runs.store import Store
@@ -42,33 +42,37 @@ def own_scores(tmp_path, monkeypatch):
 
 def read_scores(run) -> dict:
     """Returns (seed, sampler) -> scores of all runs in the store."""
-    store = Store(run.results)
     return {
-        (spec.seed, sampler): record.result
-        for spec in store.specs(ImageSpec)
-        for sampler, record in ImageResult.read(store, spec).scores.items()
+        (result.job.training.seed, sampler): record.result.scores
+        for result in read_all(Store(run.results))
+        for sampler, record in result.scores.items()
     }
 
 
-def read_table(run) -> pandas.DataFrame:
-    return pandas.read_csv(run.results / "tables/digits-convnet-tiny.csv")
+def read_table(run) -> pd.DataFrame:
+    return pd.read_csv(run.results / "tables/digits-convnet-tiny.csv")
 
 
-def without(scores, **fields):
-    """Returns scores by key with some fields changed."""
-    return {key: dataclasses.replace(value, **fields) for key, value in scores.items()}
-
-
-def make_early(run, seed: int) -> None:
-    """Changes the records of a seed to early ones, which lack scores."""
+def find_folder(run, seed: int) -> Path:
+    """Returns the folder of the run of a seed."""
     store = Store(run.results)
-    (spec,) = [spec for spec in store.specs(ImageSpec) if spec.seed == seed]
-    for sampler, record in ImageResult.read(store, spec).scores.items():
-        scores = dataclasses.replace(
-            record.result, memorisation=None, frechet_error=None, tube=None, extra={}
-        )
-        early_record = record.model_copy(update={"result": scores})
-        (store.folder(spec) / f"scores/{sampler}.json").write_bytes(early_record.to_bytes())
+    trainings = [result.job.training for result in read_all(store)]
+    return store.folder(next(training for training in trainings if training.seed == seed))
+
+
+def remove_scores(run, seed: int) -> None:
+    """Removes some scores from the records of a seed, as if they had not existed then."""
+    for result in read_all(Store(run.results)):
+        if result.job.training.seed != seed:
+            continue
+        for record in result.scores.values():
+            scores = dataclasses.replace(
+                record.result.scores, memorisation=None, marginal_likelihood=None, extra={}
+            )
+            content = dataclasses.replace(record.result, scores=scores)
+            changed = record.model_copy(update={"result": content})
+            path = find_folder(run, seed) / record.result.scoring.file
+            path.write_bytes(changed.to_bytes())
 
 
 def test_own_scores_of_finished_runs(run, tiny):
@@ -78,23 +82,19 @@ def test_own_scores_of_finished_runs(run, tiny):
     models = {path: path.stat().st_mtime_ns for path in run.results.rglob("model.pt")}
 
     code, out, _ = run(*words, "--scores", NAME)
-    assert (code, run.executed) == (0, 0)
-    assert "noisy_mean is missing for 2 of 2 pairs of run and sampler: `--rescore`" in out
-    assert read_table(run)[NAME].isna().all()
-    page = run.results / "tables/digits-convnet-tiny.md"
-    assert "| noisy_mean |" not in page.read_text()
-
-    code, out, _ = run(*words, "--scores", NAME, "--rescore")
     assert (code, run.executed) == (0, 1)
     assert "missing" not in out
     scores = read_scores(run)
-    assert without(scores, extra={}) == before
+    for key, values in scores.items():
+        assert values.extra.pop(NAME).keys() == {"val", "test"}
+        assert values == before[key]
     assert {path: path.stat().st_mtime_ns for path in run.results.rglob("model.pt")} == models
+    page = run.results / "tables/digits-convnet-tiny.md"
     assert "| noisy_mean |" in page.read_text()
     values = read_table(run).set_index("sampler")[NAME]
-    assert values["gmm"] == scores[0, "gmm"].extra[NAME]["test"]
+    assert values["gmm"] == read_scores(run)[0, "gmm"].extra[NAME]["test"]
 
-    assert run(*words, "--scores", NAME, "--rescore")[0] == 0
+    assert run(*words, "--scores", NAME)[0] == 0
     assert run.executed == 0
 
 
@@ -102,56 +102,46 @@ def test_a_score_does_not_depend_on_when_it_is_computed(run, tiny, tmp_path):
     """Another score of the user in the same record is kept."""
     words = ("--config", tiny(samplers=["gmm"]))
     run(*words, "--scores", NAME)
-    run(*words, "--scores", "own_scores:other", "--rescore")
+    run(*words, "--scores", "own_scores:other")
     one_by_one = read_scores(run)
     run.results = tmp_path / "at_once"
     run(*words, "--scores", "own_scores:other", NAME)
     assert read_scores(run) == one_by_one
 
 
-def test_early_records_get_what_they_lack(run, tiny):
+def test_the_same_command_computes_what_records_lack(run, tiny):
     words = ("--config", tiny(seeds=[0, 1], samplers=["gmm"]))
     run(*words)
     complete = read_scores(run)
-    make_early(run, seed=1)
-
+    remove_scores(run, seed=1)
     assert run(*words)[0] == 0
-    assert run.executed == 0
-    table = read_table(run).set_index("sampler")
-    assert table["nearer"]["gmm"] == complete[0, "gmm"].memorisation.nearer["test"]
-    assert (table["nearer_seeds"] == 1).all()
-    page = run.results / "tables/digits-convnet-tiny.md"
-    assert " (1 of 2 seeds) |" in page.read_text()
-
-    assert run(*words, "--rescore")[0] == 0
     assert run.executed == 1
     assert read_scores(run) == complete
-    assert "seeds)" not in page.read_text().partition("## Notes")[0].partition("## ")[2]
-    assert run(*words, "--rescore")[0] == 0
+    assert run(*words)[0] == 0
     assert run.executed == 0
 
 
 def test_a_model_without_a_density_is_not_scored_for_ever(run, tiny):
     words = ("--config", tiny(models=["vae"]))
     run(*words)
-    assert read_scores(run)[0, "normal"].tube == {}
-    assert run(*words, "--rescore")[0] == 0
+    assert read_scores(run)[0, "normal"].marginal_likelihood == {}
+    assert run(*words)[0] == 0
     assert run.executed == 0
 
 
-def test_runs_without_a_model_are_left_alone(run, tiny, caplog):
-    words = ("--config", tiny(seeds=[0, 1]), "--scores", NAME, "--rescore")
+def test_runs_without_a_model_are_left_alone(run, tiny):
+    words = ("--config", tiny(seeds=[0, 1]), "--scores", NAME)
     run(*words[:2])
+    remove_scores(run, seed=1)
     before = read_scores(run)
-    store = Store(run.results)
-    (spec,) = [spec for spec in store.specs(ImageSpec) if spec.seed == 1]
-    shutil.rmtree(store.folder(spec) / "model")
+    shutil.rmtree(find_folder(run, seed=1) / "model")
 
     code, out, _ = run(*words)
     assert (code, run.executed) == (0, 1)
-    assert "--rescore adds no scores to 1 finished run: the store has no model" in caplog.text
-    assert "noisy_mean is missing for 1 of 2 pairs" in out
+    assert "noisy_mean is missing for 1 of 2 pairs of run and sampler" in out
     assert read_scores(run)[1, "normal"] == before[1, "normal"]
+    table = read_table(run)
+    assert (table["nearer_seeds"] == 1).all()
     text = (run.results / "tables/digits-convnet-tiny.md").read_text()
     assert " (1 of 2 seeds) |" in text
 
@@ -161,7 +151,7 @@ def test_a_damaged_picture_is_drawn_again_from_the_model(run, tiny, has_model, c
     words = ("--config", tiny())
     run(*words)
     before = read_scores(run)
-    (picture,) = run.results.rglob("samples-normal.png")
+    (picture,) = run.results.rglob("samples-normal-*.png")
     content = picture.read_bytes()
     picture.write_bytes(b"damaged")
     if not has_model:
@@ -177,15 +167,13 @@ def test_a_damaged_picture_is_drawn_again_from_the_model(run, tiny, has_model, c
 def test_a_further_built_in_score_needs_one_record(run, tiny, monkeypatch):
     run("--config", tiny())
     column = ScoreColumn("new", "new, units", "↓", function=frechet_distance)
-    columns = [*score_types.SCORE_COLUMNS, column]
-    monkeypatch.setattr(score_types, "SCORE_COLUMNS", columns)
+    columns = [*scores_module.SCORE_COLUMNS, column]
+    monkeypatch.setattr(scores_module, "SCORE_COLUMNS", columns)
 
     assert run("--config", tiny())[0] == 0
     page = run.results / "tables/digits-convnet-tiny.md"
-    assert "| new, units ↓ |" not in page.read_text()
-    assert run("--config", tiny(), "--rescore")[0] == 0
     (scores,) = read_scores(run).values()
-    assert scores.extra == {"new": scores.frechet}
+    assert scores.extra["new"] == scores.frechet
     assert "| new, units ↓ |" in page.read_text()
 
 

@@ -1,0 +1,125 @@
+"""Types of scores, which records contain."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pythae_fif.errors import requires_extra
+from pythae_fif.files import write_json
+
+
+@dataclass(frozen=True)
+class CodeScores:
+    """Kullback-Leibler divergence of codes from the prior.
+
+    Attributes:
+        divergence: Divergence of the Gaussian with the codes' mean and covariance from the standard
+            normal distribution, in nats.
+    """
+
+    divergence: float
+
+
+@dataclass(frozen=True)
+class MeanStd:
+    """Mean and (population) standard deviation of a score over splits or subsets."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Nearest-neighbour scores; see :mod:`pythae_fif.evaluation.distances`."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """Nearness of samples to the training images; see :mod:`pythae_fif.evaluation.distances`.
+
+    Attributes:
+        nearer: Split -> how often a sample is nearer to the training images than an image of the
+            split is.
+        authenticity: Fraction of samples that are not copies.
+    """
+
+    nearer: dict[str, float]
+    authenticity: float
+
+
+@dataclass(frozen=True)
+class MarginalLikelihoodScore:
+    """Mean log-density of data when noise is added to a model's manifold.
+
+    See :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`.
+
+    Attributes:
+        nats: Mean log-density, in nats.
+        error: Standard error of the mean, in nats.
+        bits_per_dim: Negative mean log-density, in bits per dimension.
+        scale: Standard deviation of the noise.
+        points: Number of data points.
+    """
+
+    nats: float
+    error: float
+    bits_per_dim: float
+    scale: float
+    points: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scores of one set of samples against references, by split.
+
+    Attributes:
+        num_samples: Number of samples.
+        extractor: Name of the extractor.
+        extractor_hash: Hash of the extractor's weights and preprocessing.
+        distance_name: Name of the Frechet distance with this extractor.
+        score_name: Name of the inception score with this extractor; None without logits.
+        rounded: Whether samples were rounded to multiples of 1/255.
+        seed: Seed of the samples, their shuffle and the subsets.
+        score: Inception score over ten splits; None without logits.
+        frechet: Split -> Frechet distance.
+        kernel: Split -> kernel distance (KID) over subsets.
+        neighbours: Split -> precision, recall, density, coverage.
+        memorisation: Nearness to the training images; None without them.
+        marginal_likelihood: Split -> marginal likelihood with the prior that generated the samples,
+            or for a conditional model with another fit of the same kind; empty for models and
+            samplers without a density; None outside the benchmark.
+        extra: Name of a score -> split -> value, for a user's own scores and those of
+            :data:`~pythae_fif.evaluation.scores.SCORE_COLUMNS` that have a function.
+    """
+
+    num_samples: int
+    extractor: str
+    extractor_hash: str
+    distance_name: str
+    score_name: str | None
+    rounded: bool
+    seed: int
+    score: MeanStd | None
+    frechet: dict[str, float]
+    kernel: dict[str, MeanStd]
+    neighbours: dict[str, Neighbours]
+    memorisation: Memorisation | None = None
+    marginal_likelihood: dict[str, MarginalLikelihoodScore] | None = None
+    extra: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def save_json(self, folder: str | Path) -> Path:
+        """Writes `evaluation.json` into a folder, and returns the file's path."""
+        path = Path(folder) / "evaluation.json"
+        write_json(path, asdict(self))
+        return path
+
+    def __str__(self) -> str:
+        """Returns a table with one row per number."""
+        with requires_extra("benchmark", "a table of scores"):
+            import pandas as pd
+
+        return str(pd.json_normalize(asdict(self)).iloc[0].dropna().to_string())
