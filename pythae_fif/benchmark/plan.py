@@ -97,6 +97,8 @@ def make_job(experiment: Experiment, training: Training) -> Job:
     """Returns what an experiment asks of a training."""
     entry = experiment.entries[training.model]
     profile = experiment.active_profile
+    # A stored run of a model that has none of the samplers is shown with those of its records.
+    samplers = entry.compatible_samplers(experiment.samplers) or entry.samplers[:1]
     scorings = [
         Scoring(
             sampler=sampler,
@@ -104,7 +106,7 @@ def make_job(experiment: Experiment, training: Training) -> Job:
             num_samples=profile.num_samples,
             fit_steps=profile.fit_steps,
         )
-        for sampler in entry.compatible_samplers(experiment.samplers) or entry.samplers[:1]
+        for sampler in samplers
     ]
     return Job(
         training,
