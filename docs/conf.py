@@ -18,7 +18,7 @@ project = "pythae-fif"
 author = "the authors of pythae-fif"
 version = release = pythae_fif.__version__
 root_doc = "docs/index"
-include_patterns = ["docs/**", "results/reference/**", "*.md"]
+include_patterns = ["docs/**", "results/reference/**", "studies/README.md", "*.md"]
 exclude_patterns = ["results/**/runs", "docs/_static", "docs/_templates"]
 
 extensions = [

@@ -188,13 +188,13 @@ class StudyPage:
     Attributes:
         name: Name of the files, without suffix.
         text: The page in Markdown.
-        rows: Rows of the CSV file; None if there is none.
+        numbers: Content of the CSV file; None if there is none.
         figure: A Matplotlib figure; None if there is none.
     """
 
     name: str
     text: str
-    rows: "pd.DataFrame | None" = None
+    numbers: "pd.DataFrame | None" = None
     figure: Any = None
 
     def write(self, results: Path) -> list[Path]:
@@ -206,9 +206,9 @@ class StudyPage:
         from pythae_fif.pictures import figure_bytes
 
         files = {f"tables/{self.name}.md": self.text.encode()}
-        if self.rows is not None:
-            numbers = self.rows.to_csv(index=False, float_format="%.6g")
-            files[f"tables/{self.name}.csv"] = numbers.encode()
+        if self.numbers is not None:
+            text = self.numbers.to_csv(index=False, float_format="%.6g")
+            files[f"tables/{self.name}.csv"] = text.encode()
         if self.figure is not None:
             files[f"figures/{self.name}.png"] = figure_bytes(self.figure)
 
@@ -226,7 +226,7 @@ class StudyReport:
         title: Heading of the page.
         caption: Sentences below the table.
         table: Cells of the page's table.
-        rows: Rows of the CSV file.
+        numbers: Content of the CSV file.
         figure: A Matplotlib figure; None if there is only a table.
         notes: Further sentences below the caption.
     """
@@ -235,7 +235,7 @@ class StudyReport:
     title: str
     caption: str
     table: "pd.DataFrame"
-    rows: "pd.DataFrame"
+    numbers: "pd.DataFrame"
     figure: Any = None
     notes: Sequence[str] = ()
 
@@ -247,7 +247,7 @@ class StudyReport:
         text = Table(self.title, cells, notes=[self.caption, *self.notes]).to_markdown()
         if self.figure is not None:
             text += f"\n![{self.title}](../figures/{self.name}.png)\n"
-        return StudyPage(self.name, text, self.rows, self.figure).write(results)
+        return StudyPage(self.name, text, self.numbers, self.figure).write(results)
 
 
 # ------------------------------------------------------------------ studies by name

@@ -29,7 +29,7 @@ def run_ablation(options: StudyOptions) -> list[StudyReport]:
     ]
     models = [*autoencoders, *CLOSED_FORM]
     table6 = compare_with_published("ablation", models, caption, options)
-    table7 = _reconstruction_table(table6.rows, str(options.dataset))
+    table7 = _reconstruction_table(table6.numbers, str(options.dataset))
     if table7.empty:
         return [table6]
 
@@ -46,8 +46,8 @@ def run_ablation(options: StudyOptions) -> list[StudyReport]:
 
 
 def _reconstruction_table(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Returns the rows of table 7: the errors of free-form FIFs, with and without outliers."""
-    rows = []
+    """Returns the lines of table 7: the errors of free-form FIFs, with and without outliers."""
+    lines = []
     for name, errors in scores.groupby("configuration", sort=False).reconstruction:
         configuration = CONFIGURATIONS[name]
         net = configuration.net
@@ -62,14 +62,14 @@ def _reconstruction_table(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
         for training, selected_errors in trainings.items():
             published = published_value(7, dataset=dataset, row=training)
-            rows.append(
+            lines.append(
                 {
                     "Training": training + net.removeprefix("free-form"),
                     "reconstruction loss ↓": spread(selected_errors),
                     "published": published if net == "free-form" else DASH,
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(lines)
 
 
 STUDY = Study(

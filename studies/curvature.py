@@ -201,9 +201,9 @@ def project_to_circle(radius: float) -> tuple[float, float]:
 def circle_losses() -> pd.DataFrame:
     """Computes the lowest on-manifold loss for each of `RADII`: entropy (eq. 14) + beta x error."""
     projections = [(radius, *project_to_circle(radius)) for radius in RADII]
-    rows = pd.DataFrame(projections, columns=["radius", "entropy", "reconstruction"])
-    losses = {f"loss_{beta:g}": rows.entropy + beta * rows.reconstruction for beta in BETAS}
-    return rows.assign(**losses)
+    frame = pd.DataFrame(projections, columns=["radius", "entropy", "reconstruction"])
+    losses = {f"loss_{beta:g}": frame.entropy + beta * frame.reconstruction for beta in BETAS}
+    return frame.assign(**losses)
 
 
 def run_curvature(options: StudyOptions) -> list[StudyReport]:
@@ -226,8 +226,8 @@ def run_curvature(options: StudyOptions) -> list[StudyReport]:
 def _training_report(results: Mapping[str, CurvatureResult], options: StudyOptions) -> StudyReport:
     """Reports the curvature during the training of every variant (figure 2)."""
     frames = {variant: pd.DataFrame(result.measurements) for variant, result in results.items()}
-    rows = pd.concat(frames, names=["variant", None]).reset_index("variant")
-    steps = rows.groupby(["variant", "step"], sort=False)
+    frame = pd.concat(frames, names=["variant", None]).reset_index("variant")
+    steps = frame.groupby(["variant", "step"], sort=False)
     table = steps[["curvature", "reconstruction"]].median().add_prefix("median_")
     table = table.join(steps.curvature.agg(["min", "max"]).add_suffix("_curvature"))
 
@@ -241,7 +241,7 @@ def _training_report(results: Mapping[str, CurvatureResult], options: StudyOptio
         f"itself costs a squared error of {NOISE**2:g}. The paper's figure is a sketch, so its "
         "steps do not correspond to these.",
         table.reset_index().query("step in (0, step.max())"),
-        rows,
+        frame,
         _draw_training(results, table),
     )
 

@@ -129,7 +129,7 @@ class TraceNoise(StudySpec):
         }
         generator = torch.Generator().manual_seed(self.seed)
 
-        rows = []
+        distances = []
         for batch_size in self.batches:
             x = images[:batch_size]
             y = labels[:batch_size]
@@ -146,7 +146,7 @@ class TraceNoise(StudySpec):
                         eps = sample_hutchinson(batch_size, size, samples, generator=generator)
                         difference = _gradient(model, x, y, eps, space) - exact
                         repeats.append(float(difference.norm() / exact.norm()))
-                    rows.append(
+                    distances.append(
                         GradientDistance(
                             space,
                             batch_size,
@@ -155,7 +155,7 @@ class TraceNoise(StudySpec):
                             std=float(np.std(repeats)),
                         )
                     )
-        return rows
+        return distances
 
 
 def in_data_space(encode: Map, decode: Map, x: Tensor, eps: Tensor) -> Tensor:
@@ -210,11 +210,11 @@ def run_estimator(options: StudyOptions) -> list[StudyReport]:
     plan = plan_models(options)
     specs = [TraceNoise(**plan, seed=seed, **size) for seed in options.seeds]
     results = collect_results(specs, options)
-    rows = pd.DataFrame([distance for distances in results for distance in distances])
+    frame = pd.DataFrame([distance for distances in results for distance in distances])
 
     latent_dim = plan["latent_dim"]
-    rows_in_table = rows[rows.samples.isin([1, max(1, latent_dim // 2), latent_dim])]
-    table = rows_in_table.pivot_table("distance", ["space", "batch_size"], "samples")
+    table_frame = frame[frame.samples.isin([1, max(1, latent_dim // 2), latent_dim])]
+    table = table_frame.pivot_table("distance", ["space", "batch_size"], "samples")
     return [
         StudyReport(
             f"estimator-{options.dataset}-{options.profile}",
@@ -225,17 +225,17 @@ def run_estimator(options: StudyOptions) -> list[StudyReport]:
             f"{size['steps']:,} steps of batch {BATCH_SIZE}. The paper's model is trained to "
             "convergence.",
             table.add_prefix("K = ").reset_index(),
-            rows,
-            _draw_distances(rows),
+            frame,
+            _draw_distances(frame),
         )
     ]
 
 
-def _draw_distances(rows: pd.DataFrame) -> Any:
+def _draw_distances(frame: pd.DataFrame) -> Any:
     """Draws the distances against the number of vectors, an axis for each space."""
     figure = new_figure(10, 4.2)
     axes: Any = figure.subplots(1, 2)
-    for axis, (space, group) in zip(axes, rows.groupby("space"), strict=True):
+    for axis, (space, group) in zip(axes, frame.groupby("space"), strict=True):
         lines = group.pivot_table("distance", "samples", "batch_size")
         lines.plot(
             ax=axis,

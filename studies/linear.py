@@ -41,8 +41,8 @@ def overlap(encoders: Tensor, directions: Tensor) -> Tensor:
     Returns:
         Shares in [0, 1], (M,).
     """
-    rows = torch.linalg.qr(encoders.mT).Q
-    shared: Tensor = (rows.mT @ directions).square().sum((1, 2))
+    basis = torch.linalg.qr(encoders.mT).Q
+    shared: Tensor = (basis.mT @ directions).square().sum((1, 2))
     return shared / encoders.shape[1]
 
 
@@ -215,12 +215,12 @@ def run_linear(options: StudyOptions) -> list[StudyReport]:
     size = SIZES[options.profile]
     specs = [LinearModels(seed=seed, **size) for seed in options.seeds]
     results = collect_results(specs, options)
-    rows = pd.concat([pd.DataFrame(vars(result)) for result in results])
+    frame = pd.concat([pd.DataFrame(vars(result)) for result in results])
 
     def count_agreeing(overlaps: "pd.Series[float]") -> int:
         return int((overlaps > AGREEMENT).sum())
 
-    table = rows.groupby("regime", sort=False).agg(
+    table = frame.groupby("regime", sort=False).agg(
         models=("beta", "size"),
         agree_with_theorem=("overlap_theorem", count_agreeing),
         agree_with_pca=("overlap_pca", count_agreeing),
@@ -247,7 +247,7 @@ def run_linear(options: StudyOptions) -> list[StudyReport]:
             "with the subspace that theorem C.4 chooses and with PCA's. A model agrees if the "
             f"overlap is above {AGREEMENT:g}.",
             table.reset_index(),
-            rows,
+            frame,
             figure,
         )
     ]

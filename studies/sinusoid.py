@@ -44,8 +44,8 @@ def run_sinusoid(options: StudyOptions) -> list[StudyReport]:
         score_name: np.concatenate([getattr(result, score_name) for result in results])
         for score_name in score_names
     }
-    rows = pd.DataFrame(scores, models).reset_index()
-    groups = rows.assign(share_that_spans=rows.along >= MIN_RANK_CORRELATION).groupby(
+    frame = pd.DataFrame(scores, models).reset_index()
+    groups = frame.assign(share_that_spans=frame.along >= MIN_RANK_CORRELATION).groupby(
         ["noise", "beta"]
     )
     quartiles = [groups[score_names].quantile(share) for share in (0.25, 0.5, 0.75)]
@@ -62,7 +62,7 @@ def run_sinusoid(options: StudyOptions) -> list[StudyReport]:
             f"{MIN_RANK_CORRELATION:g}. In the paper, the beta from which half of the models do "
             "so falls as the noise grows.",
             medians.add_prefix("median_").join(groups.share_that_spans.mean()).reset_index(),
-            rows,
+            frame,
             _draw_sinusoid(results[0], quartiles),
         )
     ]

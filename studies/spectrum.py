@@ -248,15 +248,15 @@ def run_spectrum(options: StudyOptions) -> list[StudyReport]:
 
     values = pd.DataFrame(results.pop("singular_values").tolist())
     models = pd.DataFrame([(spec.beta, spec.seed) for spec in specs], columns=["beta", "seed"])
-    rows = models.join(results)
-    rows = rows.assign(above_one=(values >= 1).sum(axis=1)).join(values.add_prefix("value_"))
-    mean_values = values.groupby(rows.beta).mean()
+    frame = models.join(results)
+    frame = frame.assign(above_one=(values >= 1).sum(axis=1)).join(values.add_prefix("value_"))
+    mean_values = values.groupby(frame.beta).mean()
     spanned = pd.DataFrame({"above_one_mean": (mean_values >= 1).sum(axis=1)})
-    table = spanned.join(rows.groupby("beta").mean()[["log_volume", "entropy"]])
+    table = spanned.join(frame.groupby("beta").mean()[["log_volume", "entropy"]])
 
     figure = new_figure(11, 7.5)
     panels: Any = figure.subfigures(2, 1)
-    _draw_spectra(panels[0], rows, values, spanned)
+    _draw_spectra(panels[0], frame, values, spanned)
     _draw_samples(panels[1], Store(options.results), specs[:: len(options.seeds)])
 
     return [
@@ -270,18 +270,18 @@ def run_spectrum(options: StudyOptions) -> list[StudyReport]:
             f"epochs of {size.images or 'all'} images. Below: samples of every class (rows) of "
             "one model for each weight, if they are kept.",
             table.reset_index(),
-            rows,
+            frame,
             figure,
         )
     ]
 
 
 def _draw_spectra(
-    panel: Any, rows: pd.DataFrame, values: pd.DataFrame, spanned: pd.DataFrame
+    panel: Any, frame: pd.DataFrame, values: pd.DataFrame, spanned: pd.DataFrame
 ) -> None:
     """Draws the singular values of every beta, and how many are at least one."""
     left_axis, right_axis = panel.subplots(1, 2, width_ratios=[1.3, 1])
-    groups = values.groupby(rows.beta)
+    groups = values.groupby(frame.beta)
     groups.mean().T.plot(
         ax=left_axis,
         yerr=groups.std().fillna(0).T,
@@ -291,7 +291,7 @@ def _draw_spectra(
         ylabel="singular value of the decoder",
     )
     left_axis.axhline(1, color="k", ls=":", lw=1)
-    rows.plot.scatter("beta", "above_one", ax=right_axis)
+    frame.plot.scatter("beta", "above_one", ax=right_axis)
     spanned.plot(ax=right_axis, logx=True, legend=False, ylabel="singular values of at least one")
 
 

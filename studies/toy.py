@@ -118,7 +118,7 @@ class ToyModels(StudySpec):
 
         codes = ensemble.encode(x)[..., 0]
         position = clean.points[:, 0].numpy()
-        correlations = [abs(float(spearmanr(code.numpy(), position)[0])) for code in codes]
+        correlations = [spearmanr(code.numpy(), position).statistic for code in codes]
         errors = ensemble.reconstruction_error(x).mean(1)
         nll = -ensemble.log_prob(x).mean(1)
 
@@ -132,7 +132,7 @@ class ToyModels(StudySpec):
         return ToyResult(
             reconstruction=errors.tolist(),
             nll=nll.tolist(),
-            along=correlations,
+            along=np.abs(correlations).tolist(),
             codes=codes[:: len(self.seeds)].tolist(),
             samples=samples.tolist(),
             density=ensemble.log_prob(samples)[best].exp().tolist(),
@@ -176,7 +176,7 @@ def run_toy(options: StudyOptions) -> list[StudyReport]:
     )
     (result,) = collect_results([spec], options)
     _, test = noisy_test_points(name, 0.0)
-    rows = pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "seed": seeds,
             "nll": result.nll,
@@ -192,8 +192,8 @@ def run_toy(options: StudyOptions) -> list[StudyReport]:
             "one with the lowest loss. The learnt manifold has the topology of the plane or the "
             f"line: it cuts closed manifolds open and joins pieces. Beta {BETA:g}, noise "
             f"{NOISE:g}. Measured on {TEST_POINTS:,} held-out points without noise.",
-            rows,
-            rows,
+            frame,
+            frame,
             _draw_densities(result, test),
         )
     ]

@@ -285,10 +285,10 @@ def run_when(options: StudyOptions) -> list[StudyReport]:
     ]
     engine = options.engine or LocalEngine(cpus_per_run=1)
     results = collect_results(specs, replace(options, engine=engine))
-    rows = _make_rows(specs, results)
-    is_compared = rows["model"].isin(["fif", *RIVALS])
+    frame = _make_frame(specs, results)
+    is_compared = frame["model"].isin(["fif", *RIVALS])
     cells = pd.concat(
-        [compare_cells(rows[is_compared], "fif", prior) for prior in PRIOR_LABELS],
+        [compare_cells(frame[is_compared], "fif", prior) for prior in PRIOR_LABELS],
         ignore_index=True,
     )
     table = cells.assign(prior=cells["prior"].map(PRIOR_LABELS), rival=cells["rival"].map(MODELS))
@@ -302,10 +302,10 @@ def run_when(options: StudyOptions) -> list[StudyReport]:
             "lowest mean KL of the other models on these test points; p is from a paired t-test "
             "over seeds. There is one torus for each d and D, and seeds draw its points.",
             table,
-            rows,
+            frame,
             _draw_map(cells),
             notes=[
-                *judge_hypotheses(cells, rows),
+                *judge_hypotheses(cells, frame),
                 "Figure: the best rival's KL minus FIF's, in nats.",
             ],
         ),
@@ -315,14 +315,14 @@ def run_when(options: StudyOptions) -> list[StudyReport]:
             "Numbers of data sets on which a FIF's mean KL is lower than the rival's, and on which "
             "it wins or loses (p < 0.05, paired t-test over seeds); median over data sets of the "
             "rival's KL minus FIF's, in nats.",
-            count_by_rival(rows),
-            rows,
-            notes=[*describe_true_noise(rows), *describe_trainings(rows)],
+            count_by_rival(frame),
+            frame,
+            notes=[*describe_true_noise(frame), *describe_trainings(frame)],
         ),
     ]
 
 
-def _make_rows(specs: list[TorusModel], results: list[WhenResult]) -> pd.DataFrame:
+def _make_frame(specs: list[TorusModel], results: list[WhenResult]) -> pd.DataFrame:
     """Returns one row per model, data set, seed and prior."""
     return pd.DataFrame(
         [
@@ -346,11 +346,11 @@ def _make_rows(specs: list[TorusModel], results: list[WhenResult]) -> pd.DataFra
     )
 
 
-def compare_cells(rows: pd.DataFrame, model: str, prior: str) -> pd.DataFrame:
+def compare_cells(frame: pd.DataFrame, model: str, prior: str) -> pd.DataFrame:
     """Compares a FIF with the best of the other models on each data set.
 
     Args:
-        rows: One row per model, data set, seed and prior, with its `kl`.
+        frame: One row per model, data set, seed and prior, with its `kl`.
         model: The FIF, one of `FIFS`.
         prior: A key of `PRIOR_LABELS`.
 
@@ -359,7 +359,7 @@ def compare_cells(rows: pd.DataFrame, model: str, prior: str) -> pd.DataFrame:
         'loses' or 'undecided'.
     """
     cells = []
-    for (d, dim, points), cell in rows[rows["prior"] == prior].groupby(["d", "D", "n"]):
+    for (d, dim, points), cell in frame[frame["prior"] == prior].groupby(["d", "D", "n"]):
         by_seed = cell.pivot(index="seed", columns="model", values="kl")
         rival = by_seed.drop(columns=model).mean().idxmin()
         gain = by_seed[rival] - by_seed[model]
@@ -382,18 +382,18 @@ def compare_cells(rows: pd.DataFrame, model: str, prior: str) -> pd.DataFrame:
     return pd.DataFrame(cells)
 
 
-def count_by_rival(rows: pd.DataFrame) -> pd.DataFrame:
+def count_by_rival(frame: pd.DataFrame) -> pd.DataFrame:
     """Counts the data sets on which each FIF is ahead of each rival.
 
     Args:
-        rows: One row per model, data set, seed and prior, with its `kl`.
+        frame: One row per model, data set, seed and prior, with its `kl`.
 
     Returns:
         One row per FIF, rival and prior.
     """
     counts = []
     for (fif, rival), prior in itertools.product(PAIRS, PRIOR_LABELS):
-        cells = compare_cells(rows[rows["model"].isin([fif, rival])], fif, prior)
+        cells = compare_cells(frame[frame["model"].isin([fif, rival])], fif, prior)
         counts.append(
             {
                 "model": MODELS[fif],
@@ -408,14 +408,14 @@ def count_by_rival(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(counts)
 
 
-def describe_true_noise(rows: pd.DataFrame) -> list[str]:
+def describe_true_noise(frame: pd.DataFrame) -> list[str]:
     """Returns a sentence for each prior on what FIF gains by the true noise, for each n.
 
     Args:
-        rows: One row per model, data set, seed and prior, with its `kl`.
+        frame: One row per model, data set, seed and prior, with its `kl`.
     """
     sentences = []
-    fifs = rows[rows["model"].isin(FIFS)]
+    fifs = frame[frame["model"].isin(FIFS)]
     for prior, label in PRIOR_LABELS.items():
         cells = compare_cells(fifs, "fif_true_noise", prior)
         counts = [
@@ -429,24 +429,24 @@ def describe_true_noise(rows: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def describe_trainings(rows: pd.DataFrame) -> list[str]:
+def describe_trainings(frame: pd.DataFrame) -> list[str]:
     """Returns sentences on the gain by a fitted prior, the lengths of trainings and the noise.
 
     Args:
-        rows: One row per model, data set, seed and prior.
+        frame: One row per model, data set, seed and prior.
     """
-    mean_kl = rows.groupby(["model", "prior"])["kl"].mean().unstack()
+    mean_kl = frame.groupby(["model", "prior"])["kl"].mean().unstack()
     gains = _list_by_model((mean_kl["normal"] - mean_kl["fitted"]).map("{:.2g}".format))
 
-    epochs = rows.pivot_table(index=["d", "D", "n"], columns="model", values="epochs")
+    epochs = frame.pivot_table(index=["d", "D", "n"], columns="model", values="epochs")
     shares = epochs.div(epochs["ae"], axis=0).drop(columns="ae")
     ranges = shares.min().map("{:.2f}".format) + " to " + shares.max().map("{:.2f}".format)
 
-    points = rows["n"].min()
-    few = rows[rows["n"] == points]
+    points = frame["n"].min()
+    few = frame[frame["n"] == points]
     kept = (few["best_epoch"] / few["epochs"]).groupby(few["model"]).mean().map("{:.2f}".format)
 
-    errors = rows["kl_error"]
+    errors = frame["kl_error"]
     return [
         f"A fitted prior lowers the mean KL by {gains} nats.",
         "Epochs relative to the AE's, lowest and highest of the data sets: "
@@ -465,12 +465,12 @@ def _list_by_model(texts: "pd.Series[str]") -> str:
     return ", ".join(f"{texts[model]} ({MODELS[model]})" for model in names)
 
 
-def judge_hypotheses(cells: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+def judge_hypotheses(cells: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
     """Returns one sentence for each hypothesis.
 
     Args:
         cells: The rows of :func:`compare_cells` for both priors, of FIF with ``beta="auto"``.
-        rows: One row per model, data set, seed and prior.
+        frame: One row per model, data set, seed and prior.
     """
     wins = cells["verdict"] == "wins"
     is_normal = cells["prior"] == "normal"
@@ -479,8 +479,8 @@ def judge_hypotheses(cells: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     normal_cells = int(is_normal.sum())
     as_predicted = (wins == is_predicted)[~is_normal]
 
-    know_noise = rows["model"].isin(["fif_true_noise", "vae"])
-    noise_gains = compare_cells(rows[know_noise], "fif_true_noise", "normal")["gain"]
+    know_noise = frame["model"].isin(["fif_true_noise", "vae"])
+    noise_gains = compare_cells(frame[know_noise], "fif_true_noise", "normal")["gain"]
     lower = int((noise_gains > 0).sum())
 
     verdicts = {True: "is confirmed", False: "is not confirmed"}

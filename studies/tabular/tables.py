@@ -145,8 +145,8 @@ def train_configurations(protocol: TabularProtocol, names: list[str]) -> pd.Data
     def score(models: list[ModelPlan]) -> pd.DataFrame:
         specs = [protocol.plan_run(*model) for model in models]
         results = collect_results(specs, protocol.options)
-        rows = pd.DataFrame(models, columns=["configuration", "learning_rate", "seed"])
-        return rows.join(pd.DataFrame(results))
+        frame = pd.DataFrame(models, columns=["configuration", "learning_rate", "seed"])
+        return frame.join(pd.DataFrame(results))
 
     seeds = protocol.options.seeds
     best_rates = {}
@@ -204,11 +204,12 @@ def compare_with_published(
     step_times = _milliseconds_per_step(protocol, scores, train_size)
 
     groups = scores.groupby("configuration", sort=False)
-    rows = pd.DataFrame([_score_row(str(name), group, step_times) for name, group in groups])
-    rows = rows.drop(columns=[name for name in FURTHER_COLUMNS if (rows[name] == DASH).all()])
+    lines = [_score_line(str(name), group, step_times) for name, group in groups]
+    table = pd.DataFrame(lines)
+    table = table.drop(columns=[name for name in FURTHER_COLUMNS if (table[name] == DASH).all()])
     if not options.location.data:
         published = [_read_published(str(name), splits.name) for name, _ in groups]
-        rows = rows.join(pd.DataFrame(published))
+        table = table.join(pd.DataFrame(published))
 
     data_note = (
         f"Data: {splits.source} ({splits.content_hash}); trained on {train_size:,} rows, d = "
@@ -219,7 +220,7 @@ def compare_with_published(
         f"{study}-{splits.name}-{options.profile}",
         f"{splits.name}, profile {options.profile}",
         caption,
-        rows,
+        table,
         scores.drop(columns="errors"),
         notes=[data_note, *splits.notes, _describe_real_rows(splits), *_read_notes()],
     )
@@ -257,8 +258,8 @@ def _milliseconds_per_step(
     return 1e3 * seconds / pd.Series(steps)
 
 
-def _score_row(name: str, scores: pd.DataFrame, step_times: "pd.Series[float]") -> dict[str, str]:
-    """Returns the row of one configuration, from the scores of its models."""
+def _score_line(name: str, scores: pd.DataFrame, step_times: "pd.Series[float]") -> dict[str, str]:
+    """Returns the line of one configuration, from the scores of its models."""
     configuration = CONFIGURATIONS[name]
     has_manifold = bool(configuration.jacobian_at)
     further_cells = {}
