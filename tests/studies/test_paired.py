@@ -221,7 +221,7 @@ def test_every_arm_trains_and_nothing_is_trained_twice(name, study, extra_runs, 
     assert "ndecided" in page
 
     store = Store(options.results)
-    specs = list(store.iterate_specs(training.PairedTraining))
+    specs = [s for s in options.engine.executed if isinstance(s, training.PairedTraining)]
     results = [store.read_record(spec, RESULT_FILE, PairedResult).result for spec in specs]
     assert len({result.scores.nats["normal"] for result in results}) == len(study.ARMS)
 
