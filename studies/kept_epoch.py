@@ -203,17 +203,22 @@ def run_kept_epoch(options: StudyOptions) -> list[StudyReport]:
         StudyReport(
             f"kept-epoch-{options.profile}",
             'Which epoch beta="auto" keeps of 500 points',
-            f"KL(p || model) in nats with the standard normal after {size['epochs']:,} epochs, mean "
-            f"of {len(options.seeds)} seeds. *Noise*: the epoch of highest likelihood with the best "
-            "noise of the validation points, today's rule. *Beta*: the rule of version 0.2, with "
-            "the beta of the training error. *Difference*: of both KLs, with its standard deviation "
-            "over seeds (*spread*). *Error of KL*: the standard error over "
-            f"{TEST_POINTS:,} test points.",
+            _caption(len(options.seeds), size["epochs"]),
             cells,
             runs,
             notes=[f"By the criterion of the study: {_verdict(cells)}."],
         )
     ]
+
+
+def _caption(seeds: int, epochs: int) -> str:
+    return (
+        f"KL(p || model) in nats with the standard normal after {epochs:,} epochs, mean of {seeds} "
+        "seeds. *Noise*: the epoch of highest likelihood with the best noise of the validation "
+        "points, today's rule. *Beta*: the rule of version 0.2, with the beta of the training "
+        "error. *Difference*: of both KLs, with its standard deviation over seeds (*spread*). "
+        f"*Error of KL*: the standard error over {TEST_POINTS:,} test points."
+    )
 
 
 def _verdict(cells: pd.DataFrame) -> str:
