@@ -20,7 +20,7 @@ from pythae_fif.device import fork_rng, full_float32, random_state, set_random_s
 from pythae_fif.errors import UnsupportedOperationError, format_error
 from pythae_fif.models.surrogate_choice import SlowerSurrogateWarning
 from pythae_fif.training.graph import trace
-from pythae_fif.training.model_state import ModelState
+from pythae_fif.training.model_state import PLAIN_TYPES, ModelState
 
 MIN_STEPS_TO_TRACE = 200
 """Number of steps from which a graph pays for its tracing, which takes 0.3 to 1.2 s."""
@@ -93,8 +93,7 @@ class TracedStep:
             return self._model(inputs, **progress)
 
         batch = self._read_batch(inputs)
-        is_plain = not any(tensor.requires_grad for tensor in batch.values())
-        if not is_plain or torch.is_autocast_enabled(batch["data"].device.type):
+        if not _is_plain(batch, progress):
             return self._model(inputs, **progress)
 
         state = self._read_state()
@@ -102,13 +101,13 @@ class TracedStep:
         self._steps[step.key] += 1
         if self._steps[step.key] > self._min_steps and not self._is_stopped:
             return self._run_graph(step)
-        return self._model(batch, **progress)
+        return self._model(inputs, **progress)
 
-    def _read_batch(self, inputs: Mapping[str, Any]) -> Batch:
-        """Returns the tensors of a batch; checks of their values are no part of a graph."""
+    def _read_batch(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the items of a batch; checks of their values are no part of a graph."""
         if hasattr(self._model, "read_batch"):
             return dict(zip(("data", "labels"), self._model.read_batch(inputs), strict=False))
-        return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+        return dict(inputs)
 
     def _read_state(self) -> ModelState:
         """Returns the state of the model; forgets all graphs if it has changed.
@@ -159,6 +158,18 @@ class TracedStep:
             SlowerSurrogateWarning,
             stacklevel=4,
         )
+
+
+def _is_plain(batch: Mapping[str, Any], progress: Mapping[str, Any]) -> bool:
+    """Whether a graph can have the inputs of a step: tensors without gradient, and plain values."""
+    tensors = batch.values()
+    has_tensors = all(isinstance(x, Tensor) and not x.requires_grad for x in tensors)
+    has_plain_values = all(isinstance(value, PLAIN_TYPES) for value in progress.values())
+    return (
+        has_tensors
+        and has_plain_values
+        and not torch.is_autocast_enabled(batch["data"].device.type)
+    )
 
 
 class _Step:
