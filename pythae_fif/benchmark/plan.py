@@ -37,7 +37,7 @@ def plan(experiment: Experiment, splits: Splits) -> list[Job]:
         ConfigError: An architecture, model or sampler does not work with the data, or a model's
             configuration class does not take a parameter; the message names the model.
     """
-    jobs = []
+    jobs: list[Job] = []
     for name in experiment.models:
         entry = experiment.entries[name]
         _check_entry(experiment, name, splits)
@@ -53,6 +53,8 @@ def plan(experiment: Experiment, splits: Splits) -> list[Job]:
                 raise as_config_error(error, f"model {name}", Training) from error
             except Exception as error:  # the user's function of networks may raise anything
                 raise ConfigError(f"model {name}: {format_error(error)}") from error
+            if any(job.training == training for job in jobs):
+                raise ConfigError(f"model {name}: configuration {dict(varied)} is there twice")
             jobs += [
                 make_job(experiment, training.model_copy(update={"seed": seed}))
                 for seed in experiment.seeds

@@ -103,13 +103,17 @@ def _load_data(
 
 
 def _without_packed(open_jobs: list[Job], store: Store, experiment: Experiment) -> list[Job]:
-    """Returns the jobs without those of packed runs, if the samplers are the defaults.
+    """Returns the jobs without those of packed runs that lack only some of the default samplers.
 
     A packed run has no model. Default samplers that it lacks are no reason to train it again.
     """
     if experiment.samplers != list(DEFAULTS["samplers"]):
         return open_jobs
-    return [job for job in open_jobs if not store.is_packed(job.training.run_path)]
+    return [
+        job
+        for job in open_jobs
+        if not (store.is_packed(job.training.run_path) and job.has_scores(store))
+    ]
 
 
 def _prepare_extractor(terminal: Terminal, experiment: Experiment, splits: Splits) -> int:
