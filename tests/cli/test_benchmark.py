@@ -72,7 +72,9 @@ class TestRun:
         assert "VAE" not in table.read_text(), "runs of another learning rate are not comparable"
         assert "(1 seed" in table.read_text()
 
-    def test_a_packed_run_is_trained_again_only_for_another_sampler(self, run, tiny):
+    def test_a_packed_run_is_trained_again_only_for_another_sampler_or_more_samples(
+        self, run, tiny
+    ):
         words = ("--config", tiny(samplers=["normal", "gmm"]))
         assert run(*words)[0] == 0
         (folder,) = (run.results / "runs").glob("*/*/*/*")
@@ -82,7 +84,13 @@ class TestRun:
         (run.results / "runs/tiny.jsonl").write_text(line.model_dump_json() + "\n")
         shutil.rmtree(folder)
 
-        for flags, executed, columns in ((), 0, 2), (("--samplers", "gaussian"), 1, 1), ((), 1, 2):
+        requests = [
+            ((), 0, 2),
+            (("--samplers", "gaussian"), 1, 1),
+            ((), 1, 2),
+            (("--num-samples", "30"), 1, 2),
+        ]
+        for flags, executed, columns in requests:
             code, out, _ = run(*words, *flags)
             assert (code, run.executed) == (0, executed)
             assert re.search(rf"^ AE( †)?( +[\d.]+ ± [\d.]+ ?=?){{{columns}}} ", out, re.M)
