@@ -136,3 +136,7 @@ def pluralized(number: int, thing: str) -> str:
         thing: The noun in the singular.
     """
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+class SlowerTrainingWarning(UserWarning):
+    """Training is slower because of a network; the message says why."""

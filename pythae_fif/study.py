@@ -108,7 +108,6 @@ class StudySpec(Spec):
         location: Location of the data.
     """
 
-    kind: ClassVar[str] = "study"
     fields_outside_id: ClassVar[frozenset[str]] = frozenset({"location"})
     result: ClassVar[Any]
     on_cpu: ClassVar[bool] = False

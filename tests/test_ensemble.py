@@ -165,8 +165,8 @@ def test_models_that_cannot_be_stacked_are_refused(models, message):
 class PenalizedFIF(FIF):
     """A FIF with a further term of the loss."""
 
-    def total_loss(self, x, loss):
-        return super().total_loss(x, loss) + loss.z.square().sum(1).mean()
+    def total_loss(self, x, terms):
+        return super().total_loss(x, terms) + terms.z.square().sum(1).mean()
 
 
 def test_a_further_term_of_the_loss_is_used():

@@ -81,6 +81,7 @@ class RectangularFlow(FIF):
     """
 
     config_class = RectangularFlowConfig
+    has_fixed_operations = False  # conjugate gradients stop by their residuals
     cg_iterations: Tensor | None = None
 
     @classmethod

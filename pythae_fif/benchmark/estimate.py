@@ -18,6 +18,7 @@ from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.job import Job
 from pythae_fif.benchmark.results import read
 from pythae_fif.data import Splits
+from pythae_fif.data.load import load
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import ConfigError, DownloadError, format_error
 from pythae_fif.evaluation.build import require_extractor
@@ -36,7 +37,7 @@ CONTEXT_BYTES = 2**30
 """GPU memory of a run besides the model and the features of training data."""
 
 OnProgress = Callable[[int, int], None]
-"""Called with the number of models that were timed, and the number of all."""
+"""Called with the number of things that are done, and the number of all."""
 
 
 class AvailableData(NamedTuple):
@@ -56,17 +57,13 @@ class AvailableData(NamedTuple):
 
 
 def load_available(
-    experiment: Experiment,
-    load_data: Callable[[Experiment], Splits],
-    *,
-    check_extractor: bool,
-    substitute: bool,
+    experiment: Experiment, progress: OnProgress, *, check_extractor: bool, substitute: bool
 ) -> AvailableData:
     """Loads the data of an experiment.
 
     Args:
         experiment: The experiment.
-        load_data: Loads its data.
+        progress: Called while images are decoded.
         check_extractor: Whether a missing extractor is reported before the data are loaded.
         substitute: Whether nothing is downloaded and files that would be are replaced, if the
             experiment is not offline.
@@ -87,14 +84,14 @@ def load_available(
                 offline=experiment.offline,
             )
     with _collect_missing_files(missing):
-        splits = load_data(experiment)
+        splits = _load(experiment, progress)
 
     if missing and (is_offline or not substitute):
         raise ConfigError(*map(str, missing))
     if missing:
         for error in missing:
             experiment = experiment.model_copy(update=error.substitute)
-        splits = load_data(experiment)
+        splits = _load(experiment, progress)
 
     num_train = len(splits.train)
     num_missing = sum(error.num_train for error in missing)
@@ -102,6 +99,17 @@ def load_available(
     if num_missing and not profile.steps:  # steps are converted to epochs of the substitutes
         num_train = min(num_missing, profile.train_size or num_missing)
     return AvailableData(experiment, splits, missing, num_train)
+
+
+def _load(experiment: Experiment, progress: OnProgress) -> Splits:
+    """Loads the data that a profile selects."""
+    return load(
+        experiment.dataset,
+        experiment,
+        image_size=experiment.image_size,
+        progress=progress,
+        **experiment.active_profile.data_selection,
+    )
 
 
 @contextlib.contextmanager

@@ -105,6 +105,13 @@ class Job:
             if self._is_open(store, scoring, has_model=has_model)
         ]
 
+    def has_scores(self, store: Store) -> bool:
+        """Returns whether the store has a scoring that can be compared with the wanted ones."""
+        names = store.list_files(self.training.run_path, "scores")
+        records = [store.read_record(self.training, name, ScoringResult) for name in names]
+        protocol = self.scorings[0].protocol
+        return any(r is not None and r.result.scoring.protocol == protocol for r in records)
+
     def _is_open(self, store: Store, scoring: Scoring, *, has_model: bool) -> bool:
         record = store.read_record(self.training, scoring.file, ScoringResult)
         if record is None or not has_model:

@@ -15,7 +15,7 @@ from pythae_fif.benchmark.scoring import Scoring
 from pythae_fif.benchmark.training import Training
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, format_error
-from pythae_fif.names import DataOptions
+from pythae_fif.names import DataOptions, import_object
 from pythae_fif.sampling.catalog import find_sampler
 from pythae_fif.validation import as_config_error
 
@@ -37,7 +37,7 @@ def plan(experiment: Experiment, splits: Splits) -> list[Job]:
         ConfigError: An architecture, model or sampler does not work with the data, or a model's
             configuration class does not take a parameter; the message names the model.
     """
-    jobs = []
+    jobs: list[Job] = []
     for name in experiment.models:
         entry = experiment.entries[name]
         _check_entry(experiment, name, splits)
@@ -50,9 +50,13 @@ def plan(experiment: Experiment, splits: Splits) -> list[Job]:
                 else:  # building networks takes a while, and they are the same
                     model_config(training, splits.input_dim)
             except ValidationError as error:
-                raise as_config_error(error, f"model {name}", Training) from error
+                is_training = error.title == Training.__name__  # not the model's configuration
+                cls = Training if is_training else import_object(entry.config)
+                raise as_config_error(error, f"model {name}", cls) from error
             except Exception as error:  # the user's function of networks may raise anything
                 raise ConfigError(f"model {name}: {format_error(error)}") from error
+            if any(job.training == training for job in jobs):
+                raise ConfigError(f"model {name}: configuration {dict(varied)} is there twice")
             jobs += [
                 make_job(experiment, training.model_copy(update={"seed": seed}))
                 for seed in experiment.seeds

@@ -21,7 +21,6 @@ from pythae_fif.benchmark.training import Training
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import RunFlags
 from pythae_fif.data import Splits, to_float
-from pythae_fif.data.load import load
 from pythae_fif.errors import FailedRunsError, pluralized
 from pythae_fif.evaluation.build import load_extractor
 from pythae_fif.names import import_object, is_user_object
@@ -80,17 +79,6 @@ def _load_data(
     terminal: Terminal, store: Store, experiment: Experiment, flags: RunFlags
 ) -> AvailableData:
     """Loads the data; in a dry run, lists what a run would download."""
-
-    def load_data(experiment: Experiment) -> Splits:
-        with terminal.stage(f"loading {experiment.dataset}") as progress:
-            return load(
-                experiment.dataset,
-                experiment,
-                image_size=experiment.image_size,
-                progress=progress,
-                **experiment.active_profile.data_selection,
-            )
-
     # If the store has scores with the extractor, their table is shown without it.
     trainings = store.iterate_specs(Training, f"{experiment.dataset}/{experiment.arch}")
     has_scores = any(
@@ -98,9 +86,10 @@ def _load_data(
         for training in trainings
         for name in store.list_files(training.run_path, "scores")
     )
-    data = load_available(
-        experiment, load_data, check_extractor=not has_scores, substitute=flags.dry_run
-    )
+    with terminal.stage(f"loading {experiment.dataset}") as progress:
+        data = load_available(
+            experiment, progress, check_extractor=not has_scores, substitute=flags.dry_run
+        )
     for error in data.missing:
         terminal.say(f"to download: {error.download}")
     if data.missing:
@@ -114,13 +103,17 @@ def _load_data(
 
 
 def _without_packed(open_jobs: list[Job], store: Store, experiment: Experiment) -> list[Job]:
-    """Returns the jobs without those of packed runs, if the samplers are the defaults.
+    """Returns the jobs without those of packed runs that lack only some of the default samplers.
 
     A packed run has no model. Default samplers that it lacks are no reason to train it again.
     """
     if experiment.samplers != list(DEFAULTS["samplers"]):
         return open_jobs
-    return [job for job in open_jobs if not store.is_packed(job.training.run_path)]
+    return [
+        job
+        for job in open_jobs
+        if not (store.is_packed(job.training.run_path) and job.has_scores(store))
+    ]
 
 
 def _prepare_extractor(terminal: Terminal, experiment: Experiment, splits: Splits) -> int:

@@ -49,7 +49,9 @@ def study_command(words: list[str]) -> None:
 
 def _show_studies(words: list[str]) -> None:
     """Shows `study --help`; raises a ConfigError if the words do not ask for it."""
-    lines = [f"  {name:10} {text}" for name, text in study_descriptions().items()]
+    descriptions = study_descriptions()
+    width = max(map(len, descriptions))
+    lines = [f"  {name:{width}} {text}" for name, text in descriptions.items()]
     description = "\n".join(
         ["Runs an experiment of the paper, or a file of yours in the folder studies.", "", *lines]
     )

@@ -25,16 +25,11 @@ class AdaptiveBeta:
     an untrained model.
 
     The value and the errors of the present epoch are buffers of the model, `beta` and `errors`, so
-    that they are saved with the weights.
+    that they are saved with the weights under these names.
 
     Args:
         model: The model.
-
-    Attributes:
-        codimension: D - d of the data so far; 0 before the first batch.
     """
-
-    codimension = 0
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -58,13 +53,13 @@ class AdaptiveBeta:
         Raises:
             ConfigError: d = D, so that no dimension is left for an error.
         """
-        self.codimension = x[0].numel() - self._model.latent_dim
-        if self.codimension == 0:
+        codimension = x[0].numel() - self._model.latent_dim
+        if codimension == 0:
             raise ConfigError(
                 f"{self._model.model_name}: beta='auto' needs a latent_dim below {x[0].numel()}, "
                 "the dimension of the data"
             )
-        error = reconstruction.detach() / self.codimension
+        error = reconstruction.detach() / codimension
         self._model.errors += len(x) * torch.stack([error, torch.ones_like(error)])
 
     def end_epoch(self) -> None:

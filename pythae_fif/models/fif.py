@@ -46,9 +46,11 @@ class FIF(InjectiveFlow):
     Attributes:
         surrogate_mode: How the volume term is computed. The first training step chooses 'replay',
             or 'double backward' if a network cannot be replayed, with a
-            :class:`~pythae_fif.models.surrogate_choice.SlowerSurrogateWarning`. 'published', which
+            :class:`~pythae_fif.errors.SlowerTrainingWarning`. 'published', which
             uses PyTorch's forward mode, can be set by hand.
         adaptive_beta: The value of ``beta="auto"``; None for another beta.
+        has_fixed_operations: Whether a training step of the class has the same operations for all
+            values of the data.
 
     Raises:
         ConfigError: Default networks are needed without ``input_dim``, or the encoder has BatchNorm
@@ -67,6 +69,7 @@ class FIF(InjectiveFlow):
     """
 
     config_class: ClassVar[Any] = FIFConfig
+    has_fixed_operations: ClassVar[bool] = True
     surrogate_mode: str | None = None
 
     def __init__(
@@ -123,17 +126,17 @@ class FIF(InjectiveFlow):
             z=loss.z,
         )
 
-    def total_loss(self, x: Tensor, loss: FIFLoss) -> Tensor:
+    def total_loss(self, x: Tensor, terms: FIFLoss) -> Tensor:
         """Returns the loss of training and evaluation; a subclass may add terms of its own.
 
         Args:
             x: Data, (B, ...), with noise in training.
-            loss: The loss of a FIF with its terms, means over the batch.
+            terms: The loss of a FIF and its terms, means over the batch.
 
         Returns:
             The loss, ().
         """
-        return loss.loss
+        return terms.loss
 
     def current_beta(self, x: Tensor, share_done: float | Tensor | None = None) -> float | Tensor:
         """Returns the weight of the reconstruction error.
@@ -147,18 +150,19 @@ class FIF(InjectiveFlow):
         beta = self.model_config.beta_at(share_done)
         return beta.to(x.dtype) if isinstance(beta, Tensor) else beta
 
-    def evaluation_loss(self, means: Mapping[str, float]) -> float:
+    def evaluation_loss(self, means: Mapping[str, float], data_dim: int) -> float:
         """Returns the loss of a whole evaluation set, by which trainers compare epochs.
 
-        With ``beta="auto"`` it has the noise of the whole set, not the mean over batches.
+        With ``beta="auto"`` it has one noise for the whole set, not one for each batch.
 
         Args:
             means: The means of ``loss`` and of the output's other losses over the batches.
+            data_dim: D.
         """
         if self.adaptive_beta is None:
             return means["loss"]
         reconstruction = torch.tensor(means["recon_loss"])
-        whole = noise_nll(reconstruction, self.adaptive_beta.codimension).item()
+        whole = noise_nll(reconstruction, data_dim - self.latent_dim).item()
         return means["loss"] - means["noise_nll"] + whole
 
     def surrogate(self, x: Tensor, *condition: Tensor) -> Surrogate:
@@ -249,7 +253,7 @@ class FIF(InjectiveFlow):
         encoder = AtCondition(self.encoder, condition[0])
         decoder = AtCondition(self.decoder, condition[0])
         config = dataclasses.replace(self.model_config, condition_dim=0, fitted_prior=None)
-        model = FIF(config, encoder, decoder)
+        model = type(self)(config, encoder, decoder)
         model.columns = self.columns
         model._buffers.update(self._buffers)  # the present value of beta="auto"
         model.train(self.training)

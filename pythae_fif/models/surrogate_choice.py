@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pythae_fif.device import fork_rng, full_float32
-from pythae_fif.errors import UnsupportedOperationError
+from pythae_fif.errors import SlowerTrainingWarning, UnsupportedOperationError
 from pythae_fif.nn.base import evaluation_mode
 from pythae_fif.volume_change import autograd_surrogate, volume_surrogate
 from pythae_fif.volume_change.loss import SurrogateOutput
@@ -23,10 +23,6 @@ SURROGATES: dict[str, Callable[..., SurrogateOutput]] = {
 """Surrogate mode -> the function that computes the volume term."""
 
 
-class SlowerSurrogateWarning(UserWarning):
-    """Training is slower because of a network; the message says why."""
-
-
 def choose_surrogate(model: Any, x: Tensor, *condition: Tensor) -> str:
     """Returns 'replay' if both networks can be replayed, 'double backward' otherwise.
 
@@ -38,7 +34,7 @@ def choose_surrogate(model: Any, x: Tensor, *condition: Tensor) -> str:
         *condition: The condition (B, c) of a conditional model.
 
     Warns:
-        SlowerSurrogateWarning: A network cannot be replayed; the message names the operation.
+        SlowerTrainingWarning: A network cannot be replayed; the message names the operation.
     """
     with fork_rng(), full_float32(), _restore_buffers(model):
         try:
@@ -48,7 +44,7 @@ def choose_surrogate(model: Any, x: Tensor, *condition: Tensor) -> str:
             reason = str(error)
     warnings.warn(
         f"{model.model_name} falls back to double backward, which is slower: {reason}",
-        SlowerSurrogateWarning,
+        SlowerTrainingWarning,
         stacklevel=2,
     )
     return "double backward"

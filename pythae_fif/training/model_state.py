@@ -1,5 +1,6 @@
 """What a model's Python code can read in a step, and whether it has changed."""
 
+import operator
 import types
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +18,9 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 class ModelState:
     """A shallow copy of everything in Python that a model's step can read.
 
-    These are the attributes of its modules, with the lists, dictionaries and plain objects
-    (configurations) among them, the plain values among the globals and closures of the modules'
-    `forward`, and shape and type of weights and buffers. Values of weights and buffers are not
+    These are the attributes of its modules and their classes, with the lists, dictionaries and
+    plain objects (configurations) among them, the plain values among the globals and closures of
+    their methods, and shape and type of weights and buffers. Values of weights and buffers are not
     among them.
 
     Args:
@@ -50,21 +51,22 @@ class ModelState:
             return
 
         known_ids: set[int] = set()
+        classes = {cls for module in modules for cls in type(module).__mro__}
         for module in modules:
             self._copy(vars(module), known_ids)
-        for cls in {type(module) for module in modules}:
-            self._copy_globals(cls)
+        for cls in classes - {object, nn.Module}:
+            self._copies.append((vars(cls), dict(vars(cls))))
+            for function in vars(cls).values():
+                if isinstance(function, types.FunctionType):
+                    self._copy_globals(function)
 
     def is_current(self) -> bool:
         """Returns whether nothing has changed since the copy."""
-        try:
-            return (
-                all(container == copy for container, copy in self._copies)
-                and all(read() == value for read, value in self._globals)
-                and self._layouts == self._read_layouts()
-            )
-        except Exception:  # values that cannot be compared, such as two arrays
-            return False
+        return (
+            all(_has_same_items(container, copy) for container, copy in self._copies)
+            and all(read() == value for read, value in self._globals)
+            and self._layouts == self._read_layouts()
+        )
 
     def _copy(self, container: Any, known_ids: set[int]) -> None:
         """Copies a container and those among its items; a container is copied once."""
@@ -73,26 +75,22 @@ class ModelState:
         known_ids.add(id(container))
 
         is_mapping = isinstance(container, dict)
-        copy: Any = dict(container) if is_mapping else type(container)(container)
-        self._copies.append((container, copy))
+        if type(container) is not tuple:
+            copy: Any = dict(container) if is_mapping else type(container)(container)
+            self._copies.append((container, copy))
         for item in container.values() if is_mapping else container:
             if isinstance(item, torch.Generator):
                 self.generators.append(item)
-            elif type(item) in (list, set) or isinstance(item, dict):
+            elif type(item) in (list, set, tuple) or isinstance(item, dict):
                 self._copy(item, known_ids)
             elif not isinstance(item, OPAQUE_TYPES) and hasattr(item, "__dict__"):
                 self._copy(vars(item), known_ids)
 
-    def _copy_globals(self, cls: type[nn.Module]) -> None:
-        """Copies a class's `forward`, and the plain globals and closures that it reads."""
-        forward = cls.forward
-        self._globals.append((lambda: cls.forward, forward))
-        if not isinstance(forward, types.FunctionType):
-            return
-
-        names = [name for name in forward.__code__.co_names if name in forward.__globals__]
-        readers = [_global_reader(forward, name) for name in names]
-        readers += [_closure_reader(cell) for cell in forward.__closure__ or ()]
+    def _copy_globals(self, function: types.FunctionType) -> None:
+        """Copies the plain globals and closures that a function reads."""
+        names = [name for name in function.__code__.co_names if name in function.__globals__]
+        readers = [_global_reader(function, name) for name in names]
+        readers += [_closure_reader(cell) for cell in function.__closure__ or ()]
         for read in readers:
             value = read()
             if isinstance(value, PLAIN_TYPES):
@@ -104,6 +102,27 @@ class ModelState:
             (tensor.requires_grad, tensor.dtype, tensor.device, tensor.shape, tensor.stride())
             for tensor in self._tensors
         ]
+
+
+def _has_same_items(container: Any, copy: Any) -> bool:
+    """Returns whether a container has the items of its copy: the same objects, or equal values."""
+    if isinstance(container, set):
+        return bool(container == copy)
+    if len(container) != len(copy):
+        return False
+
+    items, copied_items = container, copy
+    if isinstance(copy, dict):
+        if container.keys() != copy.keys():
+            return False
+        items, copied_items = container.values(), copy.values()
+    return all(map(operator.is_, items, copied_items)) or all(map(_is_same, items, copied_items))
+
+
+def _is_same(item: Any, copied_item: Any) -> bool:
+    """Returns whether an item is its copy; equal tensors are not the same weights."""
+    is_plain = isinstance(item, PLAIN_TYPES) and type(item) is type(copied_item)
+    return item is copied_item or (is_plain and item == copied_item)
 
 
 def _global_reader(function: types.FunctionType, name: str) -> Callable[[], Any]:

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module
 
 from pythae_fif.device import fork_rng, full_float32, random_state, set_random_state
-from pythae_fif.errors import UnsupportedOperationError, format_error
-from pythae_fif.models.surrogate_choice import SlowerSurrogateWarning
+from pythae_fif.errors import SlowerTrainingWarning, UnsupportedOperationError, format_error
 from pythae_fif.training.graph import trace
-from pythae_fif.training.model_state import ModelState
+from pythae_fif.training.model_state import PLAIN_TYPES, ModelState
 
 MIN_STEPS_TO_TRACE = 200
 """Number of steps from which a graph pays for its tracing, which takes 0.3 to 1.2 s."""
@@ -38,11 +37,12 @@ class TracedStep:
 
     A graph is traced after `min_steps` steps with batches of the same shapes. It computes the
     output and the gradients of `loss`, draws the same random numbers, and writes the same buffers.
-    Everything in Python that the modules can read is compared before each step; after a change all
-    graphs are traced anew (:class:`~pythae_fif.training.model_state.ModelState`). What this does
-    not see (a clock, a file, an array that changes in place) is found by a comparison with an eager
-    step, after tracing and then at doubling intervals: at the first difference, all further steps
-    are eager, with a warning.
+    Before each step the attributes of the modules and the plain values that their methods read are
+    compared; after a change all graphs are traced anew
+    (:class:`~pythae_fif.training.model_state.ModelState`). What this does not see (a clock, a file,
+    an array that changes in place) is found by a comparison with an eager step, after tracing and
+    then at doubling intervals: at the first difference, all further steps are eager, with a
+    warning.
 
     Steps are eager, too, in evaluation mode, without gradients, under autocast, and where tracing
     fails, because the code branches on values or changes its module in each step.
@@ -57,7 +57,7 @@ class TracedStep:
         uses_graph: Whether the last step came from a graph.
 
     Warns:
-        SlowerSurrogateWarning: The steps cannot be traced, or a graph was wrong.
+        SlowerTrainingWarning: The steps cannot be traced, or a graph was wrong.
 
     Example:
         >>> from pythae_fif import FIF, FIFConfig
@@ -93,8 +93,7 @@ class TracedStep:
             return self._model(inputs, **progress)
 
         batch = self._read_batch(inputs)
-        is_plain = not any(tensor.requires_grad for tensor in batch.values())
-        if not is_plain or torch.is_autocast_enabled(batch["data"].device.type):
+        if not _is_plain(batch, progress):
             return self._model(inputs, **progress)
 
         state = self._read_state()
@@ -102,13 +101,14 @@ class TracedStep:
         self._steps[step.key] += 1
         if self._steps[step.key] > self._min_steps and not self._is_stopped:
             return self._run_graph(step)
-        return self._model(batch, **progress)
+        return self._model(inputs, **progress)
 
-    def _read_batch(self, inputs: Mapping[str, Any]) -> Batch:
-        """Returns the tensors of a batch; checks of their values are no part of a graph."""
+    def _read_batch(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the items of a batch; checks of their values are no part of a graph."""
+        batch = dict(inputs)
         if hasattr(self._model, "read_batch"):
-            return dict(zip(("data", "labels"), self._model.read_batch(inputs), strict=False))
-        return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+            batch |= zip(("data", "labels"), self._model.read_batch(inputs), strict=False)
+        return batch
 
     def _read_state(self) -> ModelState:
         """Returns the state of the model; forgets all graphs if it has changed.
@@ -156,9 +156,21 @@ class TracedStep:
         self._graphs.clear()
         warnings.warn(
             f"{type(self._model).__name__} trains without a graph, which is slower: {reason}",
-            SlowerSurrogateWarning,
+            SlowerTrainingWarning,
             stacklevel=4,
         )
+
+
+def _is_plain(batch: Mapping[str, Any], progress: Mapping[str, Any]) -> bool:
+    """Whether a graph can have the inputs of a step: tensors without gradient, and plain values."""
+    tensors = batch.values()
+    has_tensors = all(isinstance(x, Tensor) and not x.requires_grad for x in tensors)
+    has_plain_values = all(isinstance(value, PLAIN_TYPES) for value in progress.values())
+    return (
+        has_tensors
+        and has_plain_values
+        and not torch.is_autocast_enabled(batch["data"].device.type)
+    )
 
 
 class _Step:
@@ -349,8 +361,13 @@ class _GraphFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, graph: _StepGraph, step: _Step, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        generators: Any = torch.cuda if step.batch["data"].is_cuda else torch
-        set_generator = partial(generators.set_rng_state, generators.get_rng_state())
+        device = step.batch["data"].device
+        if device.type == "cuda":
+            set_generator = partial(
+                torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device
+            )
+        else:
+            set_generator = partial(torch.set_rng_state, torch.get_rng_state())
         written_buffers = {name: step.state.buffers[name].clone() for name in graph.written_buffers}
         ctx.eager_step = step, weights, written_buffers, set_generator
         ctx.loss_index = graph.output_names.index("loss")

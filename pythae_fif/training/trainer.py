@@ -150,7 +150,9 @@ class FIFTrainer:
         self.training_dir = str(self._files.path)
 
         self.model = model
-        trace = isinstance(model, FIF) if options.trace is None else options.trace
+        trace = options.trace
+        if trace is None:
+            trace = isinstance(model, FIF) and model.has_fixed_operations
         self._forward = ForwardPass(model, self.device, options.precision, trace)
         self._callbacks = CallbackHandler(callbacks or [], model=model)
 
@@ -371,7 +373,7 @@ class FIFTrainer:
 
         means = meter.means()
         if is_fif:
-            means["loss"] = self.model.evaluation_loss(means)
+            means["loss"] = self.model.evaluation_loss(means, inputs["data"][0].numel())
         return means
 
     def _keep_if_best(self, progress: TrainingResult, epoch: int, loss: float) -> TrainingResult:

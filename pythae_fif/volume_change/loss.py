@@ -117,9 +117,9 @@ def volume_surrogate(
             point = x_hat if jacobian_at == "reconstruction" else x_hat.detach()
             jacobian_tape = Tape(encode, point)
 
-        with torch.no_grad():
+        with torch.no_grad():  # stop_gradient(g'(z) eps)
             tangents = [decoder_tape.jvp(vector) for vector in eps]
-        products = [
+        products = [  # eps * f'(x) g'(z) eps; its sum is the product with eps^T
             vector * jacobian_tape.jvp(tangent)
             for vector, tangent in zip(eps, tangents, strict=True)
         ]
@@ -168,7 +168,7 @@ def fif_loss(
         >>> fif_loss(encode, decode, normal.log_prob, x, eps, beta=10.0).loss.shape
         torch.Size([7])
     """
-    volume, z, x_hat = surrogate(encode, decode, x, eps)
+    volume, z, x_hat = surrogate(encode, decode, x, eps)  # eq. 15
     log_prior = latent_log_prob(z.to(x.dtype))
     reconstruction = squared_error(x_hat, x)
     _check_shapes(log_prior, volume, reconstruction, is_reduced=reduce is not None)
@@ -178,12 +178,13 @@ def fif_loss(
         log_prior = reduce(log_prior)
         reconstruction = reduce(reconstruction)
 
-    nll = volume - log_prior
-    return FIFLoss(weighted_sum(nll, reconstruction, beta), nll, reconstruction, volume, z, x_hat)
+    nll = -log_prior + volume
+    loss = weighted_sum(nll, reconstruction, beta)  # eq. 7
+    return FIFLoss(loss, nll, reconstruction, volume, z, x_hat)
 
 
 def weighted_sum(nll: Tensor, reconstruction: Tensor, beta: float | Tensor) -> Tensor:
-    """Adds the terms of a loss: `nll + beta * reconstruction`."""
+    """Adds the terms of the loss (eq. 7), in training and in evaluation."""
     return nll + beta * reconstruction
 
 

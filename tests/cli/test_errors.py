@@ -39,8 +39,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def table_run(tmp_path_factory):
     """The folder of a run on a table."""
-    store, plan = train_on_table(tmp_path_factory.mktemp("table"), ["fif"])
-    return store.folder(plan[0])
+    store, jobs = train_on_table(tmp_path_factory.mktemp("table"), ["fif"])
+    return store.folder(jobs[0].training)
 
 
 @pytest.mark.filterwarnings("ignore:scores of")

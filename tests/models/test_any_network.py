@@ -21,8 +21,7 @@ from torch.nn.utils import parametrizations
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.baselines import RectangularFlow, RectangularFlowConfig
-from pythae_fif.errors import ConfigError
-from pythae_fif.models.surrogate_choice import SlowerSurrogateWarning
+from pythae_fif.errors import ConfigError, SlowerTrainingWarning
 from pythae_fif.volume_change import autograd_surrogate, encoder_log_volume
 
 D = 5  # data
@@ -249,7 +248,7 @@ def test_gradient(name):
         if name not in WITH_STATE:
             torch.testing.assert_close(gradient(model), first_step)
 
-    slower = [w for w in caught if w.category is SlowerSurrogateWarning]
+    slower = [w for w in caught if w.category is SlowerTrainingWarning]
     assert model.surrogate_mode == ("replay" if name in REPLAYED else "double backward")
     assert len(slower) == (name not in REPLAYED)
     assert (first_step - expected).norm() < 1e-10 * expected.norm()
@@ -261,7 +260,7 @@ def reverse_mode_jacobians(function, rows):
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-@pytest.mark.filterwarnings("ignore::pythae_fif.models.surrogate_choice.SlowerSurrogateWarning")
+@pytest.mark.filterwarnings("ignore::pythae_fif.errors.SlowerTrainingWarning")
 def test_density(name):
     """Compares with Jacobians of reverse mode, after a training step."""
     model = fif(name).train()
@@ -324,7 +323,7 @@ NETWORKS = st.recursive(
 
 @settings(max_examples=100)
 @given(NETWORKS, NETWORKS, st.integers(1, 2))
-@pytest.mark.filterwarnings("ignore::pythae_fif.models.surrogate_choice.SlowerSurrogateWarning")
+@pytest.mark.filterwarnings("ignore::pythae_fif.errors.SlowerTrainingWarning")
 def test_the_gradient_of_any_combination(encoder, decoder, count):
     """A network is either replayed correctly or not at all."""
     model = fif("rounded", hutchinson_samples=count).train()
@@ -340,7 +339,7 @@ def test_the_gradient_of_any_combination(encoder, decoder, count):
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-@pytest.mark.filterwarnings("ignore::pythae_fif.models.surrogate_choice.SlowerSurrogateWarning")
+@pytest.mark.filterwarnings("ignore::pythae_fif.errors.SlowerTrainingWarning")
 def test_the_surrogate_of_a_part_of_the_batch_depends_only_on_that_part(name):
     model = fif(name, surrogate_fraction=0.5).train()
     x = points()
@@ -391,7 +390,7 @@ def test_an_operation_that_only_training_mode_has(fraction, operation, message):
 
     model = fif("rounded", surrogate_fraction=fraction).train()
     model.encoder.layers.insert(1, TrainingOnly())
-    with pytest.warns(SlowerSurrogateWarning, match=message):
+    with pytest.warns(SlowerTrainingWarning, match=message):
         model({"data": points()}).loss.backward()
     assert model.surrogate_mode == "double backward"
     assert all(p.grad.isfinite().all() for p in model.parameters())
@@ -402,11 +401,11 @@ def test_a_new_network_is_replayed_if_it_can_be():
     gradient(model)
     assert model.surrogate_mode == "replay"
     model.set_encoder(Encoder("own function").double())
-    with pytest.warns(SlowerSurrogateWarning):
+    with pytest.warns(SlowerTrainingWarning):
         gradient(model)
 
 
-@pytest.mark.filterwarnings("ignore::pythae_fif.models.surrogate_choice.SlowerSurrogateWarning")
+@pytest.mark.filterwarnings("ignore::pythae_fif.errors.SlowerTrainingWarning")
 @pytest.mark.parametrize("name", ["own function", "layer norm", "arithmetic"])
 @pytest.mark.parametrize("options", [{}, {"hutchinson_samples": 2, "surrogate_fraction": 0.5}])
 def test_each_step_runs_each_network_once(name, options):
@@ -421,7 +420,7 @@ def test_each_step_runs_each_network_once(name, options):
 
 
 @pytest.mark.parametrize("name", WITH_STATE)
-@pytest.mark.filterwarnings("ignore::pythae_fif.models.surrogate_choice.SlowerSurrogateWarning")
+@pytest.mark.filterwarnings("ignore::pythae_fif.errors.SlowerTrainingWarning")
 def test_killed_resumed_saved_and_loaded(name, tmp_path):
     def train(folder, on_epoch=None):
         data = BaseDataset(points(), torch.ones(4))

@@ -112,8 +112,8 @@ def test_a_whole_step_in_bfloat16(arch, samples, mode):
 class PenalizedFIF(FIF):
     """A FIF with a further term of the loss."""
 
-    def total_loss(self, x, loss):
-        return super().total_loss(x, loss) + loss.z.square().sum(1).mean()
+    def total_loss(self, x, terms):
+        return super().total_loss(x, terms) + terms.z.square().sum(1).mean()
 
 
 @pytest.mark.parametrize("training", [True, False])

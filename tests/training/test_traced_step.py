@@ -14,8 +14,7 @@ from support.trainings import Killed, assert_same_weights, build_model, build_tr
 from torch import nn
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.errors import DataError
-from pythae_fif.models.surrogate_choice import SlowerSurrogateWarning
+from pythae_fif.errors import DataError, SlowerTrainingWarning
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
 from pythae_fif.training import TracedStep
@@ -447,7 +446,7 @@ def test_a_network_that_is_no_graph_trains_eagerly_and_says_so_once(name):
 
 def test_a_network_compiled_by_torch_jit_trains_eagerly():
     pair = make_pair(lambda: build_own(torch.jit.script(nn.SiLU())))
-    with pytest.warns(SlowerSurrogateWarning, match=r"compiled by torch\.jit"):
+    with pytest.warns(SlowerTrainingWarning, match=r"compiled by torch\.jit"):
         assert_equal(*(train(model, step) for model, step in pair))
 
 
@@ -457,8 +456,54 @@ def test_a_change_that_is_not_seen_is_found_by_a_comparison():
     train(model, step)
     assert step.uses_graph
     model.decoder.layers[1].array[0] = 1.0
-    with pytest.warns(SlowerSurrogateWarning, match="since step 1 of its graph may be wrong"):
+    with pytest.warns(SlowerTrainingWarning, match="since step 1 of its graph may be wrong"):
         train(model, step, steps=9)
+    assert not step.uses_graph
+
+
+class WeightedFIF(FIF):
+    """A FIF that reads a further entry of a batch."""
+
+    def forward(self, inputs, **progress):
+        output = super().forward(inputs, **progress)
+        output["loss"] = output.loss * inputs["weight"].mean()
+        return output
+
+
+def test_further_entries_of_a_batch_are_inputs():
+    pair = make_pair(build)
+    x = draw_data(pair[0][0])
+    losses = []
+    for model, step in pair:
+        model.__class__ = WeightedFIF
+        torch.manual_seed(0)
+        weights = torch.arange(1.0, EAGER_STEPS + 4)
+        losses.append([float(step({"data": x, "weight": w[None]}).loss.detach()) for w in weights])
+    assert pair[0][1].uses_graph
+    assert losses[0] == losses[1]
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return self.scale * x
+
+
+def test_a_weight_of_one_element_that_is_replaced_by_an_equal_one_is_trained():
+    (model, step), _ = make_pair(lambda: build_own(Scaled()))
+    train(model, step)
+    layer = model.decoder.layers[1]
+    layer.scale = nn.Parameter(layer.scale.detach().clone())
+    step({"data": draw_data(model)}).loss.backward()
+    assert layer.scale.grad is not None
+
+
+def test_arguments_that_are_no_plain_values_leave_a_step_eager():
+    (model, step), _ = make_pair(build)
+    train(model, step, callbacks=[])
     assert not step.uses_graph
 
 
