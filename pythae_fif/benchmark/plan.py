@@ -20,8 +20,8 @@ from pythae_fif.sampling.catalog import find_sampler
 from pythae_fif.validation import as_config_error
 
 BUDGET = {
-    "batch_size", "epochs", "learning_rate", "plateau_factor", "precision", "wall_clock",
-    "weight_decay",
+    "batch_size", "epochs", "learning_rate", "one_cycle", "plateau_factor", "precision",
+    "wall_clock", "weight_decay",
 }  # fmt: skip
 """Fields that a training has of the profile."""
 

@@ -33,8 +33,9 @@ CHANGED_FIELDS = {
     "discriminator": "a.F", "keep_last": True,
     "parameters": {"beta": 10.5, "hutchinson_samples": 1}, "latent_dim": 9, "image_size": 64,
     "batch_size": 9, "learning_rate": 0.5, "epochs": 9, "wall_clock": 9.0, "weight_decay": 0.5,
-    "plateau_factor": 0.25, "precision": "bfloat16", "train_size": 11, "val_size": 11,
-    "test_size": 11, "crop": 9, "seed": 1, "data_hash": "0" * 16, "labels_hash": "0" * 16,
+    "plateau_factor": 0.25, "one_cycle": True, "precision": "bfloat16", "train_size": 11,
+    "val_size": 11, "test_size": 11, "crop": 9, "seed": 1, "data_hash": "0" * 16,
+    "labels_hash": "0" * 16,
 }  # fmt: skip
 
 
