@@ -180,8 +180,11 @@ def _check_entry(experiment: Experiment, name: str, splits: Splits) -> None:
     dataset = experiment.dataset
     samplers = entry.compatible_samplers(experiment.samplers)
 
-    if entry.images_only and len(splits.input_dim) == 1:
+    is_table = len(splits.input_dim) == 1
+    if entry.images_only and is_table:
         raise ConfigError(f"model {name} takes images only, and {dataset} has rows of numbers")
+    if entry.rows_only and not is_table:
+        raise ConfigError(f"model {name} takes rows of numbers only, and {dataset} has images")
     if not samplers:
         raise ConfigError(
             f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it has "

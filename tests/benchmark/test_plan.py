@@ -17,7 +17,7 @@ from support.report_store import RESULTS, fill_store, make_result
 from pythae_fif.benchmark.build import build_model, training_config
 from pythae_fif.benchmark.job import Job
 from pythae_fif.benchmark.load import load_experiment
-from pythae_fif.benchmark.models import configs_dir, list_configs
+from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry
 from pythae_fif.benchmark.plan import make_job, plan
 from pythae_fif.benchmark.results import read_comparable
 from pythae_fif.benchmark.training import Training
@@ -167,11 +167,13 @@ def test_the_id_depends_on_a_models_classes_and_not_on_its_label(tmp_path):
 
 @pytest.mark.parametrize("name", sorted({*list_configs("models")} - {"fif_conditional"}))
 def test_every_model_builds_and_has_a_training_configuration(name):
-    jobs = make_plan(DIGITS, {"models": [name], "profile": "full", "latent_dim": 8})
+    splits, dataset = (fake_splits(9), "csv") if read_entry(name).rows_only else (DIGITS, "digits")
+    flags = {"models": [name], "profile": "full", "latent_dim": 8, "data": "mine.csv"}
+    jobs = make_plan(splits, flags, dataset)
     assert len(jobs) in (1, 10)
     assert len({repr(job.training.parameters) for job in jobs}) == len(jobs)
     for job in jobs:
-        model = build_model(job.training, (1, 8, 8))
+        model = build_model(job.training, splits.input_dim)
         assert model.latent_dim == 8
         for key in job.varied:
             assert getattr(model.model_config, key) == job.training.parameters[key]
@@ -183,7 +185,7 @@ def test_every_model_of_all_takes_rows():
     flags = {"models": ["all"], "data": "mine.csv", "latent_dim": 2}
     jobs = make_plan(fake_splits(4), flags, "csv")
     trainings = {job.training.model: job.training for job in jobs}
-    assert len(trainings) == 23
+    assert len(trainings) == 24
 
     rows = DatasetOutput(data=torch.randn(6, 4), labels=torch.ones(6))
     for name, training in trainings.items():
