@@ -29,7 +29,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 TABLES = ("miniboone", "power", "gas", "hepmass")
 """Tables of the study `tabular`."""
 
-STUDY_OF_DATASET = dict.fromkeys(TOY_DATASETS, "toy") | dict.fromkeys(TABLES, "tabular")
+STUDY_OF_DATASET = dict.fromkeys(TOY_DATASETS, "toy")
 """Data set that the benchmark does not have -> the study that has it.
 
 `--dataset` with such a name starts that study.

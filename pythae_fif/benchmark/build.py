@@ -67,27 +67,34 @@ def build_model(training: Training, input_dim: tuple[int, ...]) -> BaseAE:
 def training_config(training: Training) -> Any:
     """Returns Pythae's training configuration: Adam, and the profile's schedule."""
     config_class = import_object(training.trainer_class)
-
+    prefixes = network_prefixes(config_class)
     options: dict[str, Any] = {"learning_rate": training.learning_rate}
     if training.weight_decay is not None:
         options["optimizer_params"] = {"weight_decay": training.weight_decay}
-    if training.plateau_factor is not None:  # appendix E.4
-        options |= {
-            "scheduler_cls": "ReduceLROnPlateau",
-            "scheduler_params": {"factor": training.plateau_factor, "patience": 10},
-        }
 
-    return config_class(
+    config = config_class(
         num_epochs=training.epochs or 10**9,  # only the wall clock limits the training
         per_device_train_batch_size=training.batch_size,
         per_device_eval_batch_size=training.batch_size,
         seed=training.seed,
-        **{
-            f"{prefix}{key}": value
-            for prefix in network_prefixes(config_class)
-            for key, value in options.items()
-        },
+        **{f"{prefix}{key}": value for prefix in prefixes for key, value in options.items()},
     )
+    # Pythae's classes would refuse a schedule whose length only the trainer knows.
+    for prefix in prefixes:
+        for key, value in _schedule(training).items():
+            setattr(config, f"{prefix}{key}", value)
+    return config
+
+
+def _schedule(training: Training) -> dict[str, Any]:
+    """Returns the keys of Pythae's training configuration for the learning rate's schedule."""
+    if training.one_cycle:  # appendix E.2
+        parameters = {"max_lr": training.learning_rate}
+        return {"scheduler_cls": "OneCycleLR", "scheduler_params": parameters}
+    if training.plateau_factor is not None:  # appendix E.4
+        parameters = {"factor": training.plateau_factor, "patience": 10}
+        return {"scheduler_cls": "ReduceLROnPlateau", "scheduler_params": parameters}
+    return {}
 
 
 def build_trainer(
@@ -120,5 +127,8 @@ def build_trainer(
         on_epoch=on_epoch,
         wall_clock=training.wall_clock,
         keep_last=training.keep_last,
-        options=TrainerOptions(precision=training.precision),
+        options=TrainerOptions(
+            precision=training.precision,
+            scheduler_interval="step" if training.one_cycle else "epoch",
+        ),
     )

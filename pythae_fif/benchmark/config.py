@@ -59,6 +59,8 @@ class Profile(StrictModel):
         weight_decay: Weight decay of Adam.
         plateau_factor: Factor applied to the learning rate when the evaluation loss has not
             fallen for ten epochs (appendix E.4); None for a constant learning rate.
+        one_cycle: Whether the learning rate rises to `learning_rate` and falls again in one cycle
+            that ends with the training (appendix E.2), in place of a plateau's schedule.
         fit_steps: Adam steps, on 100 codes each, that fit a sampler's flow, second VAE or PixelCNN;
             None for the defaults of :func:`~pythae_fif.sampling.samplers.generate`.
         train_size: Number of training examples, the first ones; all if None.
@@ -83,6 +85,7 @@ class Profile(StrictModel):
     ] = None
     weight_decay: WeightDecay | None = None
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
+    one_cycle: bool = False
     fit_steps: AtLeastOne | None = None
     train_size: Annotated[AtLeastTen | None, Flag("use the first N training images", "N")] = None
     val_size: AtLeastTen | None = None
@@ -102,6 +105,8 @@ class Profile(StrictModel):
         lengths = [self.epochs, self.steps].count(None)
         if lengths == 0 or (lengths == 2 and self.wall_clock is None):
             raise ValueError("give epochs or steps, or a wall_clock, or one of each")
+        if self.one_cycle and self.wall_clock is not None:
+            raise ValueError("one_cycle needs epochs or steps, and no wall_clock")
         return self
 
     @property

@@ -197,7 +197,7 @@ def _resolve_models(values: Mapping[str, Any], changes: Any, source: str) -> dic
 def _in_all(entry: ModelEntry, values: Mapping[str, Any]) -> bool:
     """Whether `all` includes a model, given the data set, architecture and samplers."""
     is_table = find_dataset(values.get("reader") or values["dataset"]).is_table
-    takes_data = not (entry.images_only and is_table)
+    takes_data = not (entry.images_only if is_table else entry.rows_only)
     takes_arch = entry.architectures is None or values["arch"] in entry.architectures
     has_sampler = bool(entry.compatible_samplers(values["samplers"]))
     return entry.include_in_all and has_sampler and takes_data and takes_arch

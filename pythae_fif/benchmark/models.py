@@ -51,6 +51,7 @@ class ModelEntry(StrictModel):
         learning_rate: Learning rate that replaces the profile's.
         weight_decay: Weight decay that replaces the profile's.
         images_only: Whether it takes images in [0, 1] only, not rows of a table.
+        rows_only: Whether it takes rows of a table only, not images.
         max_latent_dim: Largest latent dimension that the model takes; None if any.
         include_in_all: Whether `all` includes it.
         architectures: Architectures for which `all` includes it; None for every architecture.
@@ -77,6 +78,7 @@ class ModelEntry(StrictModel):
     learning_rate: LearningRate | None = None
     weight_decay: WeightDecay | None = None
     images_only: bool = False
+    rows_only: bool = False
     max_latent_dim: AtLeastOne | None = None
     include_in_all: bool = True
     architectures: list[str] | None = None

@@ -20,8 +20,8 @@ from pythae_fif.sampling.catalog import find_sampler
 from pythae_fif.validation import as_config_error
 
 BUDGET = {
-    "batch_size", "epochs", "learning_rate", "plateau_factor", "precision", "wall_clock",
-    "weight_decay",
+    "batch_size", "epochs", "learning_rate", "one_cycle", "plateau_factor", "precision",
+    "wall_clock", "weight_decay",
 }  # fmt: skip
 """Fields that a training has of the profile."""
 
@@ -184,8 +184,11 @@ def _check_entry(experiment: Experiment, name: str, splits: Splits) -> None:
     dataset = experiment.dataset
     samplers = entry.compatible_samplers(experiment.samplers)
 
-    if entry.images_only and len(splits.input_dim) == 1:
+    is_table = len(splits.input_dim) == 1
+    if entry.images_only and is_table:
         raise ConfigError(f"model {name} takes images only, and {dataset} has rows of numbers")
+    if entry.rows_only and not is_table:
+        raise ConfigError(f"model {name} takes rows of numbers only, and {dataset} has images")
     if not samplers:
         raise ConfigError(
             f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it has "

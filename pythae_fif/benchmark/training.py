@@ -35,6 +35,7 @@ class Training(Spec):
         wall_clock: Training time in seconds.
         weight_decay: Weight decay.
         plateau_factor: Factor of the learning rate on a plateau.
+        one_cycle: Whether the learning rate follows one cycle.
         precision: Precision of the training.
         train_size: Number of training examples.
         val_size: Number of validation examples.
@@ -66,6 +67,7 @@ class Training(Spec):
     wall_clock: float | None = None
     weight_decay: float | None = None
     plateau_factor: float | None = 0.5
+    one_cycle: bool = False
     precision: Precision = "float32"
     train_size: int | None = None
     val_size: int | None = None

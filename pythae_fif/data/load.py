@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from pythae_fif.columns import Columns
 from pythae_fif.data.cache import cached
 from pythae_fif.data.catalog import find_dataset
 from pythae_fif.data.sets import DATASETS
@@ -27,7 +28,7 @@ DEFAULT_CROP = 148
 PLAIN_FIELDS = ("name", "source", "partial", "notes", "class_names")
 """Fields of :class:`Splits` that the cache holds as they are."""
 
-CACHE_VERSION = 13
+CACHE_VERSION = 14
 """A part of the cache's keys: raise it when reading, decoding, cropping or splitting changes."""
 
 
@@ -177,6 +178,7 @@ def _with_warnings(splits: Splits) -> Splits:
 def _pack(splits: Splits) -> dict[str, Any]:
     """Returns the fields of splits as tensors and plain values for the cache."""
     plain = {key: getattr(splits, key) for key in (*PLAIN_FIELDS, "content_hash")}
+    plain["columns"] = splits.columns and asdict(splits.columns)
     arrays = {"train": splits.train, "val": splits.val, "test": splits.test}
     arrays |= {f"{split}_labels": labels for split, labels in (splits.labels or {}).items()}
     plain["example_ids"] = {
@@ -199,6 +201,7 @@ def _unpack(packed: dict[str, Any]) -> Splits:
         **plain,
         **arrays,
         labels=labels,
+        columns=packed["columns"] and Columns(**packed["columns"]),
         example_ids=ids or None,
         cached_hash=packed["content_hash"],
     )

@@ -92,7 +92,7 @@ class Splits:
         labels: Split name -> int64 labels (N,), or None.
         source: One line that describes the data.
         partial: Whether images of the published data set are missing.
-        columns: Names and standardisation of the columns of a user's table.
+        columns: Names and standardisation of the columns of a table.
         notes: Lines on data that were left out or are unusual.
         example_ids: Split name -> where each example is from, (N,): its file, or its row number in
             a table, from 0. None for data that have no other order than that of the splits.

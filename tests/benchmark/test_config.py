@@ -9,7 +9,13 @@ from pythae_fif.benchmark.config import describe_length
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry
 from pythae_fif.benchmark.plan import plan
+from pythae_fif.benchmark.results import read
+from pythae_fif.data.catalog import find_dataset
+from pythae_fif.data.sets.papamakarios import ARCHIVED
 from pythae_fif.errors import ConfigError
+from pythae_fif.reports.compared import read_published_table
+from pythae_fif.runs.store import Store
+from pythae_fif.runs.worker import execute_run
 from pythae_fif.sampling.catalog import SAMPLERS
 
 TABLE2 = configs_dir() / "experiments" / "table2.yaml"
@@ -19,7 +25,7 @@ TABLE2 = configs_dir() / "experiments" / "table2.yaml"
 def test_every_data_set_loads_with_each_profile(name):
     for profile in load_experiment(name, {}).profiles:
         assert describe_length(load_experiment(name, {"profile": profile}).active_profile)
-    if name != "csv":  # table 2 is for images
+    if not find_dataset(name).is_table:  # table 2 is for images
         table2 = load_experiment(name, {}, TABLE2)
         assert table2.models == ["fif", "dnf", "trumpet"]
         assert table2.active_profile.wall_clock == 5 * 3600
@@ -168,7 +174,7 @@ def test_all_models_and_all_samplers():
     experiment = load_experiment("digits", {"models": ["all"], "samplers": ["all"]})
     assert experiment.samplers == list(SAMPLERS)
     left_out = {*list_configs("models")} - {*experiment.models}
-    assert left_out == {"fif_conditional"}  # in no committed table
+    assert left_out == {"fif_conditional", "fif_on_manifold", "rectangular_flow"}
 
     experiment = load_experiment("digits", {"models": ["all"], "samplers": ["two_stage"]})
     assert "vae" in experiment.models
@@ -234,21 +240,49 @@ def test_the_published_protocol_is_scored_by_inception_by_default(tmp_path):
 
 
 @pytest.mark.parametrize("model", ["fif", "vaegan"])
-@pytest.mark.parametrize("factor", [None, 0.5])
-def test_the_profile_sets_the_optimizers(tmp_path, model, factor):
-    profile = {"batch_size": 7, "learning_rate": 3e-3, "weight_decay": 0.1}
-    (job, *_) = make_tiny_plan(tmp_path, {"models": [model]}, plateau_factor=factor, **profile)
+@pytest.mark.parametrize(
+    ("change", "schedule", "parameters"),
+    [
+        ({"plateau_factor": None}, None, None),
+        ({"plateau_factor": 0.5}, "ReduceLROnPlateau", {"factor": 0.5, "patience": 10}),
+        ({"one_cycle": True}, "OneCycleLR", {"max_lr": 3e-3}),
+    ],
+)
+def test_the_profile_sets_the_optimizers(tmp_path, model, change, schedule, parameters):
+    profile = {"batch_size": 7, "learning_rate": 3e-3, "weight_decay": 0.1, **change}
+    (job, *_) = make_tiny_plan(tmp_path, {"models": [model]}, **profile)
     config = training_config(job.training)
     assert config.per_device_train_batch_size == 7
     assert config.per_device_eval_batch_size == 7
     assert config.seed == job.training.seed
     assert config.num_epochs == job.training.epochs
 
-    schedule = None if factor is None else "ReduceLROnPlateau"
-    plateau = None if factor is None else {"factor": 0.5, "patience": 10}
     prefixes = {"fif": [""], "vaegan": ["encoder_", "decoder_", "discriminator_"]}
     for prefix in prefixes[model]:
         assert getattr(config, f"{prefix}learning_rate") == 3e-3
         assert getattr(config, f"{prefix}optimizer_params") == {"weight_decay": 0.1}
         assert getattr(config, f"{prefix}scheduler_cls") == schedule
-        assert getattr(config, f"{prefix}scheduler_params") == plateau
+        assert getattr(config, f"{prefix}scheduler_params") == parameters
+
+
+def test_one_cycle_ends_with_the_training(tmp_path):
+    (job,) = make_tiny_plan(tmp_path, one_cycle=True, epochs=2, learning_rate=1e-2)
+    execute_run(job, Store(tmp_path))
+    rows = read(Store(tmp_path), job).training.result.log
+    rates = [row.learning_rates["learning_rate"] for row in rows]
+    assert rates[0] > 1e-3 > 1e-6 > rates[1]  # four steps, after the second and the last one
+    with pytest.raises(ConfigError, match="one_cycle needs epochs or steps, and no wall_clock"):
+        tiny_experiment(tmp_path, {"wall_clock": "1min"}, one_cycle=True)
+
+
+@pytest.mark.parametrize("name", ARCHIVED)
+def test_the_protocols_of_tables_match_table_five(name):
+    cells = read_published_table(5).query("dataset == @name").set_index("metric").text.astype(float)
+    paper, released = (
+        load_experiment(name, {"profile": profile}) for profile in ("paper", "released")
+    )
+    assert paper.latent_dim == cells["latent_dim"]
+    assert paper.active_profile.epochs == cells["epochs"]
+    assert paper.active_profile.learning_rate == (3e-4 if name == "hepmass" else 1e-4)
+    assert released.active_profile.epochs == cells["epochs"] / 5
+    assert released.active_profile.learning_rate == 3e-4

@@ -17,7 +17,7 @@ from support.report_store import RESULTS, fill_store, make_result
 from pythae_fif.benchmark.build import build_model, training_config
 from pythae_fif.benchmark.job import Job
 from pythae_fif.benchmark.load import load_experiment
-from pythae_fif.benchmark.models import configs_dir, list_configs
+from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry
 from pythae_fif.benchmark.plan import make_job, plan
 from pythae_fif.benchmark.results import read_comparable
 from pythae_fif.benchmark.training import Training
@@ -33,8 +33,9 @@ CHANGED_FIELDS = {
     "discriminator": "a.F", "keep_last": True,
     "parameters": {"beta": 10.5, "hutchinson_samples": 1}, "latent_dim": 9, "image_size": 64,
     "batch_size": 9, "learning_rate": 0.5, "epochs": 9, "wall_clock": 9.0, "weight_decay": 0.5,
-    "plateau_factor": 0.25, "precision": "bfloat16", "train_size": 11, "val_size": 11,
-    "test_size": 11, "crop": 9, "seed": 1, "data_hash": "0" * 16, "labels_hash": "0" * 16,
+    "plateau_factor": 0.25, "one_cycle": True, "precision": "bfloat16", "train_size": 11,
+    "val_size": 11, "test_size": 11, "crop": 9, "seed": 1, "data_hash": "0" * 16,
+    "labels_hash": "0" * 16,
 }  # fmt: skip
 
 
@@ -166,11 +167,13 @@ def test_the_id_depends_on_a_models_classes_and_not_on_its_label(tmp_path):
 
 @pytest.mark.parametrize("name", sorted({*list_configs("models")} - {"fif_conditional"}))
 def test_every_model_builds_and_has_a_training_configuration(name):
-    jobs = make_plan(DIGITS, {"models": [name], "profile": "full", "latent_dim": 8})
+    splits, dataset = (fake_splits(9), "csv") if read_entry(name).rows_only else (DIGITS, "digits")
+    flags = {"models": [name], "profile": "full", "latent_dim": 8, "data": "mine.csv"}
+    jobs = make_plan(splits, flags, dataset)
     assert len(jobs) in (1, 10)
     assert len({repr(job.training.parameters) for job in jobs}) == len(jobs)
     for job in jobs:
-        model = build_model(job.training, (1, 8, 8))
+        model = build_model(job.training, splits.input_dim)
         assert model.latent_dim == 8
         for key in job.varied:
             assert getattr(model.model_config, key) == job.training.parameters[key]
@@ -182,7 +185,7 @@ def test_every_model_of_all_takes_rows():
     flags = {"models": ["all"], "data": "mine.csv", "latent_dim": 2}
     jobs = make_plan(fake_splits(4), flags, "csv")
     trainings = {job.training.model: job.training for job in jobs}
-    assert len(trainings) == 23
+    assert len(trainings) == 24
 
     rows = DatasetOutput(data=torch.randn(6, 4), labels=torch.ones(6))
     for name, training in trainings.items():

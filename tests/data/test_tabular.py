@@ -29,8 +29,18 @@ def test_shapes_are_the_published_ones(archive, name):
 
     train_and_val = np.concatenate([splits.train, splits.val])
     np.testing.assert_allclose(train_and_val.mean(0), 0, atol=0.2 if name == "gas" else 1e-5)
-    for _ in range(2):  # the second time from the cache
-        assert load_images(name, archive).content_hash == splits.content_hash
+    first, second = (load_images(name, archive) for _ in range(2))  # the second from the cache
+    assert first.columns == second.columns
+    assert first.content_hash == second.content_hash
+    assert (first.train == splits.train).all()
+
+
+def test_columns_have_names_and_units(archive):
+    raw = np.load(archive / "miniboone" / "data.npy")
+    splits = load_images("miniboone", archive)
+    assert splits.columns.names[::42] == ["c1", "c43"]
+    np.testing.assert_allclose(splits.columns.inverse_transform(splits.test), raw[-40:], atol=1e-4)
+    assert load_images("power", archive).columns.names[1] == "voltage"
 
 
 def test_gas_keeps_one_of_each_pair_and_divides_by_the_unbiased_deviation(archive):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pythae_fif.columns import Columns
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.source import DataRequest, DataSource
 from pythae_fif.data.splits import FilesAndReader, Splits, describe_sizes
@@ -28,12 +29,14 @@ class ArchivedTable:
         clean: Reads and cleans its files.
         row_count: Its number of rows after cleaning.
         files: Its files, below the data root.
+        column_names: Names of its columns after cleaning; c1, c2, ... if there are none.
     """
 
     name: str
     clean: Callable[..., CleanedTable]
     row_count: int
     files: tuple[str, ...]
+    column_names: tuple[str, ...] = ()
 
     def find(self, request: DataRequest) -> FilesAndReader:
         """Returns the files and their reader.
@@ -63,11 +66,13 @@ class ArchivedTable:
         except DataError as error:
             raise DataError(f"{self.name} data: {error}") from error
         sizes = describe_sizes(arrays)
+        names = self.column_names or [f"c{number}" for number in range(1, len(mean) + 1)]
         return Splits(
             self.name,
             **arrays,
             labels=None,
             source=f"{self.name.upper()}, {len(mean)} columns, {sizes} of {self.row_count:,} rows",
+            columns=Columns([*names], mean.tolist(), std.tolist()),
             partial=sum(map(len, arrays.values())) < self.row_count,
         )
 
@@ -158,7 +163,20 @@ def _clean_miniboone(path: Path) -> CleanedTable:
 ARCHIVED = {
     table.name: table
     for table in (
-        ArchivedTable("power", _clean_power, 2_049_280, ("power/data.npy",)),
+        ArchivedTable(
+            "power",
+            _clean_power,
+            2_049_280,
+            ("power/data.npy",),
+            (
+                "active_power",
+                "voltage",
+                "sub_metering_1",
+                "sub_metering_2",
+                "sub_metering_3",
+                "minute",
+            ),
+        ),
         ArchivedTable("gas", _clean_gas, 1_052_065, ("gas/ethylene_CO.pickle",)),
         ArchivedTable(
             "hepmass", _clean_hepmass, 525_123, ("hepmass/1000_train.csv", "hepmass/1000_test.csv")
@@ -175,7 +193,9 @@ DATASETS = {name: DataSource(table.find, is_table=True) for name, table in ARCHI
 def load_tabular(
     name: str, data_root: str | Path | None = None, *, data: str | Path | None = None
 ) -> Splits:
-    """Loads a table of the archive, or a user's for the same studies.
+    """Loads a table of the archive, or a user's, for studies: without the columns' names and units.
+
+    The hash of a study's data is that of the rows alone.
 
     Args:
         name: A key of ``ARCHIVED``, or ``csv``.
@@ -191,6 +211,5 @@ def load_tabular(
         raise ConfigError(
             f"table {name!r} with --data {data}: needs {', '.join(ARCHIVED)}, or csv and a path"
         )
-    if data is not None:  # the hash of a study's data leaves out the columns
-        return replace(load_table(data), columns=None)
-    return ARCHIVED[name].read(data_home(data_root))
+    splits = ARCHIVED[name].read(data_home(data_root)) if data is None else load_table(data)
+    return replace(splits, columns=None)
