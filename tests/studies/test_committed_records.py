@@ -13,6 +13,7 @@ from pythae_fif.runs.store import Store
 from pythae_fif.study import StudyOptions, run_study
 from studies.cost import CostTraining
 from studies.equal_time import EpochTimes, EqualTimeTraining
+from studies.kept_epoch import KeptEpoch
 from studies.spectrum import SpectrumModel
 from studies.surrogate_fraction import FractionTraining
 from studies.tabular.models import TabularModel
@@ -20,7 +21,7 @@ from studies.when import TorusModel
 
 RUNS = {
     CostTraining: 158, EqualTimeTraining: 110, EpochTimes: 4, SpectrumModel: 8,
-    FractionTraining: 44, TabularModel: 32, TorusModel: 432,
+    FractionTraining: 44, KeptEpoch: 24, TabularModel: 32, TorusModel: 432,
 }  # fmt: skip
 """Kind of run -> number of committed runs."""
 
@@ -62,6 +63,7 @@ def lines_of_tables(text):
         ("equal_time", "paper", "equal-time"),
         ("surrogate_fraction", "paper", "surrogate_fraction"),
         ("when", "medium", "when-medium"),
+        ("kept_epoch", "paper", "kept-epoch-paper"),
     ],
 )
 def test_a_page_is_drawn_as_it_is_committed(study, profile, page, options):
