@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 
@@ -18,6 +19,9 @@ SQUARES_ROUNDING = 1e-12  # Bound of the rounding of |x - y|^2 in float64, relat
 # The kernel distance averages over random subsets.
 SUBSETS = 100
 SUBSET_SIZE = 1000
+
+ENERGY_ROWS = 2000
+"""Number of samples, and of references, between which the energy distance is computed."""
 
 PRECISION_NEIGHBOUR = 3  # k of precision and recall
 DENSITY_NEIGHBOUR = 5  # k of density and coverage
@@ -138,6 +142,42 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 def _off_diagonal_sum(matrix: Tensor) -> Tensor:
     return matrix.sum(dtype=torch.float64) - matrix.diagonal().sum(dtype=torch.float64)
+
+
+def energy_score(samples: Features, reference: Features) -> float:
+    """Computes the energy distance of at most 2,000 evenly spaced samples and references."""
+    x, y = (
+        features.values[:: math.ceil(len(features) / ENERGY_ROWS)].cpu()
+        for features in (samples, reference)
+    )
+    distance, _ = energy_distance(x, y)
+    return distance
+
+
+def energy_distance(samples: Tensor, rows: Tensor) -> tuple[float, float]:
+    r"""Estimates the energy distance of samples and rows (Székely and Rizzo 2013),
+
+    .. math:: 2 E|X - Y| - E|X - X'| - E|Y - Y'|,
+
+    which is 0 only if both have the same distribution. The estimate is unbiased, so it may be
+    slightly negative.
+
+    Args:
+        samples: Samples (N, D).
+        rows: Rows (M, D).
+
+    Returns:
+        The distance; and its standard error over draws of the rows, to first order.
+    """
+    x = samples.double().numpy()
+    y = rows.double().numpy()
+    mean_within_samples = cdist(x, x).sum() / (len(x) * (len(x) - 1))
+    to_samples = cdist(y, x).mean(1)
+    to_rows = cdist(y, y).sum(1) / (len(y) - 1)
+
+    distance = 2 * to_samples.mean() - mean_within_samples - to_rows.mean()
+    influences = 2 * (to_samples - to_rows)
+    return float(distance), float(influences.std()) / math.sqrt(len(y))
 
 
 def neighbour_scores(samples: Features, reference: Features) -> Neighbours:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Literal
 
 from pythae_fif.errors import ConfigError, format_error
-from pythae_fif.evaluation.distances import frechet_error
+from pythae_fif.evaluation.distances import energy_score, frechet_error
 from pythae_fif.evaluation.extractors import Features
 from pythae_fif.evaluation.score_types import Scores
 from pythae_fif.names import import_object
@@ -29,6 +29,7 @@ class ScoreColumn:
             is in `Scores.extra`, for test data.
         function: Computes the score from features of samples and of reference images. Scores
             without a function are fields of the records.
+        rows_only: Whether only rows of a table have the score.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ScoreColumn:
     scale: float = 1
     read: Callable[[Scores, Any], float | None] | None = None
     function: Callable[[Features, Features], float] | None = None
+    rows_only: bool = False
 
 
 def _marginal_likelihood(scores: Scores, name: str) -> float | None:
@@ -55,6 +57,15 @@ SCORE_COLUMNS = [
     ),
     ScoreColumn("frechet_val", "validation", "↓", read=lambda scores, _: scores.frechet["val"]),
     ScoreColumn("frechet_error", function=frechet_error),
+    ScoreColumn(
+        "energy",
+        "energy dist. × 10³",
+        "↓",
+        format=".2f",
+        scale=1000,
+        function=energy_score,
+        rows_only=True,
+    ),
     ScoreColumn(
         "score",
         "{score}",
@@ -141,16 +152,18 @@ SCORE_COLUMNS = [
 computes it for finished runs."""
 
 
-def find_columns(names: Sequence[str] = ()) -> list[ScoreColumn]:
+def find_columns(names: Sequence[str] = (), *, is_table: bool) -> list[ScoreColumn]:
     """Returns the columns of the built-in scores, followed by a user's own.
 
     Args:
         names: The user's scores, as `module:function`.
+        is_table: Whether rows of a table are scored; otherwise images.
     """
+    columns = [column for column in SCORE_COLUMNS if is_table or not column.rows_only]
     own_columns = [
         ScoreColumn(name, name.rpartition(":")[2], function=partial(_call, name)) for name in names
     ]
-    return [*SCORE_COLUMNS, *own_columns]
+    return [*columns, *own_columns]
 
 
 def _call(name: str, samples: Features, reference: Features) -> float:
@@ -168,6 +181,7 @@ def missing_scores(scores: Scores, names: Sequence[str] = ()) -> set[str]:
         scores: The scores of the record.
         names: The user's scores, as `module:function`.
     """
-    functions = {column.name for column in find_columns(names) if column.function is not None}
+    columns = find_columns(names, is_table=not scores.rounded)
+    functions = {column.name for column in columns if column.function is not None}
     fields = {"memorisation": scores.memorisation, "log_likelihood": scores.marginal_likelihood}
     return {name for name, value in fields.items() if value is None} | functions - {*scores.extra}

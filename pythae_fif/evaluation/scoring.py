@@ -107,7 +107,7 @@ def score_samples(
         memorisation=None if training is None else memorisation(features, training, references),
         extra={
             column.name: by_split(column.function)
-            for column in find_columns(scores)
+            for column in find_columns(scores, is_table=not extractor.takes_images)
             if column.function is not None
         },
     )

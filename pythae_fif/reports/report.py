@@ -79,7 +79,7 @@ class Report:
             f"{experiment.dataset}{file_name}, {experiment.arch}, profile {experiment.profile}"
         )
 
-        columns = find_columns(experiment.scores)
+        columns = find_columns(experiment.scores, is_table=len(splits.input_dim) == 1)
         self.frame, self.table = make_frames(
             experiment, results, columns, reference, constant_error(splits)
         )

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from pythae_fif.baselines import RectangularFlow
 from pythae_fif.data.splits import Splits
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation import Features, frechet_distance
-from pythae_fif.evaluation.distances import frechet_error
+from pythae_fif.evaluation.distances import energy_distance, frechet_error
 from pythae_fif.models import FIF
 from pythae_fif.volume_change import squared_error
 from studies.tabular.baselines import FlowMatching, LinearGaussian
@@ -48,7 +47,8 @@ class TabularScores:
         seconds: CPU time of the training.
         cg_iterations: Mean conjugate gradient steps for each Hutchinson vector; None if the model
             takes none.
-        energy: Energy distance of samples to the first test rows, see :func:`energy_distance`.
+        energy: Energy distance of samples to the first test rows, see
+            :func:`~pythae_fif.evaluation.distances.energy_distance`.
         noise_std: Standard deviation of the noise around the manifold, from the validation rows.
         noisy_wasserstein: `wasserstein` of samples with this noise.
         noisy_energy: `energy` of samples with this noise.
@@ -70,32 +70,6 @@ class TabularScores:
     noisy_energy: float
     data_log_likelihood: float
     errors: dict[str, float]
-
-
-def energy_distance(samples: Tensor, rows: Tensor) -> Estimate:
-    r"""Estimates the energy distance of samples and rows (Székely and Rizzo 2013),
-
-    .. math:: 2 E|X - Y| - E|X - X'| - E|Y - Y'|,
-
-    which is 0 only if both have the same distribution. The estimate is unbiased, so it may be
-    slightly negative.
-
-    Args:
-        samples: Samples (N, D).
-        rows: Rows (M, D).
-
-    Returns:
-        The distance; and its standard error over draws of the rows, to first order.
-    """
-    x = samples.double().numpy()
-    y = rows.double().numpy()
-    mean_within_samples = cdist(x, x).sum() / (len(x) * (len(x) - 1))
-    to_samples = cdist(y, x).mean(1)
-    to_rows = cdist(y, y).sum(1) / (len(y) - 1)
-
-    distance = 2 * to_samples.mean() - mean_within_samples - to_rows.mean()
-    influences = 2 * (to_samples - to_rows)
-    return float(distance), float(influences.std()) / math.sqrt(len(y))
 
 
 def fid_like(samples: Tensor, rows: Tensor) -> Estimate:

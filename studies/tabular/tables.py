@@ -13,6 +13,7 @@ from pythae_fif.benchmark.models import configs_dir, read_yaml
 from pythae_fif.data.sets.papamakarios import load_tabular
 from pythae_fif.data.splits import Splits
 from pythae_fif.errors import ConfigError, check_choice, pluralized
+from pythae_fif.evaluation.distances import energy_distance
 from pythae_fif.reports.compared import read_published_table
 from pythae_fif.reports.tables import DASH, number
 from pythae_fif.study import StudyOptions, StudyReport, collect_results
@@ -23,7 +24,7 @@ from studies.tabular.models import (
     TabularBudget,
     TabularModel,
 )
-from studies.tabular.scores import SCORED_ROWS, energy_distance, fid_like
+from studies.tabular.scores import SCORED_ROWS, fid_like
 
 MODELS = {
     "fif": "FIF",

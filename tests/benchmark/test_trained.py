@@ -57,7 +57,9 @@ def test_runs_on_tables_keep_samples_in_original_units(trained):
         assert [*frame] == ["a", "b", "c"]
         assert len(frame) == scoring.num_samples
         assert ((frame.mean() - table.mean()) / table.std()).abs().max() < 2
-        assert name in store.read_record(job.training, scoring.file, ScoringResult).files
+        record = store.read_record(job.training, scoring.file, ScoringResult)
+        assert name in record.files
+        assert record.result.scores.extra["energy"].keys() == {"val", "test"}
 
 
 def test_a_run_of_a_users_model_names_what_loads_it(trained, tmp_path):

@@ -89,6 +89,7 @@ class TestScoreSamples:
         features = Features(values, extractor.hash)
         assert scores.score == inception_score(logits, seed=3)
         assert scores.frechet["test"] == frechet_distance(features, reference)
+        assert scores.extra.keys() == {"frechet_error"}  # the energy distance is for tables
         assert scores.extra["frechet_error"]["test"] == frechet_error(features, reference)
         assert scores.kernel["test"] == kernel_distance(features, reference, seed=3)
         assert scores.neighbours["test"] == neighbour_scores(features, reference)

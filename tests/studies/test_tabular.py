@@ -35,7 +35,7 @@ from studies.tabular.models import (
     TabularSettings,
     train,
 )
-from studies.tabular.scores import TabularScores, energy_distance, score_model
+from studies.tabular.scores import TabularScores, score_model
 from studies.tabular.tables import TabularProtocol
 
 SMALL = NetSizes(hidden_dim=8, data_blocks=2, latent_blocks=1, block_dim=8)
@@ -305,25 +305,6 @@ def test_a_manifold_with_its_noise_is_scored_as_the_gaussian_that_it_is():
     assert set(scores.errors) == {
         *expected.errors, "log_likelihood", "noisy_wasserstein", "noisy_energy"
     }  # fmt: skip
-
-
-def test_energy_distance_and_its_error():
-    zeros = torch.zeros(3, 2)
-    fives = torch.tensor([[3.0, 4.0]]).repeat(4, 1)
-    assert energy_distance(zeros, fives) == (10, 0)
-
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(mean, count):
-        return torch.randn(count, 3, generator=generator) + mean
-
-    samples = draw(0.5, 500)
-    estimates = [energy_distance(samples, draw(0.0, 500)) for _ in range(100)]
-    distances, errors = np.transpose(estimates)
-    assert errors.mean() == pytest.approx(distances.std(), rel=0.25)
-
-    equal = [energy_distance(draw(0.0, 100), draw(0.0, 100))[0] for _ in range(100)]
-    assert abs(np.mean(equal)) < 3 * np.std(equal) / 10  # unbiased
 
 
 @pytest.mark.parametrize(
