@@ -194,17 +194,6 @@ def test_a_missing_model_is_trained_again(tmp_path, store, damage):
     assert "corrupt" not in verdict_kinds(store)
 
 
-@pytest.mark.parametrize("name", ["train_log.jsonl", "model/training.json", "model/model.pt"])
-def test_verify_notices_files_of_another_training(tmp_path, store, name):
-    first, second = make_tiny_plan(tmp_path, {"seeds": [0, 1]})
-    for job in (first, second):
-        execute_run(job, store)
-    assert "corrupt" not in verdict_kinds(store)
-    shutil.copy(store.folder(second.spec) / name, store.folder(first.spec) / name)
-    (verdict,) = [verdict for verdict in verify(store.root) if verdict.kind == "corrupt"]
-    assert (verdict.run_path, verdict.detail) == (first.spec.run_path, f"{name} was changed")
-
-
 def test_scores_of_other_weights_are_set_aside(tmp_path, store, monkeypatch):
     """As after a training on a GPU, which does not end twice with the same weights."""
     (job,) = make_tiny_plan(tmp_path)

@@ -10,16 +10,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from pythae.data.datasets import BaseDataset, DatasetOutput
+from pythae.data.datasets import DatasetOutput
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from support.networks import Cubed
-from support.trainings import Killed, assert_same_weights, kill_at
 from torch import nn
 from torch.autograd.functional import jacobian
 from torch.nn.utils import parametrizations
 
-from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif import FIF, FIFConfig
 from pythae_fif.baselines import RectangularFlow, RectangularFlowConfig
 from pythae_fif.errors import ConfigError, SlowerTrainingWarning
 from pythae_fif.volume_change import autograd_surrogate, encoder_log_volume
@@ -417,23 +416,3 @@ def test_each_step_runs_each_network_once(name, options):
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         counts.append([int(norm.num_batches_tracked) for norm in norms])
     assert counts == [[1, 1], [2, 2], [3, 3]]
-
-
-@pytest.mark.parametrize("name", WITH_STATE)
-@pytest.mark.filterwarnings("ignore::pythae_fif.errors.SlowerTrainingWarning")
-def test_killed_resumed_saved_and_loaded(name, tmp_path):
-    def train(folder, on_epoch=None):
-        data = BaseDataset(points(), torch.ones(4))
-        config = FIFTrainerConfig(num_epochs=2, per_device_train_batch_size=4, no_cuda=True)
-        model = fif(name)
-        options = {"checkpoint_every_seconds": 0, "on_epoch": on_epoch}
-        FIFTrainer(model, data, None, config, run_dir=tmp_path / folder, **options).train()
-        return model
-
-    with pytest.raises(Killed):
-        train("interrupted", kill_at(1))
-    model = train("interrupted")
-    assert_same_weights(model, train("uninterrupted"))
-    model.save(str(tmp_path / "model"))
-    loaded = FIF.load_from_folder(str(tmp_path / "model"), trust=True).eval()
-    assert torch.equal(loaded.log_prob(points()), model.eval().log_prob(points()))

@@ -1,5 +1,6 @@
 """Interrupted trainings resume bitwise, and use nothing that belongs to another training."""
 
+import io
 import json
 import logging
 import os
@@ -163,56 +164,91 @@ def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
     assert [row.epoch for row in log] == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "noise", "missing key"])
-def test_a_damaged_checkpoint_is_set_aside(damage, tmp_path, caplog):
-    fresh = build_trainer("VAE", tmp_path / "fresh", epochs=2)
-    fresh.train()
-
-    folder = tmp_path / "damaged"
-    train_until_killed(1, "VAE", folder, epochs=2)
-    path = folder / "checkpoint.pt"
-    intact = path.read_bytes()
-    if damage == "missing key":  # It is noticed only after the weights are replaced.
-        state = torch.load(path, weights_only=True)
-        del state["optimizers"]
-        torch.save(state, path)
-    else:
-        contents_by_damage = {
-            "cut": intact[: len(intact) // 2],
-            "empty": b"",
-            "noise": b"noise" * 99,
-        }
-        path.write_bytes(contents_by_damage[damage])
-    damaged = path.read_bytes()
-
-    trainer = build_trainer("VAE", folder, epochs=2)
-    with caplog.at_level(logging.WARNING):
-        assert trainer.train().epochs == 2
-    assert "set aside as checkpoint.pt.corrupt" in caplog.text
-    assert (folder / "checkpoint.pt.corrupt").read_bytes() == damaged
-    assert_same_weights(trainer.model, fresh.model)
+def without_optimizers(content):
+    """A checkpoint whose fault is noticed only after the weights are replaced."""
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    del state["optimizers"]
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
-def test_files_of_another_run_are_set_aside(tmp_path, caplog):
-    """First the checkpoint of an interrupted run, then the model of a finished one."""
-    fresh = build_trainer("AE", tmp_path / "fresh", epochs=2)
+def fif_with_dropout():
+    model = build_model("FIF", networks="mlp")
+    model.decoder.layers.append(torch.nn.Dropout(0.0))
+    return model
+
+
+DAMAGES = {
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "noise": lambda content: b"noise" * 99,
+    "missing key": without_optimizers,
+}
+OTHER_TRAININGS = {
+    "run": lambda: {"run_id": "second"},
+    "learning rate": lambda: {"lr": 1e-3},
+    "model": lambda: {"model": FIF(FIFConfig(input_dim=SHAPE, latent_dim=LATENT_DIM, beta=3.0))},
+    "networks": lambda: {"model": fif_with_dropout()},
+    "data": lambda: {"train": Images(32)},
+    "evaluation data": lambda: {"evaluation": Images(32)},
+    "precision": lambda: {"precision": "bfloat16"},
+    "clipping": lambda: {"gradient_clip_norm": 1.0},
+}
+
+
+@pytest.mark.parametrize("cause", [*DAMAGES, *OTHER_TRAININGS])
+def test_a_checkpoint_that_cannot_be_resumed_is_set_aside(cause, tmp_path, caplog):
+    """It is damaged or of another training: the training is as in an empty folder."""
+
+    def build(folder):
+        defaults = {"model": build_model("FIF", networks="mlp"), "epochs": 2}
+        changes = OTHER_TRAININGS.get(cause, dict)()
+        return build_trainer("FIF", folder, **{**defaults, **changes})
+
+    fresh = build(tmp_path / "fresh")
     fresh.train()
 
     folder = tmp_path / "run"
-    train_until_killed(1, "AE", folder, run_id="first", seed=1, epochs=2)
-    first_checkpoint = (folder / "checkpoint.pt").read_bytes()
-    second = build_trainer("AE", folder, run_id="second", epochs=2)
-    second.train()
-    assert_same_weights(second.model, fresh.model)
-    assert (folder / "checkpoint.pt.corrupt").read_bytes() == first_checkpoint
-    assert [row["run_id"] for row in read_log(folder)] == ["second", "second"]
-    assert RunFiles(folder, "second").read_result().epochs == 2
+    model = build_model("FIF", networks="mlp")
+    train_until_killed(1, "FIF", folder, model=model, epochs=2)
+    path = folder / "checkpoint.pt"
+    if cause in DAMAGES:
+        path.write_bytes(DAMAGES[cause](path.read_bytes()))
+    checkpoint = path.read_bytes()
 
-    third = build_trainer("AE", folder, run_id="third", epochs=1)
-    assert third.train().epochs == 1
-    assert (folder / "model.corrupt").is_dir()
-    assert RunFiles(folder, "third").read_result().epochs == 1
-    assert caplog.text.count("set aside as") == 2
+    trainer = build(folder)
+    with caplog.at_level(logging.WARNING):
+        assert trainer.train().epochs == 2
+    assert "set aside as checkpoint.pt.corrupt" in caplog.text
+    is_other = "it is for another model, configuration or number of data" in caplog.text
+    assert is_other == (cause in OTHER_TRAININGS)
+    assert (folder / "checkpoint.pt.corrupt").read_bytes() == checkpoint
+    assert_same_weights(trainer.model, fresh.model)
+    assert without_times(read_log(folder)) == without_times(read_log(tmp_path / "fresh"))
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone", "no record", "pipe", "another run's"])
+def test_a_model_that_cannot_be_used_is_set_aside(damage, tmp_path):
+    build_trainer("AE", tmp_path, epochs=1, run_id="1f").train()
+    run_id = "2f" if damage == "another run's" else "1f"
+    files = RunFiles(tmp_path, run_id)
+    record = json.loads((files.model / "training.json").read_text())
+    assert {"model.pt", "model_config.json"} <= set(record["files"])
+
+    if damage == "changed":
+        with open(files.model / "model.pt", "ab") as file:
+            file.write(b"0")
+    elif damage != "another run's":
+        damaged = files.model / ("training.json" if damage == "no record" else "model.pt")
+        damaged.unlink()
+        if damage == "pipe":  # A reader would wait for it.
+            os.mkfifo(damaged)
+
+    assert files.read_result() is None
+    assert (tmp_path / "model.corrupt").is_dir()
+    assert build_trainer("AE", tmp_path, epochs=1, run_id=run_id).train().epochs == 1
+    assert [row["run_id"] for row in read_log(tmp_path)] == [run_id]
 
 
 def test_a_training_that_resumes_after_its_last_epoch_names_its_surrogate(tmp_path):
@@ -221,27 +257,6 @@ def test_a_training_that_resumes_after_its_last_epoch_names_its_surrogate(tmp_pa
     for _ in ("from the checkpoint", "from the finished model"):
         result = build_trainer("FIF", tmp_path, **options | {"model": build_model("FIF")}).train()
         assert result.surrogate == "replay"
-
-
-@pytest.mark.parametrize("damage", ["changed", "gone", "no record", "pipe"])
-def test_a_model_that_was_changed_is_set_aside(damage, tmp_path):
-    build_trainer("AE", tmp_path, epochs=1, run_id="1f").train()
-    files = RunFiles(tmp_path, "1f")
-    record = json.loads((files.model / "training.json").read_text())
-    assert {"model.pt", "model_config.json"} <= set(record["files"])
-
-    if damage == "changed":
-        with open(files.model / "model.pt", "ab") as file:
-            file.write(b"0")
-    else:
-        damaged = files.model / ("training.json" if damage == "no record" else "model.pt")
-        damaged.unlink()
-        if damage == "pipe":  # A reader would wait for it.
-            os.mkfifo(damaged)
-
-    assert files.read_result() is None
-    assert (tmp_path / "model.corrupt").is_dir()
-    assert build_trainer("AE", tmp_path, epochs=1, run_id="1f").train().epochs == 1
 
 
 def test_a_folder_with_a_finished_training_is_refused(tmp_path):
@@ -266,33 +281,6 @@ def test_a_run_with_an_id_is_not_trained_twice(name, tmp_path):
     assert_same_weights(second.model, first.model)
     assert read_folder(tmp_path) == finished_contents
     assert not second.model.training
-
-
-@pytest.mark.parametrize(
-    "change",
-    ["learning rate", "model", "networks", "data", "evaluation data", "precision", "clipping"],
-)
-def test_a_checkpoint_of_another_training_is_set_aside(change, tmp_path, caplog):
-    model = build_model("FIF", networks="mlp")
-    train_until_killed(1, "FIF", tmp_path, model=model, epochs=2)
-
-    options = {"epochs": 2, "model": build_model("FIF", networks="mlp")}
-    if change == "networks":
-        options["model"].decoder.layers.append(torch.nn.Dropout(0.0))
-    options |= {
-        "learning rate": {"lr": 1e-3},
-        "model": {"model": FIF(FIFConfig(input_dim=SHAPE, latent_dim=LATENT_DIM, beta=3.0))},
-        "networks": {},
-        "data": {"train": Images(32)},
-        "evaluation data": {"evaluation": Images(32)},
-        "precision": {"precision": "bfloat16"},
-        "clipping": {"gradient_clip_norm": 1.0},
-    }[change]
-
-    with caplog.at_level(logging.WARNING):
-        build_trainer("FIF", tmp_path, **options).train()
-    assert "it is for another model, configuration or number of data" in caplog.text
-    assert (tmp_path / "checkpoint.pt.corrupt").exists()
 
 
 def test_a_longer_training_resumes_a_shorter_one(tmp_path, monkeypatch):
