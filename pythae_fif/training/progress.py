@@ -15,7 +15,7 @@ from pythae.trainers import training_callbacks
 from torch import Tensor
 from tqdm import tqdm
 
-from pythae_fif.errors import NonFiniteError
+from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.training.datasets import Loader
 
 SYNC_EVERY_BATCHES = 50
@@ -111,7 +111,7 @@ class EpochRow:
 OnEpoch = Callable[[EpochRow], None]
 """A function that is called after each epoch with its row of the log."""
 
-Limit = Literal["num_epochs", "wall_clock", "early_stopping_patience"]
+Limit = Literal["num_epochs", "wall_clock", "processor_time", "early_stopping_patience"]
 """The limit that ends a training."""
 
 
@@ -130,13 +130,14 @@ class TrainingResult:
         best_eval_loss: Evaluation loss of that epoch, or its training loss if there is no
             evaluation set or `keep_best_on_train` is set.
         epochs: Number of epochs.
-        seconds: Time in training and evaluation steps, over all attempts.
-        train_seconds: Time in training steps, over all attempts, which the wall clock limits.
+        seconds: Time in training and evaluation steps, over all attempts: processor time if
+            `processor_time` limits the training.
+        train_seconds: The same in training steps only, which the limit is for.
         images: Number of training images seen, over all epochs.
         images_per_second: Training images per second of training steps.
         log: The row of each epoch.
         stage: The model's last stage, if it is trained in stages.
-        ended_by: The limit that ended the training: 'num_epochs', 'wall_clock' or
+        ended_by: The limit that ended the training: 'num_epochs', 'wall_clock', 'processor_time' or
             'early_stopping_patience'. None before the end, and in results of version 0.2.
         surrogate: How FIF's volume term was computed, see `FIF.surrogate_mode`, after the word
             'traced' if steps ran as a graph; None for other models.
@@ -187,13 +188,39 @@ class Budget:
         loader: Loader of the training data.
         epochs: Maximum number of passes.
         wall_clock: Maximum number of seconds; None for no limit.
+        processor_time: Maximum number of processor seconds; None for no limit. Only one of the two
+            can be given.
+
+    Attributes:
+        clock: The clock of all times: processor time if it is limited, and otherwise a wall clock.
+
+    Raises:
+        ConfigError: A limit is not above 0, or both are given.
     """
 
-    def __init__(self, loader: Loader, epochs: int, wall_clock: float | None) -> None:
+    def __init__(
+        self,
+        loader: Loader,
+        epochs: int,
+        wall_clock: float | None = None,
+        processor_time: float | None = None,
+    ) -> None:
+        seconds: dict[Limit, float | None] = {
+            "wall_clock": wall_clock,
+            "processor_time": processor_time,
+        }
+        limits = {name: limit for name, limit in seconds.items() if limit is not None}
+        for name, limit in limits.items():
+            if not limit > 0:
+                raise ConfigError(f"{name}={limit}: use a number of seconds above 0, or None")
+        if len(limits) > 1:
+            raise ConfigError("wall_clock and processor_time: give one of them")
+
+        self.clock = time.perf_counter if processor_time is None else time.process_time
         self._loader = loader
         self._size = len(loader.dataset)  # type: ignore[arg-type]
         self._epochs = epochs
-        self._wall_clock = wall_clock or math.inf
+        self._time_limit, self._max_seconds = next(iter(limits.items()), ("wall_clock", math.inf))
 
     def share_done(self, progress: TrainingResult) -> float:
         """Returns the share of the training that is done, in [0, 1]."""
@@ -201,19 +228,19 @@ class Budget:
 
     def _share(self, passes: float, seconds: float) -> float:
         """Returns the share that so many passes, or seconds of training steps, are."""
-        return min(1.0, max(passes / self._epochs, seconds / self._wall_clock))
+        return min(1.0, max(passes / self._epochs, seconds / self._max_seconds))
 
     def limit_reached(self, progress: TrainingResult) -> Limit | None:
         """Returns the limit that ends the training after the last epoch; None if it goes on."""
         if self.share_done(progress) < 1:
             return None
-        return "num_epochs" if progress.images >= self._epochs * self._size else "wall_clock"
+        return "num_epochs" if progress.images >= self._epochs * self._size else self._time_limit
 
     def batches(self, progress: TrainingResult) -> Iterator[tuple[Any, int, float]]:
         """Yields the batches of an epoch.
 
-        An epoch is one pass over the data. Under a wall clock it has more passes until 1/100 of the
-        training is done in it, and ends early at each 1/10 of the clock, so that an epoch is long
+        An epoch is one pass over the data. If time is limited it has more passes until 1/100 of the
+        training is done in it, and ends early at each 1/10 of the time, so that an epoch is long
         enough to be worth an evaluation and not longer than needed.
 
         Args:
@@ -225,8 +252,8 @@ class Budget:
         """
         images = progress.images
         seconds = progress.train_seconds
-        clock_start = time.perf_counter() - seconds
-        next_tenth = self._wall_clock * (math.floor(10 * seconds / self._wall_clock) + 1) / 10
+        clock_start = self.clock() - seconds
+        next_tenth = self._max_seconds * (math.floor(10 * seconds / self._max_seconds) + 1) / 10
 
         while True:
             passes = images / self._size
@@ -235,12 +262,12 @@ class Budget:
                 yield inputs, pass_number, self._share(passes + step / len(self._loader), seconds)
 
                 images += len(inputs["data"])
-                seconds = time.perf_counter() - clock_start
+                seconds = self.clock() - clock_start
                 share_done = self._share(images / self._size, seconds)
                 if share_done == 1 or seconds >= next_tenth:
                     return
 
-            if self._wall_clock == math.inf or share_done >= self.share_done(progress) + 0.01:
+            if self._max_seconds == math.inf or share_done >= self.share_done(progress) + 0.01:
                 return
 
 

@@ -73,6 +73,9 @@ class FIFTrainer:
         on_epoch: Function that is called after each epoch with its row of the log.
         checkpoint_every_seconds: Minimum time between two checkpoints; 0 for one per epoch.
         wall_clock: Seconds of training steps, over all attempts, after which the training ends.
+        processor_time: The same in processor seconds of this process, summed over its threads,
+            which other programs on the machine do not change much. All times of the result are
+            then processor time.
         keep_last: Whether to keep the last weights, regardless of their loss.
         options: Options beyond those of Pythae's configurations. None takes them from a
             `FIFTrainerConfig`, and the defaults for any other configuration.
@@ -80,6 +83,7 @@ class FIFTrainer:
     Attributes:
         model: The model; after `train` it holds the best weights.
         training_dir: The folder of the run.
+        best_weights: State of the model after the best epoch so far, for `on_epoch`.
 
     Raises:
         ConfigError: The configuration does not fit the model or the data.
@@ -109,6 +113,7 @@ class FIFTrainer:
         on_epoch: OnEpoch | None = None,
         checkpoint_every_seconds: float = 60.0,
         wall_clock: float | None = None,
+        processor_time: float | None = None,
         keep_last: bool = False,
         options: TrainerOptions | None = None,
     ) -> None:
@@ -117,8 +122,6 @@ class FIFTrainer:
         config = config_for(model, train_dataset, eval_dataset, training_config)
         if options is None:
             options = config if isinstance(config, TrainerOptions) else TrainerOptions()
-        if wall_clock is not None and not wall_clock > 0:
-            raise ConfigError(f"wall_clock={wall_clock}: use a number of seconds above 0, or None")
         if options.early_stopping_patience is not None and eval_dataset is None:
             raise ConfigError("early_stopping_patience compares evaluation losses: pass eval data")
 
@@ -135,8 +138,9 @@ class FIFTrainer:
         self.eval_loader = (
             None if eval_dataset is None else make_loader(eval_dataset, "eval", config, self.device)
         )
-        self._budget = Budget(self.train_loader, config.num_epochs, wall_clock)
-        has_known_length = wall_clock is None and not hasattr(model, "stage_at")
+        self._budget = Budget(self.train_loader, config.num_epochs, wall_clock, processor_time)
+        is_timed = wall_clock is not None or processor_time is not None
+        has_known_length = not (is_timed or hasattr(model, "stage_at"))
         steps_per_epoch = len(self.train_loader) if has_known_length else None
         set_lengths(config, options.scheduler_interval, steps_per_epoch)
 
@@ -230,7 +234,7 @@ class FIFTrainer:
         self.model.load_state_dict(state["model"])
         self._optimizers = Optimizers(self.model, self.training_config, self.options)
         self._optimizers.restore(state)
-        self._best_weights = state["best"]
+        self.best_weights = state["best"]
         set_random_state(state["random"])
         return TrainingResult.from_dict(state["progress"])
 
@@ -244,7 +248,7 @@ class FIFTrainer:
             return progress
 
         if progress.stage is not None and stage != progress.stage:
-            self.model.load_state_dict(self._best_weights)
+            self.model.load_state_dict(self.best_weights)
             self._optimizers = Optimizers(self.model, self.training_config, self.options)
             progress = replace(progress, best_eval_loss=math.inf)
         self.model.stage = stage  # The loaded weights may have set it to the earlier stage.
@@ -283,12 +287,12 @@ class FIFTrainer:
         epoch = progress.epochs + 1
         self._callbacks.on_epoch_begin(self.training_config, epoch=epoch)
 
-        start = time.perf_counter()
+        start = self._budget.clock()
         meter, pass_number = self._train_epoch(progress, epoch, show_share)
         train_losses = meter.means()
-        train_seconds = time.perf_counter() - start
+        train_seconds = self._budget.clock() - start
         eval_losses = self._evaluate(epoch, pass_number)
-        seconds = time.perf_counter() - start
+        seconds = self._budget.clock() - start
 
         self._optimizers.end_epoch(eval_losses or train_losses)
         losses = train_losses if self.training_config.keep_best_on_train else eval_losses
@@ -392,7 +396,7 @@ class FIFTrainer:
             return progress
 
         # `deepcopy` copies weights that two networks share only once.
-        self._best_weights = copy.deepcopy(self.model.state_dict())
+        self.best_weights = copy.deepcopy(self.model.state_dict())
         return replace(progress, best_epoch=epoch, best_eval_loss=loss)
 
     def _write_epoch(self, progress: TrainingResult) -> None:
@@ -428,7 +432,7 @@ class FIFTrainer:
         self._files.write_checkpoint(
             {
                 "progress": asdict(progress),
-                "best": self._best_weights,
+                "best": self.best_weights,
                 "random": random,
                 "model": self.model.state_dict(),
                 **self._optimizers.state(),
@@ -443,7 +447,7 @@ class FIFTrainer:
                 "ReLUs are dead has zero volume; use SiLU, or a smaller learning rate"
             )
 
-        self.model.load_state_dict(self._best_weights)
+        self.model.load_state_dict(self.best_weights)
         self.model.eval()
         self._files.write_model(self._save, progress)
         self._callbacks.on_train_end(self.training_config)

@@ -130,7 +130,8 @@ def build_config(name, *, epochs=6, lr=2e-3, plateau=None, one_cycle=None, **arg
 
 
 TRAINER_ARGUMENTS = (
-    "on_epoch", "wall_clock", "keep_last", "callbacks", "checkpoint_every_seconds", "run_id",
+    "on_epoch", "wall_clock", "processor_time", "keep_last", "callbacks",
+    "checkpoint_every_seconds", "run_id",
 )  # fmt: skip
 OPTION_NAMES = [field.name for field in fields(TrainerOptions)]
 

@@ -1,6 +1,7 @@
 """Early stopping, gradient clipping, and schedules that count steps."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -69,9 +70,46 @@ def test_a_loss_that_falls_lets_the_training_go_on(tmp_path):
     assert (result.epochs, result.ended_by) == (3, "num_epochs")
 
 
-def test_a_wall_clock_is_named_as_the_limit(tmp_path):
-    result = build_trainer("AE", tmp_path, epochs=10**6, wall_clock=0.01).train()
-    assert result.ended_by == "wall_clock"
+@pytest.mark.parametrize("limit", ["wall_clock", "processor_time"])
+def test_a_limit_of_time_is_named(limit, tmp_path):
+    result = build_trainer("AE", tmp_path, epochs=10**6, **{limit: 0.01}).train()
+    assert result.ended_by == limit
+
+
+def test_processor_time_does_not_count_waiting(tmp_path):
+    def sleep(*_, **__):
+        time.sleep(0.05)
+
+    model = build_model("AE", networks="mlp")
+    model.register_forward_hook(sleep)
+    trainer = build_trainer("AE", tmp_path, model=model, epochs=10, processor_time=1e3)
+    start = time.monotonic()
+    result = trainer.train()
+    steps = result.images / 16
+    assert time.monotonic() - start > 0.05 * steps
+    assert result.seconds < 0.05 * steps
+
+
+def test_two_limits_of_time_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="wall_clock and processor_time: give one of them"):
+        build_trainer("AE", tmp_path, wall_clock=1.0, processor_time=1.0)
+
+
+def test_an_epoch_finds_the_best_weights_so_far(tmp_path):
+    kept = []
+    model = build_model("AE", networks="mlp")
+    trainer = build_trainer(
+        "AE",
+        tmp_path,
+        model=model,
+        epochs=3,
+        on_epoch=lambda row: kept.append(trainer.best_weights),
+    )
+    trainer.train()
+    assert len(kept) == 3
+    assert kept[-1].keys() == model.state_dict().keys()
+    for name, weights in model.state_dict().items():
+        assert torch.equal(kept[-1][name], weights)
 
 
 def test_a_model_in_stages_stops_early_only_in_its_last_stage(tmp_path):
