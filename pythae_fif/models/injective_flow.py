@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from pythae.data.datasets import BaseDataset
@@ -14,19 +14,22 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
 from pythae_fif.device import full_float32
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, check_choice
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.fitted_priors import fit_new_prior, new_prior
 from pythae_fif.models.marginal_likelihood import MARGINAL_SAMPLES, MarginalLikelihood
 from pythae_fif.models.outputs import Labels, as_codes, as_condition, as_data, as_shape, get_output
-from pythae_fif.models.priors import Prior, PriorKind, standard_prior
+from pythae_fif.models.priors import Prior, PriorKind, standard_prior, wide_normal
 from pythae_fif.models.saved import SavedModel, require_columns
 from pythae_fif.nn.base import evaluation_mode, join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values, squared_error
 from pythae_fif.volume_change.exact import decoder_gram, warn_if_singular
 from pythae_fif.volume_change.loss import Map
 
-ENCODE_BATCH_SIZE = 500
+BATCH_SIZE = 500
+"""Data points whose codes are computed at once."""
+
+CodeSource = Literal["encoder", "mode"]
 
 
 class InjectiveFlow(SavedModel):
@@ -127,10 +130,11 @@ class InjectiveFlow(SavedModel):
         kind: PriorKind = "mixture",
         labels: Labels = None,
         *,
+        codes: CodeSource = "encoder",
         seed: int = 0,
         steps: int | None = None,
     ) -> None:
-        """Fits p_Z, or p(z | c) of a conditional model, to the codes of training data.
+        r"""Fits p_Z, or p(z | c) of a conditional model, to the codes of training data.
 
         :meth:`sample` and :meth:`log_prob` then use it, and it is saved with the weights.
 
@@ -139,6 +143,10 @@ class InjectiveFlow(SavedModel):
             kind: 'gaussian', 'mixture', 'flow' or 'flow_matching', see
                 :func:`~pythae_fif.models.fitted_priors.fit_new_prior`.
             labels: The data's labels, for a conditional model.
+            codes: 'encoder' for f(x), or 'mode' for the codes of highest density
+                :math:`p(z)\, \mathcal N(x; g(z), s^2 I)`, with a normal p that is wider than the
+                f(x), and s by :meth:`estimate_noise_std`. :meth:`marginal_log_prob` then depends
+                on the decoder and the prior alone, if its s does, too.
             seed: Random seed of the fit.
             steps: Training steps of a flow; None for a number that follows the codes.
 
@@ -146,13 +154,14 @@ class InjectiveFlow(SavedModel):
             ConfigError: The kind is unknown, or does not fit the labels.
             NonFiniteError: A code is NaN or infinite.
         """
+        check_choice(codes, get_args(CodeSource), f"codes={codes!r}")
         x = as_data(data, self)
         condition = self.condition(labels, x)
-        batches = zip(*(part.split(ENCODE_BATCH_SIZE) for part in (x, *condition)), strict=True)
-        with evaluation_mode(self):
-            codes = torch.cat([self._encode(*batch) for batch in batches])
-
-        self.prior = fit_new_prior(kind, codes, *condition, seed=seed, steps=steps)
+        z = self._encode_all(x, *condition)
+        if codes == "mode":
+            prior = wide_normal(z)
+            z = self._find_modes(prior, self._noise_std_at(z, x, *condition), x, *condition)
+        self.prior = fit_new_prior(kind, z, *condition, seed=seed, steps=steps)
         self.model_config.fitted_prior = kind
 
     def latent_distribution(self, like: Tensor) -> Prior:
@@ -185,27 +194,33 @@ class InjectiveFlow(SavedModel):
         decode = self._decode_to_original_units if original_units else self._decode
         return self._evaluate_at_codes(partial(self._log_prob, decode), x, labels)
 
-    def estimate_noise_std(self, data: Any, labels: Labels = None) -> float:
+    def estimate_noise_std(
+        self, data: Any, labels: Labels = None, *, codes: CodeSource = "encoder"
+    ) -> float:
         r"""Estimates s of :meth:`marginal_log_prob`, as probabilistic PCA does.
 
         Args:
             data: Validation data (N, ...).
             labels: Labels of a conditional model.
+            codes: 'encoder' for z = f(x), or 'mode' for the codes of highest density
+                :math:`p_Z(z)\, \mathcal N(x; g(z), s^2 I)` with the s of 'encoder', so that s
+                depends on the decoder and the prior alone.
 
         Returns:
-            The root of the mean of :math:`\lVert x - g(f(x)) \rVert^2 / (D - d)`.
+            The root of the mean of :math:`\lVert x - g(z) \rVert^2 / (D - d)`.
 
         Raises:
             ConfigError: d = D, so that no dimension is left for the noise.
         """
+        check_choice(codes, get_args(CodeSource), f"codes={codes!r}")
         x = as_data(data, self)
-        error = squared_error(self.reconstruct(x, labels), x).mean().item()
-        data_dim = x[0].numel()
-        if data_dim == self.latent_dim:
-            raise ConfigError(
-                f"{self.model_name}: noise around the manifold needs a latent_dim below {data_dim}"
-            )
-        return math.sqrt(error / (data_dim - self.latent_dim))
+        condition = self.condition(labels, x)
+        z = self._encode_all(x, *condition)
+        noise_std = self._noise_std_at(z, x, *condition)
+        if codes == "mode":
+            z = self._find_modes(self.latent_distribution(x), noise_std, x, *condition)
+            return self._noise_std_at(z, x, *condition)
+        return noise_std
 
     def marginal_log_prob(
         self,
@@ -424,6 +439,31 @@ class InjectiveFlow(SavedModel):
         return () if condition is None else (condition,)
 
     # ------------------------------------------------------------------ internal
+
+    def _encode_all(self, x: Tensor, *condition: Tensor) -> Tensor:
+        """Computes the codes f(x) of all data points (N, ...), (N, d)."""
+        batches = zip(*(part.split(BATCH_SIZE) for part in (x, *condition)), strict=True)
+        with evaluation_mode(self):
+            return torch.cat([self._encode(*batch) for batch in batches])
+
+    def _find_modes(self, prior: Prior, noise_std: float, x: Tensor, *condition: Tensor) -> Tensor:
+        """Finds the modes (N, d) of the posteriors of all data points (N, ...)."""
+        batches = zip(*(part.split(BATCH_SIZE) for part in (x, *condition)), strict=True)
+        modes = [
+            self.marginal_likelihood(batch, noise_std, *labels).find_modes(prior)
+            for batch, *labels in batches
+        ]
+        return torch.cat(modes)
+
+    def _noise_std_at(self, z: Tensor, x: Tensor, *condition: Tensor) -> float:
+        """Computes the noise's scale from codes (N, d) of data (N, ...)."""
+        data_dim = x[0].numel()
+        if data_dim == self.latent_dim:
+            raise ConfigError(
+                f"{self.model_name}: noise around the manifold needs a latent_dim below {data_dim}"
+            )
+        error = squared_error(self.decode(z, *condition), x).mean().item()
+        return math.sqrt(error / (data_dim - self.latent_dim))
 
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Computes codes (B, d) in the current mode."""

@@ -1,8 +1,10 @@
 """The marginal likelihood of data with noise around a manifold, by importance sampling."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,10 +17,32 @@ MARGINAL_SAMPLES = 50
 """Codes drawn for each data point."""
 
 MODE_STEPS = 4
-"""Maximum number of Gauss-Newton steps from f(x) towards the mode of the posterior."""
+"""Maximum number of Gauss-Newton steps towards the mode of the posterior."""
+
+DRAWN_STARTS = 256
+"""Codes of the prior, from the nearest of which the steps start if it is nearer than f(x)."""
 
 MODE_TOLERANCE = 0.01
 """Error of the quadratic model of the log-posterior, in nats, that calls for another step."""
+
+MAX_ERROR_RATIO = 10
+"""Squared error at the modes, divided by its expectation, above which a warning says so."""
+
+
+class _Search(NamedTuple):
+    """Where a search of modes ended.
+
+    Attributes:
+        z: Codes (B, d), to which the search moved.
+        log_posterior: log p_Z(z) + log N(x; g(z), s^2 I) up to a constant, (B,).
+        step: Gauss-Newton step from them to the mode, (B, d). It is short or g is linear along it.
+        precision_tril: Cholesky factor of the precision of the posterior, (B, d, d).
+    """
+
+    z: Tensor
+    log_posterior: Tensor
+    step: Tensor
+    precision_tril: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +85,18 @@ class MarginalLikelihood:
             Log-densities in nats, (B,).
         """
         variance = self.noise_std**2
-        centre, precision_tril = self._proposal(prior)
-        log_det_tril = precision_tril.diagonal(dim1=1, dim2=2).log().sum(1)
+        search = self._search(prior)
+        self._warn_if_far(search)
+        centre = search.z + search.step
+        log_det_tril = search.precision_tril.diagonal(dim1=1, dim2=2).log().sum(1)
         log_proposal_at_centre = log_det_tril - self.z.shape[1] / 2 * math.log(2 * math.pi)
 
         log_weights = []
         for _ in range(samples):
             noise = torch.randn_like(centre)
-            offset = torch.linalg.solve_triangular(precision_tril.mT, noise[..., None], upper=True)
+            offset = torch.linalg.solve_triangular(
+                search.precision_tril.mT, noise[..., None], upper=True
+            )
             z = (centre + offset[..., 0]).to(self.z)
             log_proposal = log_proposal_at_centre - noise.square().sum(1) / 2
             log_prior = prior.log_prob(z, *self.condition)
@@ -78,27 +106,73 @@ class MarginalLikelihood:
         log_normalizer = data_dim / 2 * math.log(2 * math.pi * variance)  # of N(x; g(z), s^2 I)
         return torch.stack(log_weights).logsumexp(0) - (math.log(samples) + log_normalizer)
 
+    @full_float32()
+    @torch.no_grad()
+    def find_modes(self, prior: Prior) -> Tensor:
+        r"""Finds the codes of highest density :math:`p_Z(z)\, \mathcal N(x; g(z), s^2 I)`.
+
+        Args:
+            prior: p_Z.
+
+        Returns:
+            Codes (B, d), with a density that is not below the one of f(x).
+        """
+        search = self._search(prior)
+        last = (search.z + search.step).to(search.z)
+        log_posterior = prior.log_prob(last, *self.condition) + self._log_likelihood(last)
+        is_better = log_posterior > search.log_posterior
+        return torch.where(is_better[:, None], last, search.z)
+
     def _log_likelihood(self, z: Tensor) -> Tensor:
         """Returns log N(x; g(z), s^2 I) of codes (B, d), up to a constant."""
         return -squared_error(self.decode(z), self.x) / (2 * self.noise_std**2)
 
-    def _proposal(self, prior: Prior) -> tuple[Tensor, Tensor]:
-        """Returns the centre and precision of q(z | x), by Gauss-Newton steps from f(x).
+    def _choose_start(self, prior: Prior) -> tuple[Tensor, Tensor]:
+        """Returns f(x), or a nearer one of some codes of the prior, and its Gram matrices.
+
+        The encoder may be wrong, or the noise may have moved x to another part of the manifold.
+        """
+        z = self.z.clone()
+        gram = self.gram.clone()
+        if self.condition:  # each condition has points g(z, c) of its own
+            return z, gram
+
+        draws = prior.sample(DRAWN_STARTS).to(z)
+        points = self.decode(draws)
+        nearest = torch.cdist(self.x.flatten(1), points.flatten(1)).argmin(1)
+        error = squared_error(points[nearest], self.x)
+
+        rows = (error < squared_error(self.decode(z), self.x)).nonzero()[:, 0]
+        if len(rows):
+            z[rows] = draws[nearest[rows]]
+            gram[rows] = self.compute_gram(z[rows], rows)
+        return z, gram
+
+    def _warn_if_far(self, search: _Search) -> None:
+        """Warns if the squared error at the modes is far above the one that the noise explains."""
+        expected = self.noise_std**2 * (self.x[0].numel() - self.z.shape[1])
+        error = squared_error(self.decode((search.z + search.step).to(search.z)), self.x)
+        ratio = error.median().item() / expected
+        if ratio > MAX_ERROR_RATIO:
+            warnings.warn(
+                f"the squared error is {ratio:.0f} times as large as noise_std {self.noise_std:.3g}"
+                " explains: the likelihood is far below that of training data",
+                stacklevel=4,
+            )
+
+    def _search(self, prior: Prior) -> _Search:
+        """Searches the modes of the posterior by Gauss-Newton steps.
 
         The steps are those for log p_Z(z) + log N(x; g(z), s^2 I) with the normal distribution that
         has the prior's moments in place of p_Z. Where g is not linear along a step, the code moves,
         by a part of the step if needed, so that the log-posterior rises; g is then linearised
         again.
-
-        Returns:
-            The centre (B, d), and the Cholesky factor of the precision, (B, d, d).
         """
-        d = self.z.shape[1]
         mean, covariance = self._prior_moments(prior)
         prior_precision = torch.linalg.inv(covariance)
 
-        z = self.z.clone()
-        gram = self.gram.clone()
+        z, gram = self._choose_start(prior)
+        d = z.shape[1]
         log_likelihood = self._log_likelihood(z)
         log_posterior = prior.log_prob(z, *self.condition) + log_likelihood
         fraction = gram.new_ones(len(z))  # of a step that is tried
@@ -130,7 +204,7 @@ class MarginalLikelihood:
                 gram[rows] = self.compute_gram(z[rows], rows)
 
         step, precision_tril = self._newton_step(z - mean, gram, prior_precision)
-        return z + step, precision_tril
+        return _Search(z, log_posterior, step, precision_tril)
 
     def _newton_step(
         self, offset: Tensor, gram: Tensor, prior_precision: Tensor

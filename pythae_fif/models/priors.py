@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
 
 from pythae_fif.models.density_training import train_density
 
@@ -135,6 +136,30 @@ class StandardNormal(Prior):
         return self._zeros.double(), torch.ones_like(self._zeros).double().diag()
 
 
+class NormalPrior(Prior):
+    """A normal distribution of codes, the same for all conditions.
+
+    Args:
+        mean: Mean, (d,), with the device and type of the samples.
+        covariance: Covariance, (d, d).
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+        self._covariance = covariance
+        self._normal = MultivariateNormal(mean, covariance.to(mean))
+
+    def log_prob(self, z: Tensor, condition: Condition = None) -> Tensor:
+        return self._normal.log_prob(z)
+
+    def sample(self, size: int, generator: Generator = None, condition: Condition = None) -> Tensor:
+        mean = self._normal.loc
+        noise = torch.normal(torch.zeros_like(mean).expand(size, -1), 1.0, generator=generator)
+        return mean + noise @ self._normal.scale_tril.mT
+
+    def moments(self, condition: Condition = None) -> tuple[Tensor, Tensor]:
+        return self._normal.loc.double(), self._covariance.double()
+
+
 class StudentT(Prior):
     r"""A centred Student-t distribution of :math:`\nu` degrees of freedom and unit scale.
 
@@ -187,3 +212,14 @@ def standard_prior(name: LatentDistribution, zeros: Tensor, *, df: float) -> Pri
     if name == "normal":
         return StandardNormal(zeros)
     return StudentT(df, zeros, joint=name == "multivariate_student_t")
+
+
+def wide_normal(codes: Tensor) -> NormalPrior:
+    """Returns a normal distribution that is wider than codes (N, d), and than N(0, I).
+
+    Its mean is that of the codes. Its covariance is theirs plus the identity matrix.
+    """
+    values = codes.double()
+    identity = torch.eye(codes.shape[1]).to(values)
+    covariance = torch.atleast_2d(values.T.cov(correction=0)) + identity
+    return NormalPrior(codes.mean(0), covariance)

@@ -72,15 +72,37 @@ def compare(
     Returns:
         The first arm's likelihood minus the second's; None without a common seed.
     """
-    differences = []
-    failures = np.zeros(2, int)
-    for seed in sorted(first.keys() & second.keys()):
-        pair = (first[seed], second[seed])
-        scores = [result.valid_scores for result in pair]
-        failures += [item is None for item in scores]
-        point_nats = [np.array(item.point_nats[prior]) for item in scores if item is not None]
-        if len(point_nats) == 2:
-            differences.append(point_nats[0] - point_nats[1])
+    valid_scores = []
+    failures = []
+    for results in (first, second):
+        scores = {seed: result.valid_scores for seed, result in results.items()}
+        valid_scores.append(
+            {
+                seed: np.array(item.point_nats[prior])
+                for seed, item in scores.items()
+                if item is not None
+            }
+        )
+        common_seeds = first.keys() & second.keys()
+        failures.append(sum(scores[seed] is None for seed in common_seeds))
+
+    difference = paired_difference(*valid_scores)
+    return difference and difference._replace(failures=(failures[0], failures[1]))
+
+
+def paired_difference(
+    first: Mapping[int, np.ndarray], second: Mapping[int, np.ndarray]
+) -> Difference | None:
+    """Compares the likelihoods of test points of two models, paired over seeds and points.
+
+    Args:
+        first: Seed -> likelihoods (N,) of the model that is compared.
+        second: The same of the other model.
+
+    Returns:
+        The first model's likelihood minus the second's; None without a common seed.
+    """
+    differences = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
     if not differences:
         return None
 
@@ -91,7 +113,7 @@ def compare(
     return Difference(
         mean=float(by_seed.mean()),
         seeds=seeds,
-        failures=(int(failures[0]), int(failures[1])),
+        failures=(0, 0),
         seed_error=float(by_seed.std(ddof=1)) / math.sqrt(seeds) if has_spread else math.nan,
         point_error=float(by_point.std(ddof=1)) / math.sqrt(len(by_point)),
         p=float(ttest_1samp(by_seed, 0).pvalue) if has_spread else math.nan,

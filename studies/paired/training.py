@@ -284,6 +284,7 @@ def build_trainer(
     splits: Splits,
     run_dir: str,
     on_epoch: OnEpoch,
+    processor_time: float | None = None,
 ) -> FIFTrainer:
     """Builds the trainer of an arm.
 
@@ -294,6 +295,7 @@ def build_trainer(
         splits: The task's data.
         run_dir: Folder of the training.
         on_epoch: Called after each epoch.
+        processor_time: Processor seconds of training steps after which the training ends.
     """
     config: BaseTrainerConfig = FIFTrainerConfig(learning_rate=task.learning_rate)
     if trainee.decoder_weight_decay is not None:
@@ -316,6 +318,7 @@ def build_trainer(
         callbacks=list(trainee.callbacks),
         run_dir=run_dir,
         checkpoint_every_seconds=math.inf,
+        processor_time=processor_time,
         options=TrainerOptions(precision=task.precision),
         on_epoch=on_epoch,
     )
