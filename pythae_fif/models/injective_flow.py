@@ -31,6 +31,11 @@ BATCH_SIZE = 500
 
 CodeSource = Literal["encoder", "mode"]
 
+MAX_SEARCHES = 4
+"""Maximum number of searches of modes, each with the noise's scale of the last one."""
+ACCEPTED_FALL = 0.75
+"""Scale of the noise after a search, divided by the one before, above which it is the last."""
+
 
 class InjectiveFlow(SavedModel):
     r"""An injective flow: encoder f, decoder g, and a density on the manifold of the points g(z).
@@ -159,8 +164,7 @@ class InjectiveFlow(SavedModel):
         condition = self.condition(labels, x)
         z = self._encode_all(x, *condition)
         if codes == "mode":
-            prior = wide_normal(z)
-            z = self._find_modes(prior, self._noise_std_at(z, x, *condition), x, *condition)
+            z = self._find_modes(wide_normal(z), z, x, *condition)
         self.prior = fit_new_prior(kind, z, *condition, seed=seed, steps=steps)
         self.model_config.fitted_prior = kind
 
@@ -203,8 +207,8 @@ class InjectiveFlow(SavedModel):
             data: Validation data (N, ...).
             labels: Labels of a conditional model.
             codes: 'encoder' for z = f(x), or 'mode' for the codes of highest density
-                :math:`p_Z(z)\, \mathcal N(x; g(z), s^2 I)` with the s of 'encoder', so that s
-                depends on the decoder and the prior alone.
+                :math:`p_Z(z)\, \mathcal N(x; g(z), s^2 I)`, so that s depends on the decoder and
+                the prior alone.
 
         Returns:
             The root of the mean of :math:`\lVert x - g(z) \rVert^2 / (D - d)`.
@@ -216,11 +220,9 @@ class InjectiveFlow(SavedModel):
         x = as_data(data, self)
         condition = self.condition(labels, x)
         z = self._encode_all(x, *condition)
-        noise_std = self._noise_std_at(z, x, *condition)
         if codes == "mode":
-            z = self._find_modes(self.latent_distribution(x), noise_std, x, *condition)
-            return self._noise_std_at(z, x, *condition)
-        return noise_std
+            z = self._find_modes(self.latent_distribution(x), z, x, *condition)
+        return self._noise_std_at(z, x, *condition)
 
     def marginal_log_prob(
         self,
@@ -441,19 +443,29 @@ class InjectiveFlow(SavedModel):
     # ------------------------------------------------------------------ internal
 
     def _encode_all(self, x: Tensor, *condition: Tensor) -> Tensor:
-        """Computes the codes f(x) of all data points (N, ...), (N, d)."""
+        """Computes f(x) of all data points (N, ...), (N, d)."""
         batches = zip(*(part.split(BATCH_SIZE) for part in (x, *condition)), strict=True)
         with evaluation_mode(self):
             return torch.cat([self._encode(*batch) for batch in batches])
 
-    def _find_modes(self, prior: Prior, noise_std: float, x: Tensor, *condition: Tensor) -> Tensor:
-        """Finds the modes (N, d) of the posteriors of all data points (N, ...)."""
-        batches = zip(*(part.split(BATCH_SIZE) for part in (x, *condition)), strict=True)
-        modes = [
-            self.marginal_likelihood(batch, noise_std, *labels).find_modes(prior)
-            for batch, *labels in batches
-        ]
-        return torch.cat(modes)
+    def _find_modes(self, prior: Prior, z: Tensor, x: Tensor, *condition: Tensor) -> Tensor:
+        """Finds the modes (N, d) of the posteriors of all data points (N, ...).
+
+        The noise's scale is the one at the codes z = f(x). If it is much smaller at the modes, the
+        encoder is wrong, and the search is repeated with the smaller one.
+        """
+        batches = list(zip(*(part.split(BATCH_SIZE) for part in (x, *condition)), strict=True))
+        noise_std = self._noise_std_at(z, x, *condition)
+        for _ in range(MAX_SEARCHES):
+            likelihoods = [
+                self.marginal_likelihood(batch, noise_std, *labels) for batch, *labels in batches
+            ]
+            z = torch.cat([likelihood.find_modes(prior) for likelihood in likelihoods])
+            previous_std = noise_std
+            noise_std = self._noise_std_at(z, x, *condition)
+            if noise_std > ACCEPTED_FALL * previous_std:
+                break
+        return z
 
     def _noise_std_at(self, z: Tensor, x: Tensor, *condition: Tensor) -> float:
         """Computes the noise's scale from codes (N, d) of data (N, ...)."""

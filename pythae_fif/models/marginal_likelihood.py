@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,10 @@ MODE_STEPS = 4
 """Maximum number of Gauss-Newton steps towards the mode of the posterior."""
 
 DRAWN_STARTS = 256
-"""Codes of the prior, from the nearest of which the steps start if it is nearer than f(x)."""
+"""Codes of the prior, of which the nearest to a point is the start of a second search."""
+
+NEAR_FACTOR = 4
+"""Squared error of a drawn code, divided by the one of f(x), up to which there is a search."""
 
 MODE_TOLERANCE = 0.01
 """Error of the quadratic model of the log-posterior, in nats, that calls for another step."""
@@ -34,13 +37,11 @@ class _Search(NamedTuple):
 
     Attributes:
         z: Codes (B, d), to which the search moved.
-        log_posterior: log p_Z(z) + log N(x; g(z), s^2 I) up to a constant, (B,).
         step: Gauss-Newton step from them to the mode, (B, d). It is short or g is linear along it.
         precision_tril: Cholesky factor of the precision of the posterior, (B, d, d).
     """
 
     z: Tensor
-    log_posterior: Tensor
     step: Tensor
     precision_tril: Tensor
 
@@ -73,9 +74,10 @@ class MarginalLikelihood:
     def log_prob(self, prior: Prior, samples: int = MARGINAL_SAMPLES) -> Tensor:
         r"""Estimates :math:`\log \int p_Z(z)\, \mathcal N(x; g(z), s^2 I)\, dz`.
 
-        Codes are drawn from a normal proposal q(z | x) around the mode of the posterior. It is the
-        posterior if g is linear and the prior normal. See
-        :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`.
+        Half of the codes are drawn from a normal proposal around the mode of the posterior to which
+        a search leads that starts at f(x), and half from one around the mode to which a start at a
+        code of the prior leads. Both are often the same. A proposal is the posterior if g is linear
+        and the prior normal. See :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`.
 
         Args:
             prior: p_Z.
@@ -84,24 +86,27 @@ class MarginalLikelihood:
         Returns:
             Log-densities in nats, (B,).
         """
-        variance = self.noise_std**2
-        search = self._search(prior)
-        self._warn_if_far(search)
-        centre = search.z + search.step
-        log_det_tril = search.precision_tril.diagonal(dim1=1, dim2=2).log().sum(1)
-        log_proposal_at_centre = log_det_tril - self.z.shape[1] / 2 * math.log(2 * math.pi)
+        searches = self._searches(prior)
+        self._warn_if_far(searches[0])
+        centres = [search.z + search.step for search in searches]
+        precision_trils = [search.precision_tril for search in searches]
 
         log_weights = []
-        for _ in range(samples):
-            noise = torch.randn_like(centre)
-            offset = torch.linalg.solve_triangular(
-                search.precision_tril.mT, noise[..., None], upper=True
-            )
-            z = (centre + offset[..., 0]).to(self.z)
-            log_proposal = log_proposal_at_centre - noise.square().sum(1) / 2
+        for index in range(samples):
+            noise = torch.randn_like(centres[0])
+            precision_tril = precision_trils[index % len(searches)]
+            offset = torch.linalg.solve_triangular(precision_tril.mT, noise[..., None], upper=True)
+            z = centres[index % len(searches)] + offset[..., 0]
+            log_proposals = [
+                _log_normal(z - centre, tril)
+                for centre, tril in zip(centres, precision_trils, strict=True)
+            ]
+            log_proposal = torch.stack(log_proposals).logsumexp(0) - math.log(len(searches))
+            z = z.to(self.z)
             log_prior = prior.log_prob(z, *self.condition)
             log_weights.append(log_prior + self._log_likelihood(z) - log_proposal)
 
+        variance = self.noise_std**2
         data_dim = self.x[0].numel()
         log_normalizer = data_dim / 2 * math.log(2 * math.pi * variance)  # of N(x; g(z), s^2 I)
         return torch.stack(log_weights).logsumexp(0) - (math.log(samples) + log_normalizer)
@@ -115,44 +120,72 @@ class MarginalLikelihood:
             prior: p_Z.
 
         Returns:
-            Codes (B, d), with a density that is not below the one of f(x).
+            Codes (B, d), with a density that is not below the one of f(x). They are the highest of
+            the modes that two searches find, see :meth:`log_prob`.
         """
-        search = self._search(prior)
-        last = (search.z + search.step).to(search.z)
-        log_posterior = prior.log_prob(last, *self.condition) + self._log_likelihood(last)
-        is_better = log_posterior > search.log_posterior
-        return torch.where(is_better[:, None], last, search.z)
+        modes = self.z
+        highest = torch.full_like(self.gram[:, 0, 0], -math.inf)
+        for search in self._searches(prior):
+            for z in (search.z, (search.z + search.step).to(search.z)):
+                log_posterior = prior.log_prob(z, *self.condition) + self._log_likelihood(z)
+                is_higher = log_posterior > highest
+                modes = torch.where(is_higher[:, None], z, modes)
+                highest = torch.where(is_higher, log_posterior.to(highest), highest)
+        return modes
+
+    @property
+    def _expected_error(self) -> float:
+        """The mean squared error of points with noise around the manifold, s^2 (D - d)."""
+        return self.noise_std**2 * max(1, self.x[0].numel() - self.z.shape[1])
 
     def _log_likelihood(self, z: Tensor) -> Tensor:
         """Returns log N(x; g(z), s^2 I) of codes (B, d), up to a constant."""
         return -squared_error(self.decode(z), self.x) / (2 * self.noise_std**2)
 
-    def _choose_start(self, prior: Prior) -> tuple[Tensor, Tensor]:
-        """Returns f(x), or a nearer one of some codes of the prior, and its Gram matrices.
+    def _searches(self, prior: Prior) -> tuple[_Search, _Search]:
+        """Searches the modes of the posterior from f(x) and from codes of the prior.
 
         The encoder may be wrong, or the noise may have moved x to another part of the manifold.
         """
-        z = self.z.clone()
-        gram = self.gram.clone()
-        if self.condition:  # each condition has points g(z, c) of its own
-            return z, gram
+        first = self._search(prior)
+        rows, draws = self._near_draws(prior)
+        if not len(rows):
+            return first, first
 
-        draws = prior.sample(DRAWN_STARTS).to(z)
+        near_points = replace(
+            self,
+            x=self.x[rows],
+            z=draws,
+            gram=self.compute_gram(draws, rows),
+            compute_gram=lambda z, subset: self.compute_gram(z, rows[subset]),
+        )
+        second = [tensor.clone() for tensor in first]
+        for tensor, values in zip(second, near_points._search(prior), strict=True):
+            tensor[rows] = values
+        return first, _Search(*second)
+
+    def _near_draws(self, prior: Prior) -> tuple[Tensor, Tensor]:
+        """Draws codes of the prior, and finds the points to which one of them is near.
+
+        Returns:
+            The indices (n,) of these points, and the code (n, d) that is nearest to each.
+        """
+        if self.condition:  # each condition has points g(z, c) of its own
+            return torch.empty(0, dtype=torch.int64), self.z[:0]
+
+        draws = prior.sample(DRAWN_STARTS).to(self.z)
         points = self.decode(draws)
         nearest = torch.cdist(self.x.flatten(1), points.flatten(1)).argmin(1)
         error = squared_error(points[nearest], self.x)
-
-        rows = (error < squared_error(self.decode(z), self.x)).nonzero()[:, 0]
-        if len(rows):
-            z[rows] = draws[nearest[rows]]
-            gram[rows] = self.compute_gram(z[rows], rows)
-        return z, gram
+        error_of_encoder = squared_error(self.decode(self.z), self.x)
+        is_near = error < NEAR_FACTOR * error_of_encoder.clamp_min(self._expected_error)
+        rows = is_near.nonzero()[:, 0]
+        return rows, draws[nearest[rows]]
 
     def _warn_if_far(self, search: _Search) -> None:
         """Warns if the squared error at the modes is far above the one that the noise explains."""
-        expected = self.noise_std**2 * (self.x[0].numel() - self.z.shape[1])
         error = squared_error(self.decode((search.z + search.step).to(search.z)), self.x)
-        ratio = error.median().item() / expected
+        ratio = error.median().item() / self._expected_error
         if ratio > MAX_ERROR_RATIO:
             warnings.warn(
                 f"the squared error is {ratio:.0f} times as large as noise_std {self.noise_std:.3g}"
@@ -171,7 +204,8 @@ class MarginalLikelihood:
         mean, covariance = self._prior_moments(prior)
         prior_precision = torch.linalg.inv(covariance)
 
-        z, gram = self._choose_start(prior)
+        z = self.z.clone()
+        gram = self.gram.clone()
         d = z.shape[1]
         log_likelihood = self._log_likelihood(z)
         log_posterior = prior.log_prob(z, *self.condition) + log_likelihood
@@ -204,7 +238,7 @@ class MarginalLikelihood:
                 gram[rows] = self.compute_gram(z[rows], rows)
 
         step, precision_tril = self._newton_step(z - mean, gram, prior_precision)
-        return _Search(z, log_posterior, step, precision_tril)
+        return _Search(z, step, precision_tril)
 
     def _newton_step(
         self, offset: Tensor, gram: Tensor, prior_precision: Tensor
@@ -238,3 +272,16 @@ class MarginalLikelihood:
 
         means, covariances = zip(*moments, strict=True)
         return torch.stack(means)[index], torch.stack(covariances)[index]
+
+
+def _log_normal(offset: Tensor, precision_tril: Tensor) -> Tensor:
+    """Computes log-densities (B,) of a normal distribution in nats.
+
+    Args:
+        offset: Points minus the mean, (B, d).
+        precision_tril: Cholesky factors of the precisions, (B, d, d).
+    """
+    whitened = (precision_tril.mT @ offset[..., None])[..., 0]
+    log_det_tril = precision_tril.diagonal(dim1=1, dim2=2).log().sum(1)
+    constant = offset.shape[1] / 2 * math.log(2 * math.pi)
+    return log_det_tril - constant - whitened.square().sum(1) / 2

@@ -294,6 +294,73 @@ def test_the_noise_is_estimated_from_the_reconstruction_error():
         FIF(FIFConfig(input_dim=(2,), latent_dim=2)).estimate_noise_std(torch.rand(5, 2))
 
 
+def coil(z):
+    return torch.cat([(3 * z).cos(), (3 * z).sin(), 0.3 * z], 1)
+
+
+@pytest.mark.parametrize(
+    ("encode", "tolerance"),
+    [(lambda x: x[:, 2:] / 0.3, 0.01), (lambda x: 0 * x[:, :1], 0.2)],
+    ids=["projecting", "constant"],
+)
+def test_the_modes_of_a_coil_are_found_with_any_encoder(encode, tolerance):
+    torch.manual_seed(0)
+    model = injective_flow(encode, coil, 3, 1)
+    x = coil(torch.randn(400, 1).double()) + 0.1 * torch.randn(400, 3).double()
+
+    z = torch.linspace(-6, 6, 4001, dtype=torch.float64)[:, None]
+    log_normal = -torch.cdist(x, coil(z)).square() / (2 * 0.01) - 1.5 * math.log(2 * math.pi * 0.01)
+    log_prior = torch.distributions.Normal(0, 1).log_prob(z[:, 0])
+    expected = (log_prior + log_normal).logsumexp(1) + math.log(12 / 4000)
+    loss = float((expected - model.marginal_log_prob(x, 0.1)).mean())
+    assert loss == pytest.approx(0, abs=tolerance)
+
+    assert model.estimate_noise_std(x, codes="mode") == pytest.approx(0.1, rel=0.15)
+    model.fit_prior(x, "gaussian", codes="mode")
+    assert model.prior.means[0, 0].item() == pytest.approx(0, abs=0.1)
+    assert model.prior.scale_trils[0, 0].item() == pytest.approx(1, abs=0.15)
+
+
+def test_the_modes_of_a_linear_model_are_those_of_its_normal_posterior(linear_model):
+    model, weight, x = linear_model
+    precision = weight.T @ weight / 0.09 + torch.linalg.inv(model.prior.moments()[1])
+    mean = model.prior.moments()[0]
+    expected = mean + torch.linalg.solve(precision, weight.T @ (x - mean @ weight.T).T / 0.09).T
+    modes = model.marginal_likelihood(x, 0.3).find_modes(model.prior)
+    assert torch.allclose(modes, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+def test_a_prior_fitted_to_modes_does_not_depend_on_the_encoder(classes):
+    torch.manual_seed(0)
+    weight = torch.randn(6, 2).double()
+    x = torch.randn(300, 2).double() @ weight.T + 0.1 * torch.randn(300, 6).double()
+    labels = torch.arange(300) % classes if classes else None
+
+    def build(bias):
+        config = FIFConfig(input_dim=(6,), latent_dim=2, condition_dim=classes)
+        encode = lambda x: x[:, :6] @ torch.linalg.pinv(weight).T + bias  # noqa: E731
+        encoder = Map("embedding", encode)
+        return FIF(config, encoder, Map("reconstruction", lambda z: z[:, :2] @ weight.T)).double()
+
+    right, wrong = build(0.0), build(0.3)
+    assert wrong.estimate_noise_std(x, labels) > 2 * right.estimate_noise_std(x, labels)
+    for model in (right, wrong):
+        model.fit_prior(x, "gaussian", labels, codes="mode")
+    assert torch.allclose(right.prior.means, wrong.prior.means, atol=0.02)
+    assert torch.allclose(right.prior.scale_trils, wrong.prior.scale_trils, atol=0.02)
+
+
+def test_codes_are_those_of_the_encoder_or_modes(circle):
+    with pytest.raises(ConfigError, match="codes='best': valid: encoder, mode"):
+        circle.estimate_noise_std(torch.rand(5, 2), codes="best")
+
+
+def test_one_warning_says_that_points_are_far_from_the_manifold(circle):
+    with pytest.warns(UserWarning, match=r"the squared error is \d+ times as large as noise_std"):
+        circle.marginal_log_prob(torch.full((5, 2), 9.0), 0.1)
+
+
 def test_for_little_noise_the_marginal_likelihood_is_the_exact_loss_of_fif():
     torch.manual_seed(0)
     weight = torch.randn(7, 2).double()
