@@ -13,6 +13,9 @@ from typing import Annotated, Any, Literal
 from pythae_fif.errors import ConfigError, DataError, format_error
 from pythae_fif.validation import AbsolutePath, Flag, StrictModel, UniqueList
 
+CodeSource = Literal["encoder", "mode"]
+"""Codes of data: f(x), or the modes of the posteriors of codes."""
+
 TOY_DATASETS = (
     "sinusoid", "two_moons", "circle", "von_mises_circle", "spiral", "swiss_roll", "torus",
     "sphere",

@@ -50,7 +50,7 @@ from pythae_fif.data import to_float
 from pythae_fif.data.splits import Splits
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.models import InjectiveFlow, as_density
-from pythae_fif.models.injective_flow import CodeSource
+from pythae_fif.names import CodeSource
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.tables import DASH, Table
 from pythae_fif.runs.local import LocalEngine

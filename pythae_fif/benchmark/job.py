@@ -146,10 +146,8 @@ class Job:
 
         model = _train(training, run, splits, labels)
         codes = embed(model, splits.train, labels=labels.get("train"), seed=training.seed)
-        evaluation = _evaluate(training, run, splits, labels, model, codes)
-        _Scorer(self, run, splits, labels, model, codes).score_all(
-            evaluation.reconstruction_mse["val"]
-        )
+        _evaluate(training, run, splits, labels, model, codes)
+        _Scorer(self, run, splits, labels, model, codes).score_all()
 
 
 def _train(training: Training, run: Run, splits: Splits, labels: Labels) -> BaseAE:
@@ -186,11 +184,10 @@ def _save_training(run: Run, result: TrainingResult) -> None:
 
 def _evaluate(
     training: Training, run: Run, splits: Splits, labels: Labels, model: BaseAE, codes: Tensor
-) -> Evaluation:
+) -> None:
     """Measures reconstruction errors, codes and number of weights, unless the run has them."""
-    record = run.load(EVALUATION_FILE, Evaluation)
-    if record is not None:
-        return record.result
+    if run.load(EVALUATION_FILE, Evaluation) is not None:
+        return
 
     errors = {}
     for split in ("val", "test"):
@@ -208,7 +205,6 @@ def _evaluate(
         ),
     )
     run.save(EVALUATION_FILE, evaluation)
-    return evaluation
 
 
 @dataclass(frozen=True)
@@ -231,12 +227,8 @@ class _Scorer:
     model: BaseAE
     codes: Tensor
 
-    def score_all(self, val_mse: float) -> None:
-        """Makes the records of the open scorings.
-
-        Args:
-            val_mse: Mean squared reconstruction error per value of the validation data.
-        """
+    def score_all(self) -> None:
+        """Makes the records of the open scorings."""
         run = self.run
         for scoring in self.job.scorings:
             run.load(scoring.file, ScoringResult)  # sets a damaged record aside
@@ -257,7 +249,19 @@ class _Scorer:
         features_of_training = references.pop("train")
 
         run.report("likelihood", TRAINING_SHARE)
-        priors, likelihoods = self._likelihoods(open_scorings, val_mse)
+        training = self.job.training
+        samplers = [scoring.sampler for scoring in open_scorings]
+        options: Any = {"seed": training.seed, "steps": open_scorings[0].fit_steps}
+        priors = fit_priors(self.model, samplers, self.codes, self.labels.get("train"), **options)
+        likelihoods = marginal_likelihoods(
+            self.model,
+            samplers,
+            self.splits,
+            self.labels,
+            num_samples=open_scorings[0].num_samples,
+            training_images=(training.epochs or math.inf) * len(self.splits.train),
+            **options,
+        )
 
         failures = []
         for number, scoring in enumerate(open_scorings):
@@ -284,32 +288,6 @@ class _Scorer:
                 self._save(scoring, scores, files)
         if failures:
             raise FIFError("; ".join(failures))
-
-    def _likelihoods(
-        self, scorings: list[Scoring], val_mse: float
-    ) -> tuple[dict[str, Prior], dict[str, dict[str, SplitLikelihood]]]:
-        """Fits the priors of the samplers that have a density; returns them with likelihoods."""
-        training = self.job.training
-        scoring = scorings[0]
-        priors = fit_priors(
-            self.model,
-            [scoring.sampler for scoring in scorings],
-            self.codes,
-            self.labels.get("train"),
-            seed=training.seed,
-            steps=scoring.fit_steps,
-        )
-        likelihoods = marginal_likelihoods(
-            self.model,
-            priors,
-            self.splits,
-            self.labels,
-            val_mse=val_mse,
-            num_samples=scoring.num_samples,
-            training_images=(training.epochs or math.inf) * len(self.splits.train),
-            seed=training.seed,
-        )
-        return priors, likelihoods
 
     def _sample(self, scoring: Scoring, prior: Prior | None) -> tuple[Tensor, np.ndarray | None]:
         """Draws samples, and their classes if the model takes labels."""

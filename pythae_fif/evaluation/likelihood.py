@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,11 @@ likelihoods should not take longer than the training. With two priors, a column 
 as long as training on five images (MNIST, ConvNets, one core)."""
 FREE_COLUMNS = 1_000
 """Columns of a split that every training allows."""
+MIN_PRIOR_POINTS = 1_000
+MAX_PRIOR_POINTS = 10_000
+"""Minimum and maximum number of training points whose modes a prior is fitted to."""
+IMAGES_PER_PRIOR_COLUMN = 2
+"""A training allows one column of the Jacobians of these points for so many images."""
 
 
 class SplitLikelihood(NamedTuple):
@@ -105,32 +111,34 @@ def fit_priors(
 
 def marginal_likelihoods(
     model: BaseAE,
-    priors: Mapping[str, Prior],
+    samplers: Iterable[str],
     splits: Splits,
     labels: Mapping[str, np.ndarray],
     *,
-    val_mse: float,
     num_samples: int,
     training_images: float,
     seed: int,
+    steps: int | None,
 ) -> dict[str, dict[str, SplitLikelihood]]:
     """Computes the marginal likelihood of data under a trained model, with several priors.
 
     It is the mean log-density of data when noise is added to the model's manifold; see
-    :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`.
+    :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`. The priors are fitted to the modes
+    of training points, and the noise's scale is that of the modes of validation points, so that the
+    likelihood depends on the decoder and the prior, and not on the encoder.
 
     Args:
         model: See :func:`fit_priors`.
-        priors: Sampler -> prior, from :func:`fit_priors`.
+        samplers: Names of the samplers whose priors are used.
         splits: The data.
         labels: Split -> classes, for a conditional model; otherwise empty.
-        val_mse: Mean squared error per value of the validation data, which gives the noise's scale.
         num_samples: Number of samples that the run scores. It limits the number of data points, see
             :data:`SAMPLES_PER_POINT`.
         training_images: Number of images that the training used, counted in each epoch; infinite
             if it is not known. It also limits the number of data points, see
             :data:`IMAGES_PER_COLUMN`.
-        seed: Seed of the draws.
+        seed: Seed of the fits and draws.
+        steps: Training steps of a flow; None for a number that follows the codes.
 
     Returns:
         Sampler -> split, 'val' or 'test' -> likelihoods, for the samplers with a finite one. Empty
@@ -138,12 +146,8 @@ def marginal_likelihoods(
         or if they take too long.
     """
     dims = math.prod(splits.input_dim)
-    if not (priors and val_mse) or model.latent_dim == dims:
+    if not is_density(model) or model.latent_dim >= dims:
         return {}
-
-    flow = as_density(model)
-    device = next(model.parameters()).device
-    noise_std = math.sqrt(val_mse * dims / (dims - model.latent_dim))
     rows = {
         split: _choose_rows(
             split, len(splits[split]), model.latent_dim, num_samples, training_images
@@ -152,32 +156,52 @@ def marginal_likelihoods(
     }
     if not len(rows["test"]):
         return {}
+    rows["train"] = _choose_prior_rows(len(splits.train), model.latent_dim, training_images)
 
+    flow = as_density(model)
+    device = next(model.parameters()).device
+    points = {split: to_float(splits[split][rows[split]]).to(device) for split in rows}
+    classes = {split: labels[split][rows[split]] if labels else None for split in rows}
     ids = splits.example_ids or {split: np.arange(len(splits[split])) for split in rows}
-    densities = {}
-    try:
-        for split in rows:
-            x = to_float(splits[split][rows[split]]).to(device)
-            classes = labels[split][rows[split]] if labels else None
-            densities[split] = flow.marginal_likelihood(x, noise_std, classes)
-    except NonFiniteError:
-        return {}
 
-    scores = {}
-    for name, prior in priors.items():
-        with fork_rng(), suppress(LinAlgError):  # LinAlgError: a matrix is not finite.
-            torch.manual_seed(seed)
-            nats = {split: density.log_prob(prior) for split, density in densities.items()}
-            if all(values.isfinite().all() for values in nats.values()):
-                scores[name] = {
-                    split: SplitLikelihood(
-                        ids[split][rows[split]],
-                        values.cpu().numpy(),
-                        _summarize(values, dims, noise_std),
-                    )
-                    for split, values in nats.items()
+    scores: dict[str, dict[str, SplitLikelihood]] = {}
+    with fork_rng(), suppress(NonFiniteError):
+        torch.manual_seed(seed)
+        std_of_encoder = flow.estimate_noise_std(points["val"], classes["val"])
+        if std_of_encoder == 0:
+            return {}
+        densities = {
+            split: flow.marginal_likelihood(points[split], std_of_encoder, classes[split])
+            for split in MAX_POINTS
+        }
+        codes = flow.find_modes(points["train"], classes["train"])
+        priors = fit_priors(model, samplers, codes, classes["train"], seed=seed, steps=steps)
+        for name, prior in priors.items():
+            with suppress(LinAlgError):  # a matrix is not finite
+                torch.manual_seed(seed)
+                modes = flow.find_modes(points["val"], classes["val"], prior)
+                noise_std = flow.estimate_noise_std(points["val"], classes["val"], codes=modes)
+                nats = {
+                    split: replace(density, noise_std=noise_std).log_prob(prior)
+                    for split, density in densities.items()
                 }
+                if all(values.isfinite().all() for values in nats.values()):
+                    scores[name] = {
+                        split: SplitLikelihood(
+                            ids[split][rows[split]],
+                            values.cpu().numpy(),
+                            _summarize(values, dims, noise_std),
+                        )
+                        for split, values in nats.items()
+                    }
     return scores
+
+
+def _choose_prior_rows(size: int, latent_dim: int, training_images: float) -> np.ndarray:
+    """Chooses the training points whose modes the priors are fitted to, at equal distances."""
+    affordable_points = training_images / IMAGES_PER_PRIOR_COLUMN / latent_dim
+    count = min(size, MAX_PRIOR_POINTS, max(MIN_PRIOR_POINTS, affordable_points))
+    return np.unique(np.linspace(0, size - 1, int(count)).astype(int))
 
 
 def _choose_rows(
@@ -202,4 +226,5 @@ def _summarize(nats: Tensor, dims: int, noise_std: float) -> MarginalLikelihoodS
         bits_per_dim=-mean / (dims * math.log(2)),
         scale=noise_std,
         points=len(nats),
+        codes="mode",
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pythae_fif.errors import requires_extra
 from pythae_fif.files import write_json
+from pythae_fif.names import CodeSource
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class MarginalLikelihoodScore:
         bits_per_dim: Negative mean log-density, in bits per dimension.
         scale: Standard deviation of the noise.
         points: Number of data points.
+        codes: Codes to which the prior was fitted and from which the noise's scale was computed:
+            'mode' for the modes of the posterior, or 'encoder' for f(x), as before version 0.3.
     """
 
     nats: float
@@ -70,6 +73,7 @@ class MarginalLikelihoodScore:
     bits_per_dim: float
     scale: float
     points: int
+    codes: CodeSource
 
 
 @dataclass(frozen=True)

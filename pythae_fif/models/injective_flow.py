@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from pythae.data.datasets import BaseDataset
@@ -21,6 +21,7 @@ from pythae_fif.models.marginal_likelihood import MARGINAL_SAMPLES, MarginalLike
 from pythae_fif.models.outputs import Labels, as_codes, as_condition, as_data, as_shape, get_output
 from pythae_fif.models.priors import Prior, PriorKind, standard_prior, wide_normal
 from pythae_fif.models.saved import SavedModel, require_columns
+from pythae_fif.names import CodeSource
 from pythae_fif.nn.base import evaluation_mode, join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values, squared_error
 from pythae_fif.volume_change.exact import decoder_gram, warn_if_singular
@@ -28,8 +29,6 @@ from pythae_fif.volume_change.loss import Map
 
 BATCH_SIZE = 500
 """Data points whose codes are computed at once."""
-
-CodeSource = Literal["encoder", "mode"]
 
 MAX_SEARCHES = 4
 """Maximum number of searches of modes, each with the noise's scale of the last one."""
@@ -135,11 +134,11 @@ class InjectiveFlow(SavedModel):
         kind: PriorKind = "mixture",
         labels: Labels = None,
         *,
-        codes: CodeSource = "encoder",
+        codes: CodeSource | Tensor = "encoder",
         seed: int = 0,
         steps: int | None = None,
     ) -> None:
-        r"""Fits p_Z, or p(z | c) of a conditional model, to the codes of training data.
+        """Fits p_Z, or p(z | c) of a conditional model, to the codes of training data.
 
         :meth:`sample` and :meth:`log_prob` then use it, and it is saved with the weights.
 
@@ -148,10 +147,9 @@ class InjectiveFlow(SavedModel):
             kind: 'gaussian', 'mixture', 'flow' or 'flow_matching', see
                 :func:`~pythae_fif.models.fitted_priors.fit_new_prior`.
             labels: The data's labels, for a conditional model.
-            codes: 'encoder' for f(x), or 'mode' for the codes of highest density
-                :math:`p(z)\, \mathcal N(x; g(z), s^2 I)`, with a normal p that is wider than the
-                f(x), and s by :meth:`estimate_noise_std`. :meth:`marginal_log_prob` then depends
-                on the decoder and the prior alone, if its s does, too.
+            codes: Codes of the data, (N, d), or their name: 'encoder' for f(x), or 'mode' for
+                :meth:`find_modes`, so that :meth:`marginal_log_prob` depends on the decoder and the
+                prior alone, if its s does, too.
             seed: Random seed of the fit.
             steps: Training steps of a flow; None for a number that follows the codes.
 
@@ -159,12 +157,9 @@ class InjectiveFlow(SavedModel):
             ConfigError: The kind is unknown, or does not fit the labels.
             NonFiniteError: A code is NaN or infinite.
         """
-        check_choice(codes, get_args(CodeSource), f"codes={codes!r}")
         x = as_data(data, self)
         condition = self.condition(labels, x)
-        z = self._encode_all(x, *condition)
-        if codes == "mode":
-            z = self._find_modes(wide_normal(z), z, x, *condition)
+        z = self._codes_of(codes, None, x, *condition)
         self.prior = fit_new_prior(kind, z, *condition, seed=seed, steps=steps)
         self.model_config.fitted_prior = kind
 
@@ -199,16 +194,16 @@ class InjectiveFlow(SavedModel):
         return self._evaluate_at_codes(partial(self._log_prob, decode), x, labels)
 
     def estimate_noise_std(
-        self, data: Any, labels: Labels = None, *, codes: CodeSource = "encoder"
+        self, data: Any, labels: Labels = None, *, codes: CodeSource | Tensor = "encoder"
     ) -> float:
         r"""Estimates s of :meth:`marginal_log_prob`, as probabilistic PCA does.
 
         Args:
             data: Validation data (N, ...).
             labels: Labels of a conditional model.
-            codes: 'encoder' for z = f(x), or 'mode' for the codes of highest density
-                :math:`p_Z(z)\, \mathcal N(x; g(z), s^2 I)`, so that s depends on the decoder and
-                the prior alone.
+            codes: Codes z of the data, (N, d), or their name: 'encoder' for z = f(x), or 'mode' for
+                :meth:`find_modes` with the model's prior, so that s depends on the decoder and the
+                prior alone.
 
         Returns:
             The root of the mean of :math:`\lVert x - g(z) \rVert^2 / (D - d)`.
@@ -216,13 +211,51 @@ class InjectiveFlow(SavedModel):
         Raises:
             ConfigError: d = D, so that no dimension is left for the noise.
         """
-        check_choice(codes, get_args(CodeSource), f"codes={codes!r}")
         x = as_data(data, self)
         condition = self.condition(labels, x)
+        data_dim = x[0].numel()
+        if data_dim == self.latent_dim:
+            raise ConfigError(
+                f"{self.model_name}: noise around the manifold needs a latent_dim below {data_dim}"
+            )
+        z = self._codes_of(codes, self.latent_distribution(x), x, *condition)
+        error = squared_error(self.decode(z, *condition), x).mean().item()
+        return math.sqrt(error / (data_dim - self.latent_dim))
+
+    def find_modes(self, data: Any, labels: Labels = None, prior: Prior | None = None) -> Tensor:
+        r"""Finds the codes of highest density :math:`p_Z(z)\, \mathcal N(x; g(z), s^2 I)`.
+
+        s is :meth:`estimate_noise_std` at f(x). If it is much smaller at the codes that are found,
+        the encoder is wrong, and the search is repeated with the smaller one.
+
+        Args:
+            data: Data (N, ...).
+            labels: Labels of a conditional model.
+            prior: p_Z. None for a normal distribution that is wider than the f(x).
+
+        Returns:
+            Codes (N, d).
+
+        Raises:
+            ConfigError: d = D, so that no dimension is left for the noise.
+        """
+        x = as_data(data, self)
+        condition = self.condition(labels, x)
+        batches = list(zip(*(part.split(BATCH_SIZE) for part in (x, *condition)), strict=True))
         z = self._encode_all(x, *condition)
-        if codes == "mode":
-            z = self._find_modes(self.latent_distribution(x), z, x, *condition)
-        return self._noise_std_at(z, x, *condition)
+        prior = prior or wide_normal(z)
+
+        noise_std = self.estimate_noise_std(x, *condition, codes=z)
+        for _ in range(MAX_SEARCHES):
+            likelihoods = [
+                self.marginal_likelihood(batch, noise_std, *labels) for batch, *labels in batches
+            ]
+            z = torch.cat([likelihood.find_modes(prior) for likelihood in likelihoods])
+            previous_std = noise_std
+            noise_std = self.estimate_noise_std(x, *condition, codes=z)
+            if noise_std > ACCEPTED_FALL * previous_std:
+                break
+        return z
 
     def marginal_log_prob(
         self,
@@ -448,34 +481,17 @@ class InjectiveFlow(SavedModel):
         with evaluation_mode(self):
             return torch.cat([self._encode(*batch) for batch in batches])
 
-    def _find_modes(self, prior: Prior, z: Tensor, x: Tensor, *condition: Tensor) -> Tensor:
-        """Finds the modes (N, d) of the posteriors of all data points (N, ...).
-
-        The noise's scale is the one at the codes z = f(x). If it is much smaller at the modes, the
-        encoder is wrong, and the search is repeated with the smaller one.
-        """
-        batches = list(zip(*(part.split(BATCH_SIZE) for part in (x, *condition)), strict=True))
-        noise_std = self._noise_std_at(z, x, *condition)
-        for _ in range(MAX_SEARCHES):
-            likelihoods = [
-                self.marginal_likelihood(batch, noise_std, *labels) for batch, *labels in batches
-            ]
-            z = torch.cat([likelihood.find_modes(prior) for likelihood in likelihoods])
-            previous_std = noise_std
-            noise_std = self._noise_std_at(z, x, *condition)
-            if noise_std > ACCEPTED_FALL * previous_std:
-                break
-        return z
-
-    def _noise_std_at(self, z: Tensor, x: Tensor, *condition: Tensor) -> float:
-        """Computes the noise's scale from codes (N, d) of data (N, ...)."""
-        data_dim = x[0].numel()
-        if data_dim == self.latent_dim:
-            raise ConfigError(
-                f"{self.model_name}: noise around the manifold needs a latent_dim below {data_dim}"
-            )
-        error = squared_error(self.decode(z, *condition), x).mean().item()
-        return math.sqrt(error / (data_dim - self.latent_dim))
+    def _codes_of(
+        self, codes: CodeSource | Tensor, prior: Prior | None, x: Tensor, *condition: Tensor
+    ) -> Tensor:
+        """Returns the codes (N, d) of data (N, ...) that have a name, or the given ones."""
+        if isinstance(codes, Tensor):
+            return as_codes(codes, self)
+        check_choice(codes, get_args(CodeSource), f"codes={codes!r}")
+        if codes == "mode":
+            labels = condition[0] if condition else None
+            return self.find_modes(x, labels, prior)
+        return self._encode_all(x, *condition)
 
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Computes codes (B, d) in the current mode."""

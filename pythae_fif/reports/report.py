@@ -311,6 +311,17 @@ def score_warnings(
             f"({', '.join(weights)}): their distances are not on one scale."
         )
 
+    likelihoods = [
+        record.result.scores.marginal_likelihood or {}
+        for result in results
+        for record in result.scores.values()
+    ]
+    if len({score.codes for by_split in likelihoods for score in by_split.values()}) > 1:
+        warnings.append(
+            "Some log-likelihoods have the prior and the noise of modes, others those of the "
+            "encoder's codes, as before version 0.3: they are not on one scale."
+        )
+
     samples = first_scores(results).num_samples
     references = data.sizes["test"]
     if min(samples, references) < MIN_SAMPLES:

@@ -20,7 +20,7 @@ from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.fitted_priors import fit_mixture, fit_new_prior
 from pythae_fif.models.priors import StudentT
 from pythae_fif.nn import build_networks
-from pythae_fif.sampling.samplers import generate, reconstruction_mse
+from pythae_fif.sampling.samplers import generate
 
 KINDS = ["gaussian", "mixture", "flow"]
 
@@ -315,7 +315,7 @@ def test_the_modes_of_a_coil_are_found_with_any_encoder(encode, tolerance):
     loss = float((expected - model.marginal_log_prob(x, 0.1)).mean())
     assert loss == pytest.approx(0, abs=tolerance)
 
-    assert model.estimate_noise_std(x, codes="mode") == pytest.approx(0.1, rel=0.15)
+    assert model.estimate_noise_std(x, codes="mode") == pytest.approx(0.1, rel=0.25)
     model.fit_prior(x, "gaussian", codes="mode")
     assert model.prior.means[0, 0].item() == pytest.approx(0, abs=0.1)
     assert model.prior.scale_trils[0, 0].item() == pytest.approx(1, abs=0.15)
@@ -394,13 +394,7 @@ class Rows:
         )
         self.train_labels = self.labels.get("train")
         self.codes = self.model.encode(self.parts["train"], self.train_labels)
-        val_mse = reconstruction_mse(self.model, self.parts["val"], self.labels.get("val"))
-        self.options = {
-            "val_mse": val_mse,
-            "num_samples": 2000,
-            "training_images": math.inf,
-            "seed": 0,
-        }
+        self.options = {"num_samples": 2000, "training_images": math.inf, **FIT}
 
 
 @pytest.mark.parametrize("classes", [0, 2])
@@ -409,30 +403,31 @@ def test_the_benchmark_scores_both_splits_with_every_prior(classes, monkeypatch)
     monkeypatch.setattr(flow_matching_prior, "solve_ode", short_ode)
     rows = Rows(classes)
     model = rows.model
-    priors = fit_priors(model, SAMPLERS, rows.codes, rows.train_labels, **FIT)
-    scores = marginal_likelihoods(model, priors, rows.splits, rows.labels, **rows.options)
+    scores = marginal_likelihoods(model, SAMPLERS, rows.splits, rows.labels, **rows.options)
     kinds = {"own_prior": None, "normal": "normal", "gmm": "mixture", "flow": "flow"}
     kinds["flow_matching"] = "flow_matching"
     assert scores.keys() == kinds.keys()
 
-    noise_std = model.estimate_noise_std(rows.parts["val"], rows.labels.get("val"))
     for name, kind in kinds.items():
         if kind == "normal":
             model = FIF(FIFConfig(**rows.shape), model.encoder, model.decoder)
         elif kind:
-            model.fit_prior(rows.parts["train"], kind, rows.train_labels, **FIT)
+            train = rows.parts["train"]
+            model.fit_prior(train, kind, rows.train_labels, codes="mode", **FIT)
         torch.manual_seed(0)
+        val_labels = rows.labels.get("val")
+        noise_std = model.estimate_noise_std(rows.parts["val"], val_labels, codes="mode")
         for split in ("val", "test"):
             labels = rows.labels.get(split)
             nats = model.marginal_log_prob(rows.parts[split], noise_std, labels).numpy()
             likelihood = scores[name][split]
-            assert likelihood.nats == pytest.approx(nats, abs=1e-3)
+            assert likelihood.nats == pytest.approx(nats, abs=1e-3), name
             assert [*likelihood.examples] == [*range(40)]
 
             score = likelihood.score
             assert score.nats == pytest.approx(nats.mean(), abs=1e-3)
             assert score.bits_per_dim == pytest.approx(-score.nats / 6 / math.log(2))
-            assert score.points == 40
+            assert (score.points, score.codes) == (40, "mode")
 
 
 @pytest.mark.parametrize(
@@ -466,8 +461,7 @@ def test_likelihoods_are_written_point_by_point(tmp_path, source):
     if source != "split":
         example_ids = {split: np.array(examples) for split in rows.parts}
         rows.splits = dataclasses.replace(rows.splits, example_ids=example_ids)
-    priors = fit_priors(rows.model, ["normal"], rows.codes, None, **FIT)
-    scores = marginal_likelihoods(rows.model, priors, rows.splits, {}, **rows.options)
+    scores = marginal_likelihoods(rows.model, ["normal"], rows.splits, {}, **rows.options)
     test_scores = scores["normal"]["test"]
 
     path = tmp_path / "likelihood.csv"
@@ -487,25 +481,27 @@ def test_the_flow_sampler_and_the_likelihood_fit_the_same_prior():
 
 def test_the_benchmark_leaves_out_likelihoods_that_take_too_long(monkeypatch):
     rows = Rows(0)
-    priors = fit_priors(rows.model, ["normal"], rows.codes, **FIT)
     options = {**rows.options, "training_images": 1}
-    assert marginal_likelihoods(rows.model, priors, rows.splits, {}, **options)  # few columns
+    assert marginal_likelihoods(rows.model, ["normal"], rows.splits, {}, **options)  # few columns
     monkeypatch.setattr(likelihood_module, "FREE_COLUMNS", 0)
-    assert marginal_likelihoods(rows.model, priors, rows.splits, {}, **options) == {}
+    assert marginal_likelihoods(rows.model, ["normal"], rows.splits, {}, **options) == {}
 
 
-@pytest.mark.parametrize("classes", [0, 2])
-def test_the_benchmark_leaves_out_what_has_no_marginal_likelihood(classes):
-    rows = Rows(classes)
+def test_the_benchmark_leaves_out_what_has_no_marginal_likelihood():
+    rows = Rows(0)
     vae = VAE(VAEConfig((6,), 2))
     for no_density in (vae, AE(AEConfig((6,), 7))):
         assert fit_priors(no_density, SAMPLERS, rows.codes, **FIT) == {}
-    assert marginal_likelihoods(vae, {}, rows.splits, {}, **rows.options) == {}
+        scores = marginal_likelihoods(no_density, SAMPLERS, rows.splits, {}, **rows.options)
+        assert scores == {}
 
-    priors = fit_priors(rows.model, SAMPLERS, rows.codes, rows.train_labels, **FIT)
-    options = {**rows.options, "val_mse": 0.0}
-    scores = marginal_likelihoods(rows.model, priors, rows.splits, rows.labels, **options)
-    assert scores == {}
+    exact = torch.zeros(40, 6)
+    decoder = Map("reconstruction", lambda z: 0 * z.sum(1, keepdim=True).expand(-1, 6))
+    model = InjectiveFlow(
+        InjectiveFlowConfig((6,), 2), Map("embedding", lambda x: x[:, :2]), decoder
+    )
+    splits = dataclasses.replace(rows.splits, train=exact, val=exact, test=exact)
+    assert marginal_likelihoods(model, SAMPLERS, splits, {}, **rows.options) == {}
 
 
 def test_a_class_of_one_code_has_no_mixture():

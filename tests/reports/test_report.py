@@ -61,9 +61,9 @@ def png_of_size(width, height):
     return b"\x89PNG\r\n\x1a\n" + header
 
 
-def with_likelihoods(result):
+def with_likelihoods(result, codes="mode"):
     """Returns a result whose scores have a log-likelihood of test data."""
-    likelihood = {"test": MarginalLikelihoodScore(-4.5, 0.1, 1.25, 0.05, 64)}
+    likelihood = {"test": MarginalLikelihoodScore(-4.5, 0.1, 1.25, 0.05, 64, codes)}
     records = {}
     for sampler, record in result.scores.items():
         scores = replace(record.result.scores, marginal_likelihood=likelihood)
@@ -97,6 +97,13 @@ def test_the_page_is_the_expected_one(name):
         file.write_text(page, "utf-8")
         pytest.fail(f"{file.name} was missing, and is written")
     assert page == file.read_text("utf-8")
+
+
+@pytest.mark.parametrize(("codes", "warns"), [("mode", False), ("encoder", True)])
+def test_log_likelihoods_of_two_kinds_are_not_on_one_scale(codes, warns):
+    results = [with_likelihoods(RESULTS[0]), with_likelihoods(RESULTS[1], codes)]
+    page = make_report(results)._markdown_page({})
+    assert ("they are not on one scale" in page) == warns
 
 
 class TestTable:
