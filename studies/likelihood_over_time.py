@@ -26,8 +26,8 @@ before the runs:
   f(x) by more than 0.1 nats for no arm (mean over seeds), and higher by more than 5 on MNIST.
 * *Budget*: about 14 CPU hours. MNIST has budgets up to 4 only.
 
-Profile `paper` makes these runs. `medium` has one seed and budgets up to 1, for *Codes*. `quick` has
-one seed of digits with budgets up to 1, and decides nothing.
+Profile `paper` makes these runs. `medium` has one seed and budgets up to 1, for *Codes*. `quick`
+has one seed of digits with budgets up to 1, and decides nothing.
 """
 
 import math
