@@ -53,6 +53,8 @@ class ModelEntry(StrictModel):
         images_only: Whether it takes images in [0, 1] only, not rows of a table.
         rows_only: Whether it takes rows of a table only, not images.
         max_latent_dim: Largest latent dimension that the model takes; None if any.
+        all_dims: Whether its codes have all D dimensions of the data, whatever the latent dimension
+            of the experiment.
         include_in_all: Whether `all` includes it.
         architectures: Architectures for which `all` includes it; None for every architecture.
         notes: Known differences between the model's paper and its code.
@@ -80,6 +82,7 @@ class ModelEntry(StrictModel):
     images_only: bool = False
     rows_only: bool = False
     max_latent_dim: AtLeastOne | None = None
+    all_dims: bool = False
     include_in_all: bool = True
     architectures: list[str] | None = None
     notes: list[str] = Field(default_factory=list)

@@ -88,7 +88,7 @@ def make_training(
         trainer_class=entry.trainer,
         **entry.model_dump(include={"variational", "networks", "discriminator", "keep_last"}),
         parameters={**entry.fixed, **data_parameters, **varied},
-        latent_dim=_latent_dim(experiment, name),
+        latent_dim=_latent_dim(experiment, name, splits),
         **_budget(experiment, entry, len(splits.train)),
         **experiment.active_profile.data_selection,
         data_hash=splits.content_hash,
@@ -152,8 +152,10 @@ def _configurations(experiment: Experiment, entry: ModelEntry) -> list[dict[str,
     return entry.choices()[: experiment.active_profile.max_configurations]
 
 
-def _latent_dim(experiment: Experiment, name: str) -> int:
+def _latent_dim(experiment: Experiment, name: str, splits: Splits) -> int:
     """Returns a model's latent dimension d: at most the largest one that the model takes."""
+    if experiment.entries[name].all_dims:
+        return math.prod(splits.input_dim)
     latent_dim = experiment.latent_dims.get(name, experiment.latent_dim)
     return min(latent_dim, experiment.entries[name].max_latent_dim or latent_dim)
 
@@ -194,7 +196,7 @@ def _check_entry(experiment: Experiment, name: str, splits: Splits) -> None:
             f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it has "
             f"{', '.join(entry.samplers)}"
         )
-    latent_dim = _latent_dim(experiment, name)
+    latent_dim = _latent_dim(experiment, name, splits)
     for sampler in samplers:
         min_latent_dim = find_sampler(sampler).min_latent_dim
         if latent_dim < min_latent_dim:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from pythae_fif.evaluation.score_types import MarginalLikelihoodScore
 from pythae_fif.models.density import as_density, is_density
 from pythae_fif.models.fitted_priors import fit_new_prior
 from pythae_fif.models.priors import Prior, StandardNormal
+from pythae_fif.nn.coupling import FlowDecoder
 from pythae_fif.sampling.catalog import find_sampler
 
 MAX_POINTS = {"val": 500, "test": 2_000}
@@ -36,6 +38,23 @@ likelihoods should not take longer than the training. With two priors, a column 
 as long as training on five images (MNIST, ConvNets, one core)."""
 FREE_COLUMNS = 1_000
 """Columns of a split that every training allows."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExactLikelihood:
+    """The likelihood of data (B, D) under a bijective flow.
+
+    Attributes:
+        z: The data's codes, (B, D).
+        log_volume: log |det g'(z)|, (B,).
+    """
+
+    z: Tensor
+    log_volume: Tensor
+
+    def log_prob(self, prior: Prior) -> Tensor:
+        """Computes log-densities in nats, (B,)."""
+        return prior.log_prob(self.z) - self.log_volume
 
 
 class SplitLikelihood(NamedTuple):
@@ -133,17 +152,19 @@ def marginal_likelihoods(
         seed: Seed of the draws.
 
     Returns:
-        Sampler -> split, 'val' or 'test' -> likelihoods, for the samplers with a finite one. Empty
-        if the model has all D dimensions or reconstructs exactly, if its Jacobians are not finite,
-        or if they take too long.
+        Sampler -> split, 'val' or 'test' -> likelihoods, for the samplers with a finite one. A flow
+        of all D dimensions has a density without noise. Empty if another model has all D dimensions
+        or reconstructs exactly, if Jacobians are not finite, or if they take too long.
     """
     dims = math.prod(splits.input_dim)
-    if not (priors and val_mse) or model.latent_dim == dims:
+    has_all_dims = model.latent_dim == dims
+    is_bijective = has_all_dims and isinstance(model.decoder, FlowDecoder)
+    if not priors or (not is_bijective and (has_all_dims or val_mse == 0)):
         return {}
 
     flow = as_density(model)
     device = next(model.parameters()).device
-    noise_std = math.sqrt(val_mse * dims / (dims - model.latent_dim))
+    noise_std = 0.0 if is_bijective else math.sqrt(val_mse * dims / (dims - model.latent_dim))
     rows = {
         split: _choose_rows(
             split, len(splits[split]), model.latent_dim, num_samples, training_images
@@ -159,7 +180,11 @@ def marginal_likelihoods(
         for split in rows:
             x = to_float(splits[split][rows[split]]).to(device)
             classes = labels[split][rows[split]] if labels else None
-            densities[split] = flow.marginal_likelihood(x, noise_std, classes)
+            densities[split] = (
+                ExactLikelihood(flow.encode(x), flow.log_volume(x))
+                if is_bijective
+                else flow.marginal_likelihood(x, noise_std, classes)
+            )
     except NonFiniteError:
         return {}
 
