@@ -44,7 +44,7 @@ class ModelEntry(StrictModel):
         conditional: Whether it takes labels, as a FIF with one condition per class does.
         samplers: Samplers that make sense for it. The first one samples its usual prior and
             replaces `normal`.
-        grid: Parameter -> values; the configurations are their product.
+        grid: Parameter, or `learning_rate`, -> values; the configurations are their product.
         configurations: The configurations one by one, in place of a grid.
         fixed: Parameters of every configuration, unless it gives another value.
         batch_size: Batch size that replaces the profile's.

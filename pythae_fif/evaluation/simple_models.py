@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pythae_fif.data import Splits
-from pythae_fif.evaluation.distances import energy_score, frechet_distance
+from pythae_fif.evaluation.distances import energy_distance, frechet_distance
 from pythae_fif.evaluation.extractors import Features
 from pythae_fif.models.fitted_priors import fit_new_prior
 
@@ -56,9 +56,9 @@ def score_simple_models(splits: Splits, latent_dim: int, num_samples: int) -> Si
     return SimpleScores(
         num_rows=len(rows),
         distance_of_rows=frechet_distance(rows, reference),
-        energy_of_rows=energy_score(rows, reference),
+        energy_of_rows=energy_distance(rows, reference),
         distance_of_gaussian=frechet_distance(samples, reference),
-        energy_of_gaussian=energy_score(samples, reference),
+        energy_of_gaussian=energy_distance(samples, reference),
         likelihood_of_gaussian=gaussian.log_prob(test).mean().item(),
         error_of_projection=_projection_error(train, test, latent_dim),
     )
