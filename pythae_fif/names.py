@@ -29,6 +29,8 @@ ARCHITECTURES: dict[str, str] = {
     "other images",
     "tabular": "feed-forward networks for tables of numbers, from the FIF paper's appendix E.2, "
     "with SiLU as in its authors' code",
+    "tabular_relu": "the same with ReLU, as in the paper's text",
+    "tabular_small": "the same with fewer units, for short trainings",
 } | {
     f"{arch}_fc{count}": f"{arch} with {count} fully connected residual blocks after the encoder "
     f"and {count} before the decoder"

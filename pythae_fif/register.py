@@ -41,6 +41,7 @@ MODELS = {
     "InjectiveFlowConfig": "pythae_fif.models:InjectiveFlow",
     "RectangularFlowConfig": "pythae_fif.baselines:RectangularFlow",
     "DNFConfig": "pythae_fif.baselines:DNF",
+    "FlowMatchingConfig": "pythae_fif.baselines:FlowMatching",
     "TrumpetConfig": "pythae_fif.baselines:Trumpet",
 }
 """Name of a configuration class in ``model_config.json`` -> import path of its model."""

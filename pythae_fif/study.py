@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 RESULT_FILE = "result.json"
 CHECKOUT = Path(__file__).resolve().parents[1]
 
-TABLES = ("miniboone", "power", "gas", "hepmass")
-"""Tables of the study `tabular`."""
-
 STUDY_OF_DATASET = dict.fromkeys(TOY_DATASETS, "toy")
 """Data set that the benchmark does not have -> the study that has it.
 
@@ -50,10 +47,9 @@ class StudyOptions:
         results: Folder of the store; the study writes to `figures/` and `tables/` in it.
         location: Location of the data.
         dataset: Name of the data set; None for the study's default.
-        models: Names of the models; None for the study's default.
         seeds: Random seeds; empty for the profile's seeds.
-        profile: `paper` for the full protocol, `quick` for minutes on two cores; some studies have
-            more.
+        profile: `paper` for the full protocol, `quick` for minutes on two cores, and for some
+            studies `medium`.
         latent_dim: Latent dimension; None for the study's default.
         engine: Executes the study's runs; None for this machine.
         on_change: Called when a run changes; :func:`run_study` sets it.
@@ -62,7 +58,6 @@ class StudyOptions:
     results: Path
     location: DataOptions = field(default_factory=DataOptions)
     dataset: str | None = None
-    models: Sequence[str] | None = None
     seeds: Sequence[int] = ()
     profile: str = "quick"
     latent_dim: int | None = None
@@ -77,21 +72,20 @@ class Study:
     Attributes:
         run: Makes the runs that are missing, and reports on all of them.
         seeds: Numbers of seeds of the profiles `quick`, `paper` and, if the study has it, `medium`.
-            None if the data set's YAML file defines the profiles; these have five seeds.
         datasets: Valid data sets, the default first; empty if the study makes its own data.
         options: Further fields of :class:`StudyOptions`, or `data`, that this study takes and not
             every study does.
     """
 
     run: "Callable[[StudyOptions], Sequence[StudyReport | StudyPage]]"
-    seeds: tuple[int, ...] | None
+    seeds: tuple[int, ...]
     datasets: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
     @property
     def profiles(self) -> dict[str, int]:
         """Name of each profile -> its number of seeds, which are then 0, 1, ..."""
-        return dict(zip(("quick", "paper", "medium"), self.seeds or (), strict=False))
+        return dict(zip(("quick", "paper", "medium"), self.seeds, strict=False))
 
 
 # ------------------------------------------------------------------ runs
@@ -293,13 +287,12 @@ def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Pat
     """
     study = find_study(name)
     dataset = options.dataset or next(iter(study.datasets), "")
-    if study.profiles:
-        problem = f"study {name} has no profile {options.profile!r}"
-        check_choice(options.profile, study.profiles, problem)
+    problem = f"study {name} has no profile {options.profile!r}"
+    check_choice(options.profile, study.profiles, problem)
     if study.datasets:
         check_choice(dataset, study.datasets, f"study {name} has no data set {dataset!r}")
 
-    seeds = options.seeds or range(study.profiles.get(options.profile, 5))
+    seeds = options.seeds or range(study.profiles[options.profile])
     options = replace(options, dataset=dataset, seeds=seeds, on_change=on_change)
     return [path for report in study.run(options) for path in report.write(options.results)]
 

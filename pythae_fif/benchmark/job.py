@@ -80,7 +80,7 @@ class Job:
     @property
     def configuration(self) -> str:
         """The varied parameters as `name=value`, or a dash if nothing varies."""
-        parameters = self.training.parameters
+        parameters = self.training.hyperparameters
         return ", ".join(f"{n}={format_value(parameters[n])}" for n in self.varied) or "–"
 
     @property

@@ -44,7 +44,7 @@ class ModelEntry(StrictModel):
         conditional: Whether it takes labels, as a FIF with one condition per class does.
         samplers: Samplers that make sense for it. The first one samples its usual prior and
             replaces `normal`.
-        grid: Parameter -> values; the configurations are their product.
+        grid: Parameter, or `learning_rate`, -> values; the configurations are their product.
         configurations: The configurations one by one, in place of a grid.
         fixed: Parameters of every configuration, unless it gives another value.
         batch_size: Batch size that replaces the profile's.
@@ -53,6 +53,8 @@ class ModelEntry(StrictModel):
         images_only: Whether it takes images in [0, 1] only, not rows of a table.
         rows_only: Whether it takes rows of a table only, not images.
         max_latent_dim: Largest latent dimension that the model takes; None if any.
+        all_dims: Whether its codes have all D dimensions of the data, whatever the latent dimension
+            of the experiment.
         include_in_all: Whether `all` includes it.
         architectures: Architectures for which `all` includes it; None for every architecture.
         notes: Known differences between the model's paper and its code.
@@ -80,6 +82,7 @@ class ModelEntry(StrictModel):
     images_only: bool = False
     rows_only: bool = False
     max_latent_dim: AtLeastOne | None = None
+    all_dims: bool = False
     include_in_all: bool = True
     architectures: list[str] | None = None
     notes: list[str] = Field(default_factory=list)

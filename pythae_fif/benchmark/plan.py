@@ -73,10 +73,14 @@ def make_training(
         experiment: The experiment.
         name: Name of the model.
         splits: The data.
-        varied: Values of the parameters that the model varies.
+        varied: Values of the parameters that the model varies, and of `learning_rate` if it does.
         seed: Random seed.
     """
     entry = experiment.entries[name]
+    parameters = dict(varied)
+    budget = _budget(experiment, entry, len(splits.train))
+    if "learning_rate" in parameters:
+        budget["learning_rate"] = parameters.pop("learning_rate")
     data_parameters = {"condition_dim": splits.classes} if entry.conditional else {}
     return Training(
         dataset=experiment.dataset,
@@ -87,9 +91,9 @@ def make_training(
         config_class=entry.config,
         trainer_class=entry.trainer,
         **entry.model_dump(include={"variational", "networks", "discriminator", "keep_last"}),
-        parameters={**entry.fixed, **data_parameters, **varied},
-        latent_dim=_latent_dim(experiment, name),
-        **_budget(experiment, entry, len(splits.train)),
+        parameters={**entry.fixed, **data_parameters, **parameters},
+        latent_dim=_latent_dim(experiment, name, splits),
+        **budget,
         **experiment.active_profile.data_selection,
         data_hash=splits.content_hash,
         labels_hash=splits.labels_hash if entry.conditional else None,
@@ -115,7 +119,7 @@ def make_job(experiment: Experiment, training: Training) -> Job:
     return Job(
         training,
         tuple(scorings),
-        varied=tuple(entry.varied_in(training.parameters)),
+        varied=tuple(entry.varied_in(training.hyperparameters)),
         scores=tuple(experiment.scores),
         location=DataOptions(**experiment.model_dump(include={*DataOptions.model_fields})),
         extractor_weights=experiment.extractor_weights,
@@ -135,7 +139,8 @@ def find_job(experiment: Experiment, training: Training, splits: Splits) -> Job 
     entry = experiment.entries.get(training.model)
     if entry is None:
         return None
-    varied = {name: training.parameters[name] for name in entry.varied_in(training.parameters)}
+    values = training.hyperparameters
+    varied = {name: values[name] for name in entry.varied_in(values)}
     expected = make_training(experiment, training.model, splits, varied, training.seed)
     return make_job(experiment, training) if training == expected else None
 
@@ -143,17 +148,23 @@ def find_job(experiment: Experiment, training: Training, splits: Splits) -> Job 
 def _configurations(experiment: Experiment, entry: ModelEntry) -> list[dict[str, Any]]:
     """Returns the varied parameters of a model's runs, one dictionary per configuration.
 
-    These are the model's first configurations, as many as the profile allows. Values of FIF's
-    parameters that the user gave by flags are all run.
+    These are the model's first configurations, as many as the profile allows. Values that the user
+    gave by flags replace those of the grid, and are all run.
     """
     flags = {name: getattr(experiment, name) for name in FIF_FLAGS if getattr(experiment, name)}
-    if flags and entry.takes_fif_flags:
+    if flags and not entry.takes_fif_flags:
+        flags = {}
+    if "learning_rate" in entry.grid and "learning_rate" in experiment.overridden_keys:
+        flags["learning_rate"] = [experiment.active_profile.learning_rate]
+    if flags:
         return entry.choices(flags)
     return entry.choices()[: experiment.active_profile.max_configurations]
 
 
-def _latent_dim(experiment: Experiment, name: str) -> int:
+def _latent_dim(experiment: Experiment, name: str, splits: Splits) -> int:
     """Returns a model's latent dimension d: at most the largest one that the model takes."""
+    if experiment.entries[name].all_dims:
+        return math.prod(splits.input_dim)
     latent_dim = experiment.latent_dims.get(name, experiment.latent_dim)
     return min(latent_dim, experiment.entries[name].max_latent_dim or latent_dim)
 
@@ -194,7 +205,7 @@ def _check_entry(experiment: Experiment, name: str, splits: Splits) -> None:
             f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it has "
             f"{', '.join(entry.samplers)}"
         )
-    latent_dim = _latent_dim(experiment, name)
+    latent_dim = _latent_dim(experiment, name, splits)
     for sampler in samplers:
         min_latent_dim = find_sampler(sampler).min_latent_dim
         if latent_dim < min_latent_dim:

@@ -86,8 +86,9 @@ def read_all(store: Store, subfolder: str = ".") -> Iterator[Result]:
         name = training.model
         if name in known_models and name not in entries:
             entries[name] = read_entry(name)
-        parameters = training.parameters
-        varied = entries[name].varied_in(parameters) if name in entries else list(parameters)
+        varied = list(training.parameters)
+        if name in entries:
+            varied = entries[name].varied_in(training.hyperparameters)
 
         groups: dict[tuple[str, int, int | None], list[Scoring]] = {}
         for record in _read_scorings(store, training):

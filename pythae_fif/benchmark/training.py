@@ -83,6 +83,11 @@ class Training(Spec):
         return f"{self.dataset}/{self.arch}/{self.model}"
 
     @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The model's parameters, and the learning rate, which a grid may vary with them."""
+        return {**self.parameters, "learning_rate": self.learning_rate}
+
+    @property
     def data_selection(self) -> dict[str, Any]:
         """The part of the data in use, as keywords of :func:`~pythae_fif.data.load.load`."""
         return self.model_dump(include=DATA_SELECTION)

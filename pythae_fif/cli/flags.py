@@ -65,7 +65,8 @@ class RunFlags(CommonFlags):
         str | None, Flag("data set, see `pythae-fif list` (default: digits)", "NAME")
     ] = None
     experiment: Annotated[
-        Literal["table2"] | None, Flag("settings of an experiment of the paper: table2", "NAME")
+        Literal["table1", "table2", "table6"] | None,
+        Flag("settings of an experiment of the paper: table1, table2 or table6", "NAME"),
     ] = None
     config: Annotated[str | None, Flag("YAML file with settings", "FILE")] = None
     dry_run: Annotated[bool, Flag("show the plan and estimate its time, then stop")] = False

@@ -21,11 +21,8 @@ from pythae_fif.validation import AtLeastOne, Flag, UniqueList
 class StudyFlags(CommonFlags, DataOptions):
     """The flags of all studies. Each study declares which of them it takes."""
 
-    profile: Annotated[
-        str, Flag("length: quick (default), paper, or a profile of the data set", "NAME")
-    ] = "quick"
+    profile: Annotated[str, Flag("length: quick (default), paper or medium", "NAME")] = "quick"
     dataset: Annotated[str | None, Flag("data set of the study", "NAME")] = None
-    models: Annotated[UniqueList[str] | None, Flag("models to compare", "MODEL")] = None
     latent_dim: Annotated[AtLeastOne | None, Flag("latent dimension", "D")] = None
     seeds: Annotated[UniqueList[Seed] | None, Flag("random seeds of the models", "SEED")] = None
 
@@ -62,8 +59,7 @@ def _show_studies(words: list[str]) -> None:
 def _read_options(name: str, study: Study, words: list[str]) -> StudyOptions:
     """Parses the words after the name of a study."""
     description = f"Study {name}: {study_descriptions()[name]}"
-    if study.profiles:
-        description += f"\nprofiles: {', '.join(study.profiles)}"
+    description += f"\nprofiles: {', '.join(study.profiles)}"
     if study.datasets:
         description += f"\ndata sets: {', '.join(study.datasets)}"
     option_names = {"profile", "data_root", "offline", *study.options}

@@ -144,40 +144,25 @@ def _off_diagonal_sum(matrix: Tensor) -> Tensor:
     return matrix.sum(dtype=torch.float64) - matrix.diagonal().sum(dtype=torch.float64)
 
 
-def energy_score(samples: Features, reference: Features) -> float:
-    """Computes the energy distance of at most 2,000 evenly spaced samples and references."""
-    x, y = (
-        features.values[:: math.ceil(len(features) / ENERGY_ROWS)].cpu()
-        for features in (samples, reference)
-    )
-    distance, _ = energy_distance(x, y)
-    return distance
-
-
-def energy_distance(samples: Tensor, rows: Tensor) -> tuple[float, float]:
-    r"""Estimates the energy distance of samples and rows (Székely and Rizzo 2013),
+def energy_distance(samples: Features, reference: Features) -> float:
+    r"""Estimates the energy distance of two sets of features (Székely and Rizzo 2013),
 
     .. math:: 2 E|X - Y| - E|X - X'| - E|Y - Y'|,
 
     which is 0 only if both have the same distribution. The estimate is unbiased, so it may be
-    slightly negative.
+    slightly negative. It is for at most 2,000 evenly spaced features of each set.
 
     Args:
-        samples: Samples (N, D).
-        rows: Rows (M, D).
-
-    Returns:
-        The distance; and its standard error over draws of the rows, to first order.
+        samples: Features of the samples, at least two.
+        reference: Features of the reference, at least two.
     """
-    x = samples.double().numpy()
-    y = rows.double().numpy()
-    mean_within_samples = cdist(x, x).sum() / (len(x) * (len(x) - 1))
-    to_samples = cdist(y, x).mean(1)
-    to_rows = cdist(y, y).sum(1) / (len(y) - 1)
-
-    distance = 2 * to_samples.mean() - mean_within_samples - to_rows.mean()
-    influences = 2 * (to_samples - to_rows)
-    return float(distance), float(influences.std()) / math.sqrt(len(y))
+    x, y = (
+        features.values[:: math.ceil(len(features) / ENERGY_ROWS)].cpu().double().numpy()
+        for features in (samples, reference)
+    )
+    within_samples = cdist(x, x).sum() / (len(x) * (len(x) - 1))
+    within_reference = cdist(y, y).sum() / (len(y) * (len(y) - 1))
+    return float(2 * cdist(x, y).mean() - within_samples - within_reference)
 
 
 def neighbour_scores(samples: Features, reference: Features) -> Neighbours:

@@ -1,10 +1,10 @@
 """The marginal likelihood, by which all deterministic autoencoders are comparable."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
@@ -19,7 +19,10 @@ from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.score_types import MarginalLikelihoodScore
 from pythae_fif.models.density import as_density, is_density
 from pythae_fif.models.fitted_priors import fit_new_prior
+from pythae_fif.models.injective_flow import InjectiveFlow
+from pythae_fif.models.outputs import Labels
 from pythae_fif.models.priors import Prior, StandardNormal
+from pythae_fif.nn.coupling import FlowDecoder
 from pythae_fif.sampling.catalog import find_sampler
 
 MAX_POINTS = {"val": 500, "test": 2_000}
@@ -141,12 +144,13 @@ def marginal_likelihoods(
         steps: Training steps of a flow; None for a number that follows the codes.
 
     Returns:
-        Sampler -> split, 'val' or 'test' -> likelihoods, for the samplers with a finite one. Empty
-        if the model has all D dimensions or reconstructs exactly, if its Jacobians are not finite,
-        or if they take too long.
+        Sampler -> split, 'val' or 'test' -> likelihoods, for the samplers with a finite one. A flow
+        of all D dimensions has a density without noise. Empty if another model has all D dimensions
+        or reconstructs exactly, if Jacobians are not finite, or if they take too long.
     """
     dims = math.prod(splits.input_dim)
-    if not is_density(model) or model.latent_dim >= dims:
+    is_bijective = model.latent_dim == dims and isinstance(model.decoder, FlowDecoder)
+    if not is_density(model) or (model.latent_dim >= dims and not is_bijective):
         return {}
     rows = {
         split: _choose_rows(
@@ -167,24 +171,14 @@ def marginal_likelihoods(
     scores: dict[str, dict[str, SplitLikelihood]] = {}
     with fork_rng(), suppress(NonFiniteError):
         torch.manual_seed(seed)
-        std_of_encoder = flow.estimate_noise_std(points["val"], classes["val"])
-        if std_of_encoder == 0:
-            return {}
-        densities = {
-            split: flow.marginal_likelihood(points[split], std_of_encoder, classes[split])
-            for split in MAX_POINTS
-        }
-        codes = flow.find_modes(points["train"], classes["train"])
+        compute = _bijective_likelihood if is_bijective else _likelihood_with_noise
+        codes, log_prob = compute(flow, points, classes)
         priors = fit_priors(model, samplers, codes, classes["train"], seed=seed, steps=steps)
+
         for name, prior in priors.items():
+            torch.manual_seed(seed)
             with suppress(LinAlgError):  # a matrix is not finite
-                torch.manual_seed(seed)
-                modes = flow.find_modes(points["val"], classes["val"], prior)
-                noise_std = flow.estimate_noise_std(points["val"], classes["val"], codes=modes)
-                nats = {
-                    split: replace(density, noise_std=noise_std).log_prob(prior)
-                    for split, density in densities.items()
-                }
+                nats, noise_std = log_prob(prior)
                 if all(values.isfinite().all() for values in nats.values()):
                     scores[name] = {
                         split: SplitLikelihood(
@@ -195,6 +189,53 @@ def marginal_likelihoods(
                         for split, values in nats.items()
                     }
     return scores
+
+
+_LogProb = Callable[[Prior], tuple[dict[str, Tensor], float]]
+"""Computes the log-densities of 'val' and 'test' with a prior, and the noise's scale."""
+
+
+def _bijective_likelihood(
+    flow: InjectiveFlow, points: Mapping[str, Tensor], _: Any
+) -> tuple[Tensor, _LogProb]:
+    """Returns the codes of training points, and the densities of a flow of all D dimensions."""
+    codes = {split: flow.encode(x) for split, x in points.items()}
+    log_volumes = {split: flow.log_volume(points[split]) for split in MAX_POINTS}
+
+    def log_prob(prior: Prior) -> tuple[dict[str, Tensor], float]:
+        return {
+            split: prior.log_prob(codes[split]) - log_volume
+            for split, log_volume in log_volumes.items()
+        }, 0.0
+
+    return codes["train"], log_prob
+
+
+def _likelihood_with_noise(
+    flow: InjectiveFlow, points: Mapping[str, Tensor], classes: Mapping[str, Labels]
+) -> tuple[Tensor, _LogProb]:
+    """Returns the modes of training points, and the densities with noise around the manifold.
+
+    Raises:
+        NonFiniteError: A Jacobian is not finite, or all reconstructions are exact.
+    """
+    std_of_encoder = flow.estimate_noise_std(points["val"], classes["val"])
+    if std_of_encoder == 0:
+        raise NonFiniteError("without noise the density is infinite on the manifold")
+    densities = {
+        split: flow.marginal_likelihood(points[split], std_of_encoder, classes[split])
+        for split in MAX_POINTS
+    }
+
+    def log_prob(prior: Prior) -> tuple[dict[str, Tensor], float]:
+        modes = flow.find_modes(points["val"], classes["val"], prior)
+        noise_std = flow.estimate_noise_std(points["val"], classes["val"], codes=modes)
+        return {
+            split: replace(density, noise_std=noise_std).log_prob(prior)
+            for split, density in densities.items()
+        }, noise_std
+
+    return flow.find_modes(points["train"], classes["train"]), log_prob
 
 
 def _choose_prior_rows(size: int, latent_dim: int, training_images: float) -> np.ndarray:

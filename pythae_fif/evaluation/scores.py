@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Literal
 
 from pythae_fif.errors import ConfigError, format_error
-from pythae_fif.evaluation.distances import energy_score, frechet_error
+from pythae_fif.evaluation.distances import energy_distance, frechet_error
 from pythae_fif.evaluation.extractors import Features
 from pythae_fif.evaluation.score_types import Scores
 from pythae_fif.names import import_object
@@ -63,7 +63,7 @@ SCORE_COLUMNS = [
         "↓",
         format=".2f",
         scale=1000,
-        function=energy_score,
+        function=energy_distance,
         rows_only=True,
     ),
     ScoreColumn(

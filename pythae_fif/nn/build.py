@@ -34,6 +34,13 @@ PYTHAE_NETS: dict[tuple[int, ...], tuple[Any, str]] = {
 }
 """Image shape (C, H, W) -> Pythae's module with networks for it, and the end of their names."""
 
+TABULAR_OPTIONS: dict[str, dict[str, Any]] = {
+    "tabular": {},
+    "tabular_relu": {"activation": nn.ReLU},
+    "tabular_small": {"hidden_dim": 80},
+}
+"""Architecture for rows of a table -> options of its encoder and decoder."""
+
 
 @records_recipe
 def build_networks(
@@ -51,7 +58,8 @@ def build_networks(
 
     Args:
         arch: A key of `ARCHITECTURES`.
-        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels; (D,) for `tabular`.
+        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels; (D,) for the
+            architectures of tables, whose names begin with `tabular`.
         latent_dim: Latent dimension d, at least 1.
         variational: Whether the encoder also gives the `log_covariance` that VAEs need.
         condition_dim: Length c of a conditional model's condition. The encoder takes c further
@@ -59,8 +67,8 @@ def build_networks(
 
     Returns:
         An encoder from (B, C, H, W) to `embedding` (B, d), and a decoder from (B, d) to
-        `reconstruction` (B, C, H, W) with values in [0, 1]. For `tabular` both take and return
-        rows (B, D) of any value.
+        `reconstruction` (B, C, H, W) with values in [0, 1]. For tables both take and return rows
+        (B, D) of any value.
 
     Raises:
         ConfigError: If the architecture is unknown or not defined for the shape.
@@ -75,12 +83,13 @@ def build_networks(
     encoder_shape = (shape[0] + condition_dim, *shape[1:])
     code_dim = latent_dim + condition_dim
 
-    if arch == "tabular":
+    if arch in TABULAR_OPTIONS:
         if len(shape) != 1:
-            raise ConfigError(f"arch 'tabular' takes rows (D,), not {shape}")
+            raise ConfigError(f"arch {arch!r} takes rows (D,), not {shape}")
+        options = TABULAR_OPTIONS[arch]
         return (
-            TabularEncoder(encoder_shape, latent_dim, variational=variational),
-            TabularDecoder(shape, code_dim),
+            TabularEncoder(encoder_shape, latent_dim, variational=variational, **options),
+            TabularDecoder(shape, code_dim, **options),
         )
 
     if len(shape) != 3 or shape[0] < 1 or min(shape[1:]) < 4:

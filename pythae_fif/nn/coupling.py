@@ -19,6 +19,9 @@ from zuko.transforms import CouplingTransform, MonotonicAffineTransform, Transfo
 
 from pythae_fif.nn.recipe import records_recipe
 
+SMALL_BLOCKS = {"data_blocks": 4, "latent_blocks": 2}
+"""Numbers of coupling blocks of the architecture `tabular_small`."""
+
 
 def _bounded_affine(shift: Tensor, scale: Tensor) -> MonotonicAffineTransform:
     """The map x exp(s) + t with |s| below 2, which is FrEIA's bound.
@@ -160,3 +163,40 @@ def build_coupling(
     """
     flow = CouplingFlow(input_dim[0], latent_dim, **sizes)
     return FlowEncoder(flow), FlowDecoder(flow)
+
+
+def coupling_networks(
+    arch: str, input_dim: tuple[int, ...], latent_dim: int
+) -> tuple[FlowEncoder, FlowDecoder]:
+    """Builds the coupling flow of an architecture, for models of the benchmark.
+
+    Args:
+        arch: Name of the architecture. With `tabular_small` the flow has 6 blocks of half the
+            width.
+        input_dim: Shape (D,) of a row.
+        latent_dim: Latent dimension d.
+    """
+    sizes: dict[str, Any] = {}
+    if arch == "tabular_small":
+        hidden = (80, 80)
+        sizes = {**SMALL_BLOCKS, "data_hidden": hidden, "latent_hidden": hidden}
+    return build_coupling(input_dim, latent_dim, **sizes)
+
+
+def tanh_coupling_networks(
+    arch: str, input_dim: tuple[int, ...], latent_dim: int
+) -> tuple[FlowEncoder, FlowDecoder]:
+    """Builds the coupling flow of rectangular flows' own code, as :func:`coupling_networks`.
+
+    The blocks' networks have tanh, with four hidden layers in data space and two in latent space.
+    """
+    is_small = arch == "tabular_small"
+    scale = 2 if is_small else 1
+    return build_coupling(
+        input_dim,
+        latent_dim,
+        data_hidden=(128 // scale,) * 4,
+        latent_hidden=(32 // scale,) * 2,
+        activation="Tanh",
+        **(SMALL_BLOCKS if is_small else {}),
+    )

@@ -1,6 +1,7 @@
 """The report of an experiment: a summary sentence, tables, warnings and notes."""
 
 import base64
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,10 @@ from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.results import Result
 from pythae_fif.data import Splits
 from pythae_fif.errors import pluralized
+from pythae_fif.evaluation.score_types import Scores
 from pythae_fif.evaluation.scores import find_columns
 from pythae_fif.evaluation.scoring import MIN_SAMPLES
+from pythae_fif.evaluation.simple_models import score_simple_models
 from pythae_fif.files import write_bytes
 from pythae_fif.reports.compared import comparison_tables
 from pythae_fif.reports.figures import Figure, draw_figures
@@ -92,7 +95,7 @@ class Report:
         self.tables = {
             "overview": overview_table(self.table, distance, experiment.samplers),
             "scores": score_table(self.table, distance, scores.score_name, columns),
-            **comparison_tables(experiment, results, self.table),
+            **comparison_tables(experiment, results, self.table, math.prod(splits.input_dim)),
         }
 
         self.warnings = [f"Data: {note}." for note in splits.notes]
@@ -336,6 +339,21 @@ def score_warnings(
     return warnings
 
 
+def _notes_on_rows(splits: Splits, latent_dim: int, scores: Scores) -> list[str]:
+    """Says how models score that need no training, against which a table's scores can be read."""
+    simple = score_simple_models(splits, latent_dim, scores.num_samples)
+    return [
+        "Log-likelihoods are for standardised rows.",
+        f"Without a training: {simple.num_rows:,} training rows in place of samples have the "
+        f"distance {number(simple.distance_of_rows)} and the energy dist. × 10³ "
+        f"{number(1e3 * simple.energy_of_rows, form='.2f')}. Samples of one Gaussian, fitted to "
+        f"all training rows, have {number(simple.distance_of_gaussian)} and "
+        f"{number(1e3 * simple.energy_of_gaussian, form='.2f')}; its log-likelihood is "
+        f"{number(simple.likelihood_of_gaussian, form='.2f')} nats. The projection to {latent_dim} "
+        f"principal components has the MSE {number(simple.error_of_projection, form='.4f')}.",
+    ]
+
+
 def score_notes(
     experiment: Experiment,
     results: Sequence[Result],
@@ -374,7 +392,7 @@ def score_notes(
         "mem. is the probability that a sample is nearer to the training data than a test example "
         "is (0.5 for new samples, 1 for copies). auth. is the share of samples that are no copies. "
         "KL is the divergence from the standard normal of a Gaussian fitted to the training codes.",
-        *(["Log-likelihoods are for standardised rows."] if splits.columns else []),
+        *(_notes_on_rows(splits, experiment.latent_dim, scores) if splits.columns else []),
         "Each row shows the configuration of lowest validation distance, among those with the most "
         "seeds. The lowest test distance of a sampler is bold, the second lowest underlined. If "
         "the lowest does not stand out, `=` marks all that are tied with it within the noise of "

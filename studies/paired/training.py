@@ -23,7 +23,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset, load_images, to_float
-from pythae_fif.data.sets.papamakarios import load_tabular
+from pythae_fif.data.sets.papamakarios import ARCHIVED, load_tabular
 from pythae_fif.data.splits import Splits
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation import Features, frechet_distance, load_extractor
@@ -32,7 +32,7 @@ from pythae_fif.models import InjectiveFlow, as_density
 from pythae_fif.names import DataOptions, Precision
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.local import LocalEngine
-from pythae_fif.study import TABLES, ProgressCallback, StudyOptions, StudySpec, collect_results
+from pythae_fif.study import ProgressCallback, StudyOptions, StudySpec, collect_results
 from pythae_fif.training import OnEpoch, TrainerOptions
 from pythae_fif.validation import StrictModel
 from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian
@@ -56,7 +56,7 @@ class Task(StrictModel):
     """A data set, and the settings of a training on it.
 
     Attributes:
-        dataset: 'digits', 'mnist', or a table of the study `tabular`.
+        dataset: 'digits', 'mnist', or a published table, such as 'power'.
         arch: Architecture of the networks.
         latent_dim: d.
         epochs: Number of epochs.
@@ -119,8 +119,8 @@ POWER = Task(
 
 @cache
 def load_splits(dataset: str, data_root: str | None) -> Splits:
-    """Loads a table of the study `tabular`, or images."""
-    load = load_tabular if dataset in TABLES else load_images
+    """Loads a published table, or images."""
+    load = load_tabular if dataset in ARCHIVED else load_images
     return load(dataset, data_root)
 
 

@@ -174,7 +174,11 @@ def test_all_models_and_all_samplers():
     experiment = load_experiment("digits", {"models": ["all"], "samplers": ["all"]})
     assert experiment.samplers == list(SAMPLERS)
     left_out = {*list_configs("models")} - {*experiment.models}
-    assert left_out == {"fif_conditional", "fif_on_manifold", "rectangular_flow"}
+    assert left_out == {
+        "fif_conditional", "fif_coupling", "fif_coupling_on_manifold", "fif_on_manifold",
+        "flow_matching", "rectangular_flow", "rectangular_flow_off_manifold",
+        "rectangular_flow_published",
+    }  # fmt: skip
 
     experiment = load_experiment("digits", {"models": ["all"], "samplers": ["two_stage"]})
     assert "vae" in experiment.models
@@ -286,3 +290,23 @@ def test_the_protocols_of_tables_match_table_five(name):
     assert paper.active_profile.learning_rate == (3e-4 if name == "hepmass" else 1e-4)
     assert released.active_profile.epochs == cells["epochs"] / 5
     assert released.active_profile.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize("name", ARCHIVED)
+def test_tables_one_and_six_share_runs_and_have_the_profiles_of_the_data(name):
+    """Their pages compare what has trained in the same way."""
+    trainings = []
+    for table in ("table1", "table6"):
+        file = configs_dir() / f"experiments/{table}.yaml"
+        experiment = load_experiment(name, {"seeds": [0]}, file)
+        jobs = plan(experiment, fake_splits(30))
+        assert len(jobs) == len(experiment.models)
+        trainings.append({job.training.model: job.training for job in jobs})
+        assert all(job.training.wall_clock == 300 for job in jobs)
+
+        paper = load_experiment(name, {"profile": "paper", "arch": "tabular_relu"}, file)
+        assert paper.active_profile == load_experiment(name, {"profile": "paper"}).active_profile
+    first, second = trainings
+    shared_models = first.keys() & second.keys()
+    assert shared_models == {"fif", "rectangular_flow"}
+    assert all(first[model] == second[model] for model in shared_models)

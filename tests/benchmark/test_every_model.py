@@ -64,7 +64,8 @@ def make_training(model: str, arch: str = "convnet", *, epochs: int = 1) -> Trai
     entry = read_entry(model)
     return Training(
         dataset="any", arch=arch, model=model, **model_fields(model),
-        parameters={**entry.fixed, **entry.choices()[0]}, latent_dim=4, epochs=epochs,
+        parameters={**entry.fixed, **entry.choices()[0]},
+        latent_dim=ROW[0] if entry.all_dims else 4, epochs=epochs,
         batch_size=4, learning_rate=1e-3, data_hash="0" * 16,
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from pythae_fif.benchmark.build import build_model, training_config
 from pythae_fif.benchmark.job import Job
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry
-from pythae_fif.benchmark.plan import make_job, plan
+from pythae_fif.benchmark.plan import find_job, make_job, plan
 from pythae_fif.benchmark.results import read_comparable
 from pythae_fif.benchmark.training import Training
 from pythae_fif.errors import ConfigError
@@ -174,7 +174,7 @@ def test_every_model_builds_and_has_a_training_configuration(name):
     assert len({repr(job.training.parameters) for job in jobs}) == len(jobs)
     for job in jobs:
         model = build_model(job.training, splits.input_dim)
-        assert model.latent_dim == 8
+        assert model.latent_dim == (9 if read_entry(name).all_dims else 8)
         for key in job.varied:
             assert getattr(model.model_config, key) == job.training.parameters[key]
         assert training_config(job.training).num_epochs == job.training.epochs
@@ -261,6 +261,25 @@ def test_a_table_holds_all_comparable_runs_those_of_the_plan_first(board):
         board.write(training)
     trainings = [result.job.training for result in board.read()]
     assert trainings == [fif, vae, seed1, seed2, beta]
+
+
+def test_a_grid_can_vary_the_learning_rate(tmp_path):
+    models = {"ae": {"grid": {"learning_rate": [1.0e-3, 3.0e-3]}}}
+    jobs = make_tiny_plan(tmp_path, models=models)
+    assert [job.configuration for job in jobs] == ["learning_rate=0.001", "learning_rate=0.003"]
+    (usual,) = make_tiny_plan(tmp_path, learning_rate=3e-3)
+    assert jobs[1].training == usual.training  # the id does not depend on where the rate is given
+
+    (by_flag,) = make_tiny_plan(tmp_path, {"learning_rate": 3e-3}, models=models)
+    assert by_flag.training == usual.training
+
+    experiment = tiny_experiment(tmp_path, models=models)
+    splits = load_splits(experiment)
+    stored = usual.training.model_copy(update={"learning_rate": 0.5, "seed": 3})
+    job = find_job(experiment, stored, splits)
+    assert job.training == stored
+    assert job.configuration == "learning_rate=0.5"
+    assert find_job(tiny_experiment(tmp_path), stored, splits) is None
 
 
 def test_models_with_different_batch_sizes_compare_if_the_profile_counts_steps(tmp_path):

@@ -77,7 +77,7 @@ def test_help_has_two_levels(capsys):
     [
         ("run", ["--dataset celeba --arch resnet", "study NAME", "130 interrupted"]),
         ("study", ["sinusoid", "Figure 6"]),
-        ("study tabular", ["--data", "--results", "--latent-dim", "data sets: miniboone, "]),
+        ("study estimator", ["--data", "--results", "--latent-dim", "data sets: mnist, "]),
         ("study linear --help-all", ["--sbatch", "runs at once on a GPU"]),
         ("verify", ["RESULTS"]),
         ("score", ["--training", "for memorisation", "--trust"]),
@@ -101,7 +101,7 @@ from pythae_fif.cli import main
 
 SLOW = {"torch", "pythae", "matplotlib", "numpy", "pandas", "scipy", "sklearn", "zuko"}
 for words in (
-    "--help", "list", "--betas", "study --help", "study tabuler", "--latent-dim 0"
+    "--help", "list", "--betas", "study --help", "study toys", "--latent-dim 0"
 ):
     try:
         main(words.split())
@@ -149,10 +149,10 @@ def test_settings_of_table_2_and_of_a_user(tmp_path):
     [
         ("--data-root there", {"location": DataOptions(data_root="there")}),
         ("--offline", {"location": DataOptions(offline=True)}),
-        ("--models fif rectangular_flow", {"models": ["fif", "rectangular_flow"]}),
+        ("--latent-dim 3", {"latent_dim": 3}),
         ("--cpus-per-run 1", {"engine": LocalEngine(cpus_per_run=1)}),
         ("--engine local", {"engine": LocalEngine()}),
-        ("--dataset power --seeds 3 4", {"dataset": "power", "seeds": [3, 4]}),
+        ("--dataset digits --seeds 3 4", {"dataset": "digits", "seeds": [3, 4]}),
     ],
 )
 def test_flags_reach_the_study(tmp_path, monkeypatch, flags, options):
@@ -163,7 +163,7 @@ def test_flags_reach_the_study(tmp_path, monkeypatch, flags, options):
         return []
 
     monkeypatch.setattr(study_module, "run_study", run_study)
-    words = ["study", "tabular", "--results", str(tmp_path)]
+    words = ["study", "estimator", "--results", str(tmp_path)]
     assert cli.main(words) == 0
     assert cli.main([*words, *flags.split()]) == 0
 

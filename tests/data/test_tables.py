@@ -10,7 +10,6 @@ import pytest
 from support.tabular_files import table
 
 from pythae_fif.data import Columns, load_images, load_table
-from pythae_fif.data.sets.papamakarios import load_tabular
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import ConfigError, DataError
 
@@ -164,9 +163,6 @@ def test_hashes_never_change(tmp_path):
     (tmp_path / "twice.csv").write_text(f"a,b,c,d\n{text}\n{text}\n")
     (note,) = load_images("csv", data=tmp_path / "twice.csv").notes
     assert note.endswith("of 60 test examples are in training, too")
-
-    study = load_tabular("csv", data=tmp_path / "t.csv")
-    assert study.content_hash == "46b5e956941407b8"
 
 
 UNUSUAL_FRAME = pd.DataFrame(table(), columns=[*"abc"]).assign(

@@ -14,6 +14,7 @@ from pythae_fif.nn import (
     spatial_networks,
     spherical_networks,
 )
+from pythae_fif.nn.coupling import coupling_networks, tanh_coupling_networks
 from pythae_fif.nn.recipe import get_recipe, rebuild
 
 # Each architecture, for shapes with networks of this package and for shapes with the paper's.
@@ -27,6 +28,8 @@ CASES = [
     ("resnet_fc4", (1, 28, 28)),
     ("convnet_fc2", (1, 8, 8)),
     ("tabular", (7,)),
+    ("tabular_relu", (7,)),
+    ("tabular_small", (7,)),
 ]
 every_case = pytest.mark.parametrize(("arch", "shape"), CASES)
 variational_or_not = pytest.mark.parametrize("variational", [False, True])
@@ -50,9 +53,9 @@ def test_shapes_range_and_keys(arch, shape, variational):
     image = decoder(10 * torch.randn(3, 5)).reconstruction
     assert image.shape == (3, *shape)
     assert image.std() > 0
-    if arch == "tabular":  # without ReLU, as in the authors' code
+    if arch.startswith("tabular"):  # without ReLU, as in the authors' code, unless it is asked for
         modules = (*encoder.modules(), *decoder.modules())
-        assert not any(isinstance(module, nn.ReLU) for module in modules)
+        assert any(isinstance(module, nn.ReLU) for module in modules) == (arch == "tabular_relu")
     else:
         assert image.min() >= 0
         assert image.max() <= 1
@@ -61,7 +64,7 @@ def test_shapes_range_and_keys(arch, shape, variational):
 @every_case
 def test_codes_on_a_sphere_in_a_ball_and_in_maps(arch, shape):
     x = torch.rand(8, *shape)
-    if arch != "tabular":
+    if not arch.startswith("tabular"):
         encoder, decoder = spherical_networks(arch, shape, 5)
         assert encoder(x).log_concentration.shape == (8, 1)
         assert decoder(encoder(x).embedding).reconstruction.shape == x.shape
@@ -177,3 +180,30 @@ def test_discriminator_gives_probabilities_and_the_outputs_of_layers(shape):
     assert torch.equal(output[f"embedding_layer_{depth}"], output.embedding)
     assert output.embedding_layer_1.shape[:2] == (2, 32)
     assert "embedding_layer_2" not in output
+
+
+def hidden_widths(transforms, layers):
+    """Returns the widths of the hidden layers of each coupling's network with so many layers."""
+    biases = [len(bias) for name, bias in transforms.named_parameters() if name.endswith("bias")]
+    size = layers + 1  # the last layer is the output
+    return [biases[start : start + layers] for start in range(0, len(biases), size)]
+
+
+def test_coupling_flows_have_the_published_sizes():
+    encoder, decoder = coupling_networks("tabular", (6,), 3)
+    assert encoder.flow is decoder.flow
+    assert hidden_widths(encoder.flow.w, 2) == [[160] * 2] * 10
+    assert hidden_widths(encoder.flow.h, 2) == [[160] * 2] * 5
+
+    flow = tanh_coupling_networks("tabular", (6,), 3)[0].flow  # of rectangular flows' own code
+    assert hidden_widths(flow.w, 4) == [[128] * 4] * 10
+    assert hidden_widths(flow.h, 2) == [[32] * 2] * 5
+    assert any(isinstance(module, nn.Tanh) for module in flow.modules())
+
+
+@pytest.mark.parametrize("build", [coupling_networks, tanh_coupling_networks])
+def test_small_coupling_flows_have_about_the_parameters_of_small_free_form_networks(build):
+    for columns, latent_dim in ((6, 3), (43, 21)):
+        flow_count = count_parameters(build("tabular_small", (columns,), latent_dim)[0])
+        networks = build_networks("tabular_small", (columns,), latent_dim)
+        assert 0.7 < flow_count / count_parameters(*networks) < 1.5

@@ -9,7 +9,8 @@ from support.report_store import RESULTS, make_experiment, make_result, make_spl
 
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.reports.compared import read_published_table
+from pythae_fif.reports.compared import comparison_tables, read_published_table
+from pythae_fif.reports.frame import chosen_frame, score_frame
 from pythae_fif.reports.report import Report
 from pythae_fif.sampling.catalog import SAMPLERS
 
@@ -50,6 +51,35 @@ def test_table2_has_published_numbers_only_for_its_data_set(dataset, has_publish
         assert fif["FID published ↓"] == "47.3 ± 1.39"
         assert fif["# parameters published"] == "34.3"
     assert any("our programs" in note for note in table.notes)
+
+
+def test_tables_of_rows_have_published_numbers_beside_measured_ones():
+    """The squared error is D times the mean over columns, and the time is that of steps only."""
+    models = ["flow_matching", "rectangular_flow", "fif_on_manifold", "fif"]
+    flags = {"arch": "tabular", "profile": "quick", "models": models}
+    experiment = load_experiment("miniboone", flags)
+    results = [
+        make_result(model, {}, seed, {"normal": (1, value)}, dataset="miniboone", mse=0.02)
+        for value, model in enumerate(models, start=2)
+        for seed in (0, 1)
+    ]
+    (table,) = comparison_tables(
+        experiment, results, chosen_frame(score_frame(experiment, results)), data_dim=43
+    ).values()
+
+    cells = table.cells.set_index("Model")
+    assert list(cells.index) == ["FIF", "FIF (on manifold)", "RF", "flow matching"]
+    fif = cells.loc["FIF"]
+    assert fif["FD-classifier, 2,000 samples ↓"] == "5.00 ± 0.00"
+    assert fif["FID-like published ↓"] == "0.598 ± 0.024"
+    assert fif["squared error ↓"] == "0.882 ± 0.030"  # 43 * 0.0205
+    assert fif["squared error published ↓"] == "1.077 ± 0.011"
+    assert (fif["train min"], fif["train min published"]) == ("0.200", "49")
+    assert fif["µs a row"] == "50.00"  # 12 s of steps on 240,000 rows
+    assert cells.loc["FIF (on manifold)", "FID-like published ↓"] == "77.23 ± 16.55"
+    assert list(cells.loc["RF"].filter(like="published")) == ["1.84 ± 0.11", "–", "–"]
+    assert set(cells.loc["flow matching"].filter(like="published")) == {"–"}
+    assert any("1.5 times as fast" in note for note in table.notes)
 
 
 NUMBERS_PER_ROW = {1: 4, 2: 5, 5: 4, 6: 4, 7: 4, 8: 12}

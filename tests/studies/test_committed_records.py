@@ -16,12 +16,11 @@ from studies.equal_time import EpochTimes, EqualTimeTraining
 from studies.kept_epoch import KeptEpoch
 from studies.spectrum import SpectrumModel
 from studies.surrogate_fraction import FractionTraining
-from studies.tabular.models import TabularModel
 from studies.when import TorusModel
 
 RUNS = {
     CostTraining: 158, EqualTimeTraining: 110, EpochTimes: 4, SpectrumModel: 8,
-    FractionTraining: 44, KeptEpoch: 24, TabularModel: 32, TorusModel: 432,
+    FractionTraining: 44, KeptEpoch: 24, TorusModel: 432,
 }  # fmt: skip
 """Kind of run -> number of committed runs."""
 
@@ -71,17 +70,6 @@ def test_a_page_is_drawn_as_it_is_committed(study, profile, page, options):
     drawn = (options.results / f"tables/{page}.md").read_text()
     committed = (REFERENCE / f"tables/{page}.md").read_text()
     assert lines_of_tables(drawn) == lines_of_tables(committed)
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize("dataset", ["power", "miniboone"])
-def test_gaussians_of_tables_are_not_fitted_again(dataset, options):
-    models = ["gaussian", "ppca"]
-    changes = {"dataset": dataset, "profile": "equal_time", "seeds": range(3), "models": models}
-    page = draw("tabular", options, **changes)[".md"].read_text()
-    committed = (REFERENCE / f"tables/tabular-{dataset}-gaussians.md").read_text()
-    energies = [line.split(" | ")[4 - 1] for line in lines_of_tables(committed)[2:4]]
-    assert all(f" {energy} |" in page for energy in energies)
 
 
 @pytest.mark.shared

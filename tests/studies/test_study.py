@@ -8,7 +8,6 @@ import pandas
 import pytest
 from support.engines import InProcess
 
-from pythae_fif.data.sets.papamakarios import ARCHIVED
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import FailedRunsError, StoreError
 from pythae_fif.runs.store import Store
@@ -88,7 +87,6 @@ REPORT_NAMES = {
 
 def test_every_dataset_starts_its_study():
     assert set(find_study("toy").datasets) == set(TOY_DATA)
-    assert set(find_study("tabular").datasets) == {*ARCHIVED, "csv"}
     assert dict.fromkeys(TOY_DATA, "toy") == STUDY_OF_DATASET
 
 

@@ -10,8 +10,8 @@ from pythae_fif.columns import Columns
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.source import DataRequest, DataSource
 from pythae_fif.data.splits import FilesAndReader, Splits, describe_sizes
-from pythae_fif.data.tables import load_table, standardize
-from pythae_fif.errors import ConfigError, DataError, format_error
+from pythae_fif.data.tables import standardize
+from pythae_fif.errors import DataError, check_choice, format_error
 from pythae_fif.names import DATA_VARIABLE, data_home
 
 ARCHIVE = "https://zenodo.org/record/1161203/files/data.tar.gz"
@@ -190,26 +190,18 @@ collisions (21) and neutrino events (43)."""
 DATASETS = {name: DataSource(table.find, is_table=True) for name, table in ARCHIVED.items()}
 
 
-def load_tabular(
-    name: str, data_root: str | Path | None = None, *, data: str | Path | None = None
-) -> Splits:
-    """Loads a table of the archive, or a user's, for studies: without the columns' names and units.
+def load_tabular(name: str, data_root: str | Path | None = None) -> Splits:
+    """Loads a table of the archive for studies: without the columns' names and units.
 
     The hash of a study's data is that of the rows alone.
 
     Args:
-        name: A key of ``ARCHIVED``, or ``csv``.
+        name: A key of ``ARCHIVED``.
         data_root: The folder of the archive's files; None for ``PYTHAE_FIF_DATA``.
-        data: Your file, for ``csv`` only, see :func:`~pythae_fif.data.load_table`.
 
     Raises:
-        ConfigError: An unknown name, or an argument that does not fit the data set.
+        ConfigError: An unknown name.
         DataError: A file is missing or not what its name promises.
     """
-    is_valid = name in ARCHIVED if data is None else name == "csv"
-    if not is_valid:
-        raise ConfigError(
-            f"table {name!r} with --data {data}: needs {', '.join(ARCHIVED)}, or csv and a path"
-        )
-    splits = ARCHIVED[name].read(data_home(data_root)) if data is None else load_table(data)
-    return replace(splits, columns=None)
+    check_choice(name, ARCHIVED, f"table {name!r} is unknown")
+    return replace(ARCHIVED[name].read(data_home(data_root)), columns=None)
