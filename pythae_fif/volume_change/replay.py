@@ -39,6 +39,7 @@ class Tape(TorchFunctionMode):
 
     Attributes:
         value: What the function returned.
+        has_tangent: Whether the value may change with the input: not if it was detached.
 
     Raises:
         UnsupportedOperationError: If an operation has no rule or overwrites its argument.
@@ -68,6 +69,7 @@ class Tape(TorchFunctionMode):
         self._check_arguments([self.value])
         if id(self.value) not in self._depends_on_input:
             raise UnsupportedOperationError(HIDDEN)
+        self.has_tangent = id(self.value) in self._has_tangent
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
