@@ -37,6 +37,7 @@ from typing import NamedTuple
 
 import torch
 from machine import command, markdown, peak_memory_mb, seconds
+from own_networks import OWN_NETWORKS
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AE, AEConfig, BaseAE
 from torch import Tensor
@@ -57,10 +58,12 @@ NETS = {
     "digits-convnet": ("convnet", (1, 8, 8), 8, 50),
     "tabular-43": ("tabular", (43,), 21, 128),
     "tabular-6": ("tabular", (6,), 3, 512),
+    **{name: (name, (1, 28, 28), 16, 100) for name in OWN_NETWORKS},
 }
-"""Name -> architecture, shape of an image, latent dimension, batch size."""
+"""Name -> architecture or own networks, shape of an image, latent dimension, batch size."""
 
-REPEATS = {"digits-convnet": 5, "tabular-43": 5, "tabular-6": 5}
+REPEATS = {"digits-convnet": 5, "tabular-43": 5, "tabular-6": 5, "mlp-silu": 5}
+REPEATS["mlp-layernorm-gelu"] = 5
 """Steps of a variant in a round; 1 for other networks."""
 
 STEPS_BEFORE_TRACE = 2
@@ -110,7 +113,10 @@ def build(net: str, variant: Variant, device: str) -> tuple[BaseAE, Tensor]:
     """
     arch, shape, latent_dim, batch_size = NETS[net]
     torch.manual_seed(0)
-    networks = build_networks(arch, shape, latent_dim)
+    if arch in OWN_NETWORKS:
+        networks = OWN_NETWORKS[arch](latent_dim)
+    else:
+        networks = build_networks(arch, shape, latent_dim)
     if variant.options is None:
         model = AE(AEConfig(input_dim=shape, latent_dim=latent_dim), *networks)
     else:

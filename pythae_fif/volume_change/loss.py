@@ -3,9 +3,12 @@
 There are two functions for its volume term (eq. 15): a fast one, and one for any networks.
 """
 
+import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pythae_fif.errors import DataError
+from pythae_fif.errors import DataError, SlowerTrainingWarning, UnsupportedOperationError
 from pythae_fif.volume_change.replay import Tape
 
 JacobianAt = Literal["data", "reconstruction", "detached_reconstruction"]
@@ -95,8 +98,10 @@ def volume_surrogate(
         The surrogate, (b,), with z and x_hat of the same pass.
 
     Raises:
-        ValueError: If ``eps`` has the wrong shape.
-        UnsupportedOperationError: If a network has an operation that cannot be replayed.
+        ValueError: If ``eps`` has the wrong shape, or a network returns no tensor or one that was
+            detached from its input.
+        UnsupportedOperationError: If a network has an operation that cannot be replayed. Then
+            :func:`autograd_surrogate` can take its place.
 
     Example:
         >>> from pythae_fif.volume_change import sample_hutchinson
@@ -105,12 +110,15 @@ def volume_surrogate(
         >>> out.surrogate.shape, out.z.shape, out.x_hat.shape
         (torch.Size([7]), torch.Size([7, 2]), torch.Size([7, 5]))
     """
-    with torch.enable_grad():
+    encode, decode = _checked(encode, "encoder"), _checked(decode, "decoder")
+    with torch.enable_grad(), _name_alternative():
         encoder_tape = Tape(encode, x.detach())
         z = encoder_tape.value
         _check_vectors(eps, z)
         decoder_tape = Tape(decode, z)
         x_hat = decoder_tape.value
+        _check_attached(encoder_tape, "encoder")
+        _check_attached(decoder_tape, "decoder")
 
         jacobian_tape = encoder_tape  # the pass that f' is taken from
         if jacobian_at != "data":
@@ -126,6 +134,41 @@ def volume_surrogate(
         return SurrogateOutput(-torch.stack(products).sum(-1).mean(0), z, x_hat)
 
 
+@contextmanager
+def _name_alternative() -> Iterator[None]:
+    """Completes the error of a network that cannot be replayed."""
+    try:
+        yield
+    except UnsupportedOperationError as error:
+        raise UnsupportedOperationError(
+            f"{error}; autograd_surrogate takes any networks, and is slower"
+        ) from error
+
+
+def _checked(network: Map, name: str) -> Map:
+    """The network, with a ValueError unless it returns a tensor."""
+
+    def call(point: Tensor) -> Tensor:
+        output: Any = network(point)
+        if isinstance(output, Tensor):
+            return output
+        raise ValueError(
+            f"the {name} returned a {type(output).__name__}, but must return one tensor: pass a "
+            f"function that does, such as lambda v: {name}(v)[0]"
+        )
+
+    return call
+
+
+def _check_attached(tape: Tape, name: str) -> None:
+    """Raises ValueError if the value of a network has no derivative."""
+    if not tape.has_tangent:
+        raise ValueError(
+            f"the {name}'s output does not depend on its input: it was detached, or computed "
+            "under torch.no_grad"
+        )
+
+
 def fif_loss(
     encode: Map,
     decode: Map,
@@ -134,7 +177,7 @@ def fif_loss(
     eps: Tensor,
     beta: float | Tensor,
     *,
-    surrogate: Surrogate = volume_surrogate,
+    surrogate: Surrogate | None = None,
     reduce: Map | None = None,
 ) -> FIFLoss:
     r"""Computes the loss of a free-form injective flow (eq. 7).
@@ -150,7 +193,8 @@ def fif_loss(
         x: Data, (B, ...).
         eps: Hutchinson vectors, (K, b, d), as for :func:`volume_surrogate`.
         beta: Weight of the squared error.
-        surrogate: Computes the second term.
+        surrogate: Computes the second term. If None it is :func:`volume_surrogate`, and for
+            networks that cannot be replayed :func:`autograd_surrogate` without forward mode.
         reduce: Applied to each term before the terms are added, such as ``torch.mean``. None
             keeps one number for each sample.
 
@@ -158,7 +202,10 @@ def fif_loss(
         The loss and its terms.
 
     Raises:
-        ValueError: If the terms are not one number for each data point.
+        ValueError: If the terms are not one number for each data point, or beta is no number.
+
+    Warns:
+        SlowerTrainingWarning: A network cannot be replayed; the message names the operation.
 
     Example:
         >>> from pythae_fif.volume_change import sample_hutchinson
@@ -168,10 +215,13 @@ def fif_loss(
         >>> fif_loss(encode, decode, normal.log_prob, x, eps, beta=10.0).loss.shape
         torch.Size([7])
     """
+    if isinstance(beta, str):
+        raise ValueError(f"beta={beta!r} is an option of FIFConfig; fif_loss needs a number")
+    surrogate = surrogate or _replay_or_double_backward
     volume, z, x_hat = surrogate(encode, decode, x, eps)  # eq. 15
     log_prior = latent_log_prob(z.to(x.dtype))
     reconstruction = squared_error(x_hat, x)
-    _check_shapes(log_prior, volume, reconstruction, is_reduced=reduce is not None)
+    _check_shapes(z, log_prior, volume, reconstruction, is_reduced=reduce is not None)
 
     if reduce is not None:
         volume = reduce(volume)
@@ -188,13 +238,46 @@ def weighted_sum(nll: Tensor, reconstruction: Tensor, beta: float | Tensor) -> T
     return nll + beta * reconstruction
 
 
+_NOT_REPLAYED: "weakref.WeakSet[Any]" = weakref.WeakSet()
+"""Encoders that could not be replayed with their decoders, as :func:`_key` names them."""
+
+
+def _replay_or_double_backward(encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
+    """Computes the volume term by the faster function that the networks allow."""
+    key = _key(encode)
+    if key not in _NOT_REPLAYED:
+        try:
+            return volume_surrogate(encode, decode, x, eps)
+        except UnsupportedOperationError as error:
+            reason = error.__cause__
+        _NOT_REPLAYED.add(key)
+        warnings.warn(
+            f"fif_loss falls back to double backward, which is slower: {reason}",
+            SlowerTrainingWarning,
+            stacklevel=3,
+        )
+    return autograd_surrogate(encode, decode, x, eps, forward_mode=False)
+
+
+def _key(network: Map) -> Any:
+    """What of a network is the same in each step: a lambda is not, but its code is."""
+    while isinstance(network, partial):
+        network = network.func
+    return getattr(network, "__code__", network)
+
+
 def _check_shapes(
-    log_prior: Tensor, volume: Tensor, reconstruction: Tensor, *, is_reduced: bool
+    z: Tensor, log_prior: Tensor, volume: Tensor, reconstruction: Tensor, *, is_reduced: bool
 ) -> None:
     """Raises ValueError unless each term is one number for each data point.
 
     Terms that are reduced may have the volume of a part of the batch.
     """
+    if log_prior.shape == z.shape:
+        raise ValueError(
+            f"latent_log_prob returned shape {tuple(z.shape)}: sum it over the code's dimensions, "
+            "as torch.distributions.Independent does"
+        )
     volume_fits = volume.shape == reconstruction.shape or is_reduced
     if log_prior.shape != reconstruction.shape or not volume_fits:
         raise ValueError(
@@ -254,8 +337,9 @@ def autograd_surrogate(
         The surrogate, (b,), with z and x_hat of the same pass.
 
     Raises:
-        ValueError: If ``eps`` has the wrong shape.
+        ValueError: If ``eps`` has the wrong shape, or a network returns no tensor.
     """
+    encode, decode = _checked(encode, "encoder"), _checked(decode, "decoder")
     forward_mode &= len(eps) == 1 and not torch.is_autocast_enabled(x.device.type)
     with torch.enable_grad(), differentiable_kernels():
         point = x.detach().requires_grad_()

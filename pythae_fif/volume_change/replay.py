@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from pythae_fif.device import full_float32
 from pythae_fif.errors import UnsupportedOperationError
-from pythae_fif.volume_change.rules import CONSTANT, RULES, Step
+from pythae_fif.volume_change.compositions import IN_PLACE, find_composition
+from pythae_fif.volume_change.rules import CONSTANT, LIKE, RULES, Step
 
 HIDDEN = (
     "a module hides some of its operations, as compiled modules and autograd.Function classes do"
@@ -38,6 +39,7 @@ class Tape(TorchFunctionMode):
 
     Attributes:
         value: What the function returned.
+        has_tangent: Whether the value may change with the input: not if it was detached.
 
     Raises:
         UnsupportedOperationError: If an operation has no rule or overwrites its argument.
@@ -67,6 +69,7 @@ class Tape(TorchFunctionMode):
         self._check_arguments([self.value])
         if id(self.value) not in self._depends_on_input:
             raise UnsupportedOperationError(HIDDEN)
+        self.has_tangent = id(self.value) in self._has_tangent
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -74,25 +77,53 @@ class Tape(TorchFunctionMode):
         """Runs an operation and, if it moves with the input, records it."""
         kwargs = kwargs or {}
         arguments = tree_flatten((args, kwargs))[0]
-        if func is Tensor.to:
-            arguments = arguments[:1]  # `c.to(x)` depends on x only through its dtype and device
+        if func in LIKE:
+            arguments = arguments[:1]
 
         # An in-place autograd.Function sets a property of its argument, and must not fail there.
         if getattr(func, "__name__", "") != "__set__":
             self._check_arguments(arguments)
 
-        if kwargs.get("inplace"):
-            kwargs = self._replace_inplace(args, kwargs)
-        out = func(*args, **kwargs)
-        outputs = [output for output in tree_flatten(out)[0] if isinstance(output, Tensor)]
-
         # In a pass with gradient, operations under `no_grad` compute constants of the loss.
         is_constant = self._with_gradient and not torch.is_grad_enabled()
+        has_tangent = not is_constant and any(id(a) in self._has_tangent for a in arguments)
+
+        # In place of overwriting a tensor that was computed in this pass, a new one is made.
+        target: Any = args[0] if args else kwargs.get("input")
+        overwrites = kwargs.get("inplace", False)
+        if overwrites:
+            kwargs = {**kwargs, "inplace": False}
+        elif func in IN_PLACE and has_tangent and id(target) in self._depends_on_input:
+            overwrites = True
+            func = IN_PLACE[func]
+
+        composition = find_composition(func) if has_tangent and func not in RULES else None
+        if composition is None:
+            out = self._record(func, args, kwargs, arguments, is_constant, has_tangent)
+        else:
+            with self:
+                out = composition(*args, **kwargs)
+
+        if overwrites and out is not target:
+            overwritten = _base_tensor(target)
+            self._overwritten[id(overwritten)] = overwritten
+        return out
+
+    def _record(
+        self,
+        func: Any,
+        args: Any,
+        kwargs: dict[str, Any],
+        arguments: list[Any],
+        is_constant: bool,
+        has_tangent: bool,
+    ) -> Any:
+        """Runs an operation, and records it if its result has a tangent."""
+        out = func(*args, **kwargs)
+        outputs = [output for output in tree_flatten(out)[0] if isinstance(output, Tensor)]
         if not is_constant:
             self._record_graphs(arguments, outputs)
-
-        argument_ids = set(map(id, arguments))
-        if argument_ids.isdisjoint(self._depends_on_input):
+        if not any(id(argument) in self._depends_on_input for argument in arguments):
             return out
         for output in outputs:
             self._depends_on_input[id(output)] = output
@@ -101,15 +132,15 @@ class Tape(TorchFunctionMode):
         has_derivative = changes_argument or any(
             output.is_floating_point() or output.is_complex() for output in outputs
         )
-        has_tangent = not argument_ids.isdisjoint(self._has_tangent)
-        if is_constant or func in CONSTANT or not has_derivative or not has_tangent:
+        if func in CONSTANT or not has_derivative or not has_tangent:
             return out
 
         if func not in RULES:
             raise UnsupportedOperationError(f"{resolve_name(func) or func} has no replay rule")
         if id(out) not in self._has_tangent:  # a reshape to the same shape returns its argument
             self._has_tangent.update(map(id, outputs))
-            self._steps.append(Step(func, args, kwargs, out))
+            copies = {name: _copy_list(value) for name, value in kwargs.items()}
+            self._steps.append(Step(func, tuple(map(_copy_list, args)), copies, out))
         return out
 
     def _check_arguments(self, arguments: list[Any]) -> None:
@@ -131,12 +162,6 @@ class Tape(TorchFunctionMode):
                 raise UnsupportedOperationError(
                     "a tensor that was overwritten in place is used again"
                 )
-
-    def _replace_inplace(self, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Returns the keyword arguments without `inplace`, and marks the input as overwritten."""
-        overwritten = _base_tensor(args[0] if args else kwargs["input"])
-        self._overwritten[id(overwritten)] = overwritten
-        return {**kwargs, "inplace": False}
 
     def _record_graphs(self, arguments: list[Any], outputs: list[Tensor]) -> None:
         """Notes the graphs of an operation's tensors: `__setitem__` changes its argument's."""
@@ -198,6 +223,11 @@ class Tape(TorchFunctionMode):
         for index, step in enumerate(self._steps):
             last_use.update(dict.fromkeys(map(id, step.leaves), index))
         return last_use
+
+
+def _copy_list(argument: Any) -> Any:
+    """A list of arguments is copied, as a network may append to it later."""
+    return argument.copy() if isinstance(argument, list) else argument
 
 
 def _base_tensor(tensor: Tensor) -> Tensor:

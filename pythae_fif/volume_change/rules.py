@@ -2,17 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial, reduce
 from itertools import product
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pythae_fif.errors import UnsupportedOperationError
+from pythae_fif.volume_change.kernels import (
+    GELU,
+    HARDSIGMOID,
+    MISH,
+    SILU,
+    PReLUProduct,
+    Slope,
+    SlopeProduct,
+    batch_norm_jvp,
+)
 
 
 @dataclass(eq=False)
@@ -79,20 +88,22 @@ def _apply_with(step: Step, values: dict[int, Any]) -> Any:
 
 
 def _linear_rule(step: Step, get_tangent: GetTangent) -> Any:
-    """Rule for operations linear in one argument: apply the operation to that argument's tangent.
-
-    Products are linear in each argument, but not in two at once: those are differentiated.
-    """
+    """Rule for operations linear in one argument: the operation is applied to its tangent."""
     tangents = _input_tangents(step, get_tangent)
     if len(tangents) > 1:
         return _forward_mode_rule(step, get_tangent)
     return _apply_with(step, tangents)
 
 
+def _like_rule(step: Step, get_tangent: GetTangent) -> Any:
+    """Rule for operations that read only the type or the shape of their second argument."""
+    return _apply_with(step, {0: get_tangent(step.args[0])})
+
+
 def _forward_mode_rule(step: Step, get_tangent: GetTangent) -> Any:
     """Rule for any operation: forward-mode differentiation of this one operation."""
     tangents = _input_tangents(step, get_tangent)
-    points = tuple(step.leaves[index] for index in tangents)
+    points = tuple(_materialize(step.leaves[index]) for index in tangents)
     directions = tuple(
         tangent.to(point.dtype) for tangent, point in zip(tangents.values(), points, strict=True)
     )
@@ -102,6 +113,26 @@ def _forward_mode_rule(step: Step, get_tangent: GetTangent) -> Any:
         points,
         directions,
     )[1]
+
+
+def _materialize(tensor: Tensor) -> Tensor:
+    """A tensor without places that share their memory: forward mode refuses expanded tensors."""
+    return tensor.contiguous() if 0 in tensor.stride() else tensor
+
+
+def _product_rule(step: Step, get_tangent: GetTangent) -> Any:
+    """Rule for products, which are linear in each argument."""
+    tangents = _input_tangents(step, get_tangent)
+    summands = [_apply_with(step, {index: tangent}) for index, tangent in tangents.items()]
+    return reduce(torch.add, summands)
+
+
+def _fill_rule(step: Step, get_tangent: GetTangent) -> Tensor:
+    """Rule for `masked_fill`: what is filled in is constant."""
+    tangent = get_tangent(step.argument(0, "input"))
+    if tangent is None or get_tangent(step.argument(2, "value")) is not None:
+        raise UnsupportedOperationError("the value that masked_fill writes depends on the input")
+    return tangent.masked_fill(step.argument(1, "mask"), 0)
 
 
 def _affine_rule(step: Step, get_tangent: GetTangent) -> Tensor:
@@ -148,6 +179,21 @@ def _concat_rule(step: Step, get_tangent: GetTangent) -> Any:
     return _apply_with(step, zeros | _input_tangents(step, get_tangent))
 
 
+def _kernel_rule(kernel: Callable[..., Tensor], *, by_result: bool = False) -> Rule:
+    """Rule for activations: the product with the slope, by the kernel of the backward pass.
+
+    Args:
+        kernel: Maps the tangent and the argument to the product.
+        by_result: Whether the kernel needs the result in place of the argument.
+    """
+
+    def rule(step: Step, get_tangent: GetTangent) -> Tensor:
+        x = step.out if by_result else step.argument(0, "input")
+        return kernel(_single_tangent(step, get_tangent).to(x.dtype), x)
+
+    return rule
+
+
 def _relu_rule(step: Step, get_tangent: GetTangent) -> Tensor:
     """Rule for ReLU: the kernel of its backward pass, three times as fast as a mask's product."""
     out = step.out.detach()
@@ -155,53 +201,34 @@ def _relu_rule(step: Step, get_tangent: GetTangent) -> Tensor:
     return torch.ops.aten.threshold_backward(tangent, out, 0)
 
 
-def _silu_rule(step: Step, get_tangent: GetTangent) -> Tensor:
-    """Rule for SiLU: the product with its slope.
-
-    Forward mode itself copies the tangent of a part of the batch.
-    """
+def _prelu_rule(step: Step, get_tangent: GetTangent) -> Tensor:
+    """Rule for PReLU: its slopes are weights."""
     x = step.argument(0, "input")
     tangent = _single_tangent(step, get_tangent).to(x.dtype)
-    product: Any = SiLUSlopeProduct.apply
-    return product(tangent, x)
+    product: Any = PReLUProduct.apply
+    return product(tangent, x.detach(), step.argument(1, "weight"))
 
 
-class SiLUSlopeProduct(torch.autograd.Function):
-    """The product of a tangent with SiLU's slope at x, by the kernel of SiLU's backward pass.
-
-    PyTorch cannot differentiate this kernel. The formula that it can differentiate takes twice as
-    many operations.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(tangent: Tensor, x: Tensor) -> Tensor:
-        """Returns the product; both arguments have any same shape."""
-        return torch.ops.aten.silu_backward(tangent, x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        """Keeps the arguments for the backward pass."""
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the gradients by the tangent and by x."""
-        tangent, x = ctx.saved_tensors
-        product: Any = SiLUSlopeProduct.apply
-
-        # With s = sigmoid(x), the second derivative of x s is s (1 - s) (2 + x - 2 x s).
-        sigmoid = x.sigmoid()
-        factor = torch.addcmul(x, x, sigmoid, value=-2) + 2
-        x_gradient = torch.ops.aten.sigmoid_backward(gradient * tangent * factor, sigmoid)
-        return product(gradient, x), x_gradient
+def _slope_kernel(slope: Slope) -> Callable[..., Tensor]:
+    """Returns the kernel for a smooth activation."""
+    product: Any = SlopeProduct.apply
+    return lambda tangent, x: product(tangent, x, slope)
 
 
-def _sigmoid_rule(step: Step, get_tangent: GetTangent) -> Tensor:
-    """Rule for the sigmoid: as for SiLU."""
+def _gelu_rule(step: Step, get_tangent: GetTangent) -> Tensor:
+    """Rule for GELU and its approximation, whose kernel PyTorch differentiates."""
+    approximate = step.argument(1, "approximate", "none")
+    if approximate == "none":
+        return _kernel_rule(_slope_kernel(GELU))(step, get_tangent)
+    kernel = partial(torch.ops.aten.gelu_backward, approximate=approximate)
+    return _kernel_rule(kernel)(step, get_tangent)
+
+
+def _softmax_rule(step: Step, get_tangent: GetTangent) -> Tensor:
+    """Rule for softmax: its Jacobian is its own transpose."""
+    dim = step.argument(1, "dim")
     tangent = _single_tangent(step, get_tangent).to(step.out.dtype)
-    return torch.ops.aten.sigmoid_backward(tangent, step.out)
+    return torch.ops.aten._softmax_backward_data(tangent, step.out, dim, step.out.dtype)
 
 
 def _batch_norm_rule(step: Step, get_tangent: GetTangent) -> Tensor:
@@ -230,153 +257,148 @@ def _batch_norm_rule(step: Step, get_tangent: GetTangent) -> Tensor:
     return tangent * scale.to(tangent.dtype).view(1, -1, *[1] * (x.dim() - 2))
 
 
-def _find_functions(names: str) -> list[Any]:
-    """The functions with these names, separated by spaces, in torch, Tensor and functional."""
-    pairs = product((torch, Tensor, F), names.split())
+def _instance_norm_rule(step: Step, get_tangent: GetTangent) -> Tensor:
+    """Rule for InstanceNorm: BatchNorm of one sample, whose channels are those of all samples."""
+    tangent = _single_tangent(step, get_tangent)
+    x = step.argument(0, "input")
+    weight = step.argument(3, "weight")
+    eps = step.argument(7, "eps", 1e-5)
+    channels = (1, -1, *[1] * (x.dim() - 2))
+
+    if step.argument(5, "use_input_stats", True):
+        rows = (1, len(x) * x.shape[1], *x.shape[2:])
+        product = batch_norm_jvp(tangent.reshape(rows), x.reshape(rows), None, eps).view_as(x)
+    else:
+        product = tangent * (step.argument(2, "running_var") + eps).rsqrt().view(channels)
+    return product if weight is None else product * weight.view(channels)
+
+
+def _layer_norm_rule(step: Step, get_tangent: GetTangent) -> tuple[Tensor, None, None]:
+    """Rule for LayerNorm."""
+    weight = step.argument(2, "weight")
+    product = _normalized_rows_jvp(step, get_tangent)
+    return (product if weight is None else product * weight), None, None
+
+
+def _group_norm_rule(step: Step, get_tangent: GetTangent) -> tuple[Tensor, None, None]:
+    """Rule for GroupNorm."""
+    weight = step.argument(1, "weight")
+    product = _normalized_rows_jvp(step, get_tangent)
+    channels = (1, -1, *[1] * (product.dim() - 2))
+    return (product if weight is None else product * weight.view(channels)), None, None
+
+
+def _normalized_rows_jvp(step: Step, get_tangent: GetTangent) -> Tensor:
+    """The product for LayerNorm or GroupNorm without weights.
+
+    Each is BatchNorm of one sample, whose channels are the rows or groups. The recorded operation
+    returns the mean and the inverse standard deviation of each.
+    """
+    x = step.argument(0, "input")
+    tangent = _single_tangent(step, get_tangent)
+    statistics = [values.detach().flatten() for values in step.out[1:]]
+    rows = (1, len(statistics[0]), -1)
+    product = batch_norm_jvp(tangent.reshape(rows), x.reshape(rows), None, 0.0, tuple(statistics))
+    return product.view(x.shape)
+
+
+def _rms_norm_rule(step: Step, get_tangent: GetTangent) -> Tensor:
+    """Rule for RMSNorm, x w / r with the root r of the mean square of a row."""
+    x = step.argument(0, "input")
+    tangent = _single_tangent(step, get_tangent).to(x.dtype)
+    shape = step.argument(1, "normalized_shape")
+    weight = step.argument(2, "weight")
+    eps = step.argument(3, "eps")
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+
+    dims = tuple(range(-len(shape), 0))
+    inverse_root = (x.square().mean(dims, keepdim=True) + eps).rsqrt()
+    normalized = x * inverse_root
+    overlap = (normalized * tangent).mean(dims, keepdim=True)
+    product = (tangent - normalized * overlap) * inverse_root
+    return product if weight is None else product * weight
+
+
+def find_functions(names: str) -> list[Any]:
+    """Returns the functions and methods of PyTorch with these names, separated by spaces."""
+    pairs = product((torch, Tensor, F, torch._C._nn), names.split())
     return [getattr(owner, name) for owner, name in pairs if hasattr(owner, name)]
 
 
+LIKE = {*find_functions("to type_as view_as reshape_as expand_as")}
+"""Operations that read only the type or the shape of their second argument."""
+
 CONSTANT = {
     Tensor.data.__get__,  # type: ignore[attr-defined]
-    *_find_functions(
+    *find_functions(
         "detach sign sgn round floor ceil trunc zeros_like ones_like empty_like full_like "
         "rand_like randn_like new_zeros new_ones new_empty new_full new_tensor"
     ),
 }
 """Operations with a result that does not change with their arguments, except at jumps."""
 
-_RULES: list[tuple[Rule, str]] = [
-    (
-        _affine_rule,
-        "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
-    ),
-    (_relu_rule, "relu"),
-    (_silu_rule, "silu"),
-    (_sigmoid_rule, "sigmoid"),
-    (_sum_rule, "add sub __add__ __radd__ __sub__"),
-    (_reshape_rule, "reshape view flatten unflatten squeeze unsqueeze"),
-    (_concat_rule, "cat concat concatenate stack"),
-    (_linear_rule, "neg __neg__ sum mean clone float double to contiguous mul __mul__ __rmul__"),
-    (
-        _linear_rule,
-        "matmul __matmul__ __rmatmul__ bmm transpose permute t narrow chunk split unbind",
-    ),
-    (_linear_rule, "__getitem__ flip expand repeat roll gather index_select interpolate"),
-    (_linear_rule, "pixel_shuffle pixel_unshuffle avg_pool1d avg_pool2d adaptive_avg_pool2d"),
-    (_forward_mode_rule, "__rsub__ div __truediv__ __rtruediv__ pow __pow__ __rpow__ reciprocal"),
-    (_forward_mode_rule, "square sqrt rsqrt exp log log1p sin cos erf abs clamp maximum minimum"),
-    (_forward_mode_rule, "where tanh gelu softplus leaky_relu elu selu celu mish"),
-    (_forward_mode_rule, "hardtanh relu6 softmax log_softmax logsumexp logsigmoid max_pool2d pad"),
-]
+_by_sigmoid = _kernel_rule(torch.ops.aten.sigmoid_backward, by_result=True)
+_by_tanh = _kernel_rule(torch.ops.aten.tanh_backward, by_result=True)
+
+RULE_NAMES: dict[str, list[tuple[Rule, str]]] = {
+    "layers": [
+        (_affine_rule, "linear conv1d conv2d conv3d"),
+        (_affine_rule, "conv_transpose1d conv_transpose2d conv_transpose3d"),
+        (_product_rule, "matmul bmm einsum __matmul__ __rmatmul__"),
+    ],
+    "normalisation": [
+        (_layer_norm_rule, "native_layer_norm"),
+        (_group_norm_rule, "native_group_norm"),
+        (_rms_norm_rule, "rms_norm"),
+    ],
+    "activations": [
+        (_relu_rule, "relu"),
+        (_prelu_rule, "prelu"),
+        (_kernel_rule(_slope_kernel(SILU)), "silu"),
+        (_kernel_rule(_slope_kernel(MISH)), "mish"),
+        (_kernel_rule(_slope_kernel(HARDSIGMOID)), "hardsigmoid"),
+        (_gelu_rule, "gelu"),
+        (_by_sigmoid, "sigmoid"),
+        (_by_tanh, "tanh"),
+        (_softmax_rule, "softmax"),
+        (_forward_mode_rule, "leaky_relu elu selu celu softplus hardtanh relu6 hardswish"),
+        (_forward_mode_rule, "log_softmax logsumexp logsigmoid"),
+    ],
+    "arithmetic": [
+        (_sum_rule, "add sub __add__ __radd__ __sub__"),
+        (_linear_rule, "neg sum mean cumsum __neg__"),
+        (_product_rule, "mul __mul__ __rmul__"),
+        (_forward_mode_rule, "div pow reciprocal square sqrt rsqrt exp log log1p sin cos erf abs"),
+        (_forward_mode_rule, "clamp clamp_min clamp_max maximum minimum where norm var std"),
+        (_forward_mode_rule, "__rsub__ __truediv__ __rtruediv__ __pow__ __rpow__"),
+        (_fill_rule, "masked_fill"),
+    ],
+    "pooling and sizes": [
+        (_linear_rule, "avg_pool1d avg_pool2d avg_pool3d"),
+        (_linear_rule, "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"),
+        (_forward_mode_rule, "max_pool1d max_pool2d max_pool3d"),
+        (_forward_mode_rule, "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"),
+        (_linear_rule, "interpolate pixel_shuffle pixel_unshuffle"),
+        (_forward_mode_rule, "pad"),
+    ],
+    "shapes": [
+        (_reshape_rule, "reshape view flatten unflatten squeeze unsqueeze"),
+        (_concat_rule, "cat concat concatenate stack"),
+        (_linear_rule, "transpose swapaxes permute movedim t narrow chunk split unbind flip"),
+        (_linear_rule, "expand repeat tile repeat_interleave roll gather index_select"),
+        (_linear_rule, "unfold fold clone contiguous float double __getitem__"),
+        (_like_rule, "to type_as view_as reshape_as expand_as"),
+    ],
+}
+"""Kind -> rules with the names of the functions or methods that they are for."""
 
 RULES: dict[Any, Rule] = {
-    function: rule for rule, names in _RULES for function in _find_functions(names)
+    function: rule
+    for pairs in RULE_NAMES.values()
+    for rule, names in pairs
+    for function in find_functions(names)
 }
-"""Operation -> rule for its tangents. Normalisation by the statistics of single samples has no
-rule: PyTorch's gradient of its product takes the statistics for constants."""
+"""Operation -> rule for its tangents."""
 RULES[F.batch_norm] = _batch_norm_rule
-
-
-def batch_norm_jvp(tangent: Tensor, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-    r"""Applies the Jacobian of the whole-batch map $h w + b$, with $h = (x - m) / s$, to a tangent.
-
-    The statistics m and s are functions of the input (Ioffe & Szegedy 2015). With m(.) the mean
-    over samples and places, the derivative
-
-    .. math:: dh = (dx - m(dx) - h \, m(h \, dx)) / s
-
-    is its own transpose: it is the map of the backward pass.
-
-    Args:
-        tangent: dx, (B, C, ...).
-        x: The input of the normalisation, (B, C, ...).
-        weight: w, (C,), or None for weights of 1.
-        eps: Number that is added to the variance.
-
-    Returns:
-        The product w dh, (B, C, ...), with the tangent's dtype.
-    """
-    if weight is None:
-        weight = x.new_ones(x.shape[1])
-    weight = weight + 1e-30 * (weight == 0).to(weight.dtype)  # the gradient divides by the weight
-
-    # The statistics of a bfloat16 input are kept in the precision of the weight.
-    with torch.no_grad():
-        _, mean, inverse_std = torch.native_batch_norm(x, weight, None, None, None, True, 0.0, eps)
-    apply_jacobian: Any = _BatchNormJvp.apply
-    return apply_jacobian(tangent.to(x.dtype), x, weight, mean, inverse_std).to(tangent.dtype)
-
-
-# Written with autograd's operations this derivative takes a dozen passes over the activations and
-# its gradient takes twenty. BatchNorm's own backward kernel does both in a few.
-class _BatchNormJvp(torch.autograd.Function):
-    """The product u = w (t - m(t) - h m(h t)) / s with a tangent t."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, tangent: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse_std: Tensor
-    ) -> Tensor:
-        product, overlap = _apply_backward_kernel(tangent, x, weight, mean, inverse_std)
-        ctx.save_for_backward(product, x, weight, mean, inverse_std, overlap)
-        return product
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Computes the gradient of <G, u>, for G the gradient of the loss by the product u.
-
-        For the tangent t it is v, the same map applied to G. For x, on which h and s depend, it
-        is -(m(h t) v + m(h G) u) / s - <G, u> h / (N s), with N samples and places. For w it is
-        <G, u> / w.
-        """
-        product, x, weight, mean, inverse_std, overlap = ctx.saved_tensors
-        only_nhwc = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        layout = torch.channels_last if only_nhwc else torch.contiguous_format
-        grad = grad.contiguous(memory_format=layout)
-        grad_tangent, grad_overlap = _apply_backward_kernel(grad, x, weight, mean, inverse_std)
-
-        # <G, u> of each channel is the kernel's gradient for the weight, with u in place of h.
-        _, inner_product = _apply_backward_kernel(
-            grad,
-            product,
-            weight,
-            mean=torch.zeros_like(mean),
-            inverse_std=torch.ones_like(inverse_std),
-            needs_product=False,
-        )
-
-        grad_x = None
-        if ctx.needs_input_grad[1]:
-            channel_shape = (1, -1, *[1] * (x.dim() - 2))
-
-            def per_channel(values: Tensor) -> Tensor:
-                return values.view(channel_shape).to(x.dtype)
-
-            scale = inverse_std * x.shape[1] / x.numel()
-            h_scale = inner_product * scale * inverse_std
-            grad_x = torch.addcmul(
-                grad_tangent * per_channel(-scale * overlap),
-                product,
-                per_channel(-scale * grad_overlap),
-            )
-            grad_x.addcmul_(x, per_channel(-h_scale))
-            grad_x += per_channel(h_scale * mean)
-        return grad_tangent, grad_x, inner_product / weight, None, None
-
-
-def _apply_backward_kernel(
-    tangent: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    mean: Tensor,
-    inverse_std: Tensor,
-    needs_product: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """Returns the product with a tangent t, if needed, and the overlap N m(h t), (C,).
-
-    These are BatchNorm's gradients for its input and for its weight.
-    """
-    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
-        tangent, x, weight, None, None, mean, inverse_std, True, 0.0, [needs_product, True, False]
-    )
-    return gradients[:2]
+RULES[F.instance_norm] = _instance_norm_rule
+RULES |= {getattr(Tensor, name).__get__: _linear_rule for name in ("T", "mT")}

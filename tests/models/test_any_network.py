@@ -166,10 +166,7 @@ BLOCKS = {
 }  # fmt: skip
 
 
-REPLAYED = {
-    "arithmetic", "convolutions and batch norm", "convolutions on a line", "in-place relu",
-    "interpolation", "powers", "rounded", "shapes", "softmax", "spectral norm", "windows",
-}  # fmt: skip
+REPLAYED = {*BLOCKS} - {"gru", "lstm", "own function", "reductions", "in place"}
 """The other networks train by double backward."""
 WITH_STATE = ("instance norm", "dropout", "spectral norm", "lstm")
 """Networks that have buffers or draw random numbers."""

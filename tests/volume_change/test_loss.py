@@ -10,8 +10,15 @@ from torch import nn
 from torch.func import jacrev, vmap
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.errors import SlowerTrainingWarning, UnsupportedOperationError
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
-from pythae_fif.volume_change import fif_loss, sample_hutchinson, squared_error, volume_surrogate
+from pythae_fif.volume_change import (
+    autograd_surrogate,
+    fif_loss,
+    sample_hutchinson,
+    squared_error,
+    volume_surrogate,
+)
 
 D = 5
 LATENT = 2
@@ -158,16 +165,83 @@ def test_reconstructions_must_have_the_shape_of_the_data(shape):
         squared_error(torch.rand(shape), torch.rand(5, 1, 8, 8))
 
 
-def test_terms_must_be_one_number_per_data_point():
+def mean_log_prior(z):
+    return log_prior(z).mean()
+
+
+MISTAKES = {
+    "a prior without a sum": (
+        {"latent_log_prob": torch.distributions.Normal(0.0, 1.0).log_prob},
+        r"latent_log_prob returned shape \(9, 2\): sum it over the code's dimensions",
+    ),
+    "a mean of the prior": (
+        {"latent_log_prob": mean_log_prior},
+        r"shapes \(\), \(9,\) and \(9,\): each must be one number",
+    ),
+    "automatic beta": ({"beta": "auto"}, "'auto' is an option of FIFConfig"),
+    "a tuple": (
+        {"encode": lambda x: (x[:, :LATENT], x)},
+        r"the encoder returned a tuple, but must return one tensor: .* lambda v: encoder\(v\)\[0\]",
+    ),
+    "a dictionary": ({"decode": lambda z: {"x": z}}, "the decoder returned a dict"),
+    "a detached encoder": (
+        {"encode": lambda x: x[:, :LATENT].detach()},
+        "the encoder's output does not depend on its input: it was detached",
+    ),
+    "a decoder without gradient": (
+        {"decode": torch.no_grad()(nn.Linear(LATENT, D).double())},
+        "the decoder's output does not depend on its input",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_named(name):
+    arguments, message = MISTAKES[name]
     encode, decode = networks()
     x, eps = draw_data(B)
-    coordinate_log_prob = torch.distributions.Normal(0.0, 1.0).log_prob  # (B, d), without a sum
-    for reduce in (None, torch.mean):
-        with pytest.raises(
-            ValueError, match=r"shapes \(9, 2\), \(9,\) and \(9,\): each must be one number"
-        ):
-            fif_loss(encode, decode, coordinate_log_prob, x, eps, 3.0, reduce=reduce)
+    usual = {"encode": encode, "decode": decode, "latent_log_prob": log_prior, "beta": 3.0}
+    with pytest.raises(ValueError, match=message):
+        fif_loss(x=x, eps=eps, **(usual | arguments))
+
+
+def test_volumes_of_part_of_the_batch_are_reduced():
+    encode, decode = networks()
+    x, eps = draw_data(B)
     with pytest.raises(
         ValueError, match=r"\(1,\) and \(9,\): .* volumes of part of the batch need `reduce`"
     ):
         fif_loss(encode, decode, log_prior, x, eps[:, :1], 3.0)
+
+
+class Recurrent(nn.Module):
+    """A network that cannot be replayed."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.cell = nn.GRU(inputs, outputs)
+        self.passes = 0
+
+    def forward(self, x):
+        self.passes += 1
+        return self.cell(x[None])[0][0]
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: lambda x: f(x), lambda f: partial(f)])
+def test_networks_that_cannot_be_replayed_fall_back_with_one_warning(wrap):
+    encoder, decoder = Recurrent(D, LATENT).double(), networks()[1]
+    x, eps = draw_data(B)
+    assert_equal_terms = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
+    expected = fif_loss(encoder, decoder, log_prior, x, eps, 3.0, surrogate=autograd_surrogate)
+
+    encoder.passes = 0
+    with pytest.warns(
+        SlowerTrainingWarning, match=r"falls back .* torch.gru has no replay rule$"
+    ) as caught:
+        for _ in range(3):
+            assert_equal_terms(fif_loss(wrap(encoder), decoder, log_prior, x, eps, 3.0), expected)
+    assert len(caught) == 1
+    assert encoder.passes == 4  # one of them was not completed
+
+    with pytest.raises(UnsupportedOperationError, match=r"gru .*; autograd_surrogate takes any"):
+        volume_surrogate(encoder, decoder, x, eps)

@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pythae_fif.errors import UnsupportedOperationError
 from pythae_fif.volume_change import volume_surrogate
+from pythae_fif.volume_change.kernels import GELU, MISH, SILU, SlopeProduct, batch_norm_jvp
 from pythae_fif.volume_change.replay import Tape, check_replay
-from pythae_fif.volume_change.rules import SiLUSlopeProduct, batch_norm_jvp
 
 pytestmark = pytest.mark.usefixtures("float64")
 D = 6
@@ -28,8 +28,10 @@ B = 5
         lambda x: torch.mul(input=x, other=x.exp()) / (2 * x.square() + 1),
         lambda x: x.view(len(x), 1, D) @ x.view(len(x), D, 1) @ torch.ones(1, D),
         lambda x: torch.cat(tensors=[x, torch.ones(len(x), 2), x.tanh()], axis=1),
+        F.normalize,
         lambda x: x.chunk(2, 1)[1].sin() + x.split(3, -1)[0],
         lambda x: F.relu(x * 2.0, inplace=True) * x,
+        lambda x: (x * x).mul_(2.0).sub_(x).clamp_(min=0.1),
         lambda x: F.interpolate(x.view(len(x), 1, 2, 3), scale_factor=2).sin(),
         lambda x: x.sign() * x + x.round() + x.floor(),
         lambda x: torch.where(x > 0, x, x.exp()).softmax(1),
@@ -103,9 +105,9 @@ class Swish(torch.autograd.Function):
             lambda: Skip(lambda x: 0 * torch.fft.ifft(torch.fft.fft(x)).real),
             "fft has no replay rule",
         ),
-        (lambda: nn.LayerNorm(D), "torch.nn.functional.layer_norm has no replay rule"),
-        (lambda: nn.Dropout(), "torch.nn.functional.dropout has no replay rule"),
-        (lambda: lambda x: x.exp().mul_(2.0), "torch.Tensor.mul_ has no replay rule"),
+        (lambda: lambda x: x.sort().values, "torch.Tensor.sort has no replay rule"),
+        (lambda: lambda x: (h := x.exp()).mul_(2.0) + h, "overwritten in place is used again"),
+        (lambda: lambda x: torch.ones(D).mul_(x[0]) + x, "torch.Tensor.mul_ has no replay rule"),
         (lambda: assign_columns, "__setitem__ has no replay rule"),
         (lambda: lambda x: F.linear(x, x), "weight or bias of a layer depends on the input"),
         (lambda: lambda x: x.softmax(0), "mixes the samples of a batch"),
@@ -208,13 +210,15 @@ def test_batch_norm_tangents_of_bfloat16_activations(layout):
         assert 0 < (actual - expected).norm() < 0.02 * expected.norm()
 
 
-def test_product_with_the_slope_of_silu_has_first_and_second_derivatives():
-    torch.manual_seed(0)
-    tangent = torch.randn(7, dtype=torch.float64, requires_grad=True)
-    x = torch.linspace(-4, 4, 7, dtype=torch.float64, requires_grad=True)
-    product = SiLUSlopeProduct.apply
+@pytest.mark.parametrize(("activation", "slope"), [(F.silu, SILU), (F.gelu, GELU), (F.mish, MISH)])
+def test_products_with_a_slope_have_first_and_second_derivatives(activation, slope):
+    tangent = torch.randn(7, requires_grad=True)
+    x = torch.linspace(-4, 4, 7, requires_grad=True)
 
-    _, expected = torch.func.jvp(F.silu, (x,), (tangent,))
+    def product(tangent, x):
+        return SlopeProduct.apply(tangent, x, slope)
+
+    _, expected = torch.func.jvp(activation, (x,), (tangent,))
     torch.testing.assert_close(product(tangent, x), expected)
     assert torch.autograd.gradcheck(product, (tangent, x))
     assert torch.autograd.gradgradcheck(product, (tangent, x))
