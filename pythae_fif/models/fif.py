@@ -171,7 +171,15 @@ class FIF(InjectiveFlow):
         Args:
             x: A batch of data, (B, ...).
             *condition: The condition (B, c) of a conditional model.
+
+        Raises:
+            ConfigError: In inference mode, in which nothing can be differentiated.
         """
+        if torch.is_inference_mode_enabled():
+            raise ConfigError(
+                f"{self.model_name}: the training loss differentiates the networks: use "
+                "torch.no_grad() in place of torch.inference_mode()"
+            )
         if self.surrogate_mode is None:
             self.surrogate_mode = choose_surrogate(self, x, *condition)
         function = SURROGATES[self.surrogate_mode]

@@ -4,6 +4,7 @@ The graph repeats the operations of the step, so that both give equal numbers. I
 that Python and autograd need between the operations.
 """
 
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +45,8 @@ class TracedStep:
     then at doubling intervals: at the first difference, all further steps are eager, with a
     warning.
 
+    Threads that share the object compute their steps one after the other.
+
     Steps are eager, too, in evaluation mode, without gradients, under autocast, and where tracing
     fails, because the code branches on values or changes its module in each step.
 
@@ -77,6 +80,7 @@ class TracedStep:
         self._changes_in_a_row = 0
         self._steps: Counter[Any] = Counter()  # shapes of a batch -> number of steps
         self._graphs: dict[Any, _StepGraph] = {}
+        self._lock = threading.Lock()  # tracing replaces the model's weights for a moment
 
     def __call__(self, inputs: Mapping[str, Any], **progress: Any) -> ModelOutput:
         """Calls the model.
@@ -88,6 +92,11 @@ class TracedStep:
         Returns:
             The model's output.
         """
+        with self._lock:
+            return self._run(inputs, progress)
+
+    def _run(self, inputs: Mapping[str, Any], progress: Mapping[str, Any]) -> ModelOutput:
+        """Returns the output of a step, by a graph if there can be one."""
         self.uses_graph = False
         if self._is_stopped or not self._model.training or not torch.is_grad_enabled():
             return self._model(inputs, **progress)
@@ -157,7 +166,7 @@ class TracedStep:
         warnings.warn(
             f"{type(self._model).__name__} trains without a graph, which is slower: {reason}",
             SlowerTrainingWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

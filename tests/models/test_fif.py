@@ -402,3 +402,11 @@ def test_an_encoder_with_another_output_is_refused(output, remedy):
     for call in (fif.encode, fif.log_prob, lambda x: fif({"data": x})):
         with pytest.raises(ConfigError, match=remedy):
             call(torch.zeros(5, *SHAPE))
+
+
+def test_inference_mode_has_no_training_loss():
+    model = FIF(FIFConfig(input_dim=(5,), latent_dim=2)).train()
+    with torch.inference_mode(), pytest.raises(ConfigError, match=r"use torch\.no_grad\(\) in"):
+        model({"data": torch.randn(3, 5)})
+    with torch.no_grad():
+        assert model({"data": torch.randn(3, 5)}).loss.isfinite()

@@ -1,6 +1,7 @@
 """Traced steps give the numbers of eager ones, and no graph outlives what it was traced for."""
 
 import random
+import threading
 import warnings
 
 import numpy as np
@@ -311,6 +312,28 @@ def penalty(output):
     return output.loss + output.z.square().mean() + output.recon_x.std() + 2 * output.nll_loss
 
 
+def test_threads_that_share_a_step_take_turns():
+    model = build()
+    step = TracedStep(model, min_steps=2)
+    inputs = {"data": draw_data(model)}
+    errors = []
+
+    def train_in_thread():
+        try:
+            for _ in range(6):
+                step(inputs).loss.backward()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=train_in_thread) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert step.uses_graph
+
+
 @DOUBLE_BACKWARD
 @pytest.mark.parametrize("name", ["small", "dropout", "batch norm"])
 @pytest.mark.parametrize("loss", [penalty, lambda out: 3 * out.loss, lambda out: out.recon_loss])
@@ -442,6 +465,16 @@ def test_a_network_that_is_no_graph_trains_eagerly_and_says_so_once(name):
         messages = [str(w.message) for w in caught if "without a graph" in str(w.message)]
         assert len(messages) == (step is not model)
     assert_equal(*states)
+
+
+def test_a_layer_draws_the_same_numbers_of_its_generator():
+    def add_noise(layer, x):
+        return x + torch.rand(1, generator=layer.generator)
+
+    pair = make_pair(lambda: build_own(Layer(add_noise)))
+    assert_equal(*(train(model, step) for model, step in pair))
+    generators = [model.decoder.layers[1].generator for model, _ in pair]
+    assert torch.equal(*(generator.get_state() for generator in generators))
 
 
 def test_a_network_compiled_by_torch_jit_trains_eagerly():
