@@ -19,6 +19,7 @@ SQUARES_ROUNDING = 1e-12  # Bound of the rounding of |x - y|^2 in float64, relat
 # The kernel distance averages over random subsets.
 SUBSETS = 100
 SUBSET_SIZE = 1000
+BLOCK_ROWS = 250  # rows of a symmetric matrix that are multiplied at once
 
 ENERGY_ROWS = 2000
 """Number of samples, and of references, between which the energy distance is computed."""
@@ -126,22 +127,29 @@ def kernel_distance(samples: Features, reference: Features, *, seed: int = 0) ->
     for _ in range(1 if subset_is_everything else SUBSETS):
         x = samples.values[torch.from_numpy(rng.choice(len(samples), size, replace=False))]
         y = reference.values[torch.from_numpy(rng.choice(len(reference), size, replace=False))]
-        within_sets = _off_diagonal_sum(_kernel(x, x)) + _off_diagonal_sum(_kernel(y, y))
-        across_sets = _kernel(x, y).sum(dtype=torch.float64)
+        within_sets = _off_diagonal_sum(x) + _off_diagonal_sum(y)
+        across_sets = _kernel_sum(x, y)
         estimates.append((within_sets / (size - 1) - 2 * across_sets / size) / size)
 
     distances = torch.stack(estimates)
     return MeanStd(float(distances.mean()), float(distances.std(correction=0)))
 
 
-def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    """Evaluates the cubic kernel of all pairs of rows, (n, m)."""
-    inner = (x @ y.T).div_(x.shape[1]).add_(1)
-    return inner.square().mul_(inner)
+def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
+    """Sums the cubic kernel of all pairs of rows; a row's sum is float32, that of rows float64."""
+    inner = torch.addmm(x.new_ones(1), x, y.T, alpha=1 / x.shape[1])
+    return torch.linalg.vecdot(inner.square(), inner).sum(dtype=torch.float64)
 
 
-def _off_diagonal_sum(matrix: Tensor) -> Tensor:
-    return matrix.sum(dtype=torch.float64) - matrix.diagonal().sum(dtype=torch.float64)
+def _off_diagonal_sum(x: Tensor) -> Tensor:
+    """Sums the cubic kernel of all pairs of two rows, by blocks, since it is symmetric."""
+    diagonal = (torch.linalg.vecdot(x, x) / x.shape[1] + 1).pow(3)
+    total = -diagonal.sum(dtype=torch.float64)
+    rest = x
+    while len(rest):
+        block, rest = rest[:BLOCK_ROWS], rest[BLOCK_ROWS:]
+        total += _kernel_sum(block, block) + 2 * _kernel_sum(block, rest)
+    return total
 
 
 def energy_distance(samples: Features, reference: Features) -> float:
