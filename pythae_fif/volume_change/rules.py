@@ -20,6 +20,7 @@ from pythae_fif.volume_change.kernels import (
     PReLUProduct,
     Slope,
     SlopeProduct,
+    SoftmaxProduct,
     batch_norm_jvp,
 )
 
@@ -127,6 +128,18 @@ def _product_rule(step: Step, get_tangent: GetTangent) -> Any:
     return reduce(torch.add, summands)
 
 
+def _matrix_rule(step: Step, get_tangent: GetTangent) -> Any:
+    """Rule for products of matrices, d(A B) = dA B + A dB."""
+    left, right = step.args
+    left_tangent, right_tangent = get_tangent(left), get_tangent(right)
+    is_large = left.shape[-1] < right.shape[-1] and left.shape[:-2] == right.shape[:-2]
+    if left_tangent is None or right_tangent is None or not is_large:
+        return _product_rule(step, get_tangent)
+
+    # A result that is larger than the factors, such as attention's scores, is written only once.
+    return torch.cat([left_tangent, left], -1) @ torch.cat([right, right_tangent], -2)
+
+
 def _fill_rule(step: Step, get_tangent: GetTangent) -> Tensor:
     """Rule for `masked_fill`: what is filled in is constant."""
     tangent = get_tangent(step.argument(0, "input"))
@@ -228,7 +241,8 @@ def _softmax_rule(step: Step, get_tangent: GetTangent) -> Tensor:
     """Rule for softmax: its Jacobian is its own transpose."""
     dim = step.argument(1, "dim")
     tangent = _single_tangent(step, get_tangent).to(step.out.dtype)
-    return torch.ops.aten._softmax_backward_data(tangent, step.out, dim, step.out.dtype)
+    product: Any = SoftmaxProduct.apply
+    return product(tangent, step.out, dim)
 
 
 def _batch_norm_rule(step: Step, get_tangent: GetTangent) -> Tensor:
@@ -344,7 +358,8 @@ RULE_NAMES: dict[str, list[tuple[Rule, str]]] = {
     "layers": [
         (_affine_rule, "linear conv1d conv2d conv3d"),
         (_affine_rule, "conv_transpose1d conv_transpose2d conv_transpose3d"),
-        (_product_rule, "matmul bmm einsum __matmul__ __rmatmul__"),
+        (_matrix_rule, "matmul bmm __matmul__"),
+        (_product_rule, "einsum __rmatmul__"),
     ],
     "normalisation": [
         (_layer_norm_rule, "native_layer_norm"),
