@@ -31,6 +31,7 @@ FACES = "--dataset celeba --arch resnet"
 MNIST = "--dataset mnist --profile medium --precision bfloat16"
 MNIST_FLOAT32 = "--dataset mnist --profile medium --models fif"
 MNIST_PAPER = "--dataset mnist --arch resnet --profile paper --precision bfloat16"
+TABLE_6 = "--experiment table6 --wall-clock 90s"
 TABLE_2 = "--experiment table2 --profile table2-quick --wall-clock 5min --max-configurations 1"
 
 COMMANDS = {
@@ -42,6 +43,7 @@ COMMANDS = {
     "tables/cifar10-resnet-medium-20epochs": f"{CIFAR10} --arch resnet",
     "tables/cifar10-resnet-medium": f"{CIFAR10} --arch resnet --epochs 60",
     "tables/digits-convnet-quick": "--dataset digits --models all",
+    "tables/miniboone-tabular_small-equal_time": f"{TABLE_6} --dataset miniboone",
     "tables/mnist-convnet-medium": f"{MNIST} --arch convnet --epochs 2",
     "tables/mnist-convnet-medium-float32": f"{MNIST_FLOAT32} --arch convnet --epochs 2",
     "tables/mnist-fif_convnet-table2-quick": f"{TABLE_2} --dataset mnist --train-size 20000",
@@ -54,6 +56,7 @@ COMMANDS = {
     "tables/mnist-resnet-quick": "--dataset mnist --profile quick --models all",
     "tables/mnist-resnet_fc2-medium": f"{MNIST} --arch resnet_fc2",
     "tables/mnist-resnet_fc4-medium": f"{MNIST} --arch resnet_fc4",
+    "tables/power-tabular_small-equal_time": f"{TABLE_6} --dataset power",
     "beta/tables/cifar10-convnet-quick": f"{CONVNET_BETAS} --dataset cifar10 --num-samples 1000",
     "beta/tables/mnist-convnet-quick": f"{CONVNET_BETAS} --dataset mnist --num-samples 500",
     "beta/tables/mnist-resnet-medium": f"{MNIST} --models fif",

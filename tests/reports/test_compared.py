@@ -81,6 +81,10 @@ def test_tables_of_rows_have_published_numbers_beside_measured_ones():
     assert set(cells.loc["flow matching"].filter(like="published")) == {"–"}
     assert any("1.5 times as fast" in note for note in table.notes)
 
+    from_mixtures = [make_result("fif", {}, 0, {"gmm": (1, 2)}, dataset="miniboone")]
+    frame = chosen_frame(score_frame(experiment, from_mixtures))
+    assert comparison_tables(experiment, from_mixtures, frame, data_dim=43) == {}
+
 
 NUMBERS_PER_ROW = {1: 4, 2: 5, 5: 4, 6: 4, 7: 4, 8: 12}
 """Table -> how many numbers each of its rows has."""
