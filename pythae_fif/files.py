@@ -2,22 +2,24 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import logging
 import os
+import platform
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import filelock
 
-from pythae_fif.errors import StoreError, format_error
+from pythae_fif.errors import ConfigError, StoreError, format_error
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +65,33 @@ def _replacement(path: Path) -> Iterator[Path]:
     """Yields an unused path in the same folder, and renames it to `path` after the block.
 
     If the block fails, nothing is left of the file or folder: on a full disk it would waste space.
+    What killed processes of this machine left of the same file or folder is removed.
     """
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    prefix = f"{path.name}.{platform.node()}-"
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*{TEMPORARY_SUFFIX}"):
+        pid, _, _ = leftover.name.removeprefix(prefix).partition("-")
+        if pid.isdecimal() and not is_alive(int(pid)):
+            remove(leftover)
 
+    name = f"{prefix}{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    temporary = path.with_name(name)
     try:
         with os_errors_as_store_error(f"write {path}"):
             yield temporary
             os.replace(temporary, path)
     finally:
         remove(temporary)
+
+
+def is_alive(pid: int) -> bool:
+    """Returns whether a process of this machine exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True
 
 
 def remove(path: Path) -> None:
@@ -127,6 +147,25 @@ def write_json(path: Path, content: Any) -> None:
     """
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     write_bytes(path, text.encode())
+
+
+def check_target(path: Path, *, overwrite: bool, inputs: Collection[Path] = ()) -> None:
+    """Checks that a command may write a file.
+
+    Args:
+        path: The file.
+        overwrite: Whether it may exist.
+        inputs: Files that the command reads, which it never overwrites.
+
+    Raises:
+        ConfigError: It may not be written.
+    """
+    if any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
+        raise ConfigError(f"{path} is read by this command: choose another file to write")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder: choose a file to write")
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{path} exists: choose another file, or replace it by --overwrite")
 
 
 def check_regular_file(path: Path) -> None:

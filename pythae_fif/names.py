@@ -44,6 +44,7 @@ USER_OBJECT = r"[\w.]+:[\w.]+"
 """Pattern of the names of users' own data sets, samplers, extractors and scores."""
 
 Precision = Literal["float32", "bfloat16"]
+Missing = Literal["mean"]
 SkipBroken = Annotated[bool, Flag("leave out images that cannot be read")]
 
 DATA_VARIABLE = "PYTHAE_FIF_DATA"
@@ -90,6 +91,9 @@ class DataOptions(StrictModel):
         columns: Columns of a table to model; see :func:`~pythae_fif.data.load_table`.
         drop: Columns of a table to leave out.
         label: Column of a table with the class.
+        categories: Columns of a table whose values are categories, besides those of a few texts.
+        quantiles: Columns of a table that are mapped to a normal distribution.
+        missing: What replaces a table's missing values; None leaves rows with missing values out.
         skip_broken: Whether images that cannot be read are left out; otherwise they are an error.
         reader: `module:object` of a user's :class:`~pythae_fif.data.DataSource`; None for a
             built-in data set.
@@ -108,8 +112,23 @@ class DataOptions(StrictModel):
         None
     )
     label: Annotated[str | None, Flag("column of a table with the class", "COLUMN")] = None
+    categories: Annotated[
+        UniqueList[str] | None, Flag("columns of a table whose values are categories", "COLUMN")
+    ] = None
+    quantiles: Annotated[
+        UniqueList[str] | None,
+        Flag("columns of a table with heavy tails, mapped to a normal distribution", "COLUMN"),
+    ] = None
+    missing: Annotated[
+        Missing | None,
+        Flag("replace a table's missing values by the mean; otherwise rows are left out", "mean"),
+    ] = None
     skip_broken: SkipBroken = False
     reader: str | None = None
+
+
+TABLE_OPTIONS = ("columns", "drop", "label", "categories", "quantiles", "missing")
+"""Fields of :class:`DataOptions` that a user's table takes."""
 
 
 def is_user_object(name: str) -> bool:

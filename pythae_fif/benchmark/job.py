@@ -324,8 +324,9 @@ class _Scorer:
             files = self.run.write(f"samples-{scoring.name}.png", picture)
         else:
             # Evenly spaced, so that all classes are among them.
-            frame = columns.to_frame(samples[:: math.ceil(len(samples) / SAMPLES_OF_TABLE)])
-            content = frame.to_csv(index=False, float_format="%.6g").encode()
+            kept = slice(None, None, math.ceil(len(samples) / SAMPLES_OF_TABLE))
+            frame = columns.to_frame(samples[kept], None if classes is None else classes[kept])
+            content = frame.to_csv(index=False, float_format="%.9g").encode()
             files = self.run.write(f"samples-{scoring.name}.csv", content)
         if likelihood:
             content = likelihood["test"].to_csv().encode()

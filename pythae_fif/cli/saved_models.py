@@ -13,12 +13,13 @@ from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
 from pythae_fif.errors import ConfigError, pluralized
 from pythae_fif.evaluation.saved_models import export_samples, likelihood_frame, score_files
-from pythae_fif.files import write_bytes, write_json
+from pythae_fif.files import check_target, write_bytes, write_json
 from pythae_fif.names import SkipBroken
 from pythae_fif.register import find_model
 from pythae_fif.sampling.samplers import describe_own_prior
 from pythae_fif.validation import AtLeastOne, Flag, StrictModel
 
+MAX_SAMPLES = 10_000_000
 MODEL_HELP = "the folder of a model or run"
 
 
@@ -27,6 +28,7 @@ class ModelFlags(StrictModel):
 
     label: Annotated[str | None, Flag("class of a conditional model", "NAME")] = None
     trust: Annotated[bool, Flag("open the pickles of a model, which can run any code")] = False
+    overwrite: Annotated[bool, Flag("replace an existing file")] = False
 
 
 class ScoreFlags(ModelFlags):
@@ -55,8 +57,13 @@ class SampleFlags(ModelFlags):
     to: Annotated[
         str, Flag("new folder for PNG files, or a .csv file for a table (required)", "PATH")
     ]
-    number: Annotated[AtLeastOne, Flag("number of samples (default: 1000)", "N")] = 1000
+    number: Annotated[
+        AtLeastOne, Field(le=MAX_SAMPLES), Flag("number of samples (default: 1000)", "N")
+    ] = 1000
     seed: Annotated[Seed, Flag("random seed (default: 0)", "SEED")] = 0
+    raw: Annotated[
+        bool, Flag("numbers of a table as the decoder gives them: not rounded, without noise")
+    ] = False
 
 
 class LikelihoodFlags(ModelFlags):
@@ -93,6 +100,8 @@ def score_command(argv: list[str]) -> None:
     )
     parser.add_flags(ScoreFlags)
     flags = parser.read(ScoreFlags)
+    if flags.to_json is not None:
+        check_target(Path(flags.to_json).expanduser(), overwrite=flags.overwrite)
     model = None
     if find_model(Path(flags.samples).expanduser()):
         model = _load_model(flags.samples, flags.trust)
@@ -141,7 +150,14 @@ def sample_command(argv: list[str]) -> None:
     terminal = Terminal()
     with terminal.stage("drawing samples") as progress:
         export_samples(
-            model, flags.to, flags.number, label=flags.label, seed=flags.seed, progress=progress
+            model,
+            flags.to,
+            flags.number,
+            label=flags.label,
+            seed=flags.seed,
+            raw=flags.raw,
+            overwrite=flags.overwrite,
+            progress=progress,
         )
     terminal.say(
         f"{pluralized(flags.number, 'sample')} from {describe_own_prior(model)} written to "
@@ -167,6 +183,8 @@ def likelihood_command(argv: list[str]) -> None:
     )
     parser.add_flags(LikelihoodFlags)
     flags = parser.read(LikelihoodFlags)
+    target = Path(flags.to).expanduser()
+    check_target(target, overwrite=flags.overwrite, inputs=[Path(flags.data).expanduser()])
     model = _load_model(flags.model, flags.trust)
     terminal = Terminal()
     with terminal.stage("computing likelihoods") as progress:
@@ -178,7 +196,7 @@ def likelihood_command(argv: list[str]) -> None:
             skip_broken=flags.skip_broken,
             progress=progress,
         )
-    write_bytes(Path(flags.to).expanduser(), frame.to_csv().encode())
+    write_bytes(target, frame.to_csv().encode())
 
     is_table = len(model.model_config.input_dim) == 1
     units = "original" if flags.original_units else "standardised"

@@ -18,7 +18,7 @@ from pythae_fif.data.source import DataRequest, DataSource
 from pythae_fif.data.splits import SPLIT_NAMES, Splits
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.files import digest
-from pythae_fif.names import DataOptions
+from pythae_fif.names import TABLE_OPTIONS, DataOptions
 from pythae_fif.validation import read_checked
 
 DEFAULT_SIDE = 64
@@ -148,12 +148,12 @@ def _check_arguments(
     if source.needs_path and options.data is None:
         raise ConfigError(f"data set {name!r} needs your folder or file: give --data PATH")
 
-    has_columns = bool(options.label or options.columns or options.drop)
+    has_columns = any(getattr(options, name) for name in TABLE_OPTIONS)
     checks = [
         ("--data", options.data is not None, attrgetter("needs_path")),
         (f"image_size={image_size}", image_size is not None, attrgetter("takes_image_size")),
         (f"crop={crop}", crop is not None, attrgetter("takes_crop")),
-        ("label, columns and drop", has_columns, attrgetter("takes_columns")),
+        (", ".join(TABLE_OPTIONS), has_columns, attrgetter("takes_columns")),
     ]
     for argument, is_given, takes in checks:
         if is_given and not takes(source):

@@ -46,7 +46,7 @@ class DataSource:
         takes_image_size: Whether images are resized to a side that the user may choose.
         takes_crop: Whether a centred square is cut out of images.
         is_table: Whether it has rows of numbers instead of images.
-        takes_columns: Whether it takes the options `label`, `columns` and `drop`.
+        takes_columns: Whether it takes the options of a table, such as `label` and `drop`.
         is_cached: Whether what was read is cached until the size or time of a file changes.
     """
 

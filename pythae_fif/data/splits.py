@@ -146,7 +146,9 @@ class Splits:
         if self.cached_hash is not None:
             return self.cached_hash
         array_hash = content_hash({split: self[split] for split in SPLIT_NAMES})
-        return array_hash if self.columns is None else digest(array_hash, self.columns)
+        if self.columns is None:
+            return array_hash
+        return digest(array_hash, self.columns, *self.columns.encodings)
 
     @property
     def classes(self) -> int | None:

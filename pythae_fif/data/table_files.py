@@ -30,6 +30,10 @@ OUTLIER_RATIO = 1e4
 UNIX_SECONDS = (1e9, 2e9)
 """Range of times in seconds since 1970, from 2001 to 2033."""
 MAX_KEPT_NAMES = 20
+ROWS_FOR_RELATIONS = 2_000
+"""Rows by which linear relations of columns are found."""
+RELATION_TOLERANCE = 1e-7
+"""A column is a linear function of others if it differs from one by a smaller share."""
 
 
 def read_table_file(path: Path) -> "tuple[DataFrame, list[str]]":
@@ -148,38 +152,44 @@ def _is_header(cells: Sequence[str]) -> bool:
     return numbers == [str(index) for index in range(len(numbers))]
 
 
-def describe_unusual_columns(rows: "DataFrame") -> list[str]:
-    """Describes the columns that are modelled, and those among them that look unusual.
+def describe_unusual_columns(numbers: "DataFrame", kept: Sequence[str]) -> list[str]:
+    """Describes the columns of numbers that look unusual, and lists the columns that are modelled.
 
     Args:
-        rows: The columns that are modelled, without missing values.
+        numbers: The columns of numbers that are modelled.
+        kept: Names of all columns that are modelled.
 
     Returns:
         Notes, which may be empty.
     """
-    notes = []
-    for name, column in rows.items():
-        description = _describe(column)
-        if description:
-            notes.append(
-                f"column {name} {description}: leave it out by `drop` if it is not a feature"
-            )
-    notes += _describe_copies(rows)
+    complete = numbers.dropna()
+    notes = [note for name, column in complete.items() if (note := _describe(str(name), column))]
+    notes += _describe_linear_columns(complete)
 
     if notes:
-        names = [*map(str, rows.columns)]
-        more = ", ..." if len(names) > MAX_KEPT_NAMES else ""
-        notes.append(f"columns kept: {', '.join(names[:MAX_KEPT_NAMES])}{more}")
+        more = ", ..." if len(kept) > MAX_KEPT_NAMES else ""
+        notes.append(f"columns kept: {', '.join(kept[:MAX_KEPT_NAMES])}{more}")
     return notes
 
 
-def _describe(column: "Series") -> str:
+def _describe(name: str, column: "Series") -> str:
     """Describes what is unusual about a column; empty if nothing is."""
+    levels = np.unique(column)
+    description = _describe_numbers(column, len(levels))
+    hint = "leave it out by `drop` if it is not a feature"
+    if not description and len(levels) == 2:
+        description = f"has two values, {levels[0]:g} and {levels[1]:g}"
+        hint = "name it in `categories` to model these"
+    return f"column {name} {description}: {hint}" if description else ""
+
+
+def _describe_numbers(column: "Series", level_count: int) -> str:
+    """Describes what is unusual about numbers, of which so many are different."""
     values = column.to_numpy()
     is_whole = bool((values == np.round(values)).all())
     if is_whole and _is_time(values):
         return "looks like a time in seconds or milliseconds"
-    if is_whole and len(np.unique(values)) == len(values):
+    if is_whole and level_count == len(values):
         return "has a different whole number in each row, like an identifier"
 
     share = column.value_counts(normalize=True).iloc[0]
@@ -202,15 +212,41 @@ def _is_time(values: np.ndarray) -> bool:
     )
 
 
-def _describe_copies(rows: "DataFrame") -> list[str]:
-    """Returns a note for each column that is an exact copy of an earlier one."""
+def _describe_linear_columns(numbers: "DataFrame") -> list[str]:
+    """Returns a note for each column that is a linear function of earlier ones.
+
+    A few rows suffice: columns that agree in them are linearly related almost surely.
+    """
+    rows = numbers.to_numpy()[:: max(1, len(numbers) // ROWS_FOR_RELATIONS)]
+    centred = rows - rows.mean(0)
+    lengths = np.linalg.norm(centred, axis=0)
+    units = centred / np.where(lengths > 0, lengths, 1)
+
     notes = []
-    first_names: dict[bytes, str] = {}
-    for name, column in rows.items():
-        content = column.to_numpy().tobytes()
-        if content in first_names:
-            notes.append(
-                f"column {name} is a copy of {first_names[content]}: leave one of them out"
-            )
-        first_names.setdefault(content, str(name))
+    independent: list[int] = []
+    basis = np.empty((len(rows), 0))
+    for index, name in enumerate(numbers):
+        unit = units[:, index]
+        residual = unit - basis @ (basis.T @ unit)
+        residual -= basis @ (basis.T @ residual)  # once more, against rounding
+        length = np.linalg.norm(residual)
+        if length > RELATION_TOLERANCE and 2 * len(independent) < len(rows):
+            basis = np.column_stack([basis, residual / length])
+            independent.append(index)
+        elif length <= RELATION_TOLERANCE:
+            weights = np.linalg.lstsq(units[:, independent], unit, rcond=None)[0]
+            used = np.flatnonzero(np.abs(weights) > 1e3 * RELATION_TOLERANCE)
+            others = [str(numbers.columns[independent[number]]) for number in used]
+            notes.append(_describe_relation(numbers, str(name), others))
     return notes
+
+
+def _describe_relation(numbers: "DataFrame", name: str, others: Sequence[str]) -> str:
+    """Returns the note on a column that is a linear function of others."""
+    if len(others) == 1 and (numbers[name] == numbers[others[0]]).all():
+        relation = f"a copy of {others[0]}"
+    elif len(others) == 1:
+        relation = f"{others[0]} in another unit"
+    else:
+        relation = f"a sum of multiples of {', '.join(others)}"
+    return f"column {name} is {relation}: leave one of them out"

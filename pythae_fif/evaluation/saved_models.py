@@ -19,11 +19,12 @@ from pythae_fif.evaluation.build import load_extractor
 from pythae_fif.evaluation.extractors import Features, rounded_images
 from pythae_fif.evaluation.score_types import Scores
 from pythae_fif.evaluation.scoring import score_samples
-from pythae_fif.files import write_bytes
+from pythae_fif.files import atomic_folder, check_target, write_bytes
 from pythae_fif.models import InjectiveFlow, as_density
+from pythae_fif.models.outputs import as_condition, class_indices
 from pythae_fif.models.saved import require_columns
 from pythae_fif.pictures import pixel_bytes
-from pythae_fif.sampling.samplers import BATCH_SIZE, draw_own_samples
+from pythae_fif.sampling.samplers import BATCH_SIZE, divide_samples, draw_own_samples
 
 Progress = Callable[[int, int], None]
 
@@ -81,7 +82,11 @@ def score_files(
     if model is None:
         images, _ = read_images(samples, shape, **reading)
     else:
-        images = draw_from_model(model, num_samples, label=label, seed=seed, progress=progress)
+        labels = _read_label(model, label)
+        batches = draw_own_samples(
+            model.to(default_device()), num_samples, seed=seed, labels=labels, progress=progress
+        )
+        images = torch.cat([*batches])
 
     network = load_extractor(
         extractor, shape, device=default_device(), weights=extractor_weights, offline=offline
@@ -106,49 +111,75 @@ def export_samples(
     *,
     label: str | None = None,
     seed: int = 0,
+    raw: bool = False,
+    overwrite: bool = False,
     progress: Progress = _ignore_progress,
 ) -> None:
     """Draws samples of a model, and writes PNG files, or a CSV file in a table's original units.
+
+    Numbers of a table are rounded as in the training rows and in their range. Noise around the
+    manifold is part of the samples of this package's models.
 
     Args:
         model: A trained model.
         path: A new folder for images, or a .csv file for a table.
         num_samples: Number of samples n.
-        label: Class of a conditional model's samples, by name or index.
+        label: Class of a conditional model's samples, by name or index. For a table, None draws all
+            classes in their shares of the training rows.
         seed: Random seed.
+        raw: Whether the numbers of a table are as the decoder gives them, without noise.
+        overwrite: Whether an existing .csv file is replaced.
         progress: Called as ``progress(done, total)`` while samples are drawn.
 
     Raises:
-        ConfigError: The path does not fit the model, or the model has no prior.
+        ConfigError: The path does not fit the model or exists, or the model has no prior.
     """
     path = Path(path).expanduser()
     is_table = len(model.model_config.input_dim) == 1
     if is_table != (path.suffix.lower() == ".csv") or (path.is_dir() and any(path.iterdir())):
         target = "a file that ends in .csv" if is_table else "a new folder"
         raise ConfigError(f"{path}: samples of this model need {target}")
+    check_target(path, overwrite=overwrite)
+    labels = _read_label(model, label)
 
-    samples = draw_from_model(model, num_samples, label=label, seed=seed, progress=progress)
     if is_table:
-        frame = require_columns(model).to_frame(samples)
-        write_bytes(path, frame.to_csv(index=False).encode())
+        frame = _draw_rows(model, num_samples, labels, seed, raw, progress)
+        write_bytes(path, frame.to_csv(index=False, float_format="%.9g").encode())
         return
 
-    pixels = rounded_images(samples.nan_to_num()).movedim(1, -1).numpy()
-    for number, image in enumerate(pixels):
-        write_bytes(path / f"{number:05d}.png", pixel_bytes(image))
+    batches = draw_own_samples(
+        model.to(default_device()), num_samples, seed=seed, labels=labels, progress=progress
+    )
+    number = 0
+    with atomic_folder(path) as folder:
+        for batch in batches:
+            for image in rounded_images(batch.nan_to_num()).movedim(1, -1).numpy():
+                (folder / f"{number:05d}.png").write_bytes(pixel_bytes(image))
+                number += 1
 
 
-def draw_from_model(
-    model: BaseAE, num_samples: int, *, label: str | None, seed: int, progress: Progress
-) -> Tensor:
-    """Draws samples (n, ...) of a model on the GPU, if there is one; arguments as above."""
-    return draw_own_samples(
+def _draw_rows(
+    model: BaseAE, num_samples: int, labels: Any, seed: int, raw: bool, progress: Progress
+) -> pd.DataFrame:
+    """Draws rows of a table, with their classes if the model is conditional."""
+    columns = require_columns(model)
+    condition_dim = getattr(model, "condition_dim", 0)
+    if condition_dim and labels is None and columns.class_counts:
+        class_sizes = divide_samples(columns.class_counts, num_samples)
+        classes = np.repeat(np.arange(len(class_sizes)), class_sizes)
+        labels = np.random.default_rng(seed).permutation(classes)
+
+    samples = draw_own_samples(
         model.to(default_device()),
         num_samples,
         seed=seed,
-        labels=_read_label(model, label),
+        labels=labels,
+        noise_std=0.0 if raw else getattr(model, "noise_std", 0.0),
         progress=progress,
     )
+    rows = torch.cat([*samples])
+    condition = as_condition(labels, condition_dim, rows, getattr(model, "class_names", None))
+    return columns.to_frame(rows, class_indices(condition), raw=raw)
 
 
 def likelihood_frame(

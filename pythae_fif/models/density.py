@@ -5,6 +5,7 @@ from pythae.models import AE, VQVAE, BaseAE
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.injective_flow import InjectiveFlow
+from pythae_fif.models.saved import DataDescription
 
 
 def is_density(model: BaseAE) -> bool:
@@ -45,5 +46,5 @@ def as_density(model: BaseAE) -> InjectiveFlow:
         model.encoder,
         model.decoder,
     )
-    density.columns = getattr(model, "columns", None)
+    DataDescription.of(model).set_on(density)
     return density

@@ -20,6 +20,7 @@ from pythae_fif.models.adaptive_beta import AdaptiveBeta
 from pythae_fif.models.config import FIFConfig
 from pythae_fif.models.evaluation_loss import evaluation_output, noise_nll
 from pythae_fif.models.injective_flow import InjectiveFlow
+from pythae_fif.models.saved import DataDescription
 from pythae_fif.models.surrogate_choice import SURROGATES, choose_surrogate
 from pythae_fif.nn.base import AtCondition
 from pythae_fif.volume_change import fif_loss, sample_hutchinson
@@ -262,7 +263,8 @@ class FIF(InjectiveFlow):
         decoder = AtCondition(self.decoder, condition[0])
         config = dataclasses.replace(self.model_config, condition_dim=0, fitted_prior=None)
         model = type(self)(config, encoder, decoder)
-        model.columns = self.columns
+        DataDescription.of(self).set_on(model)
+        model.class_names = None
         model._buffers.update(self._buffers)  # the present value of beta="auto"
         model.train(self.training)
         return model

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, get_args
@@ -18,7 +17,17 @@ from pythae_fif.errors import ConfigError, check_choice
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.fitted_priors import fit_new_prior, new_prior
 from pythae_fif.models.marginal_likelihood import MARGINAL_SAMPLES, MarginalLikelihood
-from pythae_fif.models.outputs import Labels, as_codes, as_condition, as_data, as_shape, get_output
+from pythae_fif.models.outputs import (
+    Labels,
+    as_codes,
+    as_condition,
+    as_data,
+    as_shape,
+    batches,
+    class_indices,
+    get_output,
+    warn_if_large,
+)
 from pythae_fif.models.priors import Prior, PriorKind, standard_prior, wide_normal
 from pythae_fif.models.saved import SavedModel, require_columns
 from pythae_fif.names import CodeSource
@@ -26,9 +35,6 @@ from pythae_fif.nn.base import evaluation_mode, join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values, squared_error
 from pythae_fif.volume_change.exact import decoder_gram, warn_if_singular
 from pythae_fif.volume_change.loss import Map
-
-BATCH_SIZE = 500
-"""Data points whose codes are computed at once."""
 
 MAX_SEARCHES = 4
 """Maximum number of searches of modes, each with the noise's scale of the last one."""
@@ -47,8 +53,8 @@ class InjectiveFlow(SavedModel):
     Every method sets evaluation mode and then restores the mode of each module. Data (B, ...)
     are tensors, numpy arrays or DataFrames of floating-point numbers. If the model has ``columns``,
     a DataFrame is in original units, and its columns are found by their names. Tensors and arrays
-    are standardised, also those that are returned. If codes are much larger than the prior's, as
-    for images in 0..255, a warning says so. A conditional model has
+    are standardised, also those that are returned. If codes are much larger than those of training
+    data, as for images in 0..255, a warning says so. A conditional model has
     networks f(x, c) and g(z, c) and needs labels: class indices (B,), one index for all samples,
     or condition vectors (B, c). If it has ``class_names``, names are labels, too.
 
@@ -63,6 +69,7 @@ class InjectiveFlow(SavedModel):
             set it to ``columns`` of :func:`~pythae_fif.data.load_table`.
         class_names: Names of the classes of a conditional model, saved with the weights: set it to
             ``class_names`` of the data.
+        code_mean, code_std, noise_std: See :meth:`calibrate`; saved with the weights.
 
     Raises:
         ConfigError: The configuration belongs to another model. From all methods: labels are
@@ -162,6 +169,19 @@ class InjectiveFlow(SavedModel):
         z = self._codes_of(codes, None, x, *condition)
         self.prior = fit_new_prior(kind, z, *condition, seed=seed, steps=steps)
         self.model_config.fitted_prior = kind
+        self.note_codes(z)
+
+    def calibrate(self, data: Any, labels: Labels = None) -> None:
+        """Sets moments of codes, for warnings, and the noise of a table's rows; trainers call it.
+
+        Args:
+            data: Validation data (N, ...).
+            labels: Labels of a conditional model.
+        """
+        x = as_data(data, self)
+        self.note_codes(self._encode_all(x, *self.condition(labels, x)))
+        if x[0].numel() > self.latent_dim:
+            self.noise_std = self.estimate_noise_std(x, labels)
 
     def latent_distribution(self, like: Tensor) -> Prior:
         """Returns p_Z, on the device and with the type of ``like``."""
@@ -219,8 +239,11 @@ class InjectiveFlow(SavedModel):
                 f"{self.model_name}: noise around the manifold needs a latent_dim below {data_dim}"
             )
         z = self._codes_of(codes, self.latent_distribution(x), x, *condition)
-        error = squared_error(self.decode(z, *condition), x).mean().item()
-        return math.sqrt(error / (data_dim - self.latent_dim))
+        errors = []
+        with evaluation_mode(self):
+            for batch, codes_of_batch, *labels_of_batch in batches(x, z, *condition):
+                errors.append(squared_error(self._decode(codes_of_batch, *labels_of_batch), batch))
+        return math.sqrt(torch.cat(errors).mean().item() / (data_dim - self.latent_dim))
 
     def find_modes(self, data: Any, labels: Labels = None, prior: Prior | None = None) -> Tensor:
         r"""Finds the codes of highest density :math:`p_Z(z)\, \mathcal N(x; g(z), s^2 I)`.
@@ -241,16 +264,16 @@ class InjectiveFlow(SavedModel):
         """
         x = as_data(data, self)
         condition = self.condition(labels, x)
-        batches = list(zip(*(part.split(BATCH_SIZE) for part in (x, *condition)), strict=True))
         z = self._encode_all(x, *condition)
         prior = prior or wide_normal(z)
 
         noise_std = self.estimate_noise_std(x, *condition, codes=z)
         for _ in range(MAX_SEARCHES):
-            likelihoods = [
-                self.marginal_likelihood(batch, noise_std, *labels) for batch, *labels in batches
+            modes = [
+                self.marginal_likelihood(batch, noise_std, *labels_of_batch).find_modes(prior)
+                for batch, *labels_of_batch in batches(x, *condition)
             ]
-            z = torch.cat([likelihood.find_modes(prior) for likelihood in likelihoods])
+            z = torch.cat(modes)
             previous_std = noise_std
             noise_std = self.estimate_noise_std(x, *condition, codes=z)
             if noise_std > ACCEPTED_FALL * previous_std:
@@ -286,8 +309,8 @@ class InjectiveFlow(SavedModel):
             noise_std: s, see :meth:`estimate_noise_std`.
             labels: Labels of a conditional model.
             samples: Codes drawn for each data point, from torch's global random state.
-            original_units: Whether to subtract the sum of the log standard deviations of a table's
-                columns, for the density in original units. ``noise_std`` is in standardised units.
+            original_units: Whether the density is in the original units of a table. It subtracts
+                the sum of the log standard deviations. ``noise_std`` is in standardised units.
 
         Returns:
             Log-densities in nats, (B,).
@@ -295,7 +318,7 @@ class InjectiveFlow(SavedModel):
         likelihood = self.marginal_likelihood(x, noise_std, labels)
         log_prob = likelihood.log_prob(self.latent_distribution(likelihood.x), samples)
         if original_units:
-            log_prob -= sum(map(math.log, require_columns(self).std))
+            log_prob -= require_columns(self).log_scale(likelihood.x)
         return log_prob
 
     def marginal_likelihood(
@@ -334,16 +357,15 @@ class InjectiveFlow(SavedModel):
         """Computes the singular values of g'(f(x)), descending, (B, d); see :meth:`log_prob`."""
         return self._evaluate_at_codes(partial(decoder_singular_values, self._decode), x, labels)
 
-    # ------------------------------------------------------------------ samples and codes
-
     def sample(
         self,
         num_samples: int | Sequence[int],
         *,
         labels: Labels = None,
         generator: torch.Generator | None = None,
-        noise_std: float = 0.0,
+        noise_std: float | None = None,
         as_frame: bool = False,
+        raw: bool = False,
     ) -> Any:
         """Draws codes from the latent distribution and decodes them.
 
@@ -351,8 +373,11 @@ class InjectiveFlow(SavedModel):
             num_samples: n, or a shape such as (n, m).
             labels: Class indices (n,), one index for all, or condition vectors (n, c).
             generator: Makes the draw repeatable; it must be on the model's device.
-            noise_std: s, to add normal noise; the density is then :meth:`marginal_log_prob`.
-            as_frame: Whether to return a table's samples as a DataFrame in original units.
+            noise_std: s, to add normal noise; the density is then :meth:`marginal_log_prob`. By
+                default it is ``self.noise_std`` for a DataFrame, and otherwise 0.
+            as_frame: Whether to return a table's samples as a DataFrame in original units, rounded
+                and clipped as the training rows, with their class in a conditional model.
+            raw: Whether a DataFrame has the decoder's numbers: not rounded, without noise.
 
         Returns:
             Samples (n, ...).
@@ -361,9 +386,14 @@ class InjectiveFlow(SavedModel):
             ConfigError: n is not a positive integer, or the model has no ``columns``.
         """
         x = self.decode(self._sample_codes(num_samples, labels, generator), labels)
+        if noise_std is None:
+            noise_std = self.noise_std if as_frame and not raw else 0.0
         if noise_std > 0:
             x = torch.normal(x, noise_std, generator=generator)
-        return require_columns(self).to_frame(x) if as_frame else x
+        if not as_frame:
+            return x
+        classes = class_indices(*self.condition(labels, x.flatten(0, -2)))
+        return require_columns(self).to_frame(x, classes, raw=raw)
 
     def sample_and_log_prob(
         self,
@@ -439,8 +469,6 @@ class InjectiveFlow(SavedModel):
         with evaluation_mode(self, torch.is_grad_enabled()):
             return super().interpolate(*ends, granularity)
 
-    # ------------------------------------------------------------------ for losses
-
     def read_batch(self, inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """Checks a batch of a trainer.
 
@@ -477,9 +505,8 @@ class InjectiveFlow(SavedModel):
 
     def _encode_all(self, x: Tensor, *condition: Tensor) -> Tensor:
         """Computes f(x) of all data points (N, ...), (N, d)."""
-        batches = zip(*(part.split(BATCH_SIZE) for part in (x, *condition)), strict=True)
         with evaluation_mode(self):
-            return torch.cat([self._encode(*batch) for batch in batches])
+            return torch.cat([self._encode(*batch) for batch in batches(x, *condition)])
 
     def _codes_of(
         self, codes: CodeSource | Tensor, prior: Prior | None, x: Tensor, *condition: Tensor
@@ -489,8 +516,7 @@ class InjectiveFlow(SavedModel):
             return as_codes(codes, self)
         check_choice(codes, get_args(CodeSource), f"codes={codes!r}")
         if codes == "mode":
-            labels = condition[0] if condition else None
-            return self.find_modes(x, labels, prior)
+            return self.find_modes(x, condition[0] if condition else None, prior)
         return self._encode_all(x, *condition)
 
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -501,14 +527,8 @@ class InjectiveFlow(SavedModel):
     def _encode_checked(self, x: Tensor, *condition: Tensor) -> Tensor:
         """Computes codes, and warns if they are much larger than the codes of training data."""
         z = self._encode(x, *condition)
-        if self.prior is None and type(self) is not InjectiveFlow:  # trained with a standard prior
-            size = z.abs().median()
-            if size > 10:
-                warnings.warn(
-                    f"codes are about {size:.0f} times as large as the prior's: is the data scaled "
-                    "as in training (for images, to [0, 1])?",
-                    stacklevel=3,
-                )
+        if self.code_mean is not None or type(self) is not InjectiveFlow:
+            warn_if_large(z, self)
         return z
 
     def _decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -528,8 +548,8 @@ class InjectiveFlow(SavedModel):
         return codes.view(*shape, -1)
 
     def _decode_to_original_units(self, z: Tensor, *condition: Tensor) -> Tensor:
-        """Computes rows (B, D) of a table in the current mode, times the standard deviations."""
-        return self._decode(z, *condition) * z.new_tensor(require_columns(self).std)
+        """Computes rows (B, D) of a table in original units, in the current mode."""
+        return require_columns(self).to_original_units(self._decode(z, *condition))
 
     def _log_prob(self, decode: Callable[..., Tensor], z: Tensor, *condition: Tensor) -> Tensor:
         """Computes the log-likelihoods (B,) of codes, and warns where they are infinite."""

@@ -2,7 +2,7 @@
 
 import operator
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +13,9 @@ from torch import Tensor
 from pythae_fif.errors import ConfigError, DataError, check_choice
 
 T = TypeVar("T")
+ENCODE_BATCH_SIZE = 500
+MAX_CODE_SCORE = 10
+"""Larger codes, in standard deviations of the codes of training data, cause a warning."""
 Labels = int | str | Sequence[Any] | np.ndarray | Tensor | None
 """Class indices or names (B,), one of them for all samples, or condition vectors (B, c)."""
 
@@ -186,6 +189,42 @@ def as_condition(
         first_invalid = labels[~valid[:, 0]][0].item()
         raise DataError(f"label {first_invalid:g} is not one of the {indices}")
     return torch.where(valid, one_hot.to(like.dtype), torch.nan)
+
+
+def class_indices(condition: Tensor | None = None) -> Tensor | None:
+    """Returns the classes (B,) of one-hot vectors (B, c); None if some are not one-hot."""
+    if condition is None:
+        return None
+    indices = condition.argmax(1)
+    one_hot = torch.nn.functional.one_hot(indices, condition.shape[1])
+    return indices if torch.equal(condition, one_hot.to(condition)) else None
+
+
+def batches(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yields batches of :data:`ENCODE_BATCH_SIZE` rows of tensors (N, ...) with the same N."""
+    return zip(*(tensor.split(ENCODE_BATCH_SIZE) for tensor in tensors), strict=True)
+
+
+def warn_if_large(z: Tensor, model: Any) -> None:
+    """Warns if codes are much larger than those of training data, or than the prior's.
+
+    Args:
+        z: Codes, (B, d).
+        model: The model. Its ``code_mean`` and ``code_std`` are those of training data; None for
+            the standard prior's.
+    """
+    scores = z
+    if model.code_mean is not None:
+        scores = (z - z.new_tensor(model.code_mean)) / z.new_tensor(model.code_std)
+    size = scores.abs().median()
+    if size > MAX_CODE_SCORE:
+        hint = "is the data scaled as in training (for images, to [0, 1])?"
+        if model.columns is not None:
+            hint = "arrays are standardised rows: pass original units as a DataFrame"
+        warnings.warn(
+            f"codes are about {size:.0f} times as large as those of training data: {hint}",
+            stacklevel=4,
+        )
 
 
 def get_output(output: Any, key: str, model: Any) -> Tensor:

@@ -1,17 +1,16 @@
 """Saved models: Pythae's files, and a file that describes how to rebuild the networks."""
 
 import inspect
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import cloudpickle
 import torch
+from pydantic import Field, ValidationError
 from pythae.models import AutoModel, BaseAE
 from pythae.models.base.base_config import EnvironmentConfig
 from torch import Tensor, nn
@@ -20,16 +19,17 @@ from typing_extensions import Self
 from pythae_fif.columns import Columns
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, DataError, FIFError, format_error, requires_extra
-from pythae_fif.files import check_regular_file, read_json, write_json
+from pythae_fif.files import check_regular_file, read_bytes, read_json, write_json
 from pythae_fif.nn import build, coupling  # noqa: F401 - their builders record recipes
 from pythae_fif.nn.recipe import get_recipe, rebuild
 from pythae_fif.register import MODEL_FILE, find_model, find_model_class
+from pythae_fif.validation import StrictModel, as_config_error
 
 NETWORKS_FILE = "networks.json"
 """File with the recipes to rebuild `encoder` and `decoder`; null for a pickled network."""
 
 DATA_FILE = "data.json"
-"""File with the :class:`~pythae_fif.data.Columns` and class names of a model's training data."""
+"""File with what a model knows of its training data: a :class:`DataDescription`."""
 
 NETWORK_NAMES = ("encoder", "decoder")
 
@@ -52,18 +52,57 @@ model = AutoModel.load_from_hf_hub("{repository}")
 """
 
 
-class SavedModel(BaseAE):
-    """A model that is loaded without opening a pickle if its networks can be rebuilt.
+class DataDescription(StrictModel):
+    """What a saved model knows of its training data. The fields are attributes of the model.
 
     Attributes:
         columns: The columns of the table that the model was trained on; None for other data.
         class_names: Names of the classes that a conditional model was trained on, in the order of
             their indices; None if they are unknown.
+        code_mean: Mean of the codes of the training data, (d,); None if it is unknown.
+        code_std: Their standard deviations, (d,).
+        noise_std: Standard deviation of the noise around the manifold; 0 if it is unknown.
+    """
+
+    columns: Columns | None = None
+    class_names: list[str] | None = None
+    code_mean: list[float] | None = None
+    code_std: list[float] | None = None
+    noise_std: Annotated[float, Field(ge=0)] = 0.0
+
+    @classmethod
+    def of(cls, model: Any) -> "DataDescription":
+        """Returns what a model knows; a model of Pythae may lack any of the attributes."""
+        known = {name: getattr(model, name, None) for name in cls.model_fields}
+        return cls.model_construct(**{name: value for name, value in known.items() if value})
+
+    def set_on(self, model: Any) -> None:
+        """Sets the attributes of a model."""
+        for name in type(self).model_fields:
+            setattr(model, name, getattr(self, name))
+
+
+class SavedModel(BaseAE):
+    """A model that is loaded without opening a pickle if its networks can be rebuilt.
+
+    Its attributes `columns`, `class_names`, `code_mean`, `code_std` and `noise_std` are those of
+    :class:`DataDescription`.
     """
 
     config_class: ClassVar[type[Any]]
     columns: Columns | None = None
     class_names: Sequence[str] | None = None
+    code_mean: Sequence[float] | None = None
+    code_std: Sequence[float] | None = None
+    noise_std: float = 0.0
+
+    def note_codes(self, codes: Tensor) -> None:
+        """Sets `code_mean` and `code_std` to those of codes (N, d), if they are finite."""
+        mean = codes.double().mean(0)
+        std = codes.double().std(0, correction=0)
+        if (mean + std).isfinite().all():
+            self.code_mean = mean.tolist()
+            self.code_std = std.tolist()
 
     def save(self, dir_path: str) -> None:
         """Writes the configuration, the weights and the networks to a folder, as Pythae names them.
@@ -193,22 +232,37 @@ def require_columns(model: BaseAE) -> Columns:
 
 
 def save_data_description(model: BaseAE, folder: Path) -> None:
-    """Saves the columns and the class names that a model knows into the model's folder."""
+    """Saves what a model knows of its training data into the model's folder."""
     (folder / DATA_FILE).unlink(missing_ok=True)
-    columns = getattr(model, "columns", None)
-    class_names = getattr(model, "class_names", None)
-    if columns or class_names:
-        content = {"columns": columns and asdict(columns), "class_names": class_names}
+    content = DataDescription.of(model).model_dump(exclude_defaults=True, warnings=False)
+    if content:
         write_json(folder / DATA_FILE, content)
 
 
 def load_data_description(model: Any, dir_path: str | Path) -> None:
-    """Sets a model's columns and class names to those in its folder, if there are any."""
+    """Sets the attributes of a model to those in its folder, if there are any.
+
+    Raises:
+        DataError: The file is damaged, or does not fit the model.
+    """
     path = Path(dir_path, DATA_FILE)
-    if path.is_file():
-        content = json.loads(path.read_text("utf-8"))
-        model.columns = content["columns"] and Columns(**content["columns"])
-        model.class_names = content["class_names"]
+    if not path.is_file():
+        return
+    try:
+        description = DataDescription.model_validate_json(read_bytes(path))
+        if description.columns is not None:
+            description.columns.check(model.model_config.input_dim)
+        for name, values in (
+            ("code_mean", description.code_mean),
+            ("code_std", description.code_std),
+        ):
+            if values is not None and len(values) != model.latent_dim:
+                raise DataError(f"{name} has {len(values)} numbers, needs {model.latent_dim}")
+    except ValidationError as error:
+        raise DataError(str(as_config_error(error, str(path), DataDescription))) from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    description.set_on(model)
 
 
 def load_model(dir_path: str, trust: bool = False) -> BaseAE:

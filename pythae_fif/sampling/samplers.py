@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -270,8 +270,7 @@ def generate_by_class(
         NonFiniteError: See :func:`generate`.
     """
     classes, counts = np.unique(labels, return_counts=True)
-    ends = np.round(np.cumsum(counts) * num_samples / len(labels)).astype(int)
-    class_sizes = np.diff(ends, prepend=0)
+    class_sizes = divide_samples(counts, num_samples)
 
     samples = []
     for index, (label, size) in enumerate(zip(classes, class_sizes.tolist(), strict=True)):
@@ -289,6 +288,13 @@ def generate_by_class(
     return torch.cat(samples)[torch.from_numpy(order)], classes.repeat(class_sizes)[order]
 
 
+def divide_samples(class_counts: Sequence[int] | np.ndarray, num_samples: int) -> np.ndarray:
+    """Returns how many of the samples each class gets, (c,), in proportion to its count."""
+    counts = np.asarray(class_counts)
+    ends = np.round(np.cumsum(counts) * num_samples / counts.sum()).astype(int)
+    return np.diff(ends, prepend=0)
+
+
 def describe_own_prior(model: BaseAE) -> str:
     """Describes the prior from which :func:`draw_own_samples` draws."""
     if not isinstance(model, InjectiveFlow):
@@ -304,9 +310,10 @@ def draw_own_samples(
     *,
     seed: int,
     labels: Labels = None,
+    noise_std: float = 0.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Tensor:
-    """Draws samples from the prior of a model.
+) -> Iterator[Tensor]:
+    """Draws samples from the prior of a model, batch by batch.
 
     It is the fitted prior of an injective flow if there is one, and the prior of the training
     otherwise.
@@ -315,11 +322,12 @@ def draw_own_samples(
         model: A trained model.
         num_samples: Number of samples n.
         seed: Random seed; it sets torch's global random state.
-        labels: One class, or one condition vector (1, c), of a conditional model.
+        labels: One class, or the class indices (n,) of all samples, of a conditional model.
+        noise_std: Standard deviation of normal noise that is added.
         progress: Called with the number of samples after each batch, and n.
 
-    Returns:
-        Samples (n, ...), on the CPU.
+    Yields:
+        Batches (B, ...) on the CPU, together n samples.
 
     Raises:
         ConfigError: The model is conditional and there are no labels, or the reverse; or it has no
@@ -328,19 +336,24 @@ def draw_own_samples(
     torch.manual_seed(seed)
     batches: Iterable[Tensor]
     if isinstance(model, InjectiveFlow):
-        sizes = map(len, torch.arange(num_samples).split(BATCH_SIZE))
-        batches = (model.sample(size, labels=labels) for size in sizes)
+        parts = [slice(start, start + BATCH_SIZE) for start in range(0, num_samples, BATCH_SIZE)]
+        sizes = [min(part.stop, num_samples) - part.start for part in parts]
+        batches = (
+            model.sample(size, labels=labels[part] if isinstance(labels, np.ndarray) else labels)
+            for size, part in zip(sizes, parts, strict=True)
+        )
     elif labels is not None:
         raise ConfigError(f"{model.model_name} takes no labels")
     else:
         _, sampler_class = PYTHAE_SAMPLERS[_find_own_sampler(model)]
         batches = draw_samples(sampler_class(model), num_samples)
 
-    samples: list[Tensor] = []
+    done = 0
     for batch in batches:
-        samples.append(batch.cpu())
-        progress(sum(map(len, samples)), num_samples)
-    return torch.cat(samples)[:num_samples]
+        samples = batch.cpu()[: num_samples - done]
+        done += len(samples)
+        yield torch.normal(samples, noise_std) if noise_std > 0 else samples
+        progress(done, num_samples)
 
 
 def _find_own_sampler(model: BaseAE) -> str:

@@ -16,11 +16,12 @@ from pythae.trainers.trainer_utils import set_seed
 from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 from torch import Tensor
 
-from pythae_fif.device import default_device, random_state, set_random_state
+from pythae_fif.device import default_device, fork_rng, random_state, set_random_state
 from pythae_fif.errors import ConfigError, NonFiniteError, StoreError
 from pythae_fif.models.fif import FIF
+from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.outputs import without_gradients
-from pythae_fif.models.saved import save_data_description
+from pythae_fif.models.saved import load_data_description, save_data_description
 from pythae_fif.training.checkpoint import RunFiles, check_can_be_saved, default_run_id
 from pythae_fif.training.config import TrainerOptions, config_for, set_lengths
 from pythae_fif.training.datasets import as_dataset, make_loader
@@ -38,6 +39,8 @@ from pythae_fif.training.progress import (
 )
 from pythae_fif.training.updates import Optimizers
 
+CALIBRATION_SIZE = 2_000
+"""Data points by which a trained model is calibrated, or somewhat more."""
 FIF_TERMS = ("recon_loss", "nll_loss", "noise_nll")
 """Terms of a FIF's evaluation loss that the log has, too."""
 
@@ -203,11 +206,12 @@ class FIFTrainer:
 
         if not self._loads_finished_model:
             raise StoreError(
-                f"{self.training_dir} holds a finished training: load {self._files.model}, or use "
-                "another run_dir"
+                f"{self.training_dir} holds a finished training: load its model by "
+                f"AutoModel.load_from_folder({str(self._files.model)!r}), or use another run_dir"
             )
         content = torch.load(self._files.model / "model.pt", self.device, weights_only=True)
         self.model.load_state_dict(content["model_state_dict"])
+        load_data_description(self.model, self._files.model)
         self.model.eval()
         return result
 
@@ -449,8 +453,28 @@ class FIFTrainer:
 
         self.model.load_state_dict(self.best_weights)
         self.model.eval()
+        self._calibrate()
         self._files.write_model(self._save, progress)
         self._callbacks.on_train_end(self.training_config)
+
+    def _calibrate(self) -> None:
+        """Calibrates a model of this package by its first evaluation data, or training data."""
+        if not isinstance(self.model, InjectiveFlow):
+            return
+
+        batches = []
+        count = 0
+        with fork_rng():  # a loader may shuffle
+            for inputs in self.eval_loader or self.train_loader:
+                batches.append(inputs)
+                count += len(inputs["data"])
+                if count >= CALIBRATION_SIZE:
+                    break
+        data = torch.cat([inputs["data"] for inputs in batches])
+        labels = None
+        if self.model.condition_dim:
+            labels = torch.cat([inputs["labels"] for inputs in batches])
+        self.model.calibrate(data.to(self.device), labels)
 
     def _save(self, folder: Path) -> None:
         """Saves the model and the training's configuration into a folder."""

@@ -145,7 +145,7 @@ def test_classes_by_name(run):
     np.testing.assert_allclose(pd.read_csv("nats.csv")["log_likelihood"], expected, rtol=1e-4)
     assert (
         "needs labels: class indices 0 to 1, or the names female, male"
-        in run("likelihood", "fif", "t.csv", "--to", "nats.csv")[1]
+        in run("likelihood", "fif", "t.csv", "--to", "nats.csv", "--overwrite")[1]
     )
 
 
@@ -196,7 +196,7 @@ def test_likelihoods_of_images(run, photos):
 
     digits = load_images("digits")["test"][:5]
     np.savez("digits.npz", data=digits)
-    assert run("likelihood", "fif", "digits.npz", "--to", "nats.csv")[0] == 0
+    assert run("likelihood", "fif", "digits.npz", "--to", "nats.csv", "--overwrite")[0] == 0
     written = pd.read_csv("nats.csv", index_col="row")
     assert [*written.index] == [0, 1, 2, 3, 4]
     pd.testing.assert_frame_equal(likelihood_frame(model, digits), written, rtol=1e-4)

@@ -32,7 +32,7 @@ from pythae_fif.names import data_home
         ({"name": "digits", "crop": 4}, ["crop=4: it applies to celeba"]),
         (
             {"name": "digits", "label": "x"},
-            ["'digits'", "label, columns and drop: it applies to csv"],
+            ["'digits'", "columns, drop, label, categories, quantiles, missing: it applies to csv"],
         ),
         ({"name": "digits", "ofline": True}, ["'ofline'", "did you mean 'offline'"]),
     ],

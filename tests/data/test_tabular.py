@@ -83,7 +83,7 @@ def test_wrong_archive_files_are_refused_in_one_line(tmp_path):
         (tmp_path / name).mkdir()
         with pytest.raises(DataError, match=f"no {name} data in .*it is missing.*{advice}"):
             load_images(name, tmp_path)
-    with pytest.raises(ConfigError, match=r"'power' does not take label, .*: it applies to csv"):
+    with pytest.raises(ConfigError, match=r"'power' does not take columns, .*: it applies to csv"):
         load_images("power", tmp_path, label="x")
 
     np.save(tmp_path / "power" / "data.npy", np.ones((50, 7)))

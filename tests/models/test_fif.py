@@ -354,7 +354,7 @@ def test_training_pipeline(tmp_path, options):
     assert isinstance(loaded, FIF)
     assert loaded(DatasetOutput(data=x)).loss < untrained_loss
     for call in (loaded.log_prob, loaded.encode):
-        with pytest.warns(UserWarning, match=r"codes are about \d+ times as large as the prior's"):
+        with pytest.warns(UserWarning, match=r"codes are about \d+ times as large as those of"):
             call(255 * x)
 
 

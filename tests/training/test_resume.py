@@ -265,7 +265,9 @@ def test_a_folder_with_a_finished_training_is_refused(tmp_path):
     first.train()
     finished_contents = read_folder(tmp_path)
     for trainer in (first, second):
-        with pytest.raises(StoreError, match=r"holds a finished training: load .*model, or use"):
+        with pytest.raises(
+            StoreError, match=r"finished training: load .*load_from_folder\('.*model'\), or use"
+        ):
             trainer.train()
     assert read_folder(tmp_path) == finished_contents
 
