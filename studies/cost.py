@@ -59,6 +59,7 @@ from studies.paired.comparison import (
     Difference,
     compare,
     difference_cells,
+    format_p,
     holm,
     level_table,
     missing_seeds,
@@ -391,7 +392,7 @@ def comparison_table(title: str, comparisons: list[Comparison]) -> Table:
             "needed": f"{item.margin:.1f}",
         }
         cells = difference_cells(item.difference)
-        cells["p (Holm)"] = DASH if item.difference is None else f"{item.p:.2g}"
+        cells["p (Holm)"] = DASH if item.difference is None else format_p(item.p)
         cells["beats"] = "yes" if item.is_better else "no"
         lines.append(names | cells)
     return Table(title, pd.DataFrame(lines))

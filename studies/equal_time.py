@@ -62,6 +62,7 @@ from studies.paired.comparison import (
     Difference,
     compare,
     difference_cells,
+    format_p,
     format_spread,
     level_table,
     missing_seeds,
@@ -342,7 +343,7 @@ def compare_tasks(results: Results, prior: str) -> tuple[Table, list[str]]:
             "rival's nats": _mean_nats(arms[rival], prior),
             "level within": f"{MARGIN * task.latent_dim:.1f}",
             **cells,
-            "p": f"{difference.p_with_points:.2g}",
+            "p": format_p(difference.p_with_points),
             "FIF is better": verdicts[-1],
         })  # fmt: skip
     return Table(f"FIF and its best rival, {PRIOR_LABELS[prior]}", pd.DataFrame(lines)), verdicts

@@ -28,6 +28,7 @@ from pythae_fif.reports.tables import Table, number
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling.catalog import find_sampler
 from pythae_fif.study import Study, StudyOptions, StudyPage
+from studies.paired.comparison import format_p
 
 RIVALS = {"ae": "AE", "rae_l2": "RAE-L2", "wae_imq": "WAE-IMQ"}
 RIVAL_MARKERS = {"ae": "s", "rae_l2": "D", "wae_imq": "^"}
@@ -187,7 +188,7 @@ def _verdict(fif: pd.Series, rival: pd.Series, measure: str) -> dict[str, str]:
         "gain": f"{gain:.2f}",
         "noise": "–" if has_one_seed else f"{noise:.2f}",
         "verdict": "one seed" if has_one_seed else verdict,
-        "p (Welch)": "–" if has_one_seed else f"{test.pvalue:.2g}",
+        "p (Welch)": "–" if has_one_seed else format_p(test.pvalue),
     }
 
 

@@ -68,6 +68,7 @@ from studies.equal_time import ARM_LABELS, ARMS, SIGNIFICANCE, TASKS
 from studies.paired.comparison import (
     PRIOR_LABELS,
     Difference,
+    format_p,
     format_spread,
     holm,
     paired_difference,
@@ -424,7 +425,7 @@ def verdict_table(scores: Scores) -> Table:
             "rival": ARM_LABELS[comparison.rival],
             "difference, last budget but one": _describe(first),
             "difference, last budget": _describe(last),
-            "p (Holm)": "< 0.001" if p < 0.001 else f"{p:.2g}",
+            "p (Holm)": format_p(p),
             "ahead": ARM_LABELS[winner] if is_ahead else "undecided",
         })  # fmt: skip
     notes = [

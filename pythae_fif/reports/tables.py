@@ -16,7 +16,7 @@ DASH = "–"
 USUAL = "usual"  # the column of each model's usual sampler
 CONFIGURATION = "chosen configuration"
 LEGEND = " Bold: lowest value; underlined: second lowest; =: tied with the lowest within the noise."
-NUMBER_PATTERN = rf"[-+]?\d|nan\b|-?inf\b|{DASH}"  # start of a number, or of a missing one
+NUMBER_PATTERN = rf"(?:< )?[-+]?\d|nan\b|-?inf\b|{DASH}"  # start of a number, or of a missing one
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,11 @@ def format_spread(values: list[float]) -> str:
     return number(float(np.mean(values)), deviation)
 
 
+def format_p(p: float) -> str:
+    """Formats a p-value with two digits; tiny ones are as inexact as their assumptions."""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
 def difference_cells(difference: Difference | None) -> dict[str, str]:
     """Returns the cells of a difference, by heading."""
     if difference is None:
@@ -205,7 +210,7 @@ def difference_cells(difference: Difference | None) -> dict[str, str]:
         "± seeds": f"{difference.seed_error:.3f}",
         "± points": f"{difference.point_error:.3f}",
         "90 %": f"{low:.3f} to {high:.3f}",
-        "p": f"{difference.p:.2g}",
+        "p": format_p(difference.p),
         "pairs": str(difference.seeds),
         "failed": "{} + {}".format(*difference.failures),
     }
