@@ -15,6 +15,7 @@ from torch import Tensor
 from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError, check_choice
 from pythae_fif.models.config import InjectiveFlowConfig
+from pythae_fif.models.explained_entropy import ExplainedEntropy, explain_entropy
 from pythae_fif.models.fitted_priors import fit_new_prior, new_prior
 from pythae_fif.models.marginal_likelihood import MARGINAL_SAMPLES, MarginalLikelihood
 from pythae_fif.models.outputs import (
@@ -352,6 +353,23 @@ class InjectiveFlow(SavedModel):
     def log_volume(self, x: Any, labels: Labels = None) -> Tensor:
         """Computes 1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
         return self._evaluate_at_codes(partial(decoder_log_volume, self._decode), x, labels)
+
+    def explained_entropy(self, data: Any, labels: Labels = None) -> ExplainedEntropy:
+        """Computes the entropy that each direction of the codes explains.
+
+        It shows how many latent dimensions the model uses, see
+        :func:`~pythae_fif.models.explained_entropy.explain_entropy`.
+
+        Args:
+            data: Data (N, ...), more than d points.
+            labels: Labels of a conditional model.
+        """
+        x = as_data(data, self)
+        condition = self.condition(labels, x)
+        z = self._encode_all(x, *condition)
+        with evaluation_mode(self):
+            gram = decoder_gram(self._decode, z, x, *condition)
+        return explain_entropy(z, gram[:, : self.latent_dim, : self.latent_dim])
 
     def singular_values(self, x: Any, labels: Labels = None) -> Tensor:
         """Computes the singular values of g'(f(x)), descending, (B, d); see :meth:`log_prob`."""

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from pythae.models import AE, VAE, VQVAE, AEConfig, AutoModel, VAEConfig, VQVAEConfig
+from sklearn.decomposition import PCA
 from support.networks import Map, linear_decoder, linear_encoder
 
 from pythae_fif.data import Splits
@@ -17,6 +18,7 @@ from pythae_fif.evaluation import likelihood as likelihood_module
 from pythae_fif.evaluation.likelihood import fit_priors, marginal_likelihoods
 from pythae_fif.models import FIF, FIFConfig, InjectiveFlow, as_density, flow_matching_prior
 from pythae_fif.models.config import InjectiveFlowConfig
+from pythae_fif.models.explained_entropy import explain_entropy
 from pythae_fif.models.fitted_priors import fit_mixture, fit_new_prior
 from pythae_fif.models.priors import StudentT
 from pythae_fif.nn import build_networks
@@ -509,3 +511,44 @@ def test_a_class_of_one_code_has_no_mixture():
     labels = (np.arange(40) == 7).astype(int)
     priors = fit_priors(rows.model, SAMPLERS, rows.codes, labels, **FIT)
     assert priors.keys() == {"normal", "own_prior", "flow", "flow_matching"}
+
+
+# ---------------------------------------------------------------- entropy of code directions
+
+
+def test_the_entropies_of_a_linear_model_are_those_of_principal_components():
+    torch.manual_seed(0)
+    weight = torch.randn(6, 3).double()
+    x = torch.randn(200, 3).double() @ torch.randn(3, 3).double() @ weight.T + 1
+    inverse = torch.linalg.pinv(weight)
+    turned = torch.linalg.qr(torch.randn(3, 3).double()).Q @ torch.diag(
+        torch.tensor([9.0, 1, 0.1]).double()
+    )
+    model = injective_flow(
+        lambda x: (x - 1) @ inverse.T @ turned,
+        lambda z: 1 + z @ torch.linalg.inv(turned) @ weight.T,
+        6,
+        3,
+    )
+    explained = model.explained_entropy(x)
+    variances = PCA(3).fit(x.numpy()).explained_variance_
+    expected = 0.5 * np.log(2 * math.pi * math.e * variances)
+    assert explained.entropy.numpy() == pytest.approx(expected, abs=1e-6)
+    assert explained.total_correlation == pytest.approx(0, abs=1e-6)
+
+    codes = model.encode(x)
+    rise = (model.decode(explained.drop(codes, 1)) - x).square().sum(1).mean()
+    assert float(rise) == pytest.approx(variances[1] * 199 / 200, rel=1e-6)
+
+
+def test_the_total_correlation_of_a_decoder_is_the_angle_between_its_directions():
+    """Codes (r, a) of independent size, whose directions are skewed differently at each point."""
+    codes = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)).double()
+    angle = math.pi / 2 + 0.8 * torch.sign(codes[:, :1])
+    columns = torch.cat([torch.ones_like(angle), angle.cos(), 0 * angle, angle.sin()], 1)
+    jacobian = columns.view(-1, 2, 2)
+    explained = explain_entropy(codes, jacobian.mT @ jacobian)
+    assert explained.total_correlation > 0.01
+    total = explained.entropy.sum() - explained.total_correlation
+    expected = 1 + math.log(2 * math.pi) + 0.5 * codes.T.cov().logdet() + angle.sin().log().mean()
+    assert float(total) == pytest.approx(float(expected), abs=1e-9)
