@@ -156,8 +156,9 @@ def run_explained_entropy(options: StudyOptions) -> list[StudyReport]:
             name=name,
             title="Entropies of code directions, and the errors without them",
             caption=f"The correlation is above {NEEDED_CORRELATION} for {trusted.sum()} of "
-            f"{len(NAMES)} models ({NEEDED_MODELS} are needed): the entropies are {answer}. Means "
-            f"over {pluralized(len(options.seeds), 'seed')}, digits of scikit-learn, 8 latent dimensions.",
+            f"{len(NAMES)} models ({NEEDED_MODELS} are needed): the entropies are {answer}. "
+            f"Means over {pluralized(len(options.seeds), 'seed')}; digits of scikit-learn, 8 "
+            "latent dimensions.",
             table=table,
             numbers=numbers,
             figure=draw(numbers),
