@@ -259,6 +259,9 @@ class Features:
 
     @cached_property
     def covariance_root(self) -> Tensor:
-        """A root R (F, min(F, N)) of the unbiased covariance R R^T, float64, on the CPU."""
-        triangle: Tensor = torch.linalg.qr((self.values - self.mean).cpu(), mode="r").R
+        """A root R (F, min(F, N)) of the unbiased covariance R R^T, float64, on the CPU.
+
+        It is computed on the device of the features.
+        """
+        triangle: Tensor = torch.linalg.qr(self.values - self.mean, mode="r").R.cpu()
         return triangle.T / math.sqrt(len(self) - 1)
