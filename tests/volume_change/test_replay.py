@@ -216,7 +216,7 @@ def test_products_with_a_slope_have_first_and_second_derivatives(activation, slo
     x = torch.linspace(-4, 4, 7, requires_grad=True)
 
     def product(tangent, x):
-        return SlopeProduct.apply(tangent, x, slope)
+        return SlopeProduct.apply(tangent, x, slope, None)
 
     _, expected = torch.func.jvp(activation, (x,), (tangent,))
     torch.testing.assert_close(product(tangent, x), expected)
