@@ -105,10 +105,15 @@ def _dropout(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return multiply_by_mask
 
 
+def _out_of_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function that computes what an operation in place writes, with its type."""
+    return lambda target, *args, **kwargs: function(target, *args, **kwargs).to(target.dtype)
+
+
 def _find_in_place_versions() -> dict[Any, Callable[..., Any]]:
     names = [name for pairs in RULE_NAMES.values() for _, names in pairs for name in names.split()]
     return {
-        getattr(owner, name + "_"): getattr(owner, name)
+        getattr(owner, name + "_"): _out_of_place(getattr(owner, name))
         for owner, name in product((torch, Tensor, F), names)
         if hasattr(owner, name + "_")
     }

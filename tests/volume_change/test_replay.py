@@ -31,6 +31,7 @@ B = 5
         F.normalize,
         lambda x: x.chunk(2, 1)[1].sin() + x.split(3, -1)[0],
         lambda x: F.relu(x * 2.0, inplace=True) * x,
+        lambda x: x.float().add_(x),
         lambda x: (x * x).mul_(2.0).sub_(x).clamp_(min=0.1),
         lambda x: F.interpolate(x.view(len(x), 1, 2, 3), scale_factor=2).sin(),
         lambda x: x.sign() * x + x.round() + x.floor(),
