@@ -62,8 +62,8 @@ NETS = {
 }
 """Name -> architecture or own networks, shape of an image, latent dimension, batch size."""
 
-REPEATS = {"digits-convnet": 5, "tabular-43": 5, "tabular-6": 5, "mlp-silu": 5}
-REPEATS["mlp-layernorm-gelu"] = 5
+SMALL_NETS = ("digits-convnet", "tabular-43", "tabular-6", "mlp-silu", "mlp-layernorm-gelu")
+REPEATS = dict.fromkeys(SMALL_NETS, 5)
 """Steps of a variant in a round; 1 for other networks."""
 
 STEPS_BEFORE_TRACE = 2

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from types import FunctionType
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pythae_fif.volume_change.kernels import gelu_with_slope
 from pythae_fif.volume_change.rules import RULE_NAMES, find_functions
 
 
@@ -66,6 +68,14 @@ def _attention(
     return torch.dropout(scores.softmax(-1), dropout_p, True) @ value
 
 
+def _gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
+    """GELU by the operation that also returns its slope, or its approximation by tanh."""
+    if approximate == "none":
+        return gelu_with_slope(input)[0]
+    cubic = input + 0.044715 * input * input * input
+    return 0.5 * input * (1 + torch.tanh(math.sqrt(2 / math.pi) * cubic))
+
+
 def _glu(input: Tensor, dim: int = -1) -> Tensor:
     """The first half times the sigmoid of the second half."""
     first, second = input.chunk(2, dim)
@@ -95,17 +105,27 @@ def _dropout(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return multiply_by_mask
 
 
-IN_PLACE: dict[Any, Callable[..., Any]] = {}
+def _out_of_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function that computes what an operation in place writes, with its type."""
+    return lambda target, *args, **kwargs: function(target, *args, **kwargs).to(target.dtype)
+
+
+def _find_in_place_versions() -> dict[Any, Callable[..., Any]]:
+    names = [name for pairs in RULE_NAMES.values() for _, names in pairs for name in names.split()]
+    return {
+        getattr(owner, name + "_"): _out_of_place(getattr(owner, name))
+        for owner, name in product((torch, Tensor, F), names)
+        if hasattr(owner, name + "_")
+    }
+
+
+IN_PLACE = _find_in_place_versions()
 """Operation that overwrites its first argument -> the same operation out of place."""
-for owner in (torch, Tensor, F):
-    for pairs in RULE_NAMES.values():
-        for name in " ".join(names for _, names in pairs).split():
-            if hasattr(owner, name + "_"):
-                IN_PLACE[getattr(owner, name + "_")] = getattr(owner, name)
 
 _COMPOSITIONS: dict[Any, Callable[..., Any]] = {
     torch.layer_norm: _layer_norm,
     torch.group_norm: _group_norm,
+    F.gelu: _gelu,
     F.glu: _glu,
     F.scaled_dot_product_attention: _attention,
     **dict.fromkeys(find_functions("addcmul"), _add_elementwise_product),

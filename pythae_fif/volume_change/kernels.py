@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 aten = torch.ops.aten
 LN_2 = math.log(2)
@@ -67,23 +68,51 @@ class SlopeProduct(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(tangent: Tensor, x: Tensor, slope: Slope) -> Tensor:
-        """Returns the product; tangent and x have any same shape."""
-        return slope.multiply(tangent, x)
+    def forward(tangent: Tensor, x: Tensor, slope: Slope, values: Tensor | None = None) -> Tensor:
+        """Returns the product; tangent, x and the slope's values, if known, have any same shape."""
+        return slope.multiply(tangent, x) if values is None else tangent * values
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Slope], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keeps the arguments for the backward pass."""
-        *tensors, ctx.slope = inputs
-        ctx.save_for_backward(*tensors)
+        tangent, x, ctx.slope, values = inputs
+        ctx.save_for_backward(tangent, x, values)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """Returns the gradients by the tangent and by x."""
-        tangent, x = ctx.saved_tensors
+        tangent, x, values = ctx.saved_tensors
         product: Any = SlopeProduct.apply
         x_gradient = ctx.slope.multiply_curvature(gradient * tangent, x)
-        return product(gradient, x, ctx.slope), x_gradient, None
+        return product(gradient, x, ctx.slope, values), x_gradient, None, None
+
+
+class _GELUWithSlope(torch.autograd.Function):
+    """GELU and the values of its slope, which are computed once for all passes that need them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        values = aten.gelu_backward(torch.ones_like(x), x)
+        ctx.save_for_backward(x, values)
+        ctx.mark_non_differentiable(values)
+        return F.gelu(x), values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Any) -> Tensor:
+        product: Any = SlopeProduct.apply
+        x, values = ctx.saved_tensors
+        return product(gradient, x, GELU, values)
+
+
+def gelu_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns GELU at x and the values of its slope, of the shape of x.
+
+    A tape records this as one operation.
+    """
+    if has_torch_function_unary(x):
+        return handle_torch_function(gelu_with_slope, (x,), x)
+    compute: Any = _GELUWithSlope.apply
+    return compute(x)
 
 
 class SoftmaxProduct(torch.autograd.Function):

@@ -88,6 +88,8 @@ class Tape(TorchFunctionMode):
         is_constant = self._with_gradient and not torch.is_grad_enabled()
         has_tangent = not is_constant and any(id(a) in self._has_tangent for a in arguments)
 
+        composition = find_composition(func) if has_tangent and func not in RULES else None
+
         # In place of overwriting a tensor that was computed in this pass, a new one is made.
         target: Any = args[0] if args else kwargs.get("input")
         overwrites = kwargs.get("inplace", False)
@@ -95,9 +97,8 @@ class Tape(TorchFunctionMode):
             kwargs = {**kwargs, "inplace": False}
         elif func in IN_PLACE and has_tangent and id(target) in self._depends_on_input:
             overwrites = True
-            func = IN_PLACE[func]
+            composition = IN_PLACE[func]
 
-        composition = find_composition(func) if has_tangent and func not in RULES else None
         if composition is None:
             out = self._record(func, args, kwargs, arguments, is_constant, has_tangent)
         else:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial, reduce
+from functools import cached_property, reduce
 from itertools import product
 from typing import Any
 
@@ -22,6 +22,7 @@ from pythae_fif.volume_change.kernels import (
     SlopeProduct,
     SoftmaxProduct,
     batch_norm_jvp,
+    gelu_with_slope,
 )
 
 
@@ -225,16 +226,15 @@ def _prelu_rule(step: Step, get_tangent: GetTangent) -> Tensor:
 def _slope_kernel(slope: Slope) -> Callable[..., Tensor]:
     """Returns the kernel for a smooth activation."""
     product: Any = SlopeProduct.apply
-    return lambda tangent, x: product(tangent, x, slope)
+    return lambda tangent, x: product(tangent, x, slope, None)
 
 
-def _gelu_rule(step: Step, get_tangent: GetTangent) -> Tensor:
-    """Rule for GELU and its approximation, whose kernel PyTorch differentiates."""
-    approximate = step.argument(1, "approximate", "none")
-    if approximate == "none":
-        return _kernel_rule(_slope_kernel(GELU))(step, get_tangent)
-    kernel = partial(torch.ops.aten.gelu_backward, approximate=approximate)
-    return _kernel_rule(kernel)(step, get_tangent)
+def _gelu_rule(step: Step, get_tangent: GetTangent) -> tuple[Tensor, None]:
+    """Rule for GELU with its slope."""
+    (x,) = step.args
+    tangent = _single_tangent(step, get_tangent).to(x.dtype)
+    product: Any = SlopeProduct.apply
+    return product(tangent, x, GELU, step.out[1]), None
 
 
 def _softmax_rule(step: Step, get_tangent: GetTangent) -> Tensor:
@@ -372,7 +372,6 @@ RULE_NAMES: dict[str, list[tuple[Rule, str]]] = {
         (_kernel_rule(_slope_kernel(SILU)), "silu"),
         (_kernel_rule(_slope_kernel(MISH)), "mish"),
         (_kernel_rule(_slope_kernel(HARDSIGMOID)), "hardsigmoid"),
-        (_gelu_rule, "gelu"),
         (_by_sigmoid, "sigmoid"),
         (_by_tanh, "tanh"),
         (_softmax_rule, "softmax"),
@@ -414,6 +413,7 @@ RULES: dict[Any, Rule] = {
     for function in find_functions(names)
 }
 """Operation -> rule for its tangents."""
+RULES[gelu_with_slope] = _gelu_rule
 RULES[F.batch_norm] = _batch_norm_rule
 RULES[F.instance_norm] = _instance_norm_rule
 RULES |= {getattr(Tensor, name).__get__: _linear_rule for name in ("T", "mT")}

@@ -215,7 +215,7 @@ def set_layer(**options):
 
 
 def replace_forward(model):
-    model.encoder.embedding.forward = lambda x: torch.zeros_like(x[:, :2])
+    model.encoder.embedding.forward = lambda x: 2 * x[:, :2]
 
 
 CHANGES = {
