@@ -50,9 +50,8 @@ def test_trainers_get_the_loss_alone(trained):
 def test_the_benchmark_scores_its_likelihood_without_noise(trained):
     rows = {name: draw(60).numpy() for name in ("train", "val", "test")}
     splits = SplitsOf(rows)
-    scores = marginal_likelihoods(
-        trained, ["normal"], splits, {}, num_samples=1000, training_images=np.inf, seed=0, steps=None
-    )
+    options = {"num_samples": 1000, "training_images": np.inf, "seed": 0, "steps": None}
+    scores = marginal_likelihoods(trained, ["normal"], splits, {}, **options)
     likelihood = scores["normal"]["test"]
     expected = trained.log_prob(rows["test"][likelihood.examples]).numpy()
     np.testing.assert_allclose(likelihood.nats, expected, atol=1e-4)
