@@ -7,7 +7,7 @@ from support.experiments import fake_splits, make_tiny_plan, tiny_experiment
 from pythae_fif.benchmark.build import training_config
 from pythae_fif.benchmark.config import describe_length
 from pythae_fif.benchmark.load import load_experiment
-from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry
+from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry, read_yaml
 from pythae_fif.benchmark.plan import plan
 from pythae_fif.benchmark.results import read
 from pythae_fif.data.catalog import find_dataset
@@ -209,7 +209,7 @@ def test_wrong_model_file(tmp_path):
         ("- a", ["own.yaml", "mapping"]),
         ("a: [", ["own.yaml", "not YAML"]),
         ("a: " + 500 * "{b: " + 500 * "}", ["own.yaml", "not YAML"]),
-        ("models: &a [*a]", ["model '[[...]]' is unknown"]),
+        ("models: &a [*a]", ["is not YAML", "Circular reference"]),
         ("latent_dim: 1" + 400 * "0", ["own.yaml", "less than or equal to 1000000000000000"]),
         ("latent_dim: 1" + 5000 * "0", ["own.yaml", "not YAML"]),
         (
@@ -286,3 +286,12 @@ def test_the_protocols_of_tables_match_table_five(name):
     assert paper.active_profile.learning_rate == (3e-4 if name == "hepmass" else 1e-4)
     assert released.active_profile.epochs == cells["epochs"] / 5
     assert released.active_profile.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize(
+    "text", ["profiles: &p\n  a: *p\n", "profiles:\n  p: &p\n    note: x\n    self: *p\n"]
+)
+def test_a_file_that_contains_itself_is_one_line(text, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"mine\.yaml is not YAML: ValueError: Circular"):
+        read_yaml(tmp_path / "mine.yaml")
