@@ -37,6 +37,14 @@ class DownloadError(ConfigError, DataError):
         self.num_train = num_train
 
 
+class MissingFileError(DataError, FileNotFoundError):
+    """A file of a saved model is missing. Pythae raises a FileNotFoundError."""
+
+
+class MissingInputDimError(ConfigError, AttributeError):
+    """A configuration lacks `input_dim`. Pythae raises an AttributeError."""
+
+
 class NonFiniteError(FIFError, ArithmeticError):
     """A number that must be finite is NaN or infinite. The message names the samples."""
 

@@ -221,6 +221,11 @@ def quarantine(path: Path, reason: Exception | str) -> None:
     logger.warning("%s is not used (%s): set aside as %s", path, message, new_path.name)
 
 
+def csv_name(name: str) -> str:
+    """Returns a name that no spreadsheet takes for a formula: with an apostrophe if it looks so."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
+
+
 def safe_name(name: str) -> str:
     """Replaces characters by `_`, so that the name is safe in a shell and as a part of a path."""
     return re.sub(r"^\.+$|[^\w.=+-]+", "_", name)

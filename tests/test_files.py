@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,28 @@ def test_a_failed_write_leaves_the_old_file_or_no_folder(failure, error_type, me
         (folder / "half").write_text("half")
         raise failure
     assert names_in(tmp_path) == []
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    path = tmp_path / "x"
+    program = f"""
+import os, pathlib
+from pythae_fif import files
+with files.atomic_folder(pathlib.Path({str(path)!r})) as folder:
+    (folder / "half").write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+    root = Path(files.__file__).parents[1]
+    subprocess.run([sys.executable, "-c", program], cwd=root)
+    (leftover,) = tmp_path.iterdir()
+    assert leftover.name.endswith(".tmp")
+
+    with files.atomic_folder(tmp_path / "y"):
+        assert leftover.exists(), "it may belong to a writer of another file"
+    with files.atomic_folder(path) as folder:
+        assert not leftover.exists()
+        write_bytes(path.with_name("z"), b"")
+        assert folder.exists(), "its writer is alive"
 
 
 def test_json_and_checksums(tmp_path):

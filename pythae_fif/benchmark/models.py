@@ -1,6 +1,7 @@
 """Models of the benchmark: YAML files, read into validated entries."""
 
 import itertools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -195,6 +196,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(read_bytes(path))
+        json.dumps(content, default=str)  # a ValueError for a mapping that contains itself
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # or a date such as 2024-13-40

@@ -30,6 +30,9 @@ USUAL_FLAGS = {
 }  # fmt: skip
 """Flags that `--help` shows. `--help-all` shows the others too."""
 
+MAX_MESSAGE_LENGTH = 500
+"""Characters of argparse's messages, which repeat a wrong value."""
+
 RUN = """\
 Trains generative autoencoders on a data set, draws samples, and compares their scores.
 
@@ -167,7 +170,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises a ConfigError instead of printing the usage."""
-        raise ConfigError(message)
+        raise ConfigError(message[:MAX_MESSAGE_LENGTH])
 
 
 def _argument_options(annotation: Any, flag: Flag) -> dict[str, Any]:

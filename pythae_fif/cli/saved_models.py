@@ -13,7 +13,7 @@ from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
 from pythae_fif.errors import ConfigError, pluralized
 from pythae_fif.evaluation.saved_models import export_samples, likelihood_frame, score_files
-from pythae_fif.files import check_target, write_bytes, write_json
+from pythae_fif.files import check_target, csv_name, write_bytes, write_json
 from pythae_fif.names import SkipBroken
 from pythae_fif.register import find_model
 from pythae_fif.sampling.samplers import describe_own_prior
@@ -196,7 +196,8 @@ def likelihood_command(argv: list[str]) -> None:
             skip_broken=flags.skip_broken,
             progress=progress,
         )
-    write_bytes(target, frame.to_csv().encode())
+    named = frame if frame.index.name == "row" else frame.rename(index=csv_name)
+    write_bytes(target, named.to_csv().encode())
 
     is_table = len(model.model_config.input_dim) == 1
     units = "original" if flags.original_units else "standardised"

@@ -112,6 +112,9 @@ def decode_files(
             )
         notes.append(f"{count} that cannot be decoded left out: {', '.join(broken_files)}")
 
+        if len(errors) == len(names):
+            raise DataError(f"{folder}: no file can be decoded: {', '.join(broken_files)}")
+
     indices = np.array([index for index in range(len(names)) if index not in errors], int)
     return DecodedImages(images[indices] if errors else images, indices, notes)
 

@@ -146,7 +146,7 @@ def _check_arguments(
 ) -> None:
     """Raises a ConfigError for an argument that a data set needs or does not take."""
     if source.needs_path and options.data is None:
-        raise ConfigError(f"data set {name!r} needs your folder or file: give --data PATH")
+        raise ConfigError(f"data set {name!r} needs your folder or file: give its path as `data`")
 
     has_columns = any(getattr(options, name) for name in TABLE_OPTIONS)
     checks = [

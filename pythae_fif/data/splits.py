@@ -78,7 +78,7 @@ def describe_sizes(arrays: Mapping[str, np.ndarray]) -> str:
     return "/".join(str(len(arrays[split])) for split in SPLIT_NAMES)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Splits:
     """Images of one data set, as uint8 arrays of shape (N, C, H, W) with values 0..255.
 
@@ -130,6 +130,9 @@ class Splits:
                     f"{self.name}: the {split} split has {len(images)} examples, needs at least "
                     f"{MIN_IMAGES}; {10 * MIN_IMAGES} without given splits are enough"
                 )
+
+    def __repr__(self) -> str:
+        return f"<Splits {self.name}: {self.source}>"
 
     def __getitem__(self, split: str) -> np.ndarray:
         """Returns the images of a split by its name."""

@@ -81,6 +81,10 @@ def read_table_file(path: Path) -> "tuple[DataFrame, list[str]]":
                 low_memory=False,
             )
     except Exception as error:  # the file, its compression, its encoding or its form is wrong
+        ragged_line = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+        if ragged_line:
+            length, line, found = ragged_line.groups()
+            raise DataError(f"{path}: line {line} has {found} values, needs {length}") from error
         raise DataError(f"{path}: not a readable table ({format_error(error)})") from error
 
     notes = []

@@ -17,6 +17,7 @@ from pythae_fif.data.splits import Splits, to_float
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.score_types import MarginalLikelihoodScore
+from pythae_fif.files import csv_name
 from pythae_fif.models.density import as_density, is_density
 from pythae_fif.models.fitted_priors import fit_new_prior
 from pythae_fif.models.injective_flow import InjectiveFlow
@@ -63,8 +64,9 @@ class SplitLikelihood(NamedTuple):
 
     def to_csv(self) -> str:
         """Returns a table with one row for each point: its file or row number, and its nats."""
-        name = "file" if self.examples.dtype.kind in "UO" else "row"
-        frame = pandas.DataFrame({name: self.examples, "nats": self.nats})
+        is_file = self.examples.dtype.kind in "UO"
+        names = [*map(csv_name, self.examples)] if is_file else self.examples
+        frame = pandas.DataFrame({"file" if is_file else "row": names, "nats": self.nats})
         return frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
 
 

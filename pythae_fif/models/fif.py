@@ -15,11 +15,12 @@ from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_ML
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, MissingInputDimError
 from pythae_fif.models.adaptive_beta import AdaptiveBeta
 from pythae_fif.models.config import FIFConfig
 from pythae_fif.models.evaluation_loss import evaluation_output, noise_nll
 from pythae_fif.models.injective_flow import InjectiveFlow
+from pythae_fif.models.outputs import Labels
 from pythae_fif.models.saved import DataDescription
 from pythae_fif.models.surrogate_choice import SURROGATES, choose_surrogate
 from pythae_fif.nn.base import AtCondition
@@ -210,7 +211,9 @@ class FIF(InjectiveFlow):
         if encoder is not None and decoder is not None:
             return encoder, decoder
         if config.input_dim is None:
-            raise ConfigError(f"{config.name}: input_dim is needed for the default networks")
+            raise MissingInputDimError(
+                f"{config.name}: input_dim is needed for the default networks"
+            )
 
         channels, *sides = config.input_dim
         code_dim = config.latent_dim + config.condition_dim
@@ -239,6 +242,32 @@ class FIF(InjectiveFlow):
         """Replaces g; see :meth:`set_encoder`."""
         super().set_decoder(decoder)
         self.surrogate_mode = None
+
+    def get_nll(
+        self, data: Tensor, n_samples: int = 50, batch_size: int = 100, labels: Labels = None
+    ) -> float:
+        """Estimates the mean log-likelihood of data by :meth:`marginal_log_prob`.
+
+        Pythae's VAEs have a method of this name, which also returns the mean of log p(x), and not
+        of its negative. Their noise has the standard deviation 1. Here it is ``noise_std``, and 1
+        for a model that is not calibrated.
+
+        Args:
+            data: Data, (N, ...).
+            n_samples: Codes drawn for each data point.
+            batch_size: Data points that are evaluated at once.
+            labels: Labels (N,) or (N, c) of a conditional model.
+        """
+        log_probs = []
+        for start in range(0, len(data), batch_size):
+            part = slice(start, start + batch_size)
+            part_labels = labels if labels is None else torch.as_tensor(labels)[part]
+            log_probs.append(
+                self.marginal_log_prob(
+                    data[part], self.noise_std or 1.0, part_labels, samples=n_samples
+                )
+            )
+        return torch.cat(log_probs).mean().item()
 
     def conditioned_on(self, label: int | str | Tensor) -> "FIF":
         """Turns a conditional model into an unconditional one, for a single label.

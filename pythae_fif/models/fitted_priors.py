@@ -190,10 +190,12 @@ def fit_new_prior(
         The fitted prior, on the device and with the type of the codes.
 
     Raises:
-        ConfigError: The kind is unknown, a condition is not one-hot, or a class has fewer than two
-            codes.
+        ConfigError: The kind is unknown, there are no codes, a condition is not one-hot, or a class
+            has fewer than two codes.
         NonFiniteError: A code is NaN or infinite.
     """
+    if not len(codes):
+        raise ConfigError("a prior cannot be fitted to 0 codes")
     if condition is not None and kind not in ANY_CONDITION_KINDS:
         one_hot = condition.amax(1) * condition.square().sum(1) == 1
         if not one_hot.all():

@@ -320,7 +320,7 @@ class InjectiveFlow(SavedModel):
         log_prob = likelihood.log_prob(self.latent_distribution(likelihood.x), samples)
         if original_units:
             log_prob -= require_columns(self).log_scale(likelihood.x)
-        return log_prob
+        return log_prob.to(likelihood.x)
 
     def marginal_likelihood(
         self, x: Any, noise_std: float, labels: Labels = None

@@ -18,7 +18,14 @@ from typing_extensions import Self
 
 from pythae_fif.columns import Columns
 from pythae_fif.device import fork_rng
-from pythae_fif.errors import ConfigError, DataError, FIFError, format_error, requires_extra
+from pythae_fif.errors import (
+    ConfigError,
+    DataError,
+    FIFError,
+    MissingFileError,
+    format_error,
+    requires_extra,
+)
 from pythae_fif.files import check_regular_file, read_bytes, read_json, write_json
 from pythae_fif.nn import build, coupling  # noqa: F401 - their builders record recipes
 from pythae_fif.nn.recipe import get_recipe, rebuild
@@ -284,6 +291,9 @@ def load_model(dir_path: str, trust: bool = False) -> BaseAE:
     if model_class is not None:
         return model_class.load_from_folder(dir_path, trust)
     pickles = sorted(Path(dir_path).glob("*.pkl"))
+    for name in (MODEL_FILE, "model.pt"):
+        if pickles and not Path(dir_path, name).is_file():
+            raise MissingFileError(f"cannot load a model from {dir_path}: {name} is missing")
     if pickles and not trust:
         raise _untrusted(pickles[0])
     model = AutoModel.load_from_folder(dir_path)
@@ -337,5 +347,9 @@ def load_errors_as_data_error(folder: str | Path) -> Iterator[None]:
         yield
     except FIFError:
         raise
+    except FileNotFoundError as error:
+        raise MissingFileError(
+            f"cannot load a model from {folder}: {format_error(error)}"
+        ) from error
     except Exception as error:
         raise DataError(f"cannot load a model from {folder}: {format_error(error)}") from error

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pythae_fif.benchmark.pictures import SAMPLES_PER_CLASS
 from pythae_fif.benchmark.results import Result
+from pythae_fif.columns import category_texts, value_text
 from pythae_fif.data import Splits
 from pythae_fif.errors import format_error
 from pythae_fif.pictures import DPI, figure_bytes, new_figure
@@ -30,7 +31,9 @@ IMAGE_SIZE = 48  # pixels, about: images are enlarged by a whole number
 GAP = 2  # pixels between images
 MAX_WEBP_SIDE = 16_383  # pixels
 MAX_COLUMNS = 12  # histograms of a table's columns
+MAX_LISTED_COLUMNS = 20  # other columns that a caption names
 HISTOGRAMS_PER_ROW = 4
+MAX_TICKS = 4  # values of a category that an axis names
 DRAWN_PARAMETERS = {"beta", "hutchinson_samples"}  # the x-axis and the lines of figure 10
 
 
@@ -68,7 +71,7 @@ def draw_figures(
     if splits.columns is None:
         yield from _sample_figures(table, runs, store, splits.test)
     else:
-        yield from _marginal_figures(table, runs, store, splits.columns.to_frame(splits.test))
+        yield from _marginal_figures(table, runs, store, splits)
 
     distance = first_scores(results).distance_name
     content = _draw_beta(frame, distance)
@@ -162,12 +165,17 @@ def _read_samples(
 
 
 def _marginal_figures(
-    table: pd.DataFrame, runs: Mapping[str, Result], store: Store, test: pd.DataFrame
+    table: pd.DataFrame, runs: Mapping[str, Result], store: Store, splits: Splits
 ) -> Iterator[Figure]:
     """Draws histograms of a table's columns, of test rows and of samples of the best models."""
-    names = list(test)[:MAX_COLUMNS]
-    parse = partial(pd.read_csv, usecols=names, dtype=float)
-    frames = {"test rows": test}
+    columns = splits.columns
+    assert columns is not None  # the data are a table
+    values = {name: [*map(value_text, columns.categories[name])] for name in columns.categories}
+    names = columns.names[:MAX_COLUMNS]
+    types = {name: str if name in values else float for name in names}
+    parse = partial(pd.read_csv, usecols=names, dtype=types, keep_default_na=False, na_values=[""])
+
+    frames = {"test rows": columns.to_frame(splits.test)}
     for row in _best_rows(table).itertuples():
         result = runs[row.run_ids.split()[0]]
         frame = _read_samples(store, result, row.sampler, "csv", parse)
@@ -180,18 +188,7 @@ def _marginal_figures(
     figure = new_figure(8, 0.6 + 1.6 * rows)
     for number, name in enumerate(names, start=1):
         axis: Any = figure.add_subplot(rows, HISTOGRAMS_PER_ROW, number)
-        values = [frame[name] for frame in frames.values()]
-        axis.hist(
-            values,
-            bins=30,
-            range=tuple(test[name].quantile([0.005, 0.995])),
-            weights=[np.full(len(column), 1 / max(1, len(column))) for column in values],
-            histtype="step",
-            color=["black", "C0", "C1", "C2", "C3"][: len(values)],
-            label=list(frames),
-        )
-        axis.set_title(name[:24], size=8, parse_math=False)
-        axis.tick_params(labelsize=7, left=False, labelleft=False)
+        _draw_marginals(axis, {label: frame[name] for label, frame in frames.items()}, values)
     figure.legend(
         *axis.get_legend_handles_labels(),
         loc="outside upper left",
@@ -201,11 +198,54 @@ def _marginal_figures(
     )
 
     caption = (
-        f"Distributions of {len(names)} of {test.shape[1]} columns, in test rows and in samples of "
-        "FIF and the models of lowest distance, each with its best sampler, by validation. Each "
-        "axis shows the central 99 % of the test rows"
+        f"Distributions of {len(names)} of {len(columns.names)} columns, in test rows and in "
+        "samples of FIF and the models of lowest distance, each with its best sampler, by "
+        "validation. Each axis shows the central 99 % of the test rows, or all values of a category"
     )
+    left_out = columns.names[MAX_COLUMNS:]
+    if left_out:
+        more = ", ..." if len(left_out) > MAX_LISTED_COLUMNS else ""
+        caption += f". Not shown: {', '.join(left_out[:MAX_LISTED_COLUMNS])}{more}"
     yield Figure("marginals.png", caption, figure_bytes(figure))
+
+
+def _draw_marginals(
+    axis: Any, columns: Mapping[str, pd.Series], values: Mapping[str, Sequence[str]]
+) -> None:
+    """Draws histograms of one column of several tables.
+
+    Args:
+        axis: The axis of the column.
+        columns: Label of a table -> its column; the first has the test rows.
+        values: Category -> the texts of its values.
+    """
+    test = next(iter(columns.values()))
+    name = str(test.name)
+    if name in values:
+        places = {text: place for place, text in enumerate(values[name])}
+        numbers = [category_texts(column).map(places) for column in columns.values()]
+        bins = len(places)
+        limits = (-0.5, len(places) - 0.5)
+    else:
+        numbers = [column.astype(float) for column in columns.values()]
+        bins = 30
+        limits = tuple(numbers[0].quantile([0.005, 0.995]))
+
+    complete = [column.dropna() for column in numbers]
+    axis.hist(
+        complete,
+        bins=bins,
+        range=limits,
+        weights=[np.full(len(column), 1 / max(1, len(column))) for column in complete],
+        histtype="step",
+        color=["black", "C0", "C1", "C2", "C3"][: len(complete)],
+        label=list(columns),
+    )
+    axis.set_title(name[:24], size=8, parse_math=False)
+    axis.tick_params(labelsize=7, left=False, labelleft=False)
+    if name in values and len(values[name]) <= MAX_TICKS:
+        texts = [text[:8] or "missing" for text in values[name]]
+        axis.set_xticks(range(len(texts)), texts, parse_math=False)
 
 
 def _read_sheet(file: io.BytesIO, size: Sequence[int], by_class: bool) -> np.ndarray:

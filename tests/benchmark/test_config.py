@@ -7,7 +7,7 @@ from support.experiments import fake_splits, make_tiny_plan, tiny_experiment
 from pythae_fif.benchmark.build import training_config
 from pythae_fif.benchmark.config import describe_length
 from pythae_fif.benchmark.load import load_experiment
-from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry
+from pythae_fif.benchmark.models import configs_dir, list_configs, read_entry, read_yaml
 from pythae_fif.benchmark.plan import plan
 from pythae_fif.benchmark.results import read
 from pythae_fif.data.catalog import find_dataset
@@ -213,7 +213,7 @@ def test_wrong_model_file(tmp_path):
         ("- a", ["own.yaml", "mapping"]),
         ("a: [", ["own.yaml", "not YAML"]),
         ("a: " + 500 * "{b: " + 500 * "}", ["own.yaml", "not YAML"]),
-        ("models: &a [*a]", ["model '[[...]]' is unknown"]),
+        ("models: &a [*a]", ["is not YAML", "Circular reference"]),
         ("latent_dim: 1" + 400 * "0", ["own.yaml", "less than or equal to 1000000000000000"]),
         ("latent_dim: 1" + 5000 * "0", ["own.yaml", "not YAML"]),
         (
@@ -310,3 +310,12 @@ def test_tables_one_and_six_share_runs_and_have_the_profiles_of_the_data(name):
     shared_models = first.keys() & second.keys()
     assert shared_models == {"fif", "rectangular_flow"}
     assert all(first[model] == second[model] for model in shared_models)
+
+
+@pytest.mark.parametrize(
+    "text", ["profiles: &p\n  a: *p\n", "profiles:\n  p: &p\n    note: x\n    self: *p\n"]
+)
+def test_a_file_that_contains_itself_is_one_line(text, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"mine\.yaml is not YAML: ValueError: Circular"):
+        read_yaml(tmp_path / "mine.yaml")

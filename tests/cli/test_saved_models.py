@@ -14,7 +14,7 @@ from support.tabular_files import table
 from pythae_fif import FIF, FIFConfig, cli
 from pythae_fif.benchmark import load_trained
 from pythae_fif.data import load_images, load_table, to_float
-from pythae_fif.evaluation import likelihood_frame
+from pythae_fif.evaluation import export_samples, likelihood_frame
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of")
 
@@ -149,6 +149,77 @@ def test_classes_by_name(run):
     )
 
 
+def test_all_classes_are_drawn_in_their_training_shares(run):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(200, 3)), columns=[*"abc"])
+    frame["grade"] = rng.choice([1, 5], 200, p=[0.25, 0.75])
+    splits = load_table(frame, label="grade")
+    model = FIF(FIFConfig(input_dim=(3,), latent_dim=2, condition_dim=2))
+    model.columns = splits.columns
+    model.class_names = splits.class_names
+    model.save("fif")
+    assert run("sample", "fif", "--to", "rows.csv", "--number", 1000)[0] == 0
+    rows = pd.read_csv("rows.csv")
+    shares = np.bincount(splits.labels["train"]) / len(splits.train)
+    assert rows["grade"].value_counts(normalize=True).sort_index().tolist() == pytest.approx(
+        shares, abs=1e-3
+    )
+    assert {*rows["grade"].head(20)} == {1, 5}
+    assert load_table(rows, label="grade").columns.names == [*"abc"]
+
+    assert run("sample", "fif", "--to", "ones.csv", "--number", 3, "--label", 1)[0] == 0
+    assert pd.read_csv("ones.csv")["grade"].tolist() == [1, 1, 1]
+
+
+def test_files_are_not_replaced_by_mistake(run, table_run):
+    frame = pd.DataFrame(table(), columns=[*"abc"])
+    frame.to_csv("t.csv", index=False)
+    content = Path("t.csv").read_bytes()
+    Path("link.csv").symlink_to("t.csv")
+    Path("folder.csv").mkdir()
+    for target in ("t.csv", "link.csv"):
+        words = ("likelihood", table_run, "t.csv", "--to", target, "--overwrite")
+        assert run(*words) == (
+            2,
+            f"error: {target} is read by this command: choose another file to write\n",
+        )
+    for words in (("sample", table_run), ("likelihood", table_run, "t.csv")):
+        line = run(*words, "--to", "folder.csv")[1]
+        assert "folder.csv is a folder" in line
+    assert (
+        "t.csv exists: choose another file, or replace it by --overwrite"
+        in (run("sample", table_run, "--to", "t.csv")[1])
+    )
+    assert Path("t.csv").read_bytes() == content
+    assert run("sample", table_run, "--to", "t.csv", "--overwrite")[0] == 0
+    assert Path("t.csv").read_bytes() != content
+
+
+def test_an_interrupted_command_leaves_no_part_of_a_folder(run, tmp_path):
+    model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2))
+
+    def interrupt(done, total):
+        if done > 500:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_samples(model, "digits", 1200, progress=interrupt)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_names_that_look_like_formulas_are_quoted(run, photos):
+    FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2)).save("fif")
+    Path("photos/a.png").rename("photos/=a.png")
+    assert run("likelihood", "fif", "photos", "--to", "nats.csv")[0] == 0
+    assert [*pd.read_csv("nats.csv")["file"]] == ["9.png", "'=a.png", "dark/b.png"]
+
+
+def test_a_wrong_number_is_one_line(run):
+    for word in ("100000000000", "1" * 5000):
+        code, line = run("sample", "fif", "--to", "rows.csv", "--number", word)
+        assert (code, len(line) < 600) == (2, True)
+
+
 def test_a_row_without_its_class_has_no_likelihood(run):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(200, 3)), columns=[*"abc"])
@@ -213,3 +284,9 @@ def test_broken_images_are_left_out_on_request(run, photos, caplog):
     assert [*pd.read_csv("nats.csv")["file"]] == photos
     words = ("--extractor", "pixels", "--num-samples", 20, "--skip-broken")
     assert run("score", "photos", "photos", *words)[1].endswith("not 3 and 3\n")
+
+    for name in photos:
+        Path("photos", name).write_text("no image")
+    line = run("likelihood", "fif", "photos", "--to", "none.csv", "--skip-broken")[1]
+    assert "photos: no file can be decoded: 9.jpg" in line
+    assert not Path("none.csv").exists()

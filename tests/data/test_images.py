@@ -23,7 +23,7 @@ from pythae_fif.names import data_home
     ("call", "parts"),
     [
         ({"name": "minst"}, ["'minst'", "did you mean 'mnist'", "celeba"]),
-        ({"name": "folder"}, ["'folder'", "--data"]),
+        ({"name": "folder"}, ["'folder'", "give its path as `data`"]),
         ({"name": "mnist", "data": "x.npz"}, ["--data: it applies to csv, folder, npz", "'mnist'"]),
         (
             {"name": "digits", "image_size": 16},

@@ -6,12 +6,12 @@ import pytest
 import scipy.stats
 import torch
 from pythae.data.datasets import DatasetOutput
-from pythae.models import AutoModel
+from pythae.models import AE, AEConfig, AutoModel
 from pythae.models.base.base_utils import ModelOutput
 from pythae.pipelines import GenerationPipeline, TrainingPipeline
 from pythae.samplers import GaussianMixtureSamplerConfig, MAFSamplerConfig, NormalSamplerConfig
 from pythae.trainers import BaseTrainerConfig
-from support.networks import Map, linear_decoder, linear_encoder
+from support.networks import Map, hand_built_networks, linear_decoder, linear_encoder
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.baselines import RectangularFlow, RectangularFlowConfig
@@ -19,6 +19,7 @@ from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models import evaluation_loss
 from pythae_fif.models.evaluation_loss import EVALUATED_POINTS, evaluated_points
 from pythae_fif.models.outputs import without_gradients
+from pythae_fif.models.saved import load_model
 from pythae_fif.nn import build_networks
 from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian, log_volume
 
@@ -33,7 +34,7 @@ def model(**options):
 
 def images(count=40):
     x = torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(1))
-    x[0, 0, 0, 0] = 1.0
+    x[:1, 0, 0, 0] = 1.0
     return x
 
 
@@ -410,3 +411,33 @@ def test_inference_mode_has_no_training_loss():
         model({"data": torch.randn(3, 5)})
     with torch.no_grad():
         assert model({"data": torch.randn(3, 5)}).loss.isfinite()
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "mixture", "flow", "flow_matching"])
+def test_a_prior_of_no_codes_is_one_line(kind):
+    with pytest.raises(ConfigError, match="a prior cannot be fitted to 0 codes"):
+        model().fit_prior(images(0), kind)
+
+
+def test_nll_has_the_interface_of_pythaes_vae():
+    fif = model()
+    x = images(7)
+    torch.manual_seed(0)
+    expected = fif.marginal_log_prob(x, 1.0, samples=5).mean().item()
+    torch.manual_seed(0)
+    assert fif.get_nll(x, n_samples=5) == pytest.approx(expected)
+    assert np.isfinite(fif.get_nll(x, n_samples=2, batch_size=3))
+    assert fif.log_prob(x).dtype == fif.marginal_log_prob(x, 1.0).dtype
+
+
+def test_missing_files_come_before_untrusted_pickles(tmp_path):
+    """With the error types that Pythae's own tests expect."""
+    AE(AEConfig(input_dim=SHAPE, latent_dim=3), *hand_built_networks()).save(tmp_path)
+    assert (tmp_path / "encoder.pkl").exists()
+    with pytest.raises(ConfigError, match="can run any code"):
+        load_model(str(tmp_path))
+    (tmp_path / "model.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.pt is missing"):
+        load_model(str(tmp_path))
+    with pytest.raises(AttributeError, match="input_dim is needed"):
+        FIF(FIFConfig(latent_dim=2))
