@@ -222,7 +222,14 @@ class InjectiveFlow(SavedModel):
         error = squared_error(self.decode(z, *condition), x).mean().item()
         return math.sqrt(error / (data_dim - self.latent_dim))
 
-    def find_modes(self, data: Any, labels: Labels = None, prior: Prior | None = None) -> Tensor:
+    def find_modes(
+        self,
+        data: Any,
+        labels: Labels = None,
+        prior: Prior | None = None,
+        *,
+        on_batch: Callable[[int], None] = lambda count: None,
+    ) -> Tensor:
         r"""Finds the codes of highest density :math:`p_Z(z)\, \mathcal N(x; g(z), s^2 I)`.
 
         s is :meth:`estimate_noise_std` at f(x). If it is much smaller at the codes that are found,
@@ -232,6 +239,7 @@ class InjectiveFlow(SavedModel):
             data: Data (N, ...).
             labels: Labels of a conditional model.
             prior: p_Z. None for a normal distribution that is wider than the f(x).
+            on_batch: Called with the number of points after each batch of a search.
 
         Returns:
             Codes (N, d).
@@ -247,10 +255,12 @@ class InjectiveFlow(SavedModel):
 
         noise_std = self.estimate_noise_std(x, *condition, codes=z)
         for _ in range(MAX_SEARCHES):
-            likelihoods = [
-                self.marginal_likelihood(batch, noise_std, *labels) for batch, *labels in batches
-            ]
-            z = torch.cat([likelihood.find_modes(prior) for likelihood in likelihoods])
+            modes = []
+            for batch, *batch_condition in batches:
+                likelihood = self.marginal_likelihood(batch, noise_std, *batch_condition)
+                modes.append(likelihood.find_modes(prior))
+                on_batch(len(batch))
+            z = torch.cat(modes)
             previous_std = noise_std
             noise_std = self.estimate_noise_std(x, *condition, codes=z)
             if noise_std > ACCEPTED_FALL * previous_std:
