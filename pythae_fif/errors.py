@@ -49,6 +49,10 @@ class NonFiniteError(FIFError, ArithmeticError):
     """A number that must be finite is NaN or infinite. The message names the samples."""
 
 
+class TooSlowError(FIFError):
+    """A computation was left out, because it would take too long. The message says how long."""
+
+
 class UnsupportedOperationError(FIFError, NotImplementedError):
     """A network uses an operation that cannot be replayed. The message names the operation."""
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,13 +29,13 @@ from pythae_fif.benchmark.training import Training
 from pythae_fif.data import Splits
 from pythae_fif.data.load import ExpectedHashes, load
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import FIFError, StoreError, format_error
+from pythae_fif.errors import FIFError, StoreError, TooSlowError, format_error
 from pythae_fif.evaluation import Features, load_extractor, score_codes, score_samples
+from pythae_fif.evaluation.counter import Counter
 from pythae_fif.evaluation.extractors import rounded_images
-from pythae_fif.evaluation.likelihood import SplitLikelihood, fit_priors, marginal_likelihoods
+from pythae_fif.evaluation.likelihood import SplitLikelihood, marginal_likelihoods
 from pythae_fif.evaluation.scores import missing_scores
 from pythae_fif.files import checksum, quarantine
-from pythae_fif.models.priors import Prior
 from pythae_fif.names import DataOptions
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Run
@@ -46,8 +46,9 @@ from pythae_fif.training.checkpoint import LOG_NAME
 Labels = Mapping[str, np.ndarray]
 """Split -> class of each example; empty if the model takes no labels."""
 
-TRAINING_SHARE = 0.9
-"""The share of a run's time that its training takes, for progress displays."""
+TRAINED, FEATURES_DONE, LIKELIHOOD_DONE = 0.5, 0.55, 0.85
+"""The shares of a run that are done after its training, the features of its data and the
+likelihoods, for progress displays."""
 SAMPLES_OF_TABLE = 1000
 """Samples of a table that a run keeps."""
 
@@ -144,20 +145,24 @@ class Job:
         )
         labels: Labels = (splits.labels or {}) if training.labels_hash else {}
 
-        model = _train(training, run, splits, labels)
+        model, train_seconds = _train(training, run, splits, labels)
         codes = embed(model, splits.train, labels=labels.get("train"), seed=training.seed)
         _evaluate(training, run, splits, labels, model, codes)
-        _Scorer(self, run, splits, labels, model, codes).score_all()
+        _Scorer(self, run, splits, labels, model, codes, train_seconds).score_all()
 
 
-def _train(training: Training, run: Run, splits: Splits, labels: Labels) -> BaseAE:
-    """Trains the model, unless it is trained already, and saves the record of its training."""
+def _train(training: Training, run: Run, splits: Splits, labels: Labels) -> tuple[BaseAE, float]:
+    """Trains the model, unless it is trained already, and saves the record of its training.
+
+    Returns:
+        The model, and the seconds of its training.
+    """
     trainer = build_trainer(
         training,
         splits,
         labels,
         run.folder,
-        lambda row: run.report("training", TRAINING_SHARE * row.share_done),
+        lambda row: run.report("training", TRAINED * row.share_done),
     )
     run.report("training")  # the first epoch may take minutes
     result = trainer.train()
@@ -166,7 +171,7 @@ def _train(training: Training, run: Run, splits: Splits, labels: Labels) -> Base
 
     run.device = str(next(model.parameters()).device)
     _save_training(run, result)
-    return model
+    return model, result.seconds
 
 
 def _save_training(run: Run, result: TrainingResult) -> None:
@@ -218,6 +223,7 @@ class _Scorer:
         labels: Their labels.
         model: The trained model.
         codes: Codes of the training data (N, d).
+        train_seconds: Seconds of the training.
     """
 
     job: Job
@@ -226,6 +232,7 @@ class _Scorer:
     labels: Labels
     model: BaseAE
     codes: Tensor
+    train_seconds: float
 
     def score_all(self) -> None:
         """Makes the records of the open scorings."""
@@ -236,7 +243,7 @@ class _Scorer:
         if not open_scorings:
             return
 
-        run.report("features of the data", TRAINING_SHARE)
+        progress = run.begin_stage("features", TRAINED, FEATURES_DONE)
         extractor = load_extractor(
             open_scorings[0].extractor,
             self.splits.input_dim,
@@ -245,30 +252,20 @@ class _Scorer:
             weights=self.job.extractor_weights,
             offline=self.job.location.offline,
         )
-        references = Features.from_splits(self.splits, extractor)
+        references = Features.from_splits(self.splits, extractor, progress)
         features_of_training = references.pop("train")
 
-        run.report("likelihood", TRAINING_SHARE)
-        training = self.job.training
-        samplers = [scoring.sampler for scoring in open_scorings]
-        options: Any = {"seed": training.seed, "steps": open_scorings[0].fit_steps}
-        priors = fit_priors(self.model, samplers, self.codes, self.labels.get("train"), **options)
-        likelihoods = marginal_likelihoods(
-            self.model,
-            samplers,
-            self.splits,
-            self.labels,
-            num_samples=open_scorings[0].num_samples,
-            training_images=(training.epochs or math.inf) * len(self.splits.train),
-            **options,
-        )
+        likelihoods, left_out = self._likelihoods(open_scorings)
 
         failures = []
+        share = (1 - LIKELIHOOD_DONE) / len(open_scorings)
         for number, scoring in enumerate(open_scorings):
-            share = TRAINING_SHARE + (1 - TRAINING_SHARE) * number / len(open_scorings)
-            run.report(f"sampler {scoring.sampler}", share)
+            start = LIKELIHOOD_DONE + number * share
+            progress = run.begin_stage(f"sampler {scoring.sampler}", start, start + share)
+            # Each sample is drawn, and then scored.
+            counter = Counter(progress, 2 * scoring.num_samples)
             try:
-                samples, classes = self._sample(scoring, priors.get(scoring.sampler))
+                samples, classes = self._sample(scoring, counter)
                 scores = score_samples(
                     samples,
                     extractor,
@@ -276,6 +273,7 @@ class _Scorer:
                     seed=self.job.training.seed,
                     training=features_of_training,
                     scores=self.job.scores,
+                    on_batch=counter.add,
                 )
             except Exception as error:  # other samplers may still work; it is raised below
                 traceback.print_exc()
@@ -283,26 +281,48 @@ class _Scorer:
             else:
                 likelihood = likelihoods.get(scoring.sampler, {})
                 summaries = {split: values.score for split, values in likelihood.items()}
-                scores = dataclasses.replace(scores, marginal_likelihood=summaries)
+                scores = dataclasses.replace(
+                    scores, marginal_likelihood=summaries, left_out=left_out
+                )
                 files = self._write_samples(scoring, samples, classes, likelihood)
                 self._save(scoring, scores, files)
         if failures:
             raise FIFError("; ".join(failures))
 
-    def _sample(self, scoring: Scoring, prior: Prior | None) -> tuple[Tensor, np.ndarray | None]:
+    def _likelihoods(
+        self, scorings: Sequence[Scoring]
+    ) -> tuple[dict[str, dict[str, SplitLikelihood]], str]:
+        """Returns sampler -> split -> likelihoods, and why they are left out if they are."""
+        try:
+            return marginal_likelihoods(
+                self.model,
+                [scoring.sampler for scoring in scorings],
+                self.splits,
+                self.labels,
+                num_samples=scorings[0].num_samples,
+                train_seconds=self.train_seconds,
+                seed=self.job.training.seed,
+                steps=scorings[0].fit_steps,
+                progress=self.run.begin_stage("likelihood", FEATURES_DONE, LIKELIHOOD_DONE),
+            ), ""
+        except TooSlowError as error:
+            return {}, f"log-likelihood: {error}"
+
+    def _sample(self, scoring: Scoring, counter: Counter) -> tuple[Tensor, np.ndarray | None]:
         """Draws samples, and their classes if the model takes labels."""
         options: Any = {
             "num_samples": scoring.num_samples,
             "seed": self.job.training.seed,
             "fit_steps": scoring.fit_steps,
             "transform": rounded_images,
+            "on_batch": counter.add,
         }
         train_labels = self.labels.get("train")
         if train_labels is not None:
             return generate_by_class(
                 scoring.sampler, self.model, self.codes, train_labels, **options
             )
-        return generate(scoring.sampler, self.model, self.codes, prior=prior, **options), None
+        return generate(scoring.sampler, self.model, self.codes, **options), None
 
     def _write_samples(
         self,

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from rich.table import Table
 
+from pythae_fif.benchmark.build import build_model
 from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.estimate import (
     AvailableData,
@@ -57,7 +58,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> No
         terminal.say(f"device: {engine.describe()}")
 
     if flags.dry_run:
-        _print_plan(terminal, experiment, jobs, todo)
+        _print_plan(terminal, experiment, jobs, todo, splits.input_dim)
         if todo:
             estimate = _estimate(terminal, todo, splits, num_train, engine)
             _print_estimate(terminal, estimate, engine, feature_bytes * num_train)
@@ -153,14 +154,22 @@ def _print_report(
 
 
 def _print_plan(
-    terminal: Terminal, experiment: Experiment, jobs: list[Job], todo: Collection[Job]
+    terminal: Terminal,
+    experiment: Experiment,
+    jobs: list[Job],
+    todo: Collection[Job],
+    input_dim: tuple[int, ...],
 ) -> None:
     """Prints the jobs, one line each, and the settings that they share."""
-    table = Table("run id", "model", "configuration", "seed", "", box=None)
+    table = Table("run id", "model", "configuration", "seed", "parameters", "", box=None)
+    sizes: dict[str, str] = {}
     for job in jobs:
         training = job.training
         state = "" if job in todo else "done"
-        table.add_row(training.run_id, training.model, job.configuration, str(training.seed), state)
+        if training.model not in sizes:
+            sizes[training.model] = f"{_count_parameters(training, input_dim) / 1e6:.2f} M"
+        cells = (training.model, job.configuration, str(training.seed), sizes[training.model])
+        table.add_row(training.run_id, *cells, state)
     terminal.print(table)
     terminal.say(
         f"{pluralized(len(jobs), 'run')}, {len(todo)} of them to do: {experiment.dataset}, "
@@ -168,6 +177,12 @@ def _print_plan(
         f"{describe_length(experiment.active_profile)}, "
         f"samplers {', '.join(experiment.samplers)}, extractor {experiment.extractor}"
     )
+
+
+def _count_parameters(training: Training, input_dim: tuple[int, ...]) -> int:
+    """Returns the number of weights of a training's model."""
+    model = build_model(training, input_dim)
+    return sum(weights.numel() for weights in model.parameters())
 
 
 def _estimate(

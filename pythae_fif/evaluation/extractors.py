@@ -16,6 +16,7 @@ from pythae_fif.data.splits import SPLIT_NAMES, Splits, as_tensor
 from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, format_error
 from pythae_fif.evaluation.catalog import ExtractorRequest
+from pythae_fif.evaluation.counter import Counter, OnProgress
 from pythae_fif.files import checksum, digest, safe_name
 from pythae_fif.names import import_object
 
@@ -201,7 +202,11 @@ class Features:
 
     @classmethod
     def from_images(
-        cls, images: Tensor, extractor: Extractor, images_id: str | None = None
+        cls,
+        images: Tensor,
+        extractor: Extractor,
+        images_id: str | None = None,
+        on_batch: Callable[[int], None] = lambda count: None,
     ) -> "Features":
         """Computes the features of images, or reads them from the cache.
 
@@ -210,30 +215,44 @@ class Features:
                 to 8 bits, as in an image file.
             extractor: Extractor of the features.
             images_id: Identifier of the images in the cache; by default a hash of them.
+            on_batch: Called with the number of images after each batch.
         """
 
         def compute() -> dict[str, Tensor]:
             # `unit_images` refuses images that are out of range, which rounding would clamp.
             must_round = extractor.takes_images and images.is_floating_point()
             inputs = rounded_images(unit_images(images)) if must_round else images
-            parts = inputs.split(BATCH_SIZE)
-            return {"features": torch.cat([extractor(part)[0] for part in parts])}
+            features = []
+            for part in inputs.split(BATCH_SIZE):
+                features.append(extractor(part)[0])
+                on_batch(len(part))
+            return {"features": torch.cat(features)}
 
         key = digest(images_id or tensor_hash(images), extractor.hash)
         values = cached(f"features-{safe_name(extractor.name)}-{key}.pt", compute)["features"]
         return cls(values.to(extractor.device), extractor.hash)
 
     @classmethod
-    def from_splits(cls, splits: Splits, extractor: Extractor) -> "dict[str, Features]":
+    def from_splits(
+        cls,
+        splits: Splits,
+        extractor: Extractor,
+        progress: OnProgress = lambda done, total: None,
+    ) -> "dict[str, Features]":
         """Computes the features of each split, or reads them from the cache.
 
         Args:
             splits: The data.
             extractor: Extractor of the features.
+            progress: Called with the number of images that are done, and the number of all.
         """
+        counter = Counter(progress, sum(len(splits[split]) for split in SPLIT_NAMES))
         return {
             split: cls.from_images(
-                as_tensor(splits[split]), extractor, f"{split} of {splits.content_hash}"
+                as_tensor(splits[split]),
+                extractor,
+                f"{split} of {splits.content_hash}",
+                counter.add,
             )
             for split in SPLIT_NAMES
         }

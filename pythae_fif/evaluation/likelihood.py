@@ -1,51 +1,49 @@
 """The marginal likelihood, by which all deterministic autoencoders are comparable."""
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas
 import torch
 from pythae.models import BaseAE
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from pythae_fif.data.splits import Splits, to_float
+from pythae_fif.data.splits import SPLIT_NAMES, Splits, to_float
 from pythae_fif.device import fork_rng
-from pythae_fif.errors import NonFiniteError
+from pythae_fif.errors import NonFiniteError, TooSlowError, pluralized
+from pythae_fif.evaluation.counter import Counter, OnProgress
 from pythae_fif.evaluation.score_types import MarginalLikelihoodScore
 from pythae_fif.files import csv_name
 from pythae_fif.models.density import as_density, is_density
 from pythae_fif.models.fitted_priors import fit_new_prior
 from pythae_fif.models.injective_flow import InjectiveFlow
-from pythae_fif.models.outputs import Labels
+from pythae_fif.models.marginal_likelihood import MarginalLikelihood
 from pythae_fif.models.priors import Prior, StandardNormal
 from pythae_fif.nn.coupling import FlowDecoder
 from pythae_fif.sampling.catalog import find_sampler
 
 MAX_POINTS = {"val": 500, "test": 2_000}
 """Split -> maximum number of data points that are scored; validation data only choose."""
+TRIAL_POINTS = (10, 10, 50, 250)
+"""Points of the trials that measure the time of a point. The first one is a warm-up."""
+TRIAL_SECONDS = 1.0
+"""Time of a trial that is long enough to tell the time of a point."""
 MIN_POINTS = 50
-"""Minimum number of data points, if there are as many. None are scored if their Jacobians have more
-columns than the training allows."""
+"""Minimum number of data points, if there are as many."""
 SAMPLES_PER_POINT = 5
 """A profile that scores so many samples scores one data point."""
-MAX_JACOBIAN_COLUMNS = 42_000
-"""Columns of all Jacobians of a split that limit the number of points: 2,000 for d = 21."""
-IMAGES_PER_COLUMN = 5
-"""A training allows one column of a split for so many images, counted in each epoch, because
-likelihoods should not take longer than the training. With two priors, a column of both splits took
-as long as training on five images (MNIST, ConvNets, one core)."""
-FREE_COLUMNS = 1_000
-"""Columns of a split that every training allows."""
 MIN_PRIOR_POINTS = 1_000
 MAX_PRIOR_POINTS = 10_000
 """Minimum and maximum number of training points whose modes a prior is fitted to."""
-IMAGES_PER_PRIOR_COLUMN = 2
-"""A training allows one column of the Jacobians of these points for so many images."""
+FREE_SECONDS = 60
+"""Time for likelihoods that every training allows. A longer one allows as long as it took."""
+BATCH_SIZE = 250
+"""Points whose densities are computed at once."""
 
 
 class SplitLikelihood(NamedTuple):
@@ -64,9 +62,11 @@ class SplitLikelihood(NamedTuple):
 
     def to_csv(self) -> str:
         """Returns a table with one row for each point: its file or row number, and its nats."""
+        import pandas as pd  # imported here, because it takes long
+
         is_file = self.examples.dtype.kind in "UO"
         names = [*map(csv_name, self.examples)] if is_file else self.examples
-        frame = pandas.DataFrame({"file" if is_file else "row": names, "nats": self.nats})
+        frame = pd.DataFrame({"file" if is_file else "row": names, "nats": self.nats})
         return frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
 
 
@@ -100,8 +100,9 @@ def fit_priors(
     density = as_density(model)
     condition = density.condition(labels, codes)
     priors: dict[str, Prior] = {}
-    supported_samplers = [name for name in samplers if find_sampler(name).has_density]
-    for name in supported_samplers:
+    for name in samplers:
+        if not find_sampler(name).has_density:
+            continue
         kind = find_sampler(name).prior_kind
         if name == "own_prior":
             priors[name] = density.latent_distribution(codes)
@@ -121,9 +122,10 @@ def marginal_likelihoods(
     labels: Mapping[str, np.ndarray],
     *,
     num_samples: int,
-    training_images: float,
+    train_seconds: float,
     seed: int,
     steps: int | None,
+    progress: OnProgress = lambda done, total: None,
 ) -> dict[str, dict[str, SplitLikelihood]]:
     """Computes the marginal likelihood of data under a trained model, with several priors.
 
@@ -139,43 +141,48 @@ def marginal_likelihoods(
         labels: Split -> classes, for a conditional model; otherwise empty.
         num_samples: Number of samples that the run scores. It limits the number of data points, see
             :data:`SAMPLES_PER_POINT`.
-        training_images: Number of images that the training used, counted in each epoch; infinite
-            if it is not known. It also limits the number of data points, see
-            :data:`IMAGES_PER_COLUMN`.
+        train_seconds: Time of the training; infinite if it is not known. If a trial on a few points
+            shows that likelihoods would take longer, there are fewer data points.
         seed: Seed of the fits and draws.
         steps: Training steps of a flow; None for a number that follows the codes.
+        progress: Called after each batch of points.
 
     Returns:
         Sampler -> split, 'val' or 'test' -> likelihoods, for the samplers with a finite one. A flow
         of all D dimensions has a density without noise. Empty if another model has all D dimensions
-        or reconstructs exactly, if Jacobians are not finite, or if they take too long.
+        or reconstructs exactly, or if Jacobians are not finite.
+
+    Raises:
+        TooSlowError: The smallest number of points would take longer than the training.
     """
     dims = math.prod(splits.input_dim)
     is_bijective = model.latent_dim == dims and isinstance(model.decoder, FlowDecoder)
+    supported_samplers = [name for name in samplers if find_sampler(name).has_density]
     if not is_density(model) or (model.latent_dim >= dims and not is_bijective):
         return {}
-    rows = {
-        split: _choose_rows(
-            split, len(splits[split]), model.latent_dim, num_samples, training_images
-        )
-        for split in MAX_POINTS
-    }
-    if not len(rows["test"]):
+    if not supported_samplers:
         return {}
-    rows["train"] = _choose_prior_rows(len(splits.train), model.latent_dim, training_images)
 
     flow = as_density(model)
     device = next(model.parameters()).device
-    points = {split: to_float(splits[split][rows[split]]).to(device) for split in rows}
-    classes = {split: labels[split][rows[split]] if labels else None for split in rows}
-    ids = splits.example_ids or {split: np.arange(len(splits[split])) for split in rows}
-
+    ids = splits.example_ids or {split: np.arange(len(splits[split])) for split in SPLIT_NAMES}
     scores: dict[str, dict[str, SplitLikelihood]] = {}
     with fork_rng(), suppress(NonFiniteError):
+        seconds = _seconds_per_point(flow, splits, labels, device, is_bijective)
+        sizes = {split: len(splits[split]) for split in SPLIT_NAMES}
+        max_seconds = max(FREE_SECONDS, train_seconds)
+        rows = _choose_rows(sizes, num_samples, len(supported_samplers), seconds, max_seconds)
+        points = {split: to_float(splits[split][rows[split]]).to(device) for split in rows}
+        classes = {split: labels[split][rows[split]] if labels else None for split in rows}
+        counts = {split: len(indices) for split, indices in rows.items()}
+        counter = Counter(progress, _count_steps(counts, len(supported_samplers)))
+
         torch.manual_seed(seed)
         compute = _bijective_likelihood if is_bijective else _likelihood_with_noise
-        codes, log_prob = compute(flow, points, classes)
-        priors = fit_priors(model, samplers, codes, classes["train"], seed=seed, steps=steps)
+        codes, log_prob = compute(flow, points, classes, counter)
+        priors = fit_priors(
+            model, supported_samplers, codes, classes["train"], seed=seed, steps=steps
+        )
 
         for name, prior in priors.items():
             torch.manual_seed(seed)
@@ -198,11 +205,17 @@ _LogProb = Callable[[Prior], tuple[dict[str, Tensor], float]]
 
 
 def _bijective_likelihood(
-    flow: InjectiveFlow, points: Mapping[str, Tensor], _: Any
+    flow: InjectiveFlow, points: Mapping[str, Tensor], _: Any, counter: Counter
 ) -> tuple[Tensor, _LogProb]:
     """Returns the codes of training points, and the densities of a flow of all D dimensions."""
     codes = {split: flow.encode(x) for split, x in points.items()}
-    log_volumes = {split: flow.log_volume(points[split]) for split in MAX_POINTS}
+    log_volumes: dict[str, Tensor] = {}
+    for split in MAX_POINTS:
+        parts = []
+        for part in points[split].split(BATCH_SIZE):
+            parts.append(flow.log_volume(part))
+            counter.add(len(part))
+        log_volumes[split] = torch.cat(parts)
 
     def log_prob(prior: Prior) -> tuple[dict[str, Tensor], float]:
         return {
@@ -214,7 +227,10 @@ def _bijective_likelihood(
 
 
 def _likelihood_with_noise(
-    flow: InjectiveFlow, points: Mapping[str, Tensor], classes: Mapping[str, Labels]
+    flow: InjectiveFlow,
+    points: Mapping[str, Tensor],
+    classes: Mapping[str, np.ndarray | None],
+    counter: Counter,
 ) -> tuple[Tensor, _LogProb]:
     """Returns the modes of training points, and the densities with noise around the manifold.
 
@@ -224,40 +240,118 @@ def _likelihood_with_noise(
     std_of_encoder = flow.estimate_noise_std(points["val"], classes["val"])
     if std_of_encoder == 0:
         raise NonFiniteError("without noise the density is infinite on the manifold")
-    densities = {
-        split: flow.marginal_likelihood(points[split], std_of_encoder, classes[split])
-        for split in MAX_POINTS
-    }
+
+    # What does not depend on the prior, in batches.
+    densities: dict[str, list[MarginalLikelihood]] = {}
+    for split in MAX_POINTS:
+        densities[split] = []
+        split_classes = classes[split]
+        for start in range(0, len(points[split]), BATCH_SIZE):
+            batch = slice(start, start + BATCH_SIZE)
+            labels = None if split_classes is None else split_classes[batch]
+            x = points[split][batch]
+            densities[split].append(flow.marginal_likelihood(x, std_of_encoder, labels))
+            counter.add(len(x))
 
     def log_prob(prior: Prior) -> tuple[dict[str, Tensor], float]:
         modes = flow.find_modes(points["val"], classes["val"], prior)
+        counter.add(len(modes))
         noise_std = flow.estimate_noise_std(points["val"], classes["val"], codes=modes)
-        return {
-            split: replace(density, noise_std=noise_std).log_prob(prior)
-            for split, density in densities.items()
-        }, noise_std
+        nats: dict[str, list[Tensor]] = {split: [] for split in densities}
+        for split, batches in densities.items():
+            for density in batches:
+                nats[split].append(replace(density, noise_std=noise_std).log_prob(prior))
+                counter.add(len(density.x))
+        return {split: torch.cat(values) for split, values in nats.items()}, noise_std
 
-    return flow.find_modes(points["train"], classes["train"]), log_prob
+    modes = flow.find_modes(points["train"], classes["train"], on_batch=counter.add)
+    return modes, log_prob
 
 
-def _choose_prior_rows(size: int, latent_dim: int, training_images: float) -> np.ndarray:
-    """Chooses the training points whose modes the priors are fitted to, at equal distances."""
-    affordable_points = training_images / IMAGES_PER_PRIOR_COLUMN / latent_dim
-    count = min(size, MAX_PRIOR_POINTS, max(MIN_PRIOR_POINTS, affordable_points))
-    return np.unique(np.linspace(0, size - 1, int(count)).astype(int))
+def _count_steps(counts: Mapping[str, int], priors: int) -> int:
+    """Returns how many points are searched or scored, given the numbers of points and priors."""
+    searched_once = counts["train"] + counts["val"] + counts["test"]
+    return searched_once + priors * (2 * counts["val"] + counts["test"])
+
+
+def _seconds_per_point(
+    flow: InjectiveFlow,
+    splits: Splits,
+    labels: Mapping[str, np.ndarray],
+    device: torch.device,
+    is_bijective: bool,
+) -> float:
+    """Returns the time of a point with one prior, from trials on more and more points.
+
+    On a CPU it is processor time, in which other programs on the machine do not count.
+    """
+    is_cpu = device.type == "cpu"
+    clock = time.process_time if is_cpu else time.monotonic
+    threads = torch.get_num_threads() if is_cpu else 1
+    seconds = 0.0
+    for count in TRIAL_POINTS:
+        x = to_float(splits.val[:count]).to(device)
+        classes = labels["val"][:count] if labels else None
+        start = clock()
+        if is_bijective:
+            flow.log_volume(x)
+        else:
+            noise_std = flow.estimate_noise_std(x, classes)
+            if noise_std > 0:
+                density = flow.marginal_likelihood(x, noise_std, classes)
+                density.log_prob(flow.latent_distribution(x))
+        is_warm_up = not seconds
+        seconds = (clock() - start) / threads
+        if seconds > TRIAL_SECONDS and not is_warm_up:
+            break
+    return seconds / len(x)
 
 
 def _choose_rows(
-    split: str, size: int, latent_dim: int, num_samples: int, training_images: float
-) -> np.ndarray:
-    """Chooses the points of a split that are scored, at equal distances; none if it takes long."""
-    allowed_columns = max(FREE_COLUMNS, training_images / IMAGES_PER_COLUMN)
-    affordable_points = int(min(MAX_JACOBIAN_COLUMNS, allowed_columns) // latent_dim)
-    if affordable_points < MIN_POINTS:
-        return np.empty(0, dtype=int)
+    sizes: Mapping[str, int],
+    num_samples: int,
+    priors: int,
+    seconds_per_point: float,
+    max_seconds: float,
+) -> dict[str, np.ndarray]:
+    """Chooses the points of each split, at equal distances.
 
-    count = min(MAX_POINTS[split], num_samples // SAMPLES_PER_POINT, affordable_points)
-    return np.unique(np.linspace(0, size - 1, max(MIN_POINTS, count)).astype(int))
+    If they would take longer than allowed, their numbers are halved. Models of a table differ in
+    their points only if one is too slow.
+
+    Args:
+        sizes: Split -> number of its data points.
+        num_samples: Number of samples that the run scores.
+        priors: Number of priors.
+        seconds_per_point: Time of a point with one prior.
+        max_seconds: Time that is allowed.
+
+    Raises:
+        TooSlowError: The smallest numbers would take longer.
+    """
+    minima = {"train": MIN_PRIOR_POINTS, "val": MIN_POINTS, "test": MIN_POINTS}
+    maxima = {"train": MAX_PRIOR_POINTS} | {
+        split: min(maximum, num_samples // SAMPLES_PER_POINT)
+        for split, maximum in MAX_POINTS.items()
+    }
+    share = 1.0
+    while True:
+        counts = {
+            split: min(size, max(minima[split], int(share * min(size, maxima[split]))))
+            for split, size in sizes.items()
+        }
+        seconds = seconds_per_point * _count_steps(counts, priors)
+        if seconds <= max_seconds:
+            return {
+                split: np.unique(np.linspace(0, sizes[split] - 1, count).astype(int))
+                for split, count in counts.items()
+            }
+        if all(count <= minima[split] for split, count in counts.items()):
+            raise TooSlowError(
+                f"{pluralized(counts['test'], 'point')} would take {seconds:,.0f} s, longer than "
+                f"the training and than {FREE_SECONDS} s"
+            )
+        share /= 2
 
 
 def _summarize(nats: Tensor, dims: int, noise_std: float) -> MarginalLikelihoodScore:

@@ -96,6 +96,7 @@ class Scores:
         marginal_likelihood: Split -> marginal likelihood with the prior that generated the samples,
             or for a conditional model with another fit of the same kind; empty for models and
             samplers without a density; None outside the benchmark.
+        left_out: What was left out because it takes too long, and how long; empty if nothing was.
         extra: Name of a score -> split -> value, for a user's own scores and those of
             :data:`~pythae_fif.evaluation.scores.SCORE_COLUMNS` that have a function.
     """
@@ -113,6 +114,7 @@ class Scores:
     neighbours: dict[str, Neighbours]
     memorisation: Memorisation | None = None
     marginal_likelihood: dict[str, MarginalLikelihoodScore] | None = None
+    left_out: str = ""
     extra: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def save_json(self, folder: str | Path) -> Path:

@@ -51,6 +51,7 @@ def score_samples(
     seed: int = 0,
     training: Features | None = None,
     scores: Sequence[str] = (),
+    on_batch: Callable[[int], None] = lambda count: None,
 ) -> Scores:
     """Computes every score of samples against each reference.
 
@@ -65,6 +66,7 @@ def score_samples(
         training: Features of the training images, for `Scores.memorisation`.
         scores: Your own scores as `module:function`, a function of the features of samples (N, F)
             and of reference images (M, F).
+        on_batch: Called with the number of samples after each batch whose features are computed.
 
     Raises:
         DataError: There are fewer than ten samples or references, or features are from another
@@ -82,7 +84,10 @@ def score_samples(
             f"{non_finite_count} of {len(samples)} samples have NaN or infinite pixels"
         )
 
-    outputs = [extractor(part) for part in rounded_images(samples).split(BATCH_SIZE)]
+    outputs = []
+    for part in rounded_images(samples).split(BATCH_SIZE):
+        outputs.append(extractor(part))
+        on_batch(len(part))
     values, logits = zip(*outputs, strict=True)
     features = Features(torch.cat(values), extractor.hash)
 

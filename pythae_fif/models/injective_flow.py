@@ -246,7 +246,14 @@ class InjectiveFlow(SavedModel):
                 errors.append(squared_error(self._decode(codes_of_batch, *labels_of_batch), batch))
         return math.sqrt(torch.cat(errors).mean().item() / (data_dim - self.latent_dim))
 
-    def find_modes(self, data: Any, labels: Labels = None, prior: Prior | None = None) -> Tensor:
+    def find_modes(
+        self,
+        data: Any,
+        labels: Labels = None,
+        prior: Prior | None = None,
+        *,
+        on_batch: Callable[[int], None] = lambda count: None,
+    ) -> Tensor:
         r"""Finds the codes of highest density :math:`p_Z(z)\, \mathcal N(x; g(z), s^2 I)`.
 
         s is :meth:`estimate_noise_std` at f(x). If it is much smaller at the codes that are found,
@@ -256,6 +263,7 @@ class InjectiveFlow(SavedModel):
             data: Data (N, ...).
             labels: Labels of a conditional model.
             prior: p_Z. None for a normal distribution that is wider than the f(x).
+            on_batch: Called with the number of points after each batch of a search.
 
         Returns:
             Codes (N, d).
@@ -270,10 +278,11 @@ class InjectiveFlow(SavedModel):
 
         noise_std = self.estimate_noise_std(x, *condition, codes=z)
         for _ in range(MAX_SEARCHES):
-            modes = [
-                self.marginal_likelihood(batch, noise_std, *labels_of_batch).find_modes(prior)
-                for batch, *labels_of_batch in batches(x, *condition)
-            ]
+            modes = []
+            for batch, *labels_of_batch in batches(x, *condition):
+                likelihood = self.marginal_likelihood(batch, noise_std, *labels_of_batch)
+                modes.append(likelihood.find_modes(prior))
+                on_batch(len(batch))
             z = torch.cat(modes)
             previous_std = noise_std
             noise_std = self.estimate_noise_std(x, *condition, codes=z)

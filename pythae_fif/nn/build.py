@@ -54,7 +54,7 @@ def build_networks(
     """Builds a freshly initialised encoder and decoder; seed torch before calling.
 
     `convnet` and `resnet` are the networks of the paper's tables 9 and 10, which are Pythae's.
-    For images of other shapes they are small networks of the same kind.
+    For images of other shapes they are `small_convnet` and `small_resnet`, which grow with them.
 
     Args:
         arch: A key of `ARCHITECTURES`.
@@ -103,13 +103,13 @@ def build_networks(
             shape, latent_dim, variational=variational, condition_dim=condition_dim
         )
         decoder: BaseDecoder = FIFConvDecoder(shape, latent_dim, condition_dim=condition_dim)
-    elif shape in PYTHAE_NETS:
+    elif _has_pythae_net(arch, shape):
         encoder = pythae_net("Encoder", arch, "VAE" if variational else "AE", shape, latent_dim)
         if condition_dim:
             _add_input_channels(encoder, condition_dim)
         decoder = pythae_net("Decoder", arch, "AE", shape, code_dim)
     else:
-        residual = arch.startswith("resnet")
+        residual = "resnet" in arch
         encoder = SmallEncoder(
             encoder_shape, latent_dim, residual=residual, variational=variational
         )
@@ -118,6 +118,11 @@ def build_networks(
     add_latent_blocks(arch, shape, encoder, latent_dim)
     add_latent_blocks(arch, shape, decoder, code_dim)
     return encoder, decoder
+
+
+def _has_pythae_net(arch: str, input_dim: tuple[int, ...]) -> bool:
+    """Returns whether Pythae has the networks of an architecture for images of a shape."""
+    return arch.startswith(("convnet", "resnet")) and input_dim in PYTHAE_NETS
 
 
 def _add_input_channels(encoder: BaseEncoder, count: int) -> None:
@@ -197,7 +202,7 @@ def spherical_networks(
         raise ConfigError(f"model svae needs latent_dim of at least 2, not {latent_dim}")
 
     encoder, decoder = build_networks(arch, input_dim, latent_dim, variational=True)
-    if input_dim not in PYTHAE_NETS or arch == "fif_convnet":
+    if not _has_pythae_net(arch, input_dim):
         head = nn.Linear(encoder.log_covariance.in_features, 1)
         return _SphericalEncoder(encoder.features, encoder.embedding, head), decoder
 
@@ -234,7 +239,7 @@ def spatial_networks(
     stride 2 and their mirror image.
 
     Args:
-        arch: 'convnet' or 'resnet'.
+        arch: 'convnet' or 'resnet', or the same after 'small_'.
         input_dim: Shape (C, H, W) of an image.
         latent_dim: d, the number of channels of the maps.
 
@@ -242,10 +247,10 @@ def spatial_networks(
         ConfigError: If the architecture is not defined for the shape, or has no maps of codes.
     """
     build_networks(arch, input_dim, latent_dim)  # for its errors
-    if arch not in ("convnet", "resnet"):
+    if arch.removeprefix("small_") not in ("convnet", "resnet"):
         raise ConfigError(f"arch {arch!r} has no maps of codes: use convnet or resnet")
 
-    if arch == "resnet" and input_dim in PYTHAE_NETS:
+    if arch == "resnet" and _has_pythae_net(arch, input_dim):
         return (
             pythae_net("Encoder", arch, "VQVAE", input_dim, latent_dim),
             pythae_net("Decoder", arch, "VQVAE", input_dim, latent_dim),

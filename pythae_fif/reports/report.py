@@ -325,6 +325,21 @@ def score_warnings(
             "encoder's codes, as before version 0.3: they are not on one scale."
         )
 
+    reasons = {
+        result.job.training.model: record.result.scores.left_out
+        for result in results
+        for record in result.scores.values()
+        if record.result.scores.left_out
+    }
+    warnings += [f"Left out for {model}: {reason}." for model, reason in reasons.items()]
+
+    points = {score["test"].points for score in likelihoods if score}
+    if len(points) > 1:
+        warnings.append(
+            f"Log-likelihoods are means over {min(points):,} to {max(points):,} test points: "
+            "there are fewer where they would take longer than the training."
+        )
+
     samples = first_scores(results).num_samples
     references = data.sizes["test"]
     if min(samples, references) < MIN_SAMPLES:

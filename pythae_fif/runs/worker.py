@@ -8,7 +8,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -116,10 +116,16 @@ class Run:
         self._start_time = time.time()
         self._start_clock = time.monotonic()
         self._last_report = 0.0
+        self._stage = ""
         self._status = Status(attempt=Status.read(self.folder).attempt + 1)
 
     def report(
-        self, stage: str, share: float = 0.0, state: str = "running", error: str = ""
+        self,
+        stage: str,
+        share: float = 0.0,
+        state: str = "running",
+        error: str = "",
+        count: str = "",
     ) -> None:
         """Writes the run's :class:`Status`; during a stage at most twice a second.
 
@@ -128,15 +134,41 @@ class Run:
             share: The share of the run that is done, in [0, 1].
             state: running, finished, failed or interrupted.
             error: One line if the run failed or was interrupted.
+            count: How far the stage is, such as `600 of 1,498`.
         """
         clock = time.monotonic()
-        is_new = (stage, state) != (self._status.stage, self._status.state)
+        is_new = (stage, state) != (self._stage, self._status.state)
         if is_new or clock - self._last_report > REPORT_SECONDS:
             self._status = self._status.model_copy(
-                update={"stage": stage, "share": share, "state": state, "error": error}
+                update={
+                    "stage": f"{stage} {count}".strip(),
+                    "share": share,
+                    "state": state,
+                    "error": error,
+                }
             )
+            self._stage = stage
             self._last_report = clock
             self.write(STATUS_FILE, self._status.model_dump_json().encode())
+
+    def begin_stage(self, stage: str, start: float, end: float) -> Callable[[int, int], None]:
+        """Reports a stage that counts, such as `likelihood 40 of 500`.
+
+        Args:
+            stage: What the run is doing.
+            start: The share of the run that is done before the stage.
+            end: The share that is done after it.
+
+        Returns:
+            A callback that reports the number of things that are done, and the number of all.
+        """
+
+        def progress(done: int, total: int) -> None:
+            share = start + (end - start) * done / max(1, total)
+            self.report(stage, share, count=f"{done:,} of {total:,}")
+
+        self.report(stage, start)
+        return progress
 
     def write(self, name: str, content: bytes) -> dict[str, str]:
         """Writes a file of the run atomically.

@@ -15,7 +15,7 @@ from pythae_fif.errors import ConfigError, format_error
 from pythae_fif.models.density_training import train_density
 from pythae_fif.models.fitted_priors import COMPONENTS, fit_mixture, fit_new_prior
 from pythae_fif.models.injective_flow import InjectiveFlow
-from pythae_fif.models.priors import Prior, PriorKind
+from pythae_fif.models.priors import PriorKind
 from pythae_fif.names import import_object
 
 FIT_STEPS = 600
@@ -33,7 +33,6 @@ class FitRequest:
         seed: Random seed of the fit. All global random states are seeded, too.
         prior_kind: Kind of the prior that a sampler of a fitted prior fits; None for others.
         steps: Steps of Adam, with 100 codes each; None for the sampler's default.
-        prior: The prior of a sampler that draws from a prior, if it is fitted already.
     """
 
     sampler: str
@@ -42,7 +41,6 @@ class FitRequest:
     seed: int
     prior_kind: PriorKind | None = None
     steps: int | None = None
-    prior: Prior | None = None
 
 
 class CodeSampler(samplers.BaseSampler):
@@ -97,13 +95,9 @@ def fit_gaussians(request: FitRequest) -> samplers.BaseSampler:
 
 
 def fit_prior(request: FitRequest) -> samplers.BaseSampler:
-    """Fits the sampler's kind of prior, unless the request has the fitted prior."""
-    prior = request.prior
-    if prior is None:
-        assert request.prior_kind is not None, "the sampler's record names the kind"
-        prior = fit_new_prior(
-            request.prior_kind, request.codes, seed=request.seed, steps=request.steps
-        )
+    """Fits the sampler's kind of prior."""
+    assert request.prior_kind is not None, "the sampler's record names the kind"
+    prior = fit_new_prior(request.prior_kind, request.codes, seed=request.seed, steps=request.steps)
     return CodeSampler(request.model, prior)
 
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.models.outputs import Labels, without_gradients
-from pythae_fif.models.priors import Prior
 from pythae_fif.sampling.catalog import find_sampler
 from pythae_fif.sampling.fits import FITS, PYTHAE_SAMPLERS, FitRequest, fit_user_sampler
 from pythae_fif.training import quiet_pythae
@@ -198,7 +197,7 @@ def generate(
     seed: int,
     fit_steps: int | None = None,
     transform: Callable[[Tensor], Tensor] = lambda samples: samples,
-    prior: Prior | None = None,
+    on_batch: Callable[[int], None] = lambda count: None,
 ) -> Tensor:
     """Fits one of the samplers to a model's codes, if it needs a fit, and draws samples.
 
@@ -213,7 +212,7 @@ def generate(
             With None, `flow` and `flow_matching` take a number that follows the codes, and the
             others take :data:`~pythae_fif.sampling.fits.FIT_STEPS`.
         transform: Applied to each batch of samples, such as rounding to 8 bits.
-        prior: The prior of the sampler `flow` or `flow_matching`, if it is fitted already.
+        on_batch: Called with the number of samples after each batch.
 
     Returns:
         Samples (n, C, H, W), shuffled, on the model's device.
@@ -223,7 +222,7 @@ def generate(
         NonFiniteError: A sample is NaN or infinite, for example after a fit that diverged.
     """
     record = find_sampler(name)
-    request = FitRequest(name, model, codes, seed, record.prior_kind, fit_steps, prior)
+    request = FitRequest(name, model, codes, seed, record.prior_kind, fit_steps)
     set_seed(seed)
     with quiet_pythae():
         sampler = FITS.get(name, fit_user_sampler)(request)
@@ -233,6 +232,7 @@ def generate(
             if not batch.isfinite().all():
                 raise NonFiniteError(f"the {name} sampler gave samples that are not finite")
             batches.append(transform(batch))
+            on_batch(len(batch))
 
     samples = torch.cat(batches)
     return samples[torch.randperm(len(samples))[:num_samples]]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pythae_fif.baselines import FlowMatching, FlowMatchingConfig
+from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation import Features, frechet_distance
 from pythae_fif.evaluation.likelihood import marginal_likelihoods
@@ -49,24 +50,13 @@ def test_trainers_get_the_loss_alone(trained):
 
 def test_the_benchmark_scores_its_likelihood_without_noise(trained):
     rows = {name: draw(60).numpy() for name in ("train", "val", "test")}
-    splits = SplitsOf(rows)
-    options = {"num_samples": 1000, "training_images": np.inf, "seed": 0, "steps": None}
+    splits = Splits("rows", **rows, labels=None, source="", partial=False)
+    options = {"num_samples": 1000, "train_seconds": np.inf, "seed": 0, "steps": None}
     scores = marginal_likelihoods(trained, ["normal"], splits, {}, **options)
     likelihood = scores["normal"]["test"]
     expected = trained.log_prob(rows["test"][likelihood.examples]).numpy()
     np.testing.assert_allclose(likelihood.nats, expected, atol=1e-4)
     assert likelihood.score.scale == 0
-
-
-class SplitsOf(dict):
-    """Rows of each split, as `Splits` holds them."""
-
-    input_dim = (3,)
-    example_ids = None
-
-    @property
-    def train(self):
-        return self["train"]
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (4,), None])

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from support.networks import Map, linear_decoder, linear_encoder
 
 from pythae_fif.data import Splits
-from pythae_fif.errors import ConfigError, NonFiniteError
+from pythae_fif.errors import ConfigError, NonFiniteError, TooSlowError
 from pythae_fif.evaluation import likelihood as likelihood_module
 from pythae_fif.evaluation.likelihood import fit_priors, marginal_likelihoods
 from pythae_fif.models import FIF, FIFConfig, InjectiveFlow, as_density, flow_matching_prior
@@ -22,7 +22,6 @@ from pythae_fif.models.explained_entropy import explain_entropy
 from pythae_fif.models.fitted_priors import fit_mixture, fit_new_prior
 from pythae_fif.models.priors import StudentT
 from pythae_fif.nn import build_networks
-from pythae_fif.sampling.samplers import generate
 
 KINDS = ["gaussian", "mixture", "flow"]
 
@@ -396,7 +395,7 @@ class Rows:
         )
         self.train_labels = self.labels.get("train")
         self.codes = self.model.encode(self.parts["train"], self.train_labels)
-        self.options = {"num_samples": 2000, "training_images": math.inf, **FIT}
+        self.options = {"num_samples": 2000, "train_seconds": math.inf, **FIT}
 
 
 @pytest.mark.parametrize("classes", [0, 2])
@@ -433,23 +432,21 @@ def test_the_benchmark_scores_both_splits_with_every_prior(classes, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("split", "latent_dim", "num_samples", "training_images", "count"),
+    ("num_samples", "seconds_per_point", "expected"),
     [
-        ("test", 16, 10_000, math.inf, 2_000),
-        ("val", 16, 10_000, 600_000, 500),
-        ("test", 21, 10_000, math.inf, 2_000),
-        ("test", 64, 10_000, 400_000, 656),  # many columns of Jacobians
-        ("test", 16, 2_000, 48_000, 400),  # a short profile
-        ("test", 16, 2_000, 16_000, 200),  # a short training
-        ("test", 20, 10, 1, 50),  # a very short one with few columns
-        ("test", 256, 2_000, 20_000, 0),  # ... with many
+        (10_000, 0.0, {"train": 10_000, "val": 500, "test": 2_000}),
+        (2_000, 0.0, {"train": 10_000, "val": 400, "test": 400}),  # a short profile
+        (2_000, 0.010, {"train": 5_000, "val": 200, "test": 200}),  # 14,400 steps: 144 s
+        (2_000, 0.030, {"train": 1_250, "val": 50, "test": 50}),
+        (10, 0.0, {"train": 10_000, "val": 50, "test": 50}),
+        (2_000, 0.060, {"train": 1_000, "val": 50, "test": 50}),  # the smallest numbers
     ],
 )
-def test_the_number_of_scored_points(split, latent_dim, num_samples, training_images, count):
-    rows = likelihood_module._choose_rows(split, 10_000, latent_dim, num_samples, training_images)
-    assert len(rows) == count
-    if count:
-        assert (rows[0], rows[-1]) == (0, 9_999)
+def test_the_number_of_scored_points(num_samples, seconds_per_point, expected):
+    sizes = {"train": 20_000, "val": 10_000, "test": 10_000}
+    rows = likelihood_module._choose_rows(sizes, num_samples, 3, seconds_per_point, 100)
+    assert {split: len(indices) for split, indices in rows.items()} == expected
+    assert (rows["test"][0], rows["test"][-1]) == (0, 9_999)
 
 
 @pytest.mark.parametrize("source", ["split", "table", "folder"])
@@ -473,20 +470,31 @@ def test_likelihoods_are_written_point_by_point(tmp_path, source):
     assert table["nats"].to_numpy() == pytest.approx(test_scores.nats, abs=1e-4)
 
 
-def test_the_flow_sampler_and_the_likelihood_fit_the_same_prior():
-    rows = Rows(0)
-    prior = fit_priors(rows.model, ["flow"], rows.codes, None, **FIT)["flow"]
-    options = {"num_samples": 5, "seed": 0, "fit_steps": 10}
-    with_prior = generate("flow", rows.model, rows.codes, prior=prior, **options)
-    assert torch.equal(with_prior, generate("flow", rows.model, rows.codes, **options))
-
-
 def test_the_benchmark_leaves_out_likelihoods_that_take_too_long(monkeypatch):
     rows = Rows(0)
-    options = {**rows.options, "training_images": 1}
-    assert marginal_likelihoods(rows.model, ["normal"], rows.splits, {}, **options)  # few columns
-    monkeypatch.setattr(likelihood_module, "FREE_COLUMNS", 0)
-    assert marginal_likelihoods(rows.model, ["normal"], rows.splits, {}, **options) == {}
+    options = {**rows.options, "train_seconds": 1e-9}
+    # A training of any length allows some seconds.
+    assert marginal_likelihoods(rows.model, ["normal"], rows.splits, {}, **options)
+    monkeypatch.setattr(likelihood_module, "FREE_SECONDS", 0)
+    with pytest.raises(TooSlowError, match=r"40 points would take .* longer than the training and"):
+        marginal_likelihoods(rows.model, ["normal"], rows.splits, {}, **options)
+
+
+def test_the_points_are_counted():
+    rows = Rows(0)
+    counts = []
+    marginal_likelihoods(
+        rows.model,
+        ["normal", "gmm"],
+        rows.splits,
+        {},
+        progress=lambda *count: counts.append(count),
+        **rows.options,
+    )
+    done, totals = zip(*counts, strict=True)
+    assert set(totals) == {3 * 40 + 2 * 3 * 40}
+    assert list(done) == sorted(done)
+    assert done[-1] == totals[-1]
 
 
 def test_the_benchmark_leaves_out_what_has_no_marginal_likelihood():

@@ -27,6 +27,8 @@ CASES = [
     ("fif_convnet", (3, 17, 20)),
     ("resnet_fc4", (1, 28, 28)),
     ("convnet_fc2", (1, 8, 8)),
+    ("small_convnet", (3, 32, 32)),
+    ("small_resnet", (3, 64, 64)),
     ("tabular", (7,)),
     ("tabular_relu", (7,)),
     ("tabular_small", (7,)),
@@ -73,7 +75,7 @@ def test_codes_on_a_sphere_in_a_ball_and_in_maps(arch, shape):
     assert (norm < 1).all()
     assert (norm > 0).all()
 
-    if arch in ("convnet", "resnet"):
+    if arch.removeprefix("small_") in ("convnet", "resnet"):
         encoder, decoder = spatial_networks(arch, shape, 5)
         maps = encoder(x).embedding
         assert maps.dim() == 4
@@ -116,6 +118,15 @@ def test_parameter_counts_of_the_papers_tables(arch, shape, latent_dim, millions
     digits = len(millions.split(".")[1])
     total = count_parameters(*build_networks(arch, shape, latent_dim))
     assert f"{total / 1e6:.{digits}f}" == millions
+
+
+@pytest.mark.parametrize("arch", ["small_convnet", "small_resnet"])
+def test_small_networks_grow_with_the_size(arch):
+    sizes = [
+        count_parameters(*build_networks(arch, (3, side, side), 8)) for side in range(8, 100, 8)
+    ]
+    assert sizes[1:] == sorted(sizes[1:])  # below 16 pixels there is a halving less
+    assert sizes[-1] < 6e6
 
 
 @variational_or_not

@@ -8,6 +8,7 @@ from support.processes import is_locked, start_process, wait_until
 from support.tasks import NEXT_ACTION, TaskSpec
 
 from pythae_fif.errors import FIFError
+from pythae_fif.runs import worker
 from pythae_fif.runs.worker import STATUS_FILE, Run, Status, execute_run
 
 
@@ -97,3 +98,16 @@ def test_the_checksum_is_that_of_the_written_bytes(store):
     run.save("a.json", 1, checksums)
     expected = run.write("b.png", b"right")["b.png"]
     assert store.read_record(spec, "a.json", int).files["a.png"] == expected
+
+
+def test_a_stage_counts(store, monkeypatch):
+    monkeypatch.setattr(worker, "REPORT_SECONDS", 0)
+    run = Run(TaskSpec(), store)
+    progress = run.begin_stage("features", 0.5, 0.7)
+    assert Status.read(run.folder) == Status(
+        stage="features", share=0.5, state="running", attempt=1
+    )
+    progress(600, 1498)
+    status = Status.read(run.folder)
+    assert status.stage == "features 600 of 1,498"
+    assert status.share == pytest.approx(0.5 + 0.2 * 600 / 1498)
