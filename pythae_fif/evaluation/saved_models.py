@@ -13,7 +13,7 @@ from torch import Tensor
 from pythae_fif.data.splits import to_float
 from pythae_fif.data.table_files import read_table_file
 from pythae_fif.data.user_images import read_images
-from pythae_fif.device import default_device
+from pythae_fif.device import default_device, fork_rng
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.build import load_extractor
 from pythae_fif.evaluation.extractors import Features, rounded_images
@@ -191,7 +191,7 @@ def likelihood_frame(
     skip_broken: bool = False,
     progress: Progress = _ignore_progress,
 ) -> pd.DataFrame:
-    """Computes the log-likelihood of each example, and the distance to its projection.
+    """Computes the log-likelihoods of each example, and the distance to its projection.
 
     Args:
         model: A model that :func:`~pythae_fif.models.as_density` takes.
@@ -203,8 +203,9 @@ def likelihood_frame(
         progress: Called as ``progress(done, total)``.
 
     Returns:
-        The columns `log_likelihood`, in nats, and `distance`, NaN for rows with missing values. The
-        index `row` or `file` says where an example is from.
+        The columns `log_likelihood`, in nats, and `distance`, NaN for rows with missing values; and
+        `marginal_log_likelihood` if the model knows its `noise_std`, as after a training by
+        :class:`~pythae_fif.FIFTrainer`. The index `row` or `file` says where an example is from.
 
     Raises:
         ConfigError: The model has no density, or the label is not one of its classes.
@@ -214,15 +215,27 @@ def likelihood_frame(
     examples, names, labels = _read_examples(density, data, label, skip_broken, progress)
     complete = examples.flatten(1).isfinite().all(1).nonzero()[:, 0]
 
-    values = torch.full((len(examples), 2), torch.nan, dtype=torch.float64)
-    for number, indices in enumerate(complete.split(BATCH_SIZE)):
-        x = to_float(examples[indices]).to(default_device())
-        classes = None if labels is None else labels[indices.numpy()]
-        log_probs = density.log_prob(x, classes, original_units=original_units)
-        distances = (density.reconstruct(x, classes) - x).flatten(1).norm(dim=1)
-        values[indices] = torch.stack([log_probs, distances], dim=1).to(values)
-        progress(min((number + 1) * BATCH_SIZE, len(complete)), len(complete))
-    return pd.DataFrame(values.numpy(), names, ["log_likelihood", "distance"])
+    columns = ["log_likelihood", "distance"]
+    if density.noise_std > 0:
+        columns.append("marginal_log_likelihood")
+    values = torch.full((len(examples), len(columns)), torch.nan, dtype=torch.float64)
+    with fork_rng():
+        torch.manual_seed(0)  # the marginal likelihood draws codes
+        for number, indices in enumerate(complete.split(BATCH_SIZE)):
+            x = to_float(examples[indices]).to(default_device())
+            classes = None if labels is None else labels[indices.numpy()]
+            log_probs = density.log_prob(x, classes, original_units=original_units)
+            distances = (density.reconstruct(x, classes) - x).flatten(1).norm(dim=1)
+            numbers = [log_probs, distances]
+            if density.noise_std > 0:
+                numbers.append(
+                    density.marginal_log_prob(
+                        x, density.noise_std, classes, original_units=original_units
+                    )
+                )
+            values[indices] = torch.stack(numbers, dim=1).to(values)
+            progress(min((number + 1) * BATCH_SIZE, len(complete)), len(complete))
+    return pd.DataFrame(values.numpy(), names, columns)
 
 
 def _read_label(model: BaseAE, text: str | None) -> int | str | None:

@@ -108,6 +108,11 @@ def test_likelihoods_of_rows(run, table_run, original_units):
     assert result.loc[7].isna().all()
     np.testing.assert_allclose(result["log_likelihood"].drop(index=7), expected, rtol=1e-4)
     np.testing.assert_allclose(result["distance"].drop(index=7), distance, rtol=1e-4)
+    torch.manual_seed(0)
+    options = {"samples": 500, "original_units": original_units}
+    marginal = model.marginal_log_prob(complete, model.noise_std, **options)
+    difference = result["marginal_log_likelihood"].drop(index=7) - marginal.numpy()
+    assert difference.abs().median() < 0.1
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
