@@ -1,41 +1,33 @@
 """The base class of this package's models: an autoencoder with a density on its manifold."""
 
-import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 import torch
-from pythae.data.datasets import BaseDataset
-from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
-from pythae_fif.device import full_float32
 from pythae_fif.errors import ConfigError, check_choice
+from pythae_fif.models.autoencoder import Autoencoder
 from pythae_fif.models.config import InjectiveFlowConfig
-from pythae_fif.models.explained_entropy import ExplainedEntropy, explain_entropy
 from pythae_fif.models.fitted_priors import fit_new_prior, new_prior
 from pythae_fif.models.marginal_likelihood import MARGINAL_SAMPLES, MarginalLikelihood
 from pythae_fif.models.outputs import (
     Labels,
     as_codes,
-    as_condition,
     as_data,
     as_shape,
     batches,
     class_indices,
-    get_output,
-    warn_if_large,
 )
 from pythae_fif.models.priors import Prior, PriorKind, standard_prior, wide_normal
-from pythae_fif.models.saved import SavedModel, require_columns
+from pythae_fif.models.saved import require_columns
 from pythae_fif.names import CodeSource
-from pythae_fif.nn.base import evaluation_mode, join
-from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values, squared_error
+from pythae_fif.nn.base import evaluation_mode
+from pythae_fif.volume_change import decoder_log_volume, squared_error
 from pythae_fif.volume_change.exact import decoder_gram, warn_if_singular
-from pythae_fif.volume_change.loss import Map
 
 MAX_SEARCHES = 4
 """Maximum number of searches of modes, each with the noise's scale of the last one."""
@@ -43,7 +35,7 @@ ACCEPTED_FALL = 0.75
 """Scale of the noise after a search, divided by the one before, above which it is the last."""
 
 
-class InjectiveFlow(SavedModel):
+class InjectiveFlow(Autoencoder):
     r"""An injective flow: encoder f, decoder g, and a density on the manifold of the points g(z).
 
     A subclass names its configuration class, builds the networks that are not passed, and computes
@@ -78,7 +70,6 @@ class InjectiveFlow(SavedModel):
         DataError: From all methods: the data or labels do not fit the model.
     """
 
-    config_class: ClassVar[Any] = InjectiveFlowConfig
     prior: Prior | None
 
     def __init__(
@@ -87,54 +78,11 @@ class InjectiveFlow(SavedModel):
         encoder: BaseEncoder | None = None,
         decoder: BaseDecoder | None = None,
     ) -> None:
-        if not isinstance(model_config, self.config_class):
-            raise ConfigError(
-                f"{type(self).__name__} needs a {self.config_class.__name__}, "
-                f"not {type(model_config).__name__}"
-            )
-
-        config = copy.copy(model_config)  # the caller may use it for a model with other networks
-        uses_default_encoder = encoder is None
-        uses_default_decoder = decoder is None
-        encoder, decoder = self._networks(config, encoder, decoder)
-        super().__init__(model_config=config, decoder=decoder)
-        self.set_encoder(encoder)
-        self.model_name = type(self).__name__
-        config.uses_default_encoder = uses_default_encoder
-        config.uses_default_decoder = uses_default_decoder
-
+        super().__init__(model_config, encoder, decoder)
         self.prior = None
-        if config.fitted_prior is not None:  # of a saved model: the prior's weights are loaded next
-            self.prior = new_prior(config.fitted_prior, config.latent_dim, self.condition_dim)
-
-    @property
-    def condition_dim(self) -> int:
-        """Length c of a conditional model's condition; 0 for other models."""
-        return int(getattr(self.model_config, "condition_dim", 0))
-
-    @classmethod
-    def _networks(
-        cls, config: Any, encoder: BaseEncoder | None, decoder: BaseDecoder | None
-    ) -> tuple[BaseEncoder, BaseDecoder]:
-        """Returns both networks: the given ones, and the model's defaults in place of None."""
-        if encoder is None or decoder is None:
-            raise ConfigError(f"{cls.__name__} has no default networks: pass encoder and decoder")
-        return encoder, decoder
-
-    def set_encoder(self, encoder: BaseEncoder) -> None:
-        """Replaces f."""
-        super().set_encoder(encoder)
-        self.model_config.uses_default_encoder = False
-
-    def set_decoder(self, decoder: BaseDecoder) -> None:
-        """Replaces g."""
-        super().set_decoder(decoder)
-        self.model_config.uses_default_decoder = False
-
-    def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
-        """Returns ``z`` (B, d) and ``recon_x`` (B, ...) of ``inputs["data"]``, without a loss."""
-        output = self.predict(inputs["data"])
-        return ModelOutput(z=output.embedding, recon_x=output.recon_x)
+        kind = self.model_config.fitted_prior
+        if kind is not None:  # of a saved model: the prior's weights are loaded next
+            self.prior = new_prior(kind, self.latent_dim, self.condition_dim)
 
     def fit_prior(
         self,
@@ -359,31 +307,6 @@ class InjectiveFlow(SavedModel):
         decode = partial(self.decode, labels=labels)
         return MarginalLikelihood(decode, x, z, condition, compute_gram(z), compute_gram, noise_std)
 
-    def log_volume(self, x: Any, labels: Labels = None) -> Tensor:
-        """Computes 1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
-        return self._evaluate_at_codes(partial(decoder_log_volume, self._decode), x, labels)
-
-    def explained_entropy(self, data: Any, labels: Labels = None) -> ExplainedEntropy:
-        """Computes the entropy that each direction of the codes explains.
-
-        It shows how many latent dimensions the model uses, see
-        :func:`~pythae_fif.models.explained_entropy.explain_entropy`.
-
-        Args:
-            data: Data (N, ...), more than d points.
-            labels: Labels of a conditional model.
-        """
-        x = as_data(data, self)
-        condition = self.condition(labels, x)
-        z = self._encode_all(x, *condition)
-        with evaluation_mode(self):
-            gram = decoder_gram(self._decode, z, x, *condition)
-        return explain_entropy(z, gram[:, : self.latent_dim, : self.latent_dim])
-
-    def singular_values(self, x: Any, labels: Labels = None) -> Tensor:
-        """Computes the singular values of g'(f(x)), descending, (B, d); see :meth:`log_prob`."""
-        return self._evaluate_at_codes(partial(decoder_singular_values, self._decode), x, labels)
-
     def sample(
         self,
         num_samples: int | Sequence[int],
@@ -441,99 +364,7 @@ class InjectiveFlow(SavedModel):
             log_prob = self._log_prob(self._decode, codes, *condition)
         return self.decode(z, labels), log_prob.view(z.shape[:-1])
 
-    def encode(self, x: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
-        """Computes the codes f(x).
-
-        Args:
-            x: Data (B, ...).
-            labels: Labels of a conditional model.
-            gradients: Whether the result has a graph.
-
-        Returns:
-            Codes (B, d).
-        """
-        x = as_data(x, self)
-        with evaluation_mode(self, gradients):
-            return self._encode_checked(x, *self.condition(labels, x))
-
-    def decode(self, z: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
-        """Computes the points g(z) of the manifold.
-
-        Args:
-            z: Codes (..., d).
-            labels: Labels of a conditional model.
-            gradients: Whether the result has a graph.
-
-        Returns:
-            Points `(..., *input_dim)`.
-        """
-        z = as_codes(z, self)
-        codes = z.flatten(0, -2)
-        with evaluation_mode(self, gradients):
-            x = self._decode(codes, *self.condition(labels, codes))
-        return x.view(*z.shape[:-1], *x.shape[1:])
-
-    def reconstruct(self, inputs: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
-        """Computes g(f(x)) without noise, in the input's shape; arguments as for :meth:`encode`."""
-        z = self.encode(inputs, labels, gradients=gradients)
-        return self.decode(z, labels, gradients=gradients)
-
-    def embed(self, inputs: Any, labels: Labels = None) -> Tensor:
-        """Pythae's name of :meth:`encode`; the result has a graph if gradients are enabled."""
-        return self.encode(inputs, labels, gradients=torch.is_grad_enabled())
-
-    def predict(self, inputs: Any, labels: Labels = None) -> ModelOutput:
-        """Returns ``embedding`` (B, d) and ``recon_x`` (B, ...); see :meth:`embed`."""
-        z = self.embed(inputs, labels)
-        x_hat = self.decode(z, labels, gradients=torch.is_grad_enabled())
-        return ModelOutput(recon_x=x_hat, embedding=z)
-
-    def interpolate(
-        self, starting_inputs: Any, ending_inputs: Any, granularity: int = 10
-    ) -> Tensor:
-        """Runs Pythae's ``interpolate``, which documents the arguments, in evaluation mode."""
-        ends = as_data(starting_inputs, self), as_data(ending_inputs, self)
-        with evaluation_mode(self, torch.is_grad_enabled()):
-            return super().interpolate(*ends, granularity)
-
-    def read_batch(self, inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """Checks a batch of a trainer.
-
-        Args:
-            inputs: The batch, with "data" (B, ...) and, for a conditional model, "labels".
-
-        Returns:
-            The data x (B, ...), and the condition (B, c) of a conditional model.
-        """
-        x = as_data(inputs["data"], self)
-        labels = inputs.get("labels") if self.condition_dim else None
-        return x, *self.condition(labels, x)
-
-    def add_noise(self, x: Tensor) -> Tensor:
-        """Adds the noise of training to data."""
-        noise = self.model_config.noise
-        return x + noise * torch.randn_like(x) if noise > 0 else x
-
-    def networks_at(self, condition: Tensor | None = None) -> tuple[Map, Map]:
-        """Returns f(., c) and g(., c) as functions of x and z, for a condition c (B, c) if any."""
-        return lambda x: self._encode(x, condition), lambda z: self._decode(z, condition)
-
-    def condition(self, labels: Labels, like: Tensor) -> tuple[Tensor, ...]:
-        """Returns the networks' further arguments: (condition (B, c),), or () if unconditional.
-
-        Args:
-            labels: Labels of a conditional model.
-            like: A tensor (B, ...) with the condition's device and type.
-        """
-        condition = as_condition(labels, self.condition_dim, like, self.class_names)
-        return () if condition is None else (condition,)
-
     # ------------------------------------------------------------------ internal
-
-    def _encode_all(self, x: Tensor, *condition: Tensor) -> Tensor:
-        """Computes f(x) of all data points (N, ...), (N, d)."""
-        with evaluation_mode(self):
-            return torch.cat([self._encode(*batch) for batch in batches(x, *condition)])
 
     def _codes_of(
         self, codes: CodeSource | Tensor, prior: Prior | None, x: Tensor, *condition: Tensor
@@ -546,22 +377,10 @@ class InjectiveFlow(SavedModel):
             return self.find_modes(x, condition[0] if condition else None, prior)
         return self._encode_all(x, *condition)
 
-    def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Computes codes (B, d) in the current mode."""
-        inputs = x.clone() if condition is None else join(x, condition)  # f may overwrite them
-        return get_output(self.encoder(inputs), "embedding", self)
-
     def _encode_checked(self, x: Tensor, *condition: Tensor) -> Tensor:
-        """Computes codes, and warns if they are much larger than the codes of training data."""
-        z = self._encode(x, *condition)
-        if self.code_mean is not None or type(self) is not InjectiveFlow:
-            warn_if_large(z, self)
-        return z
-
-    def _decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Computes points (B, ...) in the current mode."""
-        inputs = z.clone() if condition is None else join(z, condition)  # g may overwrite them
-        return get_output(self.decoder(inputs), "reconstruction", self)
+        if self.code_mean is None and type(self) is InjectiveFlow:
+            return self._encode(x, *condition)  # the scale of an autoencoder's codes is unknown
+        return super()._encode_checked(x, *condition)
 
     def _sample_codes(
         self, num_samples: int | Sequence[int], labels: Labels, generator: torch.Generator | None
@@ -583,11 +402,3 @@ class InjectiveFlow(SavedModel):
         volume = decoder_log_volume(decode, z, *condition)
         warn_if_singular(volume)
         return self.latent_distribution(z).log_prob(z, *condition) - volume
-
-    @full_float32()
-    def _evaluate_at_codes(self, score: Callable[..., Tensor], x: Any, labels: Labels) -> Tensor:
-        """Computes a score of the codes of data."""
-        x = as_data(x, self)
-        condition = self.condition(labels, x)
-        with evaluation_mode(self):
-            return score(self._encode_checked(x, *condition), *condition)
