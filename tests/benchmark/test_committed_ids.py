@@ -16,6 +16,11 @@ from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 
 TABLE_2 = configs_dir() / "experiments/table2.yaml"
+TABLE_6 = configs_dir() / "experiments/table6.yaml"
+TABLES_1_AND_6 = {
+    "wall_clock": "90s", "seeds": [0, 1, 2],
+    "models": ["fif", "fif_on_manifold", "fif_coupling", "rectangular_flow", "flow_matching"],
+}  # fmt: skip
 BEST_OF_TEN = configs_dir() / "experiments/best_of_ten.yaml"
 STORES = [
     REFERENCE / name for name in ("", "beta", "best_of_ten", "best_of_ten/seeds", "fitted_priors")
@@ -51,6 +56,8 @@ CASES = {
         None, (1, 28, 28), 42,
     ),
     "best of ten, three seeds": ("mnist", {}, BEST_OF_TEN, (1, 28, 28), 15),
+    "tables 1 and 6, POWER": ("power", TABLES_1_AND_6, TABLE_6, (6,), 15),
+    "tables 1 and 6, MINIBOONE": ("miniboone", TABLES_1_AND_6, TABLE_6, (43,), 15),
 }  # fmt: skip
 """Commands of committed tables: data set, flags, file, shape of an image, and number of runs."""
 
@@ -88,8 +95,8 @@ def test_every_committed_run_has_its_records(committed):
         results_of_store = list(read_all(store))
         results += results_of_store
         num_trainings += len({result.job.training for result in results_of_store})
-    assert (len(committed), num_trainings, len(results)) == (433, 432, 442)
-    assert sum(len(result.scores) for result in results) == 1246
+    assert (len(committed), num_trainings, len(results)) == (463, 462, 472)
+    assert sum(len(result.scores) for result in results) == 1276
     assert all(result.training.result.log for result in results)
 
 
