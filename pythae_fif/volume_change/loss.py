@@ -127,6 +127,7 @@ def volume_surrogate(
 
         with torch.no_grad():  # stop_gradient(g'(z) eps)
             tangents = [decoder_tape.jvp(vector) for vector in eps]
+        del decoder_tape  # with all results of the decoder's operations
         products = [  # eps * f'(x) g'(z) eps; its sum is the product with eps^T
             vector * jacobian_tape.jvp(tangent)
             for vector, tangent in zip(eps, tangents, strict=True)
