@@ -26,8 +26,7 @@ ARCHITECTURES: dict[str, str] = {
     "convnet": "Pythae's ConvNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
     "resnet": "Pythae's ResNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
     "small_convnet": "a ConvNet without BatchNorm that grows with the size of images",
-    "small_resnet": "a ResNet without BatchNorm that grows with the size, the default of "
-    "folders",
+    "small_resnet": "a ResNet without BatchNorm that grows with the size, the default of folders",
     "fif_convnet": "ConvNet of the FIF paper's table 11 for MNIST and CelebA; a small one for "
     "other images",
     "tabular": "feed-forward networks for tables of numbers, from the FIF paper's appendix E.2, "
