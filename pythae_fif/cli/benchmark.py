@@ -11,6 +11,7 @@ from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.estimate import (
     AvailableData,
     Estimate,
+    ModelTime,
     estimate_time,
     load_available,
 )
@@ -52,6 +53,7 @@ def run_benchmark(flags: RunFlags, experiment: Experiment, engine: Engine) -> No
     open_jobs = [job for job in jobs if not job.is_done(store)]
     todo = _without_packed(open_jobs, store, experiment)
     if todo:
+        store.check_writable()
         feature_bytes = _prepare_extractor(terminal, experiment, splits)
         if experiment.active_profile.wall_clock is not None:
             engine = engine.without_sharing()
@@ -188,9 +190,21 @@ def _count_parameters(training: Training, input_dim: tuple[int, ...]) -> int:
 def _estimate(
     terminal: Terminal, todo: list[Job], splits: Splits, num_train: int, engine: Engine
 ) -> Estimate:
-    """Times the jobs, with a progress bar."""
+    """Times the jobs, with a progress bar and a line for each model."""
+    width = max(len(name) for name in ("model", *(job.training.model for job in todo))) + 2
+
+    def print_line(*cells: str) -> None:
+        name, runs, *times = cells
+        line = f"{name:{width}}{runs:6}" + "".join(f"{text:18}" for text in times)
+        terminal.say(line.rstrip())
+
+    def print_model(model: str, runs: int, time: ModelTime) -> None:
+        seconds = (time.training, time.scoring, runs * time.seconds)
+        print_line(model, str(runs), *map(_format_seconds, seconds))
+
+    print_line("model", "runs", "training", "samplers, scores", "all its runs")
     with terminal.stage("timing") as progress:
-        return estimate_time(todo, splits, num_train, engine.threads_per_run, progress)
+        return estimate_time(todo, splits, num_train, engine.threads_per_run, progress, print_model)
 
 
 def _print_estimate(
@@ -202,8 +216,6 @@ def _print_estimate(
         FailedRunsError: The short runs of some models failed. Each has an error line, and the
             estimate does not include them.
     """
-    _print_times(terminal, estimate)
-
     run_bytes = estimate.run_bytes(feature_bytes)
     if run_bytes:
         terminal.say(
@@ -219,23 +231,13 @@ def _print_estimate(
         parallel = f"{seconds} with {pluralized(count, 'run')} at once"
     terminal.say(
         f"estimate: {_format_seconds(estimate.total)} one after the other, {parallel} (from a "
-        f"short run of each model on this machine, on {estimate.examples:,} examples with one "
-        "sampler; fitting other samplers takes additional time)"
+        f"short run of each model on this machine, on {estimate.examples:,} examples)"
+    )
+    terminal.say(
+        "what makes it shorter: a smaller --num-samples, fewer --samplers, a shorter --profile"
     )
     if estimate.problems:
         raise FailedRunsError(*estimate.problems.values())
-
-
-def _print_times(terminal: Terminal, estimate: Estimate) -> None:
-    """Prints the time of each model's runs."""
-    table = Table("model", "runs", "training", "samplers, scores", "all its runs", box=None)
-    for model, time in estimate.times.items():
-        count = estimate.run_counts[model]
-        seconds = (time.training, time.scoring, count * time.seconds)
-        table.add_row(model, str(count), *map(_format_seconds, seconds))
-    terminal.print(table)
-    if estimate.untimed:
-        terminal.say(f"counted as the slowest, to save time: {', '.join(estimate.untimed)}")
 
 
 def _format_seconds(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
@@ -242,6 +243,18 @@ class Store:
 
     def __reduce__(self) -> Any:  # another process may have another working directory
         return Store, (self.root.absolute(),)
+
+    def check_writable(self) -> None:
+        """Checks that files can be written, and leaves nothing behind.
+
+        Raises:
+            StoreError: They cannot.
+        """
+        existing = next(
+            path for path in (self.root, *self.root.absolute().parents) if path.is_dir()
+        )
+        with os_errors_as_store_error(f"write {self.root}"):
+            tempfile.TemporaryDirectory(dir=existing).cleanup()
 
     def folder(self, spec: Spec) -> Path:
         """Returns the folder of a run, which may not exist."""

@@ -24,6 +24,7 @@ class SamplerRecord:
             :func:`~pythae_fif.models.fitted_priors.fit_new_prior`.
         has_density: Whether its codes have a density on R^d that this package computes.
         min_latent_dim: Smallest latent dimension that it works with.
+        takes_steps: Whether its fit is a training in steps.
     """
 
     label: str
@@ -31,6 +32,7 @@ class SamplerRecord:
     prior_kind: "PriorKind | None" = None
     has_density: bool = False
     min_latent_dim: int = 1
+    takes_steps: bool = False
 
 
 SAMPLERS = {
@@ -56,25 +58,31 @@ SAMPLERS = {
         "MAF",
         "masked autoregressive flow, fitted to the training codes",
         min_latent_dim=2,
+        takes_steps=True,
     ),
     "iaf": SamplerRecord(
         "IAF",
         "inverse autoregressive flow, fitted to the training codes",
         min_latent_dim=2,
+        takes_steps=True,
     ),
     "flow": SamplerRecord(
         "NSF",
         "neural spline flow (from zuko), fitted to the training codes",
         prior_kind="flow",
         has_density=True,
+        takes_steps=True,
     ),
     "flow_matching": SamplerRecord(
         "FM",
         "flow trained by flow matching on the training codes",
         prior_kind="flow_matching",
         has_density=True,
+        takes_steps=True,
     ),
-    "two_stage": SamplerRecord("2-stage", "a second VAE, fitted to the codes, for VAEs"),
+    "two_stage": SamplerRecord(
+        "2-stage", "a second VAE, fitted to the codes, for VAEs", takes_steps=True
+    ),
     "vamp": SamplerRecord(
         "VAMP",
         "VAMP's own prior: the posteriors of its pseudo-inputs",
@@ -87,6 +95,7 @@ SAMPLERS = {
     "pixelcnn": SamplerRecord(
         "PixelCNN",
         "PixelCNN, fitted to the codebook indices, for VQVAE",
+        takes_steps=True,
     ),
 }
 """Name of a sampler in configurations and records -> its record."""
