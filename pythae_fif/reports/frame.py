@@ -26,6 +26,10 @@ def first_scores(results: Sequence[Result]) -> Scores:
     return next(iter(results[0].scores.values())).result.scores
 
 
+LIKELIHOODS = ["log_likelihood", "bits_per_dim"]
+"""Scores that depend on `MarginalLikelihoodScore.codes`."""
+
+
 def make_frames(
     experiment: Experiment,
     results: Sequence[Result],
@@ -89,6 +93,7 @@ def _score_row(
     provenance = result.training.provenance
     evaluation = result.evaluation.result
     scores = result.scores[sampler].result.scores
+    likelihoods = scores.marginal_likelihood or {}
 
     return {
         "model": run.model,
@@ -107,6 +112,7 @@ def _score_row(
         "steps": training.images / run.batch_size,
         "sampler": sampler,
         "extractor_hash": scores.extractor_hash,
+        "likelihood_codes": next((score.codes for score in likelihoods.values()), ""),
         **{
             column.name: column.read(scores, evaluation)
             if column.read
@@ -210,14 +216,17 @@ def _largest_differences(
     """Returns the largest relative difference of each row's scores from the same reference run.
 
     It is NaN if the reference lacks the run, and infinite if other weights of the extractor scored
-    the reference.
+    the reference. Likelihoods of other codes are not compared.
     """
     keys = ["run_id", "sampler"]
     matched = frame[keys].merge(reference, "left", keys)
     scores = frame[names]
     reference_scores = matched[names]
     larger = np.maximum(scores.abs(), reference_scores.abs())
-    differences = ((scores - reference_scores).abs() / larger).max(axis=1)
+    relative = (scores - reference_scores).abs() / larger
+    other_codes = matched["likelihood_codes"] != frame["likelihood_codes"]
+    relative.loc[other_codes, relative.columns.intersection(LIKELIHOODS)] = np.nan
+    differences = relative.max(axis=1)
 
     reference_hash = matched["extractor_hash"]
     other_weights = reference_hash.notna() & (reference_hash != frame["extractor_hash"])

@@ -61,9 +61,9 @@ def png_of_size(width, height):
     return b"\x89PNG\r\n\x1a\n" + header
 
 
-def with_likelihoods(result, codes="mode"):
+def with_likelihoods(result, codes="mode", nats=-4.5):
     """Returns a result whose scores have a log-likelihood of test data."""
-    likelihood = {"test": MarginalLikelihoodScore(-4.5, 0.1, 1.25, 0.05, 64, codes)}
+    likelihood = {"test": MarginalLikelihoodScore(nats, 0.1, 1.25, 0.05, 64, codes)}
     records = {}
     for sampler, record in result.scores.items():
         scores = replace(record.result.scores, marginal_likelihood=likelihood)
@@ -192,6 +192,13 @@ class TestTable:
         report = make_report(RESULTS[:1], reference=fill_store(tmp_path / "none", []))
         assert "ref" not in report.tables["overview"].cells
         assert not any(note.startswith("ref is ") for note in report.notes)
+
+    def test_likelihoods_of_other_codes_are_not_compared_with_the_committed_ones(self, tmp_path):
+        result = with_likelihoods(RESULTS[0])
+        for codes, expected in {"mode": "9.1%", "encoder": "same"}.items():
+            other = with_likelihoods(RESULTS[0], codes, nats=-4.95)
+            report = make_report([result], reference=fill_store(tmp_path / codes, [other]))
+            assert list(report.tables["overview"].cells["ref"]) == [expected]
 
 
 def make_pair(sampler, ae, vae, seeds=(0,), step=0.1, **fields):
