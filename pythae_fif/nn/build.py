@@ -239,7 +239,7 @@ def spatial_networks(
     stride 2 and their mirror image.
 
     Args:
-        arch: 'convnet' or 'resnet', or the same after 'small_'.
+        arch: 'convnet', 'resnet', 'small_convnet' or 'small_resnet'.
         input_dim: Shape (C, H, W) of an image.
         latent_dim: d, the number of channels of the maps.
 
