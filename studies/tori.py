@@ -143,5 +143,6 @@ class EmbeddedTorus:
             decoder_gram(self.embed, sample.angles, x),
             compute_gram,
             self.noise,
+            drawn_starts=0,
         )
         return likelihood.log_prob(self.mixture, samples)

