@@ -136,19 +136,19 @@ def kernel_distance(samples: Features, reference: Features, *, seed: int = 0) ->
 
 
 def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
-    """Sums the cubic kernel of all pairs of rows; a row's sum is float32, that of rows float64."""
+    """Sums the cubic kernel of all pairs of rows: in float32 within a row, then in float64."""
     inner = torch.addmm(x.new_ones(1), x, y.T, alpha=1 / x.shape[1])
     return torch.linalg.vecdot(inner.square(), inner).sum(dtype=torch.float64)
 
 
 def _off_diagonal_sum(x: Tensor) -> Tensor:
-    """Sums the cubic kernel of all pairs of two rows, by blocks, since it is symmetric."""
+    """Sums the cubic kernel of all pairs of different rows, by blocks, since it is symmetric."""
     diagonal = (torch.linalg.vecdot(x, x) / x.shape[1] + 1).pow(3)
     total = -diagonal.sum(dtype=torch.float64)
-    rest = x
-    while len(rest):
-        block, rest = rest[:BLOCK_ROWS], rest[BLOCK_ROWS:]
-        total += _kernel_sum(block, block) + 2 * _kernel_sum(block, rest)
+    for start in range(0, len(x), BLOCK_ROWS):
+        block = x[start : start + BLOCK_ROWS]
+        later_rows = x[start + BLOCK_ROWS :]
+        total += _kernel_sum(block, block) + 2 * _kernel_sum(block, later_rows)
     return total
 
 

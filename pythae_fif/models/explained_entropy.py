@@ -13,12 +13,14 @@ class ExplainedEntropy(NamedTuple):
     """The entropy that each direction of the codes explains, in nats.
 
     Attributes:
-        entropy: Entropies of the directions, (d,), descending.
+        entropy: Entropies of the directions, (d,), descending; minus infinity for a direction in
+            which the codes do not vary.
         directions: The directions as columns, (d, d): a code is the mean plus their sum, with
             uncorrelated weights of variance 1.
         mean: Mean of the codes, (d,).
         total_correlation: Sum of the entropies minus the entropy of the manifold, at least 0. It is
-            0 if the decoder maps the directions to orthogonal ones everywhere.
+            0 if the decoder maps the directions to orthogonal ones everywhere, and NaN if an
+            entropy is infinite.
     """
 
     entropy: Tensor
@@ -33,8 +35,9 @@ class ExplainedEntropy(NamedTuple):
             z: Codes, (B, d).
             index: Number of the direction, from 0.
         """
-        weights = torch.linalg.solve(self.directions, (z.to(self.mean) - self.mean).T)[index]
-        return (z.to(self.mean) - weights[:, None] * self.directions[:, index]).to(z)
+        values = z.to(self.mean)
+        weights = (values - self.mean) @ torch.linalg.pinv(self.directions)[index]
+        return (values - weights[:, None] * self.directions[:, index]).to(z)
 
 
 def explain_entropy(codes: Tensor, gram: Tensor) -> ExplainedEntropy:

@@ -90,7 +90,7 @@ class InjectiveFlow(Autoencoder):
         kind: PriorKind = "mixture",
         labels: Labels = None,
         *,
-        codes: CodeSource | Tensor = "encoder",
+        codes: CodeSource = "encoder",
         seed: int = 0,
         steps: int | None = None,
     ) -> None:
@@ -103,9 +103,9 @@ class InjectiveFlow(Autoencoder):
             kind: 'gaussian', 'mixture', 'flow' or 'flow_matching', see
                 :func:`~pythae_fif.models.fitted_priors.fit_new_prior`.
             labels: The data's labels, for a conditional model.
-            codes: Codes of the data, (N, d), or their name: 'encoder' for f(x), or 'mode' for
-                :meth:`find_modes`, so that :meth:`marginal_log_prob` depends on the decoder and the
-                prior alone, if its s does, too.
+            codes: 'encoder' for f(x), or 'mode' for :meth:`find_modes`. With 'mode', also in
+                :meth:`estimate_noise_std`, :meth:`marginal_log_prob` depends on the decoder and
+                the prior alone.
             seed: Random seed of the fit.
             steps: Training steps of a flow; None for a number that follows the codes.
 

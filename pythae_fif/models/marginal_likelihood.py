@@ -74,10 +74,9 @@ class MarginalLikelihood:
     def log_prob(self, prior: Prior, samples: int = MARGINAL_SAMPLES) -> Tensor:
         r"""Estimates :math:`\log \int p_Z(z)\, \mathcal N(x; g(z), s^2 I)\, dz`.
 
-        Half of the codes are drawn from a normal proposal around the mode of the posterior to which
-        a search leads that starts at f(x), and half from one around the mode to which a start at a
-        code of the prior leads. Both are often the same. A proposal is the posterior if g is linear
-        and the prior normal. See :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`.
+        Codes are drawn in turn from a normal proposal around each mode of the posterior that
+        :meth:`_searches` finds. A proposal is the posterior if g is linear and the prior normal.
+        See :meth:`~pythae_fif.models.InjectiveFlow.marginal_log_prob`.
 
         Args:
             prior: p_Z.
@@ -87,21 +86,22 @@ class MarginalLikelihood:
             Log-densities in nats, (B,).
         """
         searches = self._searches(prior)
-        self._warn_if_far(searches[0])
-        centres = [search.z + search.step for search in searches]
-        precision_trils = [search.precision_tril for search in searches]
+        self._warn_if_far(searches)
+        proposals = [
+            _Proposal(search.z + search.step, search.precision_tril) for search in searches
+        ]
+        # Each code counts as one of the mixture of all proposals (the balance heuristic).
+        counts = [len(range(first, samples, len(proposals))) for first in range(len(proposals))]
 
         log_weights = []
         for index in range(samples):
-            noise = torch.randn_like(centres[0])
-            precision_tril = precision_trils[index % len(searches)]
-            offset = torch.linalg.solve_triangular(precision_tril.mT, noise[..., None], upper=True)
-            z = centres[index % len(searches)] + offset[..., 0]
-            log_proposals = [
-                _log_normal(z - centre, tril)
-                for centre, tril in zip(centres, precision_trils, strict=True)
+            z = proposals[index % len(proposals)].sample()
+            terms = [
+                proposal.log_prob(z) + math.log(count / samples)
+                for proposal, count in zip(proposals, counts, strict=True)
+                if count
             ]
-            log_proposal = torch.stack(log_proposals).logsumexp(0) - math.log(len(searches))
+            log_proposal = torch.stack(terms).logsumexp(0)
             z = z.to(self.z)
             log_prior = prior.log_prob(z, *self.condition)
             log_weights.append(log_prior + self._log_likelihood(z) - log_proposal)
@@ -120,8 +120,7 @@ class MarginalLikelihood:
             prior: p_Z.
 
         Returns:
-            Codes (B, d), with a density that is not below the one of f(x). They are the highest of
-            the modes that two searches find, see :meth:`log_prob`.
+            Codes (B, d), with a density that is not below that of f(x).
         """
         modes = self.z
         highest = torch.full_like(self.gram[:, 0, 0], -math.inf)
@@ -142,15 +141,15 @@ class MarginalLikelihood:
         """Returns log N(x; g(z), s^2 I) of codes (B, d), up to a constant."""
         return -squared_error(self.decode(z), self.x) / (2 * self.noise_std**2)
 
-    def _searches(self, prior: Prior) -> tuple[_Search, _Search]:
-        """Searches the modes of the posterior from f(x) and from codes of the prior.
+    def _searches(self, prior: Prior) -> list[_Search]:
+        """Searches the modes of the posterior from f(x) and, if some are near, codes of the prior.
 
         The encoder may be wrong, or the noise may have moved x to another part of the manifold.
         """
         first = self._search(prior)
         rows, draws = self._near_draws(prior)
         if not len(rows):
-            return first, first
+            return [first]
 
         near_points = replace(
             self,
@@ -162,7 +161,7 @@ class MarginalLikelihood:
         second = [tensor.clone() for tensor in first]
         for tensor, values in zip(second, near_points._search(prior), strict=True):
             tensor[rows] = values
-        return first, _Search(*second)
+        return [first, _Search(*second)]
 
     def _near_draws(self, prior: Prior) -> tuple[Tensor, Tensor]:
         """Draws codes of the prior, and finds the points to which one of them is near.
@@ -183,9 +182,13 @@ class MarginalLikelihood:
         rows = is_near.nonzero()[:, 0]
         return rows, draws[nearest[rows]]
 
-    def _warn_if_far(self, search: _Search) -> None:
+    def _warn_if_far(self, searches: list[_Search]) -> None:
         """Warns if the squared error at the modes is far above the one that the noise explains."""
-        error = squared_error(self.decode((search.z + search.step).to(search.z)), self.x)
+        errors = [
+            squared_error(self.decode((search.z + search.step).to(search.z)), self.x)
+            for search in searches
+        ]
+        error = torch.stack(errors).amin(0)
         ratio = error.median().item() / self._expected_error
         if ratio > MAX_ERROR_RATIO:
             warnings.warn(
@@ -275,14 +278,26 @@ class MarginalLikelihood:
         return torch.stack(means)[index], torch.stack(covariances)[index]
 
 
-def _log_normal(offset: Tensor, precision_tril: Tensor) -> Tensor:
-    """Computes log-densities (B,) of a normal distribution in nats.
+class _Proposal(NamedTuple):
+    """Normal distributions of codes, from which importance sampling draws.
 
-    Args:
-        offset: Points minus the mean, (B, d).
+    Attributes:
+        mean: Means, (B, d).
         precision_tril: Cholesky factors of the precisions, (B, d, d).
     """
-    whitened = (precision_tril.mT @ offset[..., None])[..., 0]
-    log_det_tril = precision_tril.diagonal(dim1=1, dim2=2).log().sum(1)
-    constant = offset.shape[1] / 2 * math.log(2 * math.pi)
-    return log_det_tril - constant - whitened.square().sum(1) / 2
+
+    mean: Tensor
+    precision_tril: Tensor
+
+    def sample(self) -> Tensor:
+        """Draws a code for each data point, (B, d)."""
+        noise = torch.randn_like(self.mean)[..., None]
+        offset = torch.linalg.solve_triangular(self.precision_tril.mT, noise, upper=True)
+        return self.mean + offset[..., 0]
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Computes log-densities of codes (B, d) in nats, (B,)."""
+        whitened = (self.precision_tril.mT @ (z - self.mean)[..., None])[..., 0]
+        log_det_tril = self.precision_tril.diagonal(dim1=1, dim2=2).log().sum(1)
+        constant = z.shape[1] / 2 * math.log(2 * math.pi)
+        return log_det_tril - constant - whitened.square().sum(1) / 2
