@@ -10,7 +10,6 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Von
 from pythae_fif.device import fork_rng
 from pythae_fif.models.marginal_likelihood import MarginalLikelihood
 from pythae_fif.models.priors import Condition, Generator, Prior
-from pythae_fif.volume_change.exact import decoder_gram
 
 COMPONENTS = 3
 CONCENTRATIONS = (2.0, 10.0)
@@ -130,19 +129,10 @@ class EmbeddedTorus:
         Returns:
             Log-densities in nats, (N,).
         """
-        x = sample.points.double()
-
-        def compute_gram(angles: Tensor, rows: Tensor) -> Tensor:
-            return decoder_gram(self.embed, angles, x[rows])
-
         likelihood = MarginalLikelihood(
-            self.embed,
-            x,
+            lambda angles, _: self.embed(angles),
+            sample.points.double(),
             sample.angles,
-            (),
-            decoder_gram(self.embed, sample.angles, x),
-            compute_gram,
-            self.noise,
             drawn_starts=0,
         )
-        return likelihood.log_prob(self.mixture, samples)
+        return likelihood.log_prob(self.mixture, self.noise, samples)

@@ -155,13 +155,13 @@ class TorusModel(StudySpec):
         )
         density = _as_density(model)
         noise_std = density.estimate_noise_std(val)
-        likelihood = density.marginal_likelihood(test.points, noise_std)
+        likelihood = density.marginal_likelihood(test.points)
 
         torch.manual_seed(self.seed)
         true_log_prob = torus.log_prob(test)
-        normal_log_prob = likelihood.log_prob(density.latent_distribution(val))
+        normal_log_prob = likelihood.log_prob(density.latent_distribution(val), noise_std)
         prior = self._fit_best_prior(density, train, val, noise_std)
-        fitted_log_prob = likelihood.log_prob(density.latent_distribution(val))
+        fitted_log_prob = likelihood.log_prob(density.latent_distribution(val), noise_std)
         differences = {
             "normal": true_log_prob - normal_log_prob,
             "fitted": true_log_prob - fitted_log_prob,

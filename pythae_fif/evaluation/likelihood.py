@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -237,35 +236,36 @@ def _likelihood_with_noise(
     Raises:
         NonFiniteError: A Jacobian is not finite, or all reconstructions are exact.
     """
-    std_of_encoder = flow.estimate_noise_std(points["val"], classes["val"])
-    if std_of_encoder == 0:
+    if flow.estimate_noise_std(points["val"], classes["val"]) == 0:
         raise NonFiniteError("without noise the density is infinite on the manifold")
+    modes = {
+        split: flow.find_modes(x, classes[split], on_batch=counter.add)
+        for split, x in points.items()
+    }
+    first_std = flow.estimate_noise_std(points["val"], classes["val"], codes=modes["val"])
 
-    # What does not depend on the prior, in batches.
-    densities: dict[str, list[MarginalLikelihood]] = {}
-    for split in MAX_POINTS:
-        densities[split] = []
+    # The search for each prior starts at these modes.
+    densities: dict[str, list[MarginalLikelihood]] = {split: [] for split in MAX_POINTS}
+    for split, batches in densities.items():
         split_classes = classes[split]
         for start in range(0, len(points[split]), BATCH_SIZE):
             batch = slice(start, start + BATCH_SIZE)
             labels = None if split_classes is None else split_classes[batch]
-            x = points[split][batch]
-            densities[split].append(flow.marginal_likelihood(x, std_of_encoder, labels))
-            counter.add(len(x))
+            x, codes = points[split][batch], modes[split][batch]
+            batches.append(flow.marginal_likelihood(x, labels, start=codes))
 
     def log_prob(prior: Prior) -> tuple[dict[str, Tensor], float]:
-        modes = flow.find_modes(points["val"], classes["val"], prior)
-        counter.add(len(modes))
-        noise_std = flow.estimate_noise_std(points["val"], classes["val"], codes=modes)
+        codes = torch.cat([density.find_modes(prior, first_std) for density in densities["val"]])
+        counter.add(len(codes))
+        noise_std = flow.estimate_noise_std(points["val"], classes["val"], codes=codes)
         nats: dict[str, list[Tensor]] = {split: [] for split in densities}
         for split, batches in densities.items():
             for density in batches:
-                nats[split].append(replace(density, noise_std=noise_std).log_prob(prior))
+                nats[split].append(density.log_prob(prior, noise_std))
                 counter.add(len(density.x))
         return {split: torch.cat(values) for split, values in nats.items()}, noise_std
 
-    modes = flow.find_modes(points["train"], classes["train"], on_batch=counter.add)
-    return modes, log_prob
+    return modes["train"], log_prob
 
 
 def _count_steps(counts: Mapping[str, int], priors: int) -> int:
@@ -298,8 +298,8 @@ def _seconds_per_point(
         else:
             noise_std = flow.estimate_noise_std(x, classes)
             if noise_std > 0:
-                density = flow.marginal_likelihood(x, noise_std, classes)
-                density.log_prob(flow.latent_distribution(x))
+                density = flow.marginal_likelihood(x, classes)
+                density.log_prob(flow.latent_distribution(x), noise_std)
         is_warm_up = not seconds
         seconds = (clock() - start) / threads
         if seconds > TRIAL_SECONDS and not is_warm_up:

@@ -27,7 +27,7 @@ from pythae_fif.models.saved import require_columns
 from pythae_fif.names import CodeSource
 from pythae_fif.nn.base import evaluation_mode
 from pythae_fif.volume_change import decoder_log_volume, squared_error
-from pythae_fif.volume_change.exact import decoder_gram, warn_if_singular
+from pythae_fif.volume_change.exact import warn_if_singular
 
 MAX_SEARCHES = 4
 """Maximum number of searches of modes, each with the noise's scale of the last one."""
@@ -227,9 +227,9 @@ class InjectiveFlow(Autoencoder):
         noise_std = self.estimate_noise_std(x, *condition, codes=z)
         for _ in range(MAX_SEARCHES):
             modes = []
-            for batch, *labels_of_batch in batches(x, *condition):
-                likelihood = self.marginal_likelihood(batch, noise_std, *labels_of_batch)
-                modes.append(likelihood.find_modes(prior))
+            for batch, start, *labels_of_batch in batches(x, z, *condition):
+                likelihood = self.marginal_likelihood(batch, *labels_of_batch, start=start)
+                modes.append(likelihood.find_modes(prior, noise_std))
                 on_batch(len(batch))
             z = torch.cat(modes)
             previous_std = noise_std
@@ -272,40 +272,40 @@ class InjectiveFlow(Autoencoder):
 
         Returns:
             Log-densities in nats, (B,).
-        """
-        likelihood = self.marginal_likelihood(x, noise_std, labels)
-        log_prob = likelihood.log_prob(self.latent_distribution(likelihood.x), samples)
-        if original_units:
-            log_prob -= require_columns(self).log_scale(likelihood.x)
-        return log_prob.to(likelihood.x)
-
-    def marginal_likelihood(
-        self, x: Any, noise_std: float, labels: Labels = None
-    ) -> MarginalLikelihood:
-        """Computes the part of :meth:`marginal_log_prob` that does not depend on the prior.
-
-        Args:
-            x: Data (B, ...).
-            noise_std: s, see :meth:`estimate_noise_std`.
-            labels: Labels of a conditional model.
 
         Raises:
             ConfigError: ``noise_std`` is not above 0.
         """
         if not noise_std > 0:
             raise ConfigError(f"noise_std={noise_std}: a number above 0 is needed")
+        likelihood = self.marginal_likelihood(x, labels)
+        prior = self.latent_distribution(likelihood.x)
+        log_prob = likelihood.log_prob(prior, noise_std, samples)
+        if original_units:
+            log_prob -= require_columns(self).log_scale(likelihood.x)
+        return log_prob.to(likelihood.x)
+
+    def marginal_likelihood(
+        self, x: Any, labels: Labels = None, *, start: Tensor | None = None
+    ) -> MarginalLikelihood:
+        """Returns the part of :meth:`marginal_log_prob` that depends on neither prior nor noise.
+
+        Args:
+            x: Data (B, ...).
+            labels: Labels of a conditional model.
+            start: Codes (B, d) at which the search of modes starts; f(x) if None.
+        """
         x = as_data(x, self)
         condition = self.condition(labels, x)
 
-        def compute_gram(z: Tensor, rows: Any = ...) -> Tensor:
-            inputs = x[rows], *(tensor[rows] for tensor in condition)
-            with evaluation_mode(self):
-                return decoder_gram(self._decode, z, *inputs)
+        def decode(z: Tensor, rows: Tensor) -> Tensor:
+            with evaluation_mode(self, torch.is_grad_enabled()):
+                return self._decode(z, *(tensor[rows] for tensor in condition))
 
-        with evaluation_mode(self):
-            z = self._encode_checked(x, *condition)
-        decode = partial(self.decode, labels=labels)
-        return MarginalLikelihood(decode, x, z, condition, compute_gram(z), compute_gram, noise_std)
+        if start is None:
+            with evaluation_mode(self):
+                start = self._encode_checked(x, *condition)
+        return MarginalLikelihood(decode, x, start, condition)
 
     def sample(
         self,

@@ -3,7 +3,8 @@
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -12,35 +13,28 @@ from torch import Tensor
 from pythae_fif.device import full_float32
 from pythae_fif.models.priors import Prior
 from pythae_fif.volume_change import squared_error
+from pythae_fif.volume_change.exact import decoder_gram
 
 MARGINAL_SAMPLES = 50
 """Codes drawn for each data point."""
 
-MODE_STEPS = 4
-"""Maximum number of Gauss-Newton steps towards the mode of the posterior."""
+SEARCH_ROUNDS = 2
+"""Maximum number of rounds of a search of modes. Each differentiates the decoder once."""
+
+ROUND_STEPS = 8
+"""Maximum number of steps in a round."""
+
+GAIN_TOLERANCE = 0.01
+"""Expected gain of a step, in nats, below which the search has ended."""
 
 NEAR_FACTOR = 4
-"""Squared error of a drawn code, divided by the one of f(x), up to which there is a search."""
-
-MODE_TOLERANCE = 0.01
-"""Error of the quadratic model of the log-posterior, in nats, that calls for another step."""
+"""Squared error of a drawn code, divided by the first code's, up to which there is a search."""
 
 MAX_ERROR_RATIO = 10
 """Squared error at the modes, divided by its expectation, above which a warning says so."""
 
-
-class _Search(NamedTuple):
-    """Where a search of modes ended.
-
-    Attributes:
-        z: Codes (B, d), to which the search moved.
-        step: Gauss-Newton step from them to the mode, (B, d). It is short or g is linear along it.
-        precision_tril: Cholesky factor of the precision of the posterior, (B, d, d).
-    """
-
-    z: Tensor
-    step: Tensor
-    precision_tril: Tensor
+GRADIENT_BATCH = 100
+"""Points whose gradients are computed at once, about as many as in a training step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,30 +42,24 @@ class MarginalLikelihood:
     """Data modelled as x = g(z) + s eps, with normal noise eps around a decoder's manifold.
 
     Attributes:
-        decode: g, from codes (B, d) to points (B, ...).
+        decode: g, differentiable, from codes (n, d) and the indices (n,) of their data points to
+            points (n, ...).
         x: Data (B, ...).
-        z: Their codes f(x), (B, d).
+        z: Codes at which the search of modes starts, such as f(x), (B, d).
         condition: A conditional model's condition, (condition (B, c),); otherwise empty.
-        gram: :func:`~pythae_fif.volume_change.exact.decoder_gram` at the codes,
-            (B, d + 1, d + 1).
-        compute_gram: The same for other codes (n, d), and the indices (n,) of their data points.
-        noise_std: s.
         drawn_starts: Codes of the prior, of which the nearest to a point is the start of a second
             search; 0 if the codes are right, or a periodic p_Z must be counted once.
     """
 
-    decode: Callable[[Tensor], Tensor]
+    decode: Callable[[Tensor, Tensor], Tensor]
     x: Tensor
     z: Tensor
-    condition: tuple[Tensor, ...]
-    gram: Tensor
-    compute_gram: Callable[[Tensor, Tensor], Tensor]
-    noise_std: float
+    condition: tuple[Tensor, ...] = ()
     drawn_starts: int = 256
 
     @full_float32()
     @torch.no_grad()
-    def log_prob(self, prior: Prior, samples: int = MARGINAL_SAMPLES) -> Tensor:
+    def log_prob(self, prior: Prior, noise_std: float, samples: int = MARGINAL_SAMPLES) -> Tensor:
         r"""Estimates :math:`\log \int p_Z(z)\, \mathcal N(x; g(z), s^2 I)\, dz`.
 
         Codes are drawn in turn from a normal proposal around each mode of the posterior that
@@ -80,16 +68,16 @@ class MarginalLikelihood:
 
         Args:
             prior: p_Z.
+            noise_std: s.
             samples: Codes drawn for each data point, from torch's global random state.
 
         Returns:
             Log-densities in nats, (B,).
         """
-        searches = self._searches(prior)
-        self._warn_if_far(searches)
-        proposals = [
-            _Proposal(search.z + search.step, search.precision_tril) for search in searches
-        ]
+        posterior = _Posterior(self, prior, noise_std)
+        searches = self._searches(posterior)
+        self._warn_if_far([search.z for search in searches], noise_std)
+        proposals = [posterior.proposal(search) for search in searches]
         # Each code counts as one of the mixture of all proposals (the balance heuristic).
         counts = [len(range(first, samples, len(proposals))) for first in range(len(proposals))]
 
@@ -102,180 +90,238 @@ class MarginalLikelihood:
                 if count
             ]
             log_proposal = torch.stack(terms).logsumexp(0)
-            z = z.to(self.z)
-            log_prior = prior.log_prob(z, *self.condition)
-            log_weights.append(log_prior + self._log_likelihood(z) - log_proposal)
+            log_weights.append(posterior.log_density(z.to(self.z), self.rows) - log_proposal)
 
-        variance = self.noise_std**2
         data_dim = self.x[0].numel()
-        log_normalizer = data_dim / 2 * math.log(2 * math.pi * variance)  # of N(x; g(z), s^2 I)
+        log_normalizer = data_dim / 2 * math.log(2 * math.pi * noise_std**2)  # of N(x; g(z), s^2 I)
         return torch.stack(log_weights).logsumexp(0) - (math.log(samples) + log_normalizer)
 
     @full_float32()
     @torch.no_grad()
-    def find_modes(self, prior: Prior) -> Tensor:
+    def find_modes(self, prior: Prior, noise_std: float) -> Tensor:
         r"""Finds the codes of highest density :math:`p_Z(z)\, \mathcal N(x; g(z), s^2 I)`.
 
         Args:
             prior: p_Z.
+            noise_std: s.
 
         Returns:
-            Codes (B, d), with a density that is not below that of f(x).
+            Codes (B, d), with a density that is not below the one at which the search started.
         """
-        modes = self.z
-        highest = torch.full_like(self.gram[:, 0, 0], -math.inf)
-        for search in self._searches(prior):
-            for z in (search.z, (search.z + search.step).to(search.z)):
-                log_posterior = prior.log_prob(z, *self.condition) + self._log_likelihood(z)
-                is_higher = log_posterior > highest
-                modes = torch.where(is_higher[:, None], z, modes)
-                highest = torch.where(is_higher, log_posterior.to(highest), highest)
+        posterior = _Posterior(self, prior, noise_std)
+        modes, *others = [search.z for search in self._searches(posterior)]
+        for z in others:
+            is_higher = posterior.log_density(z, self.rows) > posterior.log_density(
+                modes, self.rows
+            )
+            modes = torch.where(is_higher[:, None], z, modes)
         return modes
 
-    @property
-    def _expected_error(self) -> float:
-        """The mean squared error of points with noise around the manifold, s^2 (D - d)."""
-        return self.noise_std**2 * max(1, self.x[0].numel() - self.z.shape[1])
+    @cached_property
+    def rows(self) -> Tensor:
+        """The indices of all data points, (B,)."""
+        return torch.arange(len(self.x), device=self.x.device)
 
-    def _log_likelihood(self, z: Tensor) -> Tensor:
-        """Returns log N(x; g(z), s^2 I) of codes (B, d), up to a constant."""
-        return -squared_error(self.decode(z), self.x) / (2 * self.noise_std**2)
+    @cached_property
+    def start_gram(self) -> Tensor:
+        """The decoder's Gram matrices at the codes `z`, (B, d, d), in float64."""
+        return self.gram(self.z, self.rows)
 
-    def _searches(self, prior: Prior) -> list[_Search]:
-        """Searches the modes of the posterior from f(x) and, if some are near, codes of the prior.
+    def gram(self, z: Tensor, rows: Tensor) -> Tensor:
+        """Computes the decoder's Gram matrices g'(z)^T g'(z) at codes (n, d), (n, d, d)."""
+        d = z.shape[1]
+        return decoder_gram(self.decode, z, self.x[rows], rows)[:, :d, :d]
+
+    def _searches(self, posterior: "_Posterior") -> "list[_Search]":
+        """Searches the modes of the posterior from `z` and, if some are near, codes of the prior.
 
         The encoder may be wrong, or the noise may have moved x to another part of the manifold.
         """
-        first = self._search(prior)
-        rows, draws = self._near_draws(prior)
+        first = posterior.search(self.z, self.start_gram, self.rows)
+        rows, draws = self._near_draws(posterior)
         if not len(rows):
             return [first]
 
-        near_points = replace(
-            self,
-            x=self.x[rows],
-            z=draws,
-            gram=self.compute_gram(draws, rows),
-            compute_gram=lambda z, subset: self.compute_gram(z, rows[subset]),
-        )
         second = [tensor.clone() for tensor in first]
-        for tensor, values in zip(second, near_points._search(prior), strict=True):
+        near = posterior.search(draws, self.gram(draws, rows), rows)
+        for tensor, values in zip(second, near, strict=True):
             tensor[rows] = values
         return [first, _Search(*second)]
 
-    def _near_draws(self, prior: Prior) -> tuple[Tensor, Tensor]:
+    def _near_draws(self, posterior: "_Posterior") -> tuple[Tensor, Tensor]:
         """Draws codes of the prior, and finds the points to which one of them is near.
 
         Returns:
             The indices (n,) of these points, and the code (n, d) that is nearest to each.
         """
         if self.condition or not self.drawn_starts:  # each condition has points of its own
-            return torch.empty(0, dtype=torch.int64), self.z[:0]
+            return self.rows[:0], self.z[:0]
 
         generator = torch.Generator(self.z.device).manual_seed(0)  # the same starts in each search
-        draws = prior.sample(self.drawn_starts, generator).to(self.z)
-        points = self.decode(draws)
+        draws = posterior.prior.sample(self.drawn_starts, generator).to(self.z)
+        points = self.decode(draws, self.rows[:0])
         nearest = torch.cdist(self.x.flatten(1), points.flatten(1)).argmin(1)
         error = squared_error(points[nearest], self.x)
-        error_of_encoder = squared_error(self.decode(self.z), self.x)
-        is_near = error < NEAR_FACTOR * error_of_encoder.clamp_min(self._expected_error)
+        first_error = squared_error(self.decode(self.z, self.rows), self.x)
+        expected_error = self._expected_error(posterior.noise_std)
+        is_near = error < NEAR_FACTOR * first_error.clamp_min(expected_error)
         rows = is_near.nonzero()[:, 0]
         return rows, draws[nearest[rows]]
 
-    def _warn_if_far(self, searches: list[_Search]) -> None:
-        """Warns if the squared error at the modes is far above the one that the noise explains."""
-        errors = [
-            squared_error(self.decode((search.z + search.step).to(search.z)), self.x)
-            for search in searches
-        ]
+    def _warn_if_far(self, codes: list[Tensor], noise_std: float) -> None:
+        """Warns if the squared error at all codes is far above the one that the noise explains."""
+        errors = [squared_error(self.decode(z, self.rows), self.x) for z in codes]
         error = torch.stack(errors).amin(0)
-        ratio = error.median().item() / self._expected_error
+        ratio = error.median().item() / self._expected_error(noise_std)
         if ratio > MAX_ERROR_RATIO:
             warnings.warn(
-                f"the squared error is {ratio:.0f} times as large as noise_std {self.noise_std:.3g}"
+                f"the squared error is {ratio:.0f} times as large as noise_std {noise_std:.3g}"
                 " explains: the likelihood is far below that of training data",
                 stacklevel=4,
             )
 
-    def _search(self, prior: Prior) -> _Search:
-        """Searches the modes of the posterior by Gauss-Newton steps.
+    def _expected_error(self, noise_std: float) -> float:
+        """The mean squared error of points with noise around the manifold, s^2 (D - d)."""
+        return noise_std**2 * max(1, self.x[0].numel() - self.z.shape[1])
 
-        The steps are those for log p_Z(z) + log N(x; g(z), s^2 I) with the normal distribution that
-        has the prior's moments in place of p_Z. Where g is not linear along a step, the code moves,
-        by a part of the step if needed, so that the log-posterior rises; g is then linearised
-        again.
-        """
-        mean, covariance = self._prior_moments(prior)
-        prior_precision = torch.linalg.inv(covariance)
 
-        z = self.z.clone()
-        gram = self.gram.clone()
-        d = z.shape[1]
-        log_likelihood = self._log_likelihood(z)
-        log_posterior = prior.log_prob(z, *self.condition) + log_likelihood
-        fraction = gram.new_ones(len(z))  # of a step that is tried
+class _Search(NamedTuple):
+    """Where a search of modes ended.
 
-        for _ in range(MODE_STEPS):
-            step, _ = self._newton_step(z - mean, gram, prior_precision)
-            step = fraction[:, None] * step
-            new_z = z + step.to(z)
-            new_log_likelihood = self._log_likelihood(new_z)
-            new_log_posterior = prior.log_prob(new_z, *self.condition) + new_log_likelihood
+    Attributes:
+        z: Codes (n, d).
+        last_step: Step from them to the modes that is too small to be tried, (n, d).
+        gram: The decoder's Gram matrices near the codes, (n, d, d).
+    """
 
-            # The likelihood's gain if g were linear follows from |x - g(z) - g'(z) step|^2.
-            column = torch.cat([-step, torch.ones_like(step[:, :1])], 1)[..., None]
-            new_error = (column.mT @ gram @ column)[:, 0, 0]
-            linear_gain = (gram[:, d, d] - new_error) / (2 * self.noise_std**2)
-            model_error = (new_log_likelihood - log_likelihood - linear_gain).abs()
+    z: Tensor
+    last_step: Tensor
+    gram: Tensor
 
-            is_linear = (fraction == 1) & (model_error < MODE_TOLERANCE)
-            if is_linear.all():
-                break
-            rises = new_log_posterior > log_posterior
-            fraction = torch.where(rises | is_linear, (4 * fraction).clamp(max=1), fraction / 4)
 
-            rows = (rises & ~is_linear).nonzero()[:, 0]
-            if len(rows):
-                z[rows] = new_z[rows]
-                log_likelihood[rows] = new_log_likelihood[rows]
-                log_posterior[rows] = new_log_posterior[rows]
-                gram[rows] = self.compute_gram(z[rows], rows)
+class _Posterior:
+    """The density p_Z(z) N(x; g(z), s^2 I) of codes, up to a constant factor.
 
-        step, precision_tril = self._newton_step(z - mean, gram, prior_precision)
-        return _Search(z, step, precision_tril)
+    Args:
+        likelihood: The data and the decoder.
+        prior: p_Z.
+        noise_std: s.
+    """
 
-    def _newton_step(
-        self, offset: Tensor, gram: Tensor, prior_precision: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Returns a Gauss-Newton step (B, d) from codes, and the precision's Cholesky factor.
+    def __init__(self, likelihood: MarginalLikelihood, prior: Prior, noise_std: float) -> None:
+        self.prior = prior
+        self.noise_std = noise_std
+        self._likelihood = likelihood
+        self._prior_precision = self._compute_prior_precision()
+
+    def log_density(self, z: Tensor, rows: Tensor) -> Tensor:
+        """Computes log-densities of codes (n, d) of the data points with indices (n,), in nats."""
+        likelihood = self._likelihood
+        condition = (tensor[rows] for tensor in likelihood.condition)
+        error = squared_error(likelihood.decode(z, rows), likelihood.x[rows])
+        return self.prior.log_prob(z, *condition) - error / (2 * self.noise_std**2)
+
+    def search(self, z: Tensor, gram: Tensor, rows: Tensor) -> _Search:
+        """Searches modes.
 
         Args:
-            offset: Codes minus the prior's mean, (B, d).
-            gram: The decoder's Gram matrices at the codes, (B, d + 1, d + 1).
-            prior_precision: Inverse of the prior's covariance, (B, d, d).
+            z: Codes at which the search starts, (n, d).
+            gram: The decoder's Gram matrices at them, (n, d, d).
+            rows: Indices (n,) of the data points.
         """
-        d = offset.shape[1]
-        precision = gram[:, :d, :d] / self.noise_std**2 + prior_precision
-        precision_tril = torch.linalg.cholesky(precision)
-        likelihood_gradient = gram[:, :d, d:] / self.noise_std**2
-        prior_gradient = -prior_precision @ offset[..., None]
-        step = torch.cholesky_solve(likelihood_gradient + prior_gradient, precision_tril)
-        return step[..., 0], precision_tril
+        z, gram = z.clone(), gram.clone()
+        last_step = torch.zeros_like(z, dtype=torch.float64)
+        active = torch.arange(len(z), device=z.device)
+        for _ in range(SEARCH_ROUNDS):
+            start, start_gram = z[active], gram[active]
+            z[active], last_step[active], is_moving = self._climb(start, start_gram, rows[active])
 
-    def _prior_moments(self, prior: Prior) -> tuple[Tensor, Tensor]:
-        """Returns the prior's mean (B, d) and covariance (B, d, d) at each data point's condition.
+            # The matrices serve as long as a code moves by less than a posterior deviation.
+            move = (z[active] - start).double()[:, None]
+            is_far = (move @ self._precision(start_gram, rows[active]) @ move.mT)[:, 0, 0] > 1
+            far = active[is_far]
+            if len(far):
+                gram[far] = self._likelihood.gram(z[far], rows[far])
+            active = active[is_moving | is_far]
+            if not len(active):
+                break
+        return _Search(z, last_step, gram)
+
+    def proposal(self, search: _Search) -> "_Proposal":
+        """Returns the normal distributions that approximate the posterior around modes."""
+        precision = self._precision(search.gram, self._likelihood.rows)
+        return _Proposal(search.z + search.last_step, torch.linalg.cholesky(precision))
+
+    def _climb(self, z: Tensor, gram: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Moves codes by steps that raise the log-density, with one precision for each point.
+
+        A step is the Newton step for a decoder that is linear with these Gram matrices, and a
+        normal prior. It is shortened where it does not raise the density.
+
+        Args: See :meth:`search`.
+
+        Returns:
+            The codes (n, d), the steps that were too small to be tried (n, d), and whether the
+            codes would still move (n,).
+        """
+        z = z.clone()
+        precision_tril = torch.linalg.cholesky(self._precision(gram, rows))
+        log_density, gradient = self._differentiate(z, rows)
+        fraction = torch.ones_like(log_density)  # of a step
+        last_step = torch.zeros_like(gradient)
+        active = torch.arange(len(z), device=z.device)
+
+        for _ in range(ROUND_STEPS):
+            step = torch.cholesky_solve(gradient[active, :, None], precision_tril[active])[..., 0]
+            is_moving = (gradient[active] * step).sum(1) / 2 > GAIN_TOLERANCE
+            last_step[active[~is_moving]] = step[~is_moving]
+            active, step = active[is_moving], step[is_moving]
+            if not len(active):
+                break
+            new_z = z[active] + (fraction[active, None] * step).to(z)
+            new_density, new_gradient = self._differentiate(new_z, rows[active])
+
+            rises = new_density > log_density[active]
+            fraction[active] *= torch.where(rises, 2.0, 0.25)
+            fraction.clamp_(max=1)
+            raised = active[rises]
+            z[raised] = new_z[rises]
+            log_density[raised] = new_density[rises]
+            gradient[raised] = new_gradient[rises]
+
+        is_active = torch.zeros_like(rows, dtype=torch.bool)
+        is_active[active] = True
+        return z, last_step, is_active
+
+    def _differentiate(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes log-densities (n,) and their gradients (n, d) in float64, a part at a time."""
+        log_densities, gradients = [], []
+        for codes, part in zip(z.split(GRADIENT_BATCH), rows.split(GRADIENT_BATCH), strict=True):
+            codes = codes.detach().requires_grad_()
+            with torch.enable_grad():
+                log_density = self.log_density(codes, part)
+                (gradient,) = torch.autograd.grad(log_density.sum(), codes)
+            log_densities.append(log_density.detach().double())
+            gradients.append(gradient.double())
+        return torch.cat(log_densities), torch.cat(gradients)
+
+    def _precision(self, gram: Tensor, rows: Tensor) -> Tensor:
+        """Returns the posterior's precision (n, d, d) for a linear decoder and a normal prior."""
+        return gram / self.noise_std**2 + self._prior_precision[rows]
+
+    def _compute_prior_precision(self) -> Tensor:
+        """Computes the inverse of the prior's covariance at each point's condition, (B, d, d).
 
         Moments are computed once for each distinct condition.
         """
-        if self.condition:
-            conditions, index = self.condition[0].unique(dim=0, return_inverse=True)
-            moments = [prior.moments(condition[None]) for condition in conditions]
-        else:
-            index = torch.zeros(len(self.z), dtype=torch.int64, device=self.z.device)
-            moments = [prior.moments()]
-
-        means, covariances = zip(*moments, strict=True)
-        return torch.stack(means)[index], torch.stack(covariances)[index]
+        likelihood = self._likelihood
+        index = torch.zeros_like(likelihood.rows)
+        conditions: list[tuple[Tensor, ...]] = [()]
+        if likelihood.condition:
+            distinct, index = likelihood.condition[0].unique(dim=0, return_inverse=True)
+            conditions = [(condition[None],) for condition in distinct]
+        covariances = [self.prior.moments(*condition)[1] for condition in conditions]
+        return torch.linalg.inv(torch.stack(covariances))[index]
 
 
 class _Proposal(NamedTuple):

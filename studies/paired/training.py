@@ -345,8 +345,8 @@ def score_model(model: BaseAE, task: Task, splits: Splits, seed: int) -> dict[st
     test = to_float(splits.test[indices])
     val = to_float(splits.val[: task.points])
     noise_std = density.estimate_noise_std(val)
-    likelihood = density.marginal_likelihood(test, noise_std)
-    val_likelihood = density.marginal_likelihood(val, noise_std)
+    likelihood = density.marginal_likelihood(test)
+    val_likelihood = density.marginal_likelihood(val)
     errors = (density.reconstruct(test) - test).flatten(1).square().sum(1)
     mean_point = to_float(splits.train[:PRIOR_POINTS]).mean(0)
 
@@ -365,8 +365,8 @@ def score_model(model: BaseAE, task: Task, splits: Splits, seed: int) -> dict[st
         if prior == "mixture":
             density.fit_prior(to_float(splits.train[:PRIOR_POINTS]), "mixture", seed=seed)
         torch.manual_seed(seed)
-        nats = likelihood.log_prob(density.latent_distribution(test))
-        val_nats = val_likelihood.log_prob(density.latent_distribution(val))
+        nats = likelihood.log_prob(density.latent_distribution(test), noise_std)
+        val_nats = val_likelihood.log_prob(density.latent_distribution(val), noise_std)
         if not nats.isfinite().all():
             raise NonFiniteError(f"the likelihood with {prior} is not finite")
         scores["nats"][prior] = nats.mean().item()

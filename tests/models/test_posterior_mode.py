@@ -1,12 +1,13 @@
 """The marginal likelihood finds the mode of the posterior, even from codes that are far from it."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from support.networks import Map, linear_decoder
 
-from pythae_fif.models import InjectiveFlow, injective_flow
+from pythae_fif.models import InjectiveFlow, marginal_likelihood
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.fitted_priors import fit_new_prior
 
@@ -69,23 +70,26 @@ def test_weak_directions_stay_where_the_prior_is():
     assert torch.allclose(log_density, model.marginal_log_prob(x, 0.1, samples=5000), atol=0.1)
 
 
-def test_a_linear_decoder_is_differentiated_only_once(monkeypatch):
-    batches = []
-    decoder_gram = injective_flow.decoder_gram
+@pytest.mark.parametrize(("encoder_error", "expected"), [(0.0, 1), (9.0, 2)])
+def test_the_decoder_is_differentiated_again_only_where_codes_move(
+    encoder_error, expected, monkeypatch
+):
+    points = []
+    decoder_gram = marginal_likelihood.decoder_gram
 
     def count(decode, z, *inputs):
-        batches.append(len(z))
+        points.append(len(z))
         return decoder_gram(decode, z, *inputs)
 
-    monkeypatch.setattr(injective_flow, "decoder_gram", count)
-    encoder = Map("embedding", lambda x: 3 * x[:, :2] + 1)
-    decoder = linear_decoder(torch.randn(5, 2))
-    model = InjectiveFlow(InjectiveFlowConfig((5,), 2), encoder, decoder).double()
+    monkeypatch.setattr(marginal_likelihood, "decoder_gram", count)
+    weight = torch.linalg.qr(torch.randn(5, 2).double()).Q
+    networks = Map("embedding", lambda x: x @ weight + encoder_error), linear_decoder(weight)
+    model = InjectiveFlow(InjectiveFlowConfig((5,), 2), *networks).double()
     torch.manual_seed(0)
-    model.marginal_log_prob(torch.randn(30, 5).double(), 0.3)
-    first_search, *second_search = batches
-    assert first_search == 30
-    assert sum(second_search) <= 30  # of the points near a code of the prior
+    x = torch.randn(30, 2).double() @ weight.T + 0.1 * torch.randn(30, 5).double()
+    likelihood = dataclasses.replace(model.marginal_likelihood(x), drawn_starts=0)
+    likelihood.log_prob(model.latent_distribution(x), 0.1)
+    assert sum(points) == expected * 30
 
 
 def test_each_point_keeps_its_condition_where_only_some_codes_move():
