@@ -18,11 +18,8 @@ from pythae_fif.volume_change.exact import decoder_gram
 MARGINAL_SAMPLES = 50
 """Codes drawn for each data point."""
 
-SEARCH_ROUNDS = 2
-"""Maximum number of rounds of a search of modes. Each differentiates the decoder once."""
-
-ROUND_STEPS = 8
-"""Maximum number of steps in a round."""
+SEARCH_STEPS = 16
+"""Maximum number of steps of a search of modes. Each is a gradient of the decoder."""
 
 GAIN_TOLERANCE = 0.01
 """Expected gain of a step, in nats, below which the search has ended."""
@@ -177,7 +174,7 @@ class MarginalLikelihood:
             warnings.warn(
                 f"the squared error is {ratio:.0f} times as large as noise_std {noise_std:.3g}"
                 " explains: the likelihood is far below that of training data",
-                stacklevel=4,
+                stacklevel=6,  # the caller of `InjectiveFlow.marginal_log_prob`
             )
 
     def _expected_error(self, noise_std: float) -> float:
@@ -191,12 +188,14 @@ class _Search(NamedTuple):
     Attributes:
         z: Codes (n, d).
         last_step: Step from them to the modes that is too small to be tried, (n, d).
-        gram: The decoder's Gram matrices near the codes, (n, d, d).
+        move: The codes minus those at which the search started, (n, d).
+        start_gram: The decoder's Gram matrices at the start, (n, d, d).
     """
 
     z: Tensor
     last_step: Tensor
-    gram: Tensor
+    move: Tensor
+    start_gram: Tensor
 
 
 class _Posterior:
@@ -222,63 +221,32 @@ class _Posterior:
         return self.prior.log_prob(z, *condition) - error / (2 * self.noise_std**2)
 
     def search(self, z: Tensor, gram: Tensor, rows: Tensor) -> _Search:
-        """Searches modes.
+        """Searches modes by steps that raise the log-density.
+
+        A step is the Newton step for a decoder that is linear with these Gram matrices, and a
+        normal prior. It is shortened where it does not raise the density.
 
         Args:
             z: Codes at which the search starts, (n, d).
             gram: The decoder's Gram matrices at them, (n, d, d).
             rows: Indices (n,) of the data points.
         """
-        z, gram = z.clone(), gram.clone()
-        last_step = torch.zeros_like(z, dtype=torch.float64)
-        active = torch.arange(len(z), device=z.device)
-        for _ in range(SEARCH_ROUNDS):
-            start, start_gram = z[active], gram[active]
-            z[active], last_step[active], is_moving = self._climb(start, start_gram, rows[active])
-
-            # The matrices serve as long as a code moves by less than a posterior deviation.
-            move = (z[active] - start).double()[:, None]
-            is_far = (move @ self._precision(start_gram, rows[active]) @ move.mT)[:, 0, 0] > 1
-            far = active[is_far]
-            if len(far):
-                gram[far] = self._likelihood.gram(z[far], rows[far])
-            active = active[is_moving | is_far]
-            if not len(active):
-                break
-        return _Search(z, last_step, gram)
-
-    def proposal(self, search: _Search) -> "_Proposal":
-        """Returns the normal distributions that approximate the posterior around modes."""
-        precision = self._precision(search.gram, self._likelihood.rows)
-        return _Proposal(search.z + search.last_step, torch.linalg.cholesky(precision))
-
-    def _climb(self, z: Tensor, gram: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Moves codes by steps that raise the log-density, with one precision for each point.
-
-        A step is the Newton step for a decoder that is linear with these Gram matrices, and a
-        normal prior. It is shortened where it does not raise the density.
-
-        Args: See :meth:`search`.
-
-        Returns:
-            The codes (n, d), the steps that were too small to be tried (n, d), and whether the
-            codes would still move (n,).
-        """
         z = z.clone()
-        precision_tril = torch.linalg.cholesky(self._precision(gram, rows))
+        start_tril = torch.linalg.cholesky(self._precision(gram, rows))
         log_density, gradient = self._differentiate(z, rows)
         fraction = torch.ones_like(log_density)  # of a step
         last_step = torch.zeros_like(gradient)
+        move = torch.zeros_like(gradient)
         active = torch.arange(len(z), device=z.device)
 
-        for _ in range(ROUND_STEPS):
-            step = torch.cholesky_solve(gradient[active, :, None], precision_tril[active])[..., 0]
+        for _ in range(SEARCH_STEPS):
+            step = torch.cholesky_solve(gradient[active, :, None], start_tril[active])[..., 0]
             is_moving = (gradient[active] * step).sum(1) / 2 > GAIN_TOLERANCE
             last_step[active[~is_moving]] = step[~is_moving]
-            active, step = active[is_moving], step[is_moving]
+            active, step = active[is_moving], fraction[active[is_moving], None] * step[is_moving]
             if not len(active):
                 break
-            new_z = z[active] + (fraction[active, None] * step).to(z)
+            new_z = z[active] + step.to(z)
             new_density, new_gradient = self._differentiate(new_z, rows[active])
 
             rises = new_density > log_density[active]
@@ -286,12 +254,25 @@ class _Posterior:
             fraction.clamp_(max=1)
             raised = active[rises]
             z[raised] = new_z[rises]
+            move[raised] += step[rises]
             log_density[raised] = new_density[rises]
             gradient[raised] = new_gradient[rises]
 
-        is_active = torch.zeros_like(rows, dtype=torch.bool)
-        is_active[active] = True
-        return z, last_step, is_active
+        return _Search(z, last_step, move, gram)
+
+    def proposal(self, search: _Search) -> "_Proposal":
+        """Returns the normal distributions that approximate the posterior around modes."""
+        rows = self._likelihood.rows
+        gram = search.start_gram.clone()
+
+        # A matrix serves as long as the code moved by less than a deviation of the posterior.
+        move = search.move[:, None]
+        is_far = (move @ self._precision(gram, rows) @ move.mT)[:, 0, 0] > 1
+        far = is_far.nonzero()[:, 0]
+        if len(far):
+            gram[far] = self._likelihood.gram(search.z[far], far)
+        precision_tril = torch.linalg.cholesky(self._precision(gram, rows))
+        return _Proposal(search.z + search.last_step, precision_tril)
 
     def _differentiate(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Computes log-densities (n,) and their gradients (n, d) in float64, a part at a time."""
