@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from pythae_fif.evaluation.score_types import DASH as DASH
+from pythae_fif.evaluation.score_types import number as number
 from pythae_fif.evaluation.scores import SCORE_COLUMNS, ScoreColumn
 from pythae_fif.reports.frame import TIED_RANK, ranks
 from pythae_fif.sampling.catalog import find_sampler, sampler_position
 
-DASH = "–"
 USUAL = "usual"  # the column of each model's usual sampler
 CONFIGURATION = "chosen configuration"
 LEGEND = " Bold: lowest value; underlined: second lowest; =: tied with the lowest within the noise."
@@ -106,25 +107,6 @@ def _escape_latex(text: str) -> str:
     """Escapes a line for LaTeX; text between backticks becomes code."""
     line = text.translate(_LATEX)
     return re.sub(r"`([^`]*)`", r"\\texttt{\1}", line)
-
-
-def number(value: float, spread: float = math.nan, form: str = "") -> str:
-    """Formats a measured number; NaN is a dash.
-
-    Args:
-        value: The number.
-        spread: Its standard deviation; left out if NaN.
-        form: A format specification, such as `.2f`; if empty, one to three decimals, fewer if the
-            number is large.
-
-    Example:
-        >>> number(150.75, 0.7), number(2.5), number(math.nan)
-        ('150.8 ± 0.7', '2.50', '–')
-    """
-    if pd.isna(value):
-        return DASH
-    form = form or f".{1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3}f"
-    return f"{value:{form}}" + ("" if pd.isna(spread) else f" ± {spread:{form}}")
 
 
 def format_column(frame: pd.DataFrame, name: str, form: str = "", *, scale: float = 1) -> list[str]:
