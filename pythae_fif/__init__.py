@@ -5,7 +5,8 @@ Pythae. Pythae and torch are not imported before they are needed.
 """
 
 __all__ = [
-    "FIF", "FIFConfig", "FIFTrainer", "FIFTrainerConfig", "FIFTrainingPipeline", "__version__",
+    "FIF", "FIFConfig", "FIFOutlierDetector", "FIFTrainer", "FIFTrainerConfig",
+    "FIFTrainingPipeline", "__version__",
 ]  # fmt: skip
 
 from pythae_fif.register import lazy_names, register_models
@@ -19,6 +20,7 @@ __getattr__ = lazy_names(
     {
         "FIF": "pythae_fif.models",
         "FIFConfig": "pythae_fif.models",
+        "FIFOutlierDetector": "pythae_fif.outlier_detector",
         "FIFTrainer": "pythae_fif.training",
         "FIFTrainerConfig": "pythae_fif.training",
         "FIFTrainingPipeline": "pythae_fif.training",

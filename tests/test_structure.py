@@ -22,7 +22,7 @@ LAYERS = (
     ("nn",),
     ("models", "data"),
     ("baselines", "training"),
-    ("ensemble",),
+    ("ensemble", "outlier_detector"),
     ("sampling",),
     ("evaluation",),
     ("benchmark",),

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from pythae_fif.benchmark.build import build_model
 from pythae_fif.benchmark.results import Result, read_all, select
 from pythae_fif.benchmark.scoring import Scoring
 from pythae_fif.benchmark.training import Training
+from pythae_fif.data.sets import DATASETS
 from pythae_fif.errors import ConfigError, DataError, StoreError, check_choice
 from pythae_fif.models.saved import load_data_description, load_errors_as_data_error, load_model
 from pythae_fif.register import MODEL_FILE, find_model
@@ -44,7 +45,7 @@ class ChosenRun:
 def best(
     results: str | Path,
     *,
-    dataset: str,
+    dataset: str | Path,
     model: str,
     sampler: str | None = None,
     trust: bool = False,
@@ -57,7 +58,7 @@ def best(
 
     Args:
         results: The results folder.
-        dataset: Name of the data set.
+        dataset: Name of the data set, or of your own file or folder, such as `pets.csv`.
         model: Name of the model.
         sampler: The sampler that is used to choose; None for the one with the lowest distance.
         trust: Whether pickles of the user's own networks may be opened.
@@ -76,15 +77,29 @@ def best(
     store = Store(results)
     for name in fields:
         check_choice(name, FIELDS, f"best: {name!r} is unknown")
+    available = [*read_all(store)]
+    of_model = [
+        result
+        for result in available
+        if result.job.training.model == model
+        and Path(dataset).name in (result.job.training.dataset, _data_name(result))
+    ]
+    if not of_model:
+        raise DataError(
+            f"{results} has no finished run of {model} on {dataset}: {_list_models(available)}"
+        )
+    if sampler is not None:
+        fields["sampler"] = sampler
     found = [
         result
-        for result in read_all(store, dataset)
-        if result.job.training.model == model and fields.items() <= _fields(result).items()
+        for result in of_model
+        if all(value in _field_values(result, name) for name, value in fields.items())
     ]
-    if sampler is not None:
-        found = [result for result in found if sampler in result.scores]
     if not found:
-        raise DataError(f"{results} has no finished run of {model} on {dataset} with these fields")
+        raise DataError(
+            f"{results} has no finished run of {model} on {dataset} with these fields: "
+            f"{_list_values(of_model, fields)}"
+        )
     _check_comparable(found)
 
     distances = [
@@ -110,17 +125,52 @@ def best(
     return cast(BaseAE, trained)
 
 
+def _data_name(result: Result) -> str:
+    """Returns the name of a user's file or folder, and the data set's name for others."""
+    dataset = result.job.training.dataset
+    if dataset not in DATASETS or not DATASETS[dataset].needs_path:
+        return dataset
+    description = result.evaluation.result.data.source
+    return description.removeprefix(f"{dataset} ").split(",")[0]
+
+
 def _fields(result: Result) -> dict[str, Any]:
     """Returns the fields of a run's training and of its scorings, without the sampler."""
     scoring = result.job.scorings[0].model_dump(exclude={"sampler"})
     return {**dict(result.job.training), **scoring}
 
 
-def _check_comparable(results: Iterable[Result]) -> None:
+def _field_values(result: Result, name: str) -> list[Any]:
+    """Returns the values of a field of a run: one, or several samplers."""
+    return [*result.scores] if name == "sampler" else [_fields(result)[name]]
+
+
+def _list_models(results: Iterable[Result]) -> str:
+    """Returns which models were trained on which data."""
+    models: dict[str, set[str]] = {}
+    for result in results:
+        models.setdefault(_data_name(result), set()).add(result.job.training.model)
+    lists = [f"{', '.join(sorted(names))} on {data}" for data, names in sorted(models.items())]
+    return f"there are {'; '.join(lists)}" if lists else "there is none at all"
+
+
+def _list_values(results: Sequence[Result], names: Iterable[str]) -> str:
+    """Returns which values of fields runs have."""
+    lists = []
+    for name in names:
+        values = {str(value) for result in results for value in _field_values(result, name)}
+        lists.append(f"{name} {', '.join(sorted(values))}")
+    return f"there are {'; '.join(lists)}"
+
+
+def _check_comparable(results: Sequence[Result]) -> None:
     """Refuses runs that differ in more than the parameters and the seed."""
     fields = pd.DataFrame(map(_fields, results), dtype=object)
+    fields["dataset"] = [*map(_data_name, results)]
     texts = fields.drop(columns=["parameters", "seed"]).astype(str)
     differing = texts.loc[:, texts.nunique() > 1]
+    if "dataset" in differing:
+        differing = differing[["dataset"]]
     choices = [f"{name} ({', '.join(sorted(set(values)))})" for name, values in differing.items()]
     if choices:
         raise ConfigError(f"the runs cannot be compared: choose {' and '.join(choices)}")

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 from pydantic import Field
 from pythae.models import BaseAE
 
@@ -19,6 +20,8 @@ from pythae_fif.register import find_model
 from pythae_fif.sampling.samplers import describe_own_prior
 from pythae_fif.validation import AtLeastOne, Flag, StrictModel
 
+UNUSUAL_QUANTILE = 0.99
+"""Share of validation data beyond which an example is counted as unusual."""
 MAX_SAMPLES = 10_000_000
 MODEL_HELP = "the folder of a model or run"
 
@@ -72,6 +75,13 @@ class LikelihoodFlags(ModelFlags):
     model: str
     data: str
     to: Annotated[str, Flag("CSV file to write (required)", "FILE")]
+    validation: Annotated[
+        str | None,
+        Flag(
+            "normal data that the model was not trained on: adds the share that is more normal",
+            "PATH",
+        ),
+    ] = None
     skip_broken: SkipBroken = False
     original_units: Annotated[
         bool, Flag("densities in a table's original units, not in standardised ones")
@@ -184,7 +194,8 @@ def likelihood_command(argv: list[str]) -> None:
     parser.add_flags(LikelihoodFlags)
     flags = parser.read(LikelihoodFlags)
     target = Path(flags.to).expanduser()
-    check_target(target, overwrite=flags.overwrite, inputs=[Path(flags.data).expanduser()])
+    inputs = [Path(path).expanduser() for path in (flags.data, flags.validation) if path]
+    check_target(target, overwrite=flags.overwrite, inputs=inputs)
     model = _load_model(flags.model, flags.trust)
     terminal = Terminal()
     with terminal.stage("computing likelihoods") as progress:
@@ -192,6 +203,7 @@ def likelihood_command(argv: list[str]) -> None:
             model,
             flags.data,
             flags.label,
+            validation=flags.validation,
             original_units=flags.original_units,
             skip_broken=flags.skip_broken,
             progress=progress,
@@ -206,8 +218,22 @@ def likelihood_command(argv: list[str]) -> None:
     note = f"; {pluralized(missing, 'row')} with missing values" if missing else ""
     terminal.say(
         f"{pluralized(len(frame) - missing, 'log-likelihood')} in nats{unit_note} written to "
-        f"{flags.to}{note}"
+        f"{flags.to}{note}{_describe_outliers(frame)}"
     )
+
+
+def _describe_outliers(frame: pd.DataFrame) -> str:
+    """Returns how many examples are unusual by each number; empty without validation data."""
+    parts = []
+    for name in frame:
+        if name.endswith("_quantile"):
+            count = int((frame[name] > UNUSUAL_QUANTILE).sum())
+            number = name.removesuffix("_quantile").replace("log_l", "log-l").replace("_", " ")
+            parts.append(f"{count} by {number}")
+    if not parts:
+        return ""
+    share = f"{UNUSUAL_QUANTILE:.0%}"
+    return f"; more unusual than {share} of the validation data: {', '.join(parts)}"
 
 
 def _load_model(folder: str, trust: bool) -> BaseAE:

@@ -254,16 +254,17 @@ def memorisation(
     `nearer` is the statistic of the data-copying test (Meehan et al. 2020, without its cells): the
     probability that a sample is nearer to its nearest training image than an image not used for
     training is to its nearest one. It is about 0.5 for samples of the data's distribution, 1 for
-    copies, and lower for samples apart from the data. Authenticity is the fraction of samples that
+    copies, and lower for samples apart from the data. It is also near 1 for blurred samples, which
+    lack what sets real images apart from each other. Authenticity is the fraction of samples that
     are farther from their nearest training image than that image is from its nearest other one
-    (Alaa et al. 2022).
+    (Alaa et al. 2022). That of the references says what real, new images have.
 
     Args:
         samples: Features of the samples.
         training: Features of the training images, at least two.
         references: Split -> features of images that the model was not trained on.
     """
-    distances, nearest = _nearest_distances(samples, training)
+    distances, _ = samples.cached(_nearest_distances, training)
     distances_to_training = distances.cpu().numpy()
     nearer = {}
     for split, reference in references.items():
@@ -273,11 +274,22 @@ def memorisation(
         )
         nearer[split] = float(test.statistic) / (len(reference_distances) * len(distances))
 
-    copied_images, positions = nearest.unique(return_inverse=True)
-    radii, _ = _nearest_distances(Features(training.values[copied_images]), training, 2)
     return Memorisation(
-        nearer=nearer, authenticity=float((distances > radii[positions]).double().mean())
+        nearer=nearer,
+        authenticity=_authenticity(samples, training),
+        reference_authenticity={
+            split: reference.cached(_authenticity, training)
+            for split, reference in references.items()
+        },
     )
+
+
+def _authenticity(samples: Features, training: Features) -> float:
+    """Computes the fraction of samples that are not copies of training images."""
+    distances, nearest = samples.cached(_nearest_distances, training)
+    images, positions = nearest.unique(return_inverse=True)
+    radii, _ = _nearest_distances(Features(training.values[images]), training, 2)
+    return float((distances > radii[positions]).double().mean())
 
 
 def _nearest_distances(

@@ -1,6 +1,8 @@
 """What the commands `score`, `sample` and `likelihood` compute from trained models and files."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,15 @@ from torch import Tensor
 from pythae_fif.data.splits import to_float
 from pythae_fif.data.table_files import read_table_file
 from pythae_fif.data.user_images import read_images
-from pythae_fif.device import default_device, fork_rng
-from pythae_fif.errors import ConfigError
+from pythae_fif.device import default_device
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation.build import load_extractor
 from pythae_fif.evaluation.extractors import Features, rounded_images
 from pythae_fif.evaluation.score_types import Scores
 from pythae_fif.evaluation.scoring import score_samples
 from pythae_fif.files import atomic_folder, check_target, write_bytes
 from pythae_fif.models import InjectiveFlow, as_density
+from pythae_fif.models.outlier_scores import OutlierScores
 from pythae_fif.models.outputs import as_condition, class_indices
 from pythae_fif.models.saved import require_columns
 from pythae_fif.pictures import pixel_bytes
@@ -187,6 +190,7 @@ def likelihood_frame(
     data: "str | Path | pd.DataFrame | np.ndarray | Tensor",
     label: str | None = None,
     *,
+    validation: "str | Path | pd.DataFrame | np.ndarray | Tensor | None" = None,
     original_units: bool = False,
     skip_broken: bool = False,
     progress: Progress = _ignore_progress,
@@ -198,6 +202,7 @@ def likelihood_frame(
         data: For a model of a table, its file or a DataFrame. For images, a folder or an .npz file,
             or images (N, C, H, W) as uint8.
         label: For a conditional model, the class of all data, or a table's column.
+        validation: Normal data that the model was not trained on, in the same form, for quantiles.
         original_units: Whether densities are in a table's original units.
         skip_broken: Whether images that cannot be read are left out.
         progress: Called as ``progress(done, total)``.
@@ -205,37 +210,27 @@ def likelihood_frame(
     Returns:
         The columns `log_likelihood`, in nats, and `distance`, NaN for rows with missing values; and
         `marginal_log_likelihood` if the model knows its `noise_std`, as after a training by
-        :class:`~pythae_fif.FIFTrainer`. The index `row` or `file` says where an example is from.
+        :class:`~pythae_fif.FIFTrainer`. With validation data each has a column that ends in
+        `_quantile`, the share of validation examples that look more normal. The index `row` or
+        `file` says where an example is from.
 
     Raises:
         ConfigError: The model has no density, or the label is not one of its classes.
         DataError: The data cannot be read or do not fit the model.
     """
     density = as_density(model).to(default_device())
-    examples, names, labels = _read_examples(density, data, label, skip_broken, progress)
-    complete = examples.flatten(1).isfinite().all(1).nonzero()[:, 0]
+    examples = _read_examples(density, data, label, skip_broken, progress)
+    scores = examples.score(density, original_units, progress)
+    columns = scores.values()
+    if validation is not None:
+        normal = _read_examples(density, validation, label, skip_broken, progress)
+        normal_scores = normal.score(density, original_units, progress)
+        quantiles = scores.quantiles(normal_scores)
+        columns |= {f"{name}_quantile": shares for name, shares in quantiles.items()}
 
-    columns = ["log_likelihood", "distance"]
-    if density.noise_std > 0:
-        columns.append("marginal_log_likelihood")
-    values = torch.full((len(examples), len(columns)), torch.nan, dtype=torch.float64)
-    with fork_rng():
-        torch.manual_seed(0)  # the marginal likelihood draws codes
-        for number, indices in enumerate(complete.split(BATCH_SIZE)):
-            x = to_float(examples[indices]).to(default_device())
-            classes = None if labels is None else labels[indices.numpy()]
-            log_probs = density.log_prob(x, classes, original_units=original_units)
-            distances = (density.reconstruct(x, classes) - x).flatten(1).norm(dim=1)
-            numbers = [log_probs, distances]
-            if density.noise_std > 0:
-                numbers.append(
-                    density.marginal_log_prob(
-                        x, density.noise_std, classes, original_units=original_units
-                    )
-                )
-            values[indices] = torch.stack(numbers, dim=1).to(values)
-            progress(min((number + 1) * BATCH_SIZE, len(complete)), len(complete))
-    return pd.DataFrame(values.numpy(), names, columns)
+    arrays = {name: values.double().numpy() for name, values in columns.items()}
+    frame = pd.DataFrame(arrays, index=examples.complete)
+    return frame.reindex(range(len(examples.names))).set_axis(examples.names)
 
 
 def _read_label(model: BaseAE, text: str | None) -> int | str | None:
@@ -244,14 +239,48 @@ def _read_label(model: BaseAE, text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isdecimal() and not is_name else text
 
 
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Images, or the rows of a table.
+
+    Attributes:
+        data: The examples as they are read, (N, ...).
+        names: Their row numbers or file names.
+        labels: Their labels (N,) for a conditional model, or None.
+    """
+
+    data: Tensor
+    names: "pd.Index[Any]"
+    labels: np.ndarray | None
+
+    @cached_property
+    def complete(self) -> np.ndarray:
+        """Indices (n,) of the examples without missing values."""
+        return self.data.flatten(1).isfinite().all(1).nonzero()[:, 0].numpy()
+
+    def score(
+        self, density: InjectiveFlow, original_units: bool, progress: Progress
+    ) -> OutlierScores:
+        """Computes how unusual the n complete examples are; DataError if there are none."""
+        if not len(self.complete):
+            raise DataError(f"all {len(self.data)} rows have missing values")
+        parts = []
+        for start in range(0, len(self.complete), BATCH_SIZE):
+            indices = self.complete[start : start + BATCH_SIZE]
+            x = to_float(self.data[indices]).to(default_device())
+            labels = None if self.labels is None else self.labels[indices]
+            parts.append(density.outlier_scores(x, labels, original_units=original_units).values())
+            progress(start + len(indices), len(self.complete))
+        values = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+        return OutlierScores(
+            values["log_likelihood"], values["distance"], values.get("marginal_log_likelihood")
+        )
+
+
 def _read_examples(
     model: InjectiveFlow, data: Any, label_text: str | None, skip_broken: bool, progress: Progress
-) -> "tuple[Tensor, pd.Index[Any], np.ndarray | None]":
-    """Reads a table, or images; arguments as of :func:`likelihood_frame`.
-
-    Returns:
-        The examples (N, ...); their row numbers or file names; and their labels (N,), or None.
-    """
+) -> Examples:
+    """Reads a table, or images; arguments as of :func:`likelihood_frame`."""
     label: Any = _read_label(model, label_text)
     shape = tuple(model.model_config.input_dim)
     is_file = isinstance(data, str | Path)
@@ -268,4 +297,5 @@ def _read_examples(
             label = frame[label].convert_dtypes().astype(str)
             examples[torch.tensor(label.isna().to_numpy())] = torch.nan
         names = pd.RangeIndex(len(examples), name="row")
-    return examples, names, None if label is None else np.broadcast_to(label, len(examples))
+    labels = None if label is None else np.broadcast_to(label, len(examples))
+    return Examples(examples, names, labels)

@@ -1,11 +1,33 @@
 """Types of scores, which records contain."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pythae_fif.errors import requires_extra
 from pythae_fif.files import write_json
 from pythae_fif.names import CodeSource
+
+DASH = "–"
+
+
+def number(value: float, spread: float = math.nan, form: str = "") -> str:
+    """Formats a measured number; NaN is a dash.
+
+    Args:
+        value: The number.
+        spread: Its standard deviation; left out if NaN.
+        form: A format specification, such as `.2f`; if empty, one to three decimals, fewer if the
+            number is large.
+
+    Example:
+        >>> number(150.75, 0.7), number(2.5), number(math.nan)
+        ('150.8 ± 0.7', '2.50', '–')
+    """
+    if math.isnan(value):
+        return DASH
+    form = form or f".{1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3}f"
+    return f"{value:{form}}" + ("" if math.isnan(spread) else f" ± {spread:{form}}")
 
 
 @dataclass(frozen=True)
@@ -46,10 +68,13 @@ class Memorisation:
         nearer: Split -> how often a sample is nearer to the training images than an image of the
             split is.
         authenticity: Fraction of samples that are not copies.
+        reference_authenticity: Split -> the same fraction of the split's images, which are real and
+            new; empty in records of earlier versions.
     """
 
     nearer: dict[str, float]
     authenticity: float
+    reference_authenticity: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,8 +149,15 @@ class Scores:
         return path
 
     def __str__(self) -> str:
-        """Returns a table with one row per number."""
+        """Returns the Frechet distance of each split, and a table with one row per number."""
         with requires_extra("benchmark", "a table of scores"):
             import pandas as pd
 
-        return str(pd.json_normalize(asdict(self)).iloc[0].dropna().to_string())
+        errors = self.extra.get("frechet_error", {})
+        lines = []
+        for split, distance in self.frechet.items():
+            name = self.distance_name if len(self.frechet) == 1 else f"{self.distance_name} {split}"
+            error = errors.get(split, math.nan)
+            lines.append(f"{name} {number(distance, error)} (lower is better)")
+        table = pd.json_normalize(asdict(self)).iloc[0].dropna().to_string()
+        return "\n".join([*lines, "", str(table)])

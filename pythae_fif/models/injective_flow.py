@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
@@ -9,11 +10,13 @@ import torch
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
+from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, check_choice
 from pythae_fif.models.autoencoder import Autoencoder
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.fitted_priors import fit_new_prior, new_prior
 from pythae_fif.models.marginal_likelihood import MARGINAL_SAMPLES, MarginalLikelihood
+from pythae_fif.models.outlier_scores import OutlierScores
 from pythae_fif.models.outputs import (
     Labels,
     as_codes,
@@ -307,6 +310,35 @@ class InjectiveFlow(Autoencoder):
                 start = self._encode_checked(x, *condition)
         return MarginalLikelihood(decode, x, start, condition)
 
+    def outlier_scores(
+        self, data: Any, labels: Labels = None, *, original_units: bool = False
+    ) -> OutlierScores:
+        """Computes how unusual data are to the model, by three numbers.
+
+        :meth:`OutlierScores.quantiles` compares them with those of validation data. The scores of a
+        data point do not depend on the other points, nor on torch's random state.
+
+        Args:
+            data: Data (N, ...).
+            labels: Labels of a conditional model.
+            original_units: Whether likelihoods are in the original units of a table, see
+                :meth:`log_prob`. Distances are those of standardised rows.
+        """
+        x = as_data(data, self)
+        condition = self.condition(labels, x)
+        log_probs, distances, marginals = [], [], []
+        for batch, *labels_of_batch in batches(x, *condition):
+            log_probs.append(self.log_prob(batch, *labels_of_batch, original_units=original_units))
+            projection = self.reconstruct(batch, *labels_of_batch)
+            distances.append(squared_error(projection, batch).sqrt())
+            if self.noise_std > 0:
+                marginals.append(self._repeatable_marginal(batch, *labels_of_batch))
+
+        marginal = torch.cat(marginals) if marginals else None
+        if marginal is not None and original_units:
+            marginal = marginal - require_columns(self).log_scale(x)
+        return OutlierScores(torch.cat(log_probs), torch.cat(distances), marginal)
+
     def sample(
         self,
         num_samples: int | Sequence[int],
@@ -376,6 +408,14 @@ class InjectiveFlow(Autoencoder):
         if codes == "mode":
             return self.find_modes(x, condition[0] if condition else None, prior)
         return self._encode_all(x, *condition)
+
+    def _repeatable_marginal(self, x: Tensor, *condition: Tensor) -> Tensor:
+        """Estimates marginal log-likelihoods (B,), each of which depends on its point alone."""
+        likelihood = self.marginal_likelihood(x, self.noise_std, *condition)
+        with fork_rng():
+            torch.manual_seed(0)
+            prior = self.latent_distribution(x)
+            return replace(likelihood, shared_draws=True).log_prob(prior).to(x)
 
     def _encode_checked(self, x: Tensor, *condition: Tensor) -> Tensor:
         if self.code_mean is None and type(self) is InjectiveFlow:

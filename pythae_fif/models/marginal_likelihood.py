@@ -46,6 +46,8 @@ class MarginalLikelihood:
         condition: A conditional model's condition, (condition (B, c),); otherwise empty.
         drawn_starts: Codes of the prior, of which the nearest to a point is the start of a second
             search; 0 if the codes are right, or a periodic p_Z must be counted once.
+        shared_draws: Whether all points have the same random numbers, so that the estimate of a
+            point does not depend on the others. The errors of the points are then dependent.
     """
 
     decode: Callable[[Tensor, Tensor], Tensor]
@@ -53,6 +55,7 @@ class MarginalLikelihood:
     z: Tensor
     condition: tuple[Tensor, ...] = ()
     drawn_starts: int = 256
+    shared_draws: bool = False
 
     @full_float32()
     @torch.no_grad()
@@ -80,7 +83,7 @@ class MarginalLikelihood:
 
         log_weights = []
         for index in range(samples):
-            z = proposals[index % len(proposals)].sample()
+            z = proposals[index % len(proposals)].sample(shared=self.shared_draws)
             terms = [
                 proposal.log_prob(z) + math.log(count / samples)
                 for proposal, count in zip(proposals, counts, strict=True)
@@ -316,10 +319,10 @@ class _Proposal(NamedTuple):
     mean: Tensor
     precision_tril: Tensor
 
-    def sample(self) -> Tensor:
-        """Draws a code for each data point, (B, d)."""
-        noise = torch.randn_like(self.mean)[..., None]
-        offset = torch.linalg.solve_triangular(self.precision_tril.mT, noise, upper=True)
+    def sample(self, shared: bool) -> Tensor:
+        """Draws a code for each data point, (B, d), if shared from the same normal numbers."""
+        noise = torch.randn_like(self.mean[:1] if shared else self.mean).expand_as(self.mean)
+        offset = torch.linalg.solve_triangular(self.precision_tril.mT, noise[..., None], upper=True)
         return self.mean + offset[..., 0]
 
     def log_prob(self, z: Tensor) -> Tensor:

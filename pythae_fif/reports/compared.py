@@ -157,7 +157,7 @@ def _comparison_table(
         f"{', '.join(f'{latent_dim:.0f}' for latent_dim in latent_dims)}, on {device}. Unless all "
         "of that is as in the paper, only the order of the models of a sampler can be compared.",
     ]
-    marks = {distance_heading: ranks(rows["frechet_test"], rows["noise"], samplers)}
+    marks = {distance_heading: ranks(rows, samplers)}
     subject = experiment.arch if table_number != 2 else describe_length(experiment.active_profile)
     return Table(f"Table {table_number}: {experiment.dataset}, {subject}", frame, marks, notes)
 
@@ -208,6 +208,6 @@ def _table_of_rows(
         f"prior, on {training.provenance.device}. The squared error is that of a row, D times MSE. "
         "The time is that of training steps, without evaluations.",
     ]
-    marks = {distance_heading: ranks(rows["frechet_test"], rows["noise"])}
+    marks = {distance_heading: ranks(rows)}
     title = f"Tables 1, 5, 6 and 7: {experiment.dataset}, "
     return Table(title + describe_length(experiment.active_profile), frame, marks, notes)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import ttest_ind_from_stats
 
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.results import Result, read, select
@@ -17,6 +18,10 @@ TIED_RANK = 3
 """Rank of a value that is tied with the lowest one: the difference is within the noise."""
 MAX_ERROR_RATIO = 0.98
 """A model did not learn if its squared error exceeds this fraction of the mean image's error."""
+FEW_STEPS = 1000
+"""A shorter training shows little."""
+SIGNIFICANCE = 0.05
+"""Of Welch's t-test over the seeds."""
 RUN_COLUMNS = ["label", "usual_sampler", "configuration", "latent_dim", "parameters", "candidates"]
 COST_COLUMNS = ["training_seconds", "images"]
 
@@ -146,6 +151,7 @@ def chosen_frame(
         * `frechet_test_spread`: the same or, for a single seed, over draws of samples;
         * `noise`: twice the standard error of the test distance;
         * `reference`: the largest relative difference of a score from the reference runs;
+        * `is_short`: whether a training of the frame is too short to show much;
         * `rank`: see :func:`ranks`;
         * `<score>_seeds`: number of seeds that have the score, if only some of them have it.
     """
@@ -183,7 +189,8 @@ def chosen_frame(
         table["reference"] = groups["reference"].agg(lambda values: values.max(skipna=False))
 
     table = table.reset_index()
-    table["rank"] = ranks(table["frechet_test"], table["noise"], table["sampler"])
+    table["is_short"] = bool(frame["steps"].astype(float).min() < FEW_STEPS)
+    table["rank"] = ranks(table, table["sampler"])
     table["position"] = table["sampler"].map(sampler_position)
     return table.sort_values(["position", "frechet_test"], kind="stable", ignore_index=True).drop(
         columns="position"
@@ -233,34 +240,54 @@ def _largest_differences(
     return differences.mask(other_weights, np.inf)
 
 
-def ranks(values: pd.Series, noise: pd.Series, groups: pd.Series | None = None) -> pd.Series:
-    """Ranks the lowest values of each group.
+def ranks(rows: pd.DataFrame, groups: "pd.Series[Any] | None" = None) -> "pd.Series[int]":
+    """Ranks the lowest test distances of each group.
 
-    Two values are tied if they differ by at most the root of the sum of their squared noises.
+    Two distances are tied if they differ by at most the root of the sum of their squared noises.
 
     Args:
-        values: Values, of which the lowest is the best.
-        noise: Noise of each value.
-        groups: Group of each value; a single group if None.
+        rows: Rows of :func:`chosen_frame`, at least its columns `frechet_test`, `noise`,
+            `frechet_test_spread`, `seeds` and `is_short`.
+        groups: Group of each row; a single group if None.
 
     Returns:
-        1 for the lowest value, 2 for the second lowest and 0 for the others. If other values are
-        tied with the lowest, all of these have `TIED_RANK`, and the others 0. A group of one value
-        is not ranked.
+        1 for the lowest distance and 2 for the second lowest if the lead is beyond doubt, and 0 for
+        the others. If other distances are tied with the lowest, all of these have `TIED_RANK`, and
+        the others 0. A group of one row is not ranked.
     """
-    result = pd.Series(0, index=values.index)
+    result = pd.Series(0, index=rows.index)
     if groups is None:
-        groups = pd.Series(0, index=values.index)
+        groups = result
 
-    for _, group in values.dropna().groupby(groups):
+    for _, group in rows.dropna(subset=["frechet_test"]).groupby(groups):
+        distances = group["frechet_test"]
         if len(group) == 1:
             continue
-        lowest = group.idxmin()
-        tied = group - group[lowest] <= np.hypot(noise[group.index], noise[lowest])
+        lowest = distances.idxmin()
+        noise = np.hypot(group["noise"], group.loc[lowest, "noise"])
+        tied = distances - distances[lowest] <= noise
         tied[lowest] = True  # even if its noise is unknown
         if tied.sum() > 1:
             result[group.index] = tied * TIED_RANK
-        else:
-            dense_ranks = group.rank(method="dense").astype(int)
+        elif not doubt_of_lead(group):
+            dense_ranks = distances.rank(method="dense").astype(int)
             result[group.index] = dense_ranks.where(dense_ranks <= 2, 0)
     return result
+
+
+def doubt_of_lead(rows: pd.DataFrame) -> str:
+    """Returns why the lowest distance may be the lowest by chance; empty if it is not.
+
+    Args:
+        rows: At least two rows of one sampler, as for :func:`ranks`.
+    """
+    if rows["is_short"].any():
+        return "trainings are short"
+    if rows["seeds"].min() < 2:
+        return "one seed does not show the noise of training"
+
+    names = ["frechet_test", "frechet_test_spread", "seeds"]
+    moments = rows.sort_values("frechet_test")[names].to_numpy(float).T  # (3, models)
+    result = ttest_ind_from_stats(*moments[:, 0], *moments[:, 1:], equal_var=False)
+    is_significant = (result.pvalue < SIGNIFICANCE).all()
+    return "" if is_significant else f"a t-test at {SIGNIFICANCE:.0%} does not tell them apart"

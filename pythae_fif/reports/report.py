@@ -14,7 +14,6 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
-from scipy.stats import ttest_ind_from_stats
 
 from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.results import Result
@@ -27,7 +26,15 @@ from pythae_fif.evaluation.simple_models import score_simple_models
 from pythae_fif.files import write_bytes
 from pythae_fif.reports.compared import comparison_tables
 from pythae_fif.reports.figures import Figure, draw_figures
-from pythae_fif.reports.frame import TIED_RANK, first_scores, make_frames, ranks
+from pythae_fif.reports.frame import (
+    FEW_STEPS,
+    SIGNIFICANCE,
+    TIED_RANK,
+    doubt_of_lead,
+    first_scores,
+    make_frames,
+    ranks,
+)
 from pythae_fif.reports.tables import (
     CONFIGURATION,
     escape_markdown,
@@ -39,8 +46,6 @@ from pythae_fif.reports.tables import (
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling.catalog import find_sampler
 
-FEW_STEPS = 1000  # a shorter training shows little
-SIGNIFICANCE = 0.05  # of Welch's t-test over the seeds
 MAX_NAMES = 4  # models that the summary sentence names
 MAX_CLASSES_LENGTH = 300  # characters of a note on the classes
 
@@ -89,9 +94,7 @@ class Report:
 
         scores = first_scores(results)
         distance = scores.distance_name
-        self.sentence = summary_sentence(
-            self.table, is_short=bool(self.frame["steps"].astype(float).min() < FEW_STEPS)
-        )
+        self.sentence = summary_sentence(self.table)
         self.tables = {
             "overview": overview_table(self.table, distance, experiment.samplers),
             "scores": score_table(self.table, distance, scores.score_name, columns),
@@ -152,7 +155,7 @@ class Report:
         }
         texts = {
             **{
-                f"tables/{self.name}-{key}.tex": table.to_latex()
+                f"tables/{self.name}-{key}.tex": table.to_latex([*self.warnings, *self.notes])
                 for key, table in self.tables.items()
             },
             f"tables/{self.name}.csv": self.table.to_csv(index=False),
@@ -200,12 +203,11 @@ class Report:
         )
 
 
-def summary_sentence(table: pd.DataFrame, is_short: bool = False) -> str:
+def summary_sentence(table: pd.DataFrame) -> str:
     """Summarises which models are best, from the prior and from the mixture.
 
     Args:
         table: One row per model and sampler, from :func:`~pythae_fif.reports.frame.chosen_frame`.
-        is_short: Whether some training is too short for a winner.
     """
     from_prior = table[table["sampler"] == table["usual_sampler"]]
     from_mixture = table[table["sampler"] == "gmm"]
@@ -214,9 +216,7 @@ def summary_sentence(table: pd.DataFrame, is_short: bool = False) -> str:
         sampler = table["sampler"].iloc[0]
         parts = {f"with {find_sampler(sampler).label}": table[table["sampler"] == sampler]}
 
-    clauses = [
-        f"{start}, {_describe_best(rows, is_short)}" for start, rows in parts.items() if len(rows)
-    ]
+    clauses = [f"{start}, {_describe_best(rows)}" for start, rows in parts.items() if len(rows)]
     min_seeds = table["seeds"].min()
     max_seeds = table["seeds"].max()
     is_range = min_seeds < max_seeds
@@ -224,7 +224,7 @@ def summary_sentence(table: pd.DataFrame, is_short: bool = False) -> str:
     return f"Sampled {'; '.join(clauses)} ({seeds})."
 
 
-def _describe_best(rows: pd.DataFrame, is_short: bool) -> str:
+def _describe_best(rows: pd.DataFrame) -> str:
     """Describes which models of a sampler are best, among those that learned if any did.
 
     A model wins only if it is ahead of all others by more than the noise and by a t-test.
@@ -238,7 +238,7 @@ def _describe_best(rows: pd.DataFrame, is_short: bool) -> str:
         return f"{labels[0]} has a distance of {values[0]}"
 
     # The models that are tied with the best need not be the next ones: their noise differs.
-    marks = ranks(rows["frechet_test"], rows["noise"])
+    marks = ranks(rows)
     tied = [index for index, rank in enumerate(marks) if rank == TIED_RANK]
     if tied:
         names = [labels[index] for index in tied]
@@ -250,7 +250,7 @@ def _describe_best(rows: pd.DataFrame, is_short: bool) -> str:
             f"{values[tied[-1]]})"
         )
 
-    doubt = "trainings are short" if is_short else _doubt_of_lead(rows)
+    doubt = doubt_of_lead(rows)
     if doubt:
         return (
             f"no clear winner: {labels[0]} has the lowest distance ({values[0]}), then {labels[1]} "
@@ -260,18 +260,6 @@ def _describe_best(rows: pd.DataFrame, is_short: bool) -> str:
         f"{labels[0]} is best ({values[0]}), ahead of {labels[1]} ({values[1]}) by more than the "
         f"noise (t-test at {SIGNIFICANCE:.0%})"
     )
-
-
-def _doubt_of_lead(rows: pd.DataFrame) -> str:
-    """Returns why the first model's lead over the others may be chance; empty if it is not."""
-    if rows["seeds"].min() < 2:
-        return "one seed does not show the noise of training"
-
-    names = ["frechet_test", "frechet_test_spread", "seeds"]
-    moments = rows[names].to_numpy(float).T  # (3, models)
-    result = ttest_ind_from_stats(*moments[:, 0], *moments[:, 1:], equal_var=False)
-    is_significant = (result.pvalue < SIGNIFICANCE).all()
-    return "" if is_significant else f"a t-test at {SIGNIFICANCE:.0%} does not tell them apart"
 
 
 def constant_error(splits: Splits) -> float:
@@ -369,6 +357,22 @@ def _notes_on_rows(splits: Splits, latent_dim: int, scores: Scores) -> list[str]
     ]
 
 
+def _note_on_memorisation(results: Sequence[Result]) -> str:
+    """Explains the scores of memorisation, with that of real images if records have it."""
+    note = (
+        "mem. is the probability that a sample is nearer to the training data than a test example "
+        "is: 0.5 for new samples, near 1 for copies, but also for blurred samples, which lack what "
+        "sets real ones apart. auth. is the share of samples that are no copies"
+    )
+    for result in results:
+        for record in result.scores.values():
+            scores = record.result.scores.memorisation
+            if scores is not None and scores.reference_authenticity:
+                share = scores.reference_authenticity["test"]
+                return f"{note}; of the test examples it is {share:.2f}."
+    return f"{note}."
+
+
 def score_notes(
     experiment: Experiment,
     results: Sequence[Result],
@@ -404,15 +408,14 @@ def score_notes(
         f"Scores: {scores.num_samples:,} samples; extractor `{scores.extractor}` "
         f"({scores.extractor_hash}). {scores.distance_name} is a FID only if its features are "
         "Inception's.",
-        "mem. is the probability that a sample is nearer to the training data than a test example "
-        "is (0.5 for new samples, 1 for copies). auth. is the share of samples that are no copies. "
+        _note_on_memorisation(results),
         "KL is the divergence from the standard normal of a Gaussian fitted to the training codes.",
         *(_notes_on_rows(splits, experiment.latent_dim, scores) if splits.columns else []),
         "Each row shows the configuration of lowest validation distance, among those with the most "
-        "seeds. The lowest test distance of a sampler is bold, the second lowest underlined. If "
-        "the lowest does not stand out, `=` marks all that are tied with it within the noise of "
-        "split, seeds and draws. ± is the standard deviation over seeds or, for the distance of a "
-        "single seed, over draws.",
+        "seeds. Bold is the lowest test distance of a sampler if it is below all others beyond the "
+        "noise of split, seeds and draws and by a t-test, as the sentence on top says; the second "
+        "lowest is then underlined. `=` marks all that are tied with the lowest within the noise. "
+        "± is the standard deviation over seeds or, for the distance of a single seed, over draws.",
         *(
             ["ref is the largest relative difference from the same runs in our results."]
             if "reference" in table
@@ -420,6 +423,12 @@ def score_notes(
         ),
         "MSE and train s belong to the chosen configuration that is shown: it is the first "
         "column's, or one that did not learn (†).",
+        "train s includes the evaluation after each epoch"
+        + (
+            f"; the limit of {profile.wall_clock:g} s is for training steps alone."
+            if profile.wall_clock is not None
+            else "."
+        ),
         f"Machines: {'; or '.join(dict.fromkeys(frame['machine']))}. Each record names the "
         "versions, the revision and, if it was recorded, the command.",
         *(f"{entry.label}: {' '.join(entry.notes)}" for entry in entries if entry.notes),

@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from pythae_fif.evaluation.score_types import DASH as DASH
+from pythae_fif.evaluation.score_types import number as number
 from pythae_fif.evaluation.scores import SCORE_COLUMNS, ScoreColumn
 from pythae_fif.reports.frame import TIED_RANK, ranks
 from pythae_fif.sampling.catalog import find_sampler, sampler_position
 
-DASH = "–"
 USUAL = "usual"  # the column of each model's usual sampler
 CONFIGURATION = "chosen configuration"
-LEGEND = " Bold: lowest value; underlined: second lowest; =: tied with the lowest within the noise."
+LEGEND = (
+    " Bold: below all others beyond the noise; underlined: then the second lowest; italic: tied "
+    "with the lowest within the noise."
+)
 NUMBER_PATTERN = rf"(?:< )?[-+]?\d|nan\b|-?inf\b|{DASH}"  # start of a number, or of a missing one
 
 
@@ -40,15 +44,18 @@ class Table:
         """Whether each column holds only numbers, which are aligned to the right."""
         return [bool(cells.str.match(NUMBER_PATTERN).all()) for _, cells in self.cells.items()]
 
-    def mark_ranks(self, escape: Callable[[str], str], best: str, second: str) -> pd.DataFrame:
+    def mark_ranks(
+        self, escape: Callable[[str], str], best: str, second: str, tied: str = "{} ="
+    ) -> pd.DataFrame:
         """Escapes all cells and headings, and marks the ranked cells.
 
         Args:
             escape: Escapes a text.
             best: Format of the lowest value, such as `<b>{}</b>`.
             second: Format of the second lowest value.
+            tied: Format of values that are tied with the lowest.
         """
-        formats = {0: "{}", 1: best, 2: second, TIED_RANK: "{} ="}
+        formats = {0: "{}", 1: best, 2: second, TIED_RANK: tied}
         cells = self.cells.map(escape)
         for heading, column in self.ranks.items():
             pairs = zip(cells[heading], column, strict=True)
@@ -64,10 +71,16 @@ class Table:
         notes = "".join(f"* {escape_markdown(note)}\n" for note in self.notes)
         return f"## {escape_markdown(self.title)}\n\n{text}\n\n{notes}"
 
-    def to_latex(self) -> str:
-        r"""Returns a `table` of LaTeX with booktabs, caption and notes, for `\input`."""
-        cells = self.mark_ranks(_escape_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
-        notes = [rf"{_escape_latex(note)}\par" for note in self.notes]
+    def to_latex(self, page_notes: Sequence[str] = ()) -> str:
+        r"""Returns a `table` of LaTeX with booktabs, caption and notes, for `\input`.
+
+        Args:
+            page_notes: Notes of the table's page, which follow the table's own.
+        """
+        cells = self.mark_ranks(
+            _escape_latex, r"\textbf{{{}}}", r"\underline{{{}}}", r"\textit{{{}}}"
+        )
+        notes = [rf"{_escape_latex(note)}\par" for note in (*self.notes, *page_notes)]
         table = cells.to_latex(
             index=False,
             column_format="".join("r" if numeric else "l" for numeric in self.numeric_columns),
@@ -108,25 +121,6 @@ def _escape_latex(text: str) -> str:
     return re.sub(r"`([^`]*)`", r"\\texttt{\1}", line)
 
 
-def number(value: float, spread: float = math.nan, form: str = "") -> str:
-    """Formats a measured number; NaN is a dash.
-
-    Args:
-        value: The number.
-        spread: Its standard deviation; left out if NaN.
-        form: A format specification, such as `.2f`; if empty, one to three decimals, fewer if the
-            number is large.
-
-    Example:
-        >>> number(150.75, 0.7), number(2.5), number(math.nan)
-        ('150.8 ± 0.7', '2.50', '–')
-    """
-    if pd.isna(value):
-        return DASH
-    form = form or f".{1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3}f"
-    return f"{value:{form}}" + ("" if pd.isna(spread) else f" ± {spread:{form}}")
-
-
 def format_column(frame: pd.DataFrame, name: str, form: str = "", *, scale: float = 1) -> list[str]:
     """Formats a column of numbers, with their standard deviations if the frame has them.
 
@@ -165,7 +159,7 @@ def overview_table(table: pd.DataFrame, distance: str, requested: Sequence[str])
         heading = f"{_column_label(name, table['usual_sampler'])} ↓"
         rows = wide.xs(name, axis="columns", level="column")
         cells[heading] = format_column(rows, "frechet_test")
-        marks[heading] = ranks(rows["frechet_test"], rows["noise"])
+        marks[heading] = ranks(rows)
     cells |= {
         "MSE ↓": format_column(models, "reconstruction_mse", ".4f"),
         "train s": format_column(models, "training_seconds", ".0f"),

@@ -95,7 +95,16 @@ def test_runs_on_tables_save_their_columns(trained, name):
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"model": "vae"}, DataError, "no finished run of vae on mnist with these fields"),
+        (
+            {"model": "dnf"},
+            DataError,
+            r"no finished run of dnf on mnist: there are ae, fif on mnist$",
+        ),
+        (
+            {"model": "fif", "epochs": 5, "arch": "resnet", "sampler": "normal"},
+            DataError,
+            r"of fif on mnist with these fields: there are epochs 3, 9; arch resnet; sampler .*nor",
+        ),
         (
             {"model": "fif", "archs": "resnet"},
             ConfigError,
@@ -112,9 +121,32 @@ def test_runs_on_tables_save_their_columns(trained, name):
 def test_what_cannot_be_chosen_is_one_line(tmp_path, fields, error, message):
     quick = RESULTS[0]
     longer = make_result("fif", {"beta": 1}, 0, {"normal": (1, 1)}, epochs=9)
-    store = fill_store(tmp_path, [quick, longer])
+    autoencoder = make_result("ae", {}, 0, {"normal": (1, 1)})
+    store = fill_store(tmp_path, [quick, longer, autoencoder])
     with pytest.raises(error, match=message):
         best(store.root, dataset="mnist", **fields)
+
+
+def test_a_file_is_a_data_set_by_its_name(trained, tmp_path):
+    store, _ = trained
+    by_name = best(store.root, dataset="table.csv", model="fif")
+    assert by_name.run == best(store.root, dataset="csv", model="fif").run
+    assert by_name.run == best(store.root, dataset=store.root.parent / "table.csv", model="fif").run
+    with pytest.raises(DataError, match=r"of fif on other.csv: there are ae, fif on table.csv$"):
+        best(store.root, dataset="other.csv", model="fif")
+    with pytest.raises(DataError, match=r"of fif on csv: there is none at all$"):
+        best(tmp_path, dataset="csv", model="fif")
+
+
+def test_runs_on_two_files_are_told_apart_by_their_names(tmp_path):
+    results = []
+    for letter in ("a", "b"):
+        fields = {"dataset": "csv", "data_hash": 16 * letter, "source": f"{letter}.csv, 3 columns"}
+        results.append(make_result("ae", {}, 0, {"normal": (1, 1)}, **fields))
+        save_model(fill_store(tmp_path, results[-1:]), results[-1].job.training)
+    with pytest.raises(ConfigError, match=r"compared: choose dataset \(a.csv, b.csv\)$"):
+        best(tmp_path, dataset="csv", model="ae")
+    assert best(tmp_path, dataset="b.csv", model="ae").run.training == results[1].job.training
 
 
 def save_model(store, training) -> None:

@@ -115,6 +115,31 @@ def test_likelihoods_of_rows(run, table_run, original_units):
     assert difference.abs().median() < 0.1
 
 
+def test_quantiles_among_validation_rows(run, table_run):
+    frame = pd.DataFrame(table() * [1, 100, 0.01], columns=[*"abc"])
+    frame.to_csv("normal.csv", index=False)
+    frame.loc[3, "a"] = 1000 * frame["a"].abs().max()
+    frame.loc[7, "b"] = None
+    frame.to_csv("mine.csv", index=False)
+    words = ("likelihood", table_run, "mine.csv", "--to", "nats.csv", "--validation", "normal.csv")
+    code, line = run(*words)
+    assert code == 0
+    end = "more unusual than 99% of the validation data: 2 by log-likelihood, 2 by distance, 2 by "
+    assert f"{end}marginal log-likelihood" in line
+
+    result = pd.read_csv("nats.csv", index_col="row")
+    quantiles = result.filter(like="_quantile")
+    assert [*quantiles] == [f"{name}_quantile" for name in result if f"{name}_quantile" in result]
+    assert result.loc[7].isna().all()
+    assert (quantiles.loc[3] == 1).all()
+    assert quantiles.mean().between(0.49, 0.51).all()
+
+    code, line = run(*words[:4], "normal.csv", *words[5:], "--overwrite")
+    assert (code, "normal.csv is read by this command" in line) == (2, True)
+    frame.assign(b=np.nan).to_csv("mine.csv", index=False)
+    assert "all 120 rows have missing values" in run(*words, "--overwrite")[1]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("prior", ["gaussian", "mixture"])
 def test_models_in_half_precision(run, photos, prior, dtype):

@@ -96,6 +96,18 @@ def test_a_model_samples_from_its_fitted_prior(score, capsys):
     assert distances[0] == pytest.approx(distances[1], rel=1e-3)
 
 
+def test_the_distance_is_printed_first(score, folders, capsys):
+    assert cli.main(["score", "a", "b", *PIXELS, "--to-json", "scores.json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    scores = read_json(folders / "scores.json")
+    distance = scores["frechet"]["reference"]
+    error = scores["extra"]["frechet_error"]["reference"]
+    assert 10 > distance > error > 0
+    name = scores["distance_name"]
+    assert lines[0] == f"{name} {distance:.2f} ± {error:.2f} (lower is better)"
+    assert lines[2].startswith("num_samples")
+
+
 def test_an_own_score(score):
     Path("sizes.py").write_text("def ratio(samples, reference):\n    return len(samples) / 8\n")
     extra = score("a", "b", *PIXELS, "--scores", "sizes:ratio")["extra"]
@@ -108,7 +120,9 @@ def test_own_network_training_images_and_seed(score):
     scores = score("a", "b", "--extractor", "pooled:network", "--training", "a", "--seed", 7)
     assert scores["extractor"] == "pooled:network"
     assert scores["seed"] == 7
-    assert scores["memorisation"] == {"nearer": {"reference": 1.0}, "authenticity": 0.0}
+    assert scores["memorisation"]["nearer"] == {"reference": 1.0}
+    assert scores["memorisation"]["authenticity"] == 0.0
+    assert scores["memorisation"]["reference_authenticity"]["reference"] > 0.9
 
     train, test = np.random.default_rng(0).integers(0, 256, (2, 40, 8, 8), dtype=np.uint8)
     np.savez("samples.npz", data=train)

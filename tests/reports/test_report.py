@@ -31,7 +31,7 @@ from pythae_fif.evaluation.score_types import MarginalLikelihoodScore
 from pythae_fif.files import write_bytes
 from pythae_fif.pictures import pixel_bytes
 from pythae_fif.reports.figures import _image_row, _stack_rows, draw_figures
-from pythae_fif.reports.frame import ranks
+from pythae_fif.reports.frame import doubt_of_lead, ranks
 from pythae_fif.reports.report import Report
 from pythae_fif.reports.tables import Table
 from pythae_fif.runs.store import Store
@@ -131,9 +131,26 @@ class TestTable:
         ],
     )
     def test_ranks(self, values, noise, expected):
-        columns = pandas.Series(values), pandas.Series(noise)
-        assert list(ranks(*columns)) == expected
-        assert list(ranks(*columns, pandas.Series(["N"] * 3))) == expected
+        rows = pandas.DataFrame({"frechet_test": values, "noise": noise})
+        rows = rows.assign(frechet_test_spread=0.01, seeds=3, is_short=False)
+        assert list(ranks(rows)) == expected
+        assert list(ranks(rows, pandas.Series(["N"] * 3))) == expected
+
+    @pytest.mark.parametrize(
+        ("changes", "doubt"),
+        [
+            ({"is_short": True}, "trainings are short"),
+            ({"seeds": 1}, "one seed"),
+            ({"frechet_test_spread": 5.0}, "a t-test at 5%"),
+        ],
+    )
+    def test_nothing_is_bold_without_a_clear_winner(self, changes, doubt):
+        rows = pandas.DataFrame({"frechet_test": [3.0, 1.0, 2.0], "noise": 0.0})
+        rows = rows.assign(
+            **{"frechet_test_spread": 0.01, "seeds": 3, "is_short": False, **changes}
+        )
+        assert list(ranks(rows)) == [0, 0, 0]
+        assert doubt_of_lead(rows).startswith(doubt)
 
     def test_models_that_did_not_learn_are_marked(self):
         learned = REPORT.table.groupby("model").learned.all()
@@ -148,14 +165,16 @@ class TestTable:
         assert not make_report(seeds).table.learned.all()
 
     def test_the_usual_samplers_of_all_models_share_a_column(self):
+        distances = {"vamp": {"vamp": 3}, "vae": {"normal": 9}, "ae": {"normal": 20}}
         results = [
-            make_result("vamp", {}, 0, {"vamp": (3, 3)}),
-            make_result("vae", {}, 0, {"normal": (9, 9)}),
-            make_result("ae", {}, 0, {"normal": (20, 20)}),
+            make_result(model, {}, seed, {sampler: (value, value + seed / 10)})
+            for model, by_sampler in distances.items()
+            for sampler, value in by_sampler.items()
+            for seed in (0, 1)
         ]
         overview = make_report(results).tables["overview"]
         assert [*overview.ranks["model prior ↓"]] == [1, 2, 0]
-        overview = make_report(results[1:]).tables["overview"]
+        overview = make_report(results[2:]).tables["overview"]
         assert [*overview.ranks["N(0, I) ↓"]] == [1, 2]
 
     def test_columns_are_the_requested_samplers(self):
@@ -282,11 +301,12 @@ class TestForms:
     )  # fmt: skip
 
     def test_latex(self):
-        text = self.TABLE.to_latex()
+        text = self.TABLE.to_latex(["a note of the page"])
         assert r"a\_b|\textless{}i\textgreater{} & \textbf{1.00} \\" in text
         assert r"c & \underline{2.00} \\" in text and r"\begin{tabular}{lr}" in text
-        assert r"\texttt{x\_y} \& more\par" in text
-        assert r"\caption{T \& x. Bold: lowest value; underlined: second lowest; =: tied" in text
+        assert r"d & \textit{3} \\" in text and "=" not in text
+        assert "\\texttt{x\\_y} \\& more\\par\na note of the page\\par" in text
+        assert r"\caption{T \& x. Bold: below all others beyond the noise; underlined:" in text
         assert text.startswith(r"\begin{table}[tb]") and text.endswith("\\end{table}\n")
 
     @pytest.mark.parametrize("width", [80, 120])
