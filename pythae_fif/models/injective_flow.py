@@ -411,11 +411,10 @@ class InjectiveFlow(Autoencoder):
 
     def _repeatable_marginal(self, x: Tensor, *condition: Tensor) -> Tensor:
         """Estimates marginal log-likelihoods (B,), each of which depends on its point alone."""
-        likelihood = self.marginal_likelihood(x, self.noise_std, *condition)
+        likelihood = replace(self.marginal_likelihood(x, *condition), shared_draws=True)
         with fork_rng():
             torch.manual_seed(0)
-            prior = self.latent_distribution(x)
-            return replace(likelihood, shared_draws=True).log_prob(prior).to(x)
+            return likelihood.log_prob(self.latent_distribution(x), self.noise_std).to(x)
 
     def _encode_checked(self, x: Tensor, *condition: Tensor) -> Tensor:
         if self.code_mean is None and type(self) is InjectiveFlow:
