@@ -15,8 +15,7 @@ class OutlierScores:
 
     Attributes:
         log_likelihood: `log_prob` in nats, (N,); low for unusual points.
-        distance: Distance of a point to its projection, |x - g(f(x))|, (N,); large for unusual
-            points.
+        distance: Distance of a point x to its projection g(f(x)), (N,); large for unusual points.
         marginal_log_likelihood: `marginal_log_prob` in nats with the model's `noise_std`, (N,); low
             for unusual points. None if the model does not know its `noise_std`.
     """
