@@ -138,7 +138,8 @@ class OutlierRun(StudySpec):
         torch.set_num_threads(1)
         rows, classes = load_rows(self.table, self.location)
         names = np.unique(classes)
-        areas, latent_dims = {}, {}
+        areas = {}
+        latent_dims = {}
         for index, name in enumerate(names):
             report_progress(index / len(names))
             rng = np.random.default_rng(self.seed)
@@ -164,7 +165,7 @@ class OutlierRun(StudySpec):
 def fif_scores(
     detector: FIFOutlierDetector, test: np.ndarray, outliers: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Returns name of each of a FIF's scores -> its values for test rows and outliers."""
+    """Returns the name of each score of a FIF -> its values for test rows and outliers."""
     rows = np.concatenate([test, outliers])
     scores = {}
     for criterion, name in FIF_SCORES.items():

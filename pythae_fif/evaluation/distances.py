@@ -254,10 +254,10 @@ def memorisation(
     `nearer` is the statistic of the data-copying test (Meehan et al. 2020, without its cells): the
     probability that a sample is nearer to its nearest training image than an image not used for
     training is to its nearest one. It is about 0.5 for samples of the data's distribution, 1 for
-    copies, and lower for samples apart from the data. It is also near 1 for blurred samples, which
-    lack what sets real images apart from each other. Authenticity is the fraction of samples that
-    are farther from their nearest training image than that image is from its nearest other one
-    (Alaa et al. 2022). That of the references says what real, new images have.
+    copies, and lower for samples apart from the data. It is also near 1 for blurred samples.
+    Authenticity is the fraction of samples that are farther from their nearest training image than
+    that image is from its nearest other one (Alaa et al. 2022). The references have it, too: it is
+    the value of new, real images.
 
     Args:
         samples: Features of the samples.

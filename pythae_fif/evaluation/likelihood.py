@@ -251,8 +251,8 @@ def _likelihood_with_noise(
         for start in range(0, len(points[split]), BATCH_SIZE):
             batch = slice(start, start + BATCH_SIZE)
             labels = None if split_classes is None else split_classes[batch]
-            x, codes = points[split][batch], modes[split][batch]
-            batches.append(flow.marginal_likelihood(x, labels, start=codes))
+            x = points[split][batch]
+            batches.append(flow.marginal_likelihood(x, labels, start=modes[split][batch]))
 
     def log_prob(prior: Prior) -> tuple[dict[str, Tensor], float]:
         codes = torch.cat([density.find_modes(prior, first_std) for density in densities["val"]])

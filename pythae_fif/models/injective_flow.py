@@ -326,7 +326,9 @@ class InjectiveFlow(Autoencoder):
         """
         x = as_data(data, self)
         condition = self.condition(labels, x)
-        log_probs, distances, marginals = [], [], []
+        log_probs = []
+        distances = []
+        marginals = []
         for batch, *labels_of_batch in batches(x, *condition):
             log_probs.append(self.log_prob(batch, *labels_of_batch, original_units=original_units))
             projection = self.reconstruct(batch, *labels_of_batch)

@@ -246,9 +246,11 @@ class _Posterior:
             step = torch.cholesky_solve(gradient[active, :, None], start_tril[active])[..., 0]
             is_moving = (gradient[active] * step).sum(1) / 2 > GAIN_TOLERANCE
             last_step[active[~is_moving]] = step[~is_moving]
-            active, step = active[is_moving], fraction[active[is_moving], None] * step[is_moving]
+            active = active[is_moving]
             if not len(active):
                 break
+
+            step = fraction[active, None] * step[is_moving]
             new_z = z[active] + step.to(z)
             new_density, new_gradient = self._differentiate(new_z, rows[active])
 

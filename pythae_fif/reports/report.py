@@ -361,8 +361,8 @@ def _note_on_memorisation(results: Sequence[Result]) -> str:
     """Explains the scores of memorisation, with that of real images if records have it."""
     note = (
         "mem. is the probability that a sample is nearer to the training data than a test example "
-        "is: 0.5 for new samples, near 1 for copies, but also for blurred samples, which lack what "
-        "sets real ones apart. auth. is the share of samples that are no copies"
+        "is: 0.5 for new samples, near 1 for copies, but also for blurred samples. auth. is the "
+        "share of samples that are no copies"
     )
     for result in results:
         for record in result.scores.values():
