@@ -464,11 +464,11 @@ def make_parts_table(frame: pd.DataFrame) -> Table:
         line["AE's squared noise / s^2"] = f"{ratio:.3f}"
         for model, prior in columns:
             rows = groups[(*cell, model, prior)]
-            parts = f"{rows['reconstruction'].mean():.2f} + {rows['rest'].mean():.2f}"
+            parts = f"{rows['reconstruction'].mean():.2f}, {rows['rest'].mean():+.2f}"
             line[f"{LABELS[model]}, {PRIORS[prior]}"] = parts
         lines.append(line)
     return Table(
-        "Reconstruction term and rest",
+        "KL in two parts: reconstruction term, and rest",
         pd.DataFrame(lines),
         notes=[
             f"A cell counts if AE's squared noise is at most {MAX_NOISE_RATIO} s^2.",

@@ -467,24 +467,25 @@ def order_table(scores: Scores) -> Table:
     lines = []
     for dataset, arms in scores.items():
         last_factor = FACTORS[dataset][-1]
+        finished = [budgets for budgets in arms.values() if {1, last_factor} <= budgets.keys()]
+        if len(finished) < 3:
+            continue
         for prior in PRIORS:
-            means = [
-                [
-                    np.mean([item.nats[prior] for item in budgets[factor].values()])
-                    for budgets in arms.values()
-                    if {1, last_factor} <= budgets.keys()
-                ]
-                for factor in (1, last_factor)
-            ]
-            correlation = float(spearmanr(*means).statistic) if len(means[0]) > 2 else math.nan
+            first = [_mean_nats(budgets[1], prior) for budgets in finished]
+            last = [_mean_nats(budgets[last_factor], prior) for budgets in finished]
             lines.append({
                 "data": dataset,
                 "prior": PRIOR_LABELS[prior],
                 "last budget": f"{last_factor:g}",
-                "arms": str(len(means[0])),
-                "Spearman's correlation": f"{correlation:.2f}",
+                "arms": str(len(finished)),
+                "Spearman's correlation": f"{spearmanr(first, last).statistic:.2f}",
             })  # fmt: skip
     return Table("Order of the arms at the budget 1 and at the last", pd.DataFrame(lines))
+
+
+def _mean_nats(by_seed: Mapping[int, BudgetScores], prior: str) -> float:
+    """Returns the mean likelihood over seeds."""
+    return float(np.mean([scores.nats[prior] for scores in by_seed.values()]))
 
 
 def codes_table(scores: Scores) -> Table:
@@ -521,6 +522,9 @@ def draw(scores: Scores) -> Figure:
             )  # fmt: skip
         axis.set(xscale="log", title=dataset, xlabel="training, processor seconds")
         axis.set_ylabel("log-likelihood, nats ↑")
+        ticks = [factor * BUDGETS[dataset] for factor in FACTORS[dataset]]
+        axis.set_xticks(ticks, [f"{seconds:g}" for seconds in ticks])
+        axis.minorticks_off()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
@@ -544,9 +548,10 @@ def run_likelihood_over_time(options: StudyOptions) -> list[StudyPage]:
         order_table(scores),
         codes_table(scores),
     ]
+    filled = [table for table in tables if not table.cells.empty]
     sources = sorted({result.data for result in results})
     parts = [
-        *(table.to_markdown() for table in tables),
+        *(table.to_markdown() for table in filled),
         "Failed trainings:\n\n" + "\n".join(failures) + "\n" if failures else "",
         f"Data: {'; '.join(sources)}.\n",
     ]

@@ -13,14 +13,13 @@ from pythae_fif.runs.store import Store
 from pythae_fif.study import StudyOptions, run_study
 from studies.cost import CostTraining
 from studies.equal_time import EpochTimes, EqualTimeTraining
-from studies.kept_epoch import KeptEpoch
+from studies.known_densities import ModelOfChart
 from studies.spectrum import SpectrumModel
 from studies.surrogate_fraction import FractionTraining
-from studies.when import TorusModel
 
 RUNS = {
     CostTraining: 158, EqualTimeTraining: 110, EpochTimes: 4, SpectrumModel: 8,
-    FractionTraining: 44, KeptEpoch: 24, TorusModel: 432,
+    FractionTraining: 44, ModelOfChart: 720,
 }  # fmt: skip
 """Kind of run -> number of committed runs."""
 
@@ -61,8 +60,10 @@ def lines_of_tables(text):
         ("cost", "paper", "cost"),
         ("equal_time", "paper", "equal-time"),
         ("surrogate_fraction", "paper", "surrogate_fraction"),
-        ("when", "medium", "when-medium"),
-        ("kept_epoch", "paper", "kept-epoch-paper"),
+        ("known_densities", "paper", "known-densities"),
+        ("explained_entropy", "paper", "explained-entropy"),
+        ("outliers", "paper", "outliers"),
+        ("likelihood_over_time", "medium", "likelihood-over-time-medium"),
     ],
 )
 def test_a_page_is_drawn_as_it_is_committed(study, profile, page, options):
