@@ -256,8 +256,8 @@ def memorisation(
     training is to its nearest one. It is about 0.5 for samples of the data's distribution, 1 for
     copies, and lower for samples apart from the data. It is also near 1 for blurred samples.
     Authenticity is the fraction of samples that are farther from their nearest training image than
-    that image is from its nearest other one (Alaa et al. 2022). The references have it, too: it is
-    the value of new, real images.
+    that image is from its nearest other one (Alaa et al. 2022). New, real images do not have 1
+    either: pass them as samples for their value.
 
     Args:
         samples: Features of the samples.
@@ -274,14 +274,7 @@ def memorisation(
         )
         nearer[split] = float(test.statistic) / (len(reference_distances) * len(distances))
 
-    return Memorisation(
-        nearer=nearer,
-        authenticity=_authenticity(samples, training),
-        reference_authenticity={
-            split: reference.cached(_authenticity, training)
-            for split, reference in references.items()
-        },
-    )
+    return Memorisation(nearer, _authenticity(samples, training))
 
 
 def _authenticity(samples: Features, training: Features) -> float:

@@ -68,13 +68,10 @@ class Memorisation:
         nearer: Split -> how often a sample is nearer to the training images than an image of the
             split is.
         authenticity: Fraction of samples that are not copies.
-        reference_authenticity: Split -> the same fraction of the split's images, which are real and
-            new; empty in records of earlier versions.
     """
 
     nearer: dict[str, float]
     authenticity: float
-    reference_authenticity: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -357,22 +357,6 @@ def _notes_on_rows(splits: Splits, latent_dim: int, scores: Scores) -> list[str]
     ]
 
 
-def _note_on_memorisation(results: Sequence[Result]) -> str:
-    """Explains the scores of memorisation, with that of real images if records have it."""
-    note = (
-        "mem. is the probability that a sample is nearer to the training data than a test example "
-        "is: 0.5 for new samples, near 1 for copies, but also for blurred samples. auth. is the "
-        "share of samples that are no copies"
-    )
-    for result in results:
-        for record in result.scores.values():
-            scores = record.result.scores.memorisation
-            if scores is not None and scores.reference_authenticity:
-                share = scores.reference_authenticity["test"]
-                return f"{note}; of the test examples it is {share:.2f}."
-    return f"{note}."
-
-
 def score_notes(
     experiment: Experiment,
     results: Sequence[Result],
@@ -408,7 +392,9 @@ def score_notes(
         f"Scores: {scores.num_samples:,} samples; extractor `{scores.extractor}` "
         f"({scores.extractor_hash}). {scores.distance_name} is a FID only if its features are "
         "Inception's.",
-        _note_on_memorisation(results),
+        "mem. is the probability that a sample is nearer to the training data than a test example "
+        "is: 0.5 for new samples, near 1 for copies, but also for blurred samples. auth. is the "
+        "share of samples that are no copies.",
         "KL is the divergence from the standard normal of a Gaussian fitted to the training codes.",
         *(_notes_on_rows(splits, experiment.latent_dim, scores) if splits.columns else []),
         "Each row shows the configuration of lowest validation distance, among those with the most "
