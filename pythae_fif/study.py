@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pythae_fif.errors import FailedRunsError, check_choice
+from pythae_fif.errors import ConfigError, FailedRunsError, check_choice
 from pythae_fif.files import read_bytes, write_bytes
 from pythae_fif.names import TOY_DATASETS, DataOptions, import_object
 from pythae_fif.runs.launch import Engine, OnChange, run_all
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 RESULT_FILE = "result.json"
 CHECKOUT = Path(__file__).resolve().parents[1]
+NO_STUDIES = (
+    "no studies here: start it in a clone of the repository, or write a file studies/NAME.py in "
+    "the working directory"
+)
+"""Said where there are none, as in a fresh folder when the package was installed from a wheel."""
 
 STUDY_OF_DATASET = dict.fromkeys(TOY_DATASETS, "toy")
 """Data set that the benchmark does not have -> the study that has it.
@@ -258,11 +263,14 @@ def find_study(name: str) -> Study:
     Raises:
         ConfigError: There is no such study, or its file cannot be imported.
     """
+    codes = _study_codes()
+    if not codes:
+        raise ConfigError(f"study {name!r}: {NO_STUDIES} ({Path.cwd()})")
     problem = (
         f"study {name!r} is neither a file in {Path('studies').absolute()} nor one of the "
         "repository's folder studies, which needs a clone"
     )
-    check_choice(name, _study_codes(), problem)
+    check_choice(name, codes, problem)
     if str(CHECKOUT) not in sys.path:  # if the package is installed in editable mode
         sys.path.append(str(CHECKOUT))
     study: Study = import_object(f"studies.{name}:STUDY")

@@ -36,11 +36,11 @@ MAX_MESSAGE_LENGTH = 500
 RUN = """\
 Trains generative autoencoders on a data set, draws samples, and compares their scores.
 
-  python run_benchmark.py                                  six models on digits, in minutes
-  python run_benchmark.py --dataset celeba --arch resnet   the published protocol on CelebA
+  pythae-fif                                  six models on digits, in minutes
+  pythae-fif --dataset celeba --arch resnet   the published protocol on CelebA
 
 other commands, each with its own --help:
-  study NAME               reproduces an experiment of the paper
+  study NAME               reproduces an experiment of the paper; needs a clone
   list                     shows the data sets, models, samplers and other choices
   score SAMPLES REFERENCE  scores a set of images, or samples of a saved model
   sample MODEL             writes samples of a trained model as PNG files or CSV

@@ -12,7 +12,7 @@ from pythae_fif.errors import FailedRunsError, pluralized
 from pythae_fif.evaluation.catalog import EXTRACTORS
 from pythae_fif.names import ARCHITECTURES
 from pythae_fif.sampling.catalog import SAMPLERS
-from pythae_fif.study import study_descriptions
+from pythae_fif.study import NO_STUDIES, study_descriptions
 
 
 def list_command(argv: list[str]) -> None:
@@ -25,6 +25,8 @@ def list_command(argv: list[str]) -> None:
     terminal = Terminal()
     for heading, descriptions in _choices().items():
         terminal.print(f"[bold]{heading}[/]")
+        if not descriptions:
+            terminal.print(f"  {NO_STUDIES}")
         table = Table.grid(padding=(0, 2))
         for name, description in descriptions.items():
             table.add_row(f"  {name}", escape(description))

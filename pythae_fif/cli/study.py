@@ -9,6 +9,7 @@ from pythae_fif.cli.flags import ENGINE_FLAGS, USUAL_FLAGS, CommonFlags, Parser
 from pythae_fif.names import DataOptions
 from pythae_fif.runs.engines import ENGINES
 from pythae_fif.study import (
+    NO_STUDIES,
     Study,
     StudyOptions,
     find_study,
@@ -47,8 +48,8 @@ def study_command(words: list[str]) -> None:
 def _show_studies(words: list[str]) -> None:
     """Shows `study --help`; raises a ConfigError if the words do not ask for it."""
     descriptions = study_descriptions()
-    width = max(map(len, descriptions))
-    lines = [f"  {name:{width}} {text}" for name, text in descriptions.items()]
+    width = max(map(len, descriptions), default=0)
+    lines = [f"  {name:{width}} {text}" for name, text in descriptions.items()] or [NO_STUDIES]
     description = "\n".join(
         ["Runs an experiment of the paper, or a file of yours in the folder studies.", "", *lines]
     )

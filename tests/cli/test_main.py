@@ -88,6 +88,18 @@ def test_help_of_a_command(capsys, words, parts):
     text = read_help(capsys, *words.split(), "-h")
     assert all(part in text for part in parts)
     assert ("--arch" in text) is (words == "run")
+    assert "run_benchmark.py" not in text  # an installed wheel does not have it
+
+
+def test_without_a_clone_help_and_errors_say_where_studies_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pythae_fif.study.CHECKOUT", tmp_path / "site-packages")
+    advice = "no studies here: start it in a clone of the repository"
+    assert advice in " ".join(read_help(capsys, "study", "--help").split())
+    assert cli.main(["list"]) == 0
+    assert advice in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["study", "toy"]) == 2
+    assert f"study 'toy': {advice}" in capsys.readouterr().err
 
 
 def test_version(capsys):
