@@ -27,6 +27,7 @@ from pythae_fif.errors import (
     requires_extra,
 )
 from pythae_fif.files import check_regular_file, read_bytes, read_json, write_json
+from pythae_fif.models.model_card import model_card
 from pythae_fif.nn import build, coupling  # noqa: F401 - their builders record recipes
 from pythae_fif.nn.recipe import get_recipe, rebuild
 from pythae_fif.register import MODEL_FILE, find_model, find_model_class
@@ -39,24 +40,6 @@ DATA_FILE = "data.json"
 """File with what a model knows of its training data: a :class:`DataDescription`."""
 
 NETWORK_NAMES = ("encoder", "decoder")
-
-MODEL_CARD = """---
-tags:
-- pythae
-- pythae-fif
----
-
-# {model}
-
-This model was trained with pythae-fif, a plugin for Pythae. To load it:
-
-```python
-import pythae_fif  # makes the model known to AutoModel
-from pythae.models import AutoModel
-
-model = AutoModel.load_from_hf_hub("{repository}")
-```
-"""
 
 
 class DataDescription(StrictModel):
@@ -164,11 +147,12 @@ class SavedModel(BaseAE):
             load_data_description(model, dir_path)
             return model
 
-    def push_to_hf_hub(self, hf_hub_path: str) -> None:
-        """Uploads what `save` writes, and a card that says how to load the model.
+    def push_to_hf_hub(self, hf_hub_path: str, license: str = "unknown") -> None:
+        """Uploads what `save` writes, and a card that says what the model is and how to load it.
 
         Args:
             hf_hub_path (str): The repository, `owner/name`, which is created if it is missing.
+            license (str): The hub's name of the model's licence, such as 'apache-2.0'.
 
         Raises:
             ConfigError: `huggingface_hub` is not installed.
@@ -178,9 +162,8 @@ class SavedModel(BaseAE):
 
         with tempfile.TemporaryDirectory() as folder:
             self.save(folder)
-            Path(folder, "README.md").write_text(
-                MODEL_CARD.format(model=self.model_name, repository=hf_hub_path), encoding="utf-8"
-            )
+            card = model_card(self, hf_hub_path, license)
+            Path(folder, "README.md").write_text(card, encoding="utf-8")
             HfApi().create_repo(hf_hub_path, exist_ok=True)
             HfApi().upload_folder(repo_id=hf_hub_path, folder_path=folder)
 
