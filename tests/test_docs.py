@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from support.reference import REFERENCE, ROOT
 
 import pythae_fif
