@@ -1,4 +1,4 @@
-"""What all studies share: their declaration, their options, their runs and their reports.
+"""What all studies share: their declaration, their options, their runs and their pages.
 
 A study is an experiment that is one command and ends in a table and a figure. It is a file or a
 folder in `studies`, of a clone of the repository or of the working directory. This module imports
@@ -82,7 +82,7 @@ class Study:
             every study does.
     """
 
-    run: "Callable[[StudyOptions], Sequence[StudyReport | StudyPage]]"
+    run: "Callable[[StudyOptions], Sequence[StudyPage]]"
     seeds: tuple[int, ...]
     datasets: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
@@ -176,7 +176,7 @@ def collect_results(specs: Sequence[StudySpec], options: StudyOptions) -> list[A
     return [record.result for record in records]
 
 
-# ------------------------------------------------------------------ reports
+# ------------------------------------------------------------------ pages
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,36 @@ class StudyPage:
     text: str
     numbers: "pd.DataFrame | None" = None
     figure: Any = None
+
+    @classmethod
+    def of_table(
+        cls,
+        name: str,
+        title: str,
+        caption: str,
+        table: "pd.DataFrame",
+        numbers: "pd.DataFrame",
+        figure: Any = None,
+        notes: Sequence[str] = (),
+    ) -> "StudyPage":
+        """Returns a page with one table.
+
+        Args:
+            name: Name of the files, without suffix.
+            title: Heading of the page.
+            caption: Sentences below the table.
+            table: Cells of the page's table.
+            numbers: Content of the CSV file.
+            figure: A Matplotlib figure; None if there is only a table.
+            notes: Further sentences below the caption.
+        """
+        from pythae_fif.reports.tables import Table  # imports pandas
+
+        cells = table.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
+        text = Table(title, cells, notes=[caption, *notes]).to_markdown()
+        if figure is not None:
+            text += f"\n![{title}](../figures/{name}.png)\n"
+        return cls(name, text, numbers, figure)
 
     def write(self, results: Path) -> list[Path]:
         """Writes `tables/<name>.md`, `tables/<name>.csv` and `figures/<name>.png`.
@@ -213,39 +243,6 @@ class StudyPage:
         for name, content in files.items():
             write_bytes(results / name, content)
         return [results / name for name in files]
-
-
-@dataclass(frozen=True)
-class StudyReport:
-    """A page with one table and what belongs to it.
-
-    Attributes:
-        name: Name of the files, without suffix.
-        title: Heading of the page.
-        caption: Sentences below the table.
-        table: Cells of the page's table.
-        numbers: Content of the CSV file.
-        figure: A Matplotlib figure; None if there is only a table.
-        notes: Further sentences below the caption.
-    """
-
-    name: str
-    title: str
-    caption: str
-    table: "pd.DataFrame"
-    numbers: "pd.DataFrame"
-    figure: Any = None
-    notes: Sequence[str] = ()
-
-    def write(self, results: Path) -> list[Path]:
-        """Writes the page, the CSV file and the figure; see :meth:`StudyPage.write`."""
-        from pythae_fif.reports.tables import Table  # imports pandas
-
-        cells = self.table.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
-        text = Table(self.title, cells, notes=[self.caption, *self.notes]).to_markdown()
-        if self.figure is not None:
-            text += f"\n![{self.title}](../figures/{self.name}.png)\n"
-        return StudyPage(self.name, text, self.numbers, self.figure).write(results)
 
 
 # ------------------------------------------------------------------ studies by name
@@ -302,7 +299,7 @@ def run_study(name: str, options: StudyOptions, on_change: OnChange) -> list[Pat
 
     seeds = options.seeds or range(study.profiles[options.profile])
     options = replace(options, dataset=dataset, seeds=seeds, on_change=on_change)
-    return [path for report in study.run(options) for path in report.write(options.results)]
+    return [path for page in study.run(options) for path in page.write(options.results)]
 
 
 def _study_codes() -> dict[str, str]:

@@ -47,9 +47,10 @@ from torch import Tensor
 from pythae_fif import FIF
 from pythae_fif.data import to_float
 from pythae_fif.data.splits import Splits
+from pythae_fif.evaluation.score_types import DASH
 from pythae_fif.models.fitted_priors import MixturePrior, fit_new_prior
 from pythae_fif.models.surrogate_choice import SURROGATES
-from pythae_fif.reports.tables import DASH, Table
+from pythae_fif.reports.tables import Table
 from pythae_fif.study import Study, StudyOptions, StudyPage
 from pythae_fif.volume_change import log_volume, squared_error
 from pythae_fif.volume_change.exact import decoder_jacobian, encoder_jacobian

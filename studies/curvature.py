@@ -18,7 +18,7 @@ from pythae_fif.study import (
     ProgressCallback,
     Study,
     StudyOptions,
-    StudyReport,
+    StudyPage,
     StudySpec,
     collect_results,
 )
@@ -206,7 +206,7 @@ def circle_losses() -> pd.DataFrame:
     return frame.assign(**losses)
 
 
-def run_curvature(options: StudyOptions) -> list[StudyReport]:
+def run_curvature(options: StudyOptions) -> list[StudyPage]:
     """Trains both variants and computes the losses of circles.
 
     Returns:
@@ -223,7 +223,7 @@ def run_curvature(options: StudyOptions) -> list[StudyReport]:
     return [_training_report(by_variant, options), _circle_report()]
 
 
-def _training_report(results: Mapping[str, CurvatureResult], options: StudyOptions) -> StudyReport:
+def _training_report(results: Mapping[str, CurvatureResult], options: StudyOptions) -> StudyPage:
     """Reports the curvature during the training of every variant (figure 2)."""
     frames = {variant: pd.DataFrame(result.measurements) for variant, result in results.items()}
     frame = pd.concat(frames, names=["variant", None]).reset_index("variant")
@@ -231,7 +231,7 @@ def _training_report(results: Mapping[str, CurvatureResult], options: StudyOptio
     table = steps[["curvature", "reconstruction"]].median().add_prefix("median_")
     table = table.join(steps.curvature.agg(["min", "max"]).add_suffix("_curvature"))
 
-    return StudyReport(
+    return StudyPage.of_table(
         f"curvature-{options.profile}",
         "Figure 2: what training does to the curvature of the manifold",
         f"The networks are first fitted to an arc of radius {RADIUS:g}. They are then trained on a "
@@ -269,7 +269,7 @@ def _draw_training(results: Mapping[str, CurvatureResult], table: pd.DataFrame) 
     return figure
 
 
-def _circle_report() -> StudyReport:
+def _circle_report() -> StudyPage:
     """Reports the lowest on-manifold loss against the radius (figures 12 and 13)."""
     frame = circle_losses()
     figure = new_figure(6, 4)
@@ -283,7 +283,7 @@ def _circle_report() -> StudyReport:
         ylabel="lowest on-manifold loss (nats)",
     )
 
-    return StudyReport(
+    return StudyPage.of_table(
         "curvature-radius",
         "Figures 12 and 13: the lowest on-manifold loss against the radius of the manifold",
         "Computed, not trained: a normal distribution on a line is projected onto a circle that "

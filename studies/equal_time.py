@@ -47,7 +47,8 @@ from pythae.trainers.trainer_utils import set_seed
 
 from pythae_fif.benchmark.pythae_patches import patch_slow_ops
 from pythae_fif.data.splits import Splits
-from pythae_fif.reports.tables import DASH, Table
+from pythae_fif.evaluation.score_types import DASH
+from pythae_fif.reports.tables import Table
 from pythae_fif.study import (
     ProgressCallback,
     Study,

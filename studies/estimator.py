@@ -17,7 +17,7 @@ from pythae_fif.study import (
     ProgressCallback,
     Study,
     StudyOptions,
-    StudyReport,
+    StudyPage,
     StudySpec,
     collect_results,
 )
@@ -204,7 +204,7 @@ def _gradient(model: FIF, x: Tensor, labels: Tensor, eps: Tensor, space: str) ->
     return torch.stack(gradients).sum(0)
 
 
-def run_estimator(options: StudyOptions) -> list[StudyReport]:
+def run_estimator(options: StudyOptions) -> list[StudyPage]:
     """Trains one model for each seed and measures the distances of its gradients."""
     size = SIZES[options.profile]
     plan = plan_models(options)
@@ -216,7 +216,7 @@ def run_estimator(options: StudyOptions) -> list[StudyReport]:
     table_frame = frame[frame.samples.isin([1, max(1, latent_dim // 2), latent_dim])]
     table = table_frame.pivot_table("distance", ["space", "batch_size"], "samples")
     return [
-        StudyReport(
+        StudyPage.of_table(
             f"estimator-{options.dataset}-{options.profile}",
             "Figure 6: the noise of the trace estimator",
             "Relative distance of the surrogate's gradient from the exact one (eq. 96) against "

@@ -34,7 +34,7 @@ from pythae_fif.study import (
     ProgressCallback,
     Study,
     StudyOptions,
-    StudyReport,
+    StudyPage,
     StudySpec,
     collect_results,
 )
@@ -109,7 +109,7 @@ class ExplainedEntropyRun(StudySpec):
         )
 
 
-def run_explained_entropy(options: StudyOptions) -> list[StudyReport]:
+def run_explained_entropy(options: StudyOptions) -> list[StudyPage]:
     """Trains the models, and makes the table and the figure."""
     runs = [
         ExplainedEntropyRun(arm=arm, seed=seed, location=options.location)
@@ -152,7 +152,7 @@ def run_explained_entropy(options: StudyOptions) -> list[StudyReport]:
     answer = "trusted" if trusted.sum() >= NEEDED_MODELS else "not trusted"
     name = "explained-entropy" + ("" if options.profile == "paper" else f"-{options.profile}")
     return [
-        StudyReport(
+        StudyPage.of_table(
             name=name,
             title="Entropies of code directions, and the errors without them",
             caption=f"The correlation is above {NEEDED_CORRELATION} for {trusted.sum()} of "

@@ -49,10 +49,11 @@ from torch import Tensor
 from pythae_fif.baselines.flow_matching import FlowMatching, FlowMatchingConfig
 from pythae_fif.benchmark.pythae_patches import patch_slow_ops
 from pythae_fif.errors import pluralized
+from pythae_fif.evaluation.score_types import DASH
 from pythae_fif.models import FIF, FIFConfig, InjectiveFlow
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
-from pythae_fif.reports.tables import DASH, Table
+from pythae_fif.reports.tables import Table
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.study import (
     ProgressCallback,

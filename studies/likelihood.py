@@ -23,8 +23,9 @@ from scipy.stats import ttest_ind_from_stats
 
 from pythae_fif.benchmark.results import Result, read_all
 from pythae_fif.data.sets.papamakarios import load_tabular
+from pythae_fif.evaluation.score_types import number
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.tables import Table, number
+from pythae_fif.reports.tables import Table
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling.catalog import find_sampler
 from pythae_fif.study import Study, StudyOptions, StudyPage

@@ -49,10 +49,11 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from pythae_fif.data import to_float
 from pythae_fif.data.splits import Splits
 from pythae_fif.errors import DataError, NonFiniteError
+from pythae_fif.evaluation.score_types import DASH
 from pythae_fif.models import InjectiveFlow, as_density
 from pythae_fif.names import CodeSource
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.tables import DASH, Table
+from pythae_fif.reports.tables import Table
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.study import (
     ProgressCallback,

@@ -12,7 +12,7 @@ from pythae_fif.study import (
     ProgressCallback,
     Study,
     StudyOptions,
-    StudyReport,
+    StudyPage,
     StudySpec,
     collect_results,
 )
@@ -210,7 +210,7 @@ def _regime_betas(spectra: Tensor) -> Tensor:
     return betas[:, [0, 1, 2, 3, DIM]]
 
 
-def run_linear(options: StudyOptions) -> list[StudyReport]:
+def run_linear(options: StudyOptions) -> list[StudyPage]:
     """Trains all models and counts how many agree with the theorem and with PCA."""
     size = SIZES[options.profile]
     specs = [LinearModels(seed=seed, **size) for seed in options.seeds]
@@ -240,7 +240,7 @@ def run_linear(options: StudyOptions) -> list[StudyReport]:
     )
 
     return [
-        StudyReport(
+        StudyPage.of_table(
             f"linear-{options.profile}",
             "Appendix C: which directions a linear model picks",
             f"Overlaps of the learnt subspace, the best (eq. 53) of {size['restarts']} restarts, "

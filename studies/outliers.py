@@ -49,7 +49,7 @@ from pythae_fif.study import (
     ProgressCallback,
     Study,
     StudyOptions,
-    StudyReport,
+    StudyPage,
     StudySpec,
     collect_results,
 )
@@ -199,7 +199,7 @@ def fit_others(train: np.ndarray, seed: int) -> Mapping[str, Scores]:
     return dict(zip(OTHERS, functions, strict=True))
 
 
-def run_outliers(options: StudyOptions) -> list[StudyReport]:
+def run_outliers(options: StudyOptions) -> list[StudyPage]:
     """Runs all detectors, and makes the table."""
     hashes = {table: load_rows(table, options.location).content_hash for table in TABLES}
     runs = [
@@ -225,7 +225,7 @@ def run_outliers(options: StudyOptions) -> list[StudyReport]:
     numbers = pd.DataFrame(lines)
     by_seed = numbers.pivot_table("area", ["table", "seed"], "detector", sort=False)
     return [
-        StudyReport(
+        StudyPage.of_table(
             name="outliers" + ("" if options.profile == "paper" else f"-{options.profile}"),
             title="Outliers in tables: area under the ROC curve",
             caption="Mean ± standard deviation over "

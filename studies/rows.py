@@ -68,7 +68,7 @@ from pythae_fif.study import (
     ProgressCallback,
     Study,
     StudyOptions,
-    StudyReport,
+    StudyPage,
     StudySpec,
     collect_results,
 )
@@ -378,7 +378,7 @@ def detection_area(synthetic: pd.DataFrame, test: pd.DataFrame, seed: int) -> fl
 # ------------------------------------------------------------------ all runs
 
 
-def run_rows(options: StudyOptions) -> list[StudyReport]:
+def run_rows(options: StudyOptions) -> list[StudyPage]:
     """Runs all methods, and makes the table."""
     hashes = {table: load(options.location).content_hash for table, load in TABLES.items()}
     runs = [
@@ -404,7 +404,7 @@ def run_rows(options: StudyOptions) -> list[StudyReport]:
     numbers = pd.DataFrame(lines)
     by_seed = numbers.pivot_table("value", ["measure", "table", "seed"], "method", sort=False)
     return [
-        StudyReport(
+        StudyPage.of_table(
             name="rows" + ("" if options.profile == "paper" else f"-{options.profile}"),
             title="Synthetic rows of tables",
             caption="Mean ± standard deviation over "

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pythae_fif.pictures import new_figure
-from pythae_fif.study import Study, StudyOptions, StudyReport, collect_results
+from pythae_fif.study import Study, StudyOptions, StudyPage, collect_results
 from studies.toy import ToyModels, ToyResult, noisy_test_points
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -19,7 +19,7 @@ BETAS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 100.0)
 MIN_RANK_CORRELATION = 0.9  # of code and position, for a model that spans the sinusoid
 
 
-def run_sinusoid(options: StudyOptions) -> list[StudyReport]:
+def run_sinusoid(options: StudyOptions) -> list[StudyPage]:
     """Trains models of a sinusoid at three noise levels and every beta."""
     seeds = tuple(options.seeds)
     specs = [
@@ -52,7 +52,7 @@ def run_sinusoid(options: StudyOptions) -> list[StudyReport]:
     medians = quartiles[1]
 
     return [
-        StudyReport(
+        StudyPage.of_table(
             f"sinusoid-{options.profile}",
             "Figures 3 and 7: the noise or the sinusoid, by reconstruction weight",
             f"Above: codes of noisy points, for the first of {len(seeds)} seeds, at noise "

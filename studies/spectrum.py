@@ -28,7 +28,7 @@ from pythae_fif.study import (
     RESULT_FILE,
     Study,
     StudyOptions,
-    StudyReport,
+    StudyPage,
     StudySpec,
     collect_results,
 )
@@ -235,7 +235,7 @@ def plan_models(options: StudyOptions, train_size: int | None = None) -> dict[st
     }
 
 
-def run_spectrum(options: StudyOptions) -> list[StudyReport]:
+def run_spectrum(options: StudyOptions) -> list[StudyPage]:
     """Trains and measures one model for each weight and seed."""
     size = SIZES[options.profile]
     plan = plan_models(options, size.images)
@@ -260,7 +260,7 @@ def run_spectrum(options: StudyOptions) -> list[StudyReport]:
     _draw_samples(panels[1], Store(options.results), specs[:: len(options.seeds)])
 
     return [
-        StudyReport(
+        StudyPage.of_table(
             f"spectrum-{options.dataset}-{options.profile}",
             "Figures 8 and 9: the dimensions that the decoder spans, by reconstruction weight",
             f"Singular values of a conditional model's decoder, d = {plan['latent_dim']}: means "

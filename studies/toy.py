@@ -19,7 +19,7 @@ from pythae_fif.study import (
     ProgressCallback,
     Study,
     StudyOptions,
-    StudyReport,
+    StudyPage,
     StudySpec,
     collect_results,
 )
@@ -155,7 +155,7 @@ class ToyModels(StudySpec):
         return FIF(config, *wide_networks(*sizes))
 
 
-def run_toy(options: StudyOptions) -> list[StudyReport]:
+def run_toy(options: StudyOptions) -> list[StudyPage]:
     """Trains on one toy data set and compares the best model's density with the true one."""
     name = str(options.dataset)
     seeds = tuple(options.seeds)
@@ -185,7 +185,7 @@ def run_toy(options: StudyOptions) -> list[StudyReport]:
         }
     )
     return [
-        StudyReport(
+        StudyPage.of_table(
             f"toy-{name}-{options.profile}",
             f"The density on {name.replace('_', ' ')}: {TOY_DATA[name].description}",
             f"The true density, and density and samples of the best of {len(seeds)} models, the "

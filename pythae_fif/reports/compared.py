@@ -11,8 +11,9 @@ import pandas as pd
 from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.results import Result
+from pythae_fif.evaluation.score_types import DASH, number
 from pythae_fif.reports.frame import first_scores, ranks
-from pythae_fif.reports.tables import DASH, Table, format_column, number
+from pythae_fif.reports.tables import Table, format_column
 from pythae_fif.sampling.catalog import find_sampler, sampler_position
 
 PUBLISHED_SOURCES = {

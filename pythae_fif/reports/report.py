@@ -19,7 +19,7 @@ from pythae_fif.benchmark.config import Experiment, describe_length
 from pythae_fif.benchmark.results import Result
 from pythae_fif.data import Splits
 from pythae_fif.errors import pluralized
-from pythae_fif.evaluation.score_types import Scores
+from pythae_fif.evaluation.score_types import Scores, number
 from pythae_fif.evaluation.scores import find_columns
 from pythae_fif.evaluation.scoring import MIN_SAMPLES
 from pythae_fif.evaluation.simple_models import score_simple_models
@@ -38,7 +38,6 @@ from pythae_fif.reports.frame import (
 from pythae_fif.reports.tables import (
     CONFIGURATION,
     escape_markdown,
-    number,
     overview_table,
     score_table,
     to_html,

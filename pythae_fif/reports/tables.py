@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from pythae_fif.evaluation.score_types import DASH as DASH
-from pythae_fif.evaluation.score_types import number as number
+from pythae_fif.evaluation.score_types import DASH, number
 from pythae_fif.evaluation.scores import SCORE_COLUMNS, ScoreColumn
 from pythae_fif.reports.frame import TIED_RANK, ranks
 from pythae_fif.sampling.catalog import find_sampler, sampler_position

@@ -19,11 +19,12 @@ from scipy.stats import spearmanr, ttest_ind, ttest_ind_from_stats
 from pythae_fif.benchmark.load import load_experiment
 from pythae_fif.benchmark.models import list_configs
 from pythae_fif.benchmark.results import Result, read_all
+from pythae_fif.evaluation.score_types import DASH, number
 from pythae_fif.files import write_bytes
 from pythae_fif.pictures import figure_bytes, new_figure
 from pythae_fif.reports.compared import read_published_table
 from pythae_fif.reports.frame import chosen_frame, score_frame
-from pythae_fif.reports.tables import DASH, Table, number
+from pythae_fif.reports.tables import Table
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling.catalog import find_sampler, sampler_position
 

@@ -12,7 +12,8 @@ import pandas as pd
 from scipy.stats import t as student_t
 from scipy.stats import ttest_1samp
 
-from pythae_fif.reports.tables import DASH, Table, number
+from pythae_fif.evaluation.score_types import DASH, number
+from pythae_fif.reports.tables import Table
 from studies.paired.training import PRIORS, PairedResult, PairedScores, Results
 
 PRIOR_LABELS = {"mixture": "mixture", "normal": "N"}
