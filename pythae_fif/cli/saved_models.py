@@ -1,12 +1,13 @@
 """Commands on saved models: `score`, `sample` and `likelihood`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 from pydantic import Field
-from pythae.models import BaseAE
 
 from pythae_fif.benchmark.config import AtLeastTen, ExtractorName, OwnScores, Seed
 from pythae_fif.benchmark.trained import load_trained
@@ -24,6 +25,8 @@ UNUSUAL_QUANTILE = 0.99
 """Share of validation data beyond which an example is counted as unusual."""
 MAX_SAMPLES = 10_000_000
 MODEL_HELP = "the folder of a model or run"
+FLAGS_OF_ERRORS = {"trust=True": "--trust", "needs labels": "--label"}
+"""What an error of a function says -> the flag that takes the place of the argument."""
 
 
 class ModelFlags(StrictModel):
@@ -92,6 +95,19 @@ class LikelihoodFlags(ModelFlags):
     ] = None
 
 
+@contextmanager
+def _flags_named_in_errors() -> Iterator[None]:
+    """Adds the flag to an error that names an argument of a function."""
+    try:
+        yield
+    except ConfigError as error:
+        flags = [flag for text, flag in FLAGS_OF_ERRORS.items() if text in str(error)]
+        if not flags:
+            raise
+        raise ConfigError(f"{error}; in this command: {flags[0]}") from error
+
+
+@_flags_named_in_errors()
 def score_command(argv: list[str]) -> None:
     """Prints the scores of samples against reference images.
 
@@ -114,7 +130,7 @@ def score_command(argv: list[str]) -> None:
         check_target(Path(flags.to_json).expanduser(), overwrite=flags.overwrite)
     model = None
     if find_model(Path(flags.samples).expanduser()):
-        model = _load_model(flags.samples, flags.trust)
+        model = load_trained(Path(flags.samples).expanduser(), flags.trust)
         if len(model.model_config.input_dim) != 3:
             raise ConfigError(f"{flags.samples}: a model of a table; score takes models of images")
 
@@ -141,6 +157,7 @@ def score_command(argv: list[str]) -> None:
         write_json(Path(flags.to_json).expanduser(), asdict(scores))
 
 
+@_flags_named_in_errors()
 def sample_command(argv: list[str]) -> None:
     """Draws samples of a trained model, and writes PNG files or a CSV file.
 
@@ -156,7 +173,7 @@ def sample_command(argv: list[str]) -> None:
     )
     parser.add_flags(SampleFlags)
     flags = parser.read(SampleFlags)
-    model = _load_model(flags.model, flags.trust)
+    model = load_trained(Path(flags.model).expanduser(), flags.trust)
     terminal = Terminal()
     with terminal.stage("drawing samples") as progress:
         export_samples(
@@ -175,6 +192,7 @@ def sample_command(argv: list[str]) -> None:
     )
 
 
+@_flags_named_in_errors()
 def likelihood_command(argv: list[str]) -> None:
     """Computes the log-likelihood of each example of a data set, and writes a CSV file.
 
@@ -196,7 +214,7 @@ def likelihood_command(argv: list[str]) -> None:
     target = Path(flags.to).expanduser()
     inputs = [Path(path).expanduser() for path in (flags.data, flags.validation) if path]
     check_target(target, overwrite=flags.overwrite, inputs=inputs)
-    model = _load_model(flags.model, flags.trust)
+    model = load_trained(Path(flags.model).expanduser(), flags.trust)
     terminal = Terminal()
     with terminal.stage("computing likelihoods") as progress:
         frame = likelihood_frame(
@@ -234,12 +252,3 @@ def _describe_outliers(frame: pd.DataFrame) -> str:
         return ""
     share = f"{UNUSUAL_QUANTILE:.0%}"
     return f"; more unusual than {share} of the validation data: {', '.join(parts)}"
-
-
-def _load_model(folder: str, trust: bool) -> BaseAE:
-    """Loads the model of a run, or a saved model; an error about trust names the flag `--trust`."""
-    try:
-        return load_trained(Path(folder).expanduser(), trust)
-    except ConfigError as error:  # its message may name an argument of a function
-        hint = "; in this command: --trust" if "trust=True" in str(error) else ""
-        raise ConfigError(f"{error}{hint}") from error
