@@ -218,6 +218,7 @@ class _Place:
         keys: list[str] = []
         depth = 0
         union = None
+
         for index, part in enumerate(location):
             annotation = _without_extras(annotation)
             members = _union_members(annotation)

@@ -403,21 +403,27 @@ def report(results: Results) -> str:
     """Makes the tables: verdicts, comparisons and arms."""
     compared_arms = [arm for pair in CONFIRMATORY for arm in pair]
     missing = missing_seeds(results, compared_arms, SEEDS)
+
     parts = []
     for prior in PRIORS:
         label = PRIOR_LABELS[prior]
+
         confirmatory = compare_arms(results, CONFIRMATORY, prior)
         answers = "".join(f"* {answer}\n" for answer in verdicts(confirmatory, missing))
         parts.append(f"## Verdicts, {label}\n\n{answers}")
         parts.append(comparison_table(f"Criterion, {label}", confirmatory).to_markdown())
+
         price = compare_arms(restrict(results, PRICE_SEEDS), [PRICE], prior)
         answer = judge_price(price, missing_seeds(results, list(PRICE), PRICE_SEEDS))
         parts.append(f"Decoder steps are worth their time, {label}: **{answer}**\n")
+
         table = comparison_table(f"Decoder steps, {label}", price)
         cells = table.cells.drop(columns=["needed", "beats"])
         parts.append(replace(table, cells=cells).to_markdown())
+
         exploratory = compare_arms(results, EXPLORATORY, prior)
         parts.append(comparison_table(f"Exploratory, {label}", exploratory).to_markdown())
+
     parts.append(level_table(results, TASKS, ARM_LABELS).to_markdown())
     return "\n".join(parts)
 

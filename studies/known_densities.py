@@ -203,6 +203,7 @@ class ModelOfChart(StudySpec):
             seed=self.seed,
             no_cuda=True,
         )
+
         with tempfile.TemporaryDirectory() as run_dir:
             trainer = FIFTrainer(
                 self._build_model(),
@@ -215,6 +216,7 @@ class ModelOfChart(StudySpec):
                 on_epoch=lambda row: report_progress(row.share_done),
             )
             trainer.train()
+
         return trainer.model
 
     def _build_model(self) -> BaseAE:
@@ -313,6 +315,7 @@ def make_frame(runs: list[ModelOfChart], results: list[dict[str, DensityScores]]
             free_dims = run.dim - run.latent_dim
             ratio = math.nan if scores.noise_std is None else scores.noise_std / NOISE_STD
             reconstruction = free_dims * math.log(ratio)
+
             lines.append({
                 "codes": run.codes,
                 "d": run.latent_dim,
@@ -406,11 +409,13 @@ def judge_claim(frame: pd.DataFrame) -> str:
         for cell, verdict in judge_cells(frame, "normal", "normal").items()
         if cell in counted
     }
+
     normal = [text for cell, text in texts.items() if cell[0] == "normal"]
     others = [text for cell, text in texts.items() if cell[0] != "normal"]
     wins = others.count("wins")
     losses = normal.count("loses")
     pays = bool(others) and wins >= NEEDED_SHARE * len(others) and not losses
+
     return (
         f"Joint training {'pays' if pays else 'does not always pay'} where codes are not normal "
         f"and no prior may be fitted: with N, FIF wins {wins} of {len(others)} cells of skewed and "
@@ -517,6 +522,7 @@ def make_page(frame: pd.DataFrame) -> str:
         ),
         make_parts_table(frame),
     ]
+
     intro = (
         "# Models of data of known density\n\n"
         f"{judge_claim(frame) if seeds > 1 else 'One seed decides nothing.'} "

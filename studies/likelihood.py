@@ -60,6 +60,7 @@ def _rows_of_run(result: Result) -> list[dict[str, Any]]:
     evaluation = result.evaluation.result
     source_name = evaluation.data.source.split(",")[0]
     rows = []
+
     for sampler, record in result.scores.items():
         scores = record.result.scores
         likelihood = scores.marginal_likelihood

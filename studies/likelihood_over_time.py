@@ -298,6 +298,7 @@ def plan(options: StudyOptions) -> Iterator[TimedTraining]:
         task = TASKS[dataset]
         data_hash = task.load(options.location).content_hash
         factors = tuple(factor for factor in FACTORS[dataset] if factor <= max_factor)
+
         for seed in options.seeds:
             for arm in (*FIFS, *RIVALS):
                 yield TimedTraining(
@@ -394,6 +395,7 @@ def compare_all(scores: Scores) -> list[Comparison]:
                 )
                 for factor in FACTORS[dataset][-2:]
             ]
+
             found = [item for item in differences if item and item.seeds == len(VERDICT_SEEDS)]
             if len(found) == 2:
                 comparisons.append(Comparison(dataset, prior, fif, rival, found))
@@ -471,6 +473,7 @@ def order_table(scores: Scores) -> Table:
         finished = [budgets for budgets in arms.values() if {1, last_factor} <= budgets.keys()]
         if len(finished) < 3:
             continue
+
         for prior in PRIORS:
             first = [_mean_nats(budgets[1], prior) for budgets in finished]
             last = [_mean_nats(budgets[last_factor], prior) for budgets in finished]
@@ -521,11 +524,13 @@ def draw(scores: Scores) -> Figure:
                 seconds, means, errors, fmt=style, markersize=4, capsize=2,
                 color=f"C{index}", label=ARM_LABELS[arm],
             )  # fmt: skip
+
         axis.set(xscale="log", title=dataset, xlabel="training, processor seconds")
         axis.set_ylabel("log-likelihood, nats ↑")
         ticks = [factor * BUDGETS[dataset] for factor in FACTORS[dataset]]
         axis.set_xticks(ticks, [f"{seconds:g}" for seconds in ticks])
         axis.minorticks_off()
+
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 

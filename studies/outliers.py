@@ -251,6 +251,7 @@ def _make_table(by_seed: pd.DataFrame) -> pd.DataFrame:
         areas = by_seed.loc[table]
         best = areas.mean().idxmax()
         cells = []
+
         for method in METHODS:
             cell = f"{areas[method].mean():.3f}"
             if len(areas) > 1:
@@ -261,6 +262,7 @@ def _make_table(by_seed: pd.DataFrame) -> pd.DataFrame:
                 cell += ", level"
             cells.append(cell)
         columns[table] = cells
+
     means = by_seed.groupby(level="table").mean().mean()
     columns["mean"] = [f"{means[method]:.3f}" for method in METHODS]
     return pd.DataFrame(columns)
@@ -271,9 +273,11 @@ def _verdicts(by_seed: pd.DataFrame) -> list[str]:
     if by_seed.index.get_level_values("seed").nunique() == 1:
         return ["One seed decides nothing."]
     notes = []
+
     for score in FIF_SCORES.values():
         results = []
         is_worth = True
+
         for other in OTHERS:
             wins = losses = 0
             for table in TABLES:
@@ -283,6 +287,7 @@ def _verdicts(by_seed: pd.DataFrame) -> list[str]:
                     losses += bool(differences.mean() < 0)
             results.append(f"{other} {wins}:{losses}")
             is_worth &= wins >= NEEDED_TABLES and losses <= wins
+
         verdict = "is worth a training" if is_worth else "is not worth a training"
         notes.append(
             f"{score}: tables on which it wins and loses: {', '.join(results)}. By the criterion "

@@ -462,10 +462,12 @@ def _verdicts(by_seed: pd.DataFrame) -> list[str]:
     if by_seed.index.get_level_values("seed").nunique() == 1:
         return ["One seed decides nothing."]
     notes = []
+
     for measure, loss in MEASURES.items():
         for method in FIFS.values():
             results = []
             is_worth = True
+
             for other in OTHERS:
                 wins = losses = 0
                 for table in TABLES:
@@ -476,6 +478,7 @@ def _verdicts(by_seed: pd.DataFrame) -> list[str]:
                         losses += bool(differences.mean() > 0)
                 results.append(f"{other} {wins}:{losses}")
                 is_worth &= wins >= NEEDED_TABLES
+
             verdict = "is worth a training" if is_worth else "is not worth a training"
             notes.append(
                 f"{method}, by {measure}: tables on which it wins and loses: {', '.join(results)}. "

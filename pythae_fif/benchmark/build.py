@@ -117,6 +117,7 @@ def build_trainer(
     model: Any = build_model(training, splits.input_dim)
     model.columns = splits.columns
     model.class_names = splits.class_names if labels else None
+
     return FIFTrainer(
         model,
         ImageDataset(splits.train, labels.get("train")),

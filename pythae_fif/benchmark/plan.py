@@ -55,6 +55,7 @@ def plan(experiment: Experiment, splits: Splits) -> list[Job]:
                 raise as_config_error(error, f"model {name}", cls) from error
             except Exception as error:  # the user's function of networks may raise anything
                 raise ConfigError(f"model {name}: {format_error(error)}") from error
+
             if any(job.training == training for job in jobs):
                 raise ConfigError(f"model {name}: configuration {dict(varied)} is there twice")
             jobs += [
@@ -81,7 +82,9 @@ def make_training(
     budget = _budget(experiment, entry, len(splits.train))
     if "learning_rate" in parameters:
         budget["learning_rate"] = parameters.pop("learning_rate")
+
     data_parameters = {"condition_dim": splits.classes} if entry.conditional else {}
+
     return Training(
         dataset=experiment.dataset,
         arch=experiment.arch,
@@ -105,6 +108,7 @@ def make_job(experiment: Experiment, training: Training) -> Job:
     """Returns what an experiment asks of a training."""
     entry = experiment.entries[training.model]
     profile = experiment.active_profile
+
     # A stored run of a model that has none of the samplers is shown with those of its records.
     samplers = entry.compatible_samplers(experiment.samplers) or entry.samplers[:1]
     scorings = [
@@ -116,6 +120,7 @@ def make_job(experiment: Experiment, training: Training) -> Job:
         )
         for sampler in samplers
     ]
+
     return Job(
         training,
         tuple(scorings),

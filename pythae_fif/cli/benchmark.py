@@ -89,10 +89,12 @@ def _load_data(
         for training in trainings
         for name in store.list_files(training.run_path, "scores")
     )
+
     with terminal.stage(f"loading {experiment.dataset}") as progress:
         data = load_available(
             experiment, progress, check_extractor=not has_scores, substitute=flags.dry_run
         )
+
     for error in data.missing:
         terminal.say(f"to download: {error.download}")
     if data.missing:
@@ -100,6 +102,7 @@ def _load_data(
             f"the estimate uses extractor {data.experiment.extractor} and, if data are missing, "
             "random images, with which the ids of the runs differ"
         )
+
     for note in data.splits.notes:
         logger.warning("%s: %s", experiment.dataset, note)
     return data
@@ -172,6 +175,7 @@ def _print_plan(
             sizes[training.model] = f"{_count_parameters(training, input_dim) / 1e6:.2f} M"
         cells = (training.model, job.configuration, str(training.seed), sizes[training.model])
         table.add_row(training.run_id, *cells, state)
+
     terminal.print(table)
     terminal.say(
         f"{pluralized(len(jobs), 'run')}, {len(todo)} of them to do: {experiment.dataset}, "
@@ -222,6 +226,7 @@ def _print_estimate(
             f"GPU memory of a run: {run_bytes / 2**30:.1f} GB; --runs-per-gpu sets how many share "
             "a GPU"
         )
+
     parallel_runs = engine.parallel_runs()
     if parallel_runs is None:
         parallel = f"{_format_seconds(estimate.longest)} for the longest run"
@@ -229,6 +234,7 @@ def _print_estimate(
         count = max(1, min(parallel_runs, estimate.run_counts.total()))
         seconds = _format_seconds(estimate.total / count)
         parallel = f"{seconds} with {pluralized(count, 'run')} at once"
+
     terminal.say(
         f"estimate: {_format_seconds(estimate.total)} one after the other, {parallel} (from a "
         f"short run of each model on this machine, on {estimate.examples:,} examples)"
@@ -236,6 +242,7 @@ def _print_estimate(
     terminal.say(
         "what makes it shorter: a smaller --num-samples, fewer --samplers, a shorter --profile"
     )
+
     if estimate.problems:
         raise FailedRunsError(*estimate.problems.values())
 

@@ -173,6 +173,7 @@ def sample_command(argv: list[str]) -> None:
     )
     parser.add_flags(SampleFlags)
     flags = parser.read(SampleFlags)
+
     model = load_trained(Path(flags.model).expanduser(), flags.trust)
     terminal = Terminal()
     with terminal.stage("drawing samples") as progress:

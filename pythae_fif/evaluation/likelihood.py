@@ -288,6 +288,7 @@ def _seconds_per_point(
     is_cpu = device.type == "cpu"
     clock = time.process_time if is_cpu else time.monotonic
     threads = torch.get_num_threads() if is_cpu else 1
+
     seconds = 0.0
     for count in TRIAL_POINTS:
         x = to_float(splits.val[:count]).to(device)
@@ -334,6 +335,7 @@ def _choose_rows(
         split: min(maximum, num_samples // SAMPLES_PER_POINT)
         for split, maximum in MAX_POINTS.items()
     }
+
     share = 1.0
     while True:
         counts = {
@@ -346,6 +348,7 @@ def _choose_rows(
                 split: np.unique(np.linspace(0, sizes[split] - 1, count).astype(int))
                 for split, count in counts.items()
             }
+
         if all(count <= minima[split] for split, count in counts.items()):
             raise TooSlowError(
                 f"{pluralized(counts['test'], 'point')} would take {seconds:,.0f} s, longer than "

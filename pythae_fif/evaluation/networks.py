@@ -97,6 +97,7 @@ def _build_inception() -> Any:
     """
     published, inception_v3 = _import_packages()
     network = inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
+
     blocks = {
         "Mixed_5b": published.FIDInceptionA(192, pool_features=32),
         "Mixed_5c": published.FIDInceptionA(256, pool_features=64),
@@ -108,6 +109,7 @@ def _build_inception() -> Any:
         "Mixed_7b": published.FIDInceptionE_1(1280),
         "Mixed_7c": published.FIDInceptionE_2(2048),
     }
+
     for name, block in blocks.items():
         setattr(network, name, block)
     return network

@@ -297,5 +297,6 @@ def _read_examples(
             label = frame[label].convert_dtypes().astype(str)
             examples[torch.tensor(label.isna().to_numpy())] = torch.nan
         names = pd.RangeIndex(len(examples), name="row")
+
     labels = None if label is None else np.broadcast_to(label, len(examples))
     return Examples(examples, names, labels)

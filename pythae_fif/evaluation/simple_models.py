@@ -49,10 +49,12 @@ def score_simple_models(splits: Splits, latent_dim: int, num_samples: int) -> Si
     """
     train = torch.from_numpy(splits.train).double()
     test = torch.from_numpy(splits.test).double()
+
     reference = Features(test)
     rows = Features(train[:num_samples])
     gaussian = fit_new_prior("gaussian", train)
     samples = Features(gaussian.sample(num_samples, torch.Generator().manual_seed(0)))
+
     return SimpleScores(
         num_rows=len(rows),
         distance_of_rows=frechet_distance(rows, reference),

@@ -105,9 +105,11 @@ def _properties(model: Any) -> dict[str, str]:
     }
     if hasattr(config, "beta"):
         properties["beta"] = _describe_beta(model)
+
     properties["prior of the codes"] = config.latent_distribution
     if config.fitted_prior:
         properties["prior of the codes"] = f"{config.fitted_prior}, fitted to the training codes"
+
     if model.condition_dim > 0:
         properties["condition_dim"] = str(model.condition_dim)
     if model.class_names:

@@ -238,6 +238,7 @@ def load_data_description(model: Any, dir_path: str | Path) -> None:
     path = Path(dir_path, DATA_FILE)
     if not path.is_file():
         return
+
     try:
         description = DataDescription.model_validate_json(read_bytes(path))
         if description.columns is not None:
@@ -252,6 +253,7 @@ def load_data_description(model: Any, dir_path: str | Path) -> None:
         raise DataError(str(as_config_error(error, str(path), DataDescription))) from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
     description.set_on(model)
 
 
