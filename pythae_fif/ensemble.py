@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF, FIFConfig
-from pythae_fif.training.traced_step import MIN_STEPS_TO_TRACE, TracedStep
+from pythae_fif.training.traced_step import TracedStep
 from pythae_fif.volume_change import fif_loss, log_volume, sample_hutchinson
 from pythae_fif.volume_change.exact import decoder_jacobian
 
@@ -105,7 +105,7 @@ class Ensemble:
         steps = epochs * points_per_epoch // batch_size
 
         members = _Members(self._template, self._weights, self._betas)
-        step = TracedStep(members, min_steps=0 if steps >= MIN_STEPS_TO_TRACE else steps)
+        step = TracedStep(members, total_steps=steps)
         optimizer = torch.optim.Adam(members.weights, lr=learning_rate, fused=True)
         scheduler = OneCycleLR(optimizer, learning_rate, total_steps=steps) if one_cycle else None
 

@@ -229,7 +229,7 @@ def test_command_is_parsed(arguments, monkeypatch):
         "show.Terminal",
         "benchmark.run_benchmark",
         "saved_models.find_model",
-        "saved_models._load_model",
+        "saved_models.load_trained",
     ):
         monkeypatch.setattr(f"pythae_fif.cli.{name}", stop)
     monkeypatch.setattr("pythae_fif.cli.study.run_study", stop)

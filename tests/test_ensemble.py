@@ -13,6 +13,7 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble import UNSUPPORTED_FIELDS, Ensemble
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
+from pythae_fif.training import TracedStep
 
 D = 4
 LATENT = 2
@@ -61,7 +62,7 @@ def build_ensemble(betas, seeds, noises=(0.01, 0.01, 0.01), **options):
     ],
 )
 def test_a_member_equals_the_model_trained_by_itself(options, min_steps, monkeypatch):
-    monkeypatch.setattr("pythae_fif.ensemble.MIN_STEPS_TO_TRACE", min_steps)
+    monkeypatch.setitem(TracedStep.__init__.__kwdefaults__, "min_steps", min_steps)
     data = torch.randn(50, D, dtype=torch.float64)
     betas = (0.5, 20.0, 4.0)
     seeds = (3, 3, 4)

@@ -30,12 +30,21 @@ class ForwardPass:
         device: 'cpu' or 'cuda'.
         precision: Precision of the networks in training mode.
         trace: Whether training steps may run as a graph.
+        total_steps: Number of training steps; None if it is not known.
 
     Attributes:
         has_used_graph: Whether a training step ran as a graph.
     """
 
-    def __init__(self, model: BaseAE, device: str, precision: Precision, trace: bool) -> None:
+    def __init__(
+        self,
+        model: BaseAE,
+        device: str,
+        precision: Precision,
+        *,
+        trace: bool,
+        total_steps: int | None = None,
+    ) -> None:
         self.has_used_graph = False
         self._device = device
         self._uses_bfloat16 = precision == "bfloat16"
@@ -45,7 +54,9 @@ class ForwardPass:
 
         self._model = model.to(device, memory_format=self._layout)
         self._model.device = device
-        self._traced_step = TracedStep(self._model) if trace else None
+        self._traced_step = None
+        if trace:
+            self._traced_step = TracedStep(self._model, total_steps=total_steps)
 
     def __call__(
         self, inputs: Any, *, epoch: int, dataset_size: int, **progress: float

@@ -23,7 +23,9 @@ from pythae_fif.training.graph import trace
 from pythae_fif.training.model_state import PLAIN_TYPES, ModelState
 
 MIN_STEPS_TO_TRACE = 200
-"""Number of steps from which a graph pays for its tracing, which takes 0.3 to 1.2 s."""
+"""Number of steps from which a graph pays for its tracing and its comparisons with eager steps."""
+EAGER_STEPS = 3
+"""Steps that are always eager: in the first ones a model chooses what it computes."""
 
 Batch = dict[str, Tensor]
 
@@ -36,8 +38,10 @@ class TracedStep:
         step = TracedStep(model)
         step({"data": x}).loss.backward()
 
-    A graph is traced after `min_steps` steps with batches of the same shapes. It computes the
-    output and the gradients of `loss`, draws the same random numbers, and writes the same buffers.
+    A graph is traced when more than `min_steps` further steps with batches of the same shapes are
+    expected, so that it pays: early in a long training, and never in a short one. If the length of
+    the training is not known, as many are expected as there have been. A graph computes the output
+    and the gradients of `loss`, draws the same random numbers, and writes the same buffers.
     Before each step the attributes of the modules and the plain values that their methods read are
     compared; after a change all graphs are traced anew
     (:class:`~pythae_fif.training.model_state.ModelState`). What this does not see (a clock, a file,
@@ -54,7 +58,8 @@ class TracedStep:
         model: A model that takes a dictionary of tensors and returns a `ModelOutput` with a `loss`.
             If it has a method `read_batch`, its batches are checked and converted outside of the
             graph.
-        min_steps: Number of eager steps before a graph is traced.
+        min_steps: Number of steps from which a graph pays.
+        total_steps: Number of steps of the training; None if it is not known.
 
     Attributes:
         uses_graph: Whether the last step came from a graph.
@@ -71,9 +76,17 @@ class TracedStep:
         True
     """
 
-    def __init__(self, model: nn.Module, *, min_steps: int = MIN_STEPS_TO_TRACE) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        min_steps: int = MIN_STEPS_TO_TRACE,
+        total_steps: int | None = None,
+    ) -> None:
         self._model: Any = model
         self._min_steps = min_steps
+        self._total_steps = total_steps
+        self._steps_done = 0
         self.uses_graph = False
         self._is_stopped = False
         self._state: ModelState | None = None
@@ -108,9 +121,20 @@ class TracedStep:
         state = self._read_state()
         step = _Step(self._model, state, batch, progress)
         self._steps[step.key] += 1
-        if self._steps[step.key] > self._min_steps and not self._is_stopped:
+        self._steps_done += 1
+        if not self._is_stopped and (step.key in self._graphs or self._pays(step.key)):
             return self._run_graph(step)
         return self._model(inputs, **progress)
+
+    def _pays(self, key: Any) -> bool:
+        """Whether so many further steps with these shapes are expected that a graph pays."""
+        steps = self._steps[key]
+        if self._total_steps is None:
+            return steps > self._min_steps
+
+        share = steps / self._steps.total()
+        expected_steps = share * (self._total_steps - self._steps_done)
+        return steps > EAGER_STEPS and expected_steps > self._min_steps
 
     def _read_batch(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the items of a batch; checks of their values are no part of a graph."""
@@ -128,6 +152,8 @@ class TracedStep:
             self._changes_in_a_row = 0
             return self._state
 
+        if self._steps_done > EAGER_STEPS:  # what has changed may change again
+            self._total_steps = None
         self._state = ModelState(self._model)
         self._steps.clear()
         self._graphs.clear()

@@ -160,7 +160,13 @@ class FIFTrainer:
         trace = options.trace
         if trace is None:
             trace = isinstance(model, FIF) and model.has_fixed_operations
-        self._forward = ForwardPass(model, self.device, options.precision, trace)
+        self._forward = ForwardPass(
+            model,
+            self.device,
+            options.precision,
+            trace=trace,
+            total_steps=steps_per_epoch and config.num_epochs * steps_per_epoch,
+        )
         self._callbacks = CallbackHandler(callbacks or [], model=model)
 
     def train(self) -> TrainingResult:

@@ -540,18 +540,55 @@ def test_arguments_that_are_no_plain_values_leave_a_step_eager():
     assert not step.uses_graph
 
 
+@pytest.mark.parametrize(
+    "total_steps, first_graph",
+    [(None, 7), (10, None), (11, 5), (100, 5)],  # a graph pays with more than 5 further steps
+)
+def test_a_graph_is_traced_when_it_pays(total_steps, first_graph):
+    """Steps count from the second one: in the first one the model chooses its surrogate."""
+    model = build()
+    step = TracedStep(model, min_steps=5, total_steps=total_steps)
+    used_graph = []
+    for _ in range(8):
+        step({"data": draw_data(model)})
+        used_graph.append(step.uses_graph)
+    assert used_graph == [number >= (first_graph or 9) for number in range(1, 9)]
+
+
+def test_rare_shapes_of_a_long_training_are_not_traced():
+    """The last batch of an epoch is smaller: its steps are too few for a graph."""
+    model = build()
+    step = TracedStep(model, min_steps=10, total_steps=40)
+    x = draw_data(model)
+    for epoch in range(8):
+        for _ in range(4):
+            step({"data": x})
+        assert step.uses_graph == (epoch > 0)
+        step({"data": x[:3]})
+        assert not step.uses_graph
+
+
+def test_a_model_that_changes_is_not_traced_early_again():
+    model = build()
+    step = TracedStep(model, min_steps=5, total_steps=100)
+    for number in range(20):
+        model.note = number // 5
+        step({"data": draw_data(model)})
+        assert step.uses_graph == (number == 4)  # the last step before the first change
+
+
 # ------------------------------------------------------------------ trainers
 
 
 @pytest.fixture
 def early_trace(monkeypatch):
-    monkeypatch.setattr(TracedStep.__init__, "__kwdefaults__", {"min_steps": 2})
+    monkeypatch.setitem(TracedStep.__init__.__kwdefaults__, "min_steps", 2)
 
 
 @pytest.mark.parametrize("trace", [None, False])
 def test_the_trainer_traces_fifs(trace, tmp_path, early_trace):
     model = build_model("FIF", networks="mlp")
-    result = build_trainer("FIF", tmp_path, model=model, epochs=3, trace=trace).train()
+    result = build_trainer("FIF", tmp_path, model=model, epochs=6, trace=trace).train()
     assert result.surrogate == ("replay" if trace is False else "traced replay")
     assert model.surrogate_mode == "replay"
 
