@@ -25,7 +25,7 @@ from pythae_fif.cli.flags import read_request
 from pythae_fif.evaluation.catalog import EXTRACTORS
 from pythae_fif.files import read_json
 from pythae_fif.names import DataOptions
-from pythae_fif.runs.local import LocalEngine, cores
+from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
 from pythae_fif.sampling.catalog import SAMPLERS
@@ -214,22 +214,24 @@ def descendants(pid: int) -> set[int]:
 def test_an_interrupted_grid_is_resumed_by_the_same_command(tmp_path, run):
     """The program is a process of its own when it is interrupted, but not when it resumes."""
     results = run.results
-    # There is room for one run, so the second starts when the first is finished.
-    file = write_tiny(tmp_path, {"epochs": 30}, seeds=[0, 1])
-    words = ["--config", file, "--cpus-per-run", cores()]
-    arguments = [*map(str, words), "--results", str(results)]
+    words = ["--config", str(write_tiny(tmp_path, {"epochs": 30}, seeds=[0, 1]))]
 
     def states() -> list[str]:
         return [(read_json(path) or {}).get("state", "") for path in results.rglob("status.json")]
 
+    def prepare() -> None:
+        # If the tests run in the background of a shell without job control, they ignore SIGINT,
+        # and so would this program, which represents one in the foreground.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # On one core the second run starts when the first is finished.
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
     program = subprocess.Popen(
-        [sys.executable, str(ROOT / "run_benchmark.py"), *arguments],
+        [sys.executable, str(ROOT / "run_benchmark.py"), *words, "--results", str(results)],
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # If the tests run in the background of a shell without job control, they ignore SIGINT,
-        # and so would this program, which represents one in the foreground.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=prepare,
     )
     try:
         while len(states()) < 2 or set(states()) != {"finished", "running"}:

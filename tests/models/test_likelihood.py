@@ -217,7 +217,8 @@ def circle():
 @pytest.mark.parametrize(("noise_std", "samples"), [(0.05, 10), (0.3, 10), (3.0, 10), (0.3, 3)])
 def test_the_marginal_likelihood_has_mass_one_for_any_noise(circle, noise_std, samples):
     torch.manual_seed(0)
-    plane, cell = grid_of_plane(12 if noise_std > 1 else 4, 401)
+    reach = 2.5 + 5 * noise_std
+    plane, cell = grid_of_plane(reach, math.ceil(6 * reach / noise_std))
     density = circle.marginal_log_prob(plane, noise_std, samples=samples).exp()
     assert float(density.sum()) * cell == pytest.approx(1, abs=5e-3)
 
