@@ -26,19 +26,18 @@ from pythae_fif.models.priors import Prior, StandardNormal
 from pythae_fif.nn.coupling import FlowDecoder
 from pythae_fif.sampling.catalog import find_sampler
 
-MAX_POINTS = {"val": 500, "test": 2_000}
-"""Split -> maximum number of data points that are scored; validation data only choose."""
+MAX_POINTS = {"train": 10_000, "val": 500, "test": 2_000}
+"""Split -> maximum number of its points. Priors are fitted to the modes of training points,
+validation data only choose."""
+MIN_POINTS = {"train": 1_000, "val": 50, "test": 50}
+"""Split -> minimum number of its points, if there are as many."""
+SCORED_SPLITS = ("val", "test")
 TRIAL_POINTS = (10, 10, 50, 250)
 """Points of the trials that measure the time of a point. The first one is a warm-up."""
 TRIAL_SECONDS = 1.0
 """Time of a trial that is long enough to tell the time of a point."""
-MIN_POINTS = 50
-"""Minimum number of data points, if there are as many."""
 SAMPLES_PER_POINT = 5
 """A profile that scores so many samples scores one data point."""
-MIN_PRIOR_POINTS = 1_000
-MAX_PRIOR_POINTS = 10_000
-"""Minimum and maximum number of training points whose modes a prior is fitted to."""
 FREE_SECONDS = 60
 """Time for likelihoods that every training allows. A longer one allows as long as it took."""
 BATCH_SIZE = 250
@@ -167,9 +166,11 @@ def marginal_likelihoods(
     ids = splits.example_ids or {split: np.arange(len(splits[split])) for split in SPLIT_NAMES}
     scores: dict[str, dict[str, SplitLikelihood]] = {}
     with fork_rng(), suppress(NonFiniteError):
-        seconds = _seconds_per_point(flow, splits, labels, device, is_bijective)
         sizes = {split: len(splits[split]) for split in SPLIT_NAMES}
+        counts = _count_points(sizes, num_samples)
         max_seconds = max(FREE_SECONDS, train_seconds)
+        affordable = max_seconds / _count_steps(counts, len(supported_samplers))
+        seconds = _seconds_per_point(flow, splits, labels, device, is_bijective, affordable)
         rows = _choose_rows(sizes, num_samples, len(supported_samplers), seconds, max_seconds)
         points = {split: to_float(splits[split][rows[split]]).to(device) for split in rows}
         classes = {split: labels[split][rows[split]] if labels else None for split in rows}
@@ -209,7 +210,7 @@ def _bijective_likelihood(
     """Returns the codes of training points, and the densities of a flow of all D dimensions."""
     codes = {split: flow.encode(x) for split, x in points.items()}
     log_volumes: dict[str, Tensor] = {}
-    for split in MAX_POINTS:
+    for split in SCORED_SPLITS:
         parts = []
         for part in points[split].split(BATCH_SIZE):
             parts.append(flow.log_volume(part))
@@ -245,7 +246,7 @@ def _likelihood_with_noise(
     first_std = flow.estimate_noise_std(points["val"], classes["val"], codes=modes["val"])
 
     # The search for each prior starts at these modes.
-    densities: dict[str, list[MarginalLikelihood]] = {split: [] for split in MAX_POINTS}
+    densities: dict[str, list[MarginalLikelihood]] = {split: [] for split in SCORED_SPLITS}
     for split, batches in densities.items():
         split_classes = classes[split]
         for start in range(0, len(points[split]), BATCH_SIZE):
@@ -268,6 +269,24 @@ def _likelihood_with_noise(
     return modes["train"], log_prob
 
 
+def _count_points(sizes: Mapping[str, int], num_samples: int, share: float = 1.0) -> dict[str, int]:
+    """Returns how many points of each split are used.
+
+    Args:
+        sizes: Split -> number of its data points.
+        num_samples: Number of samples that the run scores.
+        share: Share of the points, down to the minimum numbers.
+    """
+    counts = {}
+    for split, size in sizes.items():
+        maximum = MAX_POINTS[split]
+        if split in SCORED_SPLITS:
+            maximum = min(maximum, num_samples // SAMPLES_PER_POINT)
+        count = int(share * min(size, maximum))
+        counts[split] = min(size, max(MIN_POINTS[split], count))
+    return counts
+
+
 def _count_steps(counts: Mapping[str, int], priors: int) -> int:
     """Returns how many points are searched or scored, given the numbers of points and priors."""
     searched_once = counts["train"] + counts["val"] + counts["test"]
@@ -280,10 +299,13 @@ def _seconds_per_point(
     labels: Mapping[str, np.ndarray],
     device: torch.device,
     is_bijective: bool,
+    affordable: float,
 ) -> float:
     """Returns the time of a point with one prior, from trials on more and more points.
 
-    On a CPU it is processor time, in which other programs on the machine do not count.
+    The more points there are, the less time each takes. So the trials end as soon as a point takes
+    no longer than `affordable`. On a CPU the time is the processor's, in which other programs on
+    the machine do not count.
     """
     is_cpu = device.type == "cpu"
     clock = time.process_time if is_cpu else time.monotonic
@@ -303,7 +325,8 @@ def _seconds_per_point(
                 density.log_prob(flow.latent_distribution(x), noise_std)
         is_warm_up = not seconds
         seconds = (clock() - start) / threads
-        if seconds > TRIAL_SECONDS and not is_warm_up:
+        is_known = seconds > TRIAL_SECONDS or seconds / len(x) <= affordable
+        if is_known and not is_warm_up:
             break
     return seconds / len(x)
 
@@ -330,18 +353,9 @@ def _choose_rows(
     Raises:
         TooSlowError: The smallest numbers would take longer.
     """
-    minima = {"train": MIN_PRIOR_POINTS, "val": MIN_POINTS, "test": MIN_POINTS}
-    maxima = {"train": MAX_PRIOR_POINTS} | {
-        split: min(maximum, num_samples // SAMPLES_PER_POINT)
-        for split, maximum in MAX_POINTS.items()
-    }
-
     share = 1.0
     while True:
-        counts = {
-            split: min(size, max(minima[split], int(share * min(size, maxima[split]))))
-            for split, size in sizes.items()
-        }
+        counts = _count_points(sizes, num_samples, share)
         seconds = seconds_per_point * _count_steps(counts, priors)
         if seconds <= max_seconds:
             return {
@@ -349,7 +363,7 @@ def _choose_rows(
                 for split, count in counts.items()
             }
 
-        if all(count <= minima[split] for split, count in counts.items()):
+        if all(count <= MIN_POINTS[split] for split, count in counts.items()):
             raise TooSlowError(
                 f"{pluralized(counts['test'], 'point')} would take {seconds:,.0f} s, longer than "
                 f"the training and than {FREE_SECONDS} s"

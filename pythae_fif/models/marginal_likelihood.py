@@ -24,7 +24,7 @@ SEARCH_STEPS = 16
 GAIN_TOLERANCE = 0.01
 """Expected gain of a step, in nats, below which the search has ended."""
 
-NEAR_FACTOR = 4
+NEAR_FACTOR = 2
 """Squared error of a drawn code, divided by the first code's, up to which there is a search."""
 
 MAX_ERROR_RATIO = 10
