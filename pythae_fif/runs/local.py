@@ -73,8 +73,9 @@ class LocalEngine(Engine):
         run_count = pluralized(len(slots), "run")
         thread_count = pluralized(slots[0].threads, "thread")
 
+        core_count = pluralized(cores(), "core")
         if devices == {"cpu"}:
-            return f"CPU, {run_count} at once, {thread_count} each"
+            return f"CPU with {core_count}, {run_count} at once, {thread_count} each"
 
         default = (
             f"as cores and {RUN_BYTES >> 30} GB per run allow, at most {MAX_RUNS} per GPU; "
@@ -82,7 +83,8 @@ class LocalEngine(Engine):
         )
         reason = "--runs-per-gpu" if self.runs_per_gpu else default
         return (
-            f"{pluralized(len(devices), 'GPU')}, {run_count} at once ({reason}), "
+            f"{pluralized(len(devices), 'GPU')} with {core_count}, TF32 "
+            f"{'on' if _uses_tf32() else 'off'}, {run_count} at once ({reason}), "
             f"{thread_count} each"
         )
 
@@ -128,6 +130,14 @@ def _visible_gpus() -> list[str]:
     every_gpu = ",".join(map(str, range(count)))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", every_gpu)
     return visible.replace(" ", "").split(",")[:count]
+
+
+def _uses_tf32() -> bool:
+    """Returns whether a GPU's convolutions round the factors of a product to TF32."""
+    import torch
+
+    cudnn: Any = torch.backends.cudnn
+    return bool(cudnn.conv.fp32_precision == "tf32")
 
 
 def _default_runs_per_gpu(cores_per_gpu: int) -> int:

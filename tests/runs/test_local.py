@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 from types import SimpleNamespace
 
@@ -55,7 +56,9 @@ def test_runs_use_the_visible_gpus(monkeypatch, pretend_gpus, visible, devices):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     engine = LocalEngine(runs_per_gpu=2)
     assert engine.slots() == [Slot(device, max(1, cores() // 4)) for device in devices]
-    assert engine.describe().startswith("2 GPUs, 4 runs at once (--runs-per-gpu), ")
+    assert re.match(
+        r"2 GPUs with \d+ cores?, TF32 on, 4 runs at once \(--runs-per-gpu\), ", engine.describe()
+    )
 
 
 @pytest.mark.parametrize(("gib", "runs"), [(80, 4), (15, 2), (4, 1)])
