@@ -46,6 +46,7 @@ class ModelState:
         self._layouts = self._read_layouts()
 
         self._copies: list[tuple[Any, Any]] = []  # a container, and its copy
+        self._empty: list[Any] = []  # containers without items; most modules have ten of them
         self._globals: list[tuple[Callable[[], Any], Any]] = []  # reads a value, and the value
         if self.obstacle is not None:
             return
@@ -63,7 +64,8 @@ class ModelState:
     def is_current(self) -> bool:
         """Returns whether nothing has changed since the copy."""
         return (
-            all(_has_same_items(container, copy) for container, copy in self._copies)
+            not any(self._empty)
+            and all(_has_same_items(container, copy) for container, copy in self._copies)
             and all(read() == value for read, value in self._globals)
             and self._layouts == self._read_layouts()
         )
@@ -73,6 +75,10 @@ class ModelState:
         if id(container) in known_ids:
             return
         known_ids.add(id(container))
+
+        if not container:
+            self._empty.append(container)
+            return
 
         is_mapping = isinstance(container, dict)
         if type(container) is not tuple:
