@@ -7,7 +7,7 @@ An autoencoder's step is 1. The columns of the variants are:
 
 * `traced`: the step as a graph; all variants without this word are eager
 * `AE-traced`: the autoencoder's step as a graph, which no trainer makes
-* `replayed` and `published`: the two surrogates
+* `replayed`, `published` and `double backward`: ways to compute the volume term
 * `K=2`: two Hutchinson vectors
 * `1/4` and `1/10`: the surrogate on the first part of the batch
 * `bf16`: the whole step in bfloat16
@@ -96,6 +96,7 @@ VARIANTS = {
     "traced-1/10": Variant({"surrogate_fraction": 0.1}, trace=True),
     "replayed": Variant({}),
     "published": Variant({}, "published"),
+    "double backward": Variant({}, "double backward"),
     "K=2": Variant({"hutchinson_samples": 2}),
     "1/4": Variant({"surrogate_fraction": 0.25}),
     "AE bf16": Variant(half=True),

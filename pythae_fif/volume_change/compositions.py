@@ -100,7 +100,9 @@ def _dropout(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Dropout as the product with a mask, which is the same for the value and its tangent."""
 
     def multiply_by_mask(input: Tensor, p: float, train: bool) -> Tensor:
-        return input * function(torch.ones_like(input), p, train) if train else input
+        if not train or p == 0:
+            return input
+        return input * function(torch.ones_like(input), p, train)
 
     return multiply_by_mask
 

@@ -174,6 +174,13 @@ def test_products_and_gradients(name):
     assert_is_derivative(draw_weights(build()), torch.randn(B, *shape))
 
 
+@pytest.mark.parametrize("dropout", [nn.Dropout(0.0), nn.Dropout2d(0.0), nn.Dropout(0.5).eval()])
+def test_dropout_that_drops_nothing_is_no_operation(dropout):
+    """Masks of ones would be kept for the backward pass: a third of a transformer's memory."""
+    x = torch.randn(B, 4, 2, 2)
+    assert Tape(dropout, x).value is x
+
+
 def test_hardsigmoid_has_a_second_derivative():
     x = torch.linspace(-4, 4, 16).view(2, 8).requires_grad_()
     v = torch.randn_like(x)
