@@ -95,8 +95,8 @@ def test_every_committed_run_has_its_records(committed):
         results_of_store = list(read_all(store))
         results += results_of_store
         num_trainings += len({result.job.training for result in results_of_store})
-    assert (len(committed), num_trainings, len(results)) == (463, 462, 472)
-    assert sum(len(result.scores) for result in results) == 1276
+    assert (len(committed), num_trainings, len(results)) == (464, 463, 473)
+    assert sum(len(result.scores) for result in results) == 1281
     assert all(result.training.result.log for result in results)
 
 
