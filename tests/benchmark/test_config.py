@@ -212,7 +212,7 @@ def test_wrong_model_file(tmp_path):
         ("beta: [3]\nmodels: [ae]", ["beta", "model fif"]),
         ("- a", ["own.yaml", "mapping"]),
         ("a: [", ["own.yaml", "not YAML"]),
-        ("a: " + 500 * "{b: " + 500 * "}", ["own.yaml", "not YAML"]),
+        ("a: " + 5000 * "{b: " + 5000 * "}", ["own.yaml", "not YAML"]),
         ("models: &a [*a]", ["is not YAML", "Circular reference"]),
         ("latent_dim: 1" + 400 * "0", ["own.yaml", "less than or equal to 1000000000000000"]),
         ("latent_dim: 1" + 5000 * "0", ["own.yaml", "not YAML"]),
