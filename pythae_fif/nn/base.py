@@ -74,14 +74,15 @@ def evaluation_mode(module: nn.Module, gradient: bool = False) -> Iterator[None]
         module: The module.
         gradient: Whether gradients are enabled in the block.
     """
-    was_training = {child: child.training for child in module.modules()}
-    module.eval()
+    in_training = [child for child in module.modules() if child.training]
+    if in_training:
+        module.eval()
     try:
         with torch.set_grad_enabled(gradient):
             yield
     finally:  # module by module: the user may have frozen some
-        for child, training in was_training.items():
-            child.training = training
+        for child in in_training:
+            child.training = True
 
 
 class AtCondition(BaseEncoder, BaseDecoder):
