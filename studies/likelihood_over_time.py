@@ -557,9 +557,11 @@ def run_likelihood_over_time(options: StudyOptions) -> list[StudyPage]:
     filled = [table for table in tables if not table.cells.empty]
     sources = sorted({result.data for result in results})
     parts = [
+        "# Likelihood of FIF and of autoencoders over training time\n\n"
+        f"Data: {'; '.join(sources)}. The method is at the top of "
+        "`studies/likelihood_over_time.py`.\n",
         *(table.to_markdown() for table in filled),
         "Failed trainings:\n\n" + "\n".join(failures) + "\n" if failures else "",
-        f"Data: {'; '.join(sources)}.\n",
     ]
     name = "likelihood-over-time" + ("" if options.profile == "paper" else f"-{options.profile}")
     return [StudyPage(name, "\n".join(filter(None, parts)), figure=draw(scores))]

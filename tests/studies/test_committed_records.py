@@ -63,7 +63,7 @@ def lines_of_tables(text):
         ("known_densities", "paper", "known-densities"),
         ("explained_entropy", "paper", "explained-entropy"),
         ("outliers", "paper", "outliers"),
-        ("likelihood_over_time", "medium", "likelihood-over-time-medium"),
+        ("likelihood_over_time", "paper", "likelihood-over-time"),
     ],
 )
 def test_a_page_is_drawn_as_it_is_committed(study, profile, page, options):
