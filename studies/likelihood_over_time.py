@@ -1,6 +1,6 @@
 """The likelihood of FIF and of autoencoders, at five budgets of training time.
 
-Does the order of models after one minute of training hold after ten? Method and criteria, fixed
+Does the order of models after one minute of training hold after eight? Method and criteria, fixed
 before the runs:
 
 * *Arms*: FIF with `beta="auto"`, with the whole surrogate and with a quarter of it, AE, RAE-L2, and
@@ -24,6 +24,8 @@ before the runs:
 * *Order*: Spearman's correlation of the arms' mean likelihoods at the budget 1 and at the last one.
 * *Codes*: the likelihood from modes is adopted if, at the budget 1, it is lower than the one from
   f(x) by more than 0.1 nats for no arm (mean over seeds), and higher by more than 5 on MNIST.
+* *Left out*: seed 5 of MNIST, when its runs were known. FIF's had run on a faster processor than
+  those of its rivals. MNIST has three seeds for its verdict.
 * *Budget*: about 13 CPU hours of training, and the scoring. MNIST has budgets up to 4 only.
 
 Profile `paper` makes these runs. `medium` has one seed and budgets up to 1, for *Codes*. `quick`
@@ -96,6 +98,8 @@ FACTORS = {
 """Data set -> budgets, in multiples of `BUDGETS`."""
 CHOICE_SEEDS = (0, 1)
 VERDICT_SEEDS = (2, 3, 4, 5)
+LEFT_OUT_SEEDS = {"mnist": (5,)}
+"""Data set -> seeds whose arms ran on processors of different speeds."""
 CODE_POINTS = 5_000
 """Training points whose modes the prior is fitted to. The search takes most of the scoring."""
 MANY_EPOCHS = 10**6
@@ -299,7 +303,7 @@ def plan(options: StudyOptions) -> Iterator[TimedTraining]:
         data_hash = task.load(options.location).content_hash
         factors = tuple(factor for factor in FACTORS[dataset] if factor <= max_factor)
 
-        for seed in options.seeds:
+        for seed in _without_left_out(options.seeds, dataset):
             for arm in (*FIFS, *RIVALS):
                 yield TimedTraining(
                     task=task,
@@ -310,6 +314,11 @@ def plan(options: StudyOptions) -> Iterator[TimedTraining]:
                     data_hash=data_hash,
                     location=options.location,
                 )
+
+
+def _without_left_out(seeds: Sequence[int], dataset: str) -> list[int]:
+    """Returns the seeds without those that are left out for a data set."""
+    return [seed for seed in seeds if seed not in LEFT_OUT_SEEDS.get(dataset, ())]
 
 
 # -------------------------------------------------------------------------------- report
@@ -396,7 +405,8 @@ def compare_all(scores: Scores) -> list[Comparison]:
                 for factor in FACTORS[dataset][-2:]
             ]
 
-            found = [item for item in differences if item and item.seeds == len(VERDICT_SEEDS)]
+            seed_count = len(_without_left_out(VERDICT_SEEDS, dataset))
+            found = [item for item in differences if item and item.seeds == seed_count]
             if len(found) == 2:
                 comparisons.append(Comparison(dataset, prior, fif, rival, found))
     return comparisons

@@ -23,7 +23,7 @@ LearningRate = Annotated[float, Field(gt=0, lt=10)]
 WeightDecay = Annotated[float, Field(ge=0)]
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's loader reads eight times faster; not every PyYAML was built with it."""
+"""The fast loader of libyaml, with which not every PyYAML was built."""
 
 FIF_FLAGS = ("beta", "hutchinson_samples")
 """Parameters of FIF that have a flag each: fields of the same names in `Experiment`."""
