@@ -16,6 +16,7 @@ from support.tabular_files import write_archive
 
 from pythae_fif import cli
 from pythae_fif.errors import FIFError
+from pythae_fif.models import marginal_likelihood
 from pythae_fif.models.marginal_likelihood import MarginalLikelihood
 from pythae_fif.runs.local import LocalEngine, Slot
 from pythae_fif.runs.store import Store
@@ -124,13 +125,15 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 
 @pytest.fixture
-def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs estimate marginal likelihoods from two draws, not 50, which was most of their time.
+def short_likelihoods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs estimate marginal likelihoods by one step and two draws, which was most of their time.
 
     `models/test_likelihood.py` tests the estimate.
     """
     draw_few = functools.partialmethod(MarginalLikelihood.log_prob, samples=2)
     monkeypatch.setattr(MarginalLikelihood, "log_prob", draw_few)
+    monkeypatch.setattr(marginal_likelihood, "SEARCH_STEPS", 1)
+    monkeypatch.setattr(marginal_likelihood, "NEAR_FACTOR", 0)  # no second start is near
 
 
 @pytest.fixture
@@ -140,7 +143,7 @@ def tiny(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path, capsys, monkeypatch, one_thread, few_draws):
+def run(tmp_path, capsys, monkeypatch, one_thread, short_likelihoods):
     """Runs the program: run(*words) -> exit code, standard output, standard error.
 
     The runs are executed in this process. `run.executed` counts them, `run.engine` is the engine

@@ -168,7 +168,7 @@ def shorten(code: str) -> str:
     """Shortens the trainings of a code block, unless what it learns is checked."""
     if any(part in code for part in CHECKED):
         return code
-    return re.sub(r"\b(num_epochs|steps)=\d+", r"\1=1", code)
+    return re.sub(r"\b(num_epochs|max_steps|steps)=\d+", r"\1=1", code)
 
 
 @pytest.mark.parametrize("page", sorted(code_blocks("python").keys() - {"docs/extend"}))

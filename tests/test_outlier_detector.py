@@ -1,5 +1,7 @@
 """`FIFOutlierDetector` has scikit-learn's interface, and finds outliers."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,16 +31,25 @@ def wine() -> tuple[pd.DataFrame, pd.DataFrame]:
     return frame[kinds == 1], frame[kinds != 1]
 
 
+@pytest.fixture(scope="module")
+def detector(wine) -> FIFOutlierDetector:
+    """A detector that is trained on every second wine of the first kind."""
+    normal, _ = wine
+    return FIFOutlierDetector(contamination=0.2, max_steps=500, random_state=0).fit(normal[::2])
+
+
+def test_the_share_of_contamination_is_called_outliers(wine, detector):
+    train = wine[0][::2]
+    is_outlier = detector.predict(train) == -1
+    assert is_outlier.mean() == pytest.approx(0.2, abs=1 / len(train))
+
+
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_other_wines_are_outliers(wine, criterion):
+def test_other_wines_are_outliers(wine, detector, criterion):
     normal, others = wine
-    train, test = normal[::2], normal[1::2]
-    detector = FIFOutlierDetector(
-        criterion=criterion, contamination=0.2, max_steps=500, random_state=0
-    ).fit(train)
-    assert (detector.predict(train) == -1).mean() == pytest.approx(0.2, abs=1 / len(train))
-    scores = detector.score_samples(pd.concat([test, others]))
-    is_normal = np.arange(len(scores)) < len(test)
+    rows = pd.concat([normal[1::2], others])
+    scores = copy.copy(detector).set_params(criterion=criterion).score_samples(rows)
+    is_normal = np.arange(len(scores)) < len(normal[1::2])
     assert roc_auc_score(is_normal, scores) > 0.8
 
 

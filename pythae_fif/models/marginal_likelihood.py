@@ -30,6 +30,9 @@ NEAR_FACTOR = 2
 MAX_ERROR_RATIO = 10
 """Squared error at the modes, divided by its expectation, above which a warning says so."""
 
+DECODED_AT_ONCE = 256
+"""Drawn codes that are decoded at once, if there are fewer data points."""
+
 GRADIENT_BATCH = 100
 """Points whose gradients are computed at once, about as many as in a training step."""
 
@@ -81,20 +84,25 @@ class MarginalLikelihood:
         # Each code counts as one of the mixture of all proposals (the balance heuristic).
         counts = [len(range(first, samples, len(proposals))) for first in range(len(proposals))]
 
+        draws_at_once = max(1, DECODED_AT_ONCE // len(self.x))
         log_weights = []
-        for index in range(samples):
-            z = proposals[index % len(proposals)].sample(shared=self.shared_draws)
+        for first in range(0, samples, draws_at_once):
+            indices = range(samples)[first : first + draws_at_once]
+            draws = [proposals[i % len(proposals)].sample(self.shared_draws) for i in indices]
+            z = torch.stack(draws)
             terms = [
                 proposal.log_prob(z) + math.log(count / samples)
                 for proposal, count in zip(proposals, counts, strict=True)
                 if count
             ]
             log_proposal = torch.stack(terms).logsumexp(0)
-            log_weights.append(posterior.log_density(z.to(self.z), self.rows) - log_proposal)
+            rows = self.rows.repeat(len(draws))
+            log_density = posterior.log_density(z.flatten(0, 1).to(self.z), rows)
+            log_weights.append(log_density.view_as(log_proposal) - log_proposal)
 
         data_dim = self.x[0].numel()
         log_normalizer = data_dim / 2 * math.log(2 * math.pi * noise_std**2)  # of N(x; g(z), s^2 I)
-        return torch.stack(log_weights).logsumexp(0) - (math.log(samples) + log_normalizer)
+        return torch.cat(log_weights).logsumexp(0) - (math.log(samples) + log_normalizer)
 
     @full_float32()
     @torch.no_grad()
@@ -328,8 +336,8 @@ class _Proposal(NamedTuple):
         return self.mean + offset[..., 0]
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Computes log-densities of codes (B, d) in nats, (B,)."""
+        """Computes log-densities of codes (..., B, d) in nats, (..., B)."""
         whitened = (self.precision_tril.mT @ (z - self.mean)[..., None])[..., 0]
         log_det_tril = self.precision_tril.diagonal(dim1=1, dim2=2).log().sum(1)
-        constant = z.shape[1] / 2 * math.log(2 * math.pi)
-        return log_det_tril - constant - whitened.square().sum(1) / 2
+        constant = z.shape[-1] / 2 * math.log(2 * math.pi)
+        return log_det_tril - constant - whitened.square().sum(-1) / 2

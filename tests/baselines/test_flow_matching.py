@@ -35,9 +35,12 @@ def test_samples_and_density_are_those_of_the_data(trained):
     x = draw(2000)
     assert frechet_distance(Features(trained.sample(2000)), Features(x)) < 0.05
     expected = torch.distributions.Normal(MEAN, 0.5).log_prob(x).sum(1).mean()
-    assert float(trained.log_prob(x).mean()) == pytest.approx(float(expected), abs=0.05)
-    assert trained.log_prob(x).allclose(trained.decoder.flow.log_prob(x), atol=1e-4)
-    assert trained.reconstruct(x).allclose(x, atol=1e-4)
+    log_prob = trained.log_prob(x)
+    assert float(log_prob.mean()) == pytest.approx(float(expected), abs=0.05)
+
+    some = x[:100]
+    assert log_prob[:100].allclose(trained.decoder.flow.log_prob(some), atol=1e-4)
+    assert trained.reconstruct(some).allclose(some, atol=1e-4)
 
 
 def test_trainers_get_the_loss_alone(trained):

@@ -20,7 +20,10 @@ from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import execute_run
 from pythae_fif.sampling.samplers import embed, generate_by_class
 
-pytestmark = [pytest.mark.filterwarnings("ignore:scores of"), pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:scores of"),
+    pytest.mark.usefixtures("one_thread", "short_likelihoods"),
+]
 FLAGS = {"models": ["fif_conditional"], "beta": [5.0], "hutchinson_samples": [1]}
 
 

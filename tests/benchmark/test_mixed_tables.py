@@ -17,7 +17,10 @@ from pythae_fif.reports.report import Report
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import execute_run
 
-pytestmark = [pytest.mark.filterwarnings("ignore:scores of"), pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:scores of"),
+    pytest.mark.usefixtures("one_thread", "short_likelihoods"),
+]
 
 
 @pytest.mark.parametrize("model", ["fif", "fif_conditional"])

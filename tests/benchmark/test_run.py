@@ -30,7 +30,7 @@ from pythae_fif.sampling.samplers import embed, reconstruction_mse
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:scores of [23]0 samples"),
-    pytest.mark.usefixtures("one_thread", "few_draws"),
+    pytest.mark.usefixtures("one_thread", "short_likelihoods"),
 ]
 
 

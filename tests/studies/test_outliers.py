@@ -11,7 +11,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def test_a_run_has_the_areas_of_all_detectors_for_each_normal_class():
-    run = OutlierRun(table="wine", seed=0, steps=20, data_hash="", location=DataOptions())
+    run = OutlierRun(table="wine", seed=0, steps=5, data_hash="", location=DataOptions())
     result = run.compute(lambda share: None)
     assert [*result.areas] == ["0", "1", "2"]
     for areas in result.areas.values():

@@ -204,7 +204,7 @@ def options(tmp_path, monkeypatch):
     return StudyOptions(tmp_path, engine=InProcess(executed=[]))
 
 
-@pytest.mark.usefixtures("few_draws")
+@pytest.mark.usefixtures("short_likelihoods")
 @pytest.mark.parametrize(
     ("name", "study", "extra_runs"),
     [

@@ -31,7 +31,7 @@ def train_model_of_gaussians(beta):
 
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     labels = torch.arange(128) % 2
-    for _ in range(400):
+    for _ in range(250):
         noise = std * torch.randn(128, 12)
         x = torch.where(labels[:, None] == 1, noise.flip(1) + 2, noise - 2)
         optimizer.zero_grad()
