@@ -16,7 +16,7 @@ from pythae_fif.files import read_bytes, write_bytes
 from pythae_fif.names import TOY_DATASETS, DataOptions, import_object
 from pythae_fif.runs.launch import Engine, OnChange, run_all
 from pythae_fif.runs.local import LocalEngine, cores
-from pythae_fif.runs.store import Spec, Store
+from pythae_fif.runs.store import Record, Spec, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,15 +150,15 @@ class StudySpec(Spec):
         run.save(RESULT_FILE, self.compute(lambda share: run.report("training", share)))
 
 
-def collect_results(specs: Sequence[StudySpec], options: StudyOptions) -> list[Any]:
-    """Executes the runs that are missing in the store and reads the results of all runs.
+def collect_records(specs: Sequence[StudySpec], options: StudyOptions) -> list[Record[Any]]:
+    """Executes the runs that are missing in the store and reads the records of all runs.
 
     Args:
         specs: The runs.
         options: The study's options: the store's folder, the engine and the callback.
 
     Returns:
-        The result of every run, in their order.
+        The record of every run, in their order.
 
     Raises:
         FailedRunsError: Runs failed; the results of the others are kept.
@@ -173,7 +173,30 @@ def collect_results(specs: Sequence[StudySpec], options: StudyOptions) -> list[A
         causes = [f"{spec.title}/{spec.spec.run_id}: {error}" for spec, error in failed.items()]
         raise FailedRunsError(f"{len(failed)} of {len(specs)} runs failed: {'; '.join(causes)}")
     records: list[Any] = [store.read_record(spec, RESULT_FILE, spec.result) for spec in specs]
-    return [record.result for record in records]
+    return records
+
+
+def collect_results(specs: Sequence[StudySpec], options: StudyOptions) -> list[Any]:
+    """Returns the results of :func:`collect_records`."""
+    return [record.result for record in collect_records(specs, options)]
+
+
+def check_one_device(records: Sequence[Record[Any]]) -> None:
+    """Checks that trainings with a time limit, which are compared, ran on one kind of device.
+
+    Args:
+        records: Their records.
+
+    Raises:
+        ConfigError: They did not, so that one second was worth more steps to some of them.
+    """
+    runs = {record.provenance.device: record.run_id for record in records}
+    if len(runs) > 1:
+        names = " and ".join(f"{run_id} on {device}" for device, run_id in sorted(runs.items()))
+        raise ConfigError(
+            f"runs with equal time limits were executed by unequal processors, {names}: delete "
+            "their folders, and train all of them on one machine"
+        )
 
 
 # ------------------------------------------------------------------ pages

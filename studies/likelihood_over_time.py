@@ -63,7 +63,8 @@ from pythae_fif.study import (
     StudyOptions,
     StudyPage,
     StudySpec,
-    collect_results,
+    check_one_device,
+    collect_records,
 )
 from pythae_fif.training import EpochRow
 from pythae_fif.volume_change import squared_error
@@ -549,7 +550,15 @@ def run_likelihood_over_time(options: StudyOptions) -> list[StudyPage]:
     """Makes the missing trainings, and draws the tables and the figure."""
     trainings = list(plan(options))
     engine = options.engine or LocalEngine(cpus_per_run=1)
-    results = collect_results(trainings, replace(options, engine=engine))
+    records = collect_records(trainings, replace(options, engine=engine))
+    for dataset in BUDGETS:
+        for seed in VERDICT_SEEDS:
+            check_one_device([
+                record
+                for training, record in zip(trainings, records, strict=True)
+                if (training.task.dataset, training.seed) == (dataset, seed)
+            ])  # fmt: skip
+    results = [record.result for record in records]
 
     scores = group(trainings, results)
     failures = [

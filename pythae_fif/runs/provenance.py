@@ -36,10 +36,27 @@ def versions() -> dict[str, str]:
     return installed
 
 
+@functools.cache
 def processor() -> str:
-    """Returns the processor's name if Linux reports it, and its architecture otherwise."""
-    match = re.search(r"^model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(), re.M)
-    return " ".join(match[1].split()) if match else platform.machine()
+    """Returns the processor's name, family and model if Linux reports them.
+
+    Clouds shorten the name, so that processors of different speeds share one. Elsewhere it is the
+    name of the architecture.
+    """
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)", text, re.M)
+    if match is None:
+        return platform.machine()
+
+    parts = [" ".join(match[1].split())]
+    for label, key in (("family", "cpu family"), ("model", "model")):
+        number = re.search(rf"^{key}\s*:\s*(\d+)", text, re.M)
+        if number is not None:
+            parts.append(f"{label} {number[1]}")
+    return ", ".join(parts)
 
 
 @functools.cache

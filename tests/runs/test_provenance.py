@@ -9,7 +9,7 @@ import torch
 from support.tasks import TaskSpec
 
 import pythae_fif.runs.provenance as provenance_module
-from pythae_fif.runs.provenance import command_line, git_state
+from pythae_fif.runs.provenance import command_line, git_state, processor
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Run
 
@@ -30,6 +30,27 @@ def test_provenance_has_versions_and_not_the_name_of_the_machine(tmp_path, monke
     assert provenance.threads == torch.get_num_threads()
     assert provenance.attempts == 1
     assert platform.node() not in provenance.model_dump_json() or not platform.node()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "cpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD  EPYC\ncpu MHz\t: 2445\n",
+            "AMD EPYC, family 25, model 1",
+        ),
+        ("model name\t: ARMv7 Processor\n", "ARMv7 Processor"),
+        ("processor\t: 0\n", platform.machine()),
+        (None, platform.machine()),
+    ],
+)
+def test_a_processor_has_its_family_and_model(tmp_path, monkeypatch, text, expected):
+    """None stands for a system that has no /proc, such as macOS."""
+    file = tmp_path / "cpuinfo"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(provenance_module, "Path", lambda _: file)
+    assert processor.__wrapped__() == expected
 
 
 def test_setting_the_clock_back_does_not_make_the_duration_negative(tmp_path, monkeypatch):

@@ -9,12 +9,13 @@ import pytest
 from support.engines import InProcess
 
 from pythae_fif.data.toy import TOY_DATA
-from pythae_fif.errors import FailedRunsError, StoreError
+from pythae_fif.errors import ConfigError, FailedRunsError, StoreError
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.study import (
     STUDY_OF_DATASET,
     StudyOptions,
+    check_one_device,
     find_study,
     run_study,
 )
@@ -169,6 +170,21 @@ def test_failed_runs_are_named_and_the_others_are_kept(tmp_path, monkeypatch):
         run_study("linear", options, lambda _: None)
     assert not (tmp_path / "figures").exists()
     assert len(list(Store(tmp_path).iterate_specs(linear.LinearModels))) == 1
+
+
+def test_runs_under_a_clock_must_have_one_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(linear, "SIZES", {"quick": SMALL_STUDIES["linear"].size})
+    engine = InProcess(executed=[])
+    for seed, name in enumerate(("slow", "slow", "fast")):
+        monkeypatch.setattr("pythae_fif.runs.worker.processor", lambda name=name: name)
+        run_study("linear", StudyOptions(tmp_path, seeds=[seed], engine=engine), lambda _: None)
+
+    specs = sorted(engine.executed, key=lambda spec: spec.seed)
+    records = [Store(tmp_path).read_record(s, "result.json", linear.LinearResult) for s in specs]
+    check_one_device(records[:2])
+    message = rf"{specs[2].run_id} on cpu \(fast\) and {specs[1].run_id} on cpu \(slow\)"
+    with pytest.raises(ConfigError, match=message):
+        check_one_device(records)
 
 
 def test_runs_of_the_local_engine_record_their_device(tmp_path, monkeypatch):
